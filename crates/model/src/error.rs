@@ -1,0 +1,133 @@
+//! What can be wrong with a model folder.
+
+use std::path::PathBuf;
+
+/// A failure to read, understand, run or write a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file that the model needs is not in its folder.
+    #[error("{folder} has no {name}")]
+    MissingFile {
+        /// The model folder.
+        folder: PathBuf,
+        /// The file's name.
+        name: String,
+        /// What to do.
+        hint: String,
+    },
+    /// `config.json` is not what a supported model writes.
+    #[error("{path}: {message}")]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// A safetensors file is damaged or not one.
+    #[error("{path} is not a whole safetensors file: {message}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The checkpoint lacks a tensor.
+    #[error("the checkpoint has no tensor {name}")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+        /// The stored name that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A tensor has another shape than `config.json` implies.
+    #[error("tensor {name} has shape {found:?}, but config.json implies {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// As configured.
+        expected: Vec<usize>,
+        /// As stored.
+        found: Vec<usize>,
+    },
+    /// A tensor is stored in a type that cannot be read as floats.
+    #[error("tensor {name} is stored as {found}; f32, f16 and bf16 are read")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// The stored type.
+        found: String,
+    },
+    /// The tokenizer file is damaged or of an unknown kind.
+    #[error("{path}: {message}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizers library said.
+        message: String,
+    },
+    /// A text could not be tokenized.
+    #[error("tokenizing {text:?}: {message}")]
+    Tokenize {
+        /// The text.
+        text: String,
+        /// What the tokenizers library said.
+        message: String,
+    },
+    /// A layer index past the end.
+    #[error("layer {layer} is out of range: the model has layers 0 to {last}")]
+    Layer {
+        /// As asked.
+        layer: usize,
+        /// The last layer.
+        last: usize,
+    },
+    /// A prompt longer than the model's context.
+    #[error("a prompt of {tokens} tokens is longer than the model's context of {context}: {text:?}")]
+    TooLong {
+        /// Tokens in the prompt.
+        tokens: usize,
+        /// The model's context.
+        context: usize,
+        /// The prompt's beginning.
+        text: String,
+    },
+    /// The device asked for is not there.
+    #[error("no device {name}")]
+    Device {
+        /// As asked.
+        name: String,
+        /// What there is.
+        hint: String,
+    },
+    /// The tensor library could not hand a result back.
+    #[error("reading a tensor back from the device: {0}")]
+    Readback(String),
+}
+
+impl ModelError {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::MissingFile { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
+            Self::Checkpoint { .. } => Some("download or copy the file again".into()),
+            Self::MissingTensor { nearest: Some(name), .. } => {
+                Some(format!("the nearest name in it is {name}; does config.json belong to this checkpoint?"))
+            }
+            Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
+            Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+}
