@@ -23,7 +23,7 @@ pub mod save;
 mod text;
 
 pub use batch::Batch;
-pub use block::{Block, BlockOutput, KeyValues};
+pub use block::{Block, BlockOutput, KeyValues, Norm, Rotation};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
 pub use decoder::{Decoder, Parameters};

@@ -1,0 +1,171 @@
+//! An objective and a plan turned into changes of weights.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_math::{
+    Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major, row_major,
+    solve,
+};
+use palinode_model::{Decoder, Text};
+
+use crate::probe::read;
+use crate::{EditError, Prompt, Site, Tap, probe, prompts};
+
+/// What to do to a batch of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit<'a> {
+    /// How one layer absorbs its residual.
+    pub objective: Objective,
+    /// Which layers absorb which part.
+    pub plan: &'a Plan,
+    /// Context templates over which keys are averaged.
+    pub templates: &'a ContextTemplates,
+    /// Where the targets are values.
+    pub site: Site,
+    /// Bound on a batch's rectangle of tokens.
+    pub tokens: usize,
+}
+
+/// One layer's change.
+#[derive(Clone, Debug)]
+pub struct LayerEdit {
+    /// The layer.
+    pub layer: usize,
+    /// `Δ = left · right`, `[d, f]`.
+    pub update: Update,
+    /// Values of the objective.
+    pub diagnostics: Diagnostics,
+    /// `‖W‖_F` before the change.
+    pub weight_norm: f64,
+    /// `K`, `f × B`, averaged over templates, as it was measured for this step.
+    pub keys: Mat<f64>,
+}
+
+/// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
+/// row-major; `factors` the preservation metric's factor of every layer in the plan.
+///
+/// # Errors
+/// [`EditError::Mismatch`] where inputs do not belong together, [`EditError::Math`] with the layer.
+pub fn apply(
+    decoder: &Decoder,
+    text: &Text,
+    requests: &[EditRequest],
+    targets: &[f32],
+    factors: &BTreeMap<usize, Factor>,
+    edit: &Edit<'_>,
+) -> Result<Vec<LayerEdit>, EditError> {
+    let config = decoder.config();
+    let (d, batch) = (config.hidden, requests.len());
+    let last = edit.plan.target_layer;
+    config.check_layer(last)?;
+    let at = |layer: usize| move |source: MathError| EditError::Math { layer, source };
+    let values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
+    let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
+    let mu = edit.objective.mu(&strengths).map_err(at(last))?;
+    let rows = Rows::new(text, decoder, requests, edit.templates)?;
+
+    let residual_of = |model: &Decoder| -> Result<Mat<f64>, EditError> {
+        let now = probe(model, &rows.bare(), &[Tap { layer: last, site: edit.site }], edit.tokens)?.remove(0);
+        let now = from_row_major("current values", &now, batch, d).map_err(at(last))?;
+        Ok(&values - now.transpose())
+    };
+    let mut edited = decoder.clone();
+    let mut residual = residual_of(&edited)?;
+    let mut done = Vec::with_capacity(edit.plan.steps.len());
+    for (i, step) in edit.plan.steps.iter().enumerate() {
+        let layer = step.layer;
+        let factor = factors
+            .get(&layer)
+            .ok_or_else(|| EditError::Mismatch(format!("there is no second moment of layer {layer}")))?;
+        let (average, bare) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
+        if i > 0 && step.refresh.residual {
+            residual = residual_of(&edited)?;
+        }
+        let share = Mat::from_fn(d, batch, |r, c| step.fraction * residual[(r, c)]);
+        let (keys, direction) = match edit.objective {
+            Objective::Rome { key: RomeKey::Bare } => (&bare, None),
+            Objective::Rome { key: RomeKey::Reference } => (&bare, Some(average.as_ref())),
+            _ => (&average, None),
+        };
+        let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
+        let solution = solve(factor, &problem).map_err(|e| name_edits(e, layer, requests))?;
+        let weight = edited.down_weight(layer);
+        let weight_norm = f64::from(read((weight.clone() * weight).sum())?[0]).sqrt();
+        edited = edited.with_change(layer, change(&edited, &solution.update));
+        done.push(LayerEdit {
+            layer,
+            update: solution.update,
+            diagnostics: solution.diagnostics,
+            weight_norm,
+            keys: average,
+        });
+    }
+    Ok(done)
+}
+
+/// The model with updates added to its down-projections, in the order given.
+pub fn with_edits<'a>(decoder: &Decoder, edits: impl IntoIterator<Item = (usize, &'a Update)>) -> Decoder {
+    edits.into_iter().fold(decoder.clone(), |model, (layer, update)| {
+        let change = change(&model, update);
+        model.with_change(layer, change)
+    })
+}
+
+/// `Δᵀ`, `[f, d]` in f32: summed in f64 and rounded once.
+fn change(decoder: &Decoder, update: &Update) -> Tensor<2> {
+    let transposed = update.right.transpose() * update.left.transpose();
+    let shape = [transposed.nrows(), transposed.ncols()];
+    let values: Vec<f32> = row_major(transposed.as_ref()).into_iter().map(|v| v as f32).collect();
+    Tensor::from_data(TensorData::new(values, shape), &decoder.device())
+}
+
+fn name_edits(error: MathError, layer: usize, requests: &[EditRequest]) -> EditError {
+    if let MathError::Collision { pairs } = &error
+        && let Some((a, b, _)) = pairs.first()
+    {
+        tracing::warn!("colliding edits: {:?} and {:?}", requests[*a].filled_prompt(), requests[*b].filled_prompt());
+    }
+    EditError::Math { layer, source: error }
+}
+
+/// Prompts of every request in every template, the bare one first.
+struct Rows {
+    prompts: Vec<Prompt>,
+    weights: Vec<f64>,
+}
+
+impl Rows {
+    fn new(
+        text: &Text,
+        decoder: &Decoder,
+        requests: &[EditRequest],
+        templates: &ContextTemplates,
+    ) -> Result<Self, EditError> {
+        let weighted = templates.weighted();
+        let mut prompts = Vec::with_capacity(requests.len() * weighted.len());
+        for request in requests {
+            for (template, _) in &weighted {
+                prompts.push(prompts::prompt(text, decoder.config(), request, template)?);
+            }
+        }
+        Ok(Self { prompts, weights: weighted.into_iter().map(|(_, w)| w).collect() })
+    }
+
+    fn bare(&self) -> Vec<Prompt> {
+        self.prompts.iter().step_by(self.weights.len()).cloned().collect()
+    }
+
+    /// Keys averaged over templates, and keys of the bare prompts; both `f × B`.
+    fn keys(&self, decoder: &Decoder, layer: usize, tokens: usize) -> Result<(Mat<f64>, Mat<f64>), EditError> {
+        let f = decoder.config().feed_forward;
+        let all = probe(decoder, &self.prompts, &[Tap { layer, site: Site::Key }], tokens)?.remove(0);
+        let per = self.weights.len();
+        let at = |i: usize, b: usize, t: usize| f64::from(all[(b * per + t) * f + i]);
+        let batch = self.prompts.len() / per;
+        let average =
+            Mat::from_fn(f, batch, |i, b| self.weights.iter().enumerate().map(|(t, w)| w * at(i, b, t)).sum());
+        Ok((average, Mat::from_fn(f, batch, |i, b| at(i, b, 0))))
+    }
+}

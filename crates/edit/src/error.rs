@@ -1,0 +1,51 @@
+//! What can go wrong between a model and the mathematics.
+
+use palinode_math::MathError;
+use palinode_model::ModelError;
+
+/// A failure while measuring or editing a model.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// The model or its tokenizer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The mathematics of one layer.
+    #[error("layer {layer}: {source}")]
+    Math {
+        /// The layer.
+        layer: usize,
+        /// What failed.
+        source: MathError,
+    },
+    /// A request that cannot be used with this tokenizer.
+    #[error("request {id}: {message}")]
+    Request {
+        /// The request's name.
+        id: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// An optimisation left the finite numbers.
+    #[error("request {id}: the loss is not finite after {steps} steps")]
+    Diverged {
+        /// The request's name.
+        id: String,
+        /// Steps made.
+        steps: usize,
+    },
+    /// Inputs that do not belong together.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+impl EditError {
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model(e) => e.hint(),
+            Self::Math { source, .. } => source.hint(),
+            Self::Diverged { .. } => Some("lower the learning rate or the clamp of the targets stage".into()),
+            Self::Request { .. } | Self::Mismatch(_) => None,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Between a model and the mathematics: keys, targets, second moments, and edits applied layer by layer.
+//!
+//! * [`prompts`]: the token rows of a request, with the subject's last token found.
+//! * [`probe()`]: activations at chosen tokens, in one truncated forward pass for many prompts.
+//! * [`Moments`]: second moments of several layers in one pass over a corpus.
+//! * [`optimise`]: targets by gradient descent, many requests at once.
+//! * [`apply()`]: an objective and a plan turned into changes of weights.
+
+mod apply;
+mod error;
+mod moments;
+mod packing;
+mod probe;
+pub mod prompts;
+mod suffix;
+mod targets;
+
+pub use apply::{Edit, LayerEdit, apply, with_edits};
+pub use error::EditError;
+pub use moments::Moments;
+pub use packing::{Packing, pack};
+pub use probe::{Site, Tap, probe};
+pub use prompts::Prompt;
+pub use targets::{StepRecord, Target, TargetSettings, optimise};

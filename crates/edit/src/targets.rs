@@ -1,0 +1,238 @@
+//! Targets: the value that a fact token should carry, found by gradient descent on an additive vector δ.
+//!
+//! ```text
+//! loss(δ) = mean over rewrite prompts of −log p(target)/T  +  kl_factor · KL(p_δ ‖ p₀)  +  weight_decay · ‖δ‖/‖h₀‖²
+//! ```
+//!
+//! (MEMIT, arXiv 2210.07229, and ROME, arXiv 2202.05262; `z = h₀ + δ`.) Requests are independent: many are optimised at
+//! once, each with its own Adam state, early stop and clamp; finished ones leave the batch.
+
+use burn::tensor::{Tensor, TensorData};
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_model::{Decoder, Text};
+use serde::{Deserialize, Serialize};
+
+use crate::probe::read;
+use crate::prompts::rewrite_prompts;
+use crate::suffix::{Suffix, prepare};
+use crate::{EditError, Site};
+
+/// How targets are optimised; names as in the published hyperparameter files where they have one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TargetSettings {
+    /// Where δ is added. At `mlp_output` and `block_output` it has the same effect; the site decides what `h₀` is.
+    pub site: Site,
+    /// The layer of the site.
+    pub layer: usize,
+    /// Evaluations of the loss (`v_num_grad_steps`); the last one makes no update.
+    pub steps: usize,
+    /// Adam's step size (`v_lr`).
+    pub learning_rate: f64,
+    /// `kl_factor`.
+    pub kl_factor: f64,
+    /// `v_weight_decay`.
+    pub weight_decay: f64,
+    /// `‖δ‖` is kept at or below this times `‖h₀‖` (`clamp_norm_factor`).
+    pub clamp: f64,
+    /// A request stops where its loss falls below this.
+    pub stop_loss: f64,
+}
+
+/// One evaluation of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The sum of the three terms.
+    pub loss: f32,
+    /// Mean negative log-likelihood per target token.
+    pub nll: f32,
+    /// `kl_factor · KL`.
+    pub kl: f32,
+    /// `weight_decay · ‖δ‖/‖h₀‖²`.
+    pub decay: f32,
+    /// `‖δ‖` at the evaluation.
+    pub norm: f32,
+}
+
+/// A request's target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// `h₀`, `[d]`.
+    pub initial: Vec<f32>,
+    /// δ, `[d]`, as of the last recorded loss.
+    pub delta: Vec<f32>,
+    /// Every evaluation.
+    pub trace: Vec<StepRecord>,
+}
+
+impl Target {
+    /// `z = h₀ + δ`, `[d]`.
+    pub fn value(&self) -> Vec<f32> {
+        self.initial.iter().zip(&self.delta).map(|(h, d)| h + d).collect()
+    }
+}
+
+/// Optimises the targets of a batch of requests. `watch` sees, after each evaluation, its number, the requests still
+/// running, and their mean loss.
+///
+/// # Errors
+/// [`EditError::Request`] for prompts that cannot be used; [`EditError::Diverged`];
+/// [`palinode_model::ModelError::Layer`].
+pub fn optimise(
+    decoder: &Decoder,
+    text: &Text,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+    settings: &TargetSettings,
+    mut watch: impl FnMut(usize, usize, f32),
+) -> Result<Vec<Target>, EditError> {
+    decoder.config().check_layer(settings.layer)?;
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
+    let prompts = requests
+        .iter()
+        .map(|r| rewrite_prompts(text, decoder.config(), r, &openings))
+        .collect::<Result<Vec<_>, _>>()?;
+    let prepared = prepare(decoder, &prompts, settings.layer, settings.site)?;
+    let d = decoder.config().hidden;
+    let mut targets: Vec<Target> = prepared
+        .initial
+        .chunks_exact(d)
+        .map(|h| Target { initial: h.to_vec(), delta: vec![0.0; d], trace: Vec::new() })
+        .collect();
+    let mut running = Running::new(prepared.suffix, &targets, decoder);
+    for step in 0..settings.steps {
+        let evaluation = running.evaluate(decoder, settings)?;
+        let mut finished = Vec::new();
+        for (row, &request) in running.requests.iter().enumerate() {
+            let record = evaluation.records[row];
+            if !record.loss.is_finite() {
+                return Err(EditError::Diverged { id: requests[request].id.clone(), steps: step });
+            }
+            targets[request].trace.push(record);
+            finished.push(f64::from(record.loss) < settings.stop_loss || step + 1 == settings.steps);
+        }
+        let mean = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
+        if finished.iter().any(|f| *f) {
+            let deltas = read(running.delta.clone())?;
+            for (row, &request) in running.requests.iter().enumerate().filter(|(row, _)| finished[*row]) {
+                targets[request].delta.copy_from_slice(&deltas[row * d..][..d]);
+            }
+        }
+        watch(step, finished.iter().filter(|f| !**f).count(), mean);
+        if finished.iter().all(|f| *f) {
+            break;
+        }
+        running.update(evaluation.total, settings);
+        let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
+        if left.len() < finished.len() {
+            running.keep(&left);
+        }
+    }
+    Ok(targets)
+}
+
+/// The requests that have not stopped yet.
+struct Running {
+    suffix: Suffix,
+    /// Which request each row is.
+    requests: Vec<usize>,
+    /// `[requests, d]`.
+    delta: Tensor<2>,
+    /// The tracked copy of δ that the last evaluation used.
+    leaf: Tensor<2>,
+    /// Adam's first and second moment, `[requests, d]`.
+    first: Tensor<2>,
+    second: Tensor<2>,
+    /// Updates made.
+    updates: i32,
+    /// `‖h₀‖`, `[requests, 1]`.
+    norms: Tensor<2>,
+}
+
+struct Evaluation {
+    records: Vec<StepRecord>,
+    /// Sum over requests of the terms that autodiff differentiates.
+    total: Tensor<1>,
+}
+
+impl Running {
+    fn new(suffix: Suffix, targets: &[Target], decoder: &Decoder) -> Self {
+        let device = decoder.device();
+        let d = decoder.config().hidden;
+        let zeros = Tensor::<2>::zeros([targets.len(), d], &device);
+        let norms: Vec<f32> = targets
+            .iter()
+            .map(|t| t.initial.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32)
+            .collect();
+        Self {
+            suffix,
+            requests: (0..targets.len()).collect(),
+            leaf: zeros.clone(),
+            first: zeros.clone(),
+            second: zeros.clone(),
+            delta: zeros,
+            updates: 0,
+            norms: Tensor::from_data(TensorData::new(norms, [targets.len(), 1]), &device),
+        }
+    }
+
+    fn evaluate(&mut self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
+        self.leaf = self.delta.clone().autodiff().require_grad();
+        let (nll, kl) = self.suffix.losses(decoder, &self.leaf);
+        let kl = kl.mul_scalar(settings.kl_factor);
+        let norm = row_norms(&self.delta);
+        let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
+        let plain = |t: &Tensor<2>| t.clone().without_autodiff();
+        let table = read(Tensor::cat(vec![plain(&nll), plain(&kl), decay, norm], 1))?;
+        let records = table
+            .chunks_exact(4)
+            .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
+            .collect();
+        Ok(Evaluation { records, total: (nll + kl).sum() })
+    }
+
+    /// One Adam step and the projection onto the ball. Adam's moments do not see the projection, as in the reference.
+    fn update(&mut self, total: Tensor<1>, settings: &TargetSettings) {
+        const B1: f64 = 0.9;
+        const B2: f64 = 0.999;
+        const EPSILON: f64 = 1e-8;
+        let mut gradients = total.backward();
+        let zeros = self.delta.zeros_like();
+        let gradient = self.leaf.grad_remove(&mut gradients).unwrap_or(zeros);
+        // The norm's gradient by hand: it is taken as 0 at δ = 0, where autodiff would divide by zero.
+        let norm = row_norms(&self.delta);
+        let decay = self.delta.clone() / (norm.clamp_min(f32::MIN_POSITIVE) * self.norms.clone() * self.norms.clone());
+        let gradient = gradient + decay.mul_scalar(settings.weight_decay);
+        self.updates += 1;
+        self.first = self.first.clone().mul_scalar(B1) + gradient.clone().mul_scalar(1.0 - B1);
+        self.second = self.second.clone().mul_scalar(B2) + (gradient.clone() * gradient).mul_scalar(1.0 - B2);
+        let correction = (1.0 - B2.powi(self.updates)).sqrt();
+        let denominator = self.second.clone().sqrt().div_scalar(correction).add_scalar(EPSILON);
+        let step = settings.learning_rate / (1.0 - B1.powi(self.updates));
+        let delta = self.delta.clone() - (self.first.clone() / denominator).mul_scalar(step);
+        let limit = self.norms.clone().mul_scalar(settings.clamp);
+        let norm = row_norms(&delta);
+        let shrink = (limit / norm.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
+        self.delta = delta * shrink;
+    }
+
+    fn keep(&mut self, rows: &[usize]) {
+        let device = self.delta.device();
+        let index: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
+        let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &device);
+        let pick = |t: &Tensor<2>| t.clone().select(0, index.clone());
+        self.suffix = self.suffix.keep(rows);
+        self.requests = rows.iter().map(|&r| self.requests[r]).collect();
+        self.delta = pick(&self.delta);
+        self.first = pick(&self.first);
+        self.second = pick(&self.second);
+        self.norms = pick(&self.norms);
+    }
+}
+
+/// Euclidean norm of every row, `[n, 1]`.
+fn row_norms(x: &Tensor<2>) -> Tensor<2> {
+    (x.clone() * x.clone()).sum_dim(1).sqrt()
+}

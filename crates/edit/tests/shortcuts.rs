@@ -1,0 +1,140 @@
+//! The shortcuts of target optimisation change nothing: one step's loss against whole forward passes, and many requests
+//! at once against one by one. On small random models of two families.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, activation};
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{Site, TargetSettings, optimise, prompts};
+use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig, Text};
+
+fn model(name: &str) -> (Decoder, Text) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name);
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = DecoderConfig::from_hf(&config, &folder).unwrap();
+    let checkpoint = Checkpoint::open(&[folder.join("model.safetensors")]).unwrap();
+    let decoder = Decoder::load(&checkpoint, &config, &Device::flex()).unwrap();
+    (decoder, Text::open(&folder.join("tokenizer.json")).unwrap())
+}
+
+fn requests() -> Vec<EditRequest> {
+    let one = |subject: &str, prompt: &str, target: &str| EditRequest {
+        id: subject.into(),
+        prompt: prompt.into(),
+        subject: subject.into(),
+        target_new: target.into(),
+        target_true: None,
+        paraphrases: vec![],
+        neighbors: vec![],
+        attributes: vec![],
+        generation: vec![],
+        strength: None,
+    };
+    vec![
+        one("Oslo", "{} is a city in", "Peru"),
+        one("The old lighthouse keeper", "The home of {} was in the town of", "South Africa"),
+        one("Ada", "What {} liked best was", "tea with milk and honey"),
+    ]
+}
+
+fn templates() -> ContextTemplates {
+    ContextTemplates::from_openings(&["The weather had been fine for days", "Because"])
+}
+
+fn settings() -> TargetSettings {
+    TargetSettings {
+        site: Site::BlockOutput,
+        layer: 1,
+        steps: 6,
+        learning_rate: 0.5,
+        kl_factor: 0.0625,
+        weight_decay: 0.5,
+        clamp: 0.75,
+        stop_loss: 0.05,
+    }
+}
+
+/// The loss by whole forward passes, one prompt at a time, δ added after the layer's block.
+fn plain_loss(decoder: &Decoder, text: &Text, request: &EditRequest, delta: &[f32], s: &TargetSettings) -> [f32; 2] {
+    let all = templates();
+    let openings: Vec<&str> = all.weighted().into_iter().map(|(t, _)| t).collect();
+    let rows = prompts::rewrite_prompts(text, decoder.config(), request, &openings).unwrap();
+    let d = decoder.config().hidden;
+    let log_p = |ids: &[u32], fact: usize, delta: Option<&[f32]>| -> Vec<Vec<f32>> {
+        let batch = Batch::new(&[ids], &Device::flex());
+        let mut hidden = decoder.embed(batch.ids.clone(), &[0]);
+        let rotation = decoder.rotation(&[0], ids.len());
+        for layer in 0..decoder.config().layers {
+            hidden = decoder.block(layer, hidden, rotation.as_ref(), None, None).hidden;
+            if let (true, Some(delta)) = (layer == s.layer, delta) {
+                let row = hidden.clone().narrow(1, fact, 1)
+                    + Tensor::<1>::from_floats(delta, &Device::flex()).reshape([1, 1, d]);
+                hidden = hidden.slice_assign([0..1, fact..fact + 1, 0..d], row);
+            }
+        }
+        let rows = activation::log_softmax(decoder.logits(hidden.reshape([ids.len(), d])), 1);
+        rows.into_data().try_into_vec::<f32>().unwrap().chunks(decoder.config().vocab).map(<[f32]>::to_vec).collect()
+    };
+    let mut nll = 0.0;
+    for row in &rows.rows {
+        let p = log_p(&row.ids, row.fact, Some(delta));
+        let first = row.ids.len() - rows.target.len();
+        for (j, &token) in rows.target.iter().enumerate() {
+            nll -= p[first + j][token as usize] / (rows.target.len() * rows.rows.len()) as f32;
+        }
+    }
+    let e = &rows.essence;
+    let (now, before) = (log_p(&e.ids, e.fact, Some(delta)), log_p(&e.ids, e.fact, None));
+    let kl: f32 = now[e.fact].iter().zip(&before[e.fact]).map(|(n, b)| n.exp() * (n - b)).sum();
+    [nll, kl * s.kl_factor as f32]
+}
+
+#[test]
+fn losses_equal_whole_forward_passes() {
+    for name in ["gptj-tiny", "llama-tiny"] {
+        let (decoder, text) = model(name);
+        let s = settings();
+        let targets = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        for (request, target) in requests().iter().zip(&targets) {
+            let [nll, kl] = plain_loss(&decoder, &text, request, &target.delta, &s);
+            let last = target.trace.last().unwrap();
+            assert!((last.nll - nll).abs() < 1e-4, "{name} {}: {} {nll}", request.id, last.nll);
+            assert!((last.kl - kl).abs() < 1e-5, "{name} {}: {} {kl}", request.id, last.kl);
+            assert!(last.loss < target.trace[0].loss, "{name} {}: {:?}", request.id, target.trace);
+        }
+    }
+}
+
+#[test]
+fn many_at_once_equal_one_by_one() {
+    for name in ["gptj-tiny", "llama-tiny"] {
+        let (decoder, text) = model(name);
+        // A loss that one request reaches early, so that rows leave the batch.
+        let mut s = settings();
+        let probe = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        s.stop_loss = f64::from(probe[0].trace[3].loss) + 1e-4;
+        let together = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        for (request, all) in requests().into_iter().zip(&together) {
+            let alone = optimise(&decoder, &text, &[request], &templates(), &s, |_, _, _| {}).unwrap().remove(0);
+            assert_eq!(alone.trace.len(), all.trace.len());
+            for (a, b) in alone.value().iter().zip(all.value()) {
+                assert!((a - b).abs() < 1e-4, "{name}: {a} {b}");
+            }
+        }
+        assert!(together[0].trace.len() <= 4);
+    }
+}
+
+#[test]
+fn mistakes_are_errors() {
+    let (decoder, text) = model("llama-tiny");
+    let at = |layer: usize, change: fn(&mut EditRequest)| {
+        let mut request = requests().remove(0);
+        change(&mut request);
+        let s = TargetSettings { layer, ..settings() };
+        optimise(&decoder, &text, &[request], &templates(), &s, |_, _, _| {}).unwrap_err().to_string()
+    };
+    assert_eq!(at(7, |_| {}), "layer 7 is out of range: the model has layers 0 to 2");
+    assert!(at(1, |r| r.prompt = "It is in".into()).contains("the subject is not in the prompt"));
+    assert!(at(1, |r| r.subject = "word ".repeat(500)).contains("longer than the model's context"));
+}

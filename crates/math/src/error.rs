@@ -1,0 +1,100 @@
+//! What can be wrong with numbers.
+
+/// A failure of the mathematics, with the numbers that explain it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MathError {
+    /// Two matrices do not fit each other.
+    #[error("{what} has {found}, expected {expected}")]
+    Dimension {
+        /// Which matrix and axis.
+        what: &'static str,
+        /// As given.
+        found: usize,
+        /// As needed.
+        expected: usize,
+    },
+    /// A parameter outside its range.
+    #[error("{name} is {value}, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        name: &'static str,
+        /// As given.
+        value: f64,
+        /// Its range in words.
+        expected: &'static str,
+    },
+    /// A matrix holds NaN or an infinity.
+    #[error("{what} holds a value that is not finite")]
+    NotFinite {
+        /// Which matrix.
+        what: &'static str,
+    },
+    /// The preservation metric has no Cholesky factor.
+    #[error(
+        "the second moment is not positive definite: pivot {index} of {size} is {pivot:.3e} where the largest diagonal \
+         entry is {largest:.3e}; it was collected from {tokens} tokens"
+    )]
+    NotPositiveDefinite {
+        /// Size of the matrix, the key dimension `f`.
+        size: usize,
+        /// Tokens that the second moment was collected from.
+        tokens: u64,
+        /// The first pivot that fails.
+        index: usize,
+        /// Its value.
+        pivot: f64,
+        /// Largest diagonal entry of the metric.
+        largest: f64,
+    },
+    /// Edits whose keys cannot be told apart demand different values.
+    #[error("the edits' keys are linearly dependent{}", name_pairs(pairs))]
+    Collision {
+        /// Pairs of edits (indices into the batch) with nearly equal keys, and their cosine in the metric `P⁻¹`.
+        pairs: Vec<(usize, usize, f64)>,
+    },
+    /// An equality objective for single edits was given a batch.
+    #[error("rome edits one fact at a time, but the batch holds {batch}")]
+    SingleOnly {
+        /// Edits in the batch.
+        batch: usize,
+    },
+    /// A strategy and its layers do not go together.
+    #[error("{0}")]
+    Layers(String),
+}
+
+impl MathError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotPositiveDefinite { size, tokens, .. } => Some(if *tokens < 4 * *size as u64 {
+                format!(
+                    "{tokens} tokens are few for {size} key dimensions: raise `samples` of the covariance stage \
+                     ({} tokens or more), or set `update_norm_lambda` of the solve stage above 0",
+                    10 * size
+                )
+            } else {
+                "some key dimensions never fire on this corpus: use more varied text, or set `update_norm_lambda` of \
+                 the solve stage above 0"
+                    .to_string()
+            }),
+            Self::Collision { .. } => Some(
+                "edits of one subject share a key: put them in different batches, drop one, or give them a `strength` \
+                 above 0 (or set `emmet_lambda`)"
+                    .into(),
+            ),
+            Self::SingleOnly { .. } => Some("set batch_size: 1, or use emmet, which is the batched form".into()),
+            _ => None,
+        }
+    }
+}
+
+fn name_pairs(pairs: &[(usize, usize, f64)]) -> String {
+    if pairs.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> =
+        pairs.iter().take(5).map(|(a, b, cosine)| format!("edits {a} and {b} (cosine {cosine:.6})")).collect();
+    let more = if pairs.len() > 5 { format!(" and {} more pairs", pairs.len() - 5) } else { String::new() };
+    format!(": {}{more}", shown.join(", "))
+}

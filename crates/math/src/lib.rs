@@ -1,0 +1,36 @@
+//! The mathematics of editing, in f64 on the host. Reads no file, knows no model.
+//!
+//! One objective unites the methods (*A Unified Framework for Model Editing*, arXiv 2403.14236): preserve what a layer
+//! does to the keys of a corpus, memorize new values at the edits' keys,
+//!
+//! ```text
+//! min over Ŵ  tr((Ŵ−W) P (Ŵ−W)ᵀ) + memorization of (K, V),    P = λC + ρI
+//! Δ = Ŵ − W = R (KᵀP⁻¹K + diag μ)⁻¹ KᵀP⁻¹,                    R = V − WK
+//! ```
+//!
+//! with `μ = 0` for ROME (one edit) and EMMET (a batch), `μ = 1` for MEMIT, and `μ = ε` for a stabilised EMMET, which
+//! therefore is MEMIT with weight `ελ`.
+//!
+//! * [`SecondMoment`]: `C`, accumulated and merged.
+//! * [`Factor`]: the Cholesky factor of `P`, computed once per layer, `λ` and `ρ`.
+//! * [`Objective`]: which `μ` a method means.
+//! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
+//! * [`Plan`]: which layers absorb which part of the residual, in which order.
+
+mod distribution;
+mod error;
+mod factor;
+mod matrix;
+mod moments;
+mod objective;
+mod solve;
+
+pub use distribution::{Plan, Refresh, Step, Strategy};
+pub use error::MathError;
+pub use factor::{Factor, Preservation};
+pub use matrix::{from_row_major, mean_column_norm, row_major};
+pub use moments::SecondMoment;
+pub use objective::{Objective, RomeKey};
+pub use solve::{Diagnostics, Form, Problem, Solution, Update, solve};
+
+pub use faer::Mat;

@@ -1,0 +1,249 @@
+//! The update: one formula, two forms.
+
+use faer::linalg::solvers::Solve;
+use faer::{Mat, MatRef, Side};
+
+use crate::matrix::{check_finite, check_size, mean_column_norm};
+use crate::{Factor, MathError};
+
+/// Which system is solved. Both give the same update where both are defined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The cheaper one.
+    #[default]
+    Auto,
+    /// `B × B`: `Δ = R (KᵀP⁻¹K + M)⁻¹ KᵀP⁻¹`, `M = diag μ`.
+    Dual,
+    /// `f × f`: `Δ = R M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`; needs every `μ` above 0.
+    Primal,
+}
+
+/// One layer's problem.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a> {
+    /// `K`, `f × B`: where the constraint or the error is measured.
+    pub keys: MatRef<'a, f64>,
+    /// `f × B`: the keys that span the update, where they differ from `keys` (ROME as published).
+    pub direction: Option<MatRef<'a, f64>>,
+    /// `R = V − WK`, `d × B`.
+    pub residual: MatRef<'a, f64>,
+    /// `μ`, one per edit; 0 is a hard constraint.
+    pub mu: &'a [f64],
+    /// Which system to solve.
+    pub form: Form,
+}
+
+/// A change of a weight as two factors: `Δ = left · right`, in `[out, in]` orientation.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// `d × r`.
+    pub left: Mat<f64>,
+    /// `r × f`.
+    pub right: Mat<f64>,
+}
+
+impl Update {
+    /// `Δ`, `d × f`.
+    pub fn dense(&self) -> Mat<f64> {
+        &self.left * &self.right
+    }
+
+    /// `Δ X` for `X` `f × n`, without forming `Δ`.
+    pub fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
+        &self.left * (&self.right * x)
+    }
+
+    /// Frobenius norm of `Δ`, from the factors.
+    pub fn frobenius(&self) -> f64 {
+        trace_of_product(&gram(self.left.as_ref()), &(&self.right * self.right.transpose())).max(0.0).sqrt()
+    }
+
+    /// Largest singular value of `Δ`, by power iteration on the factors.
+    pub fn spectral(&self) -> f64 {
+        let gram = gram(self.left.as_ref());
+        largest_eigenvalue(self.right.ncols(), |v| self.right.transpose() * (&gram * (&self.right * v))).sqrt()
+    }
+}
+
+/// What a solve reports beside the update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Diagnostics {
+    /// `tr(Δ C Δᵀ)`: mean squared change of the layer's output over the corpus.
+    pub preservation: f64,
+    /// Mean over edits of `‖R‖`: memorization error before.
+    pub error_before: f64,
+    /// Mean over edits of `‖ΔK − R‖`: memorization error after.
+    pub error_after: f64,
+    /// `‖Δ‖_F`.
+    pub frobenius: f64,
+    /// Largest singular value of `Δ`.
+    pub spectral: f64,
+    /// Condition number of the system that was solved (2-norm, by power iteration).
+    pub condition: f64,
+    /// Which form was solved.
+    pub primal: bool,
+}
+
+/// An update with its diagnostics.
+#[derive(Clone, Debug)]
+pub struct Solution {
+    /// The change.
+    pub update: Update,
+    /// How good it is.
+    pub diagnostics: Diagnostics,
+}
+
+/// Solves one layer.
+///
+/// # Errors
+/// [`MathError::Dimension`], [`MathError::NotFinite`], [`MathError::Parameter`] for a negative `μ` or a primal form with
+/// a hard constraint; [`MathError::Collision`] where the system is singular because edits share a key.
+pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathError> {
+    let (f, batch) = (factor.size(), problem.keys.ncols());
+    check_size("key size", problem.keys.nrows(), f)?;
+    check_size("number of residuals", problem.residual.ncols(), batch)?;
+    check_size("number of strengths", problem.mu.len(), batch)?;
+    check_finite("keys", problem.keys)?;
+    check_finite("residual", problem.residual)?;
+    if let Some(direction) = problem.direction {
+        check_size("number of direction keys", direction.ncols(), batch)?;
+        check_finite("direction keys", direction)?;
+    }
+    if let Some(&value) = problem.mu.iter().find(|m| !(**m >= 0.0 && m.is_finite())) {
+        return Err(MathError::Parameter { name: "mu", value, expected: "0 or above" });
+    }
+    let soft = problem.mu.iter().all(|m| *m > 0.0) && problem.direction.is_none();
+    let primal = match problem.form {
+        Form::Dual => false,
+        Form::Primal if soft => true,
+        Form::Primal => {
+            return Err(MathError::Parameter {
+                name: "mu",
+                value: 0.0,
+                expected: "above 0 for the primal form, which has no hard constraints",
+            });
+        }
+        Form::Auto => soft && batch > f,
+    };
+    let (right, condition) = if primal { primal_factor(factor, problem)? } else { dual_factor(factor, problem)? };
+    let update = Update { left: problem.residual.to_owned(), right };
+    check_finite("update", update.right.as_ref())?;
+    let frobenius = update.frobenius();
+    let preservation = factor.preservation();
+    let spread = &update.right * factor.lower();
+    let weighted = trace_of_product(&gram(update.left.as_ref()), &(&spread * spread.transpose()));
+    let error = update.times(problem.keys) - problem.residual;
+    let diagnostics = Diagnostics {
+        preservation: ((weighted - preservation.rho * frobenius * frobenius) / preservation.lambda).max(0.0),
+        error_before: mean_column_norm(problem.residual),
+        error_after: mean_column_norm(error.as_ref()),
+        frobenius,
+        spectral: update.spectral(),
+        condition,
+        primal,
+    };
+    Ok(Solution { update, diagnostics })
+}
+
+/// `G = (K_dᵀP⁻¹K + M)⁻¹ K_dᵀP⁻¹`, `B × f`, and the system's condition number.
+fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<(Mat<f64>, f64), MathError> {
+    let batch = problem.keys.ncols();
+    let constraint = factor.forward(problem.keys)?;
+    let direction = problem.direction.map(|d| factor.forward(d)).transpose()?;
+    let spanning = direction.as_ref().unwrap_or(&constraint);
+    let mut system = spanning.transpose() * &constraint;
+    for i in 0..batch {
+        system[(i, i)] += problem.mu[i];
+    }
+    // Scaled to a unit diagonal, a singular system shows in its pivots whatever the keys' sizes.
+    let scale: Vec<f64> = (0..batch).map(|i| system[(i, i)].abs().sqrt().recip()).collect();
+    if scale.iter().any(|s| !s.is_finite()) {
+        return Err(MathError::Collision { pairs: Vec::new() });
+    }
+    let scaled = Mat::from_fn(batch, batch, |i, j| scale[i] * system[(i, j)] * scale[j]);
+    let rows = factor.backward(spanning.clone());
+    let rows = Mat::from_fn(batch, rows.nrows(), |i, j| scale[i] * rows[(j, i)]);
+    let floor = 16.0 * batch as f64 * f64::EPSILON;
+    let solved = if direction.is_some() {
+        let lu = scaled.partial_piv_lu();
+        if (0..batch).any(|i| lu.U()[(i, i)].abs() <= floor) {
+            return Err(MathError::Collision { pairs: parallel_pairs(&scaled) });
+        }
+        lu.solve(&rows)
+    } else {
+        let collision = || MathError::Collision { pairs: parallel_pairs(&scaled) };
+        let llt = scaled.llt(Side::Lower).map_err(|_| collision())?;
+        if (0..batch).any(|i| llt.L()[(i, i)].powi(2) <= floor) {
+            return Err(collision());
+        }
+        llt.solve(&rows)
+    };
+    let right = Mat::from_fn(batch, solved.ncols(), |i, j| scale[i] * solved[(i, j)]);
+    let condition = if direction.is_some() { 1.0 } else { condition(&system)? };
+    Ok((right, condition))
+}
+
+/// `M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`, `B × f`, and the system's condition number.
+fn primal_factor(factor: &Factor, problem: &Problem<'_>) -> Result<(Mat<f64>, f64), MathError> {
+    let (f, batch) = (factor.size(), problem.keys.ncols());
+    let weighted = Mat::from_fn(f, batch, |i, j| problem.keys[(i, j)] / problem.mu[j]);
+    let system = factor.metric() + &weighted * problem.keys.transpose();
+    let llt = system.llt(Side::Lower).map_err(|_| MathError::NotFinite { what: "primal system" })?;
+    let right = llt.solve(&weighted).transpose().to_owned();
+    Ok((right, condition(&system)?))
+}
+
+/// Pairs whose normalised Gram entry is nearly ±1, strongest first.
+fn parallel_pairs(scaled: &Mat<f64>) -> Vec<(usize, usize, f64)> {
+    let mut pairs: Vec<_> = (0..scaled.nrows())
+        .flat_map(|i| (i + 1..scaled.nrows()).map(move |j| (i, j)))
+        .map(|(i, j)| (i, j, scaled[(i, j)]))
+        .filter(|(_, _, cosine)| cosine.abs() > 1.0 - 1e-6)
+        .collect();
+    pairs.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
+    pairs
+}
+
+fn gram(x: MatRef<'_, f64>) -> Mat<f64> {
+    x.transpose() * x
+}
+
+/// `tr(A B)` of symmetric matrices.
+fn trace_of_product(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
+    (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>()).sum()
+}
+
+/// Ratio of a symmetric positive definite matrix's extreme eigenvalues.
+fn condition(system: &Mat<f64>) -> Result<f64, MathError> {
+    let size = system.nrows();
+    let llt = system.llt(Side::Lower).map_err(|_| MathError::Collision { pairs: Vec::new() })?;
+    let largest = largest_eigenvalue(size, |v| system * v);
+    let inverse = largest_eigenvalue(size, |v| llt.solve(v));
+    Ok(largest * inverse)
+}
+
+/// Largest eigenvalue of a positive semidefinite map by power iteration from a fixed start, so that it is repeatable.
+fn largest_eigenvalue(size: usize, map: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
+    if size == 0 {
+        return 0.0;
+    }
+    // Irrational steps: a start that no structured eigenvector is orthogonal to.
+    let mut v = Mat::from_fn(size, 1, |i, _| 1.0 + 0.5 * (1.618_033_988_75 * (i + 1) as f64).sin());
+    let mut value = 0.0;
+    for _ in 0..200 {
+        let norm = v.norm_l2();
+        if norm == 0.0 {
+            return 0.0;
+        }
+        for i in 0..size {
+            v[(i, 0)] /= norm;
+        }
+        v = map(&v);
+        let next = v.norm_l2();
+        if (next - value).abs() <= 1e-10 * next {
+            return next;
+        }
+        value = next;
+    }
+    value
+}
