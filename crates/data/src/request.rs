@@ -110,7 +110,7 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
     let bytes = std::fs::read(file).map_err(|e| DataError::io(file, &e))?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+        let line = good.split(|b| *b == b'\n').count();
         DataError::new(file, Place::Line(line), "not UTF-8 text").hint("save the file as UTF-8")
     })?;
     let mut all = match dataset {

@@ -9,7 +9,6 @@
 mod apply;
 mod error;
 mod moments;
-mod packing;
 mod probe;
 pub mod prompts;
 mod suffix;
@@ -18,7 +17,6 @@ mod targets;
 pub use apply::{Edit, LayerEdit, apply, with_edits};
 pub use error::EditError;
 pub use moments::Moments;
-pub use packing::{Packing, pack};
 pub use probe::{Site, Tap, probe};
 pub use prompts::Prompt;
 pub use targets::{StepRecord, Target, TargetSettings, optimise};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_math::SecondMoment;
-use palinode_model::{Batch, Decoder};
+use palinode_model::{Batch, Decoder, pack};
 
 use crate::probe::read;
-use crate::{EditError, Site, pack};
+use crate::{EditError, Site};
 
 /// Accumulates the second moment of the keys of every asked layer.
 #[derive(Debug)]

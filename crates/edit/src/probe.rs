@@ -1,10 +1,10 @@
 //! Activations at chosen tokens.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, BlockOutput, Decoder, ModelError};
+use palinode_model::{Batch, BlockOutput, Decoder, ModelError, pack};
 use serde::{Deserialize, Serialize};
 
-use crate::{EditError, Prompt, pack};
+use crate::{EditError, Prompt};
 
 /// A place inside a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

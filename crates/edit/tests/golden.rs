@@ -93,11 +93,22 @@ fn number(h: &Value, name: &str) -> f64 {
     h[name].as_f64().unwrap_or(0.0)
 }
 
-impl Golden {
-    fn layers(&self) -> [usize; 3] {
-        [0, 1, 2]
+fn settings(h: &Value, layer: usize, site: Site) -> TargetSettings {
+    TargetSettings {
+        site,
+        layer,
+        steps: number(h, "v_num_grad_steps") as usize,
+        learning_rate: number(h, "v_lr"),
+        kl_factor: number(h, "kl_factor"),
+        weight_decay: number(h, "v_weight_decay"),
+        clamp: number(h, "clamp_norm_factor"),
+        stop_loss: 0.05,
     }
+}
 
+const LAYERS: [usize; 3] = [0, 1, 2];
+
+impl Golden {
     fn averaged(&self, request: &EditRequest, layer: usize) -> Vec<f32> {
         let weighted = self.grouped.weighted();
         let rows: Vec<Prompt> = weighted
@@ -117,24 +128,11 @@ impl Golden {
         let mut corpus = Corpus::open(&path, Split::Line).unwrap();
         let documents: Vec<Vec<u32>> =
             (0..lines).map(|i| self.text.encode(&corpus.read(i).unwrap()).unwrap()).collect();
-        let mut moments = Moments::new(&self.decoder, &self.layers()).unwrap();
+        let mut moments = Moments::new(&self.decoder, &LAYERS).unwrap();
         for block in documents.chunks(32) {
             moments.add(&self.decoder, block, 2048).unwrap();
         }
         moments.into_layers()
-    }
-
-    fn settings(&self, h: &Value, layer: usize, site: Site) -> TargetSettings {
-        TargetSettings {
-            site,
-            layer,
-            steps: number(h, "v_num_grad_steps") as usize,
-            learning_rate: number(h, "v_lr"),
-            kl_factor: number(h, "kl_factor"),
-            weight_decay: number(h, "v_weight_decay"),
-            clamp: number(h, "clamp_norm_factor"),
-            stop_loss: 0.05,
-        }
     }
 }
 
@@ -144,7 +142,7 @@ fn keys_and_block_outputs() {
         let file = File::open(g.folder.join("keys.safetensors"));
         let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
         let mut worst = 0f64;
-        for layer in g.layers() {
+        for layer in LAYERS {
             let keys = file.get(&format!("layer{layer}.keys"));
             let outputs = file.get(&format!("layer{layer}.block_out_bare_prompt"));
             for (i, request) in g.requests.iter().take(8).enumerate() {
@@ -204,7 +202,7 @@ fn targets_step_by_step() {
             cases.entry((tag, record["z_layer"].as_u64().unwrap() as usize)).or_default().push(record.clone());
         }
         for ((tag, layer), records) in cases {
-            let mut settings = g.settings(main, layer, Site::BlockOutput);
+            let mut settings = settings(main, layer, Site::BlockOutput);
             if tag.contains("c075") {
                 settings.clamp = 0.75;
                 settings.steps = 20;
@@ -249,7 +247,7 @@ fn whole_edits() {
             let chosen: Vec<EditRequest> =
                 list(&experiment["requests"]).iter().map(|&i| g.requests[i].clone()).collect();
             let target_layer = *layers.last().unwrap();
-            let settings = g.settings(h, target_layer, Site::BlockOutput);
+            let settings = settings(h, target_layer, Site::BlockOutput);
             let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_, _, _| {}).unwrap();
             let values: Vec<f32> = targets.iter().flat_map(palinode_edit::Target::value).collect();
             let preservation =
@@ -297,14 +295,11 @@ fn rome_edits() {
         let file = File::open(g.folder.join("rome.safetensors"));
         for record in json(&g.folder.join("rome.json")).as_array().unwrap() {
             let id = record["id"].as_str().unwrap();
-            // Later edits of a sequence start from an edited model; the first one of each starts from the original.
-            let edit_number = record["edit"].as_u64().unwrap();
-            if edit_number != 0 {
-                continue;
-            }
+            // Beside the edits, the file holds a summary of each run.
+            let Some(edit_number) = record["edit"].as_u64() else { continue };
             let Some(layer) = record["layers"][0].as_u64().map(|l| l as usize) else { continue };
             let request = vec![g.requests[record["request"].as_u64().unwrap() as usize].clone()];
-            let settings = g.settings(&record["hparams"], layer, Site::MlpOutput);
+            let settings = settings(&record["hparams"], layer, Site::MlpOutput);
             let target = optimise(&g.decoder, &g.text, &request, &g.flat, &settings, |_, _, _| {}).unwrap().remove(0);
             let steps = record["trace"]["steps"].as_array().unwrap();
             assert_eq!(target.trace.len(), steps.len(), "{} {id}", g.name);

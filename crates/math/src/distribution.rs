@@ -55,8 +55,7 @@ impl Strategy {
         };
         if let Some([low, high]) = layers.array_windows().find(|[low, high]| low >= high) {
             return Err(MathError::Layers(format!(
-                "layers must rise: {} stands before {} (lower layers are edited first)",
-                low, high
+                "layers must rise: {low} stands before {high} (lower layers are edited first)"
             )));
         }
         let refresh = Refresh { keys: true, residual: true };

@@ -19,6 +19,7 @@ mod error;
 mod families;
 pub mod generate;
 mod layout;
+mod packing;
 pub mod save;
 mod text;
 
@@ -30,4 +31,5 @@ pub use decoder::{Decoder, Parameters};
 pub use device::select_device;
 pub use error::ModelError;
 pub use layout::{Layout, Orientation};
+pub use packing::{Packing, pack};
 pub use text::Text;

@@ -1,0 +1,217 @@
+//! What a running stage can reach.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::artifact::Artifact;
+use crate::digest::{FileRef, Key};
+use crate::encode::Encoder;
+use crate::error::StageError;
+use crate::event::{Event, Observer};
+use crate::progress::Progress;
+use crate::shared::SharedPool;
+use crate::store::Store;
+
+/// External files of a stage by logical name: contents and where they lie.
+pub type ExternalFiles = BTreeMap<String, (FileRef, PathBuf)>;
+
+/// What a stage gets from the run as a whole; cheap to clone.
+#[derive(Clone)]
+pub struct RunContext {
+    /// Where results go.
+    pub store: Arc<Store>,
+    /// The pipeline's folder.
+    pub base: PathBuf,
+    /// The device asked for; recorded, not part of any key.
+    pub device: String,
+    /// Who hears of progress.
+    pub observer: Arc<dyn Observer>,
+    /// Set when the user asks to stop.
+    pub interrupt: Arc<AtomicBool>,
+    /// Resources kept between stages.
+    pub pool: Arc<SharedPool>,
+}
+
+/// What a running stage can reach: its inputs, its files, the store, and the means to report and to stop.
+pub struct StageContext {
+    pub(crate) run: RunContext,
+    pub(crate) instance: String,
+    pub(crate) kind: &'static str,
+    pub(crate) version: u32,
+    pub(crate) inputs: BTreeMap<String, Arc<Artifact>>,
+    pub(crate) files: ExternalFiles,
+    pub(crate) scratch: OnceLock<TempDir>,
+}
+
+impl StageContext {
+    /// The name of the stage instance, such as `solve[objective=rome]`.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The artifact at a required port.
+    ///
+    /// # Errors
+    /// When nothing is connected: the port was not declared as required.
+    pub fn input(&self, port: &str) -> Result<&Artifact, StageError> {
+        self.input_opt(port).ok_or_else(|| StageError::internal(format!("nothing is connected to port `{port}`")))
+    }
+
+    /// The artifact at a port, if one is connected.
+    pub fn input_opt(&self, port: &str) -> Option<&Artifact> {
+        self.inputs.get(port).map(AsRef::as_ref)
+    }
+
+    /// The external files of this stage by logical name.
+    pub fn files(&self) -> &ExternalFiles {
+        &self.files
+    }
+
+    /// The contents and place of one external file of this stage.
+    ///
+    /// # Errors
+    /// When the stage did not declare it.
+    pub fn file(&self, name: &str) -> Result<&(FileRef, PathBuf), StageError> {
+        self.files.get(name).ok_or_else(|| StageError::internal(format!("file `{name}` was not declared")))
+    }
+
+    /// Where contents lie now: in the store, or where they were last seen outside.
+    ///
+    /// # Errors
+    /// When they are neither in the store nor unchanged where they were last seen.
+    pub fn path(&self, file: &FileRef) -> Result<PathBuf, StageError> {
+        let external = self.files.values().find(|(known, _)| known == file);
+        match external {
+            Some((_, path)) => Ok(path.clone()),
+            None => self.run.store.find(file)?.ok_or_else(|| {
+                StageError::input(format!("the contents {} are not in the store", file.digest.short()))
+                    .hint("an external file may have moved or changed; run again to compute what depends on it")
+            }),
+        }
+    }
+
+    /// Reads contents into memory; meant for small files.
+    ///
+    /// # Errors
+    /// As [`StageContext::path`], or when the file cannot be read.
+    pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, StageError> {
+        let path = self.path(file)?;
+        std::fs::read(&path).map_err(|error| StageError::io(crate::ErrorKind::Store, "read", &path, error))
+    }
+
+    /// Puts bytes into the store.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
+        self.put_with(|writer| writer.write_all(bytes))
+    }
+
+    /// Puts into the store what `write` writes.
+    ///
+    /// # Errors
+    /// When `write` fails or the store cannot be written.
+    pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, StageError> {
+        self.run.store.put_with(write)
+    }
+
+    /// Puts a copy of a file into the store.
+    ///
+    /// # Errors
+    /// When the file cannot be read or the store cannot be written.
+    pub fn put_file(&self, path: &Path) -> Result<FileRef, StageError> {
+        self.run.store.put_file(path)
+    }
+
+    /// Records a file that the stage wrote outside the store. Its contents need not be in the store.
+    ///
+    /// # Errors
+    /// When the file cannot be read back.
+    pub fn publish(&self, path: &Path) -> Result<crate::Published, StageError> {
+        let full = self.run.base.join(path);
+        let file = self.run.store.digest_of(&full, self.run.observer.as_ref())?;
+        Ok(crate::Published { path: path.to_owned(), file })
+    }
+
+    /// The pipeline's folder; relative paths in parameters start here.
+    pub fn base_dir(&self) -> &Path {
+        &self.run.base
+    }
+
+    /// A folder of the stage's own, removed when it ends; in the store's file system.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch_dir(&self) -> Result<&Path, StageError> {
+        if let Some(dir) = self.scratch.get() {
+            return Ok(dir.path());
+        }
+        let dir = self.run.store.scratch()?;
+        Ok(self.scratch.get_or_init(|| dir).path())
+    }
+
+    /// The device asked for; recorded, not part of any key.
+    pub fn device(&self) -> &str {
+        &self.run.device
+    }
+
+    /// Starts counting units of `what`, such as "documents"; ends when the value is dropped.
+    pub fn progress(&self, what: &str, total: Option<u64>) -> Progress {
+        Progress::start(Arc::clone(&self.run.observer), &self.instance, what, total)
+    }
+
+    /// Tells the reader something that stops nothing.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.run.observer.event(&Event::Warning { message: format!("{}: {}", self.instance, message.into()) });
+    }
+
+    /// Fails when the user asked to stop. Call it between units, after the finished one was put.
+    ///
+    /// # Errors
+    /// When the user asked to stop.
+    pub fn check_interrupt(&self) -> Result<(), StageError> {
+        if self.run.interrupt.load(Ordering::Relaxed) { Err(StageError::interrupted()) } else { Ok(()) }
+    }
+
+    /// The key of a unit of work. It covers the stage kind, its version and `parts`, nothing else: put in `parts` all that
+    /// can change the unit, and leave out what cannot, such as the number of units, so that a grown stage finds them again.
+    pub fn unit_key(&self, parts: &impl Serialize) -> Key {
+        let parts =
+            serde_json::to_value(parts).unwrap_or_else(|error| panic!("unit key parts do not serialise: {error}"));
+        let mut encoder = Encoder::new("palinode.unit");
+        encoder.str(self.kind).uint(self.version.into()).value(&parts);
+        Key(encoder.finish())
+    }
+
+    /// The result of a unit, if it was put before, in this run or an earlier one. A damaged one is not there.
+    pub fn get_unit(&self, key: &Key) -> Option<Vec<u8>> {
+        self.run.store.get_unit(key)
+    }
+
+    /// Keeps the result of a unit; when this returns it survives a kill.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
+        self.run.store.put_unit(key, bytes)
+    }
+
+    /// A resource kept in memory between the stages of a run, made when it is not there; the pool holds a few.
+    ///
+    /// # Errors
+    /// What `make` gives.
+    pub fn shared<T: Any + Send + Sync>(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<T, StageError>,
+    ) -> Result<Arc<T>, StageError> {
+        self.run.pool.get(key, make)
+    }
+}

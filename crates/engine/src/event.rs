@@ -1,0 +1,138 @@
+//! What happens during a run, told to whoever watches: the command line, the event log, a test.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Key;
+use crate::error::ErrorKind;
+
+/// Something that happened. One JSON object per line in a run's event log, with `event` naming the variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run began.
+    RunStarted {
+        /// Its id; the name of its folder under `runs/`.
+        run: String,
+        /// The pipeline's name.
+        pipeline: String,
+        /// Number of stage instances.
+        stages: usize,
+    },
+    /// A large external file is read for its digest.
+    Hashing {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// A stage begins to work.
+    StageStarted {
+        /// The stage instance.
+        instance: String,
+        /// Its stage kind.
+        uses: String,
+        /// Why it is not cached.
+        reasons: Vec<String>,
+    },
+    /// Long work inside a stage begins.
+    ProgressStarted {
+        /// The stage instance.
+        instance: String,
+        /// What is counted, such as "documents".
+        what: String,
+        /// How many there are, where known.
+        total: Option<u64>,
+    },
+    /// Units were done.
+    Progress {
+        /// The stage instance.
+        instance: String,
+        /// What is counted.
+        what: String,
+        /// How many are done.
+        done: u64,
+        /// How many there are, where known.
+        total: Option<u64>,
+        /// A short remark.
+        note: String,
+    },
+    /// Long work inside a stage ended, finished or not.
+    ProgressEnded {
+        /// The stage instance.
+        instance: String,
+        /// What was counted.
+        what: String,
+        /// How many were done.
+        done: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A stage has its result, or will not have one.
+    StageFinished {
+        /// The stage instance.
+        instance: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// Its key, where it got far enough to have one.
+        key: Option<Key>,
+        /// How long it worked.
+        seconds: f64,
+    },
+    /// Something that the reader should know but that stops nothing.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// The run is over.
+    RunFinished {
+        /// Stages that worked.
+        ran: usize,
+        /// Stages whose result was there.
+        cached: usize,
+        /// Stages that failed.
+        failed: usize,
+        /// Stages not reached.
+        skipped: usize,
+        /// How long all of it took.
+        seconds: f64,
+    },
+}
+
+/// How a stage of a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its result was in the store.
+    Cached,
+    /// It worked.
+    Ran,
+    /// It gave an error.
+    Failed {
+        /// What sort of error.
+        kind: ErrorKind,
+        /// What went wrong, with its causes.
+        message: String,
+        /// What the reader can do about it.
+        hint: Option<String>,
+    },
+    /// It was not reached.
+    Skipped {
+        /// The failed stage that it needs; `None` when the run stopped before it.
+        because: Option<String>,
+    },
+}
+
+/// Hears of everything that happens. Called from any thread, and often: be quick.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: &Event);
+}
+
+/// Hears nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _event: &Event) {}
+}

@@ -1,0 +1,67 @@
+//! The event log of a run: one JSON object per line.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::error::{ErrorKind, StageError};
+use crate::event::{Event, Observer};
+
+/// The file's name in the folder of a run.
+pub const NAME: &str = "events.jsonl";
+
+/// Writes events down. Steps of progress are left out: they are many and tell nothing afterwards.
+pub struct EventLog {
+    file: Mutex<BufWriter<File>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    /// Milliseconds since 1970.
+    at_ms: u64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl EventLog {
+    /// Starts a log in the folder of a run, which is made here.
+    pub fn create(dir: &Path) -> Result<Self, StageError> {
+        let path = dir.join(NAME);
+        fs::create_dir_all(dir)
+            .and_then(|()| File::create(&path))
+            .map(|file| Self { file: Mutex::new(BufWriter::new(file)) })
+            .map_err(|error| StageError::io(ErrorKind::Store, "write", &path, error))
+    }
+}
+
+impl Observer for EventLog {
+    fn event(&self, event: &Event) {
+        if matches!(event, Event::Progress { .. }) {
+            return;
+        }
+        let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let Ok(mut line) = serde_json::to_vec(&Line { at_ms, event }) else { return };
+        line.push(b'\n');
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Cached stages are many and quick; they reach the disk with whatever comes next.
+        let minor = matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. });
+        let written = file.write_all(&line).and_then(|()| if minor { Ok(()) } else { file.flush() });
+        if let Err(error) = written {
+            tracing::warn!(%error, "the event log cannot be written");
+        }
+    }
+}
+
+/// Tells two observers.
+pub struct Tee<A>(pub A, pub Arc<dyn Observer>);
+
+impl<A: Observer> Observer for Tee<A> {
+    fn event(&self, event: &Event) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+}

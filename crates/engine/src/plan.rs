@@ -1,0 +1,311 @@
+//! What a run would do, and why.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::artifact::Artifact;
+use crate::digest::{Digest, FileRef, Key};
+use crate::error::StageError;
+use crate::event::Observer;
+use crate::key::{Change, Preimage, flatten};
+use crate::pipeline::{Instance, Pipeline};
+use crate::store::{Manifest, Store};
+
+/// How many earlier results of a stage kind are compared with, to find the nearest.
+const NEAREST_OF: usize = 64;
+
+/// What a run would do with each instance, in the order of [`Pipeline::instances`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// One entry for each instance.
+    pub entries: Vec<PlanEntry>,
+}
+
+/// What a run would do with one instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanEntry {
+    /// The instance.
+    pub instance: String,
+    /// What would happen to it.
+    pub status: Status,
+}
+
+/// What would happen to an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// Its result is in the store.
+    Cached {
+        /// Its key.
+        key: Key,
+    },
+    /// It will run.
+    WillRun {
+        /// Its key.
+        key: Key,
+        /// Why: at least one reason.
+        reasons: Vec<Reason>,
+    },
+    /// It will be cached by the time it is reached: an earlier instance has the same key.
+    SameAs {
+        /// Its key.
+        key: Key,
+        /// The earlier instance.
+        instance: String,
+    },
+    /// It runs if what these instances yield is new: its key is not known before, or its own result was lost and may be
+    /// among what they make again.
+    DependsOn {
+        /// The instances.
+        upstream: Vec<String>,
+    },
+}
+
+/// Why a stage runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum Reason {
+    /// No result of this stage kind is in the store.
+    NeverRun,
+    /// Something differs from the nearest earlier result.
+    Changed {
+        /// The instance that the earlier result was computed for.
+        since: String,
+        /// What differs.
+        change: Change,
+    },
+    /// The key does not cover this, but a file was published by it.
+    Unkeyed {
+        /// What differs.
+        change: Change,
+    },
+    /// A file of its result is no longer there, or damaged.
+    Lost {
+        /// The file's logical name.
+        file: String,
+        /// What it held.
+        digest: Digest,
+    },
+    /// A file that it published is no longer there.
+    PublishedMissing {
+        /// The file.
+        path: String,
+    },
+    /// A file that it published was changed by someone else.
+    PublishedChanged {
+        /// The file.
+        path: String,
+    },
+    /// Its record was made under an older key schema or was lost.
+    Unrecorded,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRun => write!(f, "never run before"),
+            Self::Changed { change, .. } => change.fmt(f),
+            Self::Unkeyed { change } => write!(f, "{change} (decides what is published)"),
+            Self::Lost { file, .. } => write!(f, "its result `{file}` is no longer in the store"),
+            Self::PublishedMissing { path } => write!(f, "published file {path} is missing"),
+            Self::PublishedChanged { path } => write!(f, "published file {path} was changed"),
+            Self::Unrecorded => write!(f, "its record is no longer in the store"),
+        }
+    }
+}
+
+/// Plans a run. Reads external files for their digests where they are not remembered.
+///
+/// # Errors
+/// When an external file cannot be read.
+pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, StageError> {
+    let mut planner = Planner::new(pipeline, store, observer);
+    let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
+    let mut running: HashMap<Key, String> = HashMap::new();
+    let mut lost: HashMap<Digest, String> = HashMap::new();
+    let mut entries = Vec::new();
+    for instance in &pipeline.instances {
+        let upstream: Vec<_> = instance
+            .inputs
+            .values()
+            .filter(|&&from| outputs[from].is_none())
+            .map(|&from| pipeline.instances[from].name.clone())
+            .collect();
+        let status = if upstream.is_empty() {
+            let action = planner.action(instance, &|from| outputs[from].clone())?;
+            match action.found {
+                Ok(manifest) => {
+                    outputs.push(Some(Arc::new(manifest.output)));
+                    Status::Cached { key: action.key }
+                }
+                Err(reasons) => {
+                    outputs.push(None);
+                    match running.get(&action.key) {
+                        Some(same) => Status::SameAs { key: action.key, instance: same.clone() },
+                        None => will_run(instance, action.key, reasons, &mut running, &mut lost),
+                    }
+                }
+            }
+        } else {
+            outputs.push(None);
+            let mut distinct: Vec<String> = Vec::new();
+            for name in upstream {
+                if !distinct.contains(&name) {
+                    distinct.push(name);
+                }
+            }
+            Status::DependsOn { upstream: distinct }
+        };
+        entries.push(PlanEntry { instance: instance.name.clone(), status });
+    }
+    store.flush();
+    Ok(Plan { entries })
+}
+
+/// The status of an instance that has no usable result.
+fn will_run(
+    instance: &Instance,
+    key: Key,
+    reasons: Vec<Reason>,
+    running: &mut HashMap<Key, String>,
+    lost: &mut HashMap<Digest, String>,
+) -> Status {
+    // Two actions can yield the same contents; when those were lost, the first to run brings them back for both.
+    let brought_back = |reason: &Reason| match reason {
+        Reason::Lost { digest, .. } => lost.get(digest).cloned(),
+        _ => None,
+    };
+    if let Some(mut upstream) = reasons.iter().map(brought_back).collect::<Option<Vec<_>>>() {
+        upstream.dedup();
+        return Status::DependsOn { upstream };
+    }
+    for reason in &reasons {
+        if let Reason::Lost { digest, .. } = reason {
+            lost.insert(*digest, instance.name.clone());
+        }
+    }
+    running.insert(key, instance.name.clone());
+    Status::WillRun { key, reasons }
+}
+
+/// An instance whose inputs are known: its key, and its result or the reasons why there is none.
+pub(crate) struct Action {
+    pub key: Key,
+    pub preimage: Preimage,
+    pub unkeyed: BTreeMap<String, Value>,
+    pub files: BTreeMap<String, FileRef>,
+    pub found: Result<Manifest, Vec<Reason>>,
+}
+
+/// Finds actions, for plans and for runs alike: that both ask the same question is what makes a plan true.
+pub(crate) struct Planner<'a> {
+    pipeline: &'a Pipeline,
+    store: &'a Store,
+    observer: &'a dyn Observer,
+    /// The latest manifests of each stage kind.
+    earlier: HashMap<&'static str, Vec<Manifest>>,
+}
+
+impl<'a> Planner<'a> {
+    pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
+        Self { pipeline, store, observer, earlier: HashMap::new() }
+    }
+
+    /// The action of an instance, all of whose inputs have artifacts.
+    pub fn action(
+        &mut self,
+        instance: &Instance,
+        output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
+    ) -> Result<Action, StageError> {
+        let info = instance.kind.info();
+        let mut preimage = Preimage::new(info.name, info.version, &instance.params.value, info.unkeyed);
+        for (port, &from) in &instance.inputs {
+            let artifact =
+                output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;
+            preimage.inputs.insert(port.clone(), artifact.digest());
+        }
+        let mut files = BTreeMap::new();
+        for file in &instance.files {
+            let found = self.store.digest_of(&file.path, self.observer)?;
+            files.insert(file.name.clone(), found);
+            preimage.files.insert(file.name.clone(), found.digest);
+        }
+        let mut unkeyed = BTreeMap::new();
+        flatten("", &instance.params.value, &mut unkeyed);
+        unkeyed.retain(|name, _| !preimage.params.contains_key(name));
+        let key = preimage.key();
+        let found = match self.store.manifest(&key) {
+            Some(manifest) => {
+                let reasons = self.faults(&manifest, &unkeyed, &files);
+                if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
+            }
+            None => Err(self.reasons(instance, &preimage)),
+        };
+        Ok(Action { key, preimage, unkeyed, files, found })
+    }
+
+    /// Why a result that was once there cannot be used.
+    fn faults(
+        &self,
+        manifest: &Manifest,
+        unkeyed: &BTreeMap<String, Value>,
+        files: &BTreeMap<String, FileRef>,
+    ) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        for (name, file) in &manifest.output.files {
+            let there =
+                files.values().any(|known| known == file) || self.store.find(file).is_ok_and(|path| path.is_some());
+            if !there {
+                reasons.push(Reason::Lost { file: name.clone(), digest: file.digest });
+            }
+        }
+        for published in &manifest.output.published {
+            let path = published.path.display().to_string();
+            match self.store.digest_of(&self.pipeline.base.join(&published.path), self.observer) {
+                Ok(found) if found == published.file => {}
+                Ok(_) => reasons.push(Reason::PublishedChanged { path }),
+                Err(_) => reasons.push(Reason::PublishedMissing { path }),
+            }
+        }
+        if !manifest.output.published.is_empty() && manifest.unkeyed != *unkeyed {
+            for name in manifest.unkeyed.keys().chain(unkeyed.keys()).collect::<std::collections::BTreeSet<_>>() {
+                let (old, new) = (manifest.unkeyed.get(name), unkeyed.get(name));
+                if old != new {
+                    let change = Change {
+                        field: format!("with.{name}"),
+                        old: old.map(Value::to_string),
+                        new: new.map(Value::to_string),
+                    };
+                    reasons.push(Reason::Unkeyed { change });
+                }
+            }
+        }
+        reasons
+    }
+
+    /// Why there is no result: what differs from the nearest earlier one.
+    fn reasons(&mut self, instance: &Instance, preimage: &Preimage) -> Vec<Reason> {
+        let kind = instance.kind.info().name;
+        let store = self.store;
+        let earlier = self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF));
+        let nearest = earlier
+            .iter()
+            .enumerate()
+            .map(|(age, manifest)| {
+                let elsewhere = manifest.pipeline != self.pipeline.name || manifest.instance != instance.name;
+                let changes = preimage.changes_from(&manifest.preimage);
+                ((elsewhere, changes.len(), age), manifest, changes)
+            })
+            .min_by_key(|(distance, ..)| *distance);
+        match nearest {
+            None => vec![Reason::NeverRun],
+            Some((_, _, changes)) if changes.is_empty() => vec![Reason::Unrecorded],
+            Some((_, manifest, changes)) => {
+                changes.into_iter().map(|change| Reason::Changed { since: manifest.instance.clone(), change }).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a stage author writes: one small type per kind of stage.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::artifact::Artifact;
+use crate::context::StageContext;
+use crate::error::{FieldError, StageError};
+
+/// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
+pub type ArtifactKind = &'static str;
+
+/// An input of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name used under `inputs:`.
+    pub name: &'static str,
+    /// The artifact kinds that fit.
+    pub accepts: &'static [ArtifactKind],
+    /// Whether the stage cannot do without it.
+    pub required: bool,
+    /// One line for `palinode stages`.
+    pub doc: &'static str,
+}
+
+/// A file outside the store that a stage reads; its contents enter the key, its name does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalFile {
+    /// The logical name, such as "weights"; the same whatever the file is called.
+    pub name: String,
+    /// Where it lies: relative to the pipeline's folder, or absolute.
+    pub path: PathBuf,
+    /// The parameter to point at when it is missing.
+    pub field: String,
+}
+
+impl ExternalFile {
+    /// The file `path`, known to the stage as `name`, given in parameter `field`.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, field: impl Into<String>) -> Self {
+        Self { name: name.into(), path: path.into(), field: field.into() }
+    }
+}
+
+/// What is known about a stage's surroundings before anything runs.
+#[derive(Debug)]
+pub struct DescribeCx<'a> {
+    base: &'a Path,
+    inputs: BTreeMap<&'a str, &'a Value>,
+}
+
+impl<'a> DescribeCx<'a> {
+    /// The surroundings with this folder and these facts by port.
+    pub fn new(base: &'a Path, inputs: BTreeMap<&'a str, &'a Value>) -> Self {
+        Self { base, inputs }
+    }
+
+    /// The pipeline's folder; relative paths in parameters start here.
+    pub fn base_dir(&self) -> &Path {
+        self.base
+    }
+
+    /// What the stage at this port said about its output; `Null` when the port is not connected.
+    pub fn input(&self, port: &str) -> &Value {
+        self.inputs.get(port).copied().unwrap_or(&Value::Null)
+    }
+}
+
+/// A kind of stage: its name, parameters, ports, and what it does.
+///
+/// Parameters take part in the key after their defaults are filled in, so adding a field with a default changes keys; raise
+/// [`StageKind::VERSION`] when the same parameters would give a different result than before.
+pub trait StageKind: Send + Sync + 'static {
+    /// The parameters under `with:`. Use `#[serde(deny_unknown_fields)]` and serde defaults; no `untagged`, no `flatten`.
+    type Params: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
+
+    /// The word after `uses:`.
+    const NAME: &'static str;
+    /// Part of every key.
+    const VERSION: u32;
+    /// One line for lists.
+    const SUMMARY: &'static str;
+    /// Paragraphs for `palinode stages NAME`.
+    const DOC: &'static str;
+    /// The kind of artifact it yields.
+    const OUTPUT: ArtifactKind;
+
+    /// The inputs it takes.
+    fn inputs() -> Vec<Port> {
+        Vec::new()
+    }
+
+    /// Top-level parameters that cannot change a result and stay out of the key, such as the size of an inner batch.
+    ///
+    /// A path that the stage publishes to belongs in the key: two stages that differ in nothing else must both write.
+    fn unkeyed() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The external files it reads.
+    ///
+    /// # Errors
+    /// When a parameter cannot be turned into files, for example a model folder without weights.
+    fn files(params: &Self::Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        let _ = (params, base);
+        Ok(Vec::new())
+    }
+
+    /// Where it publishes files or folders outside the store: pairs of the parameter that says so and the path. Two stages
+    /// that write to one place are a mistake found before anything runs.
+    fn publishes(params: &Self::Params) -> Vec<(&'static str, PathBuf)> {
+        let _ = params;
+        Vec::new()
+    }
+
+    /// Facts about the output that are known before anything runs, such as the number of layers, and checks that need the
+    /// facts of inputs.
+    ///
+    /// # Errors
+    /// All mistakes it can find, each naming a parameter.
+    fn describe(params: &Self::Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let _ = (params, cx);
+        Ok(Value::Null)
+    }
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// When there is no result; nothing is then kept but the units that were put.
+    fn run(params: &Self::Params, cx: &StageContext) -> Result<Artifact, StageError>;
+}

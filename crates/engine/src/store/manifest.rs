@@ -1,0 +1,62 @@
+//! The record of a finished action: what its key covers, what it yielded, when and where.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::artifact::Artifact;
+use crate::digest::{Digest, Key};
+use crate::key::Preimage;
+
+/// Version of the manifest format.
+pub const FORMAT: u32 = 1;
+
+/// The record of a finished action. The file on disk is the truth; the index holds copies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format.
+    pub format: u32,
+    /// The key; checked against `preimage` when a manifest is read.
+    pub key: Key,
+    /// All that the key covers.
+    pub preimage: Preimage,
+    /// Parameters that the key does not cover.
+    pub unkeyed: BTreeMap<String, Value>,
+    /// The result.
+    pub output: Artifact,
+    /// The result's content digest.
+    pub content: Digest,
+    /// The pipeline that it was last computed for.
+    pub pipeline: String,
+    /// The stage instance that it was last computed for.
+    pub instance: String,
+    /// The run that computed it.
+    pub run: String,
+    /// The device that computed it.
+    pub device: String,
+    /// The version of the program that computed it.
+    pub program: String,
+    /// When it was finished, in milliseconds since 1970.
+    pub finished_ms: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl Manifest {
+    /// Reads a manifest and checks that it belongs to its key and that nothing in it was altered.
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        let manifest: Self = serde_json::from_slice(bytes).ok()?;
+        let sound = manifest.format == FORMAT
+            && manifest.preimage.key() == manifest.key
+            && manifest.output.digest() == manifest.content;
+        sound.then_some(manifest)
+    }
+
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest serialises");
+        bytes.push(b'\n');
+        bytes
+    }
+}

@@ -1,0 +1,174 @@
+//! The store: blobs and manifests as files, which are the truth, and an index that can be made again from them.
+//!
+//! ```text
+//! blobs/ab/<digest>       contents
+//! actions/cd/<key>.json   manifests, written after their blobs
+//! units/ef/<key>          partial results too large for the index, or made without one
+//! index/                  sled
+//! runs/<id>/              event log and resolved pipeline of each run
+//! tmp/                    unfinished files; emptied by whoever next takes the lock
+//! LOCK                    kernel lock with its holder
+//! ```
+
+mod blobs;
+mod durable;
+mod files;
+mod index;
+mod lock;
+mod manifest;
+mod manifests;
+mod stat;
+mod units;
+mod verify;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::TempDir;
+
+pub use lock::Holder;
+pub(crate) use manifest::FORMAT;
+pub use manifest::Manifest;
+pub use verify::{Damage, Verified};
+
+use crate::digest::Digest;
+use crate::error::{ErrorKind, StageError};
+use index::{Index, Table};
+use lock::StoreLock;
+
+/// Version of the layout above.
+const LAYOUT: &[u8] = b"1";
+
+/// An open store. At most one process has it open.
+pub struct Store {
+    root: PathBuf,
+    index: Option<Index>,
+    lock: Mutex<StoreLock>,
+    notes: Mutex<Vec<String>>,
+    /// Where external contents were seen since the store was opened; the index remembers them for longer.
+    seen: Mutex<HashMap<Digest, PathBuf>>,
+}
+
+impl Store {
+    /// Opens the store in this folder, making it when it is not there. An index that does not open, or that lost its
+    /// records, is made again from the manifests.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or another process has the store open.
+    pub fn open(root: &Path) -> Result<Self, StageError> {
+        let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+        for folder in ["blobs", "actions", "units", "runs", "tmp"] {
+            let path = root.join(folder);
+            fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
+        }
+        ignore_in_git(&root);
+        let lock = StoreLock::take(&root.join("LOCK"))?;
+        empty(&root.join("tmp"));
+        let mut store =
+            Self { root, index: None, lock: Mutex::new(lock), notes: Mutex::default(), seen: Mutex::default() };
+        store.open_index();
+        Ok(store)
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of a run.
+    pub fn run_dir(&self, run: &str) -> PathBuf {
+        self.root.join("runs").join(run)
+    }
+
+    /// Lets others see which run holds the store.
+    pub(crate) fn note_run(&self, run: &str) {
+        let noted = self.lock.lock().unwrap_or_else(PoisonError::into_inner).note(Some(run));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the lock file does not name this run");
+        }
+    }
+
+    /// What happened to the store itself that the reader should know; each is given once.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes the index to disk.
+    pub(crate) fn flush(&self) {
+        if let Some(index) = &self.index {
+            index.flush();
+        }
+    }
+
+    /// A folder for unfinished work, removed when the value is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn scratch(&self) -> Result<TempDir, StageError> {
+        let tmp = self.tmp();
+        TempDir::new_in(&tmp).map_err(|error| StageError::io(ErrorKind::Store, "create a folder in", &tmp, error))
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    fn open_index(&mut self) {
+        let folder = self.root.join("index");
+        let existed = folder.exists();
+        self.index = Index::open(&folder);
+        // The canary is written last when an index is made, and proves that its oldest record is still there.
+        let sound =
+            self.index.as_ref().is_some_and(|index| index.get(Table::Meta, b"canary").as_deref() == Some(LAYOUT));
+        if sound {
+            return;
+        }
+        self.index = None;
+        if existed {
+            self.note("the index was damaged; it was made again from the manifests".to_owned());
+        }
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the damaged index cannot be removed; going on without one");
+            return;
+        }
+        self.index = Index::open(&folder);
+        self.index_manifests();
+        if let Some(index) = &self.index {
+            index.put(Table::Meta, b"canary", LAYOUT);
+            index.flush();
+        }
+    }
+}
+
+/// The store is not for version control, whoever's repository it lies in.
+fn ignore_in_git(root: &Path) {
+    let path = root.join(".gitignore");
+    if !path.exists() {
+        let _ = fs::write(path, "*\n");
+    }
+}
+
+/// Removes what a killed process left unfinished.
+fn empty(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished file");
+        }
+    }
+}
+
+/// `folder/ab/abcdef…` for a hexadecimal name: keeps folders small.
+fn fan_out(folder: &Path, name: &str) -> PathBuf {
+    folder.join(&name[..2]).join(name)
+}

@@ -1,0 +1,353 @@
+//! Toy stages, and a bench to run pipelines of them on.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(missing_docs, clippy::missing_panics_doc, reason = "test support")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use palinode_engine::{
+    Artifact, ArtifactKind, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Observer,
+    Outcome, Pipeline, Plan, Port, RunOptions, RunReport, Silent, Source, StageContext, StageError, StageKind, Store,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn text_of(cx: &StageContext, port: &str) -> Result<String, StageError> {
+    let Some(artifact) = cx.input_opt(port) else { return Ok(String::new()) };
+    let file = artifact.file("text").ok_or_else(|| StageError::input("the input has no text"))?;
+    Ok(String::from_utf8_lossy(&cx.read(file)?).into_owned())
+}
+
+const TEXT_PORT: Port = Port { name: "text", accepts: &["text"], required: true, doc: "The text." };
+
+/// Parameters of `text`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextParams {
+    /// What it says.
+    value: String,
+    /// How often it says it.
+    #[serde(default = "one")]
+    repeat: u32,
+    /// Cannot change the result.
+    #[serde(default)]
+    batch: u32,
+    #[serde(default)]
+    case: Case,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub enum Case {
+    #[default]
+    Unchanged,
+    Upper,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Yields a text.
+pub struct Text;
+
+impl StageKind for Text {
+    type Params = TextParams;
+    const NAME: &'static str = "text";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Yields a text.";
+    const DOC: &'static str = "The text is given in the pipeline.";
+    const OUTPUT: ArtifactKind = "text";
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["batch"]
+    }
+
+    fn describe(params: &TextParams, _cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        if params.repeat > 100 {
+            return Err(vec![
+                FieldError::new("repeat", format!("`repeat` is {}", params.repeat)).expected("at most 100"),
+            ]);
+        }
+        Ok(json!({ "length": params.value.len() * params.repeat as usize }))
+    }
+
+    fn run(params: &TextParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let mut text = params.value.repeat(params.repeat as usize);
+        if matches!(params.case, Case::Upper) {
+            text = text.to_uppercase();
+        }
+        Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(text.as_bytes())?))
+    }
+}
+
+/// Parameters of `read`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReadParams {
+    /// The file.
+    path: String,
+}
+
+/// Yields an external file as it is, without a copy.
+pub struct Read;
+
+impl StageKind for Read {
+    type Params = ReadParams;
+    const NAME: &'static str = "read";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Reads a text file.";
+    const DOC: &'static str = "The file is not copied.";
+    const OUTPUT: ArtifactKind = "text";
+
+    fn files(params: &ReadParams, _base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        Ok(vec![ExternalFile::new("text", &params.path, "path")])
+    }
+
+    fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        Ok(Artifact::new("text", Value::Null).with_file("text", cx.file("text")?.0))
+    }
+}
+
+/// Parameters of `join`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinParams {
+    /// Stands between the two.
+    #[serde(default)]
+    between: String,
+    /// Only this many characters are kept.
+    #[serde(default)]
+    keep: Option<usize>,
+}
+
+/// Joins two texts.
+pub struct Join;
+
+impl StageKind for Join {
+    type Params = JoinParams;
+    const NAME: &'static str = "join";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Joins two texts.";
+    const DOC: &'static str = "The second is optional.";
+    const OUTPUT: ArtifactKind = "text";
+
+    fn inputs() -> Vec<Port> {
+        vec![TEXT_PORT, Port { name: "other", accepts: &["text"], required: false, doc: "What follows it." }]
+    }
+
+    fn describe(params: &JoinParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let length = cx.input("text")["length"].as_u64();
+        match (length, params.keep) {
+            (Some(length), Some(keep)) if keep as u64 > length && cx.input("other").is_null() => {
+                let error = FieldError::new("keep", format!("`keep` is {keep}, but the text has {length} characters"));
+                Err(vec![error.expected(format!("at most {length}"))])
+            }
+            _ => Ok(Value::Null),
+        }
+    }
+
+    fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let text = [text_of(cx, "text")?, text_of(cx, "other")?].join(&params.between);
+        let kept: String = text.chars().take(params.keep.unwrap_or(usize::MAX)).collect();
+        Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(kept.as_bytes())?))
+    }
+}
+
+/// Parameters of stages that have none.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// Counts letters.
+pub struct Count;
+
+impl StageKind for Count {
+    type Params = NoParams;
+    const NAME: &'static str = "count";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Counts letters.";
+    const DOC: &'static str = "Yields metrics and a sample.";
+    const OUTPUT: ArtifactKind = "scores";
+
+    fn inputs() -> Vec<Port> {
+        vec![TEXT_PORT]
+    }
+
+    fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let text = text_of(cx, "text")?;
+        let progress = cx.progress("letters", Some(text.len() as u64));
+        progress.inc(text.len() as u64);
+        let capitals = text.chars().filter(char::is_ascii_uppercase).count() as f64;
+        let meta = json!({
+            "metrics": { "letters": text.len() as f64, "capitals": capitals / text.len().max(1) as f64 },
+            "columns": [
+                { "name": "capitals", "label": "capitals", "format": "percent", "better": "max" },
+                { "name": "letters", "label": "letters", "format": "number", "better": "min" },
+            ],
+            "samples": [{ "prompt": "the text", "before": text.to_lowercase(), "after": text }],
+        });
+        Ok(Artifact::new("scores", meta))
+    }
+}
+
+/// Parameters of `write`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WriteParams {
+    /// Where to.
+    path: String,
+}
+
+/// Publishes a text.
+pub struct Write;
+
+impl StageKind for Write {
+    type Params = WriteParams;
+    const NAME: &'static str = "write";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Writes a text to a file.";
+    const DOC: &'static str = "The file lies outside the store.";
+    const OUTPUT: ArtifactKind = "published";
+
+    fn inputs() -> Vec<Port> {
+        vec![TEXT_PORT]
+    }
+
+    fn publishes(params: &WriteParams) -> Vec<(&'static str, PathBuf)> {
+        vec![("path", PathBuf::from(&params.path))]
+    }
+
+    fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let path = cx.base_dir().join(&params.path);
+        let text = text_of(cx, "text")?;
+        std::fs::create_dir_all(path.parent().unwrap_or(&path))
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| StageError::io(ErrorKind::Input, "write", &path, error))?;
+        let mut artifact = Artifact::new("published", Value::Null);
+        artifact.published.push(cx.publish(&path)?);
+        Ok(artifact)
+    }
+}
+
+/// Parameters of `fail`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailParams {
+    /// How.
+    how: String,
+}
+
+/// Fails.
+pub struct Fail;
+
+impl StageKind for Fail {
+    type Params = FailParams;
+    const NAME: &'static str = "fail";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Fails.";
+    const DOC: &'static str = "In the way that is asked for.";
+    const OUTPUT: ArtifactKind = "text";
+
+    fn run(params: &FailParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        match params.how.as_str() {
+            "panic" => panic!("the stage lost its mind"),
+            "numerical" => Err(StageError::numerical("the matrix is not positive definite").hint("raise `lambda`")),
+            "kind" => Ok(Artifact::new("moments", Value::Null)),
+            "lie" => Ok(Artifact::new("text", Value::Null).with_file("text", palinode_engine::FileRef::of(b"nowhere"))),
+            "unit" => {
+                let done = cx.get_unit(&cx.unit_key(&"counted")).map_or(0, |bytes| bytes[0]);
+                cx.put_unit(&cx.unit_key(&"counted"), &[done + 1])?;
+                Err(StageError::input(format!("tried {} times", done + 1)).at("data.txt", Some(3)))
+            }
+            other => Err(StageError::input(other)),
+        }
+    }
+}
+
+/// All toy stages.
+pub fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::new();
+    catalogue.register::<Text>().register::<Read>().register::<Join>().register::<Count>();
+    catalogue.register::<Write>().register::<Fail>();
+    catalogue
+}
+
+/// Keeps all events.
+#[derive(Default)]
+pub struct Recorder(pub Mutex<Vec<Event>>);
+
+impl Observer for Recorder {
+    fn event(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
+}
+
+/// A folder with a pipeline and a store.
+pub struct Bench {
+    pub dir: TempDir,
+    pub catalogue: Catalogue,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { dir: TempDir::new().unwrap(), catalogue: catalogue() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn store_path(&self) -> PathBuf {
+        self.path(".palinode")
+    }
+
+    pub fn load(&self, yaml: &str, set: &[&str]) -> Result<Pipeline, Diagnostics> {
+        let set: Vec<String> = set.iter().map(|&text| text.to_owned()).collect();
+        Pipeline::load(&Source::new("p.yaml", yaml), self.dir.path(), &set, &self.catalogue)
+    }
+
+    pub fn store(&self) -> Arc<Store> {
+        Arc::new(Store::open(&self.store_path()).unwrap())
+    }
+
+    pub fn plan(&self, yaml: &str) -> Plan {
+        palinode_engine::plan(&self.load(yaml, &[]).unwrap(), &self.store(), &Silent).unwrap()
+    }
+
+    pub fn run(&self, yaml: &str) -> RunReport {
+        self.run_with(yaml, &RunOptions::default(), &(Arc::new(Silent) as Arc<dyn Observer>))
+    }
+
+    pub fn run_with(&self, yaml: &str, options: &RunOptions, observer: &Arc<dyn Observer>) -> RunReport {
+        let pipeline = self.load(yaml, &[]).unwrap();
+        palinode_engine::run(&pipeline, &self.store(), options, observer).unwrap()
+    }
+
+    /// `instance: outcome` lines.
+    pub fn outcomes(&self, yaml: &str) -> String {
+        outcomes(&self.run(yaml))
+    }
+}
+
+/// `instance: outcome` lines.
+pub fn outcomes(report: &RunReport) -> String {
+    let line = |stage: &palinode_engine::StageReport| {
+        let outcome = match &stage.outcome {
+            Outcome::Cached => "cached".to_owned(),
+            Outcome::Ran => "ran".to_owned(),
+            Outcome::Failed { kind, message, .. } => format!("failed ({kind:?}): {message}"),
+            Outcome::Skipped { because } => format!("skipped because of {because:?}"),
+        };
+        format!("{}: {outcome}\n", stage.instance)
+    };
+    report.stages.iter().map(line).collect()
+}
+
+/// An interrupt that was pulled already.
+pub fn interrupted() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(true))
+}

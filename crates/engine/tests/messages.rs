@@ -1,0 +1,170 @@
+//! Every message about a pipeline file, as a person reads it.
+
+mod common;
+
+use common::Bench;
+
+/// Loads each file and puts all messages into one snapshot.
+fn check(name: &str, rows: &[(&str, &[&str])]) {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("folder")).unwrap();
+    let mut all = String::new();
+    for (yaml, set) in rows {
+        let text = match bench.load(yaml, set) {
+            Ok(pipeline) => format!("fine: {} instances\n", pipeline.instances.len()),
+            Err(mistakes) => format!("{mistakes}exit code {}\n", mistakes.kind().exit_code()),
+        };
+        all.push_str("────────\n");
+        for set in *set {
+            all.push_str(&format!("--set {set}\n"));
+        }
+        all.push_str(&format!("{yaml}\n┄┄┄┄\n{text}"));
+    }
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, all.replace(bench.dir.path().to_str().unwrap(), "<dir>"));
+    });
+}
+
+#[test]
+fn syntax() {
+    check(
+        "syntax",
+        &[
+            ("name: a\nstages: {a: {uses: text, with: {value: hi}}}", &[]),
+            ("name: [a\nstages: {}", &[]),
+            ("name: a\n  stages: {}", &[]),
+            ("name: a\n\tstages: {}", &[]),
+            ("", &[]),
+            ("- a\n- b", &[]),
+            ("name: a\nstages:\n  a: !tag {uses: text}", &[]),
+            ("name: a\n---\nname: b", &[]),
+            ("name: a\nname: b\nstages:\n  ä: {uses: text}\n  b: {uses: text, with: {value: é, value: ö}}", &[]),
+            ("name: a\nvars: {x: .inf}\nstages: {}", &[]),
+        ],
+    );
+}
+
+#[test]
+fn structure() {
+    check(
+        "structure",
+        &[
+            ("name: a\nstage: {}\nvar: {}", &[]),
+            ("name: ''\nstages:\n  a: {use: text}\n  b: text\n  c d: {uses: text}", &[]),
+            ("name: a\nvars: [1]\nmatrix: 3\nstages:\n- a\n- b", &[]),
+            (
+                "name: [a]\nvars: {a-b: 1}\nmatrix: {c-d: [1]}\nstages:\n  a: {uses: [text], inputs: {x: [a]}, with: {value: a}}",
+                &[],
+            ),
+            ("name: a\nmatrix: {x: 1, y: [], z: [1, 2, 1]}\nstages: {}", &[]),
+            ("name: a\nmatrix: {x: [1, 2], exclude: [{y: 1}, 3], include: [{}], include: 1}\nstages: {}", &[]),
+        ],
+    );
+}
+
+#[test]
+fn graph() {
+    check(
+        "graph",
+        &[
+            ("name: a\nstages:\n  a: {uses: txet, with: {value: a}}\n  b: {uses: nothing_like_it}", &[]),
+            (
+                "name: a\nstages:\n  greeting: {uses: text, with: {value: a}}\n  b: {uses: join, inputs: {text: greting}}",
+                &[],
+            ),
+            ("name: a\nstages:\n  a: {uses: text, with: {value: a}}\n  b: {uses: join, inputs: {txt: a}}", &[]),
+            ("name: a\nstages:\n  a: {uses: text, with: {value: a}}\n  b:\n    uses: join", &[]),
+            (
+                "name: a\nstages:\n  a: {uses: text, with: {value: a}}\n  n: {uses: count, inputs: {text: a}}\n  b:\n    uses: join\n    inputs:\n      text: n",
+                &[],
+            ),
+            (
+                "name: a\nstages:\n  a: {uses: join, inputs: {text: b}}\n  b: {uses: join, inputs: {text: c}}\n  c: {uses: join, inputs: {text: a}}\n  d: {uses: join, inputs: {text: d}}\n  e: {uses: join, inputs: {text: a}, with: {keep: no}}",
+                &[],
+            ),
+            (
+                "name: a\nmatrix: {x: [1, 2]}\nstages:\n  a: {uses: text, with: {value: 'a${matrix.x}'}}\n  w: {uses: write, inputs: {text: a}, with: {path: ./out}}\n  v: {uses: write, inputs: {text: a}, with: {path: 'out${matrix.x}'}}\n  u: {uses: write, inputs: {text: a}, with: {path: 'out${matrix.x}'}}",
+                &[],
+            ),
+            // A stage with a mistake does not make those after it wrong.
+            (
+                "name: a\nstages:\n  a: {uses: text}\n  b: {uses: join, inputs: {text: a}}\n  c: {uses: join, inputs: {text: b}}",
+                &[],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn parameters() {
+    check(
+        "parameters",
+        &[
+            ("name: a\nstages:\n  a: {uses: text, with: {valu: a, repeat: -1, batch: many, case: uper}}", &[]),
+            ("name: a\nstages:\n  a:\n    uses: text\n    with:\n      value: [1, 2]\n      repeat: 1.5", &[]),
+            (
+                "name: a\nstages:\n  a: {uses: text, with: 3}\n  b: {uses: text}\n  c: {uses: count, inputs: {text: a}, with: {x: 1}}",
+                &[],
+            ),
+            ("name: a\nstages:\n  a: {uses: text, with: {value: a, repeat: 101}}", &[]),
+            (
+                "name: a\nstages:\n  a: {uses: text, with: {value: abc}}\n  b: {uses: join, inputs: {text: a}, with: {keep: 4}}",
+                &[],
+            ),
+            (
+                "name: a\nstages:\n  a: {uses: read, with: {path: no/such.txt}}\n  b: {uses: read, with: {path: folder}}",
+                &[],
+            ),
+            (
+                "name: a\nmatrix: {n: [1, 101, 102]}\nstages:\n  a: {uses: text, with: {value: a, repeat: '${matrix.n}'}}",
+                &[],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn expressions() {
+    let file = |value: &str| {
+        format!(
+            "name: a\nvars: {{word: hi, numbers: [1, 2]}}\nmatrix: {{axis: [x, y]}}\nstages:\n  a: {{uses: text, with: {{value: \"{value}\"}}}}"
+        )
+    };
+    let rows: Vec<String> = [
+        "${vars.word}-${matrix.axis}",
+        "$${vars.word}",
+        "${vars.wrod}",
+        "${matrix.axes}",
+        "${word}",
+        "${axis} and ${nothing}",
+        "${vars.word",
+        "${vars.word +}",
+        "${vars.numbers}",
+        "so ${vars.numbers}",
+        "${vars.numbers[7]}",
+        "${vars.word / 2}",
+        "${range(3)[2] ~ ''}",
+        "${range(1, 2, 0)}",
+    ]
+    .iter()
+    .map(|value| file(value))
+    .collect();
+    let none: &[&str] = &[];
+    let mut rows: Vec<(&str, &[&str])> = rows.iter().map(|row| (row.as_str(), none)).collect();
+    rows.push(("name: a\nvars: {a: '${vars.b}', b: 1, c: '${vars.b + 1}'}\nstages:\n  a: {uses: text, with: {value: a, repeat: '${vars.c}'}}", &[]));
+    check("expressions", &rows);
+}
+
+#[test]
+fn overrides() {
+    let file = "name: a\nvars: {n: 1, list: [1, 2]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}\n  bare: {uses: join, inputs: {text: greeting}}";
+    check(
+        "overrides",
+        &[
+            (file, &["vars.n=3", "stages.greeting.with.value=ho", "stages.bare.with.keep=1", "vars.list[1]=5"]),
+            (file, &["vars.m=3", "stages.greting.with.value=ho", "nonsense", "name.x=1", "vars.list[2]=1", "var.n=1"]),
+            (file, &["stages.greeting.with.repeat=often", "stages.greeting.with.vlaue=x", "vars.n=[1"]),
+            (file, &["stages.bare.inputs.text=bare"]),
+        ],
+    );
+}

@@ -1,0 +1,150 @@
+//! Likelihoods of targets after prompts.
+
+use std::collections::HashMap;
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use palinode_model::{Batch, Decoder, ModelError, Text, pack};
+use serde::{Deserialize, Serialize};
+
+/// A prompt and the continuations whose likelihood is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The whole prompt.
+    pub prompt: String,
+    /// Continuations; each gets a leading space if it has none.
+    pub targets: Vec<String>,
+}
+
+/// How likely a target is after its prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Mean negative log-likelihood per target token, in nats.
+    pub nll: f64,
+    /// Whether every target token is the most probable one, given those before it.
+    pub correct: bool,
+}
+
+impl Score {
+    /// `p = exp(−nll)`: the geometric mean probability of a target token.
+    pub fn probability(self) -> f64 {
+        (-self.nll).exp()
+    }
+}
+
+/// A row of tokens to run, and the targets read off it.
+struct Row {
+    ids: Vec<u32>,
+    reads: Vec<Read>,
+}
+
+/// A query and one of its targets, by index.
+type Place = (usize, usize);
+
+/// One target's place in a row.
+struct Read {
+    of: Place,
+    /// Position that predicts the first token.
+    from: usize,
+    target: Vec<u32>,
+}
+
+/// Scores every target of every query; the answer has the shape of the queries. `tokens` bounds a batch's rectangle.
+///
+/// Rows that are equal run once: the targets of one token share their prompt's row, and prompts asked twice cost nothing.
+///
+/// # Errors
+/// [`ModelError::TooLong`] where prompt and target exceed the context; [`ModelError::Tokenize`], also for a target without
+/// tokens; [`ModelError::Readback`].
+pub fn score(decoder: &Decoder, text: &Text, queries: &[Query], tokens: usize) -> Result<Vec<Vec<Score>>, ModelError> {
+    let rows = rows(decoder, text, queries)?;
+    let nothing = Score { nll: f64::NAN, correct: false };
+    let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing; query.targets.len()]).collect();
+    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+    for group in pack(&lengths, tokens) {
+        let members: Vec<&Row> = group.iter().map(|&i| &rows[i]).collect();
+        for (of, score) in run(decoder, &members)? {
+            scores[of.0][of.1] = score;
+        }
+    }
+    Ok(scores)
+}
+
+fn rows(decoder: &Decoder, text: &Text, queries: &[Query]) -> Result<Vec<Row>, ModelError> {
+    let context = decoder.config().context;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut known: HashMap<Vec<u32>, usize> = HashMap::new();
+    for (q, query) in queries.iter().enumerate() {
+        let prompt = text.encode(&query.prompt)?;
+        for (t, target) in query.targets.iter().enumerate() {
+            let target = text.encode_target(target)?;
+            let shown = || query.prompt.chars().take(60).collect();
+            if prompt.is_empty() || target.is_empty() {
+                let what = if prompt.is_empty() { "the prompt has no tokens" } else { "its target has no tokens" };
+                return Err(ModelError::Tokenize { text: shown(), message: what.into() });
+            }
+            let mut ids = prompt.clone();
+            ids.extend(&target[..target.len() - 1]);
+            if ids.len() > context {
+                return Err(ModelError::TooLong { tokens: ids.len(), context, text: shown() });
+            }
+            let row = *known.entry(ids.clone()).or_insert_with(|| {
+                rows.push(Row { ids, reads: Vec::new() });
+                rows.len() - 1
+            });
+            rows[row].reads.push(Read { of: (q, t), from: prompt.len() - 1, target });
+        }
+    }
+    Ok(rows)
+}
+
+/// Runs rows as one batch. The head is applied only at positions that predict a target token.
+fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelError> {
+    let device = decoder.device();
+    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
+    let batch = Batch::new(&ids, &device);
+    let width = batch.width();
+    let mut places: Vec<i32> = Vec::new();
+    let mut place_of: HashMap<i32, i32> = HashMap::new();
+    let (mut at, mut token) = (Vec::new(), Vec::new());
+    for (r, row) in rows.iter().enumerate() {
+        for read in &row.reads {
+            for (j, &id) in read.target.iter().enumerate() {
+                let place = (r * width + read.from + j) as i32;
+                at.push(*place_of.entry(place).or_insert_with(|| {
+                    places.push(place);
+                    places.len() as i32 - 1
+                }));
+                token.push(id as i32);
+            }
+        }
+    }
+    let d = decoder.config().hidden;
+    let hidden = decoder.hidden(&batch).reshape([rows.len() * width, d]).select(0, indices(places, &device));
+    let logits = decoder.logits(hidden);
+    let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(at.clone(), &device));
+    let asked = token.len();
+    let likelihood = log_softmax(logits, 1)
+        .select(0, indices(at, &device))
+        .gather(1, indices(token.clone(), &device).reshape([asked, 1]));
+    let likelihood = to_host::<f32>(likelihood.into_data())?;
+    let best = to_host::<i32>(best.into_data())?;
+    let mut scores = Vec::new();
+    let mut next = 0;
+    for read in rows.iter().flat_map(|row| &row.reads) {
+        let range = next..next + read.target.len();
+        next = range.end;
+        let nll = -likelihood[range.clone()].iter().map(|&l| f64::from(l)).sum::<f64>() / read.target.len() as f64;
+        scores.push((read.of, Score { nll, correct: best[range.clone()] == token[range] }));
+    }
+    Ok(scores)
+}
+
+fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let n = values.len();
+    Tensor::from_data(TensorData::new(values, [n]), device)
+}
+
+fn to_host<E: burn::tensor::Element>(data: TensorData) -> Result<Vec<E>, ModelError> {
+    data.convert::<E>().try_into_vec::<E>().map_err(|e| ModelError::Readback(format!("{e:?}")))
+}
