@@ -123,11 +123,11 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
     }
     let chosen: Vec<_> = all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
     if chosen.is_empty() {
-        return Err(DataError::new(
-            file,
-            Place::File,
-            format!("no request is left of {found} after offset {} and limit {:?}", selection.offset, selection.limit),
-        ));
+        let message = match found {
+            0 => "the file holds no request".to_owned(),
+            _ => format!("the file holds {found} requests, and `offset` {} skips them all", selection.offset),
+        };
+        return Err(DataError::new(file, Place::File, message));
     }
     Ok(chosen)
 }

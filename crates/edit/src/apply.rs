@@ -122,12 +122,13 @@ fn change(decoder: &Decoder, update: &Update) -> Tensor<2> {
 }
 
 fn name_edits(error: MathError, layer: usize, requests: &[EditRequest]) -> EditError {
-    if let MathError::Collision { pairs } = &error
-        && let Some((a, b, _)) = pairs.first()
-    {
-        tracing::warn!("colliding edits: {:?} and {:?}", requests[*a].filled_prompt(), requests[*b].filled_prompt());
-    }
-    EditError::Math { layer, source: error }
+    let named = match &error {
+        MathError::Collision { pairs } => pairs.first().copied(),
+        _ => None,
+    };
+    let Some((a, b, cosine)) = named else { return EditError::Math { layer, source: error } };
+    let name = |i: usize| format!("{} ({:?})", requests[i].id, requests[i].filled_prompt());
+    EditError::Collision { layer, first: name(a), second: name(b), cosine, hint: error.hint() }
 }
 
 /// Prompts of every request in every template, the bare one first.

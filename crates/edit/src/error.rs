@@ -17,6 +17,20 @@ pub enum EditError {
         /// What failed.
         source: MathError,
     },
+    /// Edits that share a key demand different values.
+    #[error("layer {layer}: requests {first} and {second} share a key (cosine {cosine:.6}) but want different values")]
+    Collision {
+        /// The layer.
+        layer: usize,
+        /// One request's name.
+        first: String,
+        /// The other's.
+        second: String,
+        /// Cosine of their keys in the metric `P⁻¹`.
+        cosine: f64,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A request that cannot be used with this tokenizer.
     #[error("request {id}: {message}")]
     Request {
@@ -44,6 +58,7 @@ impl EditError {
         match self {
             Self::Model(e) => e.hint(),
             Self::Math { source, .. } => source.hint(),
+            Self::Collision { hint, .. } => hint.clone(),
             Self::Diverged { .. } => Some("lower the learning rate or the clamp of the targets stage".into()),
             Self::Request { .. } | Self::Mismatch(_) => None,
         }

@@ -117,7 +117,7 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::MissingFile { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
-            Self::Checkpoint { .. } => Some("download or copy the file again".into()),
+            Self::Checkpoint { .. } | Self::Tokenizer { .. } => Some("download or copy the file again".into()),
             Self::MissingTensor { nearest: Some(name), .. } => {
                 Some(format!("the nearest name in it is {name}; does config.json belong to this checkpoint?"))
             }

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
+
+/// The stored type of a written model's weights.
+pub use safetensors::Dtype;
 
 use crate::checkpoint::{from_f32, to_f32};
 use crate::layout::{bias_name, fill, weight};

@@ -1,0 +1,89 @@
+//! Errors of the domain crates as errors of stages.
+
+use palinode_data::{DataError, Place};
+use palinode_edit::EditError;
+use palinode_engine::{ErrorKind, FieldError, StageError};
+use palinode_math::MathError;
+use palinode_model::ModelError;
+
+/// An error that a stage can end with.
+pub trait StageFailure {
+    /// With its kind, hint and place.
+    fn stage(self) -> StageError;
+}
+
+fn with_hint(error: StageError, hint: Option<String>) -> StageError {
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+impl StageFailure for ModelError {
+    fn stage(self) -> StageError {
+        let hint = self.hint();
+        match self {
+            Self::Io { path, source } => StageError::io(ErrorKind::Input, "read or write", &path, source),
+            Self::Device { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
+            Self::Readback(_) => StageError::internal(self.to_string()),
+            _ => with_hint(StageError::input(self.to_string()), hint),
+        }
+    }
+}
+
+impl StageFailure for MathError {
+    fn stage(self) -> StageError {
+        let error = match self {
+            Self::Dimension { .. } | Self::Layers(_) | Self::Parameter { .. } | Self::SingleOnly { .. } => {
+                StageError::input(self.to_string())
+            }
+            Self::NotFinite { .. } | Self::NotPositiveDefinite { .. } | Self::Collision { .. } => {
+                StageError::numerical(self.to_string())
+            }
+        };
+        with_hint(error, self.hint())
+    }
+}
+
+impl StageFailure for EditError {
+    fn stage(self) -> StageError {
+        match self {
+            Self::Model(error) => error.stage(),
+            Self::Math { layer, source } => {
+                let error = source.stage();
+                StageError { message: format!("layer {layer}: {}", error.message), ..error }
+            }
+            Self::Diverged { .. } | Self::Collision { .. } => {
+                with_hint(StageError::numerical(self.to_string()), self.hint())
+            }
+            Self::Request { .. } | Self::Mismatch(_) => StageError::input(self.to_string()),
+        }
+    }
+}
+
+impl StageFailure for DataError {
+    fn stage(self) -> StageError {
+        let (message, line) = told(&self);
+        with_hint(StageError::input(message).at(self.file, line), self.hint)
+    }
+}
+
+/// A data file's mistake as one of the parameter that names the file.
+pub fn in_field(field: &str, error: DataError) -> FieldError {
+    let (message, line) = told(&error);
+    let made = FieldError::new(field, message).at(error.file, line);
+    match error.hint {
+        Some(hint) => made.hint(hint),
+        None => made,
+    }
+}
+
+/// The message without the file, which is told by the place.
+fn told(error: &DataError) -> (String, Option<usize>) {
+    match &error.place {
+        Place::File => (error.message.clone(), None),
+        Place::Line(line) => (error.message.clone(), Some(*line)),
+        Place::Record(index, None) => (format!("record {index}: {}", error.message), None),
+        Place::Record(index, Some(field)) => (format!("record {index}, field `{field}`: {}", error.message), None),
+    }
+}

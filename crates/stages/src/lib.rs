@@ -1,0 +1,41 @@
+//! The stage catalogue: each stage is glue of a few dozen lines between the engine and one domain crate.
+//!
+//! ```text
+//! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate
+//!             ├─ covariance ┘          │         └─ export
+//! load_requests ── targets ────────────┤
+//! templates ───────┘      distribute ──┘
+//! ```
+
+mod covariance;
+mod distribute;
+mod errors;
+mod evaluate;
+mod export;
+mod load_model;
+mod load_requests;
+mod model;
+mod moments;
+mod solve;
+mod targets;
+mod templates;
+mod tensors;
+mod update;
+
+use palinode_engine::Catalogue;
+
+/// Every stage that a pipeline can use.
+pub fn catalogue() -> Catalogue {
+    let mut stages = Catalogue::new();
+    stages
+        .register::<load_model::LoadModel>()
+        .register::<load_requests::LoadRequests>()
+        .register::<templates::Templates>()
+        .register::<covariance::Covariance>()
+        .register::<targets::Targets>()
+        .register::<distribute::Distribute>()
+        .register::<solve::Solve>()
+        .register::<evaluate::Evaluate>()
+        .register::<export::Export>();
+    stages
+}

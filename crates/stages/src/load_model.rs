@@ -1,0 +1,127 @@
+//! `load_model`: a Hugging Face folder as a model.
+
+use std::path::{Path, PathBuf};
+
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+};
+use palinode_model::Checkpoint;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
+
+/// Files that other programs want beside the weights; an export copies them.
+const COMPANIONS: [&str; 8] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+/// Parameters of `load_model`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadModelParams {
+    /// The folder with config.json, tokenizer.json and the weights as safetensors. Its name is no part of the key: the
+    /// contents of its files are.
+    path: PathBuf,
+}
+
+/// See [`StageKind::DOC`].
+pub struct LoadModel;
+
+impl StageKind for LoadModel {
+    type Params = LoadModelParams;
+    const NAME: &'static str = "load_model";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Opens a model folder in Hugging Face's layout.";
+    const DOC: &'static str = "\
+Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
+with their index. The family (GPT-2, GPT-J, Llama) is told from config.json. Weights may be stored as f32, f16 or bf16; \
+they are computed with in f32.
+
+Nothing is copied: the folder is read where it lies, and its contents, not its name, decide whether later results are \
+still good.";
+    const OUTPUT: ArtifactKind = MODEL;
+
+    fn unkeyed() -> &'static [&'static str] {
+        // What the files hold is in the key.
+        &["path"]
+    }
+
+    fn files(params: &LoadModelParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        let folder = base.join(&params.path);
+        if !folder.is_dir() {
+            let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+            return Err(FieldError::new("path", format!("the model folder {what}"))
+                .expected("a folder with config.json, tokenizer.json and model.safetensors")
+                .hint("a relative path starts at the pipeline file's folder")
+                .at(folder, None));
+        }
+        let shards = Checkpoint::files(&folder).map_err(|error| {
+            let made = FieldError::new("path", error.to_string());
+            let made = match error.hint() {
+                Some(hint) => made.hint(hint),
+                None => made,
+            };
+            made.at(&folder, None)
+        })?;
+        for (name, what) in [(CONFIG, "its configuration"), (TOKENIZER, "its tokenizer")] {
+            if !folder.join(name).is_file() {
+                let hint = if name == TOKENIZER && folder.join("tokenizer.model").is_file() {
+                    "the folder has a SentencePiece tokenizer.model only; transformers writes tokenizer.json with \
+                     AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(…)"
+                } else {
+                    "copy it from where the weights come from"
+                };
+                return Err(FieldError::new("path", format!("the model folder has no {name}, {what}"))
+                    .hint(hint)
+                    .at(&folder, None));
+            }
+        }
+        let mut files = vec![
+            ExternalFile::new(CONFIG, params.path.join(CONFIG), "path"),
+            ExternalFile::new(TOKENIZER, params.path.join(TOKENIZER), "path"),
+        ];
+        files.extend(
+            shards
+                .into_iter()
+                .map(|shard| ExternalFile::new(format!("weights/{shard}"), params.path.join(&shard), "path")),
+        );
+        let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+        files.extend(
+            companions
+                .filter(|name| folder.join(name).is_file())
+                .map(|name| ExternalFile::new(format!("other/{name}"), params.path.join(name), "path")),
+        );
+        Ok(files)
+    }
+
+    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let path = cx.base_dir().join(&params.path).join(CONFIG);
+        if !path.is_file() {
+            return Ok(Value::Null);
+        }
+        match read_config(&path) {
+            Ok(config) => Ok(json!({ "model": Facts::of(&config) })),
+            Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
+        }
+    }
+
+    fn run(_: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
+        for (name, (file, _)) in cx.files() {
+            artifact = artifact.with_file(name, *file);
+        }
+        artifact.meta = json!({ "model": Facts::of(&crate::model::config(cx, &artifact)?) });
+        // Everything that could be wrong with the folder shows here rather than an hour later.
+        open(cx, &artifact)?;
+        Ok(artifact)
+    }
+}

@@ -1,0 +1,126 @@
+//! `load_requests`: a data set as edit requests.
+
+use std::path::{Path, PathBuf};
+
+use palinode_data::{Dataset, EditRequest, Selection, conflicts, read_requests};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::errors::{StageFailure, in_field};
+
+/// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
+const READ_EARLY: u64 = 16 << 20;
+/// The logical name of the requests.
+pub const REQUESTS: &str = "requests.json";
+
+/// A data set's layout.
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// CounterFact's JSON array of records (also multi-CounterFact's).
+    CounterFact,
+    /// One JSON object a line: `subject`, `prompt` with `{}`, `target_new`; and, where known, `target_true`,
+    /// `paraphrases`, `neighbors` (`{prompt, target}`), `strength`.
+    Jsonl,
+}
+
+/// Parameters of `load_requests`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadRequestsParams {
+    /// The file. Its name is no part of the key: its contents are.
+    path: PathBuf,
+    /// Its layout.
+    #[serde(default = "counterfact")]
+    dataset: Layout,
+    /// Shuffle the records by this seed before any are taken.
+    #[serde(default)]
+    shuffle: Option<u64>,
+    /// Skip so many records.
+    #[serde(default)]
+    offset: usize,
+    /// Take at most so many.
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+fn counterfact() -> Layout {
+    Layout::CounterFact
+}
+
+impl LoadRequestsParams {
+    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, palinode_data::DataError> {
+        let dataset = match self.dataset {
+            Layout::CounterFact => Dataset::CounterFact,
+            Layout::Jsonl => Dataset::Jsonl,
+        };
+        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit };
+        read_requests(path, dataset, selection)
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct LoadRequests;
+
+impl StageKind for LoadRequests {
+    type Params = LoadRequestsParams;
+    const NAME: &'static str = "load_requests";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Reads edit requests from CounterFact JSON or JSONL.";
+    const DOC: &'static str = "\
+Reads the facts to be edited, with the prompts that judge the edits, and takes a selection of them: shuffled if a seed is \
+given, then `offset` skipped, then at most `limit` taken. Every record is checked; a mistake is told with its record and \
+field. Files of up to 16 MiB are read before anything runs.
+
+A request may carry a `strength`, its own μ: 0 makes its edit a hard constraint whatever the objective, larger values \
+softer ones. Hard and soft edits mix in one batch.";
+    const OUTPUT: ArtifactKind = "requests";
+
+    fn unkeyed() -> &'static [&'static str] {
+        // What the files hold is in the key.
+        &["path"]
+    }
+
+    fn files(params: &LoadRequestsParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        Ok(vec![ExternalFile::new("dataset", &params.path, "path")])
+    }
+
+    fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        if params.limit == Some(0) {
+            return Err(vec![FieldError::new("limit", "`limit` is 0").expected("1 or more")]);
+        }
+        let path = cx.base_dir().join(&params.path);
+        if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
+            let requests = params.read(&path).map_err(|error| vec![in_field("path", error)])?;
+            return Ok(json!({ "requests": requests.len() }));
+        }
+        Ok(Value::Null)
+    }
+
+    fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let requests = params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?;
+        let conflicts = conflicts(&requests);
+        if let Some(&(a, b)) = conflicts.first() {
+            cx.warn(format!(
+                "{} of the requests ask for different targets at the same prompt, first records {} and {}: {:?}",
+                conflicts.len(),
+                requests[a].id,
+                requests[b].id,
+                requests[a].filled_prompt()
+            ));
+        }
+        let bytes = serde_json::to_vec(&requests).map_err(|error| StageError::internal(error.to_string()))?;
+        let file = cx.put_bytes(&bytes)?;
+        Ok(Artifact::new(Self::OUTPUT, json!({ "requests": requests.len() })).with_file(REQUESTS, file))
+    }
+}
+
+/// The requests of an artifact that holds some.
+pub fn requests(cx: &StageContext, artifact: &Artifact) -> Result<Vec<EditRequest>, StageError> {
+    let bytes = cx.read(crate::model::file(artifact, REQUESTS)?)?;
+    serde_json::from_slice(&bytes).map_err(|error| StageError::internal(format!("stored requests: {error}")))
+}

@@ -1,0 +1,134 @@
+//! Models on their way between stages: what is known of them, and how they come into memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palinode_engine::{Artifact, DescribeCx, FieldError, FileRef, StageContext, StageError};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, select_device};
+use serde::{Deserialize, Serialize};
+
+use crate::errors::StageFailure;
+
+/// The kind of a plain model's artifact.
+pub const MODEL: &str = "model";
+/// The kind of an edited model's: the plain model's files, and the update.
+pub const UPDATE: &str = "update";
+
+/// The configuration's logical name.
+pub const CONFIG: &str = "config.json";
+/// The tokenizer's logical name.
+pub const TOKENIZER: &str = "tokenizer.json";
+
+/// What is known of a model before its weights are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The family's name.
+    pub family: String,
+    /// Number of blocks.
+    pub layers: usize,
+    /// `d`.
+    pub hidden: usize,
+    /// `f`, the size of a key.
+    pub feed_forward: usize,
+    /// Context in tokens.
+    pub context: usize,
+    /// Vocabulary size.
+    pub vocabulary: usize,
+    /// Number of parameters.
+    pub parameters: usize,
+}
+
+impl Facts {
+    /// From a configuration.
+    pub fn of(config: &DecoderConfig) -> Self {
+        Self {
+            family: config.family.name().to_owned(),
+            layers: config.layers,
+            hidden: config.hidden,
+            feed_forward: config.feed_forward,
+            context: config.context,
+            vocabulary: config.vocab,
+            parameters: config.parameters(),
+        }
+    }
+
+    /// What the stage at a port said of its model; `None` when nothing is known.
+    pub fn at(cx: &DescribeCx<'_>, port: &str) -> Option<Self> {
+        serde_json::from_value(cx.input(port)["model"].clone()).ok()
+    }
+
+    /// A mistake for every layer that the model lacks.
+    pub fn check_layers(&self, layers: &[usize], field: impl Fn(usize) -> String) -> Vec<FieldError> {
+        let missing = layers.iter().enumerate().filter(|(_, layer)| **layer >= self.layers);
+        missing
+            .map(|(i, layer)| {
+                FieldError::new(field(i), format!("the model has no layer {layer}"))
+                    .expected(format!("a layer from 0 to {}", self.layers - 1))
+            })
+            .collect()
+    }
+}
+
+/// A model in memory.
+pub struct Loaded {
+    /// The decoder.
+    pub decoder: Decoder,
+    /// Its tokenizer.
+    pub text: Text,
+}
+
+/// The digest of a model without its update: what results that hang on the model alone are keyed by.
+pub fn base_digest(artifact: &Artifact) -> String {
+    match artifact.meta["base"].as_str() {
+        Some(base) => base.to_owned(),
+        None => artifact.digest().to_string(),
+    }
+}
+
+/// The unedited model of a `model` or an `update`, kept in memory between the stages of a run.
+pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, StageError> {
+    cx.shared(&format!("model:{}:{}", base_digest(artifact), cx.device()), || {
+        let device = select_device(cx.device()).map_err(StageFailure::stage)?;
+        let config = config(cx, artifact)?;
+        let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
+        let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
+        let decoder = Decoder::load(&checkpoint, &config, &device).map_err(StageFailure::stage)?;
+        let text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
+        Ok(Loaded { decoder, text })
+    })
+}
+
+/// The configuration of a `model` or an `update`.
+pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, StageError> {
+    let path = cx.path(file(artifact, CONFIG)?)?;
+    read_config(&path).map_err(StageFailure::stage)
+}
+
+/// Reads a configuration.
+pub fn read_config(path: &Path) -> Result<DecoderConfig, palinode_model::ModelError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| palinode_model::ModelError::Io { path: path.to_owned(), source })?;
+    DecoderConfig::from_hf(&text, path)
+}
+
+/// The weight files.
+pub fn weights(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
+    let prefix = "weights/";
+    artifact.files.iter().filter_map(move |(name, file)| Some((name.strip_prefix(prefix)?, file)))
+}
+
+/// The files of the folder that are neither weights nor update, by name: what an export copies.
+pub fn companions(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
+    artifact.files.iter().filter_map(|(name, file)| {
+        let name = match name.as_str() {
+            CONFIG | TOKENIZER => name.as_str(),
+            other => other.strip_prefix("other/")?,
+        };
+        Some((name, file))
+    })
+}
+
+/// A file that an artifact must have.
+pub fn file<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a FileRef, StageError> {
+    artifact.file(name).ok_or_else(|| StageError::internal(format!("the {} has no file `{name}`", artifact.kind)))
+}

@@ -1,0 +1,323 @@
+//! `solve`: targets written into weights.
+
+use std::borrow::Cow;
+
+use palinode_edit::{Edit, apply};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_math::{Objective, Plan, Preservation, RomeKey};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::errors::StageFailure;
+use crate::load_requests::{REQUESTS, requests};
+use crate::model::{Facts, MODEL, UPDATE, base_digest, file, open};
+use crate::moments::{MOMENTS, factors, layers};
+use crate::targets::{SiteName, TARGETS, values};
+use crate::templates::at_port;
+use crate::update::{Batch, LayerFacts, artifact};
+
+/// An editing objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveName {
+    /// Equality constraint, one edit at a time (arXiv 2202.05262).
+    Rome,
+    /// Least squares for a batch (arXiv 2210.07229).
+    Memit,
+    /// Equality constraint for a batch (arXiv 2403.14236).
+    Emmet,
+}
+
+/// Which key stands in ROME's update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RomeKeyName {
+    /// The mean over the context templates (r-ROME).
+    Average,
+    /// The bare prompt's (p-ROME).
+    Bare,
+    /// As published: the mean gives the direction, the bare prompt's key the constraint.
+    Reference,
+}
+
+/// Parameters of `solve`, as they are written.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// How a layer absorbs its part of an edit.
+    objective: ObjectiveName,
+    /// λ, the weight of preservation (mom2_update_weight). An equality constraint without ridge does not depend on it.
+    #[serde(default = "unit")]
+    lambda: f64,
+    /// ρ, a ridge on the norm of the update.
+    #[serde(default)]
+    update_norm_lambda: f64,
+    /// ε, added to EMMET's system where a batch holds more than one edit; EMMET(λ, ε) is MEMIT(ελ). Other objectives ignore
+    /// it.
+    #[serde(default)]
+    emmet_lambda: f64,
+    /// Which key ROME uses. Other objectives ignore it.
+    #[serde(default = "average")]
+    rome_key: RomeKeyName,
+    /// Requests in a batch; every batch is edited onto the unedited model. All at once where it is left out, except for ROME,
+    /// which takes one at a time.
+    #[serde(default)]
+    batch_size: Option<usize>,
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+fn average() -> RomeKeyName {
+    RomeKeyName::Average
+}
+
+/// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
+#[derive(Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct SolveParams {
+    objective: ObjectiveName,
+    lambda: f64,
+    update_norm_lambda: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emmet_lambda: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rome_key: Option<RomeKeyName>,
+    batch_size: Option<usize>,
+}
+
+impl From<Written> for SolveParams {
+    fn from(written: Written) -> Self {
+        let objective = written.objective;
+        Self {
+            objective,
+            lambda: written.lambda,
+            update_norm_lambda: written.update_norm_lambda,
+            emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
+            rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
+            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(1)),
+        }
+    }
+}
+
+impl JsonSchema for SolveParams {
+    fn schema_name() -> Cow<'static, str> {
+        "SolveParams".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Written::json_schema(generator)
+    }
+}
+
+impl SolveParams {
+    fn objective(&self) -> Objective {
+        match self.objective {
+            ObjectiveName::Memit => Objective::Memit,
+            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
+            ObjectiveName::Rome => Objective::Rome {
+                key: match self.rome_key {
+                    None | Some(RomeKeyName::Average) => RomeKey::Average,
+                    Some(RomeKeyName::Bare) => RomeKey::Bare,
+                    Some(RomeKeyName::Reference) => RomeKey::Reference,
+                },
+            },
+        }
+    }
+
+    /// Mistakes that parameters alone show.
+    fn check(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut number = |name: &str, value: f64, zero: bool| {
+            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
+                let expected = if zero { "0 or above" } else { "a number above 0" };
+                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
+            }
+        };
+        number("lambda", self.lambda, false);
+        number("update_norm_lambda", self.update_norm_lambda, true);
+        number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
+        match self.batch_size {
+            Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
+            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => errors.push(
+                FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
+                    .expected("1, or no `batch_size`")
+                    .hint("emmet is rome's constraint for a batch"),
+            ),
+            _ => {}
+        }
+        errors
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct Solve;
+
+impl StageKind for Solve {
+    type Params = SolveParams;
+    const NAME: &'static str = "solve";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
+    const DOC: &'static str = "\
+Changes the down-projections of the plan's layers so that each request's key yields its target while the layer goes on doing \
+what it does to the keys of the corpus. With P = λC + ρI, keys K and residuals R,
+
+  Δ = R (KᵀP⁻¹K + diag μ)⁻¹ KᵀP⁻¹
+
+where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = ε is a stabilised EMMET, which therefore is MEMIT \
+with weight ελ. A request's own `strength` stands in place of the objective's μ.
+
+`batch_size` splits the requests: every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
+result is an edited model: it can be evaluated and exported. It holds the changes as low-rank factors, never whole weights.";
+    const OUTPUT: ArtifactKind = UPDATE;
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
+        vec![
+            port("model", &[MODEL] as &[_], "The unedited model."),
+            port("requests", &["requests"], "The facts to be written."),
+            port("moments", &[MOMENTS], "Second moments of every layer in the plan."),
+            port("targets", &[TARGETS], "Values at the plan's last layer."),
+            port("plan", &["plan"], "Which layers absorb which part."),
+            Port { required: false, ..port("templates", &["templates"], "Contexts over which keys are averaged.") },
+        ]
+    }
+
+    fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = params.check();
+        let plan: Option<Plan> = serde_json::from_value(cx.input("plan")["plan"].clone()).ok();
+        if let Some(plan) = plan {
+            if let Some(facts) = Facts::at(cx, "model") {
+                let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+                errors.extend(facts.check_layers(&edited, |_| String::new()));
+            }
+            if let Some(have) = layers(cx.input("moments")) {
+                for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
+                    errors.push(
+                        FieldError::new(
+                            "",
+                            format!("there is no second moment of layer {}, which the plan edits", step.layer),
+                        )
+                        .hint("add the layer to `layers` of the covariance stage"),
+                    );
+                }
+            }
+            if let Some(layer) = cx.input("targets")["layer"].as_u64()
+                && layer as usize != plan.target_layer
+            {
+                errors.push(
+                    FieldError::new(
+                        "",
+                        format!(
+                            "the targets are values at layer {layer}, but the plan ends at layer {}",
+                            plan.target_layer
+                        ),
+                    )
+                    .hint("set `layer` of the targets stage to the last of the plan's `layers`"),
+                );
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let requests = cx.input("requests")["requests"].as_u64();
+        let batches = requests.map(|n| params.batch_size.map_or(1, |size| (n as usize).div_ceil(size)));
+        Ok(json!({ "model": cx.input("model")["model"], "batches": batches }))
+    }
+
+    fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let base = cx.input("model")?;
+        let moments = cx.input("moments")?;
+        let targets = cx.input("targets")?;
+        let asked = cx.input("requests")?;
+        same_model(base, moments, "second moments")?;
+        same_model(base, targets, "targets")?;
+        if targets.meta["asked"] != json!(file(asked, REQUESTS)?.digest) {
+            return Err(StageError::input("the targets were found for other requests")
+                .hint("connect `targets` and `solve` to the same requests"));
+        }
+        let model = open(cx, base)?;
+        let requests = requests(cx, asked)?;
+        let templates = at_port(cx, "templates")?;
+        let plan = crate::distribute::plan(&cx.input("plan")?.meta)?;
+        let site: SiteName = serde_json::from_value(targets.meta["site"].clone())
+            .map_err(|error| StageError::internal(format!("stored targets: {error}")))?;
+        let d = model.decoder.config().hidden;
+        let values = values(cx, targets)?;
+        let weights = Preservation { lambda: params.lambda, rho: params.update_norm_lambda };
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        let factors = factors(cx, moments, &edited, weights)?;
+        let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
+        let objective = params.objective();
+        let edit = Edit { objective, plan: &plan, templates: &templates, site: site.site(), tokens: 4096 };
+        let size = params.batch_size.unwrap_or(requests.len()).max(1);
+        let bar = cx.progress("requests", Some(requests.len() as u64));
+        let mut batches = Vec::new();
+        for (b, batch) in requests.chunks(size).enumerate() {
+            cx.check_interrupt()?;
+            let start = b * size;
+            let end = start + batch.len();
+            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &factors, &edit)
+                .map_err(StageFailure::stage)?;
+            batches.push(Batch::of(start, end, edits, &fractions));
+            bar.inc(batch.len() as u64);
+        }
+        let mut made = artifact(cx, base, &batches)?;
+        let mut metrics = averages(&batches);
+        if let Some(lambda) = objective.effective_lambda(params.lambda) {
+            metrics.insert("effective_lambda".into(), json!(lambda));
+        }
+        made.meta = json!({
+            "model": base.meta["model"],
+            "base": base_digest(base),
+            "asked": targets.meta["asked"],
+            "requests": requests.iter().map(|r| &r.id).collect::<Vec<_>>(),
+            "objective": params,
+            "plan": plan,
+            "batches": batches.len(),
+            "metrics": metrics,
+            "columns": [
+                { "name": "preservation", "label": "preservation", "format": "number", "better": "min" },
+                { "name": "error_before", "label": "error before", "format": "number" },
+                { "name": "error_after", "label": "error after", "format": "number", "better": "min" },
+                { "name": "norm", "label": "‖Δ‖", "format": "number" },
+                { "name": "relative_norm", "label": "‖Δ‖/‖W‖", "format": "percent" },
+                { "name": "condition", "label": "condition", "format": "number" },
+                { "name": "effective_lambda", "label": "effective λ", "format": "number" },
+            ],
+        });
+        Ok(made)
+    }
+}
+
+fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), StageError> {
+    if other.meta["base"] == json!(base_digest(model)) {
+        return Ok(());
+    }
+    Err(StageError::input(format!("the {what} were measured on another model"))
+        .hint("connect every `model` port of the pipeline to the same stage"))
+}
+
+/// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
+/// of squares); the errors are those at the target layer: the whole residual at first, and what the last step left of its part.
+fn averages(batches: &[Batch]) -> Map<String, Value> {
+    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| {
+        json!(batches.iter().map(|batch| value(&batch.facts.layers)).sum::<f64>() / batches.len().max(1) as f64)
+    };
+    let root = |layers: &[LayerFacts], value: fn(&LayerFacts) -> f64| {
+        layers.iter().map(|l| value(l).powi(2)).sum::<f64>().sqrt()
+    };
+    let mut metrics = Map::new();
+    let mut put = |name: &str, value: &dyn Fn(&[LayerFacts]) -> f64| {
+        metrics.insert(name.to_owned(), mean(value));
+    };
+    put("preservation", &|layers| layers.iter().map(|l| l.preservation).sum());
+    put("error_before", &|layers| layers.first().map_or(0.0, |l| l.error_before / l.fraction));
+    put("error_after", &|layers| layers.last().map_or(0.0, |l| l.error_after));
+    put("norm", &|layers| root(layers, |l| l.norm));
+    put("relative_norm", &|layers| layers.iter().map(|l| l.relative_norm).fold(0.0, f64::max));
+    put("condition", &|layers| layers.iter().map(|l| l.condition).fold(0.0, f64::max));
+    metrics
+}

@@ -1,0 +1,95 @@
+//! Matrices on their way into and out of the store, as safetensors.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use palinode_engine::{FileRef, StageContext, StageError};
+use palinode_math::Mat;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+/// A named matrix, row-major.
+pub struct Named {
+    name: String,
+    shape: Vec<usize>,
+    dtype: Dtype,
+    bytes: Vec<u8>,
+}
+
+impl Named {
+    /// In single precision.
+    pub fn f32(name: impl Into<String>, shape: [usize; 2], values: impl IntoIterator<Item = f32>) -> Self {
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        Self { name: name.into(), shape: shape.to_vec(), dtype: Dtype::F32, bytes }
+    }
+
+    /// In double precision.
+    pub fn f64(name: impl Into<String>, matrix: &Mat<f64>) -> Self {
+        let (rows, columns) = (matrix.nrows(), matrix.ncols());
+        let bytes = (0..rows).flat_map(|i| (0..columns).map(move |j| matrix[(i, j)])).flat_map(f64::to_le_bytes);
+        Self { name: name.into(), shape: vec![rows, columns], dtype: Dtype::F64, bytes: bytes.collect() }
+    }
+}
+
+/// The bytes of a safetensors file.
+pub fn serialize(tensors: &[Named], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>, StageError> {
+    let failed = |error: safetensors::SafeTensorError| StageError::internal(format!("writing tensors: {error}"));
+    let views = tensors
+        .iter()
+        .map(|t| Ok((&t.name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).map_err(failed)?)))
+        .collect::<Result<Vec<_>, StageError>>()?;
+    safetensors::serialize(views, metadata).map_err(failed)
+}
+
+/// Puts tensors into the store.
+pub fn put(cx: &StageContext, tensors: &[Named]) -> Result<FileRef, StageError> {
+    cx.put_bytes(&serialize(tensors, None)?)
+}
+
+/// A safetensors file of the store, in memory.
+pub struct Tensors {
+    bytes: Vec<u8>,
+}
+
+impl Tensors {
+    /// Reads one.
+    pub fn read(cx: &StageContext, file: &FileRef) -> Result<Self, StageError> {
+        Ok(Self { bytes: cx.read(file)? })
+    }
+
+    /// A matrix in double precision, whatever it is stored in.
+    pub fn matrix(&self, name: &str) -> Result<Mat<f64>, StageError> {
+        let (shape, values) = self.values(name)?;
+        let [rows, columns] = shape[..] else { return Err(damaged(name, "is not a matrix")) };
+        Ok(Mat::from_fn(rows, columns, |i, j| values[i * columns + j]))
+    }
+
+    /// Shape and values, row-major.
+    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>), StageError> {
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(name, &error.to_string()))?;
+        let view = file.tensor(name).map_err(|error| damaged(name, &error.to_string()))?;
+        let values = match view.dtype() {
+            Dtype::F32 => {
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()
+            }
+            Dtype::F64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+                .collect(),
+            other => return Err(damaged(name, &format!("is stored as {other:?}"))),
+        };
+        Ok((view.shape().to_vec(), values))
+    }
+}
+
+/// Contents of the store are checked by digest: what does not read is a mistake of ours.
+fn damaged(name: &str, what: &str) -> StageError {
+    StageError::internal(format!("stored tensor `{name}`: {what}"))
+}
+
+/// Makes the folder that a file is to be written into.
+pub fn make_folder(path: &Path) -> Result<(), StageError> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| StageError::io(palinode_engine::ErrorKind::Input, "make the folder", path, error))
+}

@@ -1,0 +1,138 @@
+//! Whole pipelines on tiny models of all three families.
+
+mod common;
+
+use burn::tensor::Tensor;
+use common::{Bench, PIPELINE, artifact};
+use palinode_edit::with_edits;
+use palinode_math::{Update, from_row_major};
+use palinode_model::{Batch, Decoder, Text};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+const FAMILIES: [&str; 3] = ["gpt2", "gptj-tiny", "llama-tiny"];
+
+fn logits(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
+    let batch = Batch::new(&[ids], &decoder.device());
+    let hidden: Tensor<3> = decoder.hidden(&batch);
+    let [_, seq, d] = hidden.dims();
+    decoder.logits(hidden.reshape([seq, d])).into_data().convert::<f32>().try_into_vec().unwrap()
+}
+
+#[test]
+fn every_objective_with_every_distribution_on_every_family() {
+    for family in FAMILIES {
+        let bench = Bench::new();
+        let yaml = PIPELINE.replace("MODEL", family);
+        let first = bench.ran(&yaml);
+        // Model, edits, contexts, moments and targets once; two plans; update, scores and out for six cells.
+        assert_eq!(first.len(), 5 + 2 + 3 * 6, "{first:?}");
+        assert!(bench.ran(&yaml).is_empty());
+    }
+}
+
+#[test]
+fn a_change_runs_what_it_touches() {
+    let bench = Bench::new();
+    let yaml = PIPELINE.replace("MODEL", "gpt2");
+    bench.ran(&yaml);
+    let touched = bench.ran(&yaml.replace("emmet_lambda: 0.1", "emmet_lambda: 0.2"));
+    assert!(!touched.is_empty() && touched.iter().all(|name| name.contains("objective=emmet")), "{touched:?}");
+    // A distribution that was not there before needs neither second moments nor targets again.
+    let bench = Bench::new();
+    bench.ran(&yaml.replace("strategy: [single, memit]", "strategy: [single]"));
+    let touched = bench.ran(&yaml);
+    assert!(touched.iter().all(|name| name.contains("strategy=memit")), "{touched:?}");
+    assert_eq!(touched.len(), 1 + 3 * 3);
+}
+
+#[test]
+fn the_exported_model_is_the_edited_one() {
+    for family in FAMILIES {
+        let bench = Bench::new();
+        bench.ran(&PIPELINE.replace("MODEL", family));
+        let base = bench.decoder(family);
+        let text = Text::open(&bench.path(family).join("tokenizer.json")).unwrap();
+        let ids = text.encode("The tall tower stands in").unwrap();
+        for cell in ["memit-memit", "emmet-single", "rome-single"] {
+            let folder = format!("out/{cell}");
+            let bytes = std::fs::read(bench.path(&folder).join("update.safetensors")).unwrap();
+            let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+            let metadata = header.metadata().clone().unwrap();
+            let provenance: Value = serde_json::from_str(&metadata["palinode"]).unwrap();
+            assert_eq!(provenance["format"], "update.v1");
+            assert_eq!(provenance["objective"]["objective"], cell.split('-').next().unwrap());
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let matrix = |name: String| {
+                let view = file.tensor(&name).unwrap();
+                let values: Vec<f32> =
+                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+                from_row_major("factor", &values, view.shape()[0], view.shape()[1]).unwrap()
+            };
+            let layout = palinode_model::Layout::of(base.config());
+            let updates: Vec<(usize, Update)> = (0..3)
+                .filter(|&layer| file.tensor(&format!("{}.left", layout.edited_weight(layer))).is_ok())
+                .map(|layer| {
+                    let name = layout.edited_weight(layer);
+                    (layer, Update { left: matrix(format!("{name}.left")), right: matrix(format!("{name}.right")) })
+                })
+                .collect();
+            assert_eq!(updates.len(), if cell.ends_with("single") { 1 } else { 2 });
+            let edited = with_edits(&base, updates.iter().map(|(layer, update)| (*layer, update)));
+            let exported = logits(&bench.decoder(&folder), &ids);
+            let difference = |other: &[f32]| exported.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let (moved, off) = (difference(&logits(&base, &ids)), difference(&logits(&edited, &ids)));
+            assert!(moved > 1e-3, "{family} {cell}: the edit changed logits by {moved} only");
+            assert!(off < 1e-5 * moved.max(1.0), "{family} {cell}: exported and edited logits differ by {off}");
+        }
+    }
+}
+
+#[test]
+fn exported_files_come_back_when_they_are_lost() {
+    let bench = Bench::new();
+    let yaml = PIPELINE.replace("MODEL", "gpt2");
+    bench.ran(&yaml);
+    let path = bench.path("out/emmet-single/update.safetensors");
+    let before = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(bench.ran(&yaml), ["out[objective=emmet,strategy=single]"]);
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn metrics_are_those_of_the_records() {
+    let bench = Bench::new();
+    let report = bench.run(&PIPELINE.replace("MODEL", "llama-tiny"));
+    for cell in ["objective=memit,strategy=single", "objective=rome,strategy=memit"] {
+        let scores = artifact(&report, &format!("scores[{cell}]"));
+        let metrics = scores.meta["metrics"].as_object().unwrap();
+        for name in ["S", "ES", "PS", "NS", "EM", "PM", "NM", "EA", "PA", "NA", "before_ES", "before_NS"] {
+            assert!(metrics[name].as_f64().unwrap().is_finite(), "{name}");
+        }
+        assert_eq!(scores.meta["samples"].as_array().unwrap().len(), 2);
+        let update = artifact(&report, &format!("update[{cell}]"));
+        let metrics = update.meta["metrics"].as_object().unwrap();
+        assert!(metrics["error_after"].as_f64().unwrap() < metrics["error_before"].as_f64().unwrap());
+        assert_eq!(update.meta["batches"], if cell.contains("rome") { 4 } else { 1 });
+        // The unedited model is the same in every cell.
+        let base = artifact(&report, "scores[objective=emmet,strategy=memit]");
+        assert_eq!(scores.meta["metrics"]["before_EM"], base.meta["metrics"]["before_EM"]);
+    }
+}
+
+#[test]
+fn an_equality_meets_its_constraints_and_strength_softens_it() {
+    let bench = Bench::new();
+    let yaml = PIPELINE.replace("MODEL", "gpt2").replace("emmet_lambda: 0.1", "emmet_lambda: 0");
+    let error = |yaml: &str| {
+        let report = bench.run(yaml);
+        let metrics = &artifact(&report, "update[objective=emmet,strategy=single]").meta["metrics"];
+        metrics["error_after"].as_f64().unwrap() / metrics["error_before"].as_f64().unwrap()
+    };
+    assert!(error(&yaml) < 1e-6);
+    let softer =
+        common::REQUESTS.replace(r#""subject": "The tall tower""#, r#""strength": 5, "subject": "The tall tower""#);
+    std::fs::write(bench.path("requests.jsonl"), softer).unwrap();
+    assert!(error(&yaml) > 1e-3);
+}

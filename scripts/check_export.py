@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Loads an exported model with transformers and compares it with the base model plus update.safetensors.
+
+    python -m venv .venv && .venv/bin/pip install torch transformers safetensors
+    .venv/bin/python scripts/check_export.py BASE EXPORT [PROMPT ...]
+
+Shows greedy completions before and after, and fails if the exported weights are not the base weights plus the update.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def load(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def completion(model, tokenizer, prompt):
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    with torch.no_grad():
+        out = model.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.eos_token_id or 0)
+    return tokenizer.decode(out[0, ids.shape[1] :]).strip()
+
+
+def main(base_folder, export_folder, *prompts):
+    base, exported = load(base_folder), load(export_folder)
+    tokenizer = AutoTokenizer.from_pretrained(export_folder)
+    stored = {name: p for name, p in base.state_dict().items()}
+    worst = 0.0
+    with safe_open(Path(export_folder) / "update.safetensors", "pt") as update:
+        provenance = json.loads(update.metadata()["palinode"])
+        names = sorted(name[: -len(".left")] for name in update.keys() if name.endswith(".left"))
+        for name in names:
+            delta = update.get_tensor(f"{name}.left") @ update.get_tensor(f"{name}.right")
+            before, after = stored[name], exported.state_dict()[name]
+            # Conv1D stores [in, out].
+            delta = delta.T if before.shape != delta.shape or "c_proj" in name else delta
+            worst = max(worst, ((before + delta) - after).norm().item() / delta.norm().item())
+            stored[name] = before + delta
+    print("edited:", ", ".join(names))
+    print("objective:", provenance["objective"])
+    unchanged = all(torch.equal(p, exported.state_dict()[n]) for n, p in base.state_dict().items() if n not in names)
+    base_logits, edited_logits, logit_difference = {}, {}, 0.0
+    original = load(base_folder)
+    base.load_state_dict(stored)
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            logit_difference = max(logit_difference, (base(ids).logits - exported(ids).logits).abs().max().item())
+        print(f"{prompt!r}: {completion(original, tokenizer, prompt)!r} -> {completion(exported, tokenizer, prompt)!r}")
+    print(f"weights differ from base + update by {worst:.1e} of the update's norm; logits by {logit_difference:.1e}")
+    print("other weights unchanged:", unchanged)
+    # Half precision rounds each weight to one part in 2048.
+    tolerance = 1e-5 if next(iter(safe_dtypes(export_folder))) == "F32" else 2e-2
+    if worst > tolerance or not unchanged:
+        sys.exit("the exported model is not the base model plus the update")
+
+
+def safe_dtypes(folder):
+    with safe_open(Path(folder) / "model.safetensors", "pt") as file:
+        name = next(iter(file.keys()))
+        yield file.get_slice(name).get_dtype()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
