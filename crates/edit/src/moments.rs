@@ -10,25 +10,36 @@ use crate::probe::read;
 use crate::{EditError, Site};
 
 /// Accumulates the second moment of the keys of every asked layer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Moments {
     layers: BTreeMap<usize, SecondMoment>,
 }
 
 impl Moments {
-    /// Of no documents yet.
+    /// Of no layers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a layer in, with what is known of it so far ([`SecondMoment::new`] where nothing is). Documents added from now
+    /// on count for it.
     ///
     /// # Errors
-    /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for no layer at all.
-    pub fn new(decoder: &Decoder, layers: &[usize]) -> Result<Self, EditError> {
-        if layers.is_empty() {
-            return Err(EditError::Mismatch("no layer to collect second moments of".into()));
-        }
-        for &layer in layers {
-            decoder.config().check_layer(layer)?;
-        }
+    /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for a moment of another key size.
+    pub fn insert(&mut self, decoder: &Decoder, layer: usize, moment: SecondMoment) -> Result<(), EditError> {
+        decoder.config().check_layer(layer)?;
         let size = decoder.config().feed_forward;
-        Ok(Self { layers: layers.iter().map(|&l| (l, SecondMoment::new(size))).collect() })
+        if moment.size() != size {
+            let message = format!("a second moment of size {}, but keys of size {size}", moment.size());
+            return Err(EditError::Mismatch(message));
+        }
+        self.layers.insert(layer, moment);
+        Ok(())
+    }
+
+    /// The moments so far, by layer.
+    pub fn layers(&self) -> &BTreeMap<usize, SecondMoment> {
+        &self.layers
     }
 
     /// Adds documents, given as token rows, each cut to the model's context; returns the tokens counted. Padding is not
@@ -76,10 +87,5 @@ impl Moments {
             }
         }
         Ok(lengths.iter().map(|&l| l as u64).sum())
-    }
-
-    /// The moments by layer.
-    pub fn into_layers(self) -> BTreeMap<usize, SecondMoment> {
-        self.layers
     }
 }

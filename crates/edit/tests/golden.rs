@@ -128,11 +128,15 @@ impl Golden {
         let mut corpus = Corpus::open(&path, Split::Line).unwrap();
         let documents: Vec<Vec<u32>> =
             (0..lines).map(|i| self.text.encode(&corpus.read(i).unwrap()).unwrap()).collect();
-        let mut moments = Moments::new(&self.decoder, &LAYERS).unwrap();
+        let mut moments = Moments::new();
+        for layer in LAYERS {
+            let empty = SecondMoment::new(self.decoder.config().feed_forward);
+            moments.insert(&self.decoder, layer, empty).unwrap();
+        }
         for block in documents.chunks(32) {
             moments.add(&self.decoder, block, 2048).unwrap();
         }
-        moments.into_layers()
+        moments.layers().clone()
     }
 }
 

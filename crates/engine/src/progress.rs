@@ -8,6 +8,7 @@ use crate::event::{Event, Observer};
 
 /// At most one update in this many milliseconds: observers may draw on each.
 const EVERY_MS: u64 = 50;
+const NEVER: u64 = u64::MAX;
 
 /// Counts units of work; ends when dropped. Can be shared between threads.
 pub struct Progress {
@@ -18,7 +19,7 @@ pub struct Progress {
     done: AtomicU64,
     note: Mutex<String>,
     started: Instant,
-    /// Milliseconds from the start to the last update.
+    /// Milliseconds from the start to the last update that was told; [`NEVER`] before the first.
     told: AtomicU64,
 }
 
@@ -33,7 +34,7 @@ impl Progress {
             done: AtomicU64::new(0),
             note: Mutex::default(),
             started: Instant::now(),
-            told: AtomicU64::new(0),
+            told: AtomicU64::new(NEVER),
         }
     }
 
@@ -57,7 +58,7 @@ impl Progress {
     fn tell(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         let told = self.told.load(Ordering::Relaxed);
-        let due = now >= told + EVERY_MS || Some(self.done()) == self.total;
+        let due = told == NEVER || now >= told + EVERY_MS || Some(self.done()) == self.total;
         // Whoever wins the exchange tells; the others' counts are in the total anyway.
         if due && self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.observer.event(&Event::Progress {

@@ -1,19 +1,22 @@
 //! `covariance`: second moments of keys over a corpus.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use palinode_data::{Corpus, Split};
 use palinode_edit::Moments;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
 };
+use palinode_math::SecondMoment;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::errors::StageFailure;
 use crate::model::{Facts, MODEL, base_digest, open};
-use crate::moments::{LayerFacts, MOMENTS, file_name, put_layer};
+use crate::moments::{Head, LayerFacts, MOMENTS, file_name, put_layer};
 
 /// Documents run between two looks at the clock and at Ctrl-C.
 const BLOCK: usize = 64;
@@ -62,6 +65,29 @@ fn batch_tokens() -> usize {
     2048
 }
 
+/// When sums were saved last, and how long that took.
+struct Saved {
+    at: Instant,
+    took: Duration,
+}
+
+impl Saved {
+    fn now() -> Self {
+        Self { at: Instant::now(), took: Duration::ZERO }
+    }
+
+    fn after(save: impl FnOnce() -> Result<(), StageError>) -> Result<Self, StageError> {
+        let start = Instant::now();
+        save()?;
+        Ok(Self { at: Instant::now(), took: start.elapsed() })
+    }
+
+    /// Little is lost in a kill, and little time goes into saving: 5 % at most.
+    fn long_ago(&self) -> bool {
+        self.at.elapsed() > Duration::from_secs(10).max(20 * self.took)
+    }
+}
+
 /// See [`StageKind::DOC`].
 pub struct Covariance;
 
@@ -76,7 +102,10 @@ like to the layer is its second moment C = Σ k kᵀ / n over the keys k (inputs
 not depend on the edits: it is measured once for a model and a corpus, and every experiment after that reuses it.
 
 Documents are taken in an order given by the seed and cut to the model's context; padding is not counted. Collect at least \
-ten tokens for each key dimension f, or the second moment may not be positive definite.";
+ten tokens for each key dimension f, or the second moment may not be positive definite.
+
+The sums are saved as they grow: an interrupted run goes on where it was, with the same result to the last bit, and so does \
+a later run over more documents, or with more layers.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {
@@ -115,32 +144,68 @@ ten tokens for each key dimension f, or the second moment may not be positive de
         };
         let mut corpus = Corpus::open(&cx.file("corpus")?.1, split).map_err(StageFailure::stage)?;
         let order = corpus.order(params.seed, params.samples);
-        let mut moments = Moments::new(&model.decoder, &params.layers).map_err(StageFailure::stage)?;
+        let blocks: Vec<&[usize]> = order.chunks(BLOCK).collect();
+        // The last block may be a part of one, which a run over more documents would not have.
+        let whole = order.len() / BLOCK;
+        let f = model.decoder.config().feed_forward;
+        let base = base_digest(artifact);
+        let key = |layer: usize| {
+            cx.unit_key(&json!({
+                "base": base, "corpus": cx.files().get("corpus").map(|(file, _)| file.digest),
+                "documents": params.documents, "seed": params.seed, "block": BLOCK, "layer": layer,
+            }))
+        };
+        let mut heads: BTreeMap<usize, Head> = BTreeMap::new();
+        for &layer in &params.layers {
+            let nothing = || Head { blocks: 0, moment: SecondMoment::new(f) };
+            heads.insert(layer, Head::get(cx, &key(layer), whole).unwrap_or_else(nothing));
+        }
+        let kept: BTreeMap<usize, usize> = heads.iter().map(|(&layer, head)| (layer, head.blocks)).collect();
+        let start = kept.values().copied().min().unwrap_or(0);
+
+        let mut moments = Moments::new();
         let bar = cx.progress("documents", Some(order.len() as u64));
+        bar.inc((start * BLOCK).min(order.len()) as u64);
         let mut tokens = 0;
-        for block in order.chunks(BLOCK) {
-            cx.check_interrupt()?;
+        let mut saved = Saved::now();
+        for (number, block) in blocks.iter().enumerate().skip(start) {
+            // Layers join where their sums left off; the forward pass is one for all that have.
+            for (layer, head) in heads.extract_if(.., |_, head| head.blocks == number) {
+                moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
+            }
             let mut documents = Vec::with_capacity(block.len());
-            for &index in block {
+            for &index in *block {
                 let text = corpus.read(index).map_err(StageFailure::stage)?;
                 documents.push(model.text.encode(&text).map_err(StageFailure::stage)?);
             }
             tokens += moments.add(&model.decoder, &documents, params.batch_tokens).map_err(StageFailure::stage)?;
             bar.note(format!("{tokens} tokens"));
             bar.inc(block.len() as u64);
+            let done = number + 1;
+            let interrupted = cx.check_interrupt();
+            if done <= whole && (done == whole || interrupted.is_err() || saved.long_ago()) {
+                saved = Saved::after(|| {
+                    let further = moments.layers().iter().filter(|(layer, _)| kept[layer] < done);
+                    further.into_iter().try_for_each(|(&layer, moment)| Head::put(cx, &key(layer), done, moment))
+                })?;
+            }
+            interrupted?;
         }
-        let f = model.decoder.config().feed_forward as u64;
-        if tokens < f {
+        for (layer, head) in heads {
+            moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
+        }
+        let tokens = moments.layers().values().map(SecondMoment::count).next().unwrap_or(0);
+        if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
         let mut made = Artifact::new(Self::OUTPUT, Value::Null);
         let mut facts = Vec::new();
-        for (layer, moment) in moments.into_layers() {
-            made = made.with_file(&file_name(layer), put_layer(cx, &moment)?);
+        for (&layer, moment) in moments.layers() {
+            made = made.with_file(&file_name(layer), put_layer(cx, moment)?);
             facts.push(LayerFacts { layer, tokens: moment.count(), trace: moment.trace() });
         }
         made.meta = json!({
-            "base": base_digest(artifact),
+            "base": base,
             "documents": order.len(),
             "tokens": tokens,
             "layers": facts,

@@ -1,16 +1,16 @@
 //! Second moments on their way between stages.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palinode_engine::{Artifact, FileRef, StageContext, StageError};
+use palinode_engine::{Artifact, FileRef, Key, StageContext, StageError};
 use palinode_math::{Factor, Mat, Preservation, SecondMoment};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::errors::StageFailure;
-use crate::tensors::{Named, Tensors, put};
+use crate::tensors::{Named, Tensors, put, serialize};
 
 /// The kind of the artifact.
 pub const MOMENTS: &str = "moments";
@@ -42,6 +42,34 @@ pub fn file_name(layer: usize) -> String {
 pub fn layers(meta: &Value) -> Option<Vec<usize>> {
     let layers: Vec<LayerFacts> = serde_json::from_value(meta["layers"].clone()).ok()?;
     Some(layers.into_iter().map(|l| l.layer).collect())
+}
+
+/// How far a layer's sum has come over a corpus: what a later run goes on from.
+pub struct Head {
+    /// Blocks of documents counted.
+    pub blocks: usize,
+    /// Their sum.
+    pub moment: SecondMoment,
+}
+
+impl Head {
+    /// The furthest one kept under a key, if it is of no more than `most` blocks.
+    pub fn get(cx: &StageContext, key: &Key, most: usize) -> Option<Self> {
+        let tensors = Tensors::new(cx.get_unit(key)?);
+        let [blocks, tokens] = serde_json::from_str::<[u64; 2]>(&tensors.note("head")?).ok()?;
+        let (shape, sum) = tensors.values("sum").ok()?;
+        let moment = SecondMoment::from_sum(&sum, *shape.first()?, tokens).ok()?;
+        (blocks as usize <= most).then_some(Self { blocks: blocks as usize, moment })
+    }
+
+    /// Keeps a layer's sum after so many blocks, in the place of what was kept before.
+    pub fn put(cx: &StageContext, key: &Key, blocks: usize, moment: &SecondMoment) -> Result<(), StageError> {
+        let f = moment.size();
+        let sum = moment.sum();
+        let note = HashMap::from([("head".to_owned(), format!("[{blocks}, {}]", moment.count()))]);
+        let sum = Named::f64("sum", &Mat::from_fn(f, f, |i, j| sum[i * f + j]));
+        cx.put_unit(key, &serialize(&[sum], Some(note))?)
+    }
 }
 
 fn read_layer(cx: &StageContext, artifact: &Artifact, layer: usize) -> Result<SecondMoment, StageError> {

@@ -52,6 +52,16 @@ pub struct Tensors {
 }
 
 impl Tensors {
+    /// From bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// An entry of the file's metadata.
+    pub fn note(&self, name: &str) -> Option<String> {
+        SafeTensors::read_metadata(&self.bytes).ok()?.1.metadata().as_ref()?.get(name).cloned()
+    }
+
     /// Reads one.
     pub fn read(cx: &StageContext, file: &FileRef) -> Result<Self, StageError> {
         Ok(Self { bytes: cx.read(file)? })

@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "test support")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Device;
 use palinode_engine::{Artifact, Diagnostics, Outcome, Pipeline, RunOptions, RunReport, Silent, Source, Store, run};
@@ -67,6 +67,19 @@ fn corpus() -> String {
     (0..120).map(|_| line(&mut next) + ".\n").collect()
 }
 
+/// Random weights, the same for every bench of a process: the generator is one for all threads.
+fn weights(config: &DecoderConfig) -> &'static [u8] {
+    static WEIGHTS: OnceLock<Vec<u8>> = OnceLock::new();
+    WEIGHTS.get_or_init(|| {
+        let device = Device::flex();
+        device.seed(1);
+        let decoder = Decoder::from_parameters(config.clone(), Parameters::random(config, &device));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write_weights(&decoder, Dtype::F32, file.path()).unwrap();
+        std::fs::read(file.path()).unwrap()
+    })
+}
+
 impl Bench {
     /// Folders `gpt2`, `gptj-tiny` and `llama-tiny`, a corpus and four requests.
     pub fn new() -> Self {
@@ -79,10 +92,7 @@ impl Bench {
         std::fs::copy(dir.path().join("gptj-tiny/tokenizer.json"), gpt2.join("tokenizer.json")).unwrap();
         let vocab = Text::open(&gpt2.join("tokenizer.json")).unwrap().vocabulary();
         let config = DecoderConfig::gpt2(vocab, 32, 3, 4, 64);
-        let device = Device::flex();
-        device.seed(1);
-        let decoder = Decoder::from_parameters(config.clone(), Parameters::random(&config, &device));
-        write_weights(&decoder, Dtype::F32, &gpt2.join("model.safetensors")).unwrap();
+        std::fs::write(gpt2.join("model.safetensors"), weights(&config)).unwrap();
         let json = format!(
             r#"{{"model_type": "gpt2", "vocab_size": {vocab}, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64,
                 "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"]}}"#

@@ -1,0 +1,62 @@
+//! The command line as a whole.
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::{commands, logging};
+
+/// Edits facts in language models, as declared in a pipeline file.
+///
+/// A pipeline names stages and what each takes from others. Results are kept in a store under keys that cover all that can
+/// change them: what is there is used again, and the rest is computed.
+#[derive(Parser)]
+#[command(name = "palinode", version, max_term_width = 100, after_help = HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Show what goes on inside, on stderr; twice for more. PALINODE_LOG=FILTER picks by module.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP: &str = "\
+A first session:
+  palinode stages                     what a pipeline can be made of
+  palinode validate pipeline.yaml     all mistakes at once, before anything runs
+  palinode plan pipeline.yaml         what a run would do, and why
+  palinode run pipeline.yaml          do it; the same command goes on where a run stopped
+
+Exit codes:
+  0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
+  70 a mistake in the program   130 interrupted";
+
+#[derive(Subcommand)]
+enum Command {
+    Run(commands::run::Args),
+    Plan(commands::plan::Args),
+    Why(commands::why::Args),
+    Validate(commands::validate::Args),
+    Stages(commands::stages::Args),
+    Schema(commands::schema::Args),
+    Cache(commands::cache::Args),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn run(self) -> ExitCode {
+        logging::start(self.verbose);
+        let done = match self.command {
+            Command::Run(args) => commands::run::run(&args),
+            Command::Plan(args) => commands::plan::run(&args),
+            Command::Why(args) => commands::why::run(&args),
+            Command::Validate(args) => commands::validate::run(&args),
+            Command::Stages(args) => commands::stages::run(&args),
+            Command::Schema(args) => commands::schema::run(&args),
+            Command::Cache(args) => commands::cache::run(&args),
+        };
+        done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
+    }
+}

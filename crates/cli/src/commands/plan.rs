@@ -1,0 +1,126 @@
+//! `palinode plan`
+
+use clap::Args as ClapArgs;
+use palinode_engine::{Instance, Pipeline, PlanEntry, Status, plan};
+
+use crate::failure::Failure;
+use crate::input::{PipelineArgs, StoreArgs};
+use crate::results::{Group, by_stage};
+use crate::terminal::table::{Column, Field, Look, table};
+use crate::terminal::{Reading, Style, format, print};
+
+/// Show what a run would do, and why
+///
+/// For each stage: whether its result is there, it will run, or it depends on what others yield; and what changed since
+/// the nearest earlier result. Cells of the matrix that fare alike share a line. Nothing is run.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode plan pipeline.yaml
+  palinode plan pipeline.yaml --set stages.solve.with.lambda=15000
+  palinode plan pipeline.yaml --each | grep 'will run'")]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// One line for each cell of the matrix.
+    #[arg(long)]
+    each: bool,
+}
+
+/// Prints the plan.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let pipeline = args.pipeline.load()?;
+    let plan = plan(&pipeline, &args.store.open()?, &Reading)?;
+    let style = Style::stdout();
+    if plan.entries.is_empty() {
+        return print(&format!("{}: the pipeline has no stages\n", style.bold(&pipeline.name)));
+    }
+    let columns = [("STAGE", Column::Name), ("STATUS", Column::Name), ("WHY", Column::Text)];
+    let rows = if args.each {
+        let names = pipeline.instances.iter().map(|instance| instance.name.clone());
+        names.zip(&plan.entries).map(|(name, entry)| row(name, &told(&pipeline, entry))).collect()
+    } else {
+        by_stage(&pipeline).iter().flat_map(|group| grouped(&pipeline, group, &plan.entries)).collect()
+    };
+    let mut text = format!("{}\n\n{}", summary(&pipeline, &plan.entries, &style), table(&style, &columns, rows));
+    let example = plan.entries.iter().position(|entry| matches!(&entry.status, Status::WillRun { .. }));
+    if let Some(example) = example {
+        let (path, stage) = (args.pipeline.path.display(), &pipeline.instances[example].stage);
+        text.push_str(&style.dim(&format!("\nin full: palinode why {path} {stage}\n")));
+    }
+    print(&text)
+}
+
+fn summary(pipeline: &Pipeline, entries: &[PlanEntry], style: &Style) -> String {
+    let count = |like: fn(&Status) -> bool| entries.iter().filter(|entry| like(&entry.status)).count();
+    let parts = [
+        (count(|status| matches!(status, Status::Cached { .. })), "cached"),
+        (count(|status| matches!(status, Status::WillRun { .. })), "will run"),
+        (count(|status| matches!(status, Status::SameAs { .. })), "the same as others"),
+        (count(|status| matches!(status, Status::DependsOn { .. })), "depend on others"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let stages = format::count(entries.len(), "stage");
+    format!("{}: {stages}: {}", style.bold(&pipeline.name), parts.join(", "))
+}
+
+/// A status in words, and why.
+#[derive(PartialEq)]
+struct Told {
+    word: &'static str,
+    look: Look,
+    why: String,
+}
+
+fn told(pipeline: &Pipeline, entry: &PlanEntry) -> Told {
+    let (word, look, why) = match &entry.status {
+        Status::Cached { .. } => ("cached", Look::Green, String::new()),
+        Status::WillRun { reasons, .. } => {
+            let first = reasons.first().map(ToString::to_string).unwrap_or_default();
+            let more = reasons.len().saturating_sub(1);
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            ("will run", Look::Yellow, first + &more)
+        }
+        Status::SameAs { instance, .. } => ("same", Look::Dim, format!("as {instance}")),
+        Status::DependsOn { upstream } => {
+            // An instance takes from its own cell, so that the stage's name says it.
+            let mut stages: Vec<&str> =
+                upstream.iter().filter_map(|name| Some(pipeline.instance(name)?.stage.as_str())).collect();
+            stages.dedup();
+            ("depends", Look::Dim, format!("on {}", stages.join(", ")))
+        }
+    };
+    Told { word, look, why }
+}
+
+/// One row where all cells of a stage fare alike, otherwise one for each.
+fn grouped(pipeline: &Pipeline, group: &Group<'_>, entries: &[PlanEntry]) -> Vec<Vec<Field>> {
+    let each: Vec<Told> = group.members.iter().map(|&member| told(pipeline, &entries[member])).collect();
+    let cells = each.len();
+    match each.as_slice() {
+        [one] => vec![row(group.stage.to_owned(), one)],
+        [first, others @ ..] if others.iter().all(|other| other == first) => {
+            vec![row(format!("{} ×{cells}", group.stage), first)]
+        }
+        _ => {
+            let title = vec![Field::from(format!("{} ×{cells}", group.stage)), "".into(), "".into()];
+            let cells = group.members.iter().map(|&member| format!("  {}", cell(&pipeline.instances[member])));
+            std::iter::once(title).chain(cells.zip(&each).map(|(cell, told)| row(cell, told))).collect()
+        }
+    }
+}
+
+/// "objective=rome, strategy=single"
+fn cell(instance: &Instance) -> String {
+    let values = instance.cell.iter().map(|(axis, value)| format!("{axis}={}", crate::results::plain(value)));
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn row(name: String, told: &Told) -> Vec<Field> {
+    vec![name.into(), Field::new(told.word, told.look), told.why.clone().into()]
+}

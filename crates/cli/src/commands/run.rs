@@ -1,0 +1,171 @@
+//! `palinode run`
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use palinode_engine::{Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, event_log};
+
+use crate::failure::Failure;
+use crate::input::{PipelineArgs, StoreArgs};
+use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
+use crate::{interrupt, results};
+
+/// Run a pipeline: every stage whose result is not in the store
+///
+/// What is finished is kept: after a failure, an interrupt or a power cut the same command goes on where it stopped, within
+/// long stages too. At the end come the scores, a few samples, and what was written. Progress goes to stderr, results to
+/// stdout.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode run pipeline.yaml
+  palinode run pipeline.yaml --set vars.layers=[5] --set stages.edits.with.limit=10
+  palinode run pipeline.yaml --json | jq -c 'select(.event == \"stage_finished\")'
+
+Press Ctrl-C once to finish the current unit and stop, twice to stop at once; nothing that was finished is lost.")]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Where to compute; recorded with each result, but no reason to compute it again.
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    device: Device,
+
+    /// After a failure, still run what does not need the failed stage.
+    #[arg(long)]
+    keep_going: bool,
+
+    /// Print every event as a JSON line on stdout, and nothing else there.
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+
+    /// Print nothing but warnings and errors.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Device {
+    /// The fastest there is.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// Runs the pipeline and tells how it went.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let pipeline = args.pipeline.load()?;
+    let store = Arc::new(args.store.open()?);
+    let device = match args.device {
+        Device::Auto => "auto",
+        Device::Cpu => "cpu",
+    };
+    let interrupt = interrupt::watch();
+    let options =
+        RunOptions { device: device.to_owned(), keep_going: args.keep_going, interrupt: Arc::clone(&interrupt) };
+    let how = match (args.json, args.quiet) {
+        (true, _) => How::Json,
+        (_, true) => How::Quiet,
+        _ => How::Person,
+    };
+    let report = palinode_engine::run(&pipeline, &store, &options, &watch(how, &pipeline));
+    clear();
+    let report = report?;
+    let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
+    end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
+    shown
+}
+
+/// Prints what the run yielded.
+fn show(pipeline: &Pipeline, report: &RunReport) -> Result<(), Failure> {
+    let style = Style::stdout();
+    let mut text = results::show(pipeline, report, &style);
+    text.push('\n');
+    let log = event_log(&report.dir);
+    text.push_str(&style.dim(&format!("events: {}\n", results::from_here(&log).display())));
+    let _ = writeln!(text, "{}", style.bold(&summary(report)));
+    print(&text)
+}
+
+/// "ran 14, cached 3 in 2 min 12 s"
+fn summary(report: &RunReport) -> String {
+    let took = format::duration(report.seconds);
+    let cached = report.count(|outcome| matches!(outcome, Outcome::Cached));
+    if report.stages.is_empty() {
+        return "nothing to do: the pipeline has no stages".to_owned();
+    }
+    if cached == report.stages.len() {
+        return format!("nothing to do: all {} cached ({took})", format::count(cached, "stage"));
+    }
+    let interrupted = report.count(stopped_by_user);
+    let parts = [
+        (report.count(|outcome| matches!(outcome, Outcome::Failed { .. })) - interrupted, "failed"),
+        (interrupted, "stopped"),
+        (report.count(|outcome| matches!(outcome, Outcome::Ran)), "ran"),
+        (cached, "cached"),
+        (report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })), "not reached"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count}")).collect();
+    format!("{} in {took}", parts.join(", "))
+}
+
+fn stopped_by_user(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { kind: ErrorKind::Interrupted, .. })
+}
+
+/// Tells what failed, where, and how to go on.
+fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result<(), Failure> {
+    let style = Style::stderr();
+    let skipped = report.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
+    let mut failed = 0;
+    for (stage, instance) in report.stages.iter().zip(&pipeline.instances) {
+        let Outcome::Failed { kind, message, hint } = &stage.outcome else { continue };
+        if *kind == ErrorKind::Interrupted {
+            continue;
+        }
+        failed += 1;
+        let needs = report.count(
+            |outcome| matches!(outcome, Outcome::Skipped { because: Some(because) } if *because == instance.name),
+        );
+        let label = match needs {
+            0 => "this stage".to_owned(),
+            _ => format!("{} not reached for want of it", format::count(needs, "stage")),
+        };
+        let told = Diagnostic::new(&pipeline.source, instance.place, format!("`{}` failed: {message}", instance.name));
+        complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.clone()), &style)));
+    }
+    let stopped = interrupted && (skipped > 0 || report.count(stopped_by_user) > 0);
+    if failed == 0 && !stopped {
+        return Ok(());
+    }
+    let what = if failed == 0 {
+        "interrupted: what was finished is kept, and"
+    } else {
+        "what was finished is kept: once mended,"
+    };
+    complain(&format!("\n{what} the same command goes on from there:\n  {}\n", again()));
+    let elsewhere = report.count(|outcome| matches!(outcome, Outcome::Skipped { because: None }));
+    if failed > 0 && elsewhere > 0 && !stopped {
+        let others = format::count(elsewhere, "stage");
+        complain(&format!("{others} not reached would run without the failed one: --keep-going\n"));
+    }
+    let kind = report.failure().map(|(_, kind)| kind).filter(|_| !stopped);
+    Err(Failure::Told(kind.unwrap_or(ErrorKind::Interrupted)))
+}
+
+/// The command line as it was given, quoted for a shell where it has to be.
+fn again() -> String {
+    let quote = |arg: String| {
+        let plain = |char: char| char.is_alphanumeric() || "-_./=:,+@%".contains(char);
+        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    };
+    let args = std::env::args_os().skip(1).map(|arg| quote(arg.to_string_lossy().into_owned()));
+    std::iter::once("palinode".to_owned()).chain(args).collect::<Vec<_>>().join(" ")
+}

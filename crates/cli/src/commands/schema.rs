@@ -1,0 +1,37 @@
+//! `palinode schema`
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use palinode_engine::{ErrorKind, StageError, pipeline_schema};
+
+use crate::failure::Failure;
+use crate::terminal::print;
+
+/// Print the JSON Schema of pipeline files
+///
+/// With it an editor completes stage names and parameters, shows their documentation, and marks mistakes while typing.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode schema --output pipeline.schema.json
+
+In the first line of a pipeline, for editors with a YAML language server:
+  # yaml-language-server: $schema=pipeline.schema.json")]
+pub struct Args {
+    /// Write it to this file instead.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Prints or writes the schema.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let schema = pipeline_schema(&palinode_stages::catalogue());
+    let text = format!("{schema:#}\n");
+    match &args.output {
+        None => print(&text),
+        Some(path) => {
+            Ok(std::fs::write(path, text).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))?)
+        }
+    }
+}

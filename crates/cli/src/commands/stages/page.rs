@@ -1,0 +1,83 @@
+//! The page of one stage.
+
+use std::fmt::Write as _;
+
+use palinode_engine::StageInfo;
+use serde_json::Value;
+
+use super::words::{Parameter, parameters};
+use crate::terminal::Style;
+
+/// All that there is to know about a stage.
+pub fn page(info: &StageInfo, style: &Style) -> String {
+    let summary = style.wrap(&format!("{}: {}", info.name, info.summary), 0);
+    let mut text = summary.replacen(info.name, &style.bold(info.name), 1) + "\n" + &style.wrap(info.doc.trim(), 0);
+    if !info.inputs.is_empty() {
+        text.push_str(&title("INPUTS", style));
+    }
+    for port in &info.inputs {
+        let optional = if port.required { "" } else { ", optional" };
+        let kinds = style.dim(&format!("{}{optional}", port.accepts.join(" or ")));
+        let _ = write!(text, "  {}  {kinds}\n{}", style.bold(port.name), style.wrap(port.doc, 6));
+    }
+    text.push_str(&title("OUTPUT", style));
+    let _ = writeln!(text, "  {}", info.output);
+    let parameters = parameters(&info.schema);
+    if !parameters.is_empty() {
+        text.push_str(&title("PARAMETERS", style));
+    }
+    for parameter in &parameters {
+        text.push_str(&entry(parameter, info, style));
+    }
+    text + &title("IN A PIPELINE", style) + &example(info, &parameters)
+}
+
+fn title(text: &str, style: &Style) -> String {
+    format!("\n{}\n", style.bold(text))
+}
+
+fn entry(parameter: &Parameter, info: &StageInfo, style: &Style) -> String {
+    let need = match &parameter.default {
+        Some(default) => format!("default {default}"),
+        None if parameter.required => "required".to_owned(),
+        None => "optional".to_owned(),
+    };
+    let unkeyed = if info.unkeyed.contains(&parameter.name.as_str()) { "; does not change results" } else { "" };
+    let only = parameter.only.as_ref().map(|word| format!("; with {word}")).unwrap_or_default();
+    let facts = style.dim(&format!("{}; {need}{only}{unkeyed}", parameter.kind));
+    format!("  {}  {facts}\n{}", style.bold(&parameter.name), style.wrap(&parameter.doc, 6))
+}
+
+/// The stage with all that it cannot do without, to be copied.
+fn example(info: &StageInfo, parameters: &[Parameter]) -> String {
+    let mut text = format!("  my_{}:\n    uses: {}\n", info.name, info.name);
+    let inputs = info.inputs.iter().filter(|port| port.required);
+    let inputs: Vec<String> = inputs.map(|port| format!("{}: …", port.name)).collect();
+    if !inputs.is_empty() {
+        let _ = writeln!(text, "    inputs: {{ {} }}", inputs.join(", "));
+    }
+    let needed = parameters.iter().filter(|parameter| parameter.required && !parameter.name.contains('.'));
+    let with: Vec<String> = needed.map(|parameter| format!("{}: …", parameter.name)).collect();
+    if !with.is_empty() {
+        let _ = writeln!(text, "    with: {{ {} }}", with.join(", "));
+    }
+    text
+}
+
+/// A default as it is written in a pipeline.
+pub fn default(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => Some("''".to_owned()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) if items.is_empty() => Some("[]".to_owned()),
+        Value::Number(number) if number.as_f64().is_some_and(|value| value.fract() == 0.0 && value.abs() < 1e15) => {
+            Some(format!("{}", number.as_f64().unwrap_or_default()))
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", default(value).unwrap_or_default()));
+            Some(format!("{{ {} }}", fields.collect::<Vec<_>>().join(", ")))
+        }
+        other => Some(other.to_string()),
+    }
+}

@@ -1,0 +1,69 @@
+//! Arguments that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use palinode_engine::{Pipeline, Source, StageError, Store, did_you_mean};
+
+use crate::failure::Failure;
+
+/// Which pipeline.
+#[derive(Args)]
+pub struct PipelineArgs {
+    /// The pipeline file; relative paths in it start from its folder.
+    #[arg(value_name = "PIPELINE")]
+    pub path: PathBuf,
+
+    /// Set a value of the file for this time, such as vars.layers=[5] or stages.solve.with.lambda=15000.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl PipelineArgs {
+    /// Reads and checks it.
+    pub fn load(&self) -> Result<Pipeline, Failure> {
+        let source = Source::read(&self.path).map_err(|error| self.suggest(error))?;
+        let base = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Pipeline::load(&source, base, &self.set, &palinode_stages::catalogue())?)
+    }
+
+    /// A file that is not there is most often a slip of the finger.
+    fn suggest(&self, error: StageError) -> StageError {
+        let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
+        let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let files = paths.filter(|path| path.extension().is_some_and(|end| end == "yaml" || end == "yml"));
+        let names: Vec<String> = files
+            .filter_map(|path| Some(folder.unwrap_or(Path::new("")).join(path.file_name()?).display().to_string()))
+            .collect();
+        let wanted = self.path.display().to_string();
+        match did_you_mean(&wanted, names.iter().map(String::as_str)) {
+            Some(hint) if !self.path.exists() => error.hint(hint),
+            _ => error,
+        }
+    }
+}
+
+/// Which store.
+#[derive(Args)]
+pub struct StoreArgs {
+    /// The folder that results are kept in.
+    #[arg(long, value_name = "DIR", env = "PALINODE_STORE", hide_env_values = true, default_value = ".palinode")]
+    pub store: PathBuf,
+}
+
+impl StoreArgs {
+    /// Opens it, making it when it is not there.
+    pub fn open(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.store)?)
+    }
+
+    /// Opens it where it has to be there already.
+    pub fn open_existing(&self) -> Result<Store, Failure> {
+        if self.store.join("actions").is_dir() {
+            return self.open();
+        }
+        let error = StageError::store(format!("there is no store at {}", self.store.display()));
+        Err(error.hint("name its folder with --store; a first `palinode run` makes one").into())
+    }
+}

@@ -1,0 +1,27 @@
+//! Ctrl-C: once to stop after the current unit, twice to stop at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use palinode_engine::ErrorKind;
+
+use crate::terminal::{Style, clear, complain};
+
+/// From now on the first interrupt sets the returned flag and the second ends the process.
+pub fn watch() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    let handled = ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            // What was finished is on disk already: results are published as they are made.
+            clear();
+            std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+        }
+        let style = Style::stderr();
+        complain(&style.yellow("finishing this unit; press again to stop at once\n"));
+    });
+    if let Err(error) = handled {
+        complain(&format!("note: Ctrl-C will stop at once, without finishing the current unit ({error})\n"));
+    }
+    flag
+}

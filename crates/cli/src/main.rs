@@ -1,0 +1,19 @@
+//! The `palinode` program: the only part that reads the command line, prints, and ends the process.
+
+mod cli;
+mod commands;
+mod failure;
+mod input;
+mod interrupt;
+mod logging;
+mod results;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    logging::quiet_panics();
+    cli::Cli::parse().run()
+}

@@ -1,0 +1,119 @@
+//! What a run yielded, as a person reads it: scores, samples, and files.
+
+mod samples;
+mod scores;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::path::{Component, Path, PathBuf};
+
+use palinode_engine::{Pipeline, RunReport};
+use serde_json::Value;
+
+use crate::terminal::{Style, format};
+
+/// A stage and its instances, as indices into [`Pipeline::instances`].
+pub struct Group<'a> {
+    /// The stage's name in the file.
+    pub stage: &'a str,
+    /// Its instances.
+    pub members: Vec<usize>,
+}
+
+/// The instances by stage, in the order of the run.
+pub fn by_stage(pipeline: &Pipeline) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (at, instance) in pipeline.instances.iter().enumerate() {
+        let group = *known.entry(&instance.stage).or_insert_with(|| {
+            groups.push(Group { stage: &instance.stage, members: Vec::new() });
+            groups.len() - 1
+        });
+        groups[group].members.push(at);
+    }
+    groups
+}
+
+/// Everything that the results of a run have to show.
+pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
+    let mut text = String::new();
+    for group in by_stage(pipeline) {
+        let with_meta = |&at: &usize| Some((at, &report.stages[at].artifact.as_ref()?.meta));
+        let members: Vec<(usize, &Value)> = group.members.iter().filter_map(with_meta).collect();
+        let mut chosen = 0;
+        if members.iter().any(|(_, meta)| meta["metrics"].is_object()) {
+            let scores = scores::Scores::of(pipeline, &members);
+            let _ = write!(text, "\n{}\n{}", style.bold(group.stage), scores.table(style));
+            chosen = scores.best_row().unwrap_or(0);
+        }
+        let sampled = |(_, meta): &&(usize, &Value)| meta["samples"].as_array().is_some_and(|all| !all.is_empty());
+        if let Some((at, meta)) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
+            let more = if members.len() > 1 { format!(" of {}", pipeline.instances[*at].name) } else { String::new() };
+            let samples = meta["samples"].as_array().map_or(&[][..], Vec::as_slice);
+            let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
+            text.push_str(&samples::show(samples, style));
+        }
+    }
+    text.push_str(&published(pipeline, report, style));
+    text
+}
+
+/// Files written outside the store; of a folder with many, the folder.
+fn published(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
+    let mut folders: Vec<(PathBuf, Vec<(PathBuf, u64)>)> = Vec::new();
+    for file in report.stages.iter().filter_map(|stage| stage.artifact.as_ref()).flat_map(|found| &found.published) {
+        let path = from_here(&pipeline.base.join(&file.path));
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        let known = folders.iter().position(|(known, _)| *known == folder);
+        let at = known.unwrap_or_else(|| {
+            folders.push((folder, Vec::new()));
+            folders.len() - 1
+        });
+        folders[at].1.push((path, file.file.size));
+    }
+    if folders.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}\n", style.bold("files"));
+    for (folder, files) in folders {
+        if files.len() > MANY {
+            let size = format::size(files.iter().map(|(_, size)| size).sum());
+            let count = format::count(files.len(), "file");
+            let _ = writeln!(text, "  {}/  {}", folder.display(), style.dim(&format!("{count}, {size}")));
+            continue;
+        }
+        for (path, size) in files {
+            let _ = writeln!(text, "  {}  {}", path.display(), style.dim(&format::size(size)));
+        }
+    }
+    text
+}
+
+/// More files than this in one folder are shown as the folder.
+const MANY: usize = 3;
+
+/// A path as one would type it here.
+pub fn from_here(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let full = without_detours(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    full.strip_prefix(&here).map_or(full.clone(), Path::to_owned)
+}
+
+/// A path without `a/..`, as a person would have written it.
+fn without_detours(path: &Path) -> PathBuf {
+    let mut straight = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                straight.pop();
+            }
+            other => straight.push(other),
+        }
+    }
+    straight
+}
+
+/// A value without the quotes of JSON.
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

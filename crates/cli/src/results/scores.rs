@@ -1,0 +1,240 @@
+//! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
+
+use palinode_engine::Pipeline;
+use serde_json::Value;
+
+use super::plain;
+use crate::terminal::Style;
+use crate::terminal::table::{Column, Field, Look, table};
+
+/// The scores of one stage.
+pub struct Scores {
+    axes: Vec<String>,
+    metrics: Vec<Metric>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    cell: Vec<String>,
+    values: Vec<Option<f64>>,
+}
+
+struct Metric {
+    name: String,
+    label: String,
+    percent: bool,
+    better: Option<Better>,
+}
+
+#[derive(Clone, Copy)]
+enum Better {
+    Max,
+    Min,
+}
+
+impl Scores {
+    /// The scores of these instances, given with their facts.
+    pub fn of(pipeline: &Pipeline, members: &[(usize, &Value)]) -> Self {
+        let cell = |at: usize| &pipeline.instances[at].cell;
+        let has = |axis: &&String| members.iter().any(|(at, _)| cell(*at).iter().any(|(name, _)| name == *axis));
+        let axes: Vec<String> = pipeline.axes.iter().filter(has).cloned().collect();
+        let mut metrics: Vec<Metric> = Vec::new();
+        for metric in members.iter().flat_map(|(_, meta)| metrics_of(meta)) {
+            if metrics.iter().all(|known| known.name != metric.name) {
+                metrics.push(metric);
+            }
+        }
+        let row = |(at, meta): &(usize, &Value)| {
+            let value = |axis: &String| cell(*at).iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
+            Row {
+                cell: axes.iter().map(|axis| value(axis).unwrap_or_default()).collect(),
+                values: metrics.iter().map(|metric| meta["metrics"][&metric.name].as_f64()).collect(),
+            }
+        };
+        Self { rows: members.iter().map(row).collect(), axes, metrics }
+    }
+
+    /// The table; several below each other where one would be wider than the terminal.
+    pub fn table(&self, style: &Style) -> String {
+        let drawn: Vec<Vec<(String, bool)>> = (0..self.metrics.len()).map(|at| self.column(at)).collect();
+        let tables: Vec<String> = self.parts(&drawn, style).iter().map(|part| self.part(part, &drawn, style)).collect();
+        let mut text = tables.join("\n");
+        if drawn.iter().flatten().any(|(_, best)| *best) {
+            text.push_str(&style.dim("* best of its column\n"));
+        }
+        text
+    }
+
+    /// A table of some of the metrics.
+    fn part(&self, metrics: &[usize], drawn: &[Vec<(String, bool)>], style: &Style) -> String {
+        let mut columns: Vec<(&str, Column)> = self.axes.iter().map(|axis| (axis.as_str(), Column::Name)).collect();
+        columns.extend(metrics.iter().map(|&metric| (self.metrics[metric].label.as_str(), Column::Number)));
+        let rows = self.rows.iter().enumerate().map(|(at, row)| {
+            let cell = row.cell.iter().map(|value| Field::from(value.as_str()));
+            let values = metrics.iter().map(|&metric| {
+                let (text, best) = &drawn[metric][at];
+                Field::new(text.clone(), if *best { Look::Bold } else { Look::Plain })
+            });
+            cell.chain(values).collect()
+        });
+        table(style, &columns, rows.collect())
+    }
+
+    /// The metrics that anything is known of, as many beside each other as there is room for.
+    fn parts(&self, drawn: &[Vec<(String, bool)>], style: &Style) -> Vec<Vec<usize>> {
+        let width =
+            |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count() + 2).max().unwrap_or(0);
+        let axis = |(at, name): (usize, &String)| {
+            width(&mut self.rows.iter().map(|row| row.cell[at].as_str()).chain([name.as_str()]))
+        };
+        let axes: usize = self.axes.iter().enumerate().map(axis).sum();
+        let room = if style.terminal { style.width } else { usize::MAX };
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        let mut taken = room;
+        for (at, metric) in self.metrics.iter().enumerate() {
+            if self.rows.iter().all(|row| row.values[at].is_none()) {
+                continue;
+            }
+            let own = width(&mut drawn[at].iter().map(|(text, _)| text.as_str()).chain([metric.label.as_str()]));
+            match parts.last_mut() {
+                Some(part) if taken.saturating_add(own) <= room => {
+                    part.push(at);
+                    taken += own;
+                }
+                _ => {
+                    parts.push(vec![at]);
+                    taken = axes + own;
+                }
+            }
+        }
+        parts
+    }
+
+    /// The row that is best by the first metric of which it is known what is better.
+    pub fn best_row(&self) -> Option<usize> {
+        let at = self.metrics.iter().position(|metric| metric.better.is_some())?;
+        self.column(at).iter().position(|(_, best)| *best)
+    }
+
+    /// The values of a metric as text, and which are the best. Marks stand in front, so that the digits stay lined up.
+    fn column(&self, at: usize) -> Vec<(String, bool)> {
+        let metric = &self.metrics[at];
+        let values: Vec<Option<f64>> = self.rows.iter().map(|row| row.values[at]).collect();
+        let decimals = metric.decimals(&values);
+        let known: Vec<f64> = values.iter().copied().flatten().collect();
+        let differ = known.iter().any(|value| *value != known[0]);
+        let best = metric.better.filter(|_| differ).and_then(|better| {
+            known.iter().copied().reduce(|a, b| match better {
+                Better::Max => a.max(b),
+                Better::Min => a.min(b),
+            })
+        });
+        let draw = |value: &Option<f64>| match value {
+            None => ("–".to_owned(), false),
+            Some(value) => {
+                let is_best = best == Some(*value);
+                let mark = if is_best { "*" } else { "" };
+                let number = if metric.percent {
+                    format!("{:.decimals$}%", value * 100.0)
+                } else {
+                    format!("{value:.decimals$}")
+                };
+                (format!("{mark}{number}"), is_best)
+            }
+        };
+        values.iter().map(draw).collect()
+    }
+}
+
+impl Metric {
+    fn plain(name: &str) -> Self {
+        Self { name: name.to_owned(), label: name.to_owned(), percent: false, better: None }
+    }
+
+    fn read(column: &Value) -> Option<Self> {
+        let name = column["name"].as_str()?;
+        Some(Self {
+            label: column["label"].as_str().unwrap_or(name).to_owned(),
+            percent: column["format"] == "percent",
+            better: match column["better"].as_str() {
+                Some("max") => Some(Better::Max),
+                Some("min") => Some(Better::Min),
+                _ => None,
+            },
+            ..Self::plain(name)
+        })
+    }
+
+    /// As many decimals for all values as the largest of them needs for four digits.
+    fn decimals(&self, values: &[Option<f64>]) -> usize {
+        if self.percent {
+            return 1;
+        }
+        let known = values.iter().copied().flatten();
+        if known.clone().all(|value| value.fract() == 0.0) {
+            return 0;
+        }
+        match known.map(f64::abs).fold(0.0, f64::max) {
+            most if most >= 1000.0 => 0,
+            most if most >= 100.0 => 1,
+            most if most >= 10.0 => 2,
+            most if most >= 1.0 => 3,
+            _ => 4,
+        }
+    }
+}
+
+/// The metrics that have a column; all of them where nothing is said of columns.
+fn metrics_of(meta: &Value) -> Vec<Metric> {
+    let named: Vec<Metric> = meta["columns"].as_array().into_iter().flatten().filter_map(Metric::read).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let all = meta["metrics"].as_object().into_iter().flatten();
+    all.filter(|(_, value)| value.is_number()).map(|(name, _)| Metric::plain(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn scores(columns: Value, rows: &[(&[&str], Value)]) -> Scores {
+        let metrics = metrics_of(&json!({ "columns": columns, "metrics": rows[0].1 }));
+        let row = |(cell, values): &(&[&str], Value)| Row {
+            cell: cell.iter().map(|&value| value.to_owned()).collect(),
+            values: metrics.iter().map(|metric| values[&metric.name].as_f64()).collect(),
+        };
+        let axes = ["objective", "strategy"].iter().take(rows[0].0.len()).map(|&axis| axis.to_owned()).collect();
+        Scores { rows: rows.iter().map(row).collect(), axes, metrics }
+    }
+
+    #[test]
+    fn tables() {
+        let style = Style { color: false, terminal: false, width: 80 };
+        let columns = json!([
+            { "name": "score", "label": "score", "format": "number", "better": "max" },
+            { "name": "efficacy", "label": "efficacy", "format": "percent", "better": "max" },
+            { "name": "perplexity", "label": "perplexity", "format": "number", "better": "min" },
+            { "name": "unknown", "label": "unknown" },
+        ]);
+        let matrix = scores(
+            columns.clone(),
+            &[
+                (&["rome", "single"], json!({ "score": 81.234, "efficacy": 1.0, "perplexity": 17.5, "n": 3 })),
+                (&["memit", "single"], json!({ "score": 9.5, "efficacy": 1.0, "perplexity": 9.25 })),
+                (&["emmet", "memit"], json!({ "score": 79, "efficacy": 0.0625 })),
+            ],
+        );
+        assert_eq!(matrix.best_row(), Some(0));
+        let alone = scores(columns, &[(&[], json!({ "score": 81.234, "efficacy": 1.0, "perplexity": 1234.5 }))]);
+        assert_eq!(alone.best_row(), None);
+        let bare =
+            scores(json!([]), &[(&["a"], json!({ "x": 0.5, "y": 3 })), (&["b"], json!({ "x": 0.125, "y": 14 }))]);
+        let narrow = Style { terminal: true, width: 40, ..style };
+        let mut tables: Vec<String> = [&matrix, &alone, &bare].iter().map(|scores| scores.table(&style)).collect();
+        tables.push(matrix.table(&narrow));
+        insta::assert_snapshot!(tables.join("────────\n"));
+    }
+}

@@ -1,0 +1,94 @@
+//! Numbers as people read them.
+
+/// "40 ms", "0.1 s", "12 s", "2 min 12 s", "1 h 03 min".
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0 if seconds < 0.095 => format!("{:.0} ms", (seconds * 1000.0).ceil()),
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Time left, which nobody knows exactly.
+pub fn left(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s left"),
+        60..3600 => format!("{} min left", whole.div_ceil(60)),
+        _ => format!("{} h {:02} min left", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// "3.2/s", "14/min" or "40 s each": whichever says something.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 100.0 => format!("{rate:.0}/s"),
+        rate if rate >= 1.0 => format!("{rate:.1}/s"),
+        rate if rate >= 0.1 => format!("{:.0}/min", rate * 60.0),
+        rate if rate > 0.0 => format!("{} each", duration(1.0 / rate)),
+        _ => String::new(),
+    }
+}
+
+/// "3 min ago".
+pub fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
+
+/// "1.5 GiB".
+pub fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.5 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value < 9.95 { format!("{value:.1} {}", units[unit]) } else { format!("{value:.0} {}", units[unit]) }
+}
+
+/// "1 stage", "3 stages".
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        let check = |text: String, expect: &str| assert_eq!(text, expect);
+        check(duration(0.0391), "40 ms");
+        check(duration(0.0999), "0.1 s");
+        check(duration(9.44), "9.4 s");
+        check(duration(59.6), "1 min 00 s");
+        check(duration(132.0), "2 min 12 s");
+        check(duration(3780.0), "1 h 03 min");
+        check(left(59.0), "59 s left");
+        check(left(61.0), "2 min left");
+        check(rate(1234.0), "1234/s");
+        check(rate(3.24), "3.2/s");
+        check(rate(0.5), "30/min");
+        check(rate(0.025), "40 s each");
+        check(rate(0.0), "");
+        check(size(1023), "1023 B");
+        check(size(1024 * 1024 - 1), "1.0 MiB");
+        check(size(150 * 1024 * 1024), "150 MiB");
+        check(ago(59), "just now");
+        check(ago(7300), "2 h ago");
+        check(count(1, "stage"), "1 stage");
+    }
+}

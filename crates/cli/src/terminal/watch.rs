@@ -1,0 +1,68 @@
+//! How a run is watched.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use palinode_engine::{Event, Observer, Pipeline};
+
+use super::bars::{Bars, LARGE};
+use super::lines::Lines;
+use super::{Journal, Style, complain, format};
+
+/// What the reader of a run wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Bars on a terminal, plain lines elsewhere.
+    Person,
+    /// Every event as a JSON line on stdout.
+    Json,
+    /// Nothing but warnings.
+    Quiet,
+}
+
+/// The observer for a run of this pipeline.
+pub fn watch(how: How, pipeline: &Pipeline) -> Arc<dyn Observer> {
+    let style = Style::stderr();
+    let journal = Journal::new(pipeline, style);
+    match how {
+        How::Json => Arc::new(Json(Mutex::new(io::stdout()))),
+        How::Quiet => Arc::new(Quiet),
+        How::Person if style.terminal => Arc::new(Bars::new(journal)),
+        How::Person => Arc::new(Lines::new(journal)),
+    }
+}
+
+struct Json(Mutex<io::Stdout>);
+
+impl Observer for Json {
+    fn event(&self, event: &Event) {
+        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        line.push(b'\n');
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The run goes on when nobody listens any more: its results are what counts.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn event(&self, event: &Event) {
+        if let Event::Warning { message } = event {
+            complain(&format!("warning: {message}\n"));
+        }
+    }
+}
+
+/// Tells of nothing but what takes long outside a run: reading large files for their digests.
+pub struct Reading;
+
+impl Observer for Reading {
+    fn event(&self, event: &Event) {
+        if let Event::Hashing { path, size } = event
+            && *size > LARGE
+        {
+            complain(&format!("reading {} for its digest ({})\n", path.display(), format::size(*size)));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The built program: that commands, exit codes and outputs hang together. What the engine says is tested there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use palinode_engine::Store;
+use tempfile::TempDir;
+
+/// A folder to work in.
+struct Bench(TempDir);
+
+/// What a command said.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palinode"));
+        for name in ["NO_COLOR", "PALINODE_STORE", "PALINODE_LOG", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        command.current_dir(&self.0).env("COLUMNS", "100").stdin(Stdio::null()).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        said(self.command(args).output().unwrap())
+    }
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Runs on a pipeline and compares the exit code and some words of what was said.
+fn check(yaml: &str, args: &[&str], code: i32, words: &[&str]) {
+    let bench = Bench::new();
+    bench.write("p.yaml", yaml);
+    let said = bench.run(args);
+    let all = format!("{}{}", said.out, said.err);
+    assert_eq!(said.code, code, "{args:?} said:\n{all}");
+    for word in words {
+        assert!(all.contains(word), "{args:?} said no `{word}`:\n{all}");
+    }
+}
+
+const EMPTY: &str = "name: empty\nstages: {}\n";
+
+#[test]
+fn help_teaches() {
+    let bench = Bench::new();
+    let commands: [&[&str]; 10] = [
+        &[],
+        &["run"],
+        &["plan"],
+        &["why"],
+        &["validate"],
+        &["stages"],
+        &["schema"],
+        &["cache"],
+        &["cache", "ls"],
+        &["cache", "verify"],
+    ];
+    for command in commands {
+        let said = bench.run(&[command, &["--help"]].concat());
+        assert_eq!(said.code, 0, "{}", said.err);
+        assert!(said.out.contains("palinode "), "no example in the help of {command:?}");
+        let name = [&["help"], command].concat().join("_");
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, said.out);
+        });
+    }
+}
+
+#[test]
+fn mistakes_in_a_pipeline() {
+    let unknown = "name: a\nstages:\n  moments:\n    uses: covarince\n";
+    for command in ["validate", "plan", "run"] {
+        check(unknown, &[command, "p.yaml"], 3, &["p.yaml:4:11: ", "did you mean `covariance`?", "^^^^^^^^^"]);
+    }
+    check(unknown, &["why", "p.yaml", "moments"], 3, &["did you mean `covariance`?"]);
+    check(
+        "name: a\nstage: {}\n",
+        &["validate", "p.yaml"],
+        3,
+        &["p.yaml:2:1: ", "did you mean `stages`?", "2 mistakes"],
+    );
+    check("name: a\nmatrix: 3\nstages: {}\n", &["validate", "p.yaml"], 3, &["p.yaml:2:9: "]);
+    check(EMPTY, &["validate", "p.yaml", "--set", "vars.n=1"], 3, &["--set:1:"]);
+}
+
+#[test]
+fn mistakes_on_the_command_line() {
+    check(EMPTY, &["valid"], 2, &["validate"]);
+    check(EMPTY, &["run"], 2, &["<PIPELINE>"]);
+    check(EMPTY, &["run", "p.yaml", "--device", "abacus"], 2, &["auto, cpu"]);
+    check(EMPTY, &["run", "p.yaml", "--json", "--quiet"], 2, &["cannot be used with"]);
+    check(EMPTY, &["plan", "q.yaml"], 2, &["cannot read q.yaml: no such file", "hint: did you mean `p.yaml`?"]);
+    check(EMPTY, &["why", "p.yaml", "solve"], 2, &["the pipeline has no stage `solve`"]);
+    check(EMPTY, &["stages", "covarince"], 2, &["there is no stage `covarince`", "did you mean `covariance`?"]);
+    check(EMPTY, &["schema", "--output", "no/such/folder"], 2, &["cannot write"]);
+    check(EMPTY, &["cache", "ls"], 6, &["there is no store at .palinode", "--store"]);
+}
+
+#[test]
+fn stages_are_listed_and_explained() {
+    let bench = Bench::new();
+    let list = bench.run(&["stages"]);
+    assert_eq!(list.code, 0);
+    for stage in palinode_stages::catalogue().iter() {
+        let info = stage.info();
+        assert!(list.out.lines().any(|line| line.starts_with(info.name)), "no {} in:\n{}", info.name, list.out);
+        let page = bench.run(&["stages", info.name]);
+        assert_eq!(page.code, 0);
+        let parameters = info.fields().unwrap_or_default();
+        for word in info.inputs.iter().map(|port| port.name).chain(parameters).chain([info.output]) {
+            assert!(page.out.contains(word), "no {word} in:\n{}", page.out);
+        }
+    }
+}
+
+/// What the checked-in schema says is what the program says.
+#[test]
+fn schema_has_not_drifted() {
+    let bench = Bench::new();
+    let said = bench.run(&["schema"]);
+    assert_eq!(said.code, 0);
+    serde_json::from_str::<serde_json::Value>(&said.out).unwrap();
+    assert_eq!(bench.run(&["schema", "--output", "schema.json"]).code, 0);
+    assert_eq!(std::fs::read_to_string(bench.path("schema.json")).unwrap(), said.out);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pipeline.schema.json");
+    if let Ok(kept) = std::fs::read_to_string(kept) {
+        let hint = "write it again: cargo run -- schema --output docs/pipeline.schema.json";
+        assert!(kept == said.out, "docs/pipeline.schema.json is not what `palinode schema` says; {hint}");
+    }
+}
+
+#[test]
+fn a_store_has_one_user() {
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    let held = Store::open(&bench.path("store")).unwrap();
+    for args in [&["run", "p.yaml"][..], &["plan", "p.yaml"], &["cache", "verify"]] {
+        let said = said(bench.command(args).env("PALINODE_STORE", "store").output().unwrap());
+        assert_eq!(said.code, 6, "{}", said.err);
+        assert!(said.err.contains(&format!("in use by process {}", std::process::id())), "{}", said.err);
+    }
+    drop(held);
+    assert_eq!(bench.run(&["run", "p.yaml", "--store", "store"]).code, 0);
+}
+
+#[test]
+fn output_for_programs() {
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    let quiet = bench.run(&["run", "p.yaml", "--quiet"]);
+    assert_eq!((quiet.code, quiet.out.as_str(), quiet.err.as_str()), (0, "", ""));
+    let events = bench.run(&["run", "p.yaml", "--json"]);
+    let kinds = events.out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let kinds: Vec<String> = kinds.map(|event| event["event"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["run_started", "run_finished"]);
+    assert_eq!(events.err, "");
+    for color in [None, Some("1")] {
+        for args in
+            [&["stages"][..], &["plan", "p.yaml"], &["run", "p.yaml"], &["cache", "verify"], &["why", "p.yaml", "x"]]
+        {
+            let said = said(bench.command(args).envs(color.map(|value| ("NO_COLOR", value))).output().unwrap());
+            assert!(!format!("{}{}", said.out, said.err).contains('\x1b'), "colours for a pipe from {args:?}");
+        }
+    }
+}
+
+/// `palinode schema | head -1` is no failure.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let bench = Bench::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = bench.command(&["schema"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    let said = said(output);
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+}
