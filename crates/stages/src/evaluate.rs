@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::errors::StageFailure;
 use crate::load_requests::{REQUESTS, requests};
 use crate::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
-use crate::update::{Batch, batches, factors_file};
+use crate::update::{Batch, RoundFacts, batches, factors_file};
 
 /// Records scored between two looks at Ctrl-C; what is kept of an interrupted stage is a multiple of it.
 const BLOCK: usize = 32;
@@ -22,6 +22,9 @@ const BLOCK: usize = 32;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateParams {
+    /// After a `sequence`: score also after every so many rounds, each time on the edits made by then.
+    #[serde(default)]
+    every: Option<usize>,
     /// How many edits are shown with the model's own words before and after.
     #[serde(default = "three")]
     samples: usize,
@@ -64,7 +67,7 @@ CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per 
 
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own edited \
 model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. Likelihoods of every prompt are kept \
-in the result.";
+in the result. After a `sequence`, `every: k` scores every k-th round too, on the edits made by then.";
     const OUTPUT: ArtifactKind = "scores";
 
     fn inputs() -> Vec<Port> {
@@ -79,20 +82,34 @@ in the result.";
     }
 
     fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        match params.batch_tokens {
-            0 => Err(vec![FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more")]),
-            _ => Ok(Value::Null),
+        let zero = |name: &str| FieldError::new(name, format!("`{name}` is 0")).expected("1 or more");
+        let mut errors = Vec::new();
+        if params.batch_tokens == 0 {
+            errors.push(zero("batch_tokens"));
         }
+        if params.every == Some(0) {
+            errors.push(zero("every"));
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
     }
 
     fn run(params: &EvaluateParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let artifact = cx.input("model")?;
         let asked = cx.input("requests")?;
-        let requests = requests(cx, asked)?;
+        let mut requests = requests(cx, asked)?;
+        let rounds: Vec<RoundFacts> = serde_json::from_value(artifact.meta["rounds"].clone()).unwrap_or_default();
+        if let Some(last) = rounds.last()
+            && artifact.meta["asked"] == json!(file(asked, REQUESTS)?.digest)
+        {
+            // A sequence that ended early is judged by the edits that it made.
+            requests.truncate(last.edits);
+        }
         let model = open(cx, artifact)?;
         let edits = if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() };
         let parts = parts(&edits, artifact, asked, &requests)?;
-        let total = requests.len() * if edits.is_empty() { 1 } else { 2 };
+        let stops = stops(params.every, &rounds, requests.len());
+        let total =
+            requests.len() * if edits.is_empty() { 1 } else { 2 } + stops.iter().map(|(_, r)| r.edits).sum::<usize>();
         let scorer = Scorer { cx, text: &model.text, tokens: params.batch_tokens };
         let bar = cx.progress("records", Some(total as u64));
         let before = scorer.score(&model.decoder, &base_digest(artifact), &requests, &bar)?;
@@ -101,6 +118,17 @@ in the result.";
             let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
             let of = format!("{} batch {b} of {}", base_digest(artifact), factors_file(artifact)?.digest);
             after.extend(scorer.score(&edited, &of, &requests[range.clone()], &bar)?);
+        }
+        let mut series = Vec::new();
+        for (number, round) in stops {
+            let edited = with_edits(&model.decoder, edits[0].at(round).updates.iter().map(|(layer, u)| (*layer, u)));
+            let of = format!("{} round {number} of {}", base_digest(artifact), factors_file(artifact)?.digest);
+            let scores = scorer.score(&edited, &of, &requests[..round.edits], &bar)?;
+            let mut row: Map<String, Value> =
+                Summary::of(&scores).iter().map(|(m, value)| (m.name.to_owned(), json!(value))).collect();
+            row.insert("round".into(), json!(number));
+            row.insert("edits".into(), json!(round.edits));
+            series.push(row);
         }
         let samples = samples(params, &model, &parts, &requests)?;
 
@@ -132,10 +160,18 @@ in the result.";
             "batches": parts.len(),
             "metrics": metrics,
             "columns": columns,
+            "series": { "label": "rounds", "axes": ["round", "edits"], "rows": series },
             "samples": samples,
         });
         Ok(Artifact::new(Self::OUTPUT, meta).with_file("records.json", cx.put_bytes(&records)?))
     }
+}
+
+/// The rounds after which to score, counted from 1; the last one is scored anyway.
+fn stops(every: Option<usize>, rounds: &[RoundFacts], requests: usize) -> Vec<(usize, &RoundFacts)> {
+    let Some(every) = every else { return Vec::new() };
+    let numbered = rounds.iter().enumerate().map(|(i, round)| (i + 1, round));
+    numbered.filter(|(number, round)| number % every == 0 && round.edits <= requests).collect()
 }
 
 /// A batch and the requests that it is scored on.

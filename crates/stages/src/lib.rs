@@ -1,7 +1,7 @@
 //! The stage catalogue: each stage is glue of a few dozen lines between the engine and one domain crate.
 //!
 //! ```text
-//! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate
+//! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate   (sequence: targets and solve, round after round)
 //!             ├─ covariance ┘          │         └─ export
 //! load_requests ── targets ────────────┤
 //! templates ───────┘      distribute ──┘
@@ -16,6 +16,7 @@ mod load_model;
 mod load_requests;
 mod model;
 mod moments;
+mod sequence;
 mod solve;
 mod targets;
 mod templates;
@@ -35,6 +36,7 @@ pub fn catalogue() -> Catalogue {
         .register::<targets::Targets>()
         .register::<distribute::Distribute>()
         .register::<solve::Solve>()
+        .register::<sequence::Sequence>()
         .register::<evaluate::Evaluate>()
         .register::<export::Export>();
     stages

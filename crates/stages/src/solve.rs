@@ -113,7 +113,8 @@ impl JsonSchema for SolveParams {
 }
 
 impl SolveParams {
-    fn objective(&self) -> Objective {
+    /// The objective.
+    pub fn objective(&self) -> Objective {
         match self.objective {
             ObjectiveName::Memit => Objective::Memit,
             ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
@@ -127,8 +128,24 @@ impl SolveParams {
         }
     }
 
+    /// The weight of the MEMIT that this objective is, where it is one.
+    pub fn effective_lambda(&self) -> Option<(String, Value)> {
+        let lambda = self.objective().effective_lambda(self.lambda)?;
+        Some(("effective_lambda".to_owned(), json!(lambda)))
+    }
+
+    /// λ and ρ.
+    pub fn weights(&self) -> Preservation {
+        Preservation { lambda: self.lambda, rho: self.update_norm_lambda }
+    }
+
+    /// Requests in a batch, of so many.
+    pub fn batch_size(&self, of: usize) -> usize {
+        self.batch_size.unwrap_or(of).max(1)
+    }
+
     /// Mistakes that parameters alone show.
-    fn check(&self) -> Vec<FieldError> {
+    pub fn check(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut number = |name: &str, value: f64, zero: bool| {
             if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
@@ -187,37 +204,11 @@ result is an edited model: it can be evaluated and exported. It holds the change
 
     fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = params.check();
-        let plan: Option<Plan> = serde_json::from_value(cx.input("plan")["plan"].clone()).ok();
-        if let Some(plan) = plan {
-            if let Some(facts) = Facts::at(cx, "model") {
-                let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-                errors.extend(facts.check_layers(&edited, |_| String::new()));
-            }
-            if let Some(have) = layers(cx.input("moments")) {
-                for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
-                    errors.push(
-                        FieldError::new(
-                            "",
-                            format!("there is no second moment of layer {}, which the plan edits", step.layer),
-                        )
-                        .hint("add the layer to `layers` of the covariance stage"),
-                    );
-                }
-            }
-            if let Some(layer) = cx.input("targets")["layer"].as_u64()
-                && layer as usize != plan.target_layer
-            {
-                errors.push(
-                    FieldError::new(
-                        "",
-                        format!(
-                            "the targets are values at layer {layer}, but the plan ends at layer {}",
-                            plan.target_layer
-                        ),
-                    )
-                    .hint("set `layer` of the targets stage to the last of the plan's `layers`"),
-                );
-            }
+        errors.extend(check_plan(cx));
+        if let (Some(plan), Some(layer)) = (planned(cx), cx.input("targets")["layer"].as_u64())
+            && layer as usize != plan.target_layer
+        {
+            errors.push(target_layer_off(layer as usize, &plan));
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -246,13 +237,12 @@ result is an edited model: it can be evaluated and exported. It holds the change
             .map_err(|error| StageError::internal(format!("stored targets: {error}")))?;
         let d = model.decoder.config().hidden;
         let values = values(cx, targets)?;
-        let weights = Preservation { lambda: params.lambda, rho: params.update_norm_lambda };
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        let factors = factors(cx, moments, &edited, weights)?;
+        let factors = factors(cx, moments, &edited, params.weights())?;
         let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
         let objective = params.objective();
         let edit = Edit { objective, plan: &plan, templates: &templates, site: site.site(), tokens: 4096 };
-        let size = params.batch_size.unwrap_or(requests.len()).max(1);
+        let size = params.batch_size(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));
         let mut batches = Vec::new();
         for (b, batch) in requests.chunks(size).enumerate() {
@@ -266,9 +256,7 @@ result is an edited model: it can be evaluated and exported. It holds the change
         }
         let mut made = artifact(cx, base, &batches)?;
         let mut metrics = averages(&batches);
-        if let Some(lambda) = objective.effective_lambda(params.lambda) {
-            metrics.insert("effective_lambda".into(), json!(lambda));
-        }
+        metrics.extend(params.effective_lambda());
         made.meta = json!({
             "model": base.meta["model"],
             "base": base_digest(base),
@@ -278,7 +266,15 @@ result is an edited model: it can be evaluated and exported. It holds the change
             "plan": plan,
             "batches": batches.len(),
             "metrics": metrics,
-            "columns": [
+            "columns": columns(),
+        });
+        Ok(made)
+    }
+}
+
+/// How the objective's values are shown.
+pub fn columns() -> Value {
+    json!([
                 { "name": "preservation", "label": "preservation", "format": "number", "better": "min" },
                 { "name": "error_before", "label": "error before", "format": "number" },
                 { "name": "error_after", "label": "error after", "format": "number", "better": "min" },
@@ -286,13 +282,38 @@ result is an edited model: it can be evaluated and exported. It holds the change
                 { "name": "relative_norm", "label": "‖Δ‖/‖W‖", "format": "percent" },
                 { "name": "condition", "label": "condition", "format": "number" },
                 { "name": "effective_lambda", "label": "effective λ", "format": "number" },
-            ],
-        });
-        Ok(made)
-    }
+    ])
 }
 
-fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), StageError> {
+fn planned(cx: &DescribeCx<'_>) -> Option<Plan> {
+    serde_json::from_value(cx.input("plan")["plan"].clone()).ok()
+}
+
+/// Mistakes that the plan shows beside the model and the second moments.
+pub fn check_plan(cx: &DescribeCx<'_>) -> Vec<FieldError> {
+    let Some(plan) = planned(cx) else { return Vec::new() };
+    let mut errors = Vec::new();
+    if let Some(facts) = Facts::at(cx, "model") {
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        errors.extend(facts.check_layers(&edited, |_| String::new()));
+    }
+    if let Some(have) = layers(cx.input("moments")) {
+        for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
+            let message = format!("there is no second moment of layer {}, which the plan edits", step.layer);
+            errors.push(FieldError::new("", message).hint("add the layer to `layers` of the covariance stage"));
+        }
+    }
+    errors
+}
+
+/// Targets at another layer than the plan's last.
+pub fn target_layer_off(layer: usize, plan: &Plan) -> FieldError {
+    let message = format!("the targets are values at layer {layer}, but the plan ends at layer {}", plan.target_layer);
+    FieldError::new("", message).hint("set `layer` of the targets to the last of the plan's `layers`")
+}
+
+/// Fails unless something was measured on this model.
+pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), StageError> {
     if other.meta["base"] == json!(base_digest(model)) {
         return Ok(());
     }
@@ -302,7 +323,7 @@ fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), Stag
 
 /// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
 /// of squares); the errors are those at the target layer: the whole residual at first, and what the last step left of its part.
-fn averages(batches: &[Batch]) -> Map<String, Value> {
+pub fn averages(batches: &[Batch]) -> Map<String, Value> {
     let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| {
         json!(batches.iter().map(|batch| value(&batch.facts.layers)).sum::<f64>() / batches.len().max(1) as f64)
     };

@@ -114,6 +114,63 @@ impl From<Target> for Kept {
     }
 }
 
+impl TargetsParams {
+    /// As the editing crate has them.
+    pub fn settings(&self) -> TargetSettings {
+        TargetSettings {
+            site: self.site.site(),
+            layer: self.layer,
+            steps: self.steps,
+            learning_rate: self.learning_rate,
+            kl_factor: self.kl_factor,
+            weight_decay: self.weight_decay,
+            clamp: self.clamp,
+            stop_loss: self.stop_loss,
+        }
+    }
+
+    /// Mistakes that parameters and the model's facts show.
+    pub fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(facts) = facts {
+            errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
+        }
+        for (name, value) in [("steps", self.steps), ("at_once", self.at_once)] {
+            if value == 0 {
+                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
+            }
+        }
+        let numbers = [
+            ("learning_rate", self.learning_rate, false),
+            ("clamp", self.clamp, false),
+            ("kl_factor", self.kl_factor, true),
+            ("weight_decay", self.weight_decay, true),
+        ];
+        for (name, value, zero) in numbers {
+            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
+                let expected = if zero { "0 or above" } else { "a number above 0" };
+                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
+            }
+        }
+        errors
+    }
+
+    /// The layer.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// Where the target is a value.
+    pub fn site(&self) -> SiteName {
+        self.site
+    }
+
+    /// Requests optimised at once.
+    pub fn at_once(&self) -> usize {
+        self.at_once
+    }
+}
+
 /// See [`StageKind::DOC`].
 pub struct Targets;
 
@@ -150,27 +207,7 @@ once, each with its own Adam state and early stop; a finished block of requests 
     }
 
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        if let Some(facts) = Facts::at(cx, "model") {
-            errors.extend(facts.check_layers(&[params.layer], |_| "layer".to_owned()));
-        }
-        for (name, value) in [("steps", params.steps), ("at_once", params.at_once)] {
-            if value == 0 {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
-        let numbers = [
-            ("learning_rate", params.learning_rate, false),
-            ("clamp", params.clamp, false),
-            ("kl_factor", params.kl_factor, true),
-            ("weight_decay", params.weight_decay, true),
-        ];
-        for (name, value, zero) in numbers {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        }
+        let errors = params.check(Facts::at(cx, "model").as_ref());
         let count = &cx.input("requests")["requests"];
         if errors.is_empty() {
             Ok(json!({ "layer": params.layer, "site": params.site, "requests": count }))
@@ -185,16 +222,7 @@ once, each with its own Adam state and early stop; a finished block of requests 
         let asked = cx.input("requests")?;
         let requests = requests(cx, asked)?;
         let templates = at_port(cx, "templates")?;
-        let settings = TargetSettings {
-            site: params.site.site(),
-            layer: params.layer,
-            steps: params.steps,
-            learning_rate: params.learning_rate,
-            kl_factor: params.kl_factor,
-            weight_decay: params.weight_decay,
-            clamp: params.clamp,
-            stop_loss: params.stop_loss,
-        };
+        let settings = params.settings();
         let base = base_digest(artifact);
         let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));

@@ -1,12 +1,14 @@
 //! Edited models on their way between stages: the plain model's files, and the change of every batch as low-rank factors.
 
+use std::collections::{BTreeMap, HashMap};
+
 use palinode_edit::LayerEdit;
 use palinode_engine::{Artifact, FileRef, StageContext, StageError};
-use palinode_math::Update;
+use palinode_math::{Mat, Update};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{UPDATE, file};
-use crate::tensors::{Named, Tensors, put};
+use crate::tensors::{Named, Tensors, put, serialize};
 
 /// The logical name of the factors.
 const FACTORS: &str = "factors.safetensors";
@@ -74,6 +76,124 @@ impl Batch {
             updates: edits.into_iter().map(|edit| (edit.layer, edit.update)).collect(),
         }
     }
+}
+
+/// Rounds of a sequence, as one change for each layer: the factors of all rounds side by side.
+pub struct Rounds {
+    edits: usize,
+    layers: Vec<usize>,
+    facts: Vec<LayerFacts>,
+    left: BTreeMap<usize, Mat<f64>>,
+    right: BTreeMap<usize, Mat<f64>>,
+    rounds: Vec<RoundFacts>,
+}
+
+/// Where a round ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RoundFacts {
+    /// Edits made by then.
+    pub edits: usize,
+    /// Columns of each layer's left factor that are filled by then.
+    pub rank: BTreeMap<usize, usize>,
+}
+
+impl Rounds {
+    /// Of no round yet.
+    pub fn new() -> Self {
+        Self {
+            edits: 0,
+            layers: Vec::new(),
+            facts: Vec::new(),
+            left: BTreeMap::new(),
+            right: BTreeMap::new(),
+            rounds: Vec::new(),
+        }
+    }
+
+    /// Adds what a round changed.
+    pub fn push(&mut self, batch: &Batch) {
+        self.edits = batch.facts.end;
+        self.facts.clone_from(&batch.facts.layers);
+        for (layer, update) in &batch.updates {
+            if !self.layers.contains(layer) {
+                self.layers.push(*layer);
+            }
+            let left = self.left.remove(layer).map_or_else(|| update.left.clone(), |l| beside(&l, &update.left));
+            let right = self.right.remove(layer).map_or_else(|| update.right.clone(), |r| above(&r, &update.right));
+            self.left.insert(*layer, left);
+            self.right.insert(*layer, right);
+        }
+        let rank = self.left.iter().map(|(&layer, left)| (layer, left.ncols())).collect();
+        self.rounds.push(RoundFacts { edits: self.edits, rank });
+    }
+
+    /// Edits made so far.
+    pub fn edits(&self) -> usize {
+        self.edits
+    }
+
+    /// Where each round ends.
+    pub fn facts(&self) -> &[RoundFacts] {
+        &self.rounds
+    }
+
+    /// Everything as one change onto the unedited model, with the last round's facts.
+    pub fn whole(&self) -> Batch {
+        let facts = BatchFacts { start: 0, end: self.edits, layers: self.facts.clone() };
+        let update = |layer: &usize| Update { left: self.left[layer].clone(), right: self.right[layer].clone() };
+        Batch { facts, updates: self.layers.iter().map(|layer| (*layer, update(layer))).collect() }
+    }
+
+    /// Root of the sum of squares of the layers' `‖Δ‖_F`.
+    pub fn norm(&self) -> f64 {
+        self.whole().updates.iter().map(|(_, update)| update.frobenius().powi(2)).sum::<f64>().sqrt()
+    }
+}
+
+impl Batch {
+    /// The change as it was after a round of a sequence.
+    pub fn at(&self, round: &RoundFacts) -> Self {
+        let cut = |(layer, update): &(usize, Update)| {
+            let rank = round.rank.get(layer).copied().unwrap_or(0);
+            let left = update.left.subcols(0, rank).to_owned();
+            (*layer, Update { left, right: update.right.subrows(0, rank).to_owned() })
+        };
+        let facts = BatchFacts { end: round.edits, ..self.facts.clone() };
+        Self { facts, updates: self.updates.iter().map(cut).collect() }
+    }
+}
+
+fn beside(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
+    Mat::from_fn(a.nrows(), a.ncols() + b.ncols(), |i, j| if j < a.ncols() { a[(i, j)] } else { b[(i, j - a.ncols())] })
+}
+
+fn above(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
+    Mat::from_fn(a.nrows() + b.nrows(), a.ncols(), |i, j| if i < a.nrows() { a[(i, j)] } else { b[(i - a.nrows(), j)] })
+}
+
+/// A batch by itself, as the result of a unit of work.
+pub fn to_bytes(batch: &Batch) -> Result<Vec<u8>, StageError> {
+    let mut tensors = Vec::new();
+    for (i, (_, update)) in batch.updates.iter().enumerate() {
+        tensors.push(Named::f64(format!("{i}.left"), &update.left));
+        tensors.push(Named::f64(format!("{i}.right"), &update.right));
+    }
+    let facts = serde_json::to_string(&batch.facts).map_err(|error| StageError::internal(error.to_string()))?;
+    serialize(&tensors, Some(HashMap::from([("facts".to_owned(), facts)])))
+}
+
+/// The inverse of [`to_bytes`].
+pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
+    let tensors = Tensors::new(bytes);
+    let facts = tensors.note("facts").unwrap_or_default();
+    let facts: BatchFacts =
+        serde_json::from_str(&facts).map_err(|error| StageError::internal(format!("stored batch: {error}")))?;
+    let update = |(i, layer): (usize, &LayerFacts)| {
+        let matrix = |side: &str| tensors.matrix(&format!("{i}.{side}"));
+        Ok((layer.layer, Update { left: matrix("left")?, right: matrix("right")? }))
+    };
+    let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, StageError>>()?;
+    Ok(Batch { facts, updates })
 }
 
 /// An edited model: the files of `model` with the batches added. Its facts are for the stage to fill in.

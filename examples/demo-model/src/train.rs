@@ -32,7 +32,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 128)]
     pub context: usize,
     /// Steps.
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = 1300)]
     pub steps: usize,
     /// Rows a step.
     #[arg(long, default_value_t = 32)]

@@ -46,6 +46,10 @@ pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
             let _ = write!(text, "\n{}\n{}", style.bold(group.stage), scores.table(style));
             chosen = scores.best_row().unwrap_or(0);
         }
+        if let Some(series) = scores::Scores::series(pipeline, &members) {
+            let _ =
+                write!(text, "\n{}\n{}", style.bold(&format!("{}, step by step", group.stage)), series.table(style));
+        }
         let sampled = |(_, meta): &&(usize, &Value)| meta["samples"].as_array().is_some_and(|all| !all.is_empty());
         if let Some((at, meta)) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
             let more = if members.len() > 1 { format!(" of {}", pipeline.instances[*at].name) } else { String::new() };

@@ -54,6 +54,25 @@ impl Scores {
         Self { rows: members.iter().map(row).collect(), axes, metrics }
     }
 
+    /// The series that these instances tell beside their scores, such as one row after every tenth round; `None` where they
+    /// tell none.
+    pub fn series(pipeline: &Pipeline, members: &[(usize, &Value)]) -> Option<Self> {
+        let rows_of = |meta: &&Value| meta["series"]["rows"].as_array().cloned().unwrap_or_default();
+        let steps = members.iter().find_map(|(_, meta)| {
+            let axes = meta["series"]["axes"].as_array()?;
+            (!rows_of(meta).is_empty()).then(|| axes.iter().map(plain).collect::<Vec<_>>())
+        })?;
+        let Self { axes, metrics, rows } = Self::of(pipeline, members);
+        let mut longer = Vec::new();
+        for (row, (_, meta)) in rows.iter().zip(members) {
+            longer.extend(rows_of(meta).iter().map(|step| Row {
+                cell: row.cell.iter().cloned().chain(steps.iter().map(|axis| plain(&step[axis]))).collect(),
+                values: metrics.iter().map(|metric| step[&metric.name].as_f64()).collect(),
+            }));
+        }
+        Some(Self { axes: axes.into_iter().chain(steps).collect(), metrics, rows: longer })
+    }
+
     /// The table; several below each other where one would be wider than the terminal.
     pub fn table(&self, style: &Style) -> String {
         let drawn: Vec<Vec<(String, bool)>> = (0..self.metrics.len()).map(|at| self.column(at)).collect();
