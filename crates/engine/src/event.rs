@@ -53,6 +53,8 @@ pub enum Event {
         what: String,
         /// How many are done.
         done: u64,
+        /// How many of them were found from earlier work.
+        kept: u64,
         /// How many there are, where known.
         total: Option<u64>,
         /// A short remark.

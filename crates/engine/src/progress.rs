@@ -17,6 +17,7 @@ pub struct Progress {
     what: String,
     total: Option<u64>,
     done: AtomicU64,
+    kept: AtomicU64,
     note: Mutex<String>,
     started: Instant,
     /// Milliseconds from the start to the last update that was told; [`NEVER`] before the first.
@@ -32,6 +33,7 @@ impl Progress {
             what: what.to_owned(),
             total,
             done: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             note: Mutex::default(),
             started: Instant::now(),
             told: AtomicU64::new(NEVER),
@@ -42,6 +44,12 @@ impl Progress {
     pub fn inc(&self, n: u64) {
         self.done.fetch_add(n, Ordering::Relaxed);
         self.tell();
+    }
+
+    /// Counts `n` more units as done that were found from earlier work: they say nothing of how fast this goes.
+    pub fn keep(&self, n: u64) {
+        self.kept.fetch_add(n, Ordering::Relaxed);
+        self.inc(n);
     }
 
     /// Sets a short remark beside the bar, such as "loss 0.12".
@@ -65,6 +73,7 @@ impl Progress {
                 instance: self.instance.clone(),
                 what: self.what.clone(),
                 done: self.done(),
+                kept: self.kept.load(Ordering::Relaxed),
                 total: self.total,
                 note: self.note.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             });

@@ -165,7 +165,7 @@ a later run over more documents, or with more layers.";
 
         let mut moments = Moments::new();
         let bar = cx.progress("documents", Some(order.len() as u64));
-        bar.inc((start * BLOCK).min(order.len()) as u64);
+        bar.keep((start * BLOCK).min(order.len()) as u64);
         let mut tokens = 0;
         let mut saved = Saved::now();
         for (number, block) in blocks.iter().enumerate().skip(start) {

@@ -219,16 +219,17 @@ impl Scorer<'_> {
             let kept =
                 self.cx.get_unit(&unit).and_then(|bytes| serde_json::from_slice::<Vec<RecordScores>>(&bytes).ok());
             let found = if let Some(found) = kept {
+                bar.keep(block.len() as u64);
                 found
             } else {
                 let found = counterfact(decoder, self.text, block, self.tokens).map_err(StageFailure::stage)?;
                 check(&found)?;
                 let bytes = serde_json::to_vec(&found).map_err(|error| StageError::internal(error.to_string()))?;
                 self.cx.put_unit(&unit, &bytes)?;
+                bar.inc(block.len() as u64);
                 found
             };
             scores.extend(found);
-            bar.inc(block.len() as u64);
         }
         Ok(scores)
     }

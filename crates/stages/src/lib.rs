@@ -12,6 +12,7 @@ mod distribute;
 mod errors;
 mod evaluate;
 mod export;
+mod finder;
 mod load_model;
 mod load_requests;
 mod model;

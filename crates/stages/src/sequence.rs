@@ -115,10 +115,17 @@ time on all edits made so far.";
             cx.check_interrupt()?;
             let range = rounds.edits()..rounds.edits() + block.len();
             key = cx.unit_key(&json!({ "after": key.to_string(), "block": block }));
-            let batch = editor.round(&key, range, block, &rounds)?;
+            let batch = if let Some(batch) = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) {
+                bar.keep(block.len() as u64);
+                batch
+            } else {
+                let batch = editor.round(range, block, &rounds)?;
+                cx.put_unit(&key, &to_bytes(&batch)?)?;
+                bar.inc(block.len() as u64);
+                batch
+            };
             rounds.push(&batch);
             done.push(batch);
-            bar.inc(block.len() as u64);
         }
         let mut metrics = averages(&done);
         metrics.extend(params.solve.effective_lambda());
@@ -161,17 +168,8 @@ struct Editor<'a> {
 }
 
 impl Editor<'_> {
-    /// One round: what it changed before, if it was made before; else targets and update on the model as it stands.
-    fn round(
-        &self,
-        key: &Key,
-        range: Range<usize>,
-        block: &[EditRequest],
-        before: &Rounds,
-    ) -> Result<Batch, StageError> {
-        if let Some(batch) = self.cx.get_unit(key).and_then(|bytes| from_bytes(bytes).ok()) {
-            return Ok(batch);
-        }
+    /// One round: targets and update on the model as it stands.
+    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
         let whole = before.whole();
         let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));
         let text = &self.model.text;
@@ -191,8 +189,6 @@ impl Editor<'_> {
         };
         let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
-        let batch = Batch::of(range.start, range.end, edits, &fractions);
-        self.cx.put_unit(key, &to_bytes(&batch)?)?;
-        Ok(batch)
+        Ok(Batch::of(range.start, range.end, edits, &fractions))
     }
 }

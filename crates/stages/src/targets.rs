@@ -1,13 +1,12 @@
 //! `targets`: the values that edits should write.
 
-use palinode_data::EditRequest;
-use palinode_edit::{Site, StepRecord, Target, TargetSettings, optimise};
+use palinode_edit::{Site, StepRecord, TargetSettings};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::errors::StageFailure;
+use crate::finder::{Finder, Kept};
 use crate::load_requests::requests;
 use crate::model::{Facts, MODEL, base_digest, file, open};
 use crate::templates::at_port;
@@ -98,20 +97,6 @@ fn stop_loss() -> f64 {
 
 fn at_once() -> usize {
     32
-}
-
-/// A request's target as it is kept.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    initial: Vec<f32>,
-    delta: Vec<f32>,
-    trace: Vec<StepRecord>,
-}
-
-impl From<Target> for Kept {
-    fn from(target: Target) -> Self {
-        Self { initial: target.initial, delta: target.delta, trace: target.trace }
-    }
 }
 
 impl TargetsParams {
@@ -222,35 +207,24 @@ once, each with its own Adam state and early stop; a finished block of requests 
         let asked = cx.input("requests")?;
         let requests = requests(cx, asked)?;
         let templates = at_port(cx, "templates")?;
-        let settings = params.settings();
         let base = base_digest(artifact);
-        let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));
-        for block in requests.chunks(params.at_once) {
-            cx.check_interrupt()?;
-            let unit = cx.unit_key(&json!({
-                "base": base, "templates": templates, "block": block.iter().map(what_counts).collect::<Vec<_>>(),
-                "site": params.site, "layer": params.layer, "steps": params.steps,
+        let finder = Finder {
+            cx,
+            model: &model,
+            templates: &templates,
+            settings: params.settings(),
+            with: json!({
+                "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
                 "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
                 "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
-            }));
-            if let Some(kept) = cx.get_unit(&unit).and_then(|bytes| serde_json::from_slice::<Vec<Kept>>(&bytes).ok()) {
-                found.extend(kept);
-                bar.inc(block.len() as u64);
-                continue;
-            }
-            let mut finished = 0;
-            let made = optimise(&model.decoder, &model.text, block, &templates, &settings, |step, running, loss| {
-                bar.note(format!("step {} of {}, loss {loss:.3}", step + 1, params.steps));
-                bar.inc((block.len() - running).saturating_sub(finished) as u64);
-                finished = finished.max(block.len() - running);
-            })
-            .map_err(StageFailure::stage)?;
-            bar.inc((block.len() - finished) as u64);
-            let made: Vec<Kept> = made.into_iter().map(Kept::from).collect();
-            let bytes = serde_json::to_vec(&made).map_err(|error| StageError::internal(error.to_string()))?;
-            cx.put_unit(&unit, &bytes)?;
-            found.extend(made);
+            }),
+            bar: &bar,
+        };
+        let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
+        for block in requests.chunks(params.at_once) {
+            cx.check_interrupt()?;
+            found.extend(finder.find(block)?);
         }
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
@@ -282,11 +256,6 @@ once, each with its own Adam state and early stop; a finished block of requests 
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
-}
-
-/// What of a request a target depends on.
-fn what_counts(request: &EditRequest) -> [&str; 3] {
-    [&request.prompt, &request.subject, &request.target_new]
 }
 
 /// The values `z = h₀ + δ` of an artifact, `[requests, d]` row-major.

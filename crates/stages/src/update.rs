@@ -85,7 +85,7 @@ pub struct Rounds {
     facts: Vec<LayerFacts>,
     left: BTreeMap<usize, Mat<f64>>,
     right: BTreeMap<usize, Mat<f64>>,
-    rounds: Vec<RoundFacts>,
+    ends: Vec<RoundFacts>,
 }
 
 /// Where a round ends.
@@ -106,7 +106,7 @@ impl Rounds {
             facts: Vec::new(),
             left: BTreeMap::new(),
             right: BTreeMap::new(),
-            rounds: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -124,7 +124,7 @@ impl Rounds {
             self.right.insert(*layer, right);
         }
         let rank = self.left.iter().map(|(&layer, left)| (layer, left.ncols())).collect();
-        self.rounds.push(RoundFacts { edits: self.edits, rank });
+        self.ends.push(RoundFacts { edits: self.edits, rank });
     }
 
     /// Edits made so far.
@@ -134,7 +134,7 @@ impl Rounds {
 
     /// Where each round ends.
     pub fn facts(&self) -> &[RoundFacts] {
-        &self.rounds
+        &self.ends
     }
 
     /// Everything as one change onto the unedited model, with the last round's facts.

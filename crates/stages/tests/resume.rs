@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Bench, PIPELINE, artifact};
 use palinode_engine::{Event, Observer, RunOptions, RunReport, Store, run};
@@ -76,4 +76,31 @@ fn a_grown_corpus_and_added_layers_reuse_what_is_there() {
     std::fs::write(bench.path("requests.jsonl"), bigger).unwrap();
     let report = bench.run(&yaml());
     assert!(artifact(&report, "targets").digest() == artifact(&expected, "targets").digest());
+}
+
+/// How many requests were counted as found from an earlier run.
+struct Found(AtomicU64);
+
+impl Observer for Found {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { instance, kept, .. } = event
+            && instance == "targets"
+        {
+            self.0.fetch_max(*kept, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn targets_are_found_once_however_requests_are_cut_into_blocks() {
+    let bench = Bench::new();
+    let together = yaml().replace(", at_once: 1", "");
+    bench.run(&together.replace("path: requests.jsonl", "path: requests.jsonl, limit: 3"));
+    let pipeline = bench.load(&together).unwrap();
+    let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
+    let found = Arc::new(Found(AtomicU64::new(0)));
+    let observer: Arc<dyn Observer> = Arc::clone(&found) as Arc<dyn Observer>;
+    let report = run(&pipeline, &store, &RunOptions::default(), &observer).unwrap();
+    assert_eq!(artifact(&report, "targets").meta["requests"], 4);
+    assert_eq!(found.0.load(Ordering::Relaxed), 3);
 }

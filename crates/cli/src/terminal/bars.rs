@@ -32,7 +32,8 @@ pub struct Bars {
 struct State {
     journal: Journal,
     stages: HashMap<String, ProgressBar>,
-    counts: HashMap<(String, String), ProgressBar>,
+    /// For each count: its bar, and how much of it an earlier run had done.
+    counts: HashMap<(String, String), (ProgressBar, u64)>,
     reading: Option<ProgressBar>,
 }
 
@@ -87,19 +88,23 @@ impl State {
             Event::ProgressStarted { instance, what, total } => {
                 let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
                 let bar = bars.add(bar.with_style(count_style(&style, total.is_some())).with_prefix(what.clone()));
-                if let Some(before) = self.counts.insert((instance.clone(), what.clone()), bar) {
+                if let Some((before, _)) = self.counts.insert((instance.clone(), what.clone()), (bar, 0)) {
                     remove(bars, &before);
                 }
             }
-            Event::Progress { instance, what, done, note, .. } => {
-                if let Some(bar) = self.counts.get(&(instance.clone(), what.clone())) {
+            Event::Progress { instance, what, done, kept, note, .. } => {
+                if let Some((bar, found)) = self.counts.get_mut(&(instance.clone(), what.clone())) {
                     let counts = done.to_string().len() + bar.length().map_or(0, |total| total.to_string().len());
                     bar.set_message(clip(note, room(COUNT + what.chars().count().max(10) + counts)));
                     bar.set_position(*done);
+                    // Work of an earlier run came at once and says nothing of the time that is left.
+                    if std::mem::replace(found, *kept) != *kept {
+                        bar.reset_eta();
+                    }
                 }
             }
             Event::ProgressEnded { instance, what, .. } => {
-                if let Some(bar) = self.counts.remove(&(instance.clone(), what.clone())) {
+                if let Some((bar, _)) = self.counts.remove(&(instance.clone(), what.clone())) {
                     remove(bars, &bar);
                 }
             }
@@ -142,8 +147,8 @@ fn stage_style(style: &Style) -> ProgressStyle {
 fn count_style(style: &Style, known: bool) -> ProgressStyle {
     let template = match (known, style.color) {
         (false, _) => "  {prefix:10} {pos} {speed} {msg}",
-        (true, true) => "  {prefix:10} {bar:24.cyan/dim} {pos}/{len} {speed:.dim} {left} {msg:.dim}",
-        (true, false) => "  {prefix:10} {bar:24} {pos}/{len} {speed} {left} {msg}",
+        (true, true) => "  {prefix:10} {bar:24.cyan/dim} {pos}/{len} {speed:.dim} {left}  {msg:.dim}",
+        (true, false) => "  {prefix:10} {bar:24} {pos}/{len} {speed} {left}  {msg}",
     };
     template_of(template)
         .progress_chars("━╸─")

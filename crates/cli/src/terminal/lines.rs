@@ -18,7 +18,7 @@ struct State {
     journal: Journal,
     /// When progress was last told.
     told: Instant,
-    /// For each count: when it was last told of, and where it stood.
+    /// For each count: when it was last told of, and how much this run had done by then.
     counts: HashMap<(String, String), (Instant, u64)>,
 }
 
@@ -58,7 +58,9 @@ impl State {
                 self.counts.insert((instance.clone(), what.clone()), (Instant::now(), 0));
                 None
             }
-            Event::Progress { instance, what, done, total, note } => self.progress(instance, what, *done, *total, note),
+            Event::Progress { instance, what, done, kept, total, note } => {
+                self.progress(instance, what, *done, *kept, *total, note)
+            }
             Event::ProgressEnded { instance, what, .. } => {
                 self.counts.remove(&(instance.clone(), what.clone()));
                 None
@@ -67,14 +69,23 @@ impl State {
         }
     }
 
-    fn progress(&mut self, instance: &str, what: &str, done: u64, total: Option<u64>, note: &str) -> Option<String> {
+    fn progress(
+        &mut self,
+        instance: &str,
+        what: &str,
+        done: u64,
+        kept: u64,
+        total: Option<u64>,
+        note: &str,
+    ) -> Option<String> {
         if self.told.elapsed() < EVERY {
             return None;
         }
         self.told = Instant::now();
         let count = self.counts.entry((instance.to_owned(), what.to_owned())).or_insert((Instant::now(), done));
-        let rate = done.saturating_sub(count.1) as f64 / count.0.elapsed().as_secs_f64().max(1e-3);
-        *count = (Instant::now(), done);
+        let worked = done.saturating_sub(kept);
+        let rate = worked.saturating_sub(count.1) as f64 / count.0.elapsed().as_secs_f64().max(1e-3);
+        *count = (Instant::now(), worked);
         let of = total.map(|total| format!("/{total}")).unwrap_or_default();
         let left = total.filter(|_| rate > 0.0).map(|total| format::left(total.saturating_sub(done) as f64 / rate));
         let parts = [Some(format::rate(rate)), left, Some(note.to_owned())];
