@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
-    Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major, row_major,
-    solve,
+    Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major,
+    mean_column_norm, row_major, solve,
 };
 use palinode_model::{Decoder, Text};
 
 use crate::probe::read;
-use crate::{EditError, Prompt, Site, Tap, probe, prompts};
+use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
 
 /// What to do to a batch of requests.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +22,10 @@ pub struct Edit<'a> {
     pub plan: &'a Plan,
     /// Context templates over which keys are averaged.
     pub templates: &'a ContextTemplates,
-    /// Where the targets are values.
-    pub site: Site,
+    /// How targets are found, for plans whose later steps find their own; the site is where the given ones are values.
+    pub targets: TargetSettings,
+    /// Requests whose targets are found at once.
+    pub at_once: usize,
     /// Bound on a batch's rectangle of tokens.
     pub tokens: usize,
 }
@@ -43,6 +45,17 @@ pub struct LayerEdit {
     pub keys: Mat<f64>,
 }
 
+/// A batch of edits.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The layers' changes, in the order of the plan.
+    pub layers: Vec<LayerEdit>,
+    /// Mean `‖z − h‖` over requests, at the bare prompt, before any change.
+    pub distance_before: f64,
+    /// The same after the last change, for the targets that it aimed at.
+    pub distance_after: f64,
+}
+
 /// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
 /// row-major; `factors` the preservation metric's factor of every layer in the plan.
 ///
@@ -55,34 +68,47 @@ pub fn apply(
     targets: &[f32],
     factors: &BTreeMap<usize, Factor>,
     edit: &Edit<'_>,
-) -> Result<Vec<LayerEdit>, EditError> {
+) -> Result<Applied, EditError> {
     let config = decoder.config();
     let (d, batch) = (config.hidden, requests.len());
     let last = edit.plan.target_layer;
     config.check_layer(last)?;
     let at = |layer: usize| move |source: MathError| EditError::Math { layer, source };
-    let values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
+    let mut aim = last;
+    let mut values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
     let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
     let mu = edit.objective.mu(&strengths).map_err(at(last))?;
     let rows = Rows::new(text, decoder, requests, edit.templates)?;
 
-    let residual_of = |model: &Decoder| -> Result<Mat<f64>, EditError> {
-        let now = probe(model, &rows.bare(), &[Tap { layer: last, site: edit.site }], edit.tokens)?.remove(0);
-        let now = from_row_major("current values", &now, batch, d).map_err(at(last))?;
-        Ok(&values - now.transpose())
+    let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
+        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site }], edit.tokens)?.remove(0);
+        let now = from_row_major("current values", &now, batch, d).map_err(at(layer))?;
+        Ok(values - now.transpose())
     };
     let mut edited = decoder.clone();
-    let mut residual = residual_of(&edited)?;
-    let mut done = Vec::with_capacity(edit.plan.steps.len());
+    let mut residual = missing(&edited, aim, &values)?;
+    let distance_before = mean_column_norm(residual.as_ref());
+    let mut taken = 0.0;
+    let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
         let layer = step.layer;
         let factor = factors
             .get(&layer)
             .ok_or_else(|| EditError::Mismatch(format!("there is no second moment of layer {layer}")))?;
         let (average, bare) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
-        if i > 0 && step.refresh.residual {
-            residual = residual_of(&edited)?;
+        if step.refresh.targets {
+            let own =
+                found(&edited, text, requests, &Edit { targets: TargetSettings { layer, ..edit.targets }, ..*edit })?;
+            values = from_row_major("targets", &own, batch, d).map_err(at(layer))?.transpose().to_owned();
+            aim = layer;
+            residual = missing(&edited, aim, &values)?;
+        } else if i > 0 && step.refresh.residual {
+            residual = missing(&edited, aim, &values)?;
+        } else {
+            // Not measured again: what the step before took is taken to be done.
+            residual = Mat::from_fn(d, batch, |r, c| (1.0 - taken) * residual[(r, c)]);
         }
+        taken = step.fraction;
         let share = Mat::from_fn(d, batch, |r, c| step.fraction * residual[(r, c)]);
         let (keys, direction) = match edit.objective {
             Objective::Rome { key: RomeKey::Bare } => (&bare, None),
@@ -94,7 +120,7 @@ pub fn apply(
         let weight = edited.down_weight(layer);
         let weight_norm = f64::from(read((weight.clone() * weight).sum())?[0]).sqrt();
         edited = edited.with_change(layer, change(&edited, &solution.update));
-        done.push(LayerEdit {
+        layers.push(LayerEdit {
             layer,
             update: solution.update,
             diagnostics: solution.diagnostics,
@@ -102,7 +128,18 @@ pub fn apply(
             keys: average,
         });
     }
-    Ok(done)
+    let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
+    Ok(Applied { layers, distance_before, distance_after })
+}
+
+/// Targets found on the model as it stands, `[requests, d]` row-major.
+fn found(decoder: &Decoder, text: &Text, requests: &[EditRequest], edit: &Edit<'_>) -> Result<Vec<f32>, EditError> {
+    let mut values = Vec::with_capacity(requests.len() * decoder.config().hidden);
+    for block in requests.chunks(edit.at_once.max(1)) {
+        let targets = optimise(decoder, text, block, edit.templates, &edit.targets, |_, _, _| {})?;
+        values.extend(targets.iter().flat_map(crate::Target::value));
+    }
+    Ok(values)
 }
 
 /// The model with updates added to its down-projections, in the order given.

@@ -14,7 +14,7 @@ pub mod prompts;
 mod suffix;
 mod targets;
 
-pub use apply::{Edit, LayerEdit, apply, with_edits};
+pub use apply::{Applied, Edit, LayerEdit, apply, with_edits};
 pub use error::EditError;
 pub use moments::Moments;
 pub use probe::{Site, Tap, probe};

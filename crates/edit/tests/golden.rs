@@ -263,8 +263,9 @@ fn whole_edits() {
                 _ => Objective::Emmet { epsilon: number(h, "emmet_lambda") },
             };
             let plan = Strategy::Memit.plan(&layers).unwrap();
-            let edit = Edit { objective, plan: &plan, templates: &g.grouped, site: Site::BlockOutput, tokens: 4096 };
-            let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap();
+            let edit =
+                Edit { objective, plan: &plan, templates: &g.grouped, targets: settings, at_once: 32, tokens: 4096 };
+            let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap().layers;
             let file = File::open(g.folder.join(format!("{id}.safetensors")));
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             for e in &edits {
@@ -313,12 +314,14 @@ fn rome_edits() {
                 objective: Objective::Rome { key: RomeKey::Reference },
                 plan: &plan,
                 templates: &g.flat,
-                site: Site::MlpOutput,
+                targets: settings,
+                at_once: 1,
                 tokens: 4096,
             };
             let factors = BTreeMap::from([(layer, factor)]);
             let ours = apply(&g.decoder, &g.text, &request, &target.value(), &factors, &edit)
                 .unwrap()
+                .layers
                 .remove(0)
                 .update
                 .dense();

@@ -182,6 +182,33 @@ fn memit_distribution_takes_a_growing_share() {
 }
 
 #[test]
+fn strategies_share_out_the_whole_residual() {
+    let weights = Spread::Weights(vec![1.0, 3.0, 4.0]);
+    for spread in [Spread::Single, Spread::Memit, Spread::Sqrt, Spread::Uniform, weights.clone()] {
+        let plan = spread.plan(&[3, 5, 8]).unwrap();
+        assert_eq!((plan.target_layer, plan.retargets()), (8, false));
+        let left = plan.steps.iter().fold(1.0, |left, step| left * (1.0 - step.fraction));
+        assert!(left == 0.0, "{spread:?} leaves {left}");
+    }
+    let fractions =
+        |spread: Spread| spread.plan(&[3, 5, 8]).unwrap().steps.iter().map(|s| s.fraction).collect::<Vec<_>>();
+    assert_eq!(fractions(weights), [1.0 / 8.0, 3.0 / 7.0, 1.0]);
+    assert_eq!(fractions(Spread::Sqrt), [1.0 / 3f64.sqrt(), 1.0 / 2f64.sqrt(), 1.0]);
+    // Equal weights are MEMIT; uniform is MEMIT with nothing measured again.
+    let memit = Spread::Memit.plan(&[3, 5, 8]).unwrap();
+    assert_eq!(Spread::Weights(vec![2.0; 3]).plan(&[3, 5, 8]).unwrap(), memit);
+    assert_eq!(Spread::Uniform.plan(&[3, 5, 8]).unwrap().refreshing(true, true), memit);
+    let boundary = Spread::Boundary.plan(&[3, 5, 8]).unwrap();
+    assert_eq!((boundary.target_layer, boundary.retargets()), (3, true));
+    assert_eq!(boundary.steps.iter().map(|s| (s.layer, s.fraction)).collect::<Vec<_>>(), [(3, 1.0), (8, 1.0)]);
+    assert_eq!(boundary.clone().refreshing(false, false).steps[1], boundary.steps[1]);
+    for wrong in [Spread::Boundary.plan(&[3]), Spread::Weights(vec![1.0]).plan(&[3, 5]), Spread::Memit.plan(&[])] {
+        assert!(matches!(wrong, Err(MathError::Layers(_))));
+    }
+    assert!(Spread::Weights(vec![1.0, 0.0]).plan(&[3, 5]).is_err());
+}
+
+#[test]
 fn mistakes_are_named() {
     let mut few = SecondMoment::new(F);
     few.add(&[1.0; F]).unwrap();

@@ -38,7 +38,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Edits batch after batch, each on the model that the batch before left.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -184,7 +184,8 @@ impl Editor<'_> {
             objective: self.params.solve.objective(),
             plan: &self.plan,
             templates: &self.templates,
-            site: self.params.targets.site().site(),
+            targets: settings,
+            at_once: self.params.targets.at_once(),
             tokens: 4096,
         };
         let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;

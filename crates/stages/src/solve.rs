@@ -13,7 +13,7 @@ use crate::errors::StageFailure;
 use crate::load_requests::{REQUESTS, requests};
 use crate::model::{Facts, MODEL, UPDATE, base_digest, file, open};
 use crate::moments::{MOMENTS, factors, layers};
-use crate::targets::{SiteName, TARGETS, values};
+use crate::targets::{TARGETS, TargetsParams, values};
 use crate::templates::at_port;
 use crate::update::{Batch, LayerFacts, artifact};
 
@@ -175,7 +175,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers so that each request's key yields its target while the layer goes on doing \
@@ -233,7 +233,7 @@ result is an edited model: it can be evaluated and exported. It holds the change
         let requests = requests(cx, asked)?;
         let templates = at_port(cx, "templates")?;
         let plan = crate::distribute::plan(&cx.input("plan")?.meta)?;
-        let site: SiteName = serde_json::from_value(targets.meta["site"].clone())
+        let found_with: TargetsParams = serde_json::from_value(targets.meta["with"].clone())
             .map_err(|error| StageError::internal(format!("stored targets: {error}")))?;
         let d = model.decoder.config().hidden;
         let values = values(cx, targets)?;
@@ -241,7 +241,14 @@ result is an edited model: it can be evaluated and exported. It holds the change
         let factors = factors(cx, moments, &edited, params.weights())?;
         let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
         let objective = params.objective();
-        let edit = Edit { objective, plan: &plan, templates: &templates, site: site.site(), tokens: 4096 };
+        let edit = Edit {
+            objective,
+            plan: &plan,
+            templates: &templates,
+            targets: found_with.settings(),
+            at_once: found_with.at_once(),
+            tokens: 4096,
+        };
         let size = params.batch_size(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));
         let mut batches = Vec::new();
@@ -276,8 +283,9 @@ result is an edited model: it can be evaluated and exported. It holds the change
 pub fn columns() -> Value {
     json!([
                 { "name": "preservation", "label": "preservation", "format": "number", "better": "min" },
-                { "name": "error_before", "label": "error before", "format": "number" },
-                { "name": "error_after", "label": "error after", "format": "number", "better": "min" },
+                { "name": "error_after", "label": "‖ΔK−R‖", "format": "number", "better": "min" },
+                { "name": "distance_before", "label": "‖z−h‖ before", "format": "number" },
+                { "name": "distance_after", "label": "after", "format": "number", "better": "min" },
                 { "name": "norm", "label": "‖Δ‖", "format": "number" },
                 { "name": "relative_norm", "label": "‖Δ‖/‖W‖", "format": "percent" },
                 { "name": "condition", "label": "condition", "format": "number" },
@@ -308,8 +316,13 @@ pub fn check_plan(cx: &DescribeCx<'_>) -> Vec<FieldError> {
 
 /// Targets at another layer than the plan's last.
 pub fn target_layer_off(layer: usize, plan: &Plan) -> FieldError {
-    let message = format!("the targets are values at layer {layer}, but the plan ends at layer {}", plan.target_layer);
-    FieldError::new("", message).hint("set `layer` of the targets to the last of the plan's `layers`")
+    let message =
+        format!("the targets are values at layer {layer}, but the plan wants them at layer {}", plan.target_layer);
+    FieldError::new("", message).hint(if plan.retargets() {
+        "set `layer` of the targets to the first of the plan's `layers`"
+    } else {
+        "set `layer` of the targets to the last of the plan's `layers`"
+    })
 }
 
 /// Fails unless something was measured on this model.
@@ -322,11 +335,11 @@ pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), 
 }
 
 /// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
-/// of squares); the errors are those at the target layer: the whole residual at first, and what the last step left of its part.
+/// of squares); the error is what the last step left of its part; the distances are measured at the targets' layer.
 pub fn averages(batches: &[Batch]) -> Map<String, Value> {
-    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| {
-        json!(batches.iter().map(|batch| value(&batch.facts.layers)).sum::<f64>() / batches.len().max(1) as f64)
-    };
+    let over =
+        |value: &dyn Fn(&Batch) -> f64| json!(batches.iter().map(value).sum::<f64>() / batches.len().max(1) as f64);
+    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| over(&|batch| value(&batch.facts.layers));
     let root = |layers: &[LayerFacts], value: fn(&LayerFacts) -> f64| {
         layers.iter().map(|l| value(l).powi(2)).sum::<f64>().sqrt()
     };
@@ -335,10 +348,11 @@ pub fn averages(batches: &[Batch]) -> Map<String, Value> {
         metrics.insert(name.to_owned(), mean(value));
     };
     put("preservation", &|layers| layers.iter().map(|l| l.preservation).sum());
-    put("error_before", &|layers| layers.first().map_or(0.0, |l| l.error_before / l.fraction));
     put("error_after", &|layers| layers.last().map_or(0.0, |l| l.error_after));
     put("norm", &|layers| root(layers, |l| l.norm));
     put("relative_norm", &|layers| layers.iter().map(|l| l.relative_norm).fold(0.0, f64::max));
     put("condition", &|layers| layers.iter().map(|l| l.condition).fold(0.0, f64::max));
+    metrics.insert("distance_before".into(), over(&|batch| batch.facts.distance_before));
+    metrics.insert("distance_after".into(), over(&|batch| batch.facts.distance_after));
     metrics
 }

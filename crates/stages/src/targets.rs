@@ -145,9 +145,13 @@ impl TargetsParams {
         self.layer
     }
 
-    /// Where the target is a value.
-    pub fn site(&self) -> SiteName {
-        self.site
+    /// All that can change a result.
+    fn keyed(&self) -> Value {
+        let mut with = json!(self);
+        if let Some(fields) = with.as_object_mut() {
+            fields.retain(|name, _| !Targets::unkeyed().contains(&name.as_str()));
+        }
+        with
     }
 
     /// Requests optimised at once.
@@ -162,7 +166,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, looks for the vector z that, standing at the subject's last token in place of what the model computes \
@@ -244,6 +248,7 @@ once, each with its own Adam state and early stop; a finished block of requests 
             "asked": file(asked, crate::load_requests::REQUESTS)?.digest,
             "layer": params.layer,
             "site": params.site,
+            "with": params.keyed(),
             "metrics": { "steps": steps, "loss": last(|s| s.loss), "nll": last(|s| s.nll), "norm": last(|s| s.norm) },
             "columns": [
                 { "name": "steps", "label": "steps", "format": "number" },

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use palinode_edit::LayerEdit;
+use palinode_edit::Applied;
 use palinode_engine::{Artifact, FileRef, StageContext, StageError};
 use palinode_math::{Mat, Update};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ pub struct BatchFacts {
     pub start: usize,
     /// One past its last request.
     pub end: usize,
+    /// Mean `‖z − h‖` over the batch, at the bare prompts, before the first change.
+    pub distance_before: f64,
+    /// The same after the last change.
+    pub distance_after: f64,
     /// Its layers, in the order they were changed.
     pub layers: Vec<LayerFacts>,
 }
@@ -58,9 +62,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// From the result of an edit of requests `start..end`; `fractions` are the plan's.
-    pub fn of(start: usize, end: usize, edits: Vec<LayerEdit>, fractions: &[f64]) -> Self {
-        let facts = edits.iter().zip(fractions).map(|(edit, &fraction)| LayerFacts {
+    /// Of an edit of requests `start..end`; `fractions` are the plan's.
+    pub fn of(start: usize, end: usize, applied: Applied, fractions: &[f64]) -> Self {
+        let facts = applied.layers.iter().zip(fractions).map(|(edit, &fraction)| LayerFacts {
             layer: edit.layer,
             fraction,
             preservation: edit.diagnostics.preservation,
@@ -72,8 +76,14 @@ impl Batch {
             condition: edit.diagnostics.condition,
         });
         Self {
-            facts: BatchFacts { start, end, layers: facts.collect() },
-            updates: edits.into_iter().map(|edit| (edit.layer, edit.update)).collect(),
+            facts: BatchFacts {
+                start,
+                end,
+                distance_before: applied.distance_before,
+                distance_after: applied.distance_after,
+                layers: facts.collect(),
+            },
+            updates: applied.layers.into_iter().map(|edit| (edit.layer, edit.update)).collect(),
         }
     }
 }
@@ -82,7 +92,7 @@ impl Batch {
 pub struct Rounds {
     edits: usize,
     layers: Vec<usize>,
-    facts: Vec<LayerFacts>,
+    facts: Option<BatchFacts>,
     left: BTreeMap<usize, Mat<f64>>,
     right: BTreeMap<usize, Mat<f64>>,
     ends: Vec<RoundFacts>,
@@ -103,7 +113,7 @@ impl Rounds {
         Self {
             edits: 0,
             layers: Vec::new(),
-            facts: Vec::new(),
+            facts: None,
             left: BTreeMap::new(),
             right: BTreeMap::new(),
             ends: Vec::new(),
@@ -113,7 +123,7 @@ impl Rounds {
     /// Adds what a round changed.
     pub fn push(&mut self, batch: &Batch) {
         self.edits = batch.facts.end;
-        self.facts.clone_from(&batch.facts.layers);
+        self.facts = Some(batch.facts.clone());
         for (layer, update) in &batch.updates {
             if !self.layers.contains(layer) {
                 self.layers.push(*layer);
@@ -139,7 +149,8 @@ impl Rounds {
 
     /// Everything as one change onto the unedited model, with the last round's facts.
     pub fn whole(&self) -> Batch {
-        let facts = BatchFacts { start: 0, end: self.edits, layers: self.facts.clone() };
+        let none = BatchFacts { start: 0, end: 0, distance_before: 0.0, distance_after: 0.0, layers: Vec::new() };
+        let facts = BatchFacts { start: 0, end: self.edits, ..self.facts.clone().unwrap_or(none) };
         let update = |layer: &usize| Update { left: self.left[layer].clone(), right: self.right[layer].clone() };
         Batch { facts, updates: self.layers.iter().map(|layer| (*layer, update(layer))).collect() }
     }

@@ -106,6 +106,13 @@ fn pipelines() {
                 "strategy: '${matrix.strategy}', layers: [1, 2]",
                 "strategy: single, layers: [2, 1]",
             ),
+            with("weights for fewer layers", "strategy: '${matrix.strategy}'", "strategy: weights, weights: [1]"),
+            with(
+                "weights without their strategy",
+                "strategy: '${matrix.strategy}'",
+                "strategy: memit, weights: [1, 2]",
+            ),
+            with("a boundary with targets at the last layer", "strategy: '${matrix.strategy}'", "strategy: boundary"),
             with("target layer off", "layer: 2, steps", "layer: 1, steps"),
             with(
                 "layer without second moment",

@@ -47,6 +47,59 @@ fn a_change_runs_what_it_touches() {
 }
 
 #[test]
+fn strategies_differ_only_in_what_they_say() {
+    let bench = Bench::new();
+    let yaml = |strategy: &str| {
+        PIPELINE
+            .replace("MODEL", "gpt2")
+            .replace("[rome, memit, emmet]", "[memit]")
+            .replace("strategy: [single, memit]", "strategy: [memit]")
+            .replace("strategy: '${matrix.strategy}', layers: [1, 2]", &format!("layers: [1, 2], {strategy}"))
+    };
+    let factors = |strategy: &str| {
+        let report = bench.run(&yaml(strategy));
+        artifact(&report, "update[objective=memit]").files["factors.safetensors"].digest
+    };
+    let memit = factors("strategy: memit");
+    assert_eq!(factors("strategy: weights, weights: [2, 2]"), memit);
+    assert_eq!(factors("strategy: uniform, refresh: both"), memit);
+    assert_eq!(factors("strategy: uniform"), factors("strategy: memit, refresh: none"));
+    let others =
+        ["strategy: sqrt", "strategy: uniform", "strategy: memit, refresh: keys", "strategy: weights, weights: [1, 9]"];
+    for other in others {
+        assert_ne!(factors(other), memit, "{other}");
+    }
+}
+
+#[test]
+fn a_boundary_is_two_edits_one_after_the_other() {
+    let bench = Bench::new();
+    let yaml = PIPELINE
+        .replace("MODEL", "gpt2")
+        .replace("[rome, memit, emmet]", "[memit]")
+        .replace("[single, memit]", "[boundary]")
+        .replace("layer: 2, steps: 6", "layer: 1, steps: 6");
+    let report = bench.run(&yaml);
+    let update = artifact(&report, "update[objective=memit,strategy=boundary]");
+    let factors = SafeTensors::deserialize(&std::fs::read(bench.blob(update, "factors.safetensors")).unwrap())
+        .map(|tensors| tensors.names().into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .unwrap();
+    assert_eq!(factors.len(), 4, "{factors:?}");
+    // The first step is an edit of the first layer alone, with the targets that the stage found.
+    let alone = bench.run(
+        &yaml
+            .replace("[boundary]", "[single]")
+            .replace("strategy: '${matrix.strategy}', layers: [1, 2]", "strategy: single, layers: [1]"),
+    );
+    let alone = artifact(&alone, "update[objective=memit]");
+    let of = |artifact, name: &str| {
+        let bytes = std::fs::read(bench.blob(artifact, "factors.safetensors")).unwrap();
+        SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
+    };
+    assert!(of(update, "batch0.layer1.left") == of(alone, "batch0.layer1.left"));
+}
+
+#[test]
 fn the_exported_model_is_the_edited_one() {
     for family in FAMILIES {
         let bench = Bench::new();
@@ -113,7 +166,7 @@ fn metrics_are_those_of_the_records() {
         assert_eq!(scores.meta["samples"].as_array().unwrap().len(), 2);
         let update = artifact(&report, &format!("update[{cell}]"));
         let metrics = update.meta["metrics"].as_object().unwrap();
-        assert!(metrics["error_after"].as_f64().unwrap() < metrics["error_before"].as_f64().unwrap());
+        assert!(metrics["distance_after"].as_f64().unwrap() < metrics["distance_before"].as_f64().unwrap());
         assert_eq!(update.meta["batches"], if cell.contains("rome") { 4 } else { 1 });
         // The unedited model is the same in every cell.
         let base = artifact(&report, "scores[objective=emmet,strategy=memit]");
@@ -128,7 +181,7 @@ fn an_equality_meets_its_constraints_and_strength_softens_it() {
     let error = |yaml: &str| {
         let report = bench.run(yaml);
         let metrics = &artifact(&report, "update[objective=emmet,strategy=single]").meta["metrics"];
-        metrics["error_after"].as_f64().unwrap() / metrics["error_before"].as_f64().unwrap()
+        metrics["error_after"].as_f64().unwrap() / metrics["distance_before"].as_f64().unwrap()
     };
     assert!(error(&yaml) < 1e-6);
     let softer =

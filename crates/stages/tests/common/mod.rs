@@ -128,6 +128,12 @@ impl Bench {
         ran.map(|stage| stage.instance).collect()
     }
 
+    /// Where a file of a result lies.
+    pub fn blob(&self, artifact: &Artifact, name: &str) -> PathBuf {
+        let hex = artifact.files[name].digest.to_string();
+        self.path(".palinode/blobs").join(&hex[..2]).join(&hex)
+    }
+
     pub fn decoder(&self, folder: &str) -> Decoder {
         let folder = self.path(folder);
         let path = folder.join("config.json");

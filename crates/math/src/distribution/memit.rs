@@ -1,0 +1,8 @@
+//! MEMIT's spread: what is left, divided among the layers that are left.
+
+use super::{Step, bottom_up};
+
+/// `1/(m − i)` each: the last one takes the rest.
+pub(super) fn steps(layers: &[usize]) -> Vec<Step> {
+    bottom_up(layers, |i| 1.0 / (layers.len() - i) as f64)
+}

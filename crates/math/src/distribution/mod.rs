@@ -1,0 +1,119 @@
+//! Which layers absorb which part of the residual, and in which order: a choice of its own beside the objective.
+//!
+//! A strategy is a file with one function from layers to steps, and a line in [`Strategy`].
+
+mod boundary;
+mod memit;
+mod single;
+mod sqrt;
+mod weights;
+
+use serde::{Deserialize, Serialize};
+
+use crate::MathError;
+
+/// What is measured again on the partly edited model before a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// The layer's keys.
+    pub keys: bool,
+    /// The residual at the target layer. Where it is not, every earlier step is taken to have done its whole part.
+    pub residual: bool,
+    /// The targets themselves: found anew, at the step's own layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub targets: bool,
+}
+
+impl Refresh {
+    /// Keys and residual, as MEMIT does.
+    pub const BOTH: Self = Self { keys: true, residual: true, targets: false };
+    /// Nothing: every step is computed on the unedited model.
+    pub const NONE: Self = Self { keys: false, residual: false, targets: false };
+}
+
+/// One layer's share.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The layer that is edited.
+    pub layer: usize,
+    /// Its part of the residual that is left when the step begins.
+    pub fraction: f64,
+    /// What is measured again first.
+    pub refresh: Refresh,
+}
+
+/// An ordered list of steps toward one target layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The layer at whose output the targets are values.
+    pub target_layer: usize,
+    /// In the order in which they are applied.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Whether a step needs targets that are found on the partly edited model.
+    pub fn retargets(&self) -> bool {
+        self.steps.iter().any(|step| step.refresh.targets)
+    }
+
+    /// The same plan with keys and residual measured again, or not, before every step but those that find their own targets.
+    #[must_use]
+    pub fn refreshing(mut self, keys: bool, residual: bool) -> Self {
+        for step in self.steps.iter_mut().filter(|step| !step.refresh.targets) {
+            step.refresh = Refresh { keys, residual, targets: false };
+        }
+        self
+    }
+}
+
+/// A rule that turns layers into a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Strategy {
+    /// The target layer, the last of the list, takes everything.
+    Single,
+    /// From the bottom up, step `i` of `m` takes `1/(m − i)` of what is left (MEMIT, arXiv 2210.07229).
+    Memit,
+    /// As `Memit`, with `1/√(m − i)` of what is left (PMET, arXiv 2308.08742).
+    Sqrt,
+    /// An equal part of the residual of the unedited model each, nothing measured again: `Memit` without refresh.
+    Uniform,
+    /// Step `i` takes `wᵢ / Σ_{j ≥ i} wⱼ` of what is left; equal weights are `Memit`.
+    Weights(Vec<f64>),
+    /// The first and the last layer, each with the whole residual of targets of its own (BLUE, arXiv 2502.00158).
+    Boundary,
+}
+
+impl Strategy {
+    /// The plan for the given layers. All strategies but `Boundary` aim at the last one, so that they can be compared over
+    /// one list: `Single` leaves the others alone.
+    ///
+    /// # Errors
+    /// [`MathError::Layers`] for an empty list, one that does not rise, or one that does not fit the strategy.
+    pub fn plan(&self, layers: &[usize]) -> Result<Plan, MathError> {
+        let Some(&last) = layers.last() else {
+            return Err(MathError::Layers("layers is empty".into()));
+        };
+        if let Some([low, high]) = layers.array_windows().find(|[low, high]| low >= high) {
+            return Err(MathError::Layers(format!(
+                "layers must rise: {low} stands before {high} (lower layers are edited first)"
+            )));
+        }
+        let steps = match self {
+            Self::Single => single::steps(layers),
+            Self::Memit => memit::steps(layers),
+            Self::Sqrt => sqrt::steps(layers),
+            Self::Uniform => return Ok(Self::Memit.plan(layers)?.refreshing(false, false)),
+            Self::Weights(weights) => weights::steps(layers, weights)?,
+            Self::Boundary => boundary::steps(layers)?,
+        };
+        let target_layer = if steps.iter().any(|step| step.refresh.targets) { steps[0].layer } else { last };
+        Ok(Plan { target_layer, steps })
+    }
+}
+
+/// One step for each layer, of fractions of what is left.
+fn bottom_up(layers: &[usize], fraction: impl Fn(usize) -> f64) -> Vec<Step> {
+    let step = |(i, &layer): (usize, &usize)| Step { layer, fraction: fraction(i), refresh: Refresh::BOTH };
+    layers.iter().enumerate().map(step).collect()
+}
