@@ -17,18 +17,30 @@ pub struct Query {
 }
 
 /// How likely a target is after its prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Mean negative log-likelihood per target token, in nats.
     pub nll: f64,
-    /// Whether every target token is the most probable one, given those before it.
-    pub correct: bool,
+    /// For each target token, the most probable one in its place, given the target's tokens before it.
+    pub said: Vec<u32>,
+    /// How many of them are the target's own.
+    pub hits: usize,
 }
 
 impl Score {
     /// `p = exp(−nll)`: the geometric mean probability of a target token.
-    pub fn probability(self) -> f64 {
+    pub fn probability(&self) -> f64 {
         (-self.nll).exp()
+    }
+
+    /// Whether every target token is the most probable one.
+    pub fn correct(&self) -> bool {
+        self.hits == self.said.len()
+    }
+
+    /// The share of target tokens that are the most probable ones.
+    pub fn matched(&self) -> f64 {
+        self.hits as f64 / self.said.len() as f64
     }
 }
 
@@ -58,8 +70,8 @@ struct Read {
 /// tokens; [`ModelError::Readback`].
 pub fn score(decoder: &Decoder, text: &Text, queries: &[Query], tokens: usize) -> Result<Vec<Vec<Score>>, ModelError> {
     let rows = rows(decoder, text, queries)?;
-    let nothing = Score { nll: f64::NAN, correct: false };
-    let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing; query.targets.len()]).collect();
+    let nothing = Score { nll: f64::NAN, said: Vec::new(), hits: 0 };
+    let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing.clone(); query.targets.len()]).collect();
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
     for group in pack(&lengths, tokens) {
         let members: Vec<&Row> = group.iter().map(|&i| &rows[i]).collect();
@@ -135,7 +147,9 @@ fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelErr
         let range = next..next + read.target.len();
         next = range.end;
         let nll = -likelihood[range.clone()].iter().map(|&l| f64::from(l)).sum::<f64>() / read.target.len() as f64;
-        scores.push((read.of, Score { nll, correct: best[range.clone()] == token[range] }));
+        let said: Vec<u32> = best[range].iter().map(|&id| id as u32).collect();
+        let hits = said.iter().zip(&read.target).filter(|(said, target)| said == target).count();
+        scores.push((read.of, Score { nll, said, hits }));
     }
     Ok(scores)
 }
@@ -145,6 +159,6 @@ fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
-fn to_host<E: burn::tensor::Element>(data: TensorData) -> Result<Vec<E>, ModelError> {
+pub(crate) fn to_host<E: burn::tensor::Element>(data: TensorData) -> Result<Vec<E>, ModelError> {
     data.convert::<E>().try_into_vec::<E>().map_err(|e| ModelError::Readback(format!("{e:?}")))
 }

@@ -1,98 +1,86 @@
-//! Means over records.
+//! Means over records, and how far they can be trusted.
 
-use crate::{Comparison, RecordScores};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
-/// A metric of a [`Summary`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metric {
-    /// Its name in files.
-    pub name: &'static str,
-    /// Its heading in tables.
-    pub label: &'static str,
-    /// What it says, in one line.
-    pub doc: &'static str,
-    /// Whether it is a share, shown in percent.
-    pub share: bool,
-}
+use crate::metrics::{Of, average};
+use crate::{METRICS, Metric, RecordScores};
 
-/// The metrics, in the order of tables.
-pub const METRICS: [Metric; 10] = [
-    metric("S", "S", "harmonic mean of ES, PS and NS", true),
-    metric("ES", "ES", "efficacy: rewrite prompts where p(new) > p(true)", true),
-    metric("PS", "PS", "paraphrase: paraphrases where p(new) > p(true)", true),
-    metric("NS", "NS", "neighbourhood: prompts about other subjects where p(true) > p(new)", true),
-    metric("EM", "EM", "efficacy magnitude: mean p(new) − p(true) on rewrite prompts", false),
-    metric("PM", "PM", "paraphrase magnitude: mean p(new) − p(true) on paraphrases", false),
-    metric("NM", "NM", "neighbourhood magnitude: mean p(true) − p(new)", false),
-    metric("EA", "EA", "efficacy accuracy: rewrite prompts completed with the new target", true),
-    metric("PA", "PA", "paraphrase accuracy: paraphrases completed with the new target", true),
-    metric("NA", "NA", "neighbourhood accuracy: prompts completed with the target that should stay", true),
-];
-
-const fn metric(name: &'static str, label: &'static str, doc: &'static str, share: bool) -> Metric {
-    Metric { name, label, doc, share }
-}
-
-/// Means: within a record first, then over the records that have such prompts. `None` where no record has.
+/// What each record says, and the means: within a record first, then over the records that have such prompts.
 ///
 /// Shares are between 0 and 1, magnitudes between −1 and 1.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Summary {
-    values: [Option<f64>; METRICS.len()],
+    /// For each record, a value for each of [`METRICS`]; `None` where it has no such prompts.
+    records: Vec<[Option<f64>; METRICS.len()]>,
 }
 
 impl Summary {
     /// Of these records.
     pub fn of(records: &[RecordScores]) -> Self {
-        let mean = |which: usize, value: &dyn Fn(&Comparison, bool) -> Option<f64>| {
-            let means = records.iter().filter_map(|record| {
-                let (prompts, new_wins) = match which {
-                    0 => (&record.rewrite, true),
-                    1 => (&record.paraphrase, true),
-                    _ => (&record.neighborhood, false),
-                };
-                average(prompts.iter().filter_map(|c| value(c, new_wins)))
-            });
-            average(means)
+        let values = |record: &RecordScores| {
+            METRICS.map(|metric| match metric.of {
+                Of::Record(value) => value(record),
+                Of::Harmonic(_) => None,
+            })
         };
-        let success = |c: &Comparison, new_wins: bool| {
-            let old = c.old?;
-            // A tie is no success on either side.
-            Some(f64::from(u8::from(if new_wins { c.new.nll < old.nll } else { old.nll < c.new.nll })))
-        };
-        let magnitude = |c: &Comparison, new_wins: bool| c.margin().map(|m| if new_wins { m } else { -m });
-        let accuracy = |c: &Comparison, new_wins: bool| {
-            let judged = if new_wins { Some(c.new) } else { c.old };
-            judged.map(|score| f64::from(u8::from(score.correct)))
-        };
-        let three = |value: &dyn Fn(&Comparison, bool) -> Option<f64>| [0, 1, 2].map(|which| mean(which, value));
-        let [es, ps, ns] = three(&success);
-        let [em, pm, nm] = three(&magnitude);
-        let [ea, pa, na] = three(&accuracy);
-        Self { values: [harmonic([es, ps, ns]), es, ps, ns, em, pm, nm, ea, pa, na] }
+        Self { records: records.iter().map(values).collect() }
     }
 
     /// The metric of this name; `None` where there was nothing to measure it on.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.values[METRICS.iter().position(|metric| metric.name == name)?]
+        let all: Vec<usize> = (0..self.records.len()).collect();
+        self.mean(place(name)?, &all)
     }
 
     /// Metrics that could be measured, with their values.
     pub fn iter(&self) -> impl Iterator<Item = (&'static Metric, f64)> {
-        METRICS.iter().zip(self.values).filter_map(|(metric, value)| Some((metric, value?)))
+        METRICS.iter().filter_map(|metric| Some((metric, self.get(metric.name)?)))
+    }
+
+    /// What a record says by itself.
+    pub fn record(&self, index: usize) -> impl Iterator<Item = (&'static Metric, f64)> {
+        METRICS.iter().zip(self.records[index]).filter_map(|(metric, value)| Some((metric, value?)))
+    }
+
+    /// Percentile bootstrap over records: the middle 95 % of each metric over `resamples` draws with replacement.
+    /// The draws are the same for every metric and every call with as many records.
+    pub fn intervals(&self, resamples: usize, seed: u64) -> Vec<(&'static Metric, [f64; 2])> {
+        let n = self.records.len();
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut drawn: Vec<Vec<f64>> = vec![Vec::with_capacity(resamples); METRICS.len()];
+        for _ in 0..resamples {
+            let sample: Vec<usize> = (0..n).map(|_| random.random_range(0..n)).collect();
+            for (metric, values) in drawn.iter_mut().enumerate() {
+                values.extend(self.mean(metric, &sample));
+            }
+        }
+        let mut found = Vec::new();
+        for (metric, mut values) in METRICS.iter().zip(drawn) {
+            values.sort_by(f64::total_cmp);
+            let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+            if !values.is_empty() {
+                found.push((metric, [at(0.025), at(0.975)]));
+            }
+        }
+        found
+    }
+
+    /// The mean of a metric over the records of a sample.
+    fn mean(&self, metric: usize, sample: &[usize]) -> Option<f64> {
+        match METRICS[metric].of {
+            Of::Record(_) => average(sample.iter().filter_map(|&i| self.records[i][metric])),
+            Of::Harmonic(parts) => {
+                let mut inverse = 0.0;
+                for part in parts {
+                    inverse += 1.0 / self.mean(place(part)?, sample)?;
+                }
+                Some(parts.len() as f64 / inverse)
+            }
+        }
     }
 }
 
-fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (sum, n) = values.fold((0.0, 0usize), |(sum, n), value| (sum + value, n + 1));
-    (n > 0).then(|| sum / n as f64)
-}
-
-/// Zero where one of them is; `None` where one is missing.
-fn harmonic<const N: usize>(values: [Option<f64>; N]) -> Option<f64> {
-    let mut inverse = 0.0;
-    for value in values {
-        inverse += 1.0 / value?;
-    }
-    Some(N as f64 / inverse)
+fn place(name: &str) -> Option<usize> {
+    METRICS.iter().position(|metric| metric.name == name)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use palinode_data::{Dataset, EditRequest, Selection, read_requests};
 use palinode_edit::with_edits;
-use palinode_eval::{Comparison, RecordScores, Summary, counterfact};
+use palinode_eval::{Comparison, RecordScores, Summary, Writing, entropy, score_requests, surprise, write};
 use palinode_math::{Update, from_row_major};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 use safetensors::SafeTensors;
@@ -73,7 +73,7 @@ impl Golden {
                 self.requests.iter().find(|r| r.id == id).unwrap().clone()
             })
             .collect();
-        let scores = counterfact(decoder, &self.text, &requests, 2048).unwrap();
+        let scores = score_requests(decoder, &self.text, &requests, 2048).unwrap();
         let mut worst = 0.0_f64;
         for (record, ours) in records.iter().zip(&scores) {
             let sides: [(&str, &[Comparison], bool); 3] = [
@@ -86,15 +86,15 @@ impl Golden {
                 assert_eq!(ours.len(), theirs.len());
                 for (ours, theirs) in ours.iter().zip(theirs) {
                     assert_eq!(ours.prompt, theirs["prompt"].as_str().unwrap());
-                    let old = ours.old.unwrap();
+                    let old = ours.old.as_ref().unwrap();
                     let new_nll = theirs["target_new_prob"].as_f64().unwrap();
                     let old_nll = theirs["target_true_prob"].as_f64().unwrap();
                     let off = (ours.new.nll - new_nll).abs().max((old.nll - old_nll).abs());
                     assert!(off < tolerance, "{}: {off}", ours.prompt);
                     worst = worst.max(off);
                     let close = (new_nll - old_nll).abs() < 2.0 * tolerance;
-                    assert!(close || ours.prefers_new() == Some(new_nll < old_nll), "{}", ours.prompt);
-                    let correct = if new_wins { ours.new.correct } else { old.correct };
+                    assert!(close || (ours.new.nll < old.nll) == (new_nll < old_nll), "{}", ours.prompt);
+                    let correct = if new_wins { ours.new.correct() } else { old.correct() };
                     assert!(close || correct == theirs["correct"].as_bool().unwrap(), "{}", ours.prompt);
                 }
             }
@@ -154,4 +154,33 @@ fn gptj() {
 #[test]
 fn llama() {
     all("llama-tiny");
+}
+
+#[test]
+fn longer_texts() {
+    let Some(golden) = open("gpt2") else { return };
+    let theirs = json(golden.folder.join("entropy_perplexity_generation.json"));
+    let texts = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let number = |value: &Value| value.as_f64().unwrap();
+    for (i, text) in texts(&theirs["texts"]).iter().enumerate() {
+        assert!((entropy(text) - number(&theirs["ngram_entropy_per_text_whitespace_words"][i])).abs() < 1e-12);
+        let mut ids = golden.text.encode(text).unwrap();
+        ids.truncate(100);
+        let ours = surprise(&golden.decoder, std::slice::from_ref(&ids), 512).unwrap()[0];
+        assert_eq!(ours.tokens + 1, ids.len());
+        // The reference divides by the number of tokens, the first one included, which nothing predicts.
+        let off = (ours.nll / ids.len() as f64).exp() / number(&theirs["perplexity_first_100_tokens"][i]) - 1.0;
+        assert!(off.abs() < 1e-4, "{text}: {off}");
+    }
+    let prompts = texts(&theirs["greedy_50"]["prompts"]);
+    let writing = Writing { length: 50, top_k: 1, seed: 0 };
+    for (ours, theirs) in write(&golden.decoder, &golden.text, &prompts, &writing)
+        .unwrap()
+        .iter()
+        .zip(texts(&theirs["greedy_50"]["texts"]))
+    {
+        assert_eq!(ours.trim(), theirs);
+    }
 }

@@ -1,4 +1,4 @@
-//! The prompts of an edit request, scored as CounterFact does (Meng et al., arXiv 2202.05262).
+//! The prompts of edit requests, scored.
 
 use palinode_data::EditRequest;
 use palinode_model::{Decoder, ModelError, Text};
@@ -18,14 +18,9 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether the new target is more probable than the old one.
-    pub fn prefers_new(&self) -> Option<bool> {
-        self.old.map(|old| self.new.nll < old.nll)
-    }
-
     /// `p(new) − p(old)`.
     pub fn margin(&self) -> Option<f64> {
-        self.old.map(|old| self.new.probability() - old.probability())
+        self.old.as_ref().map(|old| self.new.probability() - old.probability())
     }
 }
 
@@ -40,13 +35,16 @@ pub struct RecordScores {
     pub paraphrase: Vec<Comparison>,
     /// Neighbourhood prompts, whose target should stay.
     pub neighborhood: Vec<Comparison>,
+    /// Longer texts that the model wrote about the subject; none where none were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generated: Vec<String>,
 }
 
 /// Scores the prompts of requests on a model. `tokens` bounds a batch's rectangle.
 ///
 /// # Errors
 /// As [`score()`].
-pub fn counterfact(
+pub fn score_requests(
     decoder: &Decoder,
     text: &Text,
     requests: &[EditRequest],
@@ -66,8 +64,8 @@ pub fn counterfact(
     let scores = score(decoder, text, &queries, tokens)?;
     let mut compared = queries.into_iter().zip(scores).map(|(query, scores)| Comparison {
         prompt: query.prompt,
-        new: scores[0],
-        old: scores.get(1).copied(),
+        new: scores[0].clone(),
+        old: scores.get(1).cloned(),
     });
     let mut take = |n: usize| compared.by_ref().take(n).collect::<Vec<_>>();
     Ok(requests
@@ -77,6 +75,7 @@ pub fn counterfact(
             rewrite: take(1),
             paraphrase: take(request.paraphrases.len()),
             neighborhood: take(request.neighbors.len()),
+            generated: Vec::new(),
         })
         .collect())
 }

@@ -1,22 +1,37 @@
 //! `evaluate`: what an edit did to a model's answers.
 
+mod samples;
+mod scorer;
+mod shown;
+
 use palinode_data::EditRequest;
 use palinode_edit::with_edits;
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
-use palinode_eval::{METRICS, RecordScores, Summary, counterfact};
-use palinode_model::generate::{Sampling, generate};
-use palinode_model::{Decoder, Text};
+use palinode_eval::{Summary, Writing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::errors::StageFailure;
+use self::samples::samples;
+use self::scorer::Scorer;
 use crate::load_requests::{REQUESTS, requests};
-use crate::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
+use crate::model::{MODEL, UPDATE, base_digest, file, open};
 use crate::update::{Batch, RoundFacts, batches, factors_file};
 
-/// Records scored between two looks at Ctrl-C; what is kept of an interrupted stage is a multiple of it.
-const BLOCK: usize = 32;
+/// Longer texts, for their entropy.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GenerationParams {
+    /// Tokens of a text, its prompt included.
+    #[serde(default = "hundred")]
+    length: usize,
+    /// Each token is drawn from so many most probable ones.
+    #[serde(default = "five")]
+    top_k: usize,
+    /// Seed of the draws.
+    #[serde(default = "one")]
+    seed: u64,
+}
 
 /// Parameters of `evaluate`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -25,6 +40,13 @@ pub struct EvaluateParams {
     /// After a `sequence`: score also after every so many rounds, each time on the edits made by then.
     #[serde(default)]
     every: Option<usize>,
+    /// Write longer texts from the requests' generation prompts, before and after, and measure their entropy (GE). Takes longer than
+    /// all else.
+    #[serde(default)]
+    generation: Option<GenerationParams>,
+    /// Draws of the bootstrap behind the 95 % intervals of every metric; 0 for none.
+    #[serde(default = "thousand")]
+    resamples: usize,
     /// How many edits are shown with the model's own words before and after.
     #[serde(default = "three")]
     samples: usize,
@@ -34,6 +56,22 @@ pub struct EvaluateParams {
     /// Tokens run at once, padding included: bounds memory.
     #[serde(default = "batch_tokens")]
     batch_tokens: usize,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+fn five() -> usize {
+    5
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn thousand() -> usize {
+    1000
 }
 
 fn three() -> usize {
@@ -48,13 +86,16 @@ fn batch_tokens() -> usize {
     4096
 }
 
+/// Seed of the bootstrap: any will do, as long as it is the same for all cells.
+const SEED: u64 = 1;
+
 /// See [`StageKind::DOC`].
 pub struct Evaluate;
 
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighbourhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -65,9 +106,13 @@ CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per 
   EM PM NM  the same as mean differences of probability
   EA PA NA  the same as accuracy: every token of the target is the most probable one
 
+Where a data set does not say what was true before, zsRE's: the share of a target's tokens that are the most probable ones, on \
+rewrite prompts (efficacy), on paraphrases (paraphrase), and on other prompts with their own answers (specificity). With \
+`generation`, GE: the entropy of longer texts in hundredths of a bit, low where a model repeats itself.
+
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own edited \
-model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. Likelihoods of every prompt are kept \
-in the result. After a `sequence`, `every: k` scores every k-th round too, on the edits made by then.";
+model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. 95 % intervals are those of a percentile \
+bootstrap over records. Likelihoods of every prompt are kept in the result. After a `sequence`, `every: k` scores every k-th round too, on the edits made by then.";
     const OUTPUT: ArtifactKind = "scores";
 
     fn inputs() -> Vec<Port> {
@@ -90,6 +135,9 @@ in the result. After a `sequence`, `every: k` scores every k-th round too, on th
         if params.every == Some(0) {
             errors.push(zero("every"));
         }
+        if params.generation.as_ref().is_some_and(|g| g.top_k == 0) {
+            errors.push(FieldError::new("generation.top_k", "`top_k` is 0").expected("1 or more"));
+        }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
     }
 
@@ -110,22 +158,24 @@ in the result. After a `sequence`, `every: k` scores every k-th round too, on th
         let stops = stops(params.every, &rounds, requests.len());
         let total =
             requests.len() * if edits.is_empty() { 1 } else { 2 } + stops.iter().map(|(_, r)| r.edits).sum::<usize>();
-        let scorer = Scorer { cx, text: &model.text, tokens: params.batch_tokens };
         let bar = cx.progress("records", Some(total as u64));
-        let before = scorer.score(&model.decoder, &base_digest(artifact), &requests, &bar)?;
+        let writing = params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k, seed: g.seed });
+        let scorer = Scorer { cx, text: &model.text, tokens: params.batch_tokens, writing, bar: &bar };
+        let before = scorer.score(&model.decoder, &base_digest(artifact), &requests)?;
         let mut after = Vec::with_capacity(requests.len());
         for (b, (batch, range)) in parts.iter().enumerate() {
             let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
             let of = format!("{} batch {b} of {}", base_digest(artifact), factors_file(artifact)?.digest);
-            after.extend(scorer.score(&edited, &of, &requests[range.clone()], &bar)?);
+            after.extend(scorer.score(&edited, &of, &requests[range.clone()])?);
         }
         let mut series = Vec::new();
         for (number, round) in stops {
             let edited = with_edits(&model.decoder, edits[0].at(round).updates.iter().map(|(layer, u)| (*layer, u)));
             let of = format!("{} round {number} of {}", base_digest(artifact), factors_file(artifact)?.digest);
-            let scores = scorer.score(&edited, &of, &requests[..round.edits], &bar)?;
-            let mut row: Map<String, Value> =
-                Summary::of(&scores).iter().map(|(m, value)| (m.name.to_owned(), json!(value))).collect();
+            let scores = scorer.score(&edited, &of, &requests[..round.edits])?;
+            let summary = Summary::of(&scores);
+            let mut row = shown::values(&summary);
+            row.insert("intervals".into(), json!(shown::intervals(&summary, params.resamples, SEED)));
             row.insert("round".into(), json!(number));
             row.insert("edits".into(), json!(round.edits));
             series.push(row);
@@ -133,21 +183,11 @@ in the result. After a `sequence`, `every: k` scores every k-th round too, on th
         let samples = samples(params, &model, &parts, &requests)?;
 
         let base = Summary::of(&before);
-        let shown = if edits.is_empty() { base.clone() } else { Summary::of(&after) };
-        let mut metrics: Map<String, Value> =
-            shown.iter().map(|(m, value)| (m.name.to_owned(), json!(value))).collect();
-        let column = |name: String, label: String, share: bool, better: Option<&str>| json!({ "name": name, "label": label, "format": if share { "percent" } else { "number" }, "better": better });
-        let mut columns: Vec<Value> =
-            METRICS.iter().map(|m| column(m.name.into(), m.label.into(), m.share, Some("max"))).collect();
+        let now = if edits.is_empty() { base.clone() } else { Summary::of(&after) };
+        let mut metrics = shown::values(&now);
         if !edits.is_empty() {
-            for (m, value) in base.iter() {
-                metrics.insert(format!("before_{}", m.name), json!(value));
-            }
-            columns.extend(
-                METRICS[1..4]
-                    .iter()
-                    .map(|m| column(format!("before_{}", m.name), format!("{} before", m.label), m.share, None)),
-            );
+            let earlier = shown::values(&base).into_iter();
+            metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
         let records: Vec<_> = before
             .iter()
@@ -159,7 +199,8 @@ in the result. After a `sequence`, `every: k` scores every k-th round too, on th
             "requests": requests.len(),
             "batches": parts.len(),
             "metrics": metrics,
-            "columns": columns,
+            "intervals": shown::intervals(&now, params.resamples, SEED),
+            "columns": shown::columns(&now, !edits.is_empty()),
             "series": { "label": "rounds", "axes": ["round", "edits"], "rows": series },
             "samples": samples,
         });
@@ -195,88 +236,4 @@ fn parts<'a>(
         .hint("connect `evaluate` to the requests of `solve`: each batch is scored on its own requests"));
     }
     Ok(edits.iter().map(|batch| (batch, batch.facts.start..batch.facts.end)).collect())
-}
-
-/// Scores requests block by block; finished blocks are kept, and shared with other stages that score the same model.
-struct Scorer<'a> {
-    cx: &'a StageContext,
-    text: &'a Text,
-    tokens: usize,
-}
-
-impl Scorer<'_> {
-    fn score(
-        &self,
-        decoder: &Decoder,
-        of: &str,
-        requests: &[EditRequest],
-        bar: &palinode_engine::Progress,
-    ) -> Result<Vec<RecordScores>, StageError> {
-        let mut scores: Vec<RecordScores> = Vec::with_capacity(requests.len());
-        for block in requests.chunks(BLOCK) {
-            self.cx.check_interrupt()?;
-            let unit = self.cx.unit_key(&json!({ "of": of, "block": block }));
-            let kept =
-                self.cx.get_unit(&unit).and_then(|bytes| serde_json::from_slice::<Vec<RecordScores>>(&bytes).ok());
-            let found = if let Some(found) = kept {
-                bar.keep(block.len() as u64);
-                found
-            } else {
-                let found = counterfact(decoder, self.text, block, self.tokens).map_err(StageFailure::stage)?;
-                check(&found)?;
-                let bytes = serde_json::to_vec(&found).map_err(|error| StageError::internal(error.to_string()))?;
-                self.cx.put_unit(&unit, &bytes)?;
-                bar.inc(block.len() as u64);
-                found
-            };
-            scores.extend(found);
-        }
-        Ok(scores)
-    }
-}
-
-fn check(scores: &[RecordScores]) -> Result<(), StageError> {
-    for record in scores {
-        let prompts = record.rewrite.iter().chain(&record.paraphrase).chain(&record.neighborhood);
-        for prompt in prompts {
-            if !(prompt.new.nll.is_finite() && prompt.old.is_none_or(|old| old.nll.is_finite())) {
-                let message =
-                    format!("request {}: the model's answer to {:?} is not a number", record.id, prompt.prompt);
-                return Err(StageError::numerical(message)
-                    .hint("the edit broke the model: raise `lambda`, or edit fewer facts"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What the model says by itself, before and after.
-fn samples(
-    params: &EvaluateParams,
-    model: &Loaded,
-    parts: &[Part<'_>],
-    requests: &[EditRequest],
-) -> Result<Vec<Value>, StageError> {
-    let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, StageError> {
-        let prompt = model.text.encode(&request.filled_prompt()).map_err(StageFailure::stage)?;
-        let length = prompt.len() + params.sample_tokens;
-        let ids =
-            generate(decoder, &prompt, length, Sampling::Greedy, 0, model.text.end()).map_err(StageFailure::stage)?;
-        let words = model.text.decode(&ids[prompt.len()..]).map_err(StageFailure::stage)?;
-        Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
-    };
-    let mut shown = Vec::new();
-    for (i, request) in requests.iter().take(params.samples).enumerate() {
-        let mut sample = json!({
-            "prompt": request.filled_prompt(),
-            "new target": request.target_new.trim(),
-            "before": said(&model.decoder, request)?,
-        });
-        if let Some((batch, _)) = parts.iter().find(|(_, range)| range.contains(&i)) {
-            let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
-            sample["after"] = json!(said(&edited, request)?);
-        }
-        shown.push(sample);
-    }
-    Ok(shown)
 }

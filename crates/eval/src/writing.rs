@@ -1,0 +1,34 @@
+//! Longer texts that a model writes.
+
+use palinode_model::generate::{Sampling, generate};
+use palinode_model::{Decoder, ModelError, Text};
+
+/// How texts are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writing {
+    /// Tokens of a text, its prompt included.
+    pub length: usize,
+    /// Each token is one of so many most probable ones, drawn in proportion to its probability.
+    pub top_k: usize,
+    /// Seed. Each prompt has its own stream of it, so that a text does not depend on the others.
+    pub seed: u64,
+}
+
+/// Prompts and what the model makes of them, as one text each.
+///
+/// # Errors
+/// [`ModelError::Tokenize`]; [`ModelError::TooLong`] for a prompt that is longer than the context.
+pub fn write(decoder: &Decoder, text: &Text, prompts: &[String], writing: &Writing) -> Result<Vec<String>, ModelError> {
+    let written = |prompt: &String| {
+        let ids = text.encode(prompt)?;
+        let sampling = Sampling::TopK { k: writing.top_k, seed: writing.seed };
+        let length = writing.length.max(ids.len());
+        text.decode(&generate(decoder, &ids, length, sampling, stream(prompt), text.end())?)
+    };
+    prompts.iter().map(written).collect()
+}
+
+/// FNV-1a.
+fn stream(prompt: &str) -> u64 {
+    prompt.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,43 @@
+//! What a model says by itself, before and after.
+
+use palinode_data::EditRequest;
+use palinode_edit::with_edits;
+use palinode_engine::StageError;
+use palinode_model::Decoder;
+use palinode_model::generate::{Sampling, generate};
+use serde_json::{Value, json};
+
+use super::{EvaluateParams, Part};
+use crate::errors::StageFailure;
+use crate::model::Loaded;
+
+/// Greedy continuations of the first requests' prompts.
+pub fn samples(
+    params: &EvaluateParams,
+    model: &Loaded,
+    parts: &[Part<'_>],
+    requests: &[EditRequest],
+) -> Result<Vec<Value>, StageError> {
+    let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, StageError> {
+        let prompt = model.text.encode(&request.filled_prompt()).map_err(StageFailure::stage)?;
+        let length = prompt.len() + params.sample_tokens;
+        let ids =
+            generate(decoder, &prompt, length, Sampling::Greedy, 0, model.text.end()).map_err(StageFailure::stage)?;
+        let words = model.text.decode(&ids[prompt.len()..]).map_err(StageFailure::stage)?;
+        Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let mut shown = Vec::new();
+    for (i, request) in requests.iter().take(params.samples).enumerate() {
+        let mut sample = json!({
+            "prompt": request.filled_prompt(),
+            "new target": request.target_new.trim(),
+            "before": said(&model.decoder, request)?,
+        });
+        if let Some((batch, _)) = parts.iter().find(|(_, range)| range.contains(&i)) {
+            let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
+            sample["after"] = json!(said(&edited, request)?);
+        }
+        shown.push(sample);
+    }
+    Ok(shown)
+}
