@@ -23,6 +23,9 @@ pub struct Cli {
 }
 
 const HELP: &str = "\
+A first look:
+  palinode edit MODEL --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
+
 A first session:
   palinode stages                     what a pipeline can be made of
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
@@ -40,6 +43,8 @@ enum Command {
     Why(commands::why::Args),
     Validate(commands::validate::Args),
     Stages(commands::stages::Args),
+    Edit(commands::edit::Args),
+    Ask(commands::ask::Args),
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
 }
@@ -54,6 +59,8 @@ impl Cli {
             Command::Why(args) => commands::why::run(&args),
             Command::Validate(args) => commands::validate::run(&args),
             Command::Stages(args) => commands::stages::run(&args),
+            Command::Edit(args) => commands::edit::run(&args),
+            Command::Ask(args) => commands::ask::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
         };

@@ -5,6 +5,7 @@ mod common;
 use burn::tensor::Tensor;
 use common::{Bench, PIPELINE, artifact};
 use palinode_edit::with_edits;
+use palinode_engine::Outcome;
 use palinode_math::{Update, from_row_major};
 use palinode_model::{Batch, Decoder, Text};
 use safetensors::SafeTensors;
@@ -188,4 +189,49 @@ fn an_equality_meets_its_constraints_and_strength_softens_it() {
         common::REQUESTS.replace(r#""subject": "The tall tower""#, r#""strength": 5, "subject": "The tall tower""#);
     std::fs::write(bench.path("requests.jsonl"), softer).unwrap();
     assert!(error(&yaml) > 1e-3);
+}
+
+#[test]
+fn an_exported_update_is_the_edit_it_was() {
+    let bench = Bench::new();
+    let yaml = PIPELINE
+        .replace("MODEL", "gpt2")
+        .replace("[rome, memit, emmet]", "[memit]")
+        .replace("strategy: [single, memit]", "strategy: [memit]");
+    let solved = bench.run(&yaml);
+    let load = |model: &str, force: bool| {
+        format!(
+            "
+name: again
+stages:
+  model: {{ uses: load_model, with: {{ path: {model} }} }}
+  edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: requests.jsonl }} }}
+  update: {{ uses: load_update, inputs: {{ model: model }}, with: {{ path: out/memit-memit/update.safetensors, force: {force} }} }}
+  scores: {{ uses: evaluate, inputs: {{ model: update, requests: edits }}, with: {{ samples: 2 }} }}
+"
+        )
+    };
+    let loaded = bench.run(&load("gpt2", false));
+    let scores = |report, name: &str| artifact(report, name).meta["metrics"].as_object().unwrap().clone();
+    let (ours, theirs) = (scores(&loaded, "scores"), scores(&solved, "scores[objective=memit,strategy=memit]"));
+    for (name, value) in &theirs {
+        // The file is in single precision.
+        assert!((ours[name].as_f64().unwrap() - value.as_f64().unwrap()).abs() < 1e-4, "{name}");
+    }
+    // Other weights of the same shapes: refused, unless it is wanted. Other shapes: refused.
+    let weights = bench.path("gpt2/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let refused = |yaml: &str| {
+        let report = bench.run(yaml);
+        let (stage, kind) = report.failure().map(|(stage, kind)| (stage.outcome.clone(), kind)).unwrap();
+        let Outcome::Failed { message, .. } = stage else { unreachable!() };
+        assert_eq!(kind.exit_code(), 4);
+        message
+    };
+    assert!(refused(&load("gpt2", false)).contains("made for another model.safetensors"));
+    bench.ran(&load("gpt2", true));
+    assert!(refused(&load("gptj-tiny", true)).contains("there is no tensor transformer.h.1.mlp.fc_out.weight.left"));
 }

@@ -1,7 +1,10 @@
 //! One file for each command: its arguments, whose comments are the help text, and what it does.
 
+pub mod ask;
 pub mod cache;
+pub mod edit;
 pub mod plan;
+pub mod quick;
 pub mod run;
 pub mod schema;
 pub mod stages;

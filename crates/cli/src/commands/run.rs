@@ -121,7 +121,7 @@ fn stopped_by_user(outcome: &Outcome) -> bool {
 }
 
 /// Tells what failed, where, and how to go on.
-fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result<(), Failure> {
+pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result<(), Failure> {
     let style = Style::stderr();
     let skipped = report.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
     let mut failed = 0;
