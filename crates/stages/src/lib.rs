@@ -20,6 +20,7 @@ mod load_requests;
 mod load_update;
 mod model;
 mod moments;
+mod preflight;
 mod sequence;
 mod solve;
 mod suggestion;
@@ -45,6 +46,7 @@ pub fn catalogue() -> Catalogue {
         .register::<templates::Templates>()
         .register::<covariance::Covariance>()
         .register::<targets::Targets>()
+        .register::<preflight::Preflight>()
         .register::<distribute::Distribute>()
         .register::<solve::Solve>()
         .register::<sequence::Sequence>()

@@ -235,3 +235,42 @@ stages:
     bench.ran(&load("gpt2", true));
     assert!(refused(&load("gptj-tiny", true)).contains("there is no tensor transformer.h.1.mlp.fc_out.weight.left"));
 }
+
+#[test]
+fn preflight_finds_what_would_spoil_an_edit() {
+    let bench = Bench::new();
+    let lines: Vec<&str> = common::REQUESTS.lines().collect();
+    let against = lines[0].replace("\"tower\"", "\"other\"").replace("\"Rome\"", "\"Oslo\"");
+    let again = lines[1].replace("\"poet\"", "\"again\"");
+    std::fs::write(bench.path("requests.jsonl"), [common::REQUESTS, &against, "\n", &again].concat()).unwrap();
+    let yaml = |strict: bool| {
+        format!(
+            "
+name: check
+stages:
+  model: {{ uses: load_model, with: {{ path: gpt2 }} }}
+  edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: requests.jsonl }} }}
+  moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: corpus.txt, layers: [1], samples: 8 }} }}
+  check:
+    uses: preflight
+    inputs: {{ model: model, requests: edits, moments: moments }}
+    with: {{ layer: 1, cosine: 0.999, strict: {strict} }}
+"
+        )
+    };
+    let report = bench.run(&yaml(false));
+    let meta = &artifact(&report, "check").meta;
+    let findings: Vec<&str> = meta["findings"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+    for words in [
+        "requests poet and again are the same",
+        "requests tower and other ask for different targets",
+        "have cosine 1.000 at layer 1",
+        "the second moment of layer 1 is of",
+    ] {
+        assert!(findings.iter().any(|finding| finding.contains(words)), "{words}: {findings:#?}");
+    }
+    assert_eq!(meta["samples"][0]["key read at"], "\"er\", token 6 of 10");
+    let strict = bench.run(&yaml(true));
+    let (stage, kind) = strict.failure().unwrap();
+    assert_eq!((stage.instance.as_str(), kind.exit_code()), ("check", 4));
+}
