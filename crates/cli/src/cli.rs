@@ -45,6 +45,8 @@ enum Command {
     Stages(commands::stages::Args),
     Edit(commands::edit::Args),
     Ask(commands::ask::Args),
+    Apply(commands::apply::Args),
+    Revert(commands::revert::Args),
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
 }
@@ -61,6 +63,8 @@ impl Cli {
             Command::Stages(args) => commands::stages::run(&args),
             Command::Edit(args) => commands::edit::run(&args),
             Command::Ask(args) => commands::ask::run(&args),
+            Command::Apply(args) => commands::apply::run(&args),
+            Command::Revert(args) => commands::revert::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
         };

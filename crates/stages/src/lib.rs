@@ -20,6 +20,7 @@ mod load_requests;
 mod load_update;
 mod model;
 mod moments;
+mod patch;
 mod preflight;
 mod sequence;
 mod solve;
@@ -31,6 +32,8 @@ mod update;
 
 use palinode_engine::Catalogue;
 
+pub use export::update_file::Provenance;
+pub use patch::{Restored, apply, provenance, revert};
 pub use suggestion::{Suggestion, suggest};
 
 /// Some 7,600 short documents, a line each, for second moments where nobody has named a corpus. Written for the demo model.

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
 };
-use palinode_math::{Mat, Update};
-use palinode_model::Layout;
-use safetensors::{Dtype, SafeTensors};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::export::update_file::UpdateFile;
 use crate::model::{MODEL, UPDATE, base_digest, config, weights};
-use crate::update::{Batch, BatchFacts, LayerFacts, artifact};
+use crate::update::{Batch, BatchFacts, artifact};
 
 /// Parameters of `load_update`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -24,21 +22,6 @@ pub struct LoadUpdateParams {
     /// Take it even if it was made for other weights than these; its shapes must fit all the same.
     #[serde(default)]
     force: bool,
-}
-
-/// What an update file says of itself.
-#[derive(Deserialize)]
-struct Provenance {
-    format: String,
-    #[serde(default)]
-    model_files: std::collections::BTreeMap<String, Value>,
-    #[serde(default)]
-    objective: Value,
-    #[serde(default)]
-    plan: Value,
-    #[serde(default)]
-    requests: Value,
-    layers: Vec<LayerFacts>,
 }
 
 /// See [`StageKind::DOC`].
@@ -75,36 +58,17 @@ unless `force` is set and its shapes fit.";
         let base = cx.input("model")?;
         let path = &cx.file("update")?.1;
         let wrong = |what: String| StageError::input(format!("{}: {what}", path.display()));
-        let bytes = std::fs::read(path)
-            .map_err(|error| StageError::io(palinode_engine::ErrorKind::Input, "read", path, error))?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(format!("not a safetensors file: {e}")))?;
-        let said = provenance(&bytes).map_err(&wrong)?;
+        let UpdateFile { provenance: said, updates, .. } = {
+            let file = UpdateFile::read(path)?;
+            file.check(&config(cx, base)?).map_err(wrong)?;
+            file
+        };
         for (name, file) in weights(base) {
-            let other = said.model_files.get(name).is_some_and(|digest| *digest != json!(file.digest));
+            let other = said.model_files.get(name).is_some_and(|digest| *digest != file.digest);
             if other && !params.force {
                 return Err(wrong(format!("the update was made for another {name}"))
                     .hint("connect the model that it was made for, or set `force: true`"));
             }
-        }
-        let config = config(cx, base)?;
-        let layout = Layout::of(&config);
-        let mut updates = Vec::new();
-        for layer in &said.layers {
-            let layer = layer.layer;
-            if layer >= config.layers {
-                return Err(wrong(format!("the update changes layer {layer}, but the model has {}", config.layers)));
-            }
-            let weight = layout.edited_weight(layer);
-            let left = matrix(&file, &format!("{weight}.left")).map_err(&wrong)?;
-            let right = matrix(&file, &format!("{weight}.right")).map_err(&wrong)?;
-            let found = (left.nrows(), left.ncols(), right.nrows(), right.ncols());
-            if left.ncols() != right.nrows() || left.nrows() != config.hidden || right.ncols() != config.feed_forward {
-                return Err(wrong(format!(
-                    "the update of {weight} is [{}, {}] · [{}, {}], but the weight is [{}, {}]",
-                    found.0, found.1, found.2, found.3, config.hidden, config.feed_forward
-                )));
-            }
-            updates.push((layer, Update { left, right }));
         }
         let facts = BatchFacts { start: 0, end: 0, distance_before: 0.0, distance_after: 0.0, layers: said.layers };
         let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();
@@ -121,30 +85,4 @@ unless `force` is set and its shapes fit.";
         });
         Ok(made)
     }
-}
-
-fn provenance(bytes: &[u8]) -> Result<Provenance, String> {
-    let header = SafeTensors::read_metadata(bytes).map_err(|e| e.to_string())?.1;
-    let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
-    let text = text.ok_or("its metadata has no entry `palinode`: it was not written by `export`")?;
-    let said: Provenance = serde_json::from_str(text).map_err(|e| format!("its metadata does not read: {e}"))?;
-    if said.format == "update.v1" {
-        Ok(said)
-    } else {
-        Err(format!("its format is {:?}, not \"update.v1\"", said.format))
-    }
-}
-
-fn matrix(file: &SafeTensors<'_>, name: &str) -> Result<Mat<f64>, String> {
-    let view = file.tensor(name).map_err(|_| format!("there is no tensor {name}"))?;
-    let &[rows, columns] = view.shape() else { return Err(format!("{name} is not a matrix")) };
-    if view.dtype() != Dtype::F32 {
-        return Err(format!("{name} is stored as {:?}, not F32", view.dtype()));
-    }
-    let bytes = view.data().chunks_exact(4);
-    let values: Vec<f32> = bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err(format!("{name} holds values that are not numbers"));
-    }
-    Ok(Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j])))
 }
