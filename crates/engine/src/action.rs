@@ -68,7 +68,7 @@ impl Action {
             wrong(format!("this is not an action file: {error}"))
                 .hint("`palinode run --isolate` writes one for each stage into .palinode/runs/<run>/actions")
         })?;
-        let another = "it was written by another version of the program, or altered; plan again";
+        let another = "it was written by another version of the program, or altered: run the pipeline again";
         if action.format != FORMAT {
             return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));
         }

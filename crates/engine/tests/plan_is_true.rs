@@ -148,7 +148,7 @@ fn bench() -> Bench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn plan_is_what_run_does(mut stages in pipeline(), edits in prop::collection::vec(edit(), 1..5), jobs in 1usize..5) {
         let bench = bench();

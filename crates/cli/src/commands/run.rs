@@ -25,12 +25,12 @@ Examples:
   palinode run pipeline.yaml
   palinode run pipeline.yaml --set vars.layers=[5] --set stages.edits.with.limit=10
   palinode run pipeline.yaml --json | jq -c 'select(.event == \"stage_finished\")'
-  palinode run pipeline.yaml --until targets              targets and what it needs, no further
-  palinode run pipeline.yaml --from 'solve[objective=rome]'   those cells and what follows from them
-  palinode run pipeline.yaml --only scores --force scores   scores alone, though it is cached
+  palinode run pipeline.yaml --until targets                   targets and what it needs
+  palinode run pipeline.yaml --from 'solve[objective=rome]'    these cells and what follows
+  palinode run pipeline.yaml --only scores --force scores      scores alone, once more
 
-Stages that do not need each other run side by side where the machine has room for them: light ones beside anything, those
-that work on a model one at a time, since each uses all cores by itself.
+Stages that do not need each other run side by side where the machine has room for them: light
+ones beside anything, those that work on a model one at a time, since each uses all cores.
 
 Press Ctrl-C once to finish the current unit and stop, twice to stop at once; nothing that was finished is lost.")]
 pub struct Args {

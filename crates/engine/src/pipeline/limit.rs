@@ -12,7 +12,9 @@ use crate::limits::{Limits, duration};
 
 /// Reads the limits of a stage in one cell; what is wrong is reported.
 pub fn read(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Limits> {
-    Some(Limits { retries: retries(stage, scope, report)?, timeout: timeout(stage, scope, report)? })
+    // Both are read, so that a mistake in one does not hide one in the other.
+    let (retries, timeout) = (retries(stage, scope, report), timeout(stage, scope, report));
+    Some(Limits { retries: retries?, timeout: timeout? })
 }
 
 fn retries(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<u32> {
