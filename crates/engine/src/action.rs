@@ -1,6 +1,6 @@
 //! A stage with everything that it needs to run, apart from the pipeline that it stands in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -98,10 +98,8 @@ impl Action {
             .map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))
     }
 
-    /// The contents that it reads, each once.
-    pub(crate) fn contents(&self) -> Vec<FileRef> {
-        let inputs = self.inputs.values().flat_map(|artifact| artifact.files.values());
-        let mut seen = HashMap::new();
-        inputs.filter(|file| seen.insert(**file, ()).is_none()).copied().collect()
+    /// The contents that its inputs refer to, each once.
+    pub(crate) fn contents(&self) -> BTreeSet<FileRef> {
+        self.inputs.values().flat_map(|artifact| artifact.files.values().copied()).collect()
     }
 }

@@ -59,7 +59,9 @@ pub(crate) fn perform_apart(
             Ok(Heard::Message(message)) => match *message {
                 Message::Event(event) => run.observer.event(&event),
                 Message::Done { places } => {
-                    places.iter().for_each(|place| run.store.learn(place));
+                    for place in &places {
+                        run.store.learn(place);
+                    }
                     end = Some(Ok(()));
                 }
                 Message::Failed { kind, message, hint, at } => {

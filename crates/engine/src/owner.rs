@@ -266,7 +266,7 @@ impl<'a> Owner<'a> {
             with: instance.params.value.clone(),
             unkeyed: lookup.unkeyed,
             inputs: inputs
-                .filter_map(|(port, &from)| Some((port.clone(), Artifact::clone(&*self.artifact(from)?))))
+                .filter_map(|(port, &from)| Some((port.clone(), Artifact::clone(self.artifact(from)?))))
                 .collect(),
             files: lookup
                 .files
@@ -325,18 +325,15 @@ impl<'a> Owner<'a> {
             Some(left) => self.ends.1.recv_timeout(left),
             None => self.ends.1.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match end {
-            Ok((at, result)) => self.ended(at, result),
-            Err(_) => {
-                let now = Instant::now();
-                for work in self.work.values_mut().filter(|work| work.deadline.is_some_and(|deadline| deadline <= now))
-                {
-                    work.stop.ask();
-                    // A thread cannot be ended from outside; a process that does not finish its unit can.
-                    work.deadline = (self.options.worker.is_some() && !work.late).then(|| now + self.options.grace);
-                    work.late = true;
-                }
-            }
+        if let Ok((at, result)) = end {
+            return self.ended(at, result);
+        }
+        let now = Instant::now();
+        for work in self.work.values_mut().filter(|work| work.deadline.is_some_and(|deadline| deadline <= now)) {
+            work.stop.ask();
+            // A thread cannot be ended from outside; a process that does not finish its unit can.
+            work.deadline = (self.options.worker.is_some() && !work.late).then(|| now + self.options.grace);
+            work.late = true;
         }
     }
 

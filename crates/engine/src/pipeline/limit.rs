@@ -1,5 +1,7 @@
 //! `retries` and `timeout` of a stage.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::expr::Scope;
@@ -13,15 +15,13 @@ use crate::limits::{Limits, duration};
 /// Reads the limits of a stage in one cell; what is wrong is reported.
 pub fn read(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Limits> {
     // Both are read, so that a mistake in one does not hide one in the other.
-    let (retries, timeout) = (retries(stage, scope, report), timeout(stage, scope, report));
+    let retries = if stage.retries == Tree::Null { Some(0) } else { retries(stage, scope, report) };
+    let timeout = if stage.timeout == Tree::Null { Some(None) } else { timeout(stage, scope, report).map(Some) };
     Some(Limits { retries: retries?, timeout: timeout? })
 }
 
 fn retries(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<u32> {
     const MOST: u64 = 100;
-    if stage.retries == Tree::Null {
-        return Some(0);
-    }
     let path = child(&stage.path(), "retries");
     let value = eval(&stage.retries, &path, scope, report)?;
     let count = value.as_u64().filter(|count| *count <= MOST);
@@ -33,10 +33,7 @@ fn retries(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<u32>
     count.map(|count| count as u32)
 }
 
-fn timeout(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Option<std::time::Duration>> {
-    if stage.timeout == Tree::Null {
-        return Some(None);
-    }
+fn timeout(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Duration> {
     let path = child(&stage.path(), "timeout");
     let value = eval(&stage.timeout, &path, scope, report)?;
     let found = value.as_str().and_then(duration);
@@ -46,7 +43,7 @@ fn timeout(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Opti
             it.expected("a time with its unit, such as `90s`, `30m`, `2h` or `1h30m`").hint(hint)
         });
     }
-    found.map(Some)
+    found
 }
 
 fn shown(value: &Value) -> String {
