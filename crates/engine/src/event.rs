@@ -130,6 +130,12 @@ pub trait Observer: Send + Sync {
     fn event(&self, event: &Event);
 }
 
+impl<T: Observer + ?Sized> Observer for std::sync::Arc<T> {
+    fn event(&self, event: &Event) {
+        self.as_ref().event(event);
+    }
+}
+
 /// Hears nothing.
 pub struct Silent;
 

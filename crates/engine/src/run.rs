@@ -17,6 +17,7 @@ use crate::key::Preimage;
 use crate::log::{EventLog, Tee};
 use crate::pipeline::{Instance, Pipeline};
 use crate::plan::{Action, Planner};
+use crate::runs::Recorder;
 use crate::shared::SharedPool;
 use crate::store::{FORMAT, Manifest, Store};
 use crate::{panics, runid};
@@ -98,11 +99,11 @@ pub fn run(
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;
-    let resolved = dir.join("pipeline.yaml");
-    std::fs::write(&resolved, pipeline.resolved())
-        .map_err(|error| StageError::io(ErrorKind::Store, "write", &resolved, error))?;
+    // Whoever reads the record has to find its holder alive.
     store.note_run(&id);
-    let observer: Arc<dyn Observer> = Arc::new(Tee(log, Arc::clone(observer)));
+    let recorder = Arc::new(Recorder::start(&id, pipeline, &options.device, store)?);
+    let recorded: Arc<dyn Observer> = Arc::new(Tee(Arc::clone(&recorder), Arc::clone(observer)));
+    let observer: Arc<dyn Observer> = Arc::new(Tee(log, recorded));
     observer.event(&Event::RunStarted {
         run: id.clone(),
         pipeline: pipeline.name.clone(),
@@ -126,6 +127,9 @@ pub fn run(
         skipped: report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         seconds: report.seconds,
     });
+    if let Err(error) = recorder.finish(store, &report.stages) {
+        observer.event(&Event::Warning { message: format!("the record of this run is not complete: {error}") });
+    }
     Ok(report)
 }
 
