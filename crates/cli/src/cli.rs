@@ -31,7 +31,7 @@ A first session:
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  70 a mistake in the program   130 interrupted";
+  7 out of time or memory   70 a mistake in the program   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -42,6 +42,7 @@ enum Command {
     Stages(commands::stages::Args),
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
+    Worker(commands::worker::Args),
 }
 
 impl Cli {
@@ -56,6 +57,7 @@ impl Cli {
             Command::Stages(args) => commands::stages::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
+            Command::Worker(args) => commands::worker::run(&args),
         };
         done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
     }

@@ -48,8 +48,9 @@ impl Observer for EventLog {
         let Ok(mut line) = serde_json::to_vec(&Line { at_ms, event }) else { return };
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Cached stages are many and quick; they reach the disk with whatever comes next.
-        let minor = matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. });
+        // Cached stages and units are many and quick; they reach the disk with whatever comes next.
+        let minor =
+            matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. } | Event::UnitDone { .. });
         let written = file.write_all(&line).and_then(|()| if minor { Ok(()) } else { file.flush() });
         if let Err(error) = written {
             tracing::warn!(%error, "the event log cannot be written");
@@ -68,12 +69,24 @@ pub fn read(dir: &Path) -> Vec<(u64, Event)> {
     lines.filter_map(event).collect()
 }
 
-/// Tells two observers.
-pub struct Tee<A>(pub A, pub Arc<dyn Observer>);
+/// Writes events down and tells them on, in one order for both whichever thread they come from.
+pub struct Tee {
+    log: EventLog,
+    told: Arc<dyn Observer>,
+    turn: Mutex<()>,
+}
 
-impl<A: Observer> Observer for Tee<A> {
+impl Tee {
+    /// For this log and this observer.
+    pub fn new(log: EventLog, told: &Arc<dyn Observer>) -> Self {
+        Self { log, told: Arc::clone(told), turn: Mutex::new(()) }
+    }
+}
+
+impl Observer for Tee {
     fn event(&self, event: &Event) {
-        self.0.event(event);
-        self.1.event(event);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.log.event(event);
+        self.told.event(event);
     }
 }

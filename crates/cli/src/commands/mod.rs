@@ -7,3 +7,4 @@ pub mod schema;
 pub mod stages;
 pub mod validate;
 pub mod why;
+pub mod worker;

@@ -1,7 +1,7 @@
 //! Keeps the record of the run that goes on.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::outline::outline;
@@ -13,9 +13,10 @@ use crate::pipeline::Pipeline;
 use crate::run::StageReport;
 use crate::store::Store;
 
-/// Hears what happens and writes the record down at the end. In between, the event log says it all.
+/// Hears what happens, tells it on, and writes the record down at the end. In between, the event log says it all.
 pub struct Recorder {
     record: Mutex<RunRecord>,
+    told: Arc<dyn Observer>,
 }
 
 impl Recorder {
@@ -23,12 +24,18 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn start(run: &str, pipeline: &Pipeline, device: &str, store: &Store) -> Result<Self, StageError> {
+    pub fn start(
+        run: &str,
+        pipeline: &Pipeline,
+        device: &str,
+        store: &Store,
+        told: &Arc<dyn Observer>,
+    ) -> Result<Self, StageError> {
         let dir = store.run_dir(run);
         let record = outline(run, pipeline, device, now_ms());
         store.write_file(&dir.join(RESOLVED), pipeline.resolved().as_bytes())?;
         store.write_file(&dir.join(RECORD), &record.write())?;
-        Ok(Self { record: Mutex::new(record) })
+        Ok(Self { record: Mutex::new(record), told: Arc::clone(told) })
     }
 
     /// Writes the record of the run that ended, with what its instances yielded.
@@ -55,6 +62,7 @@ impl Observer for Recorder {
         if !matches!(event, Event::Progress { .. }) {
             self.record.lock().unwrap_or_else(PoisonError::into_inner).apply(now_ms(), event);
         }
+        self.told.event(event);
     }
 }
 

@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    fn index_manifest(&self, manifest: &Manifest) {
+    pub(super) fn index_manifest(&self, manifest: &Manifest) {
         let Some(index) = &self.index else { return };
         let Ok(bytes) = serde_json::to_vec(manifest) else { return };
         let key = manifest.key.0.as_bytes();
