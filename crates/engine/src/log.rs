@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Observer};
@@ -55,6 +56,17 @@ impl Observer for EventLog {
             tracing::warn!(%error, "the event log cannot be written");
         }
     }
+}
+
+/// The events in the log of a run with their times, oldest first; what is not whole or not known is left out.
+pub fn read(dir: &Path) -> Vec<(u64, Event)> {
+    let text = fs::read(dir.join(NAME)).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    let event = |line: &[u8]| {
+        let value: Value = serde_json::from_slice(line).ok()?;
+        Some((value["at_ms"].as_u64()?, serde_json::from_value(value).ok()?))
+    };
+    lines.filter_map(event).collect()
 }
 
 /// Writes events down and tells them on, in one order for both whichever thread they come from.

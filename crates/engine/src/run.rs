@@ -16,6 +16,7 @@ use crate::log::{EventLog, Tee};
 use crate::owner::Owner;
 use crate::pipeline::Pipeline;
 use crate::runid;
+use crate::runs::Recorder;
 use crate::select::Selection;
 use crate::shared::SharedPool;
 use crate::store::Store;
@@ -115,11 +116,11 @@ pub fn run(
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;
-    let resolved = dir.join("pipeline.yaml");
-    std::fs::write(&resolved, pipeline.resolved())
-        .map_err(|error| StageError::io(ErrorKind::Store, "write", &resolved, error))?;
+    // Whoever reads the record has to find its holder alive.
     store.note_run(&id);
-    let observer: Arc<dyn Observer> = Arc::new(Tee::new(log, observer));
+    let recorder = Arc::new(Recorder::start(&id, pipeline, &options.device, store, observer)?);
+    let recorded: Arc<dyn Observer> = recorder.clone();
+    let observer: Arc<dyn Observer> = Arc::new(Tee::new(log, &recorded));
     observer.event(&Event::RunStarted {
         run: id.clone(),
         pipeline: pipeline.name.clone(),
@@ -147,6 +148,9 @@ pub fn run(
         skipped: report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         seconds: report.seconds,
     });
+    if let Err(error) = recorder.finish(store, &report.stages) {
+        observer.event(&Event::Warning { message: format!("the record of this run is not complete: {error}") });
+    }
     Ok(report)
 }
 

@@ -166,7 +166,7 @@ fn events_are_told_and_written_down() {
     );
     assert!(told.iter().any(|event| matches!(event, Event::Progress { what, done: 12.., .. } if what == "letters")));
     // The resolved pipeline is one that can be read again.
-    let resolved = fs::read_to_string(report.dir.join("pipeline.yaml")).unwrap();
+    let resolved = fs::read_to_string(report.dir.join("resolved.yaml")).unwrap();
     assert!(resolved.contains("all[case=upper,copies=2]"), "{resolved}");
 }
 

@@ -5,7 +5,7 @@
 //! actions/cd/<key>.json   manifests, written after their blobs
 //! units/ef/<key>          partial results too large for the index, or made without one
 //! index/                  sled
-//! runs/<id>/              event log and resolved pipeline of each run
+//! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
 //! LOCK                    kernel lock with its holder
 //! ```
@@ -72,7 +72,7 @@ impl Store {
             fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
         }
         ignore_in_git(&root);
-        let lock = StoreLock::take(&root.join("LOCK"))?;
+        let lock = StoreLock::take(&root.join(lock::NAME))?;
         empty(&root.join("tmp"));
         let mut store = Self::of(root, Some(lock));
         store.open_index();
@@ -98,6 +98,11 @@ impl Store {
     /// The folder of a run.
     pub fn run_dir(&self, run: &str) -> PathBuf {
         self.root.join("runs").join(run)
+    }
+
+    /// Writes a file of the store that is no result: whole or not at all, but not waited for until it is on the disk.
+    pub(crate) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+        durable::replace(&self.tmp(), path, bytes)
     }
 
     /// Lets others see which run holds the store.
