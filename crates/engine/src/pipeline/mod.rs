@@ -1,6 +1,7 @@
 //! From a pipeline file to a checked graph of stage instances.
 
 mod expr;
+mod include;
 mod links;
 mod matrix;
 mod overrides;
@@ -60,7 +61,9 @@ pub struct Instance {
     pub files: Vec<ExternalFile>,
     /// What is known of its output before it runs.
     pub facts: Value,
-    /// Where the stage stands in the file.
+    /// The file that the stage stands in.
+    pub source: Arc<Source>,
+    /// Where it stands there.
     pub place: Span,
 }
 
