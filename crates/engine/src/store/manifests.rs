@@ -48,7 +48,7 @@ impl Store {
     }
 
     pub(super) fn manifest_path(&self, key: &Key) -> PathBuf {
-        fan_out(&self.root.join("actions"), &key.to_string()).with_extension("json")
+        manifest_file(&self.root, key)
     }
 
     /// Every manifest on disk, with what could not be read.
@@ -82,6 +82,11 @@ impl Store {
 
 fn kind_prefix(stage: &str) -> Vec<u8> {
     [stage.as_bytes(), &[0]].concat()
+}
+
+/// Where the manifest of an action lies in the store in this folder.
+pub(crate) fn manifest_file(root: &std::path::Path, key: &Key) -> PathBuf {
+    fan_out(&root.join("actions"), &key.to_string()).with_extension("json")
 }
 
 /// The files two levels down: `folder/ab/name`.

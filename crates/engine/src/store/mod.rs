@@ -30,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 pub use lock::Holder;
+pub(crate) use manifests::manifest_file;
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
 pub use verify::{Damage, Verified};
@@ -147,6 +148,11 @@ impl Store {
             index.flush();
         }
     }
+}
+
+/// The process that has the store in this folder open, if one has.
+pub(crate) fn holder(root: &Path) -> Option<Holder> {
+    lock::holder(&root.join("LOCK"))
 }
 
 /// The store is not for version control, whoever's repository it lies in.
