@@ -48,18 +48,18 @@ pub fn now_ms() -> u64 {
 fn line(event: &Event) -> Option<(&str, String)> {
     Some(match event {
         Event::StageStarted { instance, uses, reasons } => {
-            (instance, format!("started ({uses}): {}", reasons.join("; ")))
+            (instance.as_str(), format!("started ({uses}): {}", reasons.join("; ")))
         }
         Event::ProgressStarted { instance, what, total } => {
             let total = total.map_or_else(String::new, |total| format!("{total} "));
-            (instance, format!("counting {total}{what}"))
+            (instance.as_str(), format!("counting {total}{what}"))
         }
         Event::Progress { instance, what, done, total, note } => {
             let total = total.map_or_else(String::new, |total| format!("/{total}"));
-            (instance, format!("{done}{total} {what}  {note}").trim_end().to_owned())
+            (instance.as_str(), format!("{done}{total} {what}  {note}").trim_end().to_owned())
         }
         Event::ProgressEnded { instance, what, done, seconds } => {
-            (instance, format!("{done} {what} in {seconds:.1} s"))
+            (instance.as_str(), format!("{done} {what} in {seconds:.1} s"))
         }
         Event::StageFinished { instance, outcome, seconds, .. } => {
             let text = match outcome {
@@ -71,7 +71,7 @@ fn line(event: &Event) -> Option<(&str, String)> {
                 // These did not work in this run.
                 Outcome::Cached | Outcome::Skipped { .. } => return None,
             };
-            (instance, text)
+            (instance.as_str(), text)
         }
         // A stage's own warning begins with its name.
         Event::Warning { message } => {
@@ -89,18 +89,13 @@ mod tests {
 
     #[test]
     fn names() {
-        for (instance, expect) in [
-            ("solve", "r/stages/solve.log"),
-            ("solve[objective=rome,layers=[1,2]]", "r/stages/solve[objective=rome,layers=[1,2]].log"),
-            ("a[path=../x y]", "r/stages/a[path=.._x_y]-6bf5b8f1.log"),
-        ] {
+        let check = |instance: &str, expect: &str| {
             let path = stage_log(Path::new("r"), instance).display().to_string();
-            if instance.contains('/') {
-                assert!(path.starts_with("r/stages/a[path=.._x_y]-"), "{path}");
-                assert_ne!(path, stage_log(Path::new("r"), "a[path=..-x y]").display().to_string());
-            } else {
-                assert_eq!(path, expect);
-            }
-        }
+            assert!(path.starts_with(expect), "{path}");
+        };
+        check("solve", "r/stages/solve.log");
+        check("solve[objective=rome,layers=[1,2]]", "r/stages/solve[objective=rome,layers=[1,2]].log");
+        check("a[path=../x y]", "r/stages/a[path=.._x_y]-");
+        assert_ne!(stage_log(Path::new("r"), "a[b=x y]"), stage_log(Path::new("r"), "a[b=x/y]"));
     }
 }

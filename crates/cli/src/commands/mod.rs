@@ -1,9 +1,17 @@
 //! One file for each command: its arguments, whose comments are the help text, and what it does.
 
 pub mod cache;
+pub mod completions;
+pub mod diff;
+pub mod graph;
+pub mod init;
+pub mod logs;
 pub mod plan;
 pub mod run;
+pub mod runs;
 pub mod schema;
+pub mod show;
 pub mod stages;
+pub mod status;
 pub mod validate;
 pub mod why;

@@ -26,7 +26,8 @@ impl History {
         } else {
             let like: Vec<&String> = ids.iter().filter(|id| id.starts_with(name) || id.ends_with(name)).collect();
             match (ids.iter().find(|id| *id == name), like.as_slice()) {
-                (Some(id), _) | (None, [id]) => id,
+                (Some(id), _) => id,
+                (None, [id]) => *id,
                 (None, []) => {
                     let hint = did_you_mean(name, ids.iter().map(String::as_str));
                     let hint = hint.unwrap_or_else(|| "see `palinode runs`; `last` is the latest".to_owned());

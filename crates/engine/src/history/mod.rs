@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 pub use past::{PastCount, PastRun, PastStage, PastState};
 pub use resolved::{ResolvedPipeline, ResolvedStage};
 
-use crate::digest::Key;
-use crate::store::{Holder, Manifest, holder, manifest_file};
+use crate::digest::{Digest, Key};
+use crate::store::{Holder, Manifest, blob_file, holder, manifest_file};
 
 /// The runs of a store.
 pub struct History {
@@ -38,6 +38,11 @@ impl History {
     /// The folder of a run.
     pub fn dir(&self, id: &str) -> PathBuf {
         self.root.join("runs").join(id)
+    }
+
+    /// Where contents lie if they are in the store.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        blob_file(&self.root, digest)
     }
 
     /// The process that has the store open, if one has.

@@ -13,7 +13,7 @@ use crate::pipeline::read_value;
 pub struct ResolvedPipeline {
     /// The pipeline's name.
     pub name: String,
-    /// Its stage instances, in the order of the file.
+    /// Its stage instances by name.
     pub stages: Vec<ResolvedStage>,
 }
 

@@ -30,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 pub use lock::Holder;
+pub(crate) use blobs::blob_file;
 pub(crate) use manifests::manifest_file;
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
