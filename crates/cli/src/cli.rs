@@ -27,10 +27,13 @@ A first look:
   palinode edit MODEL --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
 
 A first session:
-  palinode stages                     what a pipeline can be made of
+  palinode init --model FOLDER        a commented pipeline to start from
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
   palinode plan pipeline.yaml         what a run would do, and why
   palinode run pipeline.yaml          do it; the same command goes on where a run stopped
+  palinode show last                  what came out
+
+Tables are for people; --json prints the same for programs. Colours are for terminals, and not where NO_COLOR is set.
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
@@ -38,10 +41,17 @@ Exit codes:
 
 #[derive(Subcommand)]
 enum Command {
+    Init(commands::init::Args),
     Run(commands::run::Args),
     Plan(commands::plan::Args),
     Why(commands::why::Args),
     Validate(commands::validate::Args),
+    Status(commands::status::Args),
+    Graph(commands::graph::Args),
+    Runs(commands::runs::Args),
+    Show(commands::show::Args),
+    Diff(commands::diff::Args),
+    Logs(commands::logs::Args),
     Stages(commands::stages::Args),
     Edit(commands::edit::Args),
     Ask(commands::ask::Args),
@@ -50,6 +60,7 @@ enum Command {
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
     Worker(commands::worker::Args),
+    Completions(commands::completions::Args),
 }
 
 impl Cli {
@@ -57,10 +68,17 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
         let done = match self.command {
+            Command::Init(args) => commands::init::run(&args),
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
             Command::Why(args) => commands::why::run(&args),
             Command::Validate(args) => commands::validate::run(&args),
+            Command::Status(args) => commands::status::run(&args),
+            Command::Graph(args) => commands::graph::run(&args),
+            Command::Runs(args) => commands::runs::run(&args),
+            Command::Show(args) => commands::show::run(&args),
+            Command::Diff(args) => commands::diff::run(&args),
+            Command::Logs(args) => commands::logs::run(&args),
             Command::Stages(args) => commands::stages::run(&args),
             Command::Edit(args) => commands::edit::run(&args),
             Command::Ask(args) => commands::ask::run(&args),
@@ -69,6 +87,7 @@ impl Cli {
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
             Command::Worker(args) => commands::worker::run(&args),
+            Command::Completions(args) => commands::completions::run(&args),
         };
         done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use palinode_engine::{Pipeline, Selection, Source, StageError, Store, did_you_mean};
+use palinode_engine::{History, Pipeline, Selection, Source, StageError, Store, did_you_mean};
 
 use crate::failure::Failure;
 
@@ -56,6 +56,11 @@ impl StoreArgs {
     /// Opens it, making it when it is not there.
     pub fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.store)?)
+    }
+
+    /// Its runs, for looking at only: works while another process has the store open.
+    pub fn history(&self) -> History {
+        History::of(&self.store)
     }
 
     /// Opens it where it has to be there already.

@@ -6,6 +6,7 @@ mod failure;
 mod input;
 mod interrupt;
 mod logging;
+mod past;
 mod results;
 mod terminal;
 

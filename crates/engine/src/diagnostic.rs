@@ -159,14 +159,19 @@ impl Diagnostics {
         }
     }
 
-    /// Fails if there is any mistake, with all of them in the order of the file.
-    pub(crate) fn check(mut self) -> Result<(), Self> {
+    /// Fails if there is any mistake, with all of them in order.
+    pub(crate) fn check(self, file: &Source) -> Result<(), Self> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.sorted(file)) }
+    }
+
+    /// In the order of the file, then of the files that it includes, then of overrides.
+    pub(crate) fn sorted(mut self, file: &Source) -> Self {
         self.0.sort_by_key(|mistake| match mistake.source.name.as_str() {
-            // Overrides come after the file, each by itself.
-            "--set" => (Some(mistake.source.text.clone()), mistake.span),
-            _ => (None, mistake.span),
+            // Overrides come each by itself.
+            "--set" => (2, mistake.source.text.clone(), mistake.span),
+            name => (i32::from(name != file.name), name.to_owned(), mistake.span),
         });
-        if self.0.is_empty() { Ok(()) } else { Err(self) }
+        self
     }
 }
 

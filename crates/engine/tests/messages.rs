@@ -6,9 +6,18 @@ use common::Bench;
 
 /// Loads each file and puts all messages into one snapshot.
 fn check(name: &str, rows: &[(&str, &[&str])]) {
+    check_beside(name, &[], rows);
+}
+
+/// The same with other files beside the pipeline.
+fn check_beside(name: &str, files: &[(&str, &str)], rows: &[(&str, &[&str])]) {
     let bench = Bench::new();
     std::fs::create_dir(bench.path("folder")).unwrap();
     let mut all = String::new();
+    for (file, text) in files {
+        std::fs::write(bench.path(file), text).unwrap();
+        all.push_str(&format!("════════ {file}\n{text}\n"));
+    }
     for (yaml, set) in rows {
         let text = match bench.load(yaml, set) {
             Ok(pipeline) => format!("fine: {} instances\n", pipeline.instances.len()),
@@ -185,6 +194,48 @@ fn overrides() {
             (file, &["vars.m=3", "stages.greting.with.value=ho", "nonsense", "name.x=1", "vars.list[2]=1", "var.n=1"]),
             (file, &["stages.greeting.with.repeat=often", "stages.greeting.with.vlaue=x", "vars.n=[1"]),
             (file, &["stages.bare.inputs.text=bare"]),
+        ],
+    );
+}
+
+#[test]
+fn includes() {
+    check_beside(
+        "includes",
+        &[
+            (
+                "base.yaml",
+                "vars: {n: 1, list: [1, 2, 3]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}",
+            ),
+            ("more.yaml", "include: base.yaml\nvars: {n: 2}\nstages:\n  bare: {uses: join, inputs: {text: greeting}}"),
+            (
+                "wrong.yaml",
+                "stages:\n  greeting: {uses: txet, with: {value: hi}}\n  b: {uses: text}\n  b: {uses: text}",
+            ),
+            ("folder/deep.yaml", "include: ../more.yaml\nstages:\n  greeting: {with: {repeat: many}}"),
+            ("folder/round.yaml", "include: [trip.yaml]"),
+            ("folder/trip.yaml", "include: round.yaml"),
+            ("broken.yaml", "stages: [a"),
+            ("list.yaml", "- a"),
+        ],
+        &[
+            ("name: a\ninclude: more.yaml", &[]),
+            (
+                "include: [more.yaml, base.yaml]\nname: a\nvars: {list: [5]}\nstages: {greeting: {with: {value: ho}}}",
+                &["vars.n=3"],
+            ),
+            ("name: a\ninclude:\nstages: {}", &[]),
+            (
+                "name: a\ninclude: [wrong.yaml, folder/deep.yaml]\nstages:\n  bare: {inputs: {text: greting}}",
+                &["vars.list[1]=2"],
+            ),
+            ("name: a\ninclude: base.yaml\nstages:\n  greeting: {with: {value: 3, vlaue: ho}}", &["vars.list[3]=2"]),
+            ("name: a\ninclude: folder/round.yaml\nstages: []", &[]),
+            (
+                "name: a\ninclude: [bas.yaml, nothing.yaml, p.yaml, 3, {a: b}, '', '${vars.n}.yaml']\nstages: {x: {}}",
+                &[],
+            ),
+            ("name: a\ninclude: [broken.yaml, list.yaml]", &[]),
         ],
     );
 }

@@ -178,7 +178,7 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
             0 => "this stage".to_owned(),
             _ => format!("{} not reached for want of it", format::count(needs, "stage")),
         };
-        let told = Diagnostic::new(&pipeline.source, instance.place, format!("`{}` failed: {message}", instance.name));
+        let told = Diagnostic::new(&instance.source, instance.place, format!("`{}` failed: {message}", instance.name));
         complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.clone()), &style)));
     }
     let stopped = interrupted && (skipped > 0 || report.count(stopped_by_user) > 0);

@@ -1,5 +1,6 @@
 //! What a run yielded, as a person reads it: scores, samples, and files.
 
+pub mod metrics;
 mod samples;
 mod scores;
 
@@ -7,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
-use palinode_engine::{Pipeline, RunReport};
+use palinode_engine::{Instance, Pipeline, RunReport};
 use serde_json::Value;
 
 use crate::terminal::{Style, format};
@@ -34,35 +35,58 @@ pub fn by_stage(pipeline: &Pipeline) -> Vec<Group<'_>> {
     groups
 }
 
+/// Values of the axes of the matrix.
+pub type Cell = Vec<(String, Value)>;
+
+/// The result of one instance of a stage.
+pub struct Yield<'a> {
+    /// The instance.
+    pub instance: &'a str,
+    /// Its cell.
+    pub cell: &'a Cell,
+    /// What its result says of itself.
+    pub meta: &'a Value,
+}
+
 /// Everything that the results of a run have to show.
 pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
     let mut text = String::new();
     for group in by_stage(pipeline) {
-        let with_meta = |&at: &usize| Some((at, &report.stages[at].artifact.as_ref()?.meta));
-        let members: Vec<(usize, &Value)> = group.members.iter().filter_map(with_meta).collect();
-        let mut chosen = 0;
-        if members.iter().any(|(_, meta)| meta["metrics"].is_object()) {
-            let scores = scores::Scores::of(pipeline, &members);
-            let _ = write!(text, "\n{}\n{}", style.bold(group.stage), scores.table(style));
-            chosen = scores.best_row().unwrap_or(0);
-        }
-        if let Some(series) = scores::Scores::series(pipeline, &members) {
-            let _ =
-                write!(text, "\n{}\n{}", style.bold(&format!("{}, step by step", group.stage)), series.table(style));
-        }
-        for finding in members.iter().filter_map(|(_, meta)| meta["findings"].as_array()).flatten() {
-            let wrapped = style.wrap(&plain(finding), 4);
-            let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
-        }
-        let sampled = |(_, meta): &&(usize, &Value)| meta["samples"].as_array().is_some_and(|all| !all.is_empty());
-        if let Some((at, meta)) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
-            let more = if members.len() > 1 { format!(" of {}", pipeline.instances[*at].name) } else { String::new() };
-            let samples = meta["samples"].as_array().map_or(&[][..], Vec::as_slice);
-            let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
-            text.push_str(&samples::show(samples, style));
-        }
+        let yielded = |&at: &usize| {
+            let Instance { name, cell, .. } = &pipeline.instances[at];
+            Some(Yield { instance: name, cell, meta: &report.stages[at].artifact.as_ref()?.meta })
+        };
+        let members: Vec<Yield<'_>> = group.members.iter().filter_map(yielded).collect();
+        text.push_str(&stage(group.stage, &pipeline.axes, &members, style));
     }
     text.push_str(&published(pipeline, report, style));
+    text
+}
+
+/// Scores and samples of the instances of one stage; nothing where they have none.
+pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) -> String {
+    let mut text = String::new();
+    let rows: Vec<(&Cell, &Value)> = members.iter().map(|member| (member.cell, member.meta)).collect();
+    let mut chosen = 0;
+    if rows.iter().any(|(_, meta)| meta["metrics"].is_object()) {
+        let scores = scores::Scores::of(axes, &rows);
+        let _ = write!(text, "\n{}\n{}", style.bold(name), scores.table(style));
+        chosen = scores.best_row().unwrap_or(0);
+    }
+    if let Some(series) = scores::Scores::series(axes, &rows) {
+        let _ = write!(text, "\n{}\n{}", style.bold(&format!("{name}, step by step")), series.table(style));
+    }
+    for finding in members.iter().filter_map(|member| member.meta["findings"].as_array()).flatten() {
+        let wrapped = style.wrap(&plain(finding), 4);
+        let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
+    }
+    let sampled = |member: &&Yield<'_>| member.meta["samples"].as_array().is_some_and(|all| !all.is_empty());
+    if let Some(member) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
+        let more = if members.len() > 1 { format!(" of {}", member.instance) } else { String::new() };
+        let samples = member.meta["samples"].as_array().map_or(&[][..], Vec::as_slice);
+        let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
+        text.push_str(&samples::show(samples, style));
+    }
     text
 }
 

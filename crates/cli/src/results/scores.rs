@@ -1,9 +1,9 @@
 //! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
 
-use palinode_engine::Pipeline;
 use serde_json::Value;
 
-use super::plain;
+use super::metrics::{Better, Metric, metrics_of};
+use super::{Cell, plain};
 use crate::terminal::Style;
 use crate::terminal::table::{Column, Field, Look, table};
 
@@ -19,33 +19,19 @@ struct Row {
     values: Vec<Option<f64>>,
 }
 
-struct Metric {
-    name: String,
-    label: String,
-    percent: bool,
-    better: Option<Better>,
-}
-
-#[derive(Clone, Copy)]
-enum Better {
-    Max,
-    Min,
-}
-
 impl Scores {
     /// The scores of these instances, given with their facts.
-    pub fn of(pipeline: &Pipeline, members: &[(usize, &Value)]) -> Self {
-        let cell = |at: usize| &pipeline.instances[at].cell;
-        let has = |axis: &&String| members.iter().any(|(at, _)| cell(*at).iter().any(|(name, _)| name == *axis));
-        let axes: Vec<String> = pipeline.axes.iter().filter(has).cloned().collect();
+    pub fn of(axes: &[String], members: &[(&Cell, &Value)]) -> Self {
+        let has = |axis: &&String| members.iter().any(|(cell, _)| cell.iter().any(|(name, _)| name == *axis));
+        let axes: Vec<String> = axes.iter().filter(has).cloned().collect();
         let mut metrics: Vec<Metric> = Vec::new();
         for metric in members.iter().flat_map(|(_, meta)| metrics_of(meta)) {
             if metrics.iter().all(|known| known.name != metric.name) {
                 metrics.push(metric);
             }
         }
-        let row = |(at, meta): &(usize, &Value)| {
-            let value = |axis: &String| cell(*at).iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
+        let row = |(cell, meta): &(&Cell, &Value)| {
+            let value = |axis: &String| cell.iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
             Row {
                 cell: axes.iter().map(|axis| value(axis).unwrap_or_default()).collect(),
                 values: metrics.iter().map(|metric| meta["metrics"][&metric.name].as_f64()).collect(),
@@ -56,13 +42,13 @@ impl Scores {
 
     /// The series that these instances tell beside their scores, such as one row after every tenth round; `None` where they
     /// tell none.
-    pub fn series(pipeline: &Pipeline, members: &[(usize, &Value)]) -> Option<Self> {
+    pub fn series(axes: &[String], members: &[(&Cell, &Value)]) -> Option<Self> {
         let rows_of = |meta: &&Value| meta["series"]["rows"].as_array().cloned().unwrap_or_default();
         let steps = members.iter().find_map(|(_, meta)| {
             let axes = meta["series"]["axes"].as_array()?;
             (!rows_of(meta).is_empty()).then(|| axes.iter().map(plain).collect::<Vec<_>>())
         })?;
-        let Self { axes, metrics, rows } = Self::of(pipeline, members);
+        let Self { axes, metrics, rows } = Self::of(axes, members);
         let mut longer = Vec::new();
         for (row, (_, meta)) in rows.iter().zip(members) {
             longer.extend(rows_of(meta).iter().map(|step| Row {
@@ -153,64 +139,11 @@ impl Scores {
             Some(value) => {
                 let is_best = best == Some(*value);
                 let mark = if is_best { "*" } else { "" };
-                let number = if metric.percent {
-                    format!("{:.decimals$}%", value * 100.0)
-                } else {
-                    format!("{value:.decimals$}")
-                };
-                (format!("{mark}{number}"), is_best)
+                (format!("{mark}{}", metric.text(*value, decimals)), is_best)
             }
         };
         values.iter().map(draw).collect()
     }
-}
-
-impl Metric {
-    fn plain(name: &str) -> Self {
-        Self { name: name.to_owned(), label: name.to_owned(), percent: false, better: None }
-    }
-
-    fn read(column: &Value) -> Option<Self> {
-        let name = column["name"].as_str()?;
-        Some(Self {
-            label: column["label"].as_str().unwrap_or(name).to_owned(),
-            percent: column["format"] == "percent",
-            better: match column["better"].as_str() {
-                Some("max") => Some(Better::Max),
-                Some("min") => Some(Better::Min),
-                _ => None,
-            },
-            ..Self::plain(name)
-        })
-    }
-
-    /// As many decimals for all values as the largest of them needs for four digits.
-    fn decimals(&self, values: &[Option<f64>]) -> usize {
-        if self.percent {
-            return 1;
-        }
-        let known = values.iter().copied().flatten();
-        if known.clone().all(|value| value.fract() == 0.0) {
-            return 0;
-        }
-        match known.map(f64::abs).fold(0.0, f64::max) {
-            most if most >= 1000.0 => 0,
-            most if most >= 100.0 => 1,
-            most if most >= 10.0 => 2,
-            most if most >= 1.0 => 3,
-            _ => 4,
-        }
-    }
-}
-
-/// The metrics that have a column; all of them where nothing is said of columns.
-fn metrics_of(meta: &Value) -> Vec<Metric> {
-    let named: Vec<Metric> = meta["columns"].as_array().into_iter().flatten().filter_map(Metric::read).collect();
-    if !named.is_empty() {
-        return named;
-    }
-    let all = meta["metrics"].as_object().into_iter().flatten();
-    all.filter(|(_, value)| value.is_number()).map(|(name, _)| Metric::plain(name)).collect()
 }
 
 #[cfg(test)]

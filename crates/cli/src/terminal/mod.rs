@@ -53,6 +53,14 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints a result for programs: one JSON document.
+pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => Err(StageError::internal(format!("a result cannot be written as JSON: {error}")).into()),
+    }
+}
+
 /// Writes to stderr, above the progress bars where there are any. Nobody is left to tell when that fails.
 pub fn complain(text: &str) {
     let write = || {

@@ -23,6 +23,8 @@ pub enum Look {
     Green,
     /// What needs attention.
     Yellow,
+    /// What went wrong.
+    Red,
 }
 
 impl Field {
@@ -39,6 +41,7 @@ impl Field {
             Look::Dim => cell.add_attribute(Attribute::Dim),
             Look::Green => cell.fg(Color::DarkGreen),
             Look::Yellow => cell.fg(Color::DarkYellow),
+            Look::Red => cell.fg(Color::DarkRed),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a pipeline file to a checked graph of stage instances.
 
 mod expr;
+mod include;
 mod limit;
 mod links;
 mod matrix;
@@ -64,7 +65,9 @@ pub struct Instance {
     pub facts: Value,
     /// How long it may work, and how often it is tried.
     pub limits: Limits,
-    /// Where the stage stands in the file.
+    /// The file that the stage stands in.
+    pub source: Arc<Source>,
+    /// Where it stands there.
     pub place: Span,
 }
 
@@ -117,4 +120,9 @@ impl Pipeline {
             .collect();
         yaml::write(&json!({ "name": self.name, "description": self.description, "stages": stages }))
     }
+}
+
+/// The value of a YAML text without places or checks: for files that the program wrote itself.
+pub(crate) fn read_value(text: &str) -> Option<Value> {
+    yaml::parse(text).ok().map(|tree| tree.to_value())
 }

@@ -34,6 +34,11 @@ pub fn item(path: &str, index: usize) -> String {
     format!("{path}[{index}]")
 }
 
+/// Whether `known` is `path` or stands below it.
+fn within(known: &str, path: &str) -> bool {
+    path.is_empty() || known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 impl Places {
     /// Finds the places in a text. One that does not parse has none: the caller has reported it already.
     pub fn of(source: &Arc<Source>) -> Self {
@@ -62,10 +67,29 @@ impl Places {
 
     /// Puts `path` and all below it into another text.
     pub fn set(&mut self, path: &str, source: &Arc<Source>, key: Span, value: Span) {
-        self.by_path.retain(|known, _| {
-            !known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        });
+        self.by_path.retain(|known, _| !within(known, path));
         self.by_path.insert(path.to_owned(), Place { source: Arc::clone(source), key: Some(key), value });
+    }
+
+    /// The same text, with no place in it yet.
+    pub fn empty(&self) -> Self {
+        Self { whole: self.whole.clone(), by_path: BTreeMap::new(), duplicates: Vec::new() }
+    }
+
+    /// Takes the place of `path` alone from another text.
+    pub fn take_one(&mut self, path: &str, from: &Self) {
+        if let Some(place) = from.by_path.get(path) {
+            self.by_path.insert(path.to_owned(), place.clone());
+        }
+    }
+
+    /// Takes the places of `path` and all below it from another text.
+    pub fn take_all(&mut self, path: &str, from: &Self) {
+        self.by_path.retain(|known, _| !within(known, path));
+        // Paths below one another do not stand beside each other in the order of texts: `a-b` comes between `a` and `a.b`.
+        let taken = from.by_path.range(path.to_owned()..).take_while(|(known, _)| known.starts_with(path));
+        let taken = taken.filter(|(known, _)| within(known, path));
+        self.by_path.extend(taken.map(|(known, place)| (known.clone(), place.clone())));
     }
 
     fn nearest(&self, path: &str) -> (bool, &Place) {

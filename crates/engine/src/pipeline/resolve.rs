@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 use super::expr::{Mention, Scope, Template};
 use super::links::{self, Links};
 use super::matrix::{Matrix, label};
-use super::places::{Places, child, item};
+use super::places::{child, item};
 use super::report::Report;
 use super::spec::{self, Spec, StageSpec, texts};
-use super::yaml::{self, Tree};
-use super::{Instance, Pipeline, limit, overrides};
+use super::yaml::Tree;
+use super::{Instance, Pipeline, include, limit, overrides};
 use crate::catalogue::{Catalogue, ErasedStage};
-use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+use crate::diagnostic::{Diagnostics, Source};
 use crate::error::FieldError;
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
@@ -27,16 +27,7 @@ pub fn load(
     overrides: &[String],
     catalogue: &Catalogue,
 ) -> Result<Pipeline, Diagnostics> {
-    let mut tree = yaml::parse(&source.text).map_err(|error| {
-        let span = source.span(error.offset.unwrap_or(0), 1);
-        Diagnostics(vec![Diagnostic::new(source, span, format!("this is not YAML: {}", error.message))])
-    })?;
-    let mut report = Report { places: Places::of(source), mistakes: Diagnostics(Vec::new()) };
-    for (path, span) in report.places.duplicates.clone() {
-        let name = path.rsplit('.').next().unwrap_or_default();
-        let message = format!("the key `{name}` stands twice");
-        report.mistakes.add(Diagnostic::new(source, span, message).label("again"));
-    }
+    let (mut tree, mut report) = include::read(source, base)?;
     for text in overrides {
         overrides::apply(&mut tree, text, &mut report);
     }
@@ -48,7 +39,7 @@ pub fn load(
     let builder = Builder { spec: &spec, vars: &vars, matrix: &matrix, links: &links, base: &base, catalogue };
     let instances = builder.instances(&mut report);
     published(instances.iter().flatten(), &base, &mut report);
-    report.mistakes.check()?;
+    report.mistakes.check(source)?;
     Ok(Pipeline {
         name: spec.name,
         description: spec.description,
@@ -229,9 +220,10 @@ impl Builder<'_> {
             }
         };
         let name = if cell.is_empty() { stage.id.clone() } else { format!("{}[{}]", stage.id, label(&cell)) };
-        let place = report.places.key(&path).1;
+        let (source, place) = report.places.key(&path);
+        let source = Arc::clone(source);
         let (stage, files, limits) = (stage.id.clone(), files?, limits?);
-        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, place })
+        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, source, place })
     }
 
     fn kind(&self, stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Arc<dyn ErasedStage>> {

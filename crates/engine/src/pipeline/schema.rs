@@ -19,6 +19,10 @@ pub fn pipeline_schema(catalogue: &Catalogue) -> Value {
         "properties": {
             "name": { "type": "string", "description": "What runs of this pipeline are called.", "minLength": 1 },
             "description": { "type": "string", "description": "What it is for." },
+            "include": {
+                "description": "Other files to start from, found from the folder of this one. Mappings are merged; later files win, and this one wins over all.",
+                "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "items": { "type": "string", "minLength": 1 } }],
+            },
             "vars": {
                 "type": "object",
                 "description": "Values for `${vars.name}`; each can use those above it.",

@@ -35,7 +35,7 @@ impl StageSpec {
     }
 }
 
-const TOP: [&str; 5] = ["name", "description", "vars", "matrix", "stages"];
+const TOP: [&str; 6] = ["name", "description", "include", "vars", "matrix", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// Reads a pipeline from a tree; what is wrong is reported and left out.

@@ -10,10 +10,15 @@ use super::{Store, durable, fan_out};
 use crate::digest::{Digest, FileRef};
 use crate::error::{ErrorKind, StageError};
 
+/// Where a blob lies in the store in this folder.
+pub(crate) fn blob_file(root: &Path, digest: &Digest) -> PathBuf {
+    fan_out(&root.join("blobs"), &digest.to_string())
+}
+
 impl Store {
     /// Where a blob lies, there or not.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        fan_out(&self.root.join("blobs"), &digest.to_string())
+        blob_file(&self.root, digest)
     }
 
     /// Puts what `write` writes.

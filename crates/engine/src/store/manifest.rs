@@ -55,7 +55,7 @@ impl Manifest {
     }
 
     /// Where the manifest of an action lies, there or not.
-    pub(super) fn path(store: &Path, key: &Key) -> PathBuf {
+    pub(crate) fn path(store: &Path, key: &Key) -> PathBuf {
         fan_out(&store.join("actions"), &key.to_string()).with_extension("json")
     }
 

@@ -1,0 +1,100 @@
+//! `palinode graph`
+
+mod dot;
+mod layout;
+mod mermaid;
+mod model;
+mod svg;
+mod text;
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use palinode_engine::{ErrorKind, StageError};
+
+use crate::failure::Failure;
+use crate::input::{PipelineArgs, StoreArgs};
+use crate::terminal::{Style, complain, print};
+use model::Graph;
+
+/// Draw the graph of stages, with what is cached
+///
+/// Cells of the matrix are folded into one line or box for each stage, unless asked for. In text and SVG a connection that
+/// others imply is left out: where a model goes into the edit and into what the edit is made from, only the longer way is
+/// drawn. Mermaid and dot have all of them.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode graph pipeline.yaml
+  palinode graph pipeline.yaml --cells
+  palinode graph pipeline.yaml --format svg --output graph.svg
+  palinode graph pipeline.yaml --format dot | dot -Tpdf > graph.pdf
+  palinode graph pipeline.yaml --format mermaid           for Markdown")]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// What to draw it as.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// One box for each cell of the matrix.
+    #[arg(long)]
+    cells: bool,
+
+    /// Write it to this file instead.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What to draw a graph as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for a terminal.
+    Text,
+    /// A flowchart for Markdown.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+    /// A picture that needs nothing else, for light and dark.
+    Svg,
+    /// Nodes, states and inputs for programs.
+    Json,
+}
+
+/// Draws the graph.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let pipeline = args.pipeline.load()?;
+    let history = args.store.history();
+    let holder = history.holder();
+    let states = match &holder {
+        None if history.exists() => model::planned(&pipeline, &args.store.open()?)?,
+        None => model::unknown(&pipeline),
+        Some(holder) => {
+            let run = holder.run.as_ref().and_then(|run| history.run(run));
+            let run = run.filter(|run| run.pipeline == pipeline.name);
+            if run.is_none() {
+                complain("note: the store is in use, so what is cached is not shown\n");
+            }
+            run.map_or_else(|| model::unknown(&pipeline), |run| model::running(&pipeline, &run))
+        }
+    };
+    let graph = Graph::of(&pipeline, &states, args.cells);
+    let style = if args.output.is_some() { Style { color: false, ..Style::stdout() } } else { Style::stdout() };
+    let text = match args.format {
+        Format::Text => text::draw(&graph, &style),
+        Format::Mermaid => mermaid::draw(&graph),
+        Format::Dot => dot::draw(&graph),
+        Format::Svg => svg::draw(&graph),
+        Format::Json => graph.json(),
+    };
+    match &args.output {
+        None => print(&text),
+        Some(path) => {
+            Ok(std::fs::write(path, text).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))?)
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `palinode init`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use palinode_engine::{ErrorKind, StageError};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::results::from_here;
+use crate::terminal::{Style, print};
+
+/// Start a pipeline: a commented file, a few facts to edit, a little text
+///
+/// What is written is valid and runs as it is; the comments say what to change. Nothing that is there is overwritten.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode init edits --model models/gpt2
+  palinode init study --model models/gpt2 --template compare
+
+Then:
+  palinode validate edits/pipeline.yaml
+  palinode run edits/pipeline.yaml")]
+pub struct Args {
+    /// The folder to write to; made where it is not there.
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+
+    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors.
+    #[arg(long, value_name = "FOLDER")]
+    model: PathBuf,
+
+    /// What the pipeline is to do.
+    #[arg(long, value_enum, default_value_t = Template::Edit)]
+    template: Template,
+}
+
+/// What a pipeline is to do.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Template {
+    /// Edit a handful of facts and write the edited model.
+    Edit,
+    /// Compare objectives and distributions over layers, all cells of a matrix.
+    Compare,
+    /// Edit in rounds, each on the model that the round before left.
+    Sequence,
+}
+
+impl Template {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Edit => include_str!("templates/edit.yaml"),
+            Self::Compare => include_str!("templates/compare.yaml"),
+            Self::Sequence => include_str!("templates/sequence.yaml"),
+        }
+    }
+}
+
+/// Writes the files.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let layers = layers(&args.model)?;
+    let model = std::path::absolute(&args.model).unwrap_or_else(|_| args.model.clone());
+    let dir = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    // Facts are recalled in the layers before the middle; the last of those edited is where targets are values.
+    let last = (layers / 2).max(1).min(layers - 1);
+    let chosen: Vec<String> = (last.saturating_sub(2)..=last).map(|layer| layer.to_string()).collect();
+    let pipeline = args
+        .template
+        .text()
+        .replace("{{model}}", &quoted(&relative(&model, &dir).display().to_string()))
+        .replace("{{layers}}", &chosen.join(", "))
+        .replace("{{count}}", &layers.to_string())
+        .replace("{{most}}", &(layers - 1).to_string());
+    let files = [
+        ("pipeline.yaml", pipeline.as_str()),
+        ("facts.jsonl", include_str!("templates/facts.jsonl")),
+        ("corpus.txt", include_str!("templates/corpus.txt")),
+    ];
+    let there: Vec<String> =
+        files.iter().map(|(name, _)| args.dir.join(name)).filter(|path| path.exists()).map(shown).collect();
+    if !there.is_empty() {
+        let message = format!("{} would be overwritten", there.join(" and "));
+        return Err(StageError::new(ErrorKind::Usage, message).hint("name another folder, or move them away").into());
+    }
+    let failed = |path: &Path, error| StageError::io(ErrorKind::Usage, "write", path, error);
+    fs::create_dir_all(&dir).map_err(|error| failed(&args.dir, error))?;
+    let style = Style::stdout();
+    let mut text = String::new();
+    for (name, contents) in files {
+        let path = dir.join(name);
+        fs::write(&path, contents).map_err(|error| failed(&path, error))?;
+        text.push_str(&format!("{} {}\n", style.green("wrote"), shown(path)));
+    }
+    let pipeline = shown(dir.join("pipeline.yaml"));
+    text.push_str(&format!(
+        "\nnext:\n  palinode validate {pipeline}\n  palinode graph {pipeline}\n  palinode run {pipeline}\n"
+    ));
+    print(&text)
+}
+
+fn shown(path: PathBuf) -> String {
+    from_here(&path).display().to_string()
+}
+
+/// Number of layers of a model, by its config.json.
+fn layers(model: &Path) -> Result<u64, StageError> {
+    let path = model.join("config.json");
+    let hint = "name a folder in Hugging Face's layout: config.json, tokenizer.json and weights as safetensors";
+    let text =
+        fs::read_to_string(&path).map_err(|error| StageError::io(ErrorKind::Usage, "read", &path, error).hint(hint))?;
+    let config: Value = serde_json::from_str(&text).unwrap_or_default();
+    let names = ["num_hidden_layers", "n_layer", "num_layers"];
+    let count = names.iter().find_map(|name| config[name].as_u64()).filter(|&count| count > 0);
+    count.ok_or_else(|| StageError::input(format!("{} names no number of layers", path.display())).hint(hint))
+}
+
+/// The way from a folder to a path, both absolute.
+fn relative(path: &Path, from: &Path) -> PathBuf {
+    let same = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    // Folders that share nothing but the root are told apart better by their full names.
+    if same <= 1 {
+        return path.to_owned();
+    }
+    let up = from.components().skip(same).map(|_| Path::new("..").to_owned());
+    up.chain(std::iter::once(path.components().skip(same).collect())).collect()
+}
+
+/// A text as YAML, quoted where it has to be.
+fn quoted(text: &str) -> String {
+    let plain = |char: char| char.is_alphanumeric() || "/._-".contains(char);
+    if text.chars().all(plain) { text.to_owned() } else { Value::from(text).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways() {
+        let check = |path: &str, from: &str, expect: &str| {
+            assert_eq!(relative(Path::new(path), Path::new(from)), Path::new(expect));
+        };
+        check("/a/b/model", "/a/b/c", "../model");
+        check("/a/b/model", "/a/b", "model");
+        check("/m/model", "/a/b", "/m/model");
+    }
+}

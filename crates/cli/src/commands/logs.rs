@@ -1,0 +1,146 @@
+//! `palinode logs`
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use palinode_engine::{ErrorKind, History, Outcome, PastRun, StageError, did_you_mean, stage_log};
+
+use crate::failure::Failure;
+use crate::input::StoreArgs;
+use crate::terminal::{Style, complain, print};
+
+/// Show the logs of the stages of a run
+///
+/// A stage writes one where it works: why, what it counted, warnings, and how it ended. A stage whose result was there wrote
+/// it in the run that made the result, and that one is shown. Times are in UTC.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode logs                           every stage that worked in the last run
+  palinode logs last 'solve[objective=rome]'
+  palinode logs last moments --follow     from another terminal, while it runs")]
+pub struct Args {
+    /// A run: its id or a part of it, or `last`.
+    #[arg(value_name = "RUN", default_value = "last")]
+    run: String,
+
+    /// A stage, or one cell of it.
+    #[arg(value_name = "STAGE")]
+    stage: Option<String>,
+
+    /// Go on as the run does, until it ends.
+    #[arg(short, long)]
+    follow: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Time between looks at a log that grows.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Prints logs.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let history = args.store.history();
+    let run = history.find(&args.run)?;
+    let style = Style::stdout();
+    if args.follow {
+        return follow(&history, &run, args.stage.as_deref(), &style);
+    }
+    let chosen = choose(&run, args.stage.as_deref())?;
+    let mut text = String::new();
+    let mut cached = 0;
+    for (instance, outcome) in &chosen {
+        let from_another = args.stage.is_some() && *outcome == Some(Outcome::Cached);
+        let maker = if from_another { maker(&history, &run, instance) } else { None };
+        let (log, note) = match &maker {
+            Some((id, made_for)) => (stage_log(&history.dir(id), made_for), format!(" (cached; made by run {id})")),
+            None => (stage_log(&history.dir(&run.id), instance), String::new()),
+        };
+        match fs::read_to_string(&log) {
+            Ok(log) => text.push_str(&format!("{}{}\n{log}\n", style.bold(instance), style.dim(&note))),
+            Err(_) if *outcome == Some(Outcome::Cached) => cached += 1,
+            Err(_) => text.push_str(&format!("{}\nleft no log: it was not reached\n\n", style.bold(instance))),
+        }
+    }
+    if cached > 0 && args.stage.is_none() {
+        text.push_str(&style.dim(&format!("{cached} cached; for the log of one: palinode logs {} STAGE\n", run.id)));
+    } else if cached > 0 {
+        text.push_str("its result was there, and the run that made it left no log\n");
+    }
+    if text.is_empty() {
+        text = "no stage worked in this run\n".to_owned();
+    }
+    print(&text)
+}
+
+/// The instances that are meant, with how they ended.
+fn choose(run: &PastRun, stage: Option<&str>) -> Result<Vec<(String, Option<Outcome>)>, Failure> {
+    let all = run.stages.iter();
+    let named = |name: &str| {
+        let exact: Vec<_> = all.clone().filter(|stage| stage.instance == name).collect();
+        if exact.is_empty() { all.clone().filter(|stage| stage.stage() == name).collect() } else { exact }
+    };
+    let chosen = stage.map_or_else(|| all.clone().collect(), named);
+    if let (Some(stage), true) = (stage, chosen.is_empty()) {
+        let names = run.stages.iter().flat_map(|known| [known.stage(), &known.instance]);
+        let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.id));
+        let message = format!("the run {} has no stage `{stage}`", run.id);
+        return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
+    }
+    Ok(chosen.iter().map(|stage| (stage.instance.clone(), stage.outcome().cloned())).collect())
+}
+
+/// The run that made the result of a cached stage, and the instance that it was made for.
+fn maker(history: &History, run: &PastRun, instance: &str) -> Option<(String, String)> {
+    let manifest = history.manifest(&run.stage(instance)?.key?)?;
+    Some((manifest.run, manifest.instance))
+}
+
+/// Prints what is added to logs until the run ends.
+fn follow(history: &History, run: &PastRun, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
+    let dir = history.dir(&run.id);
+    let mut shown: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    if Style::stderr().terminal {
+        complain(&Style::stderr().dim(&format!("following run {}; Ctrl-C to leave, it goes on\n", run.id)));
+    }
+    loop {
+        // Asked before the last look: what is written until then is still shown.
+        let over = history.holder().is_none_or(|holder| holder.run.as_deref() != Some(&run.id))
+            || history.run(&run.id).is_some_and(|run| run.seconds.is_some());
+        for (name, path) in logs(&dir) {
+            let wanted = stage.is_none_or(|stage| name == stage || name.split('[').next() == Some(stage));
+            let Ok(text) = fs::read(&path) else { continue };
+            let from = shown.get(&path).copied().unwrap_or(0).min(text.len());
+            // A line is shown once it is whole.
+            let until = text.iter().rposition(|byte| *byte == b'\n').map_or(from, |at| at + 1);
+            if wanted && until > from {
+                let new = String::from_utf8_lossy(&text[from..until]).into_owned();
+                let name = style.bold(&name);
+                print(&new.lines().map(|line| format!("{name}  {line}\n")).collect::<String>())?;
+                shown.insert(path, until);
+            }
+        }
+        if over {
+            return Ok(());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// The logs in the folder of a run.
+fn logs(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(dir.join("stages")).into_iter().flatten().flatten();
+    let mut logs: Vec<(String, PathBuf)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_suffix(".log")?.to_owned(), entry.path()))
+        })
+        .collect();
+    logs.sort();
+    logs
+}

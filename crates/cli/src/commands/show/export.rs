@@ -1,0 +1,91 @@
+//! Where a file that `export` wrote comes from: the one metadata key of a safetensors file holds it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use palinode_engine::{ErrorKind, StageError};
+use serde_json::{Value, json};
+
+use super::stage::pairs;
+use crate::failure::Failure;
+use crate::results::plain;
+use crate::terminal::table::{Column, Field, Look, table};
+use crate::terminal::{Style, format, print, print_json};
+
+/// A header longer than this is none.
+const LONGEST: u64 = 100 << 20;
+
+/// Shows a safetensors file.
+pub fn show(path: &Path, json: bool) -> Result<(), Failure> {
+    let header = header(path)?;
+    let provenance = header["__metadata__"]["palinode"].as_str().and_then(|text| serde_json::from_str(text).ok());
+    let tensors: Vec<(&String, &Value)> =
+        header.as_object().into_iter().flatten().filter(|(name, _)| *name != "__metadata__").collect();
+    if json {
+        let names: serde_json::Map<String, Value> = tensors
+            .iter()
+            .map(|(name, tensor)| ((*name).clone(), json!({ "dtype": tensor["dtype"], "shape": tensor["shape"] })))
+            .collect();
+        return print_json(&json!({ "file": path, "provenance": provenance, "tensors": names }));
+    }
+    let style = Style::stdout();
+    let mut text = format!("{}\n", style.bold(&path.display().to_string()));
+    match &provenance {
+        Some(provenance) => {
+            let mut facts = Vec::new();
+            flatten("", provenance, &mut facts);
+            text.push_str(&pairs(&facts, &style));
+        }
+        None => text.push_str("  written by another program: it does not say where it comes from\n"),
+    }
+    let columns = [("TENSOR", Column::Text), ("TYPE", Column::Name), ("SHAPE", Column::Name), ("SIZE", Column::Number)];
+    let rows = tensors.iter().map(|(name, tensor)| {
+        let offset = |at: usize| tensor["data_offsets"][at].as_u64().unwrap_or(0);
+        let shape = tensor["shape"].as_array().map_or(&[][..], Vec::as_slice);
+        let shape: Vec<String> = shape.iter().map(ToString::to_string).collect();
+        vec![
+            Field::new((*name).clone(), Look::Bold),
+            plain(&tensor["dtype"]).into(),
+            shape.join("×").into(),
+            format::size(offset(1).saturating_sub(offset(0))).into(),
+        ]
+    });
+    text.push_str(&format!("\n{}", table(&style, &columns, rows.collect())));
+    print(&text)
+}
+
+/// The header of a safetensors file: eight bytes of length, then JSON.
+fn header(path: &Path) -> Result<Value, StageError> {
+    let failed = |error| StageError::io(ErrorKind::Input, "read", path, error);
+    let strange = || {
+        StageError::input(format!("{} is not a safetensors file", path.display()))
+            .hint("`palinode show` explains files that `export` wrote; other names are taken for runs and stages")
+    };
+    let mut file = File::open(path).map_err(failed)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| strange())?;
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(strange());
+    }
+    let mut text = Vec::new();
+    file.take(length).read_to_end(&mut text).map_err(failed)?;
+    serde_json::from_slice(&text).ok().filter(Value::is_object).ok_or_else(strange)
+}
+
+fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(map) => {
+            for (key, value) in map {
+                flatten(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value, facts);
+            }
+        }
+        // Ids of requests and the like: all of them, since this is what one asks of such a file.
+        Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
+            facts.push((name.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", ")));
+        }
+        value => facts.push((name.to_owned(), plain(value))),
+    }
+}

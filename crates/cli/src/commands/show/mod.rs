@@ -1,0 +1,105 @@
+//! `palinode show`
+
+mod export;
+mod run;
+mod stage;
+
+use std::path::Path;
+
+use clap::Args as ClapArgs;
+use palinode_engine::{ErrorKind, History, PastRun, StageError, did_you_mean};
+
+use crate::failure::Failure;
+use crate::input::StoreArgs;
+
+/// Show a run, the result of a stage, or where an exported file comes from
+///
+/// Of a run: stages, parameters, scores. Of a stage: its result, what it was made from and with, its files. Of a file that
+/// `export` wrote: the model, objective and requests that it came from, and its tensors. Works while a run goes on.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode show last
+  palinode show 'solve[objective=rome]'          in the last run that has it
+  palinode show last~1:scores                    in the run before the last
+  palinode show out/demo/rome/update.safetensors")]
+pub struct Args {
+    /// A run, a stage of the last run that has it, RUN:STAGE, or a file.
+    #[arg(value_name = "RUN|STAGE|FILE")]
+    what: String,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows it.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let path = Path::new(&args.what);
+    if path.is_file() {
+        return export::show(path, args.json);
+    }
+    let history = args.store.history();
+    match find(&history, &args.what)? {
+        Found::Run(found) => run::show(&history, &found, args.json),
+        Found::Stage(found, instances) => stage::show(&history, &found, &instances, args.json),
+    }
+}
+
+/// A run, or instances of a stage in one.
+pub enum Found {
+    /// A run.
+    Run(PastRun),
+    /// Instances of a stage.
+    Stage(PastRun, Vec<String>),
+}
+
+/// What a name stands for: a run, a stage in the last run that has it, or `RUN:STAGE`.
+pub fn find(history: &History, name: &str) -> Result<Found, StageError> {
+    if let Some((run, stage)) = name.split_once(':').filter(|(run, _)| !run.contains('[')) {
+        let run = history.find(run)?;
+        let instances = instances(&run, stage);
+        if instances.is_empty() {
+            let names = run.stages.iter().flat_map(|known| [known.stage(), &known.instance]);
+            let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.id));
+            let message = format!("the run {} has no stage `{stage}`", run.id);
+            return Err(StageError::new(ErrorKind::Usage, message).hint(hint));
+        }
+        return Ok(Found::Stage(run, instances));
+    }
+    let missing = match history.find(name) {
+        Ok(run) => return Ok(Found::Run(run)),
+        Err(missing) => missing,
+    };
+    let mut names: Vec<String> = Vec::new();
+    for run in history.ids().iter().filter_map(|id| history.run(id)) {
+        let found = instances(&run, name);
+        if !found.is_empty() {
+            return Ok(Found::Stage(run, found));
+        }
+        for stage in &run.stages {
+            if !names.iter().any(|known| known == stage.stage()) {
+                names.push(stage.stage().to_owned());
+            }
+        }
+    }
+    if names.is_empty() {
+        return Err(missing);
+    }
+    let hint = did_you_mean(name, names.iter().map(String::as_str))
+        .unwrap_or_else(|| "see `palinode runs`, or name a stage of one".to_owned());
+    Err(StageError::new(ErrorKind::Usage, format!("no run, stage or file is named `{name}`")).hint(hint))
+}
+
+/// The instances of a run that a name stands for.
+fn instances(run: &PastRun, name: &str) -> Vec<String> {
+    let exact = run.stages.iter().filter(|stage| stage.instance == name);
+    let exact: Vec<String> = exact.map(|stage| stage.instance.clone()).collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    run.stages.iter().filter(|stage| stage.stage() == name).map(|stage| stage.instance.clone()).collect()
+}

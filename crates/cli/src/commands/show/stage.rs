@@ -1,0 +1,135 @@
+//! The result of a stage: what it is, what it was made from, where its files lie.
+
+use std::collections::BTreeMap;
+
+use palinode_engine::{ErrorKind, History, Manifest, PastRun, StageError, utc};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::past::{self, cell};
+use crate::results::{self, Yield, plain};
+use crate::terminal::table::{Column, Field, Look, table};
+use crate::terminal::{Style, format, print, print_json};
+
+/// Shows the results of instances of a stage.
+pub fn show(history: &History, run: &PastRun, instances: &[String], json: bool) -> Result<(), Failure> {
+    let found: Vec<(&String, Manifest)> = instances
+        .iter()
+        .filter_map(|instance| Some((instance, history.manifest(&run.stage(instance)?.key?)?)))
+        .collect();
+    if found.is_empty() {
+        let message = format!("`{}` has no result in run {}", instances.join("`, `"), run.id);
+        let hint = format!("`palinode show {}` tells how it ended; `palinode logs` why", run.id);
+        return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
+    }
+    if json {
+        let all: BTreeMap<_, _> = found.iter().map(|(instance, manifest)| (instance, manifest)).collect();
+        return print_json(&json!({ "run": run.id, "results": all }));
+    }
+    let style = Style::stdout();
+    let text: Vec<String> =
+        found.iter().map(|(instance, manifest)| one(history, run, instance, manifest, &style)).collect();
+    print(&text.join("\n"))
+}
+
+fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, style: &Style) -> String {
+    let elsewhere = if manifest.run == run.id && manifest.instance == instance {
+        String::new()
+    } else {
+        format!(", for {} of {} in run {}", manifest.instance, manifest.pipeline, manifest.run)
+    };
+    let mut text = format!(
+        "{} ({}), `{}` of run {}\n{}",
+        style.bold(instance),
+        manifest.preimage.stage,
+        manifest.output.kind,
+        run.id,
+        style.wrap(
+            &format!(
+                "made {} UTC ({}) in {} with device {}{elsewhere}",
+                utc(manifest.finished_ms / 1000),
+                past::ago(manifest.finished_ms),
+                format::duration(manifest.seconds),
+                manifest.device,
+            ),
+            2
+        ),
+    );
+    let plan = history.pipeline(&run.id);
+    let names = plan.as_ref().and_then(|plan| plan.stage(instance)).map(|stage| &stage.inputs);
+    let mut facts: Vec<(String, String)> = Vec::new();
+    for (port, digest) in &manifest.preimage.inputs {
+        let from = names.and_then(|names| names.get(port)).cloned().unwrap_or_default();
+        facts.push((format!("input {port}"), format!("{from} ({})", digest.short()).trim_start().to_owned()));
+    }
+    for (name, digest) in &manifest.preimage.files {
+        facts.push((format!("file {name}"), digest.short()));
+    }
+    let params = manifest.preimage.params.iter().chain(&manifest.unkeyed);
+    facts.extend(params.map(|(name, value)| (name.clone(), plain(value))));
+    facts.push(("key".to_owned(), manifest.key.to_string()));
+    facts.push(("contents".to_owned(), manifest.content.to_string()));
+    text.push_str(&format!("\n{}\n{}", style.bold("made from"), pairs(&facts, style)));
+    let about = summary(&manifest.output.meta);
+    if !about.is_empty() {
+        text.push_str(&format!("\n{}\n{}", style.bold("what it says of itself"), pairs(&about, style)));
+    }
+    text.push_str(&files(history, manifest, style));
+    let cell = cell(instance);
+    let axes: Vec<String> = cell.iter().map(|(axis, _)| axis.clone()).collect();
+    let yielded = Yield { instance, cell: &cell, meta: &manifest.output.meta };
+    text + &results::stage("scores", &axes, &[yielded], style)
+}
+
+/// Small facts of a result by dotted name; lists of many things as their number.
+fn summary(meta: &Value) -> Vec<(String, String)> {
+    const LONGEST: usize = 120;
+    const SHOWN_ELSEWHERE: [&str; 4] = ["metrics", "columns", "samples", "series"];
+    let mut facts = Vec::new();
+    let mut todo: Vec<(String, &Value)> = vec![(String::new(), meta)];
+    while let Some((name, value)) = todo.pop() {
+        match value {
+            Value::Object(map) => {
+                let named = |key: &String| if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                let shown = map.iter().filter(|(key, _)| !(name.is_empty() && SHOWN_ELSEWHERE.contains(&key.as_str())));
+                todo.extend(shown.map(|(key, value)| (named(key), value)).rev());
+            }
+            Value::Null => {}
+            Value::Array(items) if value.to_string().len() > LONGEST => {
+                facts.push((name, format::count(items.len(), "item")));
+            }
+            value => facts.push((name, plain(value))),
+        }
+    }
+    facts
+}
+
+fn files(history: &History, manifest: &Manifest, style: &Style) -> String {
+    let mut rows: Vec<Vec<Field>> = Vec::new();
+    for (name, file) in &manifest.output.files {
+        let blob = history.blob_path(&file.digest);
+        let place = if blob.exists() { results::from_here(&blob).display().to_string() } else { "outside".to_owned() };
+        rows.push(vec![Field::new(name.clone(), Look::Bold), format::size(file.size).into(), place.into()]);
+    }
+    for published in &manifest.output.published {
+        let name = published.path.display().to_string();
+        rows.push(vec![Field::new(name, Look::Bold), format::size(published.file.size).into(), "written".into()]);
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let columns = [("FILE", Column::Text), ("SIZE", Column::Number), ("WHERE", Column::Text)];
+    format!("\n{}", table(style, &columns, rows))
+}
+
+/// Names and values below each other, values wrapped beside their names.
+pub fn pairs(facts: &[(String, String)], style: &Style) -> String {
+    let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(28);
+    let one = |(name, value): &(String, String)| {
+        let indent = width + 4;
+        let wrapped = style.wrap(value, indent);
+        let name = style.dim(&format!("{name:width$}"));
+        format!("  {name}  {}", wrapped.get(indent..).unwrap_or("\n"))
+    };
+    facts.iter().map(one).collect()
+}

@@ -1,0 +1,200 @@
+//! `palinode status`
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use palinode_engine::{History, Holder, Outcome, PastCount, PastRun, PastStage, Plan, Status, plan};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::input::{PipelineArgs, StoreArgs};
+use crate::past::{self, Ending, Results};
+use crate::terminal::table::{Column, Field, Look, table};
+use crate::terminal::{Reading, Style, format, print, print_json};
+
+/// Show what is running, how the last run ended, and what is left to do
+///
+/// Works while a run goes on, from another terminal: which stages it is at, since when, and how far. With a pipeline, the
+/// last run of that one, and how many of its results are there.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode status
+  palinode status pipeline.yaml
+  watch -n 5 palinode status")]
+pub struct Args {
+    /// A pipeline file.
+    #[arg(value_name = "PIPELINE")]
+    path: Option<PathBuf>,
+
+    /// Set a value of the file for this time.
+    #[arg(long, value_name = "PATH=VALUE", requires = "path")]
+    set: Vec<String>,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints how things stand.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let history = args.store.history();
+    let pipeline = match &args.path {
+        Some(path) => Some(PipelineArgs { path: path.clone(), set: args.set.clone() }.load()?),
+        None => None,
+    };
+    let holder = history.holder();
+    let running = holder.as_ref().and_then(|holder| history.run(holder.run.as_deref()?));
+    let running = running.filter(|run| run.seconds.is_none());
+    let wanted = |run: &PastRun| {
+        running.as_ref().is_none_or(|now| now.id != run.id)
+            && pipeline.as_ref().is_none_or(|pipeline| pipeline.name == run.pipeline)
+    };
+    let last = history.ids().iter().filter_map(|id| history.run(id)).find(wanted);
+    // Who holds the store has the index too: what is there is not known before it lets go.
+    let left = match &pipeline {
+        Some(pipeline) if holder.is_none() && history.exists() => Some(plan(pipeline, &args.store.open()?, &Reading)?),
+        _ => None,
+    };
+    if args.json {
+        return print_json(&json!({
+            "holder": holder,
+            "running": running,
+            "last": last,
+            "plan": left.as_ref().map(Left::of).map(|left| left.json()),
+        }));
+    }
+    let style = Style::stdout();
+    let mut text = match (&holder, &running) {
+        (Some(holder), Some(run)) => going_on(run, holder, &style),
+        (Some(holder), None) => format!("the store is in use by {}\n", who(holder)),
+        (None, _) => "nothing is running\n".to_owned(),
+    };
+    text.push_str(&match &last {
+        Some(run) => format!("\n{}", ended(run, &history, &style)),
+        None if running.is_some() => String::new(),
+        None => format!("no earlier run in {}\n", history.root().display()),
+    });
+    if let (Some(pipeline), Some(path)) = (&pipeline, &args.path) {
+        let left = left.as_ref().map(Left::of);
+        let says = left.map_or_else(|| "nothing is known of its results now".to_owned(), |left| left.text());
+        text.push_str(&format!("\n{}: {says}\n", style.bold(&pipeline.name)));
+        text.push_str(&style.dim(&format!("in full: palinode plan {}\n", path.display())));
+    }
+    print(&text)
+}
+
+/// What a run of a pipeline would find and do.
+struct Left {
+    cached: usize,
+    run: usize,
+    depend: usize,
+}
+
+impl Left {
+    fn of(plan: &Plan) -> Self {
+        let count = |like: fn(&Status) -> bool| plan.entries.iter().filter(|entry| like(&entry.status)).count();
+        Self {
+            cached: count(|status| matches!(status, Status::Cached { .. })),
+            run: count(|status| matches!(status, Status::WillRun { .. })),
+            depend: count(|status| matches!(status, Status::DependsOn { .. } | Status::SameAs { .. })),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({ "cached": self.cached, "will_run": self.run, "depend": self.depend })
+    }
+
+    fn text(&self) -> String {
+        if self.run + self.depend == 0 {
+            return format!("all {} cached, nothing to do", format::count(self.cached, "result"));
+        }
+        let after = if self.depend > 0 { format!(", {} after them", self.depend) } else { String::new() };
+        format!("{} cached, {} to run{after}", self.cached, self.run)
+    }
+}
+
+/// "process 4711 on thishost"
+fn who(holder: &Holder) -> String {
+    match holder.pid {
+        0 => "another process".to_owned(),
+        pid => format!("process {pid} on {}", holder.host),
+    }
+}
+
+/// A run that goes on: how far it is, and a line for each count of what it is at.
+fn going_on(run: &PastRun, holder: &Holder, style: &Style) -> String {
+    let done = run.stages.iter().filter(|stage| stage.outcome().is_some()).count();
+    let cached = run.count(|outcome| *outcome == Outcome::Cached);
+    let cached = if cached > 0 { format!(" ({cached} cached)") } else { String::new() };
+    let mut text = format!(
+        "{} {}: {done} of {} done{cached}\n{}",
+        style.bold(&run.pipeline),
+        Ending::Running.drawn(style),
+        format::count(run.total, "stage"),
+        style.dim(&format!("run {}, begun {}, {}\n", run.id, past::ago(run.started_ms), who(holder))),
+    );
+    let columns = [("AT WORK", Column::Name), ("FOR", Column::Number), ("HOW FAR", Column::Text)];
+    let rows: Vec<Vec<Field>> = run.working().map(at_work).collect();
+    if !rows.is_empty() {
+        text.push_str(&format!("\n{}", table(style, &columns, rows)));
+    }
+    for stage in &run.stages {
+        if let Some(Outcome::Failed { message, .. }) = stage.outcome() {
+            text.push_str(&format!("{} {}: {message}\n", style.red("failed:"), stage.instance));
+        }
+    }
+    text
+}
+
+fn at_work(stage: &PastStage) -> Vec<Field> {
+    let since = past::now_ms().saturating_sub(stage.started_ms) as f64 / 1000.0;
+    // The innermost count is the one that moves.
+    let counts: Vec<String> = stage.counts.iter().map(count).collect();
+    vec![Field::new(stage.instance.clone(), Look::Bold), format::duration(since).into(), counts.join("; ").into()]
+}
+
+/// "1200/3000 documents (40%), 12 min left, loss 0.1"
+fn count(count: &PastCount) -> String {
+    let PastCount { what, done, total, note, started_ms, at_ms } = count;
+    let seconds = at_ms.saturating_sub(*started_ms) as f64 / 1000.0;
+    let rate = *done as f64 / seconds.max(1e-3);
+    let far = match total {
+        Some(total) if *total > 0 => format!("{done}/{total} {what} ({}%)", done * 100 / total),
+        _ => format!("{done} {what}"),
+    };
+    let left = total.filter(|total| *done > 0 && total > done).map(|total| format::left((total - done) as f64 / rate));
+    let parts = [Some(far), left, Some(note.clone()).filter(|note| !note.is_empty())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A run that is over.
+fn ended(run: &PastRun, history: &History, style: &Style) -> String {
+    let ending = Ending::of(run, None);
+    let mut text = format!(
+        "last run of {}, begun {}: {} after {}: {}\n",
+        style.bold(&run.pipeline),
+        past::ago(run.started_ms),
+        ending.drawn(style),
+        past::took(run),
+        past::counts(run),
+    );
+    let best = Results::of(history).headline(run);
+    if !best.is_empty() {
+        text.push_str(&format!("  best: {best}\n"));
+    }
+    for stage in &run.stages {
+        if let Some(Outcome::Failed { message, .. }) = stage.outcome() {
+            text.push_str(&format!("  {} {}: {message}\n", style.red("✗"), stage.instance));
+        }
+    }
+    if ending == Ending::CutOff {
+        let at: Vec<&str> = run.working().map(|stage| stage.instance.as_str()).collect();
+        let at = if at.is_empty() { String::new() } else { format!(" at {}", at.join(", ")) };
+        text.push_str(&format!("  its process ended{at}; the next run goes on from there\n"));
+    }
+    text + &style.dim(&format!("  in full: palinode show {}\n", run.id))
+}

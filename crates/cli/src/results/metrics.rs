@@ -1,0 +1,100 @@
+//! What is measured: how a metric is called, written and compared.
+
+use serde_json::Value;
+
+/// A column of a table of scores.
+pub struct Metric {
+    /// Its name among the metrics of a result.
+    pub name: String,
+    /// Its title.
+    pub label: String,
+    /// Whether it is a fraction that reads better as a percentage.
+    pub percent: bool,
+    /// Which way is better, where anyone knows.
+    pub better: Option<Better>,
+}
+
+/// Which way is better.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Better {
+    /// More.
+    Max,
+    /// Less.
+    Min,
+}
+
+impl Metric {
+    /// One of which nothing but the name is known.
+    pub fn plain(name: &str) -> Self {
+        Self { name: name.to_owned(), label: name.to_owned(), percent: false, better: None }
+    }
+
+    fn read(column: &Value) -> Option<Self> {
+        let name = column["name"].as_str()?;
+        Some(Self {
+            label: column["label"].as_str().unwrap_or(name).to_owned(),
+            percent: column["format"] == "percent",
+            better: match column["better"].as_str() {
+                Some("max") => Some(Better::Max),
+                Some("min") => Some(Better::Min),
+                _ => None,
+            },
+            ..Self::plain(name)
+        })
+    }
+
+    /// As many decimals for all values as the largest of them needs for four digits.
+    pub fn decimals(&self, values: &[Option<f64>]) -> usize {
+        if self.percent {
+            return 1;
+        }
+        let known = values.iter().copied().flatten();
+        if known.clone().all(|value| value.fract() == 0.0) {
+            return 0;
+        }
+        match known.map(f64::abs).fold(0.0, f64::max) {
+            most if most >= 1000.0 => 0,
+            most if most >= 100.0 => 1,
+            most if most >= 10.0 => 2,
+            most if most >= 1.0 => 3,
+            _ => 4,
+        }
+    }
+
+    /// A value as text.
+    pub fn text(&self, value: f64, decimals: usize) -> String {
+        if self.percent { format!("{:.decimals$}%", value * 100.0) } else { format!("{value:.decimals$}") }
+    }
+
+    /// Whether `a` is better than `b`.
+    pub fn prefers(&self, a: f64, b: f64) -> bool {
+        match self.better {
+            Some(Better::Max) => a > b,
+            Some(Better::Min) => a < b,
+            None => false,
+        }
+    }
+}
+
+/// The metrics that have a column; all of them where nothing is said of columns.
+pub fn metrics_of(meta: &Value) -> Vec<Metric> {
+    let named: Vec<Metric> = meta["columns"].as_array().into_iter().flatten().filter_map(Metric::read).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let all = meta["metrics"].as_object().into_iter().flatten();
+    all.filter(|(_, value)| value.is_number()).map(|(name, _)| Metric::plain(name)).collect()
+}
+
+/// The first metrics of which it is known what is better, each at its best over these results: "score 81.2, efficacy 100.0%".
+pub fn headline(metas: &[&Value]) -> String {
+    const MOST: usize = 2;
+    let Some(first) = metas.first() else { return String::new() };
+    let known = metrics_of(first);
+    let told = known.iter().filter(|metric| metric.better.is_some()).filter_map(|metric| {
+        let values = metas.iter().filter_map(|meta| meta["metrics"][&metric.name].as_f64());
+        let best = values.reduce(|best, value| if metric.prefers(value, best) { value } else { best })?;
+        Some(format!("{} {}", metric.label, metric.text(best, metric.decimals(&[Some(best)]))))
+    });
+    told.take(MOST).collect::<Vec<_>>().join(", ")
+}
