@@ -27,12 +27,16 @@ fn run(bench: &Bench, yaml: &str, selection: Selection) -> String {
     }
 }
 
+/// A title, and names for until, from, only and force.
+type Row = (&'static str, Names, Names, Names, Names);
+type Names = &'static [&'static str];
+
 #[test]
 fn some_stages_only() {
     let bench = Bench::new();
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut text = String::new();
-    let rows: &[(&str, &[&str], &[&str], &[&str], &[&str])] = &[
+    let rows: &[Row] = &[
         ("only what has no inputs yet", &[], &[], &["both[case=upper,copies=1]"], &[]),
         ("until a cell", &["both[case=upper,copies=2]"], &[], &[], &[]),
         ("until part of a cell", &["other[copies=1]"], &[], &[], &[]),

@@ -351,7 +351,7 @@ impl StageKind for Meet {
         CAME.notify_all();
         // Far longer than a busy machine takes to begin a thread; only a failure waits for so long.
         let (mut all, waited) =
-            CAME.wait_timeout_while(all, Duration::from_secs(60), |all| all[&params.group].1 < params.count).unwrap();
+            CAME.wait_timeout_while(all, Duration::from_mins(1), |all| all[&params.group].1 < params.count).unwrap();
         let (now, most) = all[&params.group];
         all.get_mut(&params.group).unwrap().0 -= 1;
         drop(all);
