@@ -127,6 +127,17 @@ pub fn cell(instance: &str) -> Cell {
     parts.into_iter().filter_map(pair).collect()
 }
 
+/// The axes of these cells.
+pub fn axes(cells: &[Cell]) -> Vec<String> {
+    let mut axes: Vec<String> = Vec::new();
+    for (axis, _) in cells.iter().flatten() {
+        if !axes.contains(axis) {
+            axes.push(axis.clone());
+        }
+    }
+    axes
+}
+
 /// Results of past runs; each record is read once.
 pub struct Results<'a> {
     history: &'a History,
@@ -171,18 +182,12 @@ impl<'a> Results<'a> {
     pub fn tables(&mut self, run: &PastRun, style: &Style) -> String {
         let draw = |(name, members): &(String, Vec<(String, Value)>)| {
             let cells: Vec<Cell> = members.iter().map(|(instance, _)| cell(instance)).collect();
-            let mut axes: Vec<String> = Vec::new();
-            for (axis, _) in cells.iter().flatten() {
-                if !axes.contains(axis) {
-                    axes.push(axis.clone());
-                }
-            }
             let members: Vec<Yield<'_>> = members
                 .iter()
                 .zip(&cells)
                 .map(|((instance, meta), cell)| Yield { instance, cell, meta })
                 .collect();
-            crate::results::stage(name, &axes, &members, style)
+            crate::results::stage(name, &axes(&cells), &members, style)
         };
         self.scored(run).iter().map(draw).collect()
     }

@@ -87,7 +87,10 @@ fn parameters(run: &PastRun, pipeline: &ResolvedPipeline, style: &Style) -> Stri
     let mut rows = Vec::new();
     for name in names {
         let members = pipeline.stages.iter().filter(|stage| stage.instance.split('[').next() == Some(name));
-        for (at, (parameter, values)) in folded(members.map(|stage| &stage.params)).into_iter().enumerate() {
+        let set = folded(members.map(|stage| &stage.params)).into_iter();
+        // What was left out and has no default says nothing.
+        let set = set.filter(|(_, values)| values.iter().any(|value| !value.is_null()));
+        for (at, (parameter, values)) in set.enumerate() {
             let values: Vec<String> = values.iter().map(|value| plain(value)).collect();
             let stage = if at == 0 { Field::new(name, Look::Bold) } else { "".into() };
             rows.push(vec![stage, parameter.into(), values.join(" | ").into()]);

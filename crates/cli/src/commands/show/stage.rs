@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::past::{self, cell};
-use crate::results::{self, Yield, plain};
+use crate::results::{self, Cell, Yield, plain};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format, print, print_json};
 
@@ -27,9 +27,33 @@ pub fn show(history: &History, run: &PastRun, instances: &[String], json: bool) 
         return print_json(&json!({ "run": run.id, "results": all }));
     }
     let style = Style::stdout();
-    let text: Vec<String> =
-        found.iter().map(|(instance, manifest)| one(history, run, instance, manifest, &style)).collect();
-    print(&text.join("\n"))
+    match found.as_slice() {
+        [(instance, manifest)] => print(&one(history, run, instance, manifest, &style)),
+        _ => print(&all(run, &found, &style)),
+    }
+}
+
+/// The cells of a stage beside each other.
+fn all(run: &PastRun, found: &[(&String, Manifest)], style: &Style) -> String {
+    let columns = [("CELL", Column::Text), ("MADE", Column::Name), ("TOOK", Column::Number), ("CONTENTS", Column::Name)];
+    let rows = found.iter().map(|(instance, manifest)| {
+        vec![
+            Field::new((*instance).clone(), Look::Bold),
+            past::ago(manifest.finished_ms).into(),
+            format::duration(manifest.seconds).into(),
+            manifest.content.short().into(),
+        ]
+    });
+    let cells: Vec<Cell> = found.iter().map(|(instance, _)| cell(instance)).collect();
+    let members = found.iter().zip(&cells);
+    let members: Vec<Yield<'_>> = members
+        .map(|((instance, manifest), cell)| Yield { instance, cell, meta: &manifest.output.meta })
+        .collect();
+    let title = format!("{} of run {}\n", format::count(found.len(), "cell"), run.id);
+    let (first, _) = found[0];
+    let more = style.dim(&format!("\nall about one: palinode show '{}:{first}'\n", run.id));
+    let scores = results::stage("scores", &past::axes(&cells), &members, style);
+    format!("{title}\n{}{scores}{more}", table(style, &columns, rows.collect()))
 }
 
 fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, style: &Style) -> String {
@@ -66,6 +90,8 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
         facts.push((format!("file {name}"), digest.short()));
     }
     let params = manifest.preimage.params.iter().chain(&manifest.unkeyed);
+    // What was left out and has no default says nothing.
+    let params = params.filter(|(_, value)| !value.is_null());
     facts.extend(params.map(|(name, value)| (name.clone(), plain(value))));
     facts.push(("key".to_owned(), manifest.key.to_string()));
     facts.push(("contents".to_owned(), manifest.content.to_string()));
@@ -76,9 +102,8 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
     }
     text.push_str(&files(history, manifest, style));
     let cell = cell(instance);
-    let axes: Vec<String> = cell.iter().map(|(axis, _)| axis.clone()).collect();
     let yielded = Yield { instance, cell: &cell, meta: &manifest.output.meta };
-    text + &results::stage("scores", &axes, &[yielded], style)
+    text + &results::stage("scores", &past::axes(std::slice::from_ref(&cell)), &[yielded], style)
 }
 
 /// Small facts of a result by dotted name; lists of many things as their number.
