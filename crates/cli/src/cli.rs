@@ -28,13 +28,13 @@ A first session:
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
   palinode plan pipeline.yaml         what a run would do, and why
   palinode run pipeline.yaml          do it; the same command goes on where a run stopped
-  palinode show last                  what came out
+  palinode show latest                what came out
 
 Tables are for people; --json prints the same for programs. Colours are for terminals, and not where NO_COLOR is set.
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  70 a mistake in the program   130 interrupted";
+  7 out of time or memory   70 a mistake in the program   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -53,6 +53,7 @@ enum Command {
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
     Completions(commands::completions::Args),
+    Worker(commands::worker::Args),
 }
 
 impl Cli {
@@ -75,6 +76,7 @@ impl Cli {
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
+            Command::Worker(args) => commands::worker::run(&args),
         };
         done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
     }

@@ -3,6 +3,7 @@
 //! A [`Catalogue`] brings the stages; [`Pipeline::load`] turns a file into a checked graph of instances; [`plan`] says what
 //! a run would do and why; [`run`] does it. Results lie in a [`Store`] under keys that cover all that can change them.
 
+mod action;
 mod artifact;
 mod catalogue;
 mod context;
@@ -12,22 +13,32 @@ mod encode;
 mod error;
 mod event;
 mod field;
-mod history;
+mod isolate;
 mod key;
+mod limits;
 mod log;
+mod owner;
 mod panics;
+mod perform;
 mod pipeline;
 mod plan;
 mod progress;
 mod run;
 mod runid;
+mod runs;
+mod select;
 mod shared;
 mod stage;
-mod store;
 mod stagelog;
+mod stop;
+mod store;
 mod suggest;
+mod takes;
 mod time;
+mod unit;
+mod worker;
 
+pub use action::Action;
 pub use artifact::{Artifact, Published};
 pub use catalogue::{Catalogue, ErasedStage, Params, StageInfo};
 pub use context::{ExternalFiles, RunContext, StageContext};
@@ -36,16 +47,23 @@ pub use digest::{Digest, FileRef, Key};
 pub use encode::Encoder;
 pub use error::{DataPlace, ErrorKind, FieldError, StageError};
 pub use event::{Event, Observer, Outcome, Silent};
-pub use history::{History, PastCount, PastRun, PastStage, PastState, ResolvedPipeline, ResolvedStage};
+pub use isolate::WorkerCommand;
 pub use key::{Change, Preimage};
+pub use limits::Limits;
 pub use panics::panic_is_caught;
 pub use pipeline::{Instance, Pipeline, pipeline_schema};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
 pub use run::{RunOptions, RunReport, StageReport, event_log, run};
+pub use runs::{
+    Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
+};
+pub use select::Selection;
 pub use shared::SharedPool;
 pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
 pub use stagelog::stage_log;
-pub use store::{Damage, Holder, Manifest, Store, Verified};
+pub use store::{Damage, Holder, Manifest, Place, Store, Verified};
 pub use suggest::{did_you_mean, nearest, one_of};
+pub use takes::{Cores, Machine, Takes};
 pub use time::utc;
+pub use worker::{work, work_aloud};

@@ -61,6 +61,10 @@ fn line(event: &Event) -> Option<(&str, String)> {
         Event::ProgressEnded { instance, what, done, seconds } => {
             (instance.as_str(), format!("{done} {what} in {seconds:.1} s"))
         }
+        Event::StageRetried { instance, failed, left, message } => {
+            (instance.as_str(), format!("try {failed} failed, {left} left: {message}"))
+        }
+        Event::Said { instance, line } => (instance.as_str(), format!("| {line}")),
         Event::StageFinished { instance, outcome, seconds, .. } => {
             let text = match outcome {
                 Outcome::Ran => format!("done in {seconds:.1} s"),
@@ -69,7 +73,7 @@ fn line(event: &Event) -> Option<(&str, String)> {
                     format!("failed after {seconds:.1} s: {message}{hint}")
                 }
                 // These did not work in this run.
-                Outcome::Cached | Outcome::Skipped { .. } => return None,
+                Outcome::Cached | Outcome::Skipped { .. } | Outcome::NotAsked => return None,
             };
             (instance.as_str(), text)
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_data::{Dataset, EditRequest, Selection, conflicts, read_requests};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,10 @@ softer ones. Hard and soft edits mix in one batch.";
             return Ok(json!({ "requests": requests.len() }));
         }
         Ok(Value::Null)
+    }
+
+    fn takes(_: &LoadRequestsParams) -> Takes {
+        Takes::LIGHT
     }
 
     fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {

@@ -15,3 +15,4 @@ pub mod stages;
 pub mod status;
 pub mod validate;
 pub mod why;
+pub mod worker;

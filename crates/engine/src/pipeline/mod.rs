@@ -2,6 +2,7 @@
 
 mod expr;
 mod include;
+mod limit;
 mod links;
 mod matrix;
 mod overrides;
@@ -23,6 +24,7 @@ pub use schema::pipeline_schema;
 
 use crate::catalogue::{Catalogue, ErasedStage, Params};
 use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::limits::{self, Limits};
 use crate::stage::ExternalFile;
 
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
@@ -61,6 +63,8 @@ pub struct Instance {
     pub files: Vec<ExternalFile>,
     /// What is known of its output before it runs.
     pub facts: Value,
+    /// How long it may work, and how often it is tried.
+    pub limits: Limits,
     /// The file that the stage stands in.
     pub source: Arc<Source>,
     /// Where it stands there.
@@ -103,7 +107,15 @@ impl Pipeline {
                 let inputs: BTreeMap<_, _> =
                     instance.inputs.iter().map(|(port, &from)| (port, &self.instances[from].name)).collect();
                 let uses = instance.kind.info().name;
-                (instance.name.clone(), json!({ "uses": uses, "inputs": inputs, "with": instance.params.value }))
+                let mut stage = json!({ "uses": uses, "inputs": inputs, "with": instance.params.value });
+                let Limits { retries, timeout } = instance.limits;
+                if retries > 0 {
+                    stage["retries"] = retries.into();
+                }
+                if let Some(timeout) = timeout {
+                    stage["timeout"] = limits::written(timeout).into();
+                }
+                (instance.name.clone(), stage)
             })
             .collect();
         yaml::write(&json!({ "name": self.name, "description": self.description, "stages": stages }))

@@ -13,7 +13,7 @@ use super::places::{child, item};
 use super::report::Report;
 use super::spec::{self, Spec, StageSpec, texts};
 use super::yaml::Tree;
-use super::{Instance, Pipeline, include, overrides};
+use super::{Instance, Pipeline, include, limit, overrides};
 use crate::catalogue::{Catalogue, ErasedStage};
 use crate::diagnostic::{Diagnostics, Source};
 use crate::error::FieldError;
@@ -184,6 +184,7 @@ impl Builder<'_> {
         let scope = Scope::new(self.vars, &cell.iter().cloned().collect());
         let kind = self.kind(stage, &scope, report)?;
         let inputs = self.inputs(number, &cell, &scope, kind.as_ref(), (known, instances), report);
+        let limits = limit::read(stage, &scope, report);
         let with = child(&path, "with");
         let value = eval(&stage.with, &with, &scope, report)?;
         let params = match kind.params(value) {
@@ -221,7 +222,8 @@ impl Builder<'_> {
         let name = if cell.is_empty() { stage.id.clone() } else { format!("{}[{}]", stage.id, label(&cell)) };
         let (source, place) = report.places.key(&path);
         let source = Arc::clone(source);
-        Some(Instance { name, stage: stage.id.clone(), cell, kind, params, inputs, files: files?, facts, source, place })
+        let (stage, files, limits) = (stage.id.clone(), files?, limits?);
+        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, source, place })
     }
 
     fn kind(&self, stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Arc<dyn ErasedStage>> {

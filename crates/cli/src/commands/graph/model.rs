@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use palinode_engine::{Outcome, PastRun, Pipeline, Status, Store, plan};
+use palinode_engine::{Outcome, Pipeline, RunRecord, StageState, Status, Store, plan};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -68,12 +68,17 @@ pub fn planned(pipeline: &Pipeline, store: &Store) -> Result<Vec<State>, Failure
 }
 
 /// How instances stand in a run that goes on.
-pub fn running(pipeline: &Pipeline, run: &PastRun) -> Vec<State> {
-    let state = |name: &str| match run.stage(name).map(palinode_engine::PastStage::outcome) {
-        None | Some(Some(Outcome::Skipped { .. })) => State::Depends,
-        Some(None) => State::Working,
-        Some(Some(Outcome::Failed { .. })) => State::Failed,
-        Some(Some(Outcome::Ran | Outcome::Cached)) => State::Cached,
+pub fn running(pipeline: &Pipeline, run: &RunRecord) -> Vec<State> {
+    let state = |name: &str| match run.stage(name).map(|stage| &stage.state) {
+        None
+        | Some(
+            StageState::Waiting
+            | StageState::Lost
+            | StageState::Finished(Outcome::Skipped { .. } | Outcome::NotAsked),
+        ) => State::Depends,
+        Some(StageState::Working { .. }) => State::Working,
+        Some(StageState::Finished(Outcome::Failed { .. })) => State::Failed,
+        Some(StageState::Finished(Outcome::Ran | Outcome::Cached)) => State::Cached,
     };
     pipeline.instances.iter().map(|instance| state(&instance.name)).collect()
 }
