@@ -76,9 +76,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None if running.is_some() => String::new(),
         None => format!("no earlier run in {}\n", runs.store().display()),
     });
-    if let (Some(pipeline), Some(path)) = (&pipeline, &args.path) {
-        let left = left.as_ref().map(Left::of);
-        let says = left.map_or_else(|| "nothing is known of its results now".to_owned(), |left| left.text());
+    let runs_now = |name: &str| running.is_some_and(|run| run.pipeline == name);
+    if let (Some(pipeline), Some(path)) = (&pipeline, &args.path)
+        && !runs_now(&pipeline.name)
+    {
+        let says = match (&left, runs.holder()) {
+            (Some(left), _) => Left::of(left).text(),
+            (None, Some(_)) => "what is cached is not known while the store is in use".to_owned(),
+            (None, None) => format!("{} to run, nothing is cached", pipeline.instances.len()),
+        };
         text.push_str(&format!("\n{}: {says}\n", style.bold(&pipeline.name)));
         text.push_str(&style.dim(&format!("in full: palinode plan {}\n", path.display())));
     }
@@ -163,13 +169,14 @@ fn failures(run: &RunRecord, style: &Style) -> String {
 /// "1200/3000 documents (40%), 12 min left, loss 0.1"
 fn count(count: &Count) -> String {
     let Count { what, done, total, note, started_ms, at_ms, .. } = count;
-    let seconds = at_ms.saturating_sub(*started_ms) as f64 / 1000.0;
-    let rate = *done as f64 / seconds.max(1e-3);
+    let rate = *done as f64 / (at_ms.saturating_sub(*started_ms) as f64 / 1000.0).max(1e-3);
+    let since = past::now_ms().saturating_sub(*at_ms) as f64 / 1000.0;
     let far = match total {
         Some(total) if *total > 0 => format!("{done}/{total} {what} ({}%)", done * 100 / total),
         _ => format!("{done} {what}"),
     };
-    let left = total.filter(|total| *done > 0 && total > done).map(|total| format::left((total - done) as f64 / rate));
+    let left = total.filter(|total| *done > 0 && total > done).map(|total| (total - done) as f64 / rate - since);
+    let left = left.map(|left| format::left(left.max(0.0)));
     let parts = [Some(far), left, Some(note.clone()).filter(|note| !note.is_empty())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -92,6 +92,8 @@ pub fn unknown(pipeline: &Pipeline) -> Vec<State> {
 pub struct Node {
     /// The stage's name.
     pub stage: String,
+    /// The instance's name, of a cell.
+    pub name: Option<String>,
     /// "objective=rome, strategy=single" for a cell.
     pub cell: String,
     /// Number of cells that it stands for.
@@ -107,12 +109,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// The stage's name, with the number of its cells or with its cell.
+    /// The stage's name with the number of its cells, or the name of the cell.
     pub fn title(&self) -> String {
-        match (self.cells, self.cell.as_str()) {
-            (1, "") => self.stage.clone(),
-            (1, cell) => format!("{}[{cell}]", self.stage),
-            (cells, _) => format!("{} ×{cells}", self.stage),
+        match (&self.name, self.cells) {
+            (Some(name), _) => name.clone(),
+            (None, 1) => self.stage.clone(),
+            (None, cells) => format!("{} ×{cells}", self.stage),
         }
     }
 
@@ -155,6 +157,7 @@ impl Graph {
             let cell = first.cell.iter().map(|(axis, value)| format!("{axis}={}", plain(value)));
             Node {
                 stage: first.stage.clone(),
+                name: cells.then(|| first.name.clone()),
                 cell: if cells { cell.collect::<Vec<_>>().join(", ") } else { String::new() },
                 cells: members.len(),
                 uses: first.kind.info().name,

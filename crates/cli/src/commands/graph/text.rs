@@ -85,8 +85,8 @@ impl Words {
             row.push_str(&format!("  {}", paint(style, node.state, &format!("{:says$}", node.says()))));
             left = left.saturating_sub(says + 2);
         }
-        let from: Vec<&str> = node.inputs.iter().map(|&from| graph.nodes[from].stage.as_str()).collect();
-        let mut from: Vec<String> = from.into_iter().map(str::to_owned).collect();
+        // A cell takes from its own, so that the stage's name says it.
+        let mut from: Vec<&str> = node.inputs.iter().map(|&from| graph.nodes[from].stage.as_str()).collect();
         from.dedup();
         let from = format!("← {}", from.join(", "));
         if !node.inputs.is_empty() && from.chars().count() + 2 <= left {
@@ -147,6 +147,7 @@ mod tests {
     fn lanes_and_columns() {
         let node = |stage: &str, cells: usize, state: State, inputs: &[usize]| Node {
             stage: stage.to_owned(),
+            name: None,
             cell: String::new(),
             cells,
             uses: "kind",
