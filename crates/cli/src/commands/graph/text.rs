@@ -123,7 +123,8 @@ fn order(inputs: &[Vec<usize>], feeds: &[Vec<usize>]) -> Vec<usize> {
     let mut ends: Vec<usize> = (0..inputs.len()).filter(|&node| feeds[node].is_empty()).collect();
     while !ends.is_empty() {
         // An end that all is there for closes a lane; any other opens some.
-        let ready = ends.iter().position(|&end| inputs[end].iter().all(|&from| seen[from]));
+        let ready = |&end: &usize| !inputs[end].is_empty() && inputs[end].iter().all(|&from| seen[from]);
+        let ready = ends.iter().position(ready);
         let end = ends.remove(ready.unwrap_or(0));
         // A node is pushed a second time, to be taken once all that feeds it was.
         let mut todo = vec![(end, false)];
