@@ -31,7 +31,7 @@ A first session:
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
   palinode plan pipeline.yaml         what a run would do, and why
   palinode run pipeline.yaml          do it; the same command goes on where a run stopped
-  palinode show last                  what came out
+  palinode show latest                what came out
 
 Tables are for people; --json prints the same for programs. Colours are for terminals, and not where NO_COLOR is set.
 

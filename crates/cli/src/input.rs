@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use palinode_engine::{History, Pipeline, Selection, Source, StageError, Store, did_you_mean};
+use palinode_engine::{Pipeline, Runs, Selection, Source, StageError, Store, did_you_mean};
 
 use crate::failure::Failure;
 
@@ -59,8 +59,8 @@ impl StoreArgs {
     }
 
     /// Its runs, for looking at only: works while another process has the store open.
-    pub fn history(&self) -> History {
-        History::of(&self.store)
+    pub fn runs(&self) -> Runs {
+        Runs::of(&self.store)
     }
 
     /// Opens it where it has to be there already.

@@ -3,87 +3,56 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use palinode_engine::{ErrorKind, History, Key, Outcome, PastRun, PastStage};
-use serde_json::Value;
+use palinode_engine::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState};
+use serde_json::{Value, json};
 
 use crate::results::{Cell, Yield, metrics};
 use crate::terminal::table::Look;
 use crate::terminal::{Style, format};
 
-/// How a run ended, or that it did not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It goes on.
-    Running,
-    /// All that it had to do is done.
-    Done,
-    /// A stage failed.
-    Failed,
-    /// The user stopped it.
-    Stopped,
-    /// Its process ended before it did.
-    CutOff,
+/// How a run ended, in a word, and how the word is drawn.
+pub fn ending(run: &RunRecord) -> (&'static str, Look) {
+    match run.ended {
+        Ended::Not => ("running", Look::Yellow),
+        Ended::Done => ("done", Look::Green),
+        Ended::Failed => ("failed", Look::Red),
+        Ended::Interrupted => ("stopped", Look::Yellow),
+        Ended::Lost => ("lost", Look::Yellow),
+    }
 }
 
-impl Ending {
-    /// How a run ended; `holder` is the run that has the store open.
-    pub fn of(run: &PastRun, holder: Option<&str>) -> Self {
-        let failed = |interrupted: bool| {
-            run.count(|outcome| match outcome {
-                Outcome::Failed { kind, .. } => (*kind == ErrorKind::Interrupted) == interrupted,
-                _ => false,
-            }) > 0
-        };
-        match run.seconds {
-            None if holder == Some(&run.id) => Self::Running,
-            None => Self::CutOff,
-            Some(_) if failed(false) => Self::Failed,
-            Some(_) if failed(true) || run.count(|outcome| *outcome == Outcome::Skipped { because: None }) > 0 => {
-                Self::Stopped
-            }
-            Some(_) if run.stages.len() < run.total => Self::Stopped,
-            Some(_) => Self::Done,
-        }
+/// How a run ended, drawn.
+pub fn ending_drawn(run: &RunRecord, style: &Style) -> String {
+    match ending(run) {
+        (word, Look::Green) => style.green(word),
+        (word, Look::Red) => style.red(word),
+        (word, _) => style.yellow(word),
     }
+}
 
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-            Self::CutOff => "cut off",
-        }
-    }
+/// Number of stages of a run that ended like this.
+pub fn count(run: &RunRecord, like: impl Fn(&Outcome) -> bool) -> usize {
+    run.stages.iter().filter_map(outcome).filter(|outcome| like(outcome)).count()
+}
 
-    /// How the word is drawn.
-    pub fn look(self) -> Look {
-        match self {
-            Self::Done => Look::Green,
-            Self::Failed => Look::Red,
-            Self::Running | Self::Stopped | Self::CutOff => Look::Yellow,
-        }
-    }
-
-    /// The word as it is drawn.
-    pub fn drawn(self, style: &Style) -> String {
-        match self.look() {
-            Look::Green => style.green(self.word()),
-            Look::Red => style.red(self.word()),
-            _ => style.yellow(self.word()),
-        }
+/// How a stage ended, if it did.
+pub fn outcome(stage: &StageRecord) -> Option<&Outcome> {
+    match &stage.state {
+        StageState::Finished(outcome) => Some(outcome),
+        _ => None,
     }
 }
 
 /// "ran 14, cached 3, failed 1"
-pub fn counts(run: &PastRun) -> String {
+pub fn counts(run: &RunRecord) -> String {
+    let at_work = |stage: &&StageRecord| matches!(stage.state, StageState::Working { .. } | StageState::Lost);
+    let waiting = run.stages.iter().filter(|stage| stage.state == StageState::Waiting).count();
     let parts = [
-        (run.count(|outcome| matches!(outcome, Outcome::Failed { .. })), "failed"),
-        (run.count(|outcome| matches!(outcome, Outcome::Ran)), "ran"),
-        (run.count(|outcome| matches!(outcome, Outcome::Cached)), "cached"),
-        (run.working().count(), "begun"),
-        (run.count(|outcome| matches!(outcome, Outcome::Skipped { .. })), "not reached"),
+        (count(run, |outcome| matches!(outcome, Outcome::Failed { .. })), "failed"),
+        (count(run, |outcome| matches!(outcome, Outcome::Ran)), "ran"),
+        (count(run, |outcome| matches!(outcome, Outcome::Cached)), "cached"),
+        (run.stages.iter().filter(at_work).count(), "begun"),
+        (waiting + count(run, |outcome| matches!(outcome, Outcome::Skipped { .. })), "not reached"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count}")).collect();
@@ -91,9 +60,8 @@ pub fn counts(run: &PastRun) -> String {
 }
 
 /// How long a run took, or has been going on.
-pub fn took(run: &PastRun) -> String {
-    let so_far = run.last_ms.saturating_sub(run.started_ms) as f64 / 1000.0;
-    format::duration(run.seconds.unwrap_or(so_far))
+pub fn took(run: &RunRecord) -> String {
+    format::duration(run.seconds(now_ms()))
 }
 
 /// "3 min ago"
@@ -106,87 +74,80 @@ pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// The values of axes in the name of an instance, such as `solve[objective=rome,layers=[1,2]]`.
-pub fn cell(instance: &str) -> Cell {
-    let Some((_, values)) = instance.split_once('[') else { return Vec::new() };
-    let values = values.strip_suffix(']').unwrap_or(values);
-    let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
-    for (at, char) in values.char_indices() {
-        match char {
-            '[' | '{' => depth += 1,
-            ']' | '}' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                parts.push(&values[start..at]);
-                start = at + 1;
-            }
-            _ => {}
+/// The axes of these cells.
+pub fn axes<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
+    let mut axes: Vec<String> = Vec::new();
+    for (axis, _) in cells.flatten() {
+        if !axes.contains(axis) {
+            axes.push(axis.clone());
         }
     }
-    parts.push(&values[start..]);
-    let pair = |part: &str| part.split_once('=').map(|(axis, value)| (axis.to_owned(), Value::from(value)));
-    parts.into_iter().filter_map(pair).collect()
+    axes
 }
 
-/// Results of past runs; each record is read once.
+/// Results of runs; each is read once.
 pub struct Results<'a> {
-    history: &'a History,
+    runs: &'a Runs,
     known: HashMap<Key, Option<Value>>,
 }
 
 impl<'a> Results<'a> {
     /// Those of a store.
-    pub fn of(history: &'a History) -> Self {
-        Self { history, known: HashMap::new() }
+    pub fn of(runs: &'a Runs) -> Self {
+        Self { runs, known: HashMap::new() }
     }
 
-    /// What the result of a stage says of itself.
-    pub fn meta(&mut self, stage: &PastStage) -> Option<Value> {
-        let key = stage.key.filter(|_| matches!(stage.outcome(), Some(Outcome::Ran | Outcome::Cached)))?;
-        let read = || self.history.manifest(&key).map(|manifest| manifest.output.meta);
-        self.known.entry(key).or_insert_with(read).clone()
-    }
-
-    /// The results with metrics, by stage, in the order of the run.
-    pub fn scored(&mut self, run: &PastRun) -> Vec<(String, Vec<(String, Value)>)> {
-        let mut groups: Vec<(String, Vec<(String, Value)>)> = Vec::new();
-        for stage in &run.stages {
-            let Some(meta) = self.meta(stage).filter(|meta| meta["metrics"].is_object()) else { continue };
-            let one = (stage.instance.clone(), meta);
-            match groups.iter_mut().find(|(name, _)| name == stage.stage()) {
-                Some((_, members)) => members.push(one),
-                None => groups.push((stage.stage().to_owned(), vec![one])),
-            }
-        }
-        groups
-    }
-
-    /// The first metrics of the last stage that has any, at their best.
-    pub fn headline(&mut self, run: &PastRun) -> String {
-        let groups = self.scored(run);
-        let metas = groups.last().map(|(_, members)| members.iter().map(|(_, meta)| meta).collect::<Vec<_>>());
-        metrics::headline(&metas.unwrap_or_default())
+    /// What the result of a stage says of itself; of one that is no longer in the store, what the run wrote down.
+    pub fn meta(&mut self, stage: &StageRecord) -> Option<Value> {
+        let key = stage.key.filter(|_| matches!(outcome(stage), Some(Outcome::Ran | Outcome::Cached)))?;
+        let read = || self.runs.manifest(&key).map(|manifest| manifest.output.meta);
+        let found = self.known.entry(key).or_insert_with(read).clone();
+        found.or_else(|| numbers(stage))
     }
 
     /// The tables of all scores of a run, and samples.
-    pub fn tables(&mut self, run: &PastRun, style: &Style) -> String {
-        let draw = |(name, members): &(String, Vec<(String, Value)>)| {
-            let cells: Vec<Cell> = members.iter().map(|(instance, _)| cell(instance)).collect();
-            let mut axes: Vec<String> = Vec::new();
-            for (axis, _) in cells.iter().flatten() {
-                if !axes.contains(axis) {
-                    axes.push(axis.clone());
-                }
-            }
-            let members: Vec<Yield<'_>> =
-                members.iter().zip(&cells).map(|((instance, meta), cell)| Yield { instance, cell, meta }).collect();
-            crate::results::stage(name, &axes, &members, style)
-        };
-        self.scored(run).iter().map(draw).collect()
+    pub fn tables(&mut self, run: &RunRecord, style: &Style) -> String {
+        let mut text = String::new();
+        for (name, members) in scored(run) {
+            let metas: Vec<Value> = members.iter().map(|stage| self.meta(stage).unwrap_or_default()).collect();
+            let members = members.iter().zip(&metas);
+            let members: Vec<Yield<'_>> = members
+                .map(|(stage, meta)| Yield { instance: &stage.instance, cell: &stage.cell, meta })
+                .collect();
+            text.push_str(&crate::results::stage(name, &axes(members.iter().map(|member| member.cell)), &members, style));
+        }
+        text
     }
 }
 
+/// The metrics of a stage as its result says them.
+fn numbers(stage: &StageRecord) -> Option<Value> {
+    (!stage.metrics.is_empty()).then(|| json!({ "metrics": stage.metrics, "columns": stage.columns }))
+}
+
+/// The stages with metrics, in the order of the run.
+fn scored(run: &RunRecord) -> Vec<(&str, Vec<&StageRecord>)> {
+    let mut groups: Vec<(&str, Vec<&StageRecord>)> = Vec::new();
+    for stage in run.stages.iter().filter(|stage| !stage.metrics.is_empty()) {
+        match groups.iter_mut().find(|(name, _)| *name == stage.stage) {
+            Some((_, members)) => members.push(stage),
+            None => groups.push((&stage.stage, vec![stage])),
+        }
+    }
+    groups
+}
+
+/// The first metrics of the last stage that has any, at their best.
+pub fn headline(run: &RunRecord) -> String {
+    let groups = scored(run);
+    let metas = groups.last().map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
+    metrics::headline(&metas.unwrap_or_default().iter().collect::<Vec<_>>())
+}
+
 /// Parameters of the instances of a stage, each with its distinct values.
-pub fn folded<'a>(members: impl Iterator<Item = &'a BTreeMap<String, Value>>) -> BTreeMap<&'a str, Vec<&'a Value>> {
+pub fn folded<'a>(
+    members: impl Iterator<Item = &'a BTreeMap<String, Value>>,
+) -> BTreeMap<&'a str, Vec<&'a Value>> {
     let mut folded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for params in members {
         for (name, value) in params {
@@ -197,20 +158,4 @@ pub fn folded<'a>(members: impl Iterator<Item = &'a BTreeMap<String, Value>>) ->
         }
     }
     folded
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn cells() {
-        let check = |instance: &str, expect: &[(&str, &str)]| {
-            let cell = super::cell(instance);
-            let found: Vec<(&str, &str)> =
-                cell.iter().map(|(axis, value)| (axis.as_str(), value.as_str().unwrap_or_default())).collect();
-            assert_eq!(found, expect);
-        };
-        check("solve", &[]);
-        check("solve[objective=rome]", &[("objective", "rome")]);
-        check("solve[a=[1,2],b={\"x\":[3,4]}]", &[("a", "[1,2]"), ("b", "{\"x\":[3,4]}")]);
-    }
 }

@@ -74,17 +74,25 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 19] = [
         &[],
+        &["init"],
         &["run"],
         &["plan"],
         &["why"],
         &["validate"],
+        &["status"],
+        &["graph"],
+        &["runs"],
+        &["show"],
+        &["diff"],
+        &["logs"],
         &["stages"],
         &["schema"],
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],
+        &["completions"],
         &["worker"],
     ];
     for command in commands {
@@ -243,4 +251,126 @@ fn a_closed_pipe_is_no_failure() {
     let output = bench.command(&["schema"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
     let said = said(output);
     assert_eq!((said.code, said.err.as_str()), (0, ""));
+}
+
+#[test]
+fn what_was_is_told_while_others_work() {
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    for args in [&["status"][..], &["status", "p.yaml"], &["runs"], &["graph", "p.yaml"]] {
+        let said = bench.run(args);
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        assert!(!bench.path(".palinode").exists(), "{args:?} made a store");
+    }
+    assert_eq!(bench.run(&["run", "p.yaml"]).code, 0);
+    let held = Store::open(&bench.path(".palinode")).unwrap();
+    let checks: [(&[&str], &str); 9] = [
+        (&["status"], "in use by process"),
+        (&["status", "p.yaml"], "while the store is in use"),
+        (&["runs"], "empty"),
+        (&["runs", "--pipeline", "other"], "no runs in"),
+        (&["show", "latest"], "done after"),
+        (&["logs"], "no stage worked"),
+        (&["logs", "--follow"], ""),
+        (&["diff", "latest", "latest"], "no parameter and no metric differs"),
+        (&["graph", "p.yaml"], "what is cached is not shown"),
+    ];
+    for (args, words) in checks {
+        let said = bench.run(args);
+        let all = format!("{}{}", said.out, said.err);
+        assert_eq!(said.code, 0, "{args:?}: {all}");
+        assert!(all.contains(words), "{args:?} said no `{words}`: {all}");
+    }
+    drop(held);
+    for (args, hint) in [
+        (&["show", "latest~1"][..], "there is no run `latest~1`"),
+        (&["show", "latest:scores"], "has no stage `scores`"),
+        (&["show", "p.yaml"], "not a safetensors file"),
+        (&["logs", "latest", "scores"], "has no stage `scores`"),
+        (&["diff", "latest", "nothing"], "there is no run `nothing`"),
+    ] {
+        let said = bench.run(args);
+        assert!(matches!(said.code, 2 | 4), "{args:?}: {}", said.err);
+        assert!(said.err.contains(hint), "{args:?} said no `{hint}`: {}", said.err);
+    }
+}
+
+#[test]
+fn json_for_programs() {
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    bench.write("wrong.yaml", "name: a\nstages:\n  a: {uses: nothing}\n");
+    assert_eq!(bench.run(&["run", "p.yaml", "--quiet"]).code, 0);
+    for args in [
+        &["plan", "p.yaml", "--json"][..],
+        &["validate", "p.yaml", "--json"],
+        &["status", "p.yaml", "--json"],
+        &["graph", "p.yaml", "--format", "json"],
+        &["runs", "--json"],
+        &["show", "latest", "--json"],
+        &["diff", "latest", "latest", "--json"],
+        &["stages", "--json"],
+        &["cache", "ls", "--json"],
+    ] {
+        let said = bench.run(args);
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        assert!(serde_json::from_str::<serde_json::Value>(&said.out).is_ok(), "{args:?}: {}", said.out);
+    }
+    let said = bench.run(&["validate", "wrong.yaml", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, &told["mistakes"][0]["line"]), (3, &3.into()));
+}
+
+#[test]
+fn a_file_tells_where_it_comes_from() {
+    let bench = Bench::new();
+    let provenance = r#"{"format": "update.v1", "model": {"layers": 6}, "requests": ["tower", "messi"]}"#;
+    let header = serde_json::json!({
+        "__metadata__": { "palinode": provenance },
+        "h.0.left": { "dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24] },
+    });
+    let header = header.to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 24]].concat();
+    std::fs::write(bench.path("update.safetensors"), bytes).unwrap();
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("provenance", bench.run(&["show", "update.safetensors"]).out);
+    });
+}
+
+#[test]
+fn a_pipeline_to_start_from() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("model")).unwrap();
+    bench.write("model/config.json", r#"{"n_layer": 12}"#);
+    for template in ["edit", "compare", "sequence"] {
+        let said = bench.run(&["init", template, "--model", "model", "--template", template]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let text = std::fs::read_to_string(bench.path(template).join("pipeline.yaml")).unwrap();
+        assert!(text.contains("layers: [4, 5, 6]") && text.contains("path: ../model"), "{text}");
+        let again = bench.run(&["init", template, "--model", "model"]);
+        assert_eq!(again.code, 2);
+        assert!(again.err.contains("would be overwritten"), "{}", again.err);
+    }
+    assert_eq!(bench.run(&["init", "x", "--model", "nowhere"]).code, 2);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model");
+    // Other catalogues than ours lack the stages that the templates use.
+    if palinode_stages::catalogue().get("load_requests").is_none() || !model.is_dir() {
+        return;
+    }
+    for template in ["edit", "compare", "sequence"] {
+        let dir = format!("real-{template}");
+        assert_eq!(bench.run(&["init", &dir, "--model", model.to_str().unwrap(), "--template", template]).code, 0);
+        let said = bench.run(&["validate", &format!("{dir}/pipeline.yaml")]);
+        assert_eq!(said.code, 0, "{}", said.err);
+    }
+}
+
+#[test]
+fn completions_name_the_commands() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let said = bench.run(&["completions", shell]);
+        assert_eq!(said.code, 0);
+        assert!(said.out.contains("validate"), "{shell}");
+    }
 }

@@ -13,7 +13,6 @@ mod encode;
 mod error;
 mod event;
 mod field;
-mod history;
 mod isolate;
 mod key;
 mod limits;
@@ -48,7 +47,6 @@ pub use digest::{Digest, FileRef, Key};
 pub use encode::Encoder;
 pub use error::{DataPlace, ErrorKind, FieldError, StageError};
 pub use event::{Event, Observer, Outcome, Silent};
-pub use history::{History, PastCount, PastRun, PastStage, PastState, ResolvedPipeline, ResolvedStage};
 pub use isolate::WorkerCommand;
 pub use key::{Change, Preimage};
 pub use limits::Limits;
@@ -57,7 +55,9 @@ pub use pipeline::{Instance, Pipeline, pipeline_schema};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
 pub use run::{RunOptions, RunReport, StageReport, event_log, run};
-pub use runs::{Ended, RECORD, RESOLVED, RunRecord, Runs, StageRecord, StageState};
+pub use runs::{
+    Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
+};
 pub use select::Selection;
 pub use shared::SharedPool;
 pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};

@@ -61,6 +61,10 @@ fn line(event: &Event) -> Option<(&str, String)> {
         Event::ProgressEnded { instance, what, done, seconds } => {
             (instance.as_str(), format!("{done} {what} in {seconds:.1} s"))
         }
+        Event::StageRetried { instance, failed, left, message } => {
+            (instance.as_str(), format!("try {failed} failed, {left} left: {message}"))
+        }
+        Event::Said { instance, line } => (instance.as_str(), format!("| {line}")),
         Event::StageFinished { instance, outcome, seconds, .. } => {
             let text = match outcome {
                 Outcome::Ran => format!("done in {seconds:.1} s"),

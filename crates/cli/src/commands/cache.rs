@@ -9,7 +9,7 @@ use palinode_engine::{ErrorKind, Manifest, Store};
 use crate::failure::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::table::{Column, Field, Look, table};
-use crate::terminal::{Style, complain, format, print};
+use crate::terminal::{Style, complain, format, print, print_json};
 
 /// Look into the store of results
 #[derive(ClapArgs)]
@@ -35,6 +35,9 @@ Examples:
         /// Only results of this kind of stage.
         #[arg(long, value_name = "NAME")]
         stage: Option<String>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Read everything again and compare it with its digests
     ///
@@ -52,16 +55,19 @@ Examples:
 /// Lists or checks the store.
 pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
-        Command::Ls { store, stage } => list(&store.open_existing()?, stage.as_deref()),
+        Command::Ls { store, stage, json } => list(&store.open_existing()?, stage.as_deref(), *json),
         Command::Verify { store } => verify(&store.open_existing()?),
     }
 }
 
-fn list(store: &Store, stage: Option<&str>) -> Result<(), Failure> {
+fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     let style = Style::stdout();
     let mut manifests = store.manifests();
     manifests.retain(|manifest| stage.is_none_or(|stage| manifest.preimage.stage == stage));
     manifests.reverse();
+    if json {
+        return print_json(&manifests);
+    }
     if manifests.is_empty() {
         return print(&format!("no results in {}\n", store.root().display()));
     }

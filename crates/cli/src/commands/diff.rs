@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, History, PastRun, StageError};
+use palinode_engine::{ErrorKind, RunRecord, Runs, StageError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -23,9 +23,9 @@ use crate::terminal::{Style, format, print, print_json};
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
-  palinode diff last~1 last
+  palinode diff latest~1 latest
   palinode diff 'scores[objective=rome]' 'scores[objective=memit]'
-  palinode diff last~1:scores last:scores")]
+  palinode diff latest~1:scores latest:scores")]
 pub struct Args {
     /// A run, a stage of the last run that has it, or RUN:STAGE.
     #[arg(value_name = "A")]
@@ -45,8 +45,8 @@ pub struct Args {
 
 /// Prints what differs.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let history = args.store.history();
-    let (a, b) = (Side::of(&history, &args.a)?, Side::of(&history, &args.b)?);
+    let runs = args.store.runs();
+    let (a, b) = (Side::of(&runs, &args.a)?, Side::of(&runs, &args.b)?);
     if a.run_as_a_whole != b.run_as_a_whole {
         let (run, stage) = if a.run_as_a_whole { (&args.a, &args.b) } else { (&args.b, &args.a) };
         let message = format!("`{run}` is a run and `{stage}` a stage");
@@ -74,11 +74,11 @@ struct Side {
 }
 
 impl Side {
-    fn of(history: &History, name: &str) -> Result<Self, Failure> {
-        match find(history, name)? {
-            Found::Run(run) => Ok(Self::run(history, &run)),
+    fn of(runs: &Runs, name: &str) -> Result<Self, Failure> {
+        match find(runs, name)? {
+            Found::Run(run) => Ok(Self::run(runs, &run)),
             Found::Stage(run, instances) => match instances.as_slice() {
-                [one] => Ok(Self::stage(history, &run, one)),
+                [one] => Ok(Self::stage(runs, &run, one)),
                 [first, ..] => {
                     let message = format!("`{name}` has {} cells", instances.len());
                     let hint = format!("name one of them, such as '{first}'");
@@ -89,30 +89,30 @@ impl Side {
         }
     }
 
-    fn run(history: &History, run: &PastRun) -> Self {
-        let mut results = Results::of(history);
-        let stages = history.pipeline(&run.id).map(|pipeline| pipeline.stages).unwrap_or_default();
+    fn run(runs: &Runs, run: &RunRecord) -> Self {
+        let mut results = Results::of(runs);
+        let stages = runs.resolved(&run.run).map(|pipeline| pipeline.stages).unwrap_or_default();
         let params = stages.into_iter().flat_map(|stage| {
             let instance = stage.instance;
             stage.params.into_iter().map(move |(name, value)| ((instance.clone(), name), value))
         });
         let metas = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), results.meta(stage)?)));
-        Self { name: run.id.clone(), run_as_a_whole: true, params: params.collect(), metas: metas.collect() }
+        Self { name: run.run.clone(), run_as_a_whole: true, params: params.collect(), metas: metas.collect() }
     }
 
     /// A stage, with all that it is made from; cells do not stand in names, so that those of two can be compared.
-    fn stage(history: &History, run: &PastRun, instance: &str) -> Self {
+    fn stage(runs: &Runs, run: &RunRecord, instance: &str) -> Self {
         let bare = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
-        let pipeline = history.pipeline(&run.id);
+        let pipeline = runs.resolved(&run.run);
         let mut params = BTreeMap::new();
         for stage in pipeline.iter().flat_map(|pipeline| pipeline.ancestry(instance)) {
             let name = bare(&stage.instance);
             params.insert((name.clone(), "uses".to_owned()), Value::from(stage.uses.clone()));
             params.extend(stage.params.iter().map(|(param, value)| ((name.clone(), param.clone()), value.clone())));
         }
-        let meta = run.stage(instance).and_then(|stage| Results::of(history).meta(stage));
+        let meta = run.stage(instance).and_then(|stage| Results::of(runs).meta(stage));
         let metas = meta.map(|meta| (bare(instance), meta)).into_iter().collect();
-        Self { name: format!("{}:{instance}", run.id), run_as_a_whole: false, params, metas }
+        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, params, metas }
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, History, Outcome, PastRun, StageError, did_you_mean, stage_log};
+use palinode_engine::{Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log};
 
 use crate::failure::Failure;
 use crate::input::StoreArgs;
@@ -20,12 +20,12 @@ use crate::terminal::{Style, complain, print};
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
-  palinode logs                           every stage that worked in the last run
-  palinode logs last 'solve[objective=rome]'
-  palinode logs last moments --follow     from another terminal, while it runs")]
+  palinode logs                           every stage that worked in the latest run
+  palinode logs latest 'solve[objective=rome]'
+  palinode logs latest moments --follow     from another terminal, while it runs")]
 pub struct Args {
-    /// A run: its id or a part of it, or `last`.
-    #[arg(value_name = "RUN", default_value = "last")]
+    /// A run: its id or a part of it, or `latest`.
+    #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
 
     /// A stage, or one cell of it.
@@ -45,30 +45,31 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// Prints logs.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let history = args.store.history();
-    let run = history.find(&args.run)?;
+    let runs = args.store.runs();
+    let run = runs.open(&args.run)?;
     let style = Style::stdout();
     if args.follow {
-        return follow(&history, &run, args.stage.as_deref(), &style);
+        return follow(&args.store, &run, args.stage.as_deref(), &style);
     }
     let chosen = choose(&run, args.stage.as_deref())?;
     let mut text = String::new();
     let mut cached = 0;
-    for (instance, outcome) in &chosen {
-        let from_another = args.stage.is_some() && *outcome == Some(Outcome::Cached);
-        let maker = if from_another { maker(&history, &run, instance) } else { None };
+    for (instance, state) in &chosen {
+        let is_cached = *state == StageState::Finished(Outcome::Cached);
+        let maker = if is_cached && args.stage.is_some() { maker(&runs, &run, instance) } else { None };
         let (log, note) = match &maker {
-            Some((id, made_for)) => (stage_log(&history.dir(id), made_for), format!(" (cached; made by run {id})")),
-            None => (stage_log(&history.dir(&run.id), instance), String::new()),
+            Some((id, made_for)) => (stage_log(&runs.dir(id), made_for), format!(" (cached; made by run {id})")),
+            None => (stage_log(&runs.dir(&run.run), instance), String::new()),
         };
         match fs::read_to_string(&log) {
             Ok(log) => text.push_str(&format!("{}{}\n{log}\n", style.bold(instance), style.dim(&note))),
-            Err(_) if *outcome == Some(Outcome::Cached) => cached += 1,
-            Err(_) => text.push_str(&format!("{}\nleft no log: it was not reached\n\n", style.bold(instance))),
+            Err(_) if is_cached => cached += 1,
+            Err(_) if args.stage.is_none() => {}
+            Err(_) => text.push_str(&format!("{} was not reached\n", style.bold(instance))),
         }
     }
     if cached > 0 && args.stage.is_none() {
-        text.push_str(&style.dim(&format!("{cached} cached; for the log of one: palinode logs {} STAGE\n", run.id)));
+        text.push_str(&style.dim(&format!("{cached} cached; for the log of one: palinode logs {} STAGE\n", run.run)));
     } else if cached > 0 {
         text.push_str("its result was there, and the run that made it left no log\n");
     }
@@ -78,40 +79,39 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print(&text)
 }
 
-/// The instances that are meant, with how they ended.
-fn choose(run: &PastRun, stage: Option<&str>) -> Result<Vec<(String, Option<Outcome>)>, Failure> {
+/// The instances that are meant, with how far they got.
+fn choose(run: &RunRecord, stage: Option<&str>) -> Result<Vec<(String, StageState)>, Failure> {
     let all = run.stages.iter();
     let named = |name: &str| {
         let exact: Vec<_> = all.clone().filter(|stage| stage.instance == name).collect();
-        if exact.is_empty() { all.clone().filter(|stage| stage.stage() == name).collect() } else { exact }
+        if exact.is_empty() { all.clone().filter(|stage| stage.stage == name).collect() } else { exact }
     };
     let chosen = stage.map_or_else(|| all.clone().collect(), named);
     if let (Some(stage), true) = (stage, chosen.is_empty()) {
-        let names = run.stages.iter().flat_map(|known| [known.stage(), &known.instance]);
-        let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.id));
-        let message = format!("the run {} has no stage `{stage}`", run.id);
+        let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
+        let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
+        let message = format!("the run {} has no stage `{stage}`", run.run);
         return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
     }
-    Ok(chosen.iter().map(|stage| (stage.instance.clone(), stage.outcome().cloned())).collect())
+    Ok(chosen.iter().map(|stage| (stage.instance.clone(), stage.state.clone())).collect())
 }
 
 /// The run that made the result of a cached stage, and the instance that it was made for.
-fn maker(history: &History, run: &PastRun, instance: &str) -> Option<(String, String)> {
-    let manifest = history.manifest(&run.stage(instance)?.key?)?;
+fn maker(runs: &Runs, run: &RunRecord, instance: &str) -> Option<(String, String)> {
+    let manifest = runs.manifest(&run.stage(instance)?.key?)?;
     Some((manifest.run, manifest.instance))
 }
 
 /// Prints what is added to logs until the run ends.
-fn follow(history: &History, run: &PastRun, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
-    let dir = history.dir(&run.id);
+fn follow(store: &StoreArgs, run: &RunRecord, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
+    let dir = store.runs().dir(&run.run);
     let mut shown: BTreeMap<PathBuf, usize> = BTreeMap::new();
     if Style::stderr().terminal {
-        complain(&Style::stderr().dim(&format!("following run {}; Ctrl-C to leave, it goes on\n", run.id)));
+        complain(&Style::stderr().dim(&format!("following run {}; Ctrl-C to leave, it goes on\n", run.run)));
     }
     loop {
         // Asked before the last look: what is written until then is still shown.
-        let over = history.holder().is_none_or(|holder| holder.run.as_deref() != Some(&run.id))
-            || history.run(&run.id).is_some_and(|run| run.seconds.is_some());
+        let over = store.runs().open(&run.run)?.ended != Ended::Not;
         for (name, path) in logs(&dir) {
             let wanted = stage.is_none_or(|stage| name == stage || name.split('[').next() == Some(stage));
             let Ok(text) = fs::read(&path) else { continue };

@@ -2,12 +2,13 @@
 
 use clap::Args as ClapArgs;
 use palinode_engine::{Instance, Pipeline, PlanEntry, Status, plan};
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::results::{Group, by_stage};
 use crate::terminal::table::{Column, Field, Look, table};
-use crate::terminal::{Reading, Style, format, print};
+use crate::terminal::{Reading, Style, format, print, print_json};
 
 /// Show what a run would do, and why
 ///
@@ -18,7 +19,8 @@ use crate::terminal::{Reading, Style, format, print};
 Examples:
   palinode plan pipeline.yaml
   palinode plan pipeline.yaml --set stages.solve.with.lambda=15000
-  palinode plan pipeline.yaml --each | grep 'will run'")]
+  palinode plan pipeline.yaml --each | grep 'will run'
+  palinode plan pipeline.yaml --json | jq '.stages[] | select(.status == \"will_run\")'")]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -29,12 +31,20 @@ pub struct Args {
     /// One line for each cell of the matrix.
     #[arg(long)]
     each: bool,
+
+    /// Print one JSON document.
+    #[arg(long, conflicts_with = "each")]
+    json: bool,
 }
 
 /// Prints the plan.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
     let plan = plan(&pipeline, &args.store.open()?, &Reading)?;
+    if args.json {
+        let entries: Vec<Value> = plan.entries.iter().map(entry).collect();
+        return print_json(&json!({ "pipeline": pipeline.name, "stages": entries }));
+    }
     let style = Style::stdout();
     if plan.entries.is_empty() {
         return print(&format!("{}: the pipeline has no stages\n", style.bold(&pipeline.name)));
@@ -53,6 +63,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&style.dim(&format!("\nin full: palinode why {path} {stage}\n")));
     }
     print(&text)
+}
+
+/// An entry for programs.
+pub fn entry(entry: &PlanEntry) -> Value {
+    let mut told = match &entry.status {
+        Status::Cached { key } => json!({ "status": "cached", "key": key }),
+        Status::WillRun { key, reasons } => json!({ "status": "will_run", "key": key, "reasons": reasons }),
+        Status::SameAs { key, instance } => json!({ "status": "same_as", "key": key, "as": instance }),
+        Status::DependsOn { upstream } => json!({ "status": "depends_on", "on": upstream }),
+    };
+    told["instance"] = Value::from(entry.instance.clone());
+    told
 }
 
 fn summary(pipeline: &Pipeline, entries: &[PlanEntry], style: &Style) -> String {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{History, Holder, Outcome, PastCount, PastRun, PastStage, Plan, Status, plan};
+use palinode_engine::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, plan};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
-use crate::past::{self, Ending, Results};
+use crate::past;
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Reading, Style, format, print, print_json};
 
@@ -41,46 +41,50 @@ pub struct Args {
 
 /// Prints how things stand.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let history = args.store.history();
+    let runs = args.store.runs();
     let pipeline = match &args.path {
         Some(path) => Some(PipelineArgs { path: path.clone(), set: args.set.clone() }.load()?),
         None => None,
     };
-    let holder = history.holder();
-    let running = holder.as_ref().and_then(|holder| history.run(holder.run.as_deref()?));
-    let running = running.filter(|run| run.seconds.is_none());
-    let wanted = |run: &PastRun| {
-        running.as_ref().is_none_or(|now| now.id != run.id)
-            && pipeline.as_ref().is_none_or(|pipeline| pipeline.name == run.pipeline)
-    };
-    let last = history.ids().iter().filter_map(|id| history.run(id)).find(wanted);
+    let listed = runs.list();
+    let running = listed.iter().find(|run| run.ended == Ended::Not);
+    let of_this = |run: &&RunRecord| pipeline.as_ref().is_none_or(|pipeline| pipeline.name == run.pipeline);
+    let last = listed.iter().filter(|run| run.ended != Ended::Not).find(of_this);
+    let counts = running.map(|run| runs.counts(&run.run)).unwrap_or_default();
     // Who holds the store has the index too: what is there is not known before it lets go.
     let left = match &pipeline {
-        Some(pipeline) if holder.is_none() && history.exists() => Some(plan(pipeline, &args.store.open()?, &Reading)?),
+        Some(pipeline) if runs.holder().is_none() && runs.store_exists() => Some(plan(pipeline, &args.store.open()?, &Reading)?),
         _ => None,
     };
     if args.json {
         return print_json(&json!({
-            "holder": holder,
+            "holder": runs.holder(),
             "running": running,
+            "counts": counts,
             "last": last,
             "plan": left.as_ref().map(Left::of).map(|left| left.json()),
         }));
     }
     let style = Style::stdout();
-    let mut text = match (&holder, &running) {
-        (Some(holder), Some(run)) => going_on(run, holder, &style),
+    let mut text = match (runs.holder(), running) {
+        (Some(holder), Some(run)) => going_on(run, holder, &counts, &style),
         (Some(holder), None) => format!("the store is in use by {}\n", who(holder)),
         (None, _) => "nothing is running\n".to_owned(),
     };
-    text.push_str(&match &last {
-        Some(run) => format!("\n{}", ended(run, &history, &style)),
+    text.push_str(&match last {
+        Some(run) => format!("\n{}", ended(run, &runs, &style)),
         None if running.is_some() => String::new(),
-        None => format!("no earlier run in {}\n", history.root().display()),
+        None => format!("no earlier run in {}\n", runs.store().display()),
     });
-    if let (Some(pipeline), Some(path)) = (&pipeline, &args.path) {
-        let left = left.as_ref().map(Left::of);
-        let says = left.map_or_else(|| "nothing is known of its results now".to_owned(), |left| left.text());
+    let runs_now = |name: &str| running.is_some_and(|run| run.pipeline == name);
+    if let (Some(pipeline), Some(path)) = (&pipeline, &args.path)
+        && !runs_now(&pipeline.name)
+    {
+        let says = match (&left, runs.holder()) {
+            (Some(left), _) => Left::of(left).text(),
+            (None, Some(_)) => "what is cached is not known while the store is in use".to_owned(),
+            (None, None) => format!("{} to run, nothing is cached", pipeline.instances.len()),
+        };
         text.push_str(&format!("\n{}: {says}\n", style.bold(&pipeline.name)));
         text.push_str(&style.dim(&format!("in full: palinode plan {}\n", path.display())));
     }
@@ -119,82 +123,86 @@ impl Left {
 
 /// "process 4711 on thishost"
 fn who(holder: &Holder) -> String {
-    match holder.pid {
-        0 => "another process".to_owned(),
-        pid => format!("process {pid} on {}", holder.host),
-    }
+    format!("process {} on {}", holder.pid, holder.host)
 }
 
-/// A run that goes on: how far it is, and a line for each count of what it is at.
-fn going_on(run: &PastRun, holder: &Holder, style: &Style) -> String {
-    let done = run.stages.iter().filter(|stage| stage.outcome().is_some()).count();
-    let cached = run.count(|outcome| *outcome == Outcome::Cached);
+/// A run that goes on: how far it is, and a line for each stage at work.
+fn going_on(run: &RunRecord, holder: &Holder, counts: &[Count], style: &Style) -> String {
+    let done = run.stages.iter().filter(|stage| past::outcome(stage).is_some()).count();
+    let cached = past::count(run, |outcome| *outcome == Outcome::Cached);
     let cached = if cached > 0 { format!(" ({cached} cached)") } else { String::new() };
     let mut text = format!(
         "{} {}: {done} of {} done{cached}\n{}",
         style.bold(&run.pipeline),
-        Ending::Running.drawn(style),
-        format::count(run.total, "stage"),
-        style.dim(&format!("run {}, begun {}, {}\n", run.id, past::ago(run.started_ms), who(holder))),
+        past::ending_drawn(run, style),
+        format::count(run.stages.len(), "stage"),
+        style.dim(&format!("run {}, begun {}, {}\n", run.run, past::ago(run.started_ms), who(holder))),
     );
     let columns = [("AT WORK", Column::Name), ("FOR", Column::Number), ("HOW FAR", Column::Text)];
-    let rows: Vec<Vec<Field>> = run.working().map(at_work).collect();
+    let at_work = |stage: &StageRecord| match stage.state {
+        StageState::Working { since_ms } => Some(row(stage, since_ms, counts)),
+        _ => None,
+    };
+    let rows: Vec<Vec<Field>> = run.stages.iter().filter_map(at_work).collect();
     if !rows.is_empty() {
         text.push_str(&format!("\n{}", table(style, &columns, rows)));
     }
-    for stage in &run.stages {
-        if let Some(Outcome::Failed { message, .. }) = stage.outcome() {
-            text.push_str(&format!("{} {}: {message}\n", style.red("failed:"), stage.instance));
-        }
-    }
-    text
+    text + &failures(run, style)
 }
 
-fn at_work(stage: &PastStage) -> Vec<Field> {
-    let since = past::now_ms().saturating_sub(stage.started_ms) as f64 / 1000.0;
-    // The innermost count is the one that moves.
-    let counts: Vec<String> = stage.counts.iter().map(count).collect();
-    vec![Field::new(stage.instance.clone(), Look::Bold), format::duration(since).into(), counts.join("; ").into()]
+fn row(stage: &StageRecord, since_ms: u64, counts: &[Count]) -> Vec<Field> {
+    let since = past::now_ms().saturating_sub(since_ms) as f64 / 1000.0;
+    let own = counts.iter().filter(|count| count.instance == stage.instance);
+    let own: Vec<String> = own.map(count).collect();
+    vec![Field::new(stage.instance.clone(), Look::Bold), format::duration(since).into(), own.join("; ").into()]
+}
+
+/// What failed, and why.
+fn failures(run: &RunRecord, style: &Style) -> String {
+    let failed = |stage: &StageRecord| match past::outcome(stage) {
+        Some(Outcome::Failed { message, .. }) => Some(format!("{} {}: {message}\n", style.red("✗"), stage.instance)),
+        _ => None,
+    };
+    run.stages.iter().filter_map(failed).collect()
 }
 
 /// "1200/3000 documents (40%), 12 min left, loss 0.1"
-fn count(count: &PastCount) -> String {
-    let PastCount { what, done, total, note, started_ms, at_ms } = count;
-    let seconds = at_ms.saturating_sub(*started_ms) as f64 / 1000.0;
-    let rate = *done as f64 / seconds.max(1e-3);
+fn count(count: &Count) -> String {
+    let Count { what, done, total, note, started_ms, at_ms, .. } = count;
+    let rate = *done as f64 / (at_ms.saturating_sub(*started_ms) as f64 / 1000.0).max(1e-3);
+    let since = past::now_ms().saturating_sub(*at_ms) as f64 / 1000.0;
     let far = match total {
         Some(total) if *total > 0 => format!("{done}/{total} {what} ({}%)", done * 100 / total),
         _ => format!("{done} {what}"),
     };
-    let left = total.filter(|total| *done > 0 && total > done).map(|total| format::left((total - done) as f64 / rate));
+    let left = total.filter(|total| *done > 0 && total > done).map(|total| (total - done) as f64 / rate - since);
+    let left = left.map(|left| format::left(left.max(0.0)));
     let parts = [Some(far), left, Some(note.clone()).filter(|note| !note.is_empty())];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// A run that is over.
-fn ended(run: &PastRun, history: &History, style: &Style) -> String {
-    let ending = Ending::of(run, None);
+fn ended(run: &RunRecord, runs: &Runs, style: &Style) -> String {
     let mut text = format!(
         "last run of {}, begun {}: {} after {}: {}\n",
         style.bold(&run.pipeline),
         past::ago(run.started_ms),
-        ending.drawn(style),
+        past::ending_drawn(run, style),
         past::took(run),
         past::counts(run),
     );
-    let best = Results::of(history).headline(run);
+    let best = past::headline(run);
     if !best.is_empty() {
         text.push_str(&format!("  best: {best}\n"));
     }
-    for stage in &run.stages {
-        if let Some(Outcome::Failed { message, .. }) = stage.outcome() {
-            text.push_str(&format!("  {} {}: {message}\n", style.red("✗"), stage.instance));
-        }
-    }
-    if ending == Ending::CutOff {
-        let at: Vec<&str> = run.working().map(|stage| stage.instance.as_str()).collect();
+    text.push_str(&textwrap::indent(&failures(run, style), "  "));
+    if run.ended == Ended::Lost {
+        let at = run.stages.iter().filter(|stage| stage.state == StageState::Lost);
+        let at: Vec<&str> = at.map(|stage| stage.instance.as_str()).collect();
         let at = if at.is_empty() { String::new() } else { format!(" at {}", at.join(", ")) };
         text.push_str(&format!("  its process ended{at}; the next run goes on from there\n"));
+        let counted = runs.counts(&run.run).iter().map(|found| format!("    {}\n", count(found))).collect::<String>();
+        text.push_str(&counted);
     }
-    text + &style.dim(&format!("  in full: palinode show {}\n", run.id))
+    text + &style.dim(&format!("  in full: palinode show {}\n", run.run))
 }

@@ -1,10 +1,12 @@
 //! `palinode validate`
 
 use clap::Args as ClapArgs;
+use palinode_engine::Diagnostic;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::input::PipelineArgs;
-use crate::terminal::{Style, format, print};
+use crate::terminal::{Style, format, print, print_json};
 
 /// Check a pipeline without running it
 ///
@@ -14,19 +16,41 @@ use crate::terminal::{Style, format, print};
 #[command(after_help = "\
 Examples:
   palinode validate pipeline.yaml
-  palinode validate pipeline.yaml --set vars.layers=[5]")]
+  palinode validate pipeline.yaml --set vars.layers=[5]
+  palinode validate pipeline.yaml --json | jq '.mistakes[].message'")]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
+
+    /// Print one JSON document, mistakes too.
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
+
+    /// Print nothing but mistakes.
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 /// Says that a pipeline is sound, or what is wrong with it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let pipeline = args.pipeline.load()?;
+    let pipeline = match args.pipeline.load() {
+        Err(Failure::Mistakes(mistakes)) if args.json => {
+            let all: Vec<Value> = mistakes.0.iter().map(told).collect();
+            print_json(&json!({ "mistakes": all }))?;
+            return Err(Failure::Told(mistakes.kind()));
+        }
+        loaded => loaded?,
+    };
     let mut stages: Vec<&str> = pipeline.instances.iter().map(|instance| instance.stage.as_str()).collect();
     stages.sort_unstable();
     stages.dedup();
     let (stages, instances) = (stages.len(), pipeline.instances.len());
+    if args.json {
+        return print_json(&json!({ "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [] }));
+    }
+    if args.quiet {
+        return Ok(());
+    }
     let cells = if instances > stages {
         format!(", {instances} with the matrix ({})", pipeline.axes.join(" × "))
     } else {
@@ -35,4 +59,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let count = format::count(stages, "stage");
     let mark = Style::stdout().green("✓");
     print(&format!("{mark} {}: {count}{cells}; no mistakes found\n", args.pipeline.path.display()))
+}
+
+/// A mistake for programs: editors and checks of a repository.
+fn told(mistake: &Diagnostic) -> Value {
+    json!({
+        "file": mistake.source.name,
+        "line": mistake.span.line,
+        "column": mistake.span.column,
+        "length": mistake.span.len,
+        "kind": mistake.kind,
+        "message": mistake.message,
+        "expected": mistake.expected,
+        "hint": mistake.hint,
+        "see": mistake.at.as_ref().map(ToString::to_string),
+    })
 }

@@ -7,7 +7,7 @@ use palinode_engine::{Pipeline, Plan, Reason, Status, Store, plan};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
-use crate::terminal::{Reading, Style, format, print};
+use crate::terminal::{Reading, Style, format, print, print_json};
 
 /// Explain why a stage would run, or where its result comes from
 ///
@@ -29,6 +29,10 @@ pub struct Args {
 
     #[command(flatten)]
     store: StoreArgs,
+
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints the reasons.
@@ -37,6 +41,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let chosen = pipeline.choose(&args.stage)?;
     let store = args.store.open()?;
     let plan = plan(&pipeline, &store, &Reading)?;
+    if args.json {
+        let told: Vec<_> = chosen.iter().map(|&at| super::plan::entry(&plan.entries[at])).collect();
+        return print_json(&told);
+    }
     let explain = Explain { pipeline: &pipeline, plan: &plan, store: &store, style: Style::stdout() };
     print(&explain.all(&chosen))
 }

@@ -9,15 +9,19 @@
 //! A record whose run has not ended says what was to be done; what was done so far is in the event log, and both are put
 //! together here. That is why a run can be looked at while it goes on, and after it was killed.
 
+mod look;
 mod outline;
 mod record;
 mod recorder;
+mod resolved;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use look::Count;
 pub use record::{Ended, RunRecord, StageRecord, StageState};
 pub(crate) use recorder::Recorder;
+pub use resolved::{ResolvedPipeline, ResolvedStage};
 
 use crate::error::{ErrorKind, StageError};
 use crate::event::Event;
@@ -63,7 +67,8 @@ impl Runs {
         self.names().iter().filter_map(|name| self.read(name)).collect()
     }
 
-    /// The record of one run: `which` is its name, the beginning of it that no other has, or `latest`.
+    /// The record of one run: `which` is its name, a beginning or an end of it that no other has, `latest`, or `latest~2` for
+    /// the second before the latest.
     ///
     /// # Errors
     /// When there is no such run, or several, or its record is damaged.
@@ -73,10 +78,15 @@ impl Runs {
         if names.is_empty() {
             return Err(usage(format!("there are no runs in {}", self.folder.display())));
         }
-        let fits = |name: &&String| name.as_str() == which || name.starts_with(which) && !which.is_empty();
-        let fitting: Vec<&String> = match which {
-            "latest" => names.iter().take(1).collect(),
-            _ => names.iter().filter(fits).collect(),
+        let fits = |name: &&String| !which.is_empty() && (name.starts_with(which) || name.ends_with(which));
+        let back = match which.strip_prefix("latest") {
+            Some("") => Some(0),
+            Some(rest) => rest.strip_prefix('~').and_then(|back| back.parse::<usize>().ok()),
+            None => None,
+        };
+        let fitting: Vec<&String> = match back {
+            Some(back) => names.iter().skip(back).take(1).collect(),
+            None => names.iter().filter(fits).collect(),
         };
         match fitting.as_slice() {
             [name] => self.read(name).ok_or_else(|| {
@@ -89,7 +99,7 @@ impl Runs {
                 Err(usage(format!("there is no run `{which}`"))
                     .hint(hint.unwrap_or_else(|| format!("the latest is {latest}; `palinode runs` lists all"))))
             }
-            [first, .., last] => Err(usage(format!("{} runs begin with `{which}`", fitting.len()))
+            [first, .., last] => Err(usage(format!("{} runs begin or end with `{which}`", fitting.len()))
                 .hint(format!("give more of the name: {last} … {first}"))),
         }
     }

@@ -87,20 +87,6 @@ impl StoreLock {
     }
 }
 
-/// Who holds the lock; asks for a moment's shared hold, and leaves no trace. A store that was never opened has no holder.
-pub fn holder(path: &Path) -> Option<Holder> {
-    let mut file = File::open(path).ok()?;
-    match file.try_lock_shared() {
-        Ok(()) | Err(TryLockError::Error(_)) => None,
-        Err(TryLockError::WouldBlock) => {
-            let unknown = Holder { pid: 0, host: String::new(), run: None };
-            let mut text = String::new();
-            let read = file.read_to_string(&mut text).ok();
-            Some(read.and_then(|_| serde_json::from_str(&text).ok()).unwrap_or(unknown))
-        }
-    }
-}
-
 fn busy(path: &Path, holder: Option<&Holder>) -> StageError {
     let store = path.parent().unwrap_or(path).display();
     let who = match holder {

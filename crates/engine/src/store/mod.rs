@@ -32,8 +32,8 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 pub use bare::Place;
-pub(crate) use blobs::blob_file;
 pub use lock::Holder;
+pub(crate) use blobs::blob_file;
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
 pub use verify::{Damage, Verified};
@@ -171,11 +171,6 @@ impl Store {
             index.flush();
         }
     }
-}
-
-/// The process that has the store in this folder open, if one has.
-pub(crate) fn holder(root: &Path) -> Option<Holder> {
-    lock::holder(&root.join("LOCK"))
 }
 
 /// The store is not for version control, whoever's repository it lies in.

@@ -10,7 +10,7 @@ mod text;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{ErrorKind, StageError};
+use palinode_engine::{Ended, ErrorKind, StageError};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
@@ -68,19 +68,17 @@ enum Format {
 /// Draws the graph.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
-    let history = args.store.history();
-    let holder = history.holder();
-    let states = match &holder {
-        None if history.exists() => model::planned(&pipeline, &args.store.open()?)?,
+    let runs = args.store.runs();
+    let states = match runs.holder() {
+        None if runs.store_exists() => model::planned(&pipeline, &args.store.open()?)?,
         None => model::unknown(&pipeline),
-        Some(holder) => {
-            let run = holder.run.as_ref().and_then(|run| history.run(run));
-            let run = run.filter(|run| run.pipeline == pipeline.name);
-            if run.is_none() {
+        Some(_) => match runs.list().into_iter().find(|run| run.ended == Ended::Not && run.pipeline == pipeline.name) {
+            Some(run) => model::running(&pipeline, &run),
+            None => {
                 complain("note: the store is in use, so what is cached is not shown\n");
+                model::unknown(&pipeline)
             }
-            run.map_or_else(|| model::unknown(&pipeline), |run| model::running(&pipeline, &run))
-        }
+        },
     };
     let graph = Graph::of(&pipeline, &states, args.cells);
     let style = if args.output.is_some() { Style { color: false, ..Style::stdout() } } else { Style::stdout() };

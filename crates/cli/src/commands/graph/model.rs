@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use palinode_engine::{Outcome, PastRun, Pipeline, Status, Store, plan};
+use palinode_engine::{Outcome, Pipeline, RunRecord, StageState, Status, Store, plan};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -68,12 +68,17 @@ pub fn planned(pipeline: &Pipeline, store: &Store) -> Result<Vec<State>, Failure
 }
 
 /// How instances stand in a run that goes on.
-pub fn running(pipeline: &Pipeline, run: &PastRun) -> Vec<State> {
-    let state = |name: &str| match run.stage(name).map(palinode_engine::PastStage::outcome) {
-        None | Some(Some(Outcome::Skipped { .. } | Outcome::NotAsked)) => State::Depends,
-        Some(None) => State::Working,
-        Some(Some(Outcome::Failed { .. })) => State::Failed,
-        Some(Some(Outcome::Ran | Outcome::Cached)) => State::Cached,
+pub fn running(pipeline: &Pipeline, run: &RunRecord) -> Vec<State> {
+    let state = |name: &str| match run.stage(name).map(|stage| &stage.state) {
+        None
+        | Some(
+            StageState::Waiting
+            | StageState::Lost
+            | StageState::Finished(Outcome::Skipped { .. } | Outcome::NotAsked),
+        ) => State::Depends,
+        Some(StageState::Working { .. }) => State::Working,
+        Some(StageState::Finished(Outcome::Failed { .. })) => State::Failed,
+        Some(StageState::Finished(Outcome::Ran | Outcome::Cached)) => State::Cached,
     };
     pipeline.instances.iter().map(|instance| state(&instance.name)).collect()
 }
@@ -87,6 +92,8 @@ pub fn unknown(pipeline: &Pipeline) -> Vec<State> {
 pub struct Node {
     /// The stage's name.
     pub stage: String,
+    /// The instance's name, of a cell.
+    pub name: Option<String>,
     /// "objective=rome, strategy=single" for a cell.
     pub cell: String,
     /// Number of cells that it stands for.
@@ -102,12 +109,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// The stage's name, with the number of its cells or with its cell.
+    /// The stage's name with the number of its cells, or the name of the cell.
     pub fn title(&self) -> String {
-        match (self.cells, self.cell.as_str()) {
-            (1, "") => self.stage.clone(),
-            (1, cell) => format!("{}[{cell}]", self.stage),
-            (cells, _) => format!("{} ×{cells}", self.stage),
+        match (&self.name, self.cells) {
+            (Some(name), _) => name.clone(),
+            (None, 1) => self.stage.clone(),
+            (None, cells) => format!("{} ×{cells}", self.stage),
         }
     }
 
@@ -150,6 +157,7 @@ impl Graph {
             let cell = first.cell.iter().map(|(axis, value)| format!("{axis}={}", plain(value)));
             Node {
                 stage: first.stage.clone(),
+                name: cells.then(|| first.name.clone()),
                 cell: if cells { cell.collect::<Vec<_>>().join(", ") } else { String::new() },
                 cells: members.len(),
                 uses: first.kind.info().name,

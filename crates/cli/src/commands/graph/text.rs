@@ -18,7 +18,12 @@ pub fn draw(graph: &Graph, style: &Style) -> String {
     for (node, from) in inputs.iter().enumerate() {
         from.iter().for_each(|&from| feeds[from].push(node));
     }
-    let mut renderer = GraphRowRenderer::new().output().with_min_row_height(1).build_box_drawing();
+    let mut renderer = GraphRowRenderer::new()
+        .output()
+        .with_min_row_height(1)
+        // Two stages that have nothing to do with each other do not stand below each other as if they had.
+        .with_stagger_consecutive_disconnected_nodes(true)
+        .build_box_drawing();
     let mut lines: Vec<(String, Option<usize>)> = Vec::new();
     for node in order(&inputs, &feeds) {
         // The renderer draws a node above its ancestors; here those come after it that take from it.
@@ -80,8 +85,8 @@ impl Words {
             row.push_str(&format!("  {}", paint(style, node.state, &format!("{:says$}", node.says()))));
             left = left.saturating_sub(says + 2);
         }
-        let from: Vec<&str> = node.inputs.iter().map(|&from| graph.nodes[from].stage.as_str()).collect();
-        let mut from: Vec<String> = from.into_iter().map(str::to_owned).collect();
+        // A cell takes from its own, so that the stage's name says it.
+        let mut from: Vec<&str> = node.inputs.iter().map(|&from| graph.nodes[from].stage.as_str()).collect();
         from.dedup();
         let from = format!("← {}", from.join(", "));
         if !node.inputs.is_empty() && from.chars().count() + 2 <= left {
@@ -115,8 +120,12 @@ fn paint(style: &Style, state: State, text: &str) -> String {
 fn order(inputs: &[Vec<usize>], feeds: &[Vec<usize>]) -> Vec<usize> {
     let mut order = Vec::new();
     let mut seen = vec![false; inputs.len()];
-    let ends = (0..inputs.len()).filter(|&node| feeds[node].is_empty());
-    for end in ends {
+    let mut ends: Vec<usize> = (0..inputs.len()).filter(|&node| feeds[node].is_empty()).collect();
+    while !ends.is_empty() {
+        // An end that all is there for closes a lane; any other opens some.
+        let ready = |&end: &usize| !inputs[end].is_empty() && inputs[end].iter().all(|&from| seen[from]);
+        let ready = ends.iter().position(ready);
+        let end = ends.remove(ready.unwrap_or(0));
         // A node is pushed a second time, to be taken once all that feeds it was.
         let mut todo = vec![(end, false)];
         while let Some((node, fed)) = todo.pop() {
@@ -129,4 +138,41 @@ fn order(inputs: &[Vec<usize>], feeds: &[Vec<usize>]) -> Vec<usize> {
         }
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_and_columns() {
+        let node = |stage: &str, cells: usize, state: State, inputs: &[usize]| Node {
+            stage: stage.to_owned(),
+            name: None,
+            cell: String::new(),
+            cells,
+            uses: "kind",
+            state,
+            cached: usize::from(state == State::Mixed),
+            inputs: inputs.to_vec(),
+        };
+        let nodes = vec![
+            node("model", 1, State::Cached, &[]),
+            node("edits", 1, State::Cached, &[]),
+            node("contexts", 1, State::Cached, &[0]),
+            node("moments", 1, State::WillRun, &[0]),
+            node("targets", 1, State::Failed, &[0, 1, 2]),
+            node("plan", 2, State::Mixed, &[]),
+            node("update", 6, State::Depends, &[0, 1, 2, 3, 4, 5]),
+            node("scores", 6, State::Depends, &[1, 6]),
+            node("out", 6, State::Depends, &[6]),
+            node("alone", 1, State::Working, &[]),
+        ];
+        let graph = Graph { name: "test".to_owned(), nodes };
+        let style = |width| Style { color: false, terminal: true, width };
+        insta::assert_snapshot!(format!("{}────────\n{}", draw(&graph, &style(100)), draw(&graph, &style(50))));
+        insta::assert_snapshot!("mermaid", super::super::mermaid::draw(&graph));
+        insta::assert_snapshot!("dot", super::super::dot::draw(&graph));
+        insta::assert_snapshot!("svg", super::super::svg::draw(&graph));
+    }
 }

@@ -7,7 +7,7 @@ mod stage;
 use std::path::Path;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, History, PastRun, StageError, did_you_mean};
+use palinode_engine::{ErrorKind, RunRecord, Runs, StageError, StageRecord, did_you_mean};
 
 use crate::failure::Failure;
 use crate::input::StoreArgs;
@@ -19,9 +19,9 @@ use crate::input::StoreArgs;
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
-  palinode show last
+  palinode show latest
   palinode show 'solve[objective=rome]'          in the last run that has it
-  palinode show last~1:scores                    in the run before the last
+  palinode show latest~1:scores                    in the run before the last
   palinode show out/demo/rome/update.safetensors")]
 pub struct Args {
     /// A run, a stage of the last run that has it, RUN:STAGE, or a file.
@@ -42,47 +42,47 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if path.is_file() {
         return export::show(path, args.json);
     }
-    let history = args.store.history();
-    match find(&history, &args.what)? {
-        Found::Run(found) => run::show(&history, &found, args.json),
-        Found::Stage(found, instances) => stage::show(&history, &found, &instances, args.json),
+    let runs = args.store.runs();
+    match find(&runs, &args.what)? {
+        Found::Run(found) => run::show(&runs, &found, args.json),
+        Found::Stage(found, instances) => stage::show(&runs, &found, &instances, args.json),
     }
 }
 
 /// A run, or instances of a stage in one.
 pub enum Found {
     /// A run.
-    Run(PastRun),
+    Run(RunRecord),
     /// Instances of a stage.
-    Stage(PastRun, Vec<String>),
+    Stage(RunRecord, Vec<String>),
 }
 
 /// What a name stands for: a run, a stage in the last run that has it, or `RUN:STAGE`.
-pub fn find(history: &History, name: &str) -> Result<Found, StageError> {
+pub fn find(runs: &Runs, name: &str) -> Result<Found, StageError> {
     if let Some((run, stage)) = name.split_once(':').filter(|(run, _)| !run.contains('[')) {
-        let run = history.find(run)?;
+        let run = runs.open(run)?;
         let instances = instances(&run, stage);
         if instances.is_empty() {
-            let names = run.stages.iter().flat_map(|known| [known.stage(), &known.instance]);
-            let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.id));
-            let message = format!("the run {} has no stage `{stage}`", run.id);
+            let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
+            let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
+            let message = format!("the run {} has no stage `{stage}`", run.run);
             return Err(StageError::new(ErrorKind::Usage, message).hint(hint));
         }
         return Ok(Found::Stage(run, instances));
     }
-    let missing = match history.find(name) {
+    let missing = match runs.open(name) {
         Ok(run) => return Ok(Found::Run(run)),
         Err(missing) => missing,
     };
     let mut names: Vec<String> = Vec::new();
-    for run in history.ids().iter().filter_map(|id| history.run(id)) {
+    for run in runs.list() {
         let found = instances(&run, name);
         if !found.is_empty() {
             return Ok(Found::Stage(run, found));
         }
         for stage in &run.stages {
-            if !names.iter().any(|known| known == stage.stage()) {
-                names.push(stage.stage().to_owned());
+            if !names.iter().any(|known| *known == stage.stage) {
+                names.push(stage.stage.clone());
             }
         }
     }
@@ -95,11 +95,10 @@ pub fn find(history: &History, name: &str) -> Result<Found, StageError> {
 }
 
 /// The instances of a run that a name stands for.
-fn instances(run: &PastRun, name: &str) -> Vec<String> {
-    let exact = run.stages.iter().filter(|stage| stage.instance == name);
-    let exact: Vec<String> = exact.map(|stage| stage.instance.clone()).collect();
-    if !exact.is_empty() {
-        return exact;
-    }
-    run.stages.iter().filter(|stage| stage.stage() == name).map(|stage| stage.instance.clone()).collect()
+fn instances(run: &RunRecord, name: &str) -> Vec<String> {
+    let named = |like: &dyn Fn(&&StageRecord) -> bool| {
+        run.stages.iter().filter(like).map(|stage| stage.instance.clone()).collect::<Vec<_>>()
+    };
+    let exact = named(&|stage| stage.instance == name);
+    if exact.is_empty() { named(&|stage| stage.stage == name) } else { exact }
 }

@@ -2,38 +2,66 @@
 
 use std::collections::BTreeMap;
 
-use palinode_engine::{ErrorKind, History, Manifest, PastRun, StageError, utc};
+use palinode_engine::{ErrorKind, Manifest, RunRecord, Runs, StageError, StageRecord, utc};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::past::{self, cell};
+use crate::past;
 use crate::results::{self, Yield, plain};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format, print, print_json};
 
 /// Shows the results of instances of a stage.
-pub fn show(history: &History, run: &PastRun, instances: &[String], json: bool) -> Result<(), Failure> {
-    let found: Vec<(&String, Manifest)> = instances
-        .iter()
-        .filter_map(|instance| Some((instance, history.manifest(&run.stage(instance)?.key?)?)))
-        .collect();
+pub fn show(runs: &Runs, run: &RunRecord, instances: &[String], json: bool) -> Result<(), Failure> {
+    let found = |instance: &String| {
+        let stage = run.stage(instance)?;
+        Some((stage, runs.manifest(&stage.key?)?))
+    };
+    let found: Vec<(&StageRecord, Manifest)> = instances.iter().filter_map(found).collect();
     if found.is_empty() {
-        let message = format!("`{}` has no result in run {}", instances.join("`, `"), run.id);
-        let hint = format!("`palinode show {}` tells how it ended; `palinode logs` why", run.id);
+        let message = format!("`{}` has no result in run {}", instances.join("`, `"), run.run);
+        let hint = format!("`palinode show {0}` tells how it ended, `palinode logs {0}` why", run.run);
         return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
     }
     if json {
-        let all: BTreeMap<_, _> = found.iter().map(|(instance, manifest)| (instance, manifest)).collect();
-        return print_json(&json!({ "run": run.id, "results": all }));
+        let all: BTreeMap<_, _> = found.iter().map(|(stage, manifest)| (&stage.instance, manifest)).collect();
+        return print_json(&json!({ "run": run.run, "results": all }));
     }
     let style = Style::stdout();
-    let text: Vec<String> =
-        found.iter().map(|(instance, manifest)| one(history, run, instance, manifest, &style)).collect();
-    print(&text.join("\n"))
+    match found.as_slice() {
+        [(stage, manifest)] => print(&one(runs, run, stage, manifest, &style)),
+        _ => print(&all(run, &found, &style)),
+    }
 }
 
-fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, style: &Style) -> String {
-    let elsewhere = if manifest.run == run.id && manifest.instance == instance {
+/// The cells of a stage beside each other.
+fn all(run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> String {
+    let columns =
+        [("CELL", Column::Text), ("MADE", Column::Name), ("TOOK", Column::Number), ("CONTENTS", Column::Name)];
+    let rows = found.iter().map(|(stage, manifest)| {
+        vec![
+            Field::new(stage.instance.clone(), Look::Bold),
+            past::ago(manifest.finished_ms).into(),
+            format::duration(manifest.seconds).into(),
+            manifest.content.short().into(),
+        ]
+    });
+    let members = found.iter().map(|(stage, manifest)| yielded(stage, manifest));
+    let members: Vec<Yield<'_>> = members.collect();
+    let (first, _) = &found[0];
+    let title = format!("{}, {} of run {}\n", style.bold(&first.stage), format::count(found.len(), "cell"), run.run);
+    let more = style.dim(&format!("\nall about one: palinode show '{}:{}'\n", run.run, first.instance));
+    let scores = results::stage("scores", &past::axes(members.iter().map(|member| member.cell)), &members, style);
+    format!("{title}\n{}{scores}{more}", table(style, &columns, rows.collect()))
+}
+
+fn yielded<'a>(stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
+    Yield { instance: &stage.instance, cell: &stage.cell, meta: &manifest.output.meta }
+}
+
+fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, style: &Style) -> String {
+    let instance = stage.instance.as_str();
+    let elsewhere = if manifest.run == run.run && manifest.instance == instance {
         String::new()
     } else {
         format!(", for {} of {} in run {}", manifest.instance, manifest.pipeline, manifest.run)
@@ -43,7 +71,7 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
         style.bold(instance),
         manifest.preimage.stage,
         manifest.output.kind,
-        run.id,
+        run.run,
         style.wrap(
             &format!(
                 "made {} UTC ({}) in {} with device {}{elsewhere}",
@@ -55,7 +83,7 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
             2
         ),
     );
-    let plan = history.pipeline(&run.id);
+    let plan = runs.resolved(&run.run);
     let names = plan.as_ref().and_then(|plan| plan.stage(instance)).map(|stage| &stage.inputs);
     let mut facts: Vec<(String, String)> = Vec::new();
     for (port, digest) in &manifest.preimage.inputs {
@@ -66,6 +94,8 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
         facts.push((format!("file {name}"), digest.short()));
     }
     let params = manifest.preimage.params.iter().chain(&manifest.unkeyed);
+    // What was left out and has no default says nothing.
+    let params = params.filter(|(_, value)| !value.is_null());
     facts.extend(params.map(|(name, value)| (name.clone(), plain(value))));
     facts.push(("key".to_owned(), manifest.key.to_string()));
     facts.push(("contents".to_owned(), manifest.content.to_string()));
@@ -74,11 +104,9 @@ fn one(history: &History, run: &PastRun, instance: &str, manifest: &Manifest, st
     if !about.is_empty() {
         text.push_str(&format!("\n{}\n{}", style.bold("what it says of itself"), pairs(&about, style)));
     }
-    text.push_str(&files(history, manifest, style));
-    let cell = cell(instance);
-    let axes: Vec<String> = cell.iter().map(|(axis, _)| axis.clone()).collect();
-    let yielded = Yield { instance, cell: &cell, meta: &manifest.output.meta };
-    text + &results::stage("scores", &axes, &[yielded], style)
+    text.push_str(&files(runs, manifest, style));
+    let axes = past::axes(std::iter::once(&stage.cell));
+    text + &results::stage("scores", &axes, &[yielded(stage, manifest)], style)
 }
 
 /// Small facts of a result by dotted name; lists of many things as their number.
@@ -104,10 +132,10 @@ fn summary(meta: &Value) -> Vec<(String, String)> {
     facts
 }
 
-fn files(history: &History, manifest: &Manifest, style: &Style) -> String {
+fn files(runs: &Runs, manifest: &Manifest, style: &Style) -> String {
     let mut rows: Vec<Vec<Field>> = Vec::new();
     for (name, file) in &manifest.output.files {
-        let blob = history.blob_path(&file.digest);
+        let blob = runs.blob_path(&file.digest);
         let place = if blob.exists() { results::from_here(&blob).display().to_string() } else { "outside".to_owned() };
         rows.push(vec![Field::new(name.clone(), Look::Bold), format::size(file.size).into(), place.into()]);
     }

@@ -4,11 +4,12 @@ mod page;
 mod words;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Catalogue, ErrorKind, Port, StageError, did_you_mean};
+use palinode_engine::{Catalogue, ErrorKind, Port, StageError, StageInfo, did_you_mean};
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::terminal::table::{Column, Field, Look, table};
-use crate::terminal::{Style, print};
+use crate::terminal::{Style, print, print_json};
 
 /// List the stages that a pipeline can use, or explain one
 ///
@@ -22,18 +23,45 @@ pub struct Args {
     /// The stage to explain.
     #[arg(value_name = "NAME")]
     name: Option<String>,
+
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints the list or a page.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let catalogue = palinode_stages::catalogue();
     let style = Style::stdout();
-    let Some(name) = &args.name else { return print(&list(&catalogue, &style)) };
+    let Some(name) = &args.name else {
+        if args.json {
+            return print_json(&catalogue.iter().map(|stage| told(stage.info())).collect::<Vec<_>>());
+        }
+        return print(&list(&catalogue, &style));
+    };
     if let Some(stage) = catalogue.get(name) {
+        if args.json {
+            return print_json(&told(stage.info()));
+        }
         return print(&page::page(stage.info(), &style));
     }
     let hint = did_you_mean(name, catalogue.names()).unwrap_or_else(|| "see `palinode stages`".to_owned());
     Err(StageError::new(ErrorKind::Usage, format!("there is no stage `{name}`")).hint(hint).into())
+}
+
+/// A stage for programs.
+fn told(info: &StageInfo) -> Value {
+    let port = |port: &Port| json!({ "name": port.name, "accepts": port.accepts, "required": port.required, "doc": port.doc });
+    json!({
+        "name": info.name,
+        "version": info.version,
+        "summary": info.summary,
+        "doc": info.doc,
+        "inputs": info.inputs.iter().map(port).collect::<Vec<_>>(),
+        "output": info.output,
+        "unkeyed": info.unkeyed,
+        "parameters": info.schema,
+    })
 }
 
 fn list(catalogue: &Catalogue, style: &Style) -> String {
