@@ -41,6 +41,7 @@ enum Command {
     Validate(commands::validate::Args),
     Stages(commands::stages::Args),
     Schema(commands::schema::Args),
+    Model(commands::model::Args),
     Cache(commands::cache::Args),
 }
 
@@ -55,6 +56,7 @@ impl Cli {
             Command::Validate(args) => commands::validate::run(&args),
             Command::Stages(args) => commands::stages::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
+            Command::Model(args) => commands::model::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
         };
         done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)

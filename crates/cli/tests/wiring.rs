@@ -65,7 +65,7 @@ const EMPTY: &str = "name: empty\nstages: {}\n";
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["run"],
         &["plan"],
@@ -73,6 +73,8 @@ fn help_teaches() {
         &["validate"],
         &["stages"],
         &["schema"],
+        &["model"],
+        &["model", "inspect"],
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],

@@ -14,6 +14,7 @@ mod evaluate;
 mod export;
 mod load_model;
 mod load_requests;
+mod look;
 mod model;
 mod moments;
 mod sequence;
@@ -22,6 +23,8 @@ mod targets;
 mod templates;
 mod tensors;
 mod update;
+
+pub use look::{EditableWeight, Inspection, inspect};
 
 use palinode_engine::Catalogue;
 
