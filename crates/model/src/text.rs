@@ -48,8 +48,11 @@ impl Text {
         Ok(Self { tokenizer, prefix, end, limit: None })
     }
 
-    /// With what `tokenizer_config.json` says: `add_bos_token`, where it stands there, decides whether texts begin with
-    /// `bos_token`, whatever `tokenizer.json` does; `eos_token` ends a generated text.
+    /// With what `tokenizer_config.json` says: `eos_token` ends a generated text, and `add_bos_token` decides whether texts
+    /// begin with `bos_token`.
+    ///
+    /// The latter only for Llama's own tokenizer class: for every other one, transformers goes by the post-processor in
+    /// `tokenizer.json` whatever stands here, and so does this.
     ///
     /// # Errors
     /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a file that is not JSON, or a token that is not in the vocabulary.
@@ -63,7 +66,10 @@ impl Text {
             value.as_str().or_else(|| value["content"].as_str())
         };
         let id = |text: &str| self.tokenizer.token_to_id(text);
-        match (value["add_bos_token"].as_bool(), token("bos_token")) {
+        let class = value["tokenizer_class"].as_str().unwrap_or_default();
+        let asked =
+            value["add_bos_token"].as_bool().filter(|_| ["LlamaTokenizer", "LlamaTokenizerFast"].contains(&class));
+        match (asked, token("bos_token")) {
             (Some(true), Some(bos)) => {
                 let shown: String = bos.chars().take(60).collect();
                 let unknown = || bad(format!("the bos_token {shown:?} is not in the vocabulary"));
