@@ -226,7 +226,8 @@ def make(name):
     shard = size // extra["shards"] if "shards" in extra else "1GB"
     model.save_pretrained(folder, max_shard_size=shard)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    model = model.float()
+    # As anyone would load it: casting the model back would leave its rotary frequencies rounded.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
     with torch.no_grad():
         logits = {}

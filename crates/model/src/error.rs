@@ -48,7 +48,7 @@ pub enum ModelError {
         message: String,
     },
     /// The checkpoint has a tensor in a block that the family, as configured, does not have.
-    #[error("the checkpoint has a tensor {name}, which {family} as config.json describes it has not")]
+    #[error("the checkpoint has a tensor {name}, which {family} as config.json describes it does not have")]
     Unused {
         /// The tensor.
         name: String,

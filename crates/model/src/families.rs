@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fields::Fields;
+use crate::fields::{Fields, LARGEST};
 use crate::{Arrangement, DecoderConfig, Family, ModelError, NormKind, Positions};
 
 /// What a `model_type` means.
@@ -235,8 +235,9 @@ fn kinds(value: &Value) -> Option<Vec<&str>> {
 /// Relations between sizes that the forward pass takes for granted.
 fn check(c: &DecoderConfig, f: &Fields) -> Result<(), ModelError> {
     let width = c.heads * c.head_dim;
-    if c.head_dim == 0 || width > 1 << 28 {
-        return Err(f.error(format!("{} heads of {} dimensions", c.heads, c.head_dim)));
+    if c.head_dim == 0 || width > LARGEST {
+        let found = format!("{} heads of {} dimensions", c.heads, c.head_dim);
+        return Err(f.error(format!("{found}, expected at most {LARGEST} together")));
     }
     if !c.heads.is_multiple_of(c.kv_heads) {
         return Err(f.error(format!("{} heads cannot share {} key/value heads evenly", c.heads, c.kv_heads)));

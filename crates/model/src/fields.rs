@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{Activation, ModelError, Positions, RotaryScaling};
 
 /// No size of a real model comes near it; products of two of them still fit a machine word.
-const LARGEST: usize = 1 << 28;
+pub const LARGEST: usize = 1 << 28;
 /// Layers are counted out one by one, so that their number bounds memory.
 const DEEPEST: usize = 1 << 12;
 

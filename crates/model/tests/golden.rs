@@ -161,6 +161,7 @@ fn tokens_of_every_family() {
         let (prompt, whole) = (text.encode("The tower stands in").unwrap(), text.encode("The tower stands in Parma"));
         assert_eq!([prompt, target.clone()].concat(), whole.unwrap(), "{name}");
         assert_eq!(text.decode_target(&target).unwrap(), " Parma", "{name}");
-        assert_eq!(text.decode_target(&target[..1]).unwrap(), " P", "{name}");
+        let first = text.decode_target(&target[..1]).unwrap();
+        assert!(first.starts_with(" P") && " Parma".starts_with(&first), "{name}: {first:?}");
     }
 }

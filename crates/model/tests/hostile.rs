@@ -158,7 +158,7 @@ fn headers_that_lie() {
         ("an end before the beginning", entry("data_offsets", json!([64, 0]))),
         ("an end past the file", entry("data_offsets", json!([0, 1u64 << 50]))),
         ("two tensors in one place", entry("data_offsets", json!([128, 192]))),
-        ("a shape that its bytes cannot hold", entry("shape", json!([1 << 40]))),
+        ("a shape that its bytes cannot hold", entry("shape", json!([1u64 << 40]))),
         ("a shape past counting", entry("shape", json!([u64::MAX, u64::MAX]))),
         ("another type of the same size", entry("dtype", json!("I16"))),
         ("a type of another size", entry("dtype", json!("F64"))),
