@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["init"],
         &["run"],
@@ -89,6 +89,8 @@ fn help_teaches() {
         &["logs"],
         &["stages"],
         &["schema"],
+        &["model"],
+        &["model", "inspect"],
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],

@@ -51,7 +51,7 @@ pub fn rewrite_prompts(
     let Some((_, but_last)) = target.split_last() else {
         return Err(bad(request, format!("the new target {:?} has no tokens", request.target_new)));
     };
-    let ending = text.decode(but_last)?;
+    let ending = text.decode_target(but_last)?;
     let rows = templates
         .iter()
         .map(|template| row(text, config, request, &template.replacen("{}", &request.prompt, 1), &ending))

@@ -71,6 +71,10 @@ pub struct Block {
     pub norm_1: Norm,
     /// Norm before the feed-forward.
     pub norm_2: Option<Norm>,
+    /// Norm of each head's query, over `head_dim`.
+    pub query_norm: Option<Norm>,
+    /// Norm of each head's key, over `head_dim`.
+    pub key_norm: Option<Norm>,
     /// Query, key and value projections side by side, `[d, (heads + 2·kv_heads)·head_dim]`.
     pub qkv: Linear,
     /// `[heads·head_dim, d]`.
@@ -105,6 +109,7 @@ impl Block {
                 let x = x + attended;
                 (x.clone(), norm.forward(x, config))
             }
+            (Arrangement::ParallelTwoNorms, Some(norm)) => (x.clone() + attended, norm.forward(x, config)),
             _ => (x + attended, normed),
         };
         let up = self.up.forward(input.clone());
@@ -132,13 +137,22 @@ impl Block {
     ) -> (Tensor<2>, KeyValues) {
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
         let qkv = self.qkv.forward(normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
-        let rotate = |t: Tensor<4>| match rotation {
-            Some(r) => r.apply(t),
-            None => t,
+        let place = |t: Tensor<4>, norm: Option<&Norm>| {
+            let t = match norm {
+                Some(norm) => {
+                    let shape = t.dims();
+                    norm.forward(t.reshape([-1, dim as i32]), config).reshape(shape)
+                }
+                None => t,
+            };
+            match rotation {
+                Some(r) => r.apply(t),
+                None => t,
+            }
         };
-        let query = rotate(qkv.clone().narrow(1, 0, heads));
+        let query = place(qkv.clone().narrow(1, 0, heads), self.query_norm.as_ref());
         let kv = KeyValues {
-            keys: rotate(qkv.clone().narrow(1, heads, kv_heads)),
+            keys: place(qkv.clone().narrow(1, heads, kv_heads), self.key_norm.as_ref()),
             values: qkv.narrow(1, heads + kv_heads, kv_heads),
         };
         let (mut keys, mut values) = (kv.keys.clone(), kv.values.clone());

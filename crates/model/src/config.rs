@@ -1,6 +1,10 @@
 //! The shape of a decoder.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
+
+use crate::files::{DESCRIPTION, read_text};
 
 /// The families that are recognised; each differs from the others in configuration and tensor names alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,8 +14,16 @@ pub enum Family {
     Gpt2,
     /// GPT-J: rotary on part of each head, attention and feed-forward in parallel, head with bias.
     GptJ,
+    /// GPT-NeoX and Pythia: rotary on part of each head, attention and feed-forward in parallel behind a norm each.
+    GptNeoX,
     /// Llama 1 to 3: RMSNorm, rotary, gated feed-forward, grouped-query attention.
     Llama,
+    /// Mistral: Llama with a sliding window.
+    Mistral,
+    /// Qwen 2 and 2.5: Llama with a bias on queries, keys and values.
+    Qwen2,
+    /// Qwen 3: Llama with norms on queries and keys.
+    Qwen3,
 }
 
 impl Family {
@@ -20,7 +32,11 @@ impl Family {
         match self {
             Self::Gpt2 => "GPT-2",
             Self::GptJ => "GPT-J",
+            Self::GptNeoX => "GPT-NeoX",
             Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
         }
     }
 }
@@ -93,6 +109,15 @@ pub enum Arrangement {
     Sequential,
     /// Both read the same normalised input, and both are added.
     Parallel,
+    /// Both read the block's input, each behind a norm of its own, and both are added.
+    ParallelTwoNorms,
+}
+
+impl Arrangement {
+    /// Whether the feed-forward has a norm of its own.
+    pub fn has_second_norm(self) -> bool {
+        self != Self::Parallel
+    }
 }
 
 /// Everything that the forward pass needs to know about a model's shape.
@@ -122,12 +147,16 @@ pub struct DecoderConfig {
     pub norm_epsilon: f64,
     /// Positions.
     pub positions: Positions,
+    /// How many positions each layer's attention looks back over, itself counted; empty where all layers see everything.
+    pub windows: Vec<Option<usize>>,
     /// Nonlinearity.
     pub activation: Activation,
     /// Gated feed-forward (`act(gate) · up`).
     pub gated: bool,
     /// Block shape.
     pub arrangement: Arrangement,
+    /// Queries and keys are normalised head by head before they are rotated.
+    pub head_norm: bool,
     /// Bias on the query, key and value projections.
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
@@ -141,6 +170,14 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// Reads a folder's `config.json`.
+    ///
+    /// # Errors
+    /// [`crate::ModelError::Io`]; as [`DecoderConfig::from_hf`].
+    pub fn read(path: &Path) -> Result<Self, crate::ModelError> {
+        Self::from_hf(&read_text(path, DESCRIPTION)?, path)
+    }
+
     /// A GPT-2 of the given sizes, as `GPT2Config` would describe it.
     pub fn gpt2(vocab: usize, hidden: usize, layers: usize, heads: usize, context: usize) -> Self {
         Self {
@@ -156,9 +193,11 @@ impl DecoderConfig {
             norm: NormKind::Layer,
             norm_epsilon: 1e-5,
             positions: Positions::Learned,
+            windows: Vec::new(),
             activation: Activation::GeluNew,
             gated: false,
             arrangement: Arrangement::Sequential,
+            head_norm: false,
             qkv_bias: true,
             attention_out_bias: true,
             mlp_bias: true,
@@ -179,8 +218,14 @@ impl DecoderConfig {
         }
     }
 
+    /// How many positions a layer's attention looks back over, itself counted; `None` for all of them.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.windows.get(layer).copied().flatten()
+    }
+
     /// Number of weights, from the shapes.
     pub fn parameters(&self) -> usize {
-        crate::Layout::of(self).tensors(self).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));
+        crate::Layout::of(self).tensors(self).iter().fold(0, |n, (_, shape)| n.saturating_add(size(shape)))
     }
 }

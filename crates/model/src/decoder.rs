@@ -5,11 +5,7 @@ use burn::nn::Linear;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
 
 use crate::block::{Norm, Rotation};
-use crate::layout::{bias_name, fill, weight};
-use crate::{
-    Arrangement, Batch, Block, BlockOutput, Checkpoint, DecoderConfig, KeyValues, Layout, ModelError, NormKind,
-    Orientation, Positions, RotaryScaling,
-};
+use crate::{Batch, Block, BlockOutput, DecoderConfig, KeyValues, NormKind, Positions, RotaryScaling};
 
 /// All weights of a decoder.
 #[derive(Module, Debug)]
@@ -34,58 +30,13 @@ pub struct Parameters {
 pub struct Decoder {
     config: DecoderConfig,
     parameters: Parameters,
-    /// A tied head laid out for reading, `[d, V]`.
-    head: Option<Tensor<2>>,
+    /// A tied head laid out for reading, `[d, V]`; the token embedding is a view of it.
+    pub(crate) head: Option<Tensor<2>>,
     /// Rotation frequencies, radians per position.
     frequencies: Vec<f64>,
 }
 
 impl Decoder {
-    /// Reads a checkpoint.
-    ///
-    /// # Errors
-    /// [`ModelError::MissingTensor`], [`ModelError::Shape`], [`ModelError::Dtype`], naming the tensor.
-    pub fn load(checkpoint: &Checkpoint, config: &DecoderConfig, device: &Device) -> Result<Self, ModelError> {
-        let reader = Reader { checkpoint, config, layout: Layout::of(config), device };
-        let embedding = checkpoint.read(reader.layout.token_embedding, &[config.vocab, config.hidden])?;
-        let head_name = format!("{}.weight", reader.layout.head);
-        let head_is_stored = !config.tied_head;
-        let tied = (!head_is_stored)
-            .then(|| reader.tensor_2(transpose(&embedding, config.vocab, config.hidden), config.hidden, config.vocab));
-        let head = if head_is_stored {
-            let values = checkpoint.read(&head_name, &[config.vocab, config.hidden])?;
-            let bias = config
-                .head_bias
-                .then(|| checkpoint.read(&format!("{}.bias", reader.layout.head), &[config.vocab]))
-                .transpose()?;
-            Some(Linear {
-                weight: Param::from_tensor(reader.tensor_2(
-                    transpose(&values, config.vocab, config.hidden),
-                    config.hidden,
-                    config.vocab,
-                )),
-                bias: bias.map(|b| Param::from_tensor(reader.tensor_1(b))),
-            })
-        } else {
-            None
-        };
-        let parameters = Parameters {
-            token_embedding: Param::from_tensor(reader.tensor_2(embedding, config.vocab, config.hidden)),
-            position_embedding: (config.positions == Positions::Learned)
-                .then(|| {
-                    let values = checkpoint.read(reader.layout.position_embedding, &[config.context, config.hidden])?;
-                    Ok::<_, ModelError>(Param::from_tensor(reader.tensor_2(values, config.context, config.hidden)))
-                })
-                .transpose()?,
-            blocks: (0..config.layers).map(|layer| reader.block(layer)).collect::<Result<_, _>>()?,
-            final_norm: reader.norm(reader.layout.final_norm.into())?,
-            head,
-        };
-        let mut decoder = Self::from_parameters(config.clone(), parameters.no_grad());
-        decoder.head = tied;
-        Ok(decoder)
-    }
-
     /// A decoder over the given weights, which may be tracked for training.
     pub fn from_parameters(config: DecoderConfig, parameters: Parameters) -> Self {
         let frequencies = frequencies(&config.positions);
@@ -115,8 +66,13 @@ impl Decoder {
         let [batch, seq] = ids.dims();
         let hidden = self.config.hidden;
         let device = ids.device();
-        let x =
-            self.parameters.token_embedding.val().select(0, ids.reshape([batch * seq])).reshape([batch, seq, hidden]);
+        let ids = ids.reshape([batch * seq]);
+        // A tied head lies as [d, V]: its columns are taken, since its rows would have to be copied together first.
+        let x = match &self.head {
+            Some(head) => head.clone().select(1, ids).transpose(),
+            None => self.parameters.token_embedding.val().select(0, ids),
+        };
+        let x = x.reshape([batch, seq, hidden]);
         match &self.parameters.position_embedding {
             None => x,
             Some(table) => {
@@ -161,7 +117,17 @@ impl Decoder {
         past: Option<&KeyValues>,
         mask: Option<&Tensor<4, Bool>>,
     ) -> BlockOutput {
-        self.parameters.blocks[layer].forward(hidden, &self.config, rotation, past, mask)
+        let [_, seq, _] = hidden.dims();
+        let before = past.map_or(0, |kv| kv.keys.dims()[2]);
+        let window = self.config.window(layer).filter(|window| seq + before > *window);
+        let mask = match (window.map(|window| window_mask(seq, before, window, &self.device())), mask) {
+            (Some(near), Some(mask)) => {
+                let shape = mask.dims();
+                Some(near.expand(shape).bool_or(mask.clone()))
+            }
+            (near, mask) => near.or_else(|| mask.cloned()),
+        };
+        self.parameters.blocks[layer].forward(hidden, &self.config, rotation, past, mask.as_ref())
     }
 
     /// Runs a batch through the blocks up to and including `last`, showing each block's output to `tap`; returns the
@@ -220,10 +186,11 @@ impl Parameters {
         let normal = |shape: [usize; 2], deviation: f64| {
             Param::from_tensor(Tensor::<2>::random(shape, Distribution::Normal(0.0, deviation), device))
         };
-        let norm = || Norm {
-            weight: Param::from_tensor(Tensor::ones([config.hidden], device)),
-            bias: (config.norm == NormKind::Layer).then(|| Param::from_tensor(Tensor::zeros([config.hidden], device))),
+        let norm_of = |size: usize| Norm {
+            weight: Param::from_tensor(Tensor::ones([size], device)),
+            bias: (config.norm == NormKind::Layer).then(|| Param::from_tensor(Tensor::zeros([size], device))),
         };
+        let norm = || norm_of(config.hidden);
         let linear = |input: usize, output: usize, bias: bool, deviation: f64| Linear {
             weight: normal([input, output], deviation),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
@@ -237,7 +204,9 @@ impl Parameters {
             blocks: (0..config.layers)
                 .map(|_| Block {
                     norm_1: norm(),
-                    norm_2: (config.arrangement == Arrangement::Sequential).then(norm),
+                    norm_2: config.arrangement.has_second_norm().then(norm),
+                    query_norm: config.head_norm.then(|| norm_of(config.head_dim)),
+                    key_norm: config.head_norm.then(|| norm_of(config.head_dim)),
                     qkv: linear(
                         config.hidden,
                         attention + 2 * config.kv_heads * config.head_dim,
@@ -256,128 +225,16 @@ impl Parameters {
     }
 }
 
-/// Reads a checkpoint's tensors into the decoder's layout.
-struct Reader<'a> {
-    checkpoint: &'a Checkpoint,
-    config: &'a DecoderConfig,
-    layout: Layout,
-    device: &'a Device,
+/// Causal attention over the last `window` positions: `[1, 1, seq, before + seq]`, true where a query must not look. Rows
+/// are aligned at the end of what came before, so that distances are the same in all of them.
+fn window_mask(seq: usize, before: usize, window: usize, device: &Device) -> Tensor<4, Bool> {
+    let total = before + seq;
+    let hidden = |query: usize, key: usize| key > before + query || key + window <= before + query;
+    let mask: Vec<bool> = (0..seq).flat_map(|query| (0..total).map(move |key| hidden(query, key))).collect();
+    Tensor::from_data(TensorData::new(mask, [1, 1, seq, total]), device)
 }
 
-impl Reader<'_> {
-    fn tensor_1(&self, values: Vec<f32>) -> Tensor<1> {
-        let n = values.len();
-        Tensor::from_data(TensorData::new(values, [n]), self.device)
-    }
-
-    fn tensor_2(&self, values: Vec<f32>, rows: usize, columns: usize) -> Tensor<2> {
-        Tensor::from_data(TensorData::new(values, [rows, columns]), self.device)
-    }
-
-    fn vector(&self, name: &str, size: usize) -> Result<Param<Tensor<1>>, ModelError> {
-        Ok(Param::from_tensor(self.tensor_1(self.checkpoint.read(name, &[size])?)))
-    }
-
-    fn norm(&self, stem: String) -> Result<Norm, ModelError> {
-        let size = self.config.hidden;
-        Ok(Norm {
-            weight: self.vector(&format!("{stem}.weight"), size)?,
-            bias: (self.config.norm == NormKind::Layer)
-                .then(|| self.vector(&format!("{stem}.bias"), size))
-                .transpose()?,
-        })
-    }
-
-    /// A projection's weight as `[in, out]`.
-    fn weight(&self, stem: &str, layer: usize, input: usize, output: usize) -> Result<Vec<f32>, ModelError> {
-        let values = self.checkpoint.read(&weight(stem, layer), &self.layout.stored_shape(input, output))?;
-        Ok(match self.layout.orientation {
-            Orientation::InOut => values,
-            Orientation::OutIn => transpose(&values, output, input),
-        })
-    }
-
-    fn linear(&self, stem: &str, layer: usize, input: usize, output: usize, bias: bool) -> Result<Linear, ModelError> {
-        Ok(Linear {
-            weight: Param::from_tensor(self.tensor_2(self.weight(stem, layer, input, output)?, input, output)),
-            bias: bias.then(|| self.vector(&bias_name(stem, layer), output)).transpose()?,
-        })
-    }
-
-    fn block(&self, layer: usize) -> Result<Block, ModelError> {
-        let c = self.config;
-        let l = self.layout;
-        let attention = c.heads * c.head_dim;
-        Ok(Block {
-            norm_1: self.norm(fill(l.norm_1, layer))?,
-            norm_2: (c.arrangement == Arrangement::Sequential).then(|| self.norm(fill(l.norm_2, layer))).transpose()?,
-            qkv: self.qkv(layer)?,
-            attention_out: self.linear(l.attention_out, layer, attention, c.hidden, c.attention_out_bias)?,
-            up: self.linear(l.up, layer, c.hidden, c.feed_forward, c.mlp_bias)?,
-            gate: c.gated.then(|| self.linear(l.gate, layer, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?,
-            down: self.linear(l.down, layer, c.feed_forward, c.hidden, c.mlp_bias)?,
-        })
-    }
-
-    /// Query, key and value projections side by side, `[d, q + k + v]`.
-    fn qkv(&self, layer: usize) -> Result<Linear, ModelError> {
-        let c = self.config;
-        let widths = self.layout.qkv_widths(c);
-        let total: usize = widths.iter().sum();
-        let mut joined = vec![0.0; c.hidden * total];
-        let mut biases = Vec::new();
-        let mut column = 0;
-        for (part, (stem, &width)) in self.layout.qkv.iter().zip(&widths).enumerate() {
-            let mut values = self.weight(stem, layer, c.hidden, width)?;
-            if part < 2 {
-                self.pair_halves(&mut values, width);
-            }
-            for (row, source) in values.chunks_exact(width).enumerate() {
-                joined[row * total + column..][..width].copy_from_slice(source);
-            }
-            if c.qkv_bias {
-                biases.extend(self.checkpoint.read(&bias_name(stem, layer), &[width])?);
-            }
-            column += width;
-        }
-        Ok(Linear {
-            weight: Param::from_tensor(self.tensor_2(joined, c.hidden, total)),
-            bias: c.qkv_bias.then(|| Param::from_tensor(self.tensor_1(biases))),
-        })
-    }
-
-    /// Reorders the rotated dimensions of each head from neighbouring pairs to halves (see [`Rotation`]).
-    fn pair_halves(&self, weight: &mut [f32], width: usize) {
-        let Positions::Rotary { dim, interleaved: true, .. } = self.config.positions else { return };
-        let mut moved = vec![0.0; dim];
-        for row in weight.chunks_exact_mut(width) {
-            for head in row.chunks_exact_mut(self.config.head_dim) {
-                for i in 0..dim / 2 {
-                    moved[i] = head[2 * i];
-                    moved[i + dim / 2] = head[2 * i + 1];
-                }
-                head[..dim].copy_from_slice(&moved);
-            }
-        }
-    }
-}
-
-/// The transpose of a row-major `[rows, columns]` matrix.
-pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for r0 in (0..rows).step_by(TILE) {
-        for c0 in (0..columns).step_by(TILE) {
-            for r in r0..(r0 + TILE).min(rows) {
-                for c in c0..(c0 + TILE).min(columns) {
-                    out[c * rows + r] = values[r * columns + c];
-                }
-            }
-        }
-    }
-    out
-}
-
+/// Radians per position of each rotated pair.
 fn frequencies(positions: &Positions) -> Vec<f64> {
     let Positions::Rotary { dim, theta, scaling, .. } = positions else { return Vec::new() };
     (0..dim / 2)

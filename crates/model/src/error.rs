@@ -39,6 +39,36 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
+    /// `model.safetensors.index.json` is not an index of this folder's files.
+    #[error("{path}: {message}")]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The checkpoint has a tensor in a block that the family, as configured, does not have.
+    #[error("the checkpoint has a tensor {name}, which {family} as config.json describes it does not have")]
+    Unused {
+        /// The tensor.
+        name: String,
+        /// The family's name.
+        family: &'static str,
+    },
+    /// The weights are larger than the memory that is free.
+    #[error("the model's weights take {} in f32, and {} of memory are free", gib(*needed), gib(*available))]
+    Memory {
+        /// Bytes that the weights take.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
+    /// The device does not compute in this number type.
+    #[error("{dtype} is not computed in on the CPU: expected f32")]
+    Precision {
+        /// As asked.
+        dtype: &'static str,
+    },
     /// The checkpoint lacks a tensor.
     #[error("the checkpoint has no tensor {name}")]
     MissingTensor {
@@ -121,13 +151,33 @@ impl ModelError {
             Self::MissingTensor { nearest: Some(name), .. } => {
                 Some(format!("the nearest name in it is {name}; does config.json belong to this checkpoint?"))
             }
+            Self::Index { .. } => Some("download the file again, beside the shards it names".into()),
+            Self::Unused { .. } => Some(
+                "computing without it would give other results; does config.json belong to this checkpoint?".into(),
+            ),
+            Self::Memory { .. } => Some(
+                "use a machine with more memory, or a smaller model; f16 and bf16 weights are computed with in f32"
+                    .into(),
+            ),
+            Self::Precision { .. } => {
+                Some("leave `dtype` out; weights stored as f16 or bf16 are read and computed with in f32".into())
+            }
             Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
             Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
             _ => None,
         }
     }
 
+    pub(crate) fn config(path: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        Self::Config { path: path.into(), message: message.into() }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
     }
+}
+
+/// Bytes as people read them.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1u32 << 30))
 }

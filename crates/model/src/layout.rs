@@ -1,6 +1,6 @@
 //! Names and orientations of a family's stored tensors.
 
-use crate::{Arrangement, DecoderConfig, Family, NormKind};
+use crate::{DecoderConfig, Family, NormKind};
 
 /// How a projection's weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,15 @@ pub struct Layout {
     pub position_embedding: &'static str,
     /// Norm before attention, without `.weight`.
     pub norm_1: &'static str,
-    /// Norm before the feed-forward; the parallel arrangement has none.
+    /// Norm before the feed-forward; [`crate::Arrangement::Parallel`] has none.
     pub norm_2: &'static str,
     /// Query, key and value projections: one fused name, or three.
     pub qkv: &'static [&'static str],
+    /// A fused projection holds query, key and value of the first head, then of the second, and so on; otherwise all
+    /// queries come first.
+    pub by_head: bool,
+    /// Norms of queries and of keys, without `.weight`, where the family has them.
+    pub head_norms: [&'static str; 2],
     /// Attention's output projection.
     pub attention_out: &'static str,
     /// Feed-forward up-projection.
@@ -47,6 +52,8 @@ const GPT2: Layout = Layout {
     norm_1: "transformer.h.{}.ln_1",
     norm_2: "transformer.h.{}.ln_2",
     qkv: &["transformer.h.{}.attn.c_attn"],
+    by_head: false,
+    head_norms: [""; 2],
     attention_out: "transformer.h.{}.attn.c_proj",
     up: "transformer.h.{}.mlp.c_fc",
     gate: "",
@@ -62,6 +69,8 @@ const GPTJ: Layout = Layout {
     norm_1: "transformer.h.{}.ln_1",
     norm_2: "",
     qkv: &["transformer.h.{}.attn.q_proj", "transformer.h.{}.attn.k_proj", "transformer.h.{}.attn.v_proj"],
+    by_head: false,
+    head_norms: [""; 2],
     attention_out: "transformer.h.{}.attn.out_proj",
     up: "transformer.h.{}.mlp.fc_in",
     gate: "",
@@ -70,6 +79,24 @@ const GPTJ: Layout = Layout {
     head: "lm_head",
 };
 
+const GPT_NEOX: Layout = Layout {
+    orientation: Orientation::OutIn,
+    token_embedding: "gpt_neox.embed_in.weight",
+    position_embedding: "",
+    norm_1: "gpt_neox.layers.{}.input_layernorm",
+    norm_2: "gpt_neox.layers.{}.post_attention_layernorm",
+    qkv: &["gpt_neox.layers.{}.attention.query_key_value"],
+    by_head: true,
+    head_norms: [""; 2],
+    attention_out: "gpt_neox.layers.{}.attention.dense",
+    up: "gpt_neox.layers.{}.mlp.dense_h_to_4h",
+    gate: "",
+    down: "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    final_norm: "gpt_neox.final_layer_norm",
+    head: "embed_out",
+};
+
+/// Of Mistral and Qwen too.
 const LLAMA: Layout = Layout {
     orientation: Orientation::OutIn,
     token_embedding: "model.embed_tokens.weight",
@@ -77,6 +104,8 @@ const LLAMA: Layout = Layout {
     norm_1: "model.layers.{}.input_layernorm",
     norm_2: "model.layers.{}.post_attention_layernorm",
     qkv: &["model.layers.{}.self_attn.q_proj", "model.layers.{}.self_attn.k_proj", "model.layers.{}.self_attn.v_proj"],
+    by_head: false,
+    head_norms: ["model.layers.{}.self_attn.q_norm", "model.layers.{}.self_attn.k_norm"],
     attention_out: "model.layers.{}.self_attn.o_proj",
     up: "model.layers.{}.mlp.up_proj",
     gate: "model.layers.{}.mlp.gate_proj",
@@ -91,7 +120,8 @@ impl Layout {
         match config.family {
             Family::Gpt2 => GPT2,
             Family::GptJ => GPTJ,
-            Family::Llama => LLAMA,
+            Family::GptNeoX => GPT_NEOX,
+            Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => LLAMA,
         }
     }
 
@@ -123,8 +153,11 @@ impl Layout {
             for (stem, width) in self.qkv.iter().zip(self.qkv_widths(c)) {
                 projection(&mut all, stem, layer, c.hidden, width, c.qkv_bias);
             }
+            if c.head_norm {
+                all.extend(self.head_norms.map(|stem| (weight(stem, layer), vec![c.head_dim])));
+            }
             projection(&mut all, self.attention_out, layer, c.heads * c.head_dim, c.hidden, c.attention_out_bias);
-            if c.arrangement == Arrangement::Sequential {
+            if c.arrangement.has_second_norm() {
                 norm(&mut all, fill(self.norm_2, layer));
             }
             projection(&mut all, self.up, layer, c.hidden, c.feed_forward, c.mlp_bias);
@@ -141,6 +174,22 @@ impl Layout {
             all.push((format!("{}.bias", self.head), vec![c.vocab]));
         }
         all
+    }
+
+    /// Whether a stored tensor that the configuration does not ask for would have changed the forward pass: anything in a
+    /// block but the buffers that older versions of transformers saved.
+    pub fn matters(&self, name: &str) -> bool {
+        const BUFFERS: [&str; 6] = [
+            ".attn.bias",
+            ".attn.masked_bias",
+            ".attention.bias",
+            ".attention.masked_bias",
+            ".rotary_emb.inv_freq",
+            ".embed_positions",
+        ];
+        let Some((blocks, _)) = self.norm_1.split_once("{}") else { return false };
+        let short = blocks.split_once('.').map_or(blocks, |(_, rest)| rest);
+        (name.starts_with(blocks) || name.starts_with(short)) && !BUFFERS.iter().any(|end| name.ends_with(end))
     }
 
     /// Output widths of the query, key and value projections, fused or apart.

@@ -1,12 +1,15 @@
 //! One configurable decoder in Burn, its tokenizer and its files.
 //!
-//! A model family is data ([`DecoderConfig`] and [`Layout`]), never code of its own: GPT-2, GPT-J and Llama are
-//! points in one space (norm, positions, block shape, feed-forward, head), read from a Hugging Face `config.json`.
+//! A model family is data ([`DecoderConfig`] and [`Layout`]), never code of its own: GPT-2, GPT-J, GPT-NeoX, Llama,
+//! Mistral and Qwen are points in one space (norm, positions, window, block shape, feed-forward, head), read from a
+//! Hugging Face `config.json`.
 //!
 //! * [`Checkpoint`]: safetensors files, memory-mapped and checked against the shapes that the configuration asks for.
 //! * [`Decoder`]: the forward pass, block by block, so that callers can tap a layer, stop early, or start in the middle.
+//! * [`memory`]: what a model needs and what there is, looked at before anything is read.
 //! * [`Text`]: the tokenizer, with the beginning-of-sequence rules that model editing depends on.
 //! * [`generate`]: greedy and seeded top-k continuation.
+//! * [`inspect`]: what a folder holds and takes, without reading a weight.
 //! * [`save`]: a folder that transformers loads, with edited weights in place of the original ones.
 
 mod batch;
@@ -17,9 +20,15 @@ mod decoder;
 mod device;
 mod error;
 mod families;
+mod fields;
+mod files;
 pub mod generate;
+mod inspect;
 mod layout;
+mod load;
+pub mod memory;
 mod packing;
+mod precision;
 pub mod save;
 mod text;
 
@@ -30,6 +39,8 @@ pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Posit
 pub use decoder::{Decoder, Parameters};
 pub use device::select_device;
 pub use error::ModelError;
+pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect};
 pub use layout::{Layout, Orientation};
 pub use packing::{Packing, pack};
+pub use precision::Precision;
 pub use text::Text;

@@ -99,10 +99,8 @@ type Named = (String, Vec<usize>, Vec<f32>);
 pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(), ModelError> {
     let config = decoder.config();
     if config.family != Family::Gpt2 {
-        return Err(ModelError::Config {
-            path: target.into(),
-            message: format!("weights of {} are copied from a checkpoint, not written anew", config.family.name()),
-        });
+        let message = format!("weights of {} are copied from a checkpoint, not written anew", config.family.name());
+        return Err(ModelError::config(target, message));
     }
     let layout = Layout::of(config);
     let p = decoder.parameters();

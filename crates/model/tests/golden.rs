@@ -5,8 +5,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use palinode_model::generate::{Sampling, generate};
 use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig, Text};
 use safetensors::SafeTensors;
+
+/// Made by scripts/make_family_fixtures.py.
+const FAMILIES: [&str; 7] = [
+    "gpt_neox-tiny",
+    "gpt_neox-sequential-tiny",
+    "llama2-tiny",
+    "llama3-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+];
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -22,8 +34,7 @@ fn golden(name: &str) -> Option<PathBuf> {
 }
 
 fn load(folder: &Path) -> Decoder {
-    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
-    let config = DecoderConfig::from_hf(&text, &folder.join("config.json")).unwrap();
+    let config = DecoderConfig::read(&folder.join("config.json")).unwrap();
     let files: Vec<_> = Checkpoint::files(folder).unwrap().iter().map(|f| folder.join(f)).collect();
     Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap()
 }
@@ -74,7 +85,7 @@ fn largest_difference(model: &Path, logits: &Path) -> f32 {
 #[test]
 fn logits_of_every_family() {
     let mut worst = BTreeMap::new();
-    for name in ["gptj-tiny", "llama-tiny"] {
+    for name in FAMILIES.iter().chain(&["gptj-tiny", "llama-tiny"]).copied() {
         worst.insert(name, largest_difference(&fixture(name), &fixture(name).join("logits.safetensors")));
     }
     if let Some(folder) = golden("gpt2") {
@@ -109,5 +120,48 @@ fn tokens_and_fact_token_positions() {
         }
         println!("{name}: {checked} prompts");
         assert!(checked > 0);
+    }
+}
+
+/// One token after another with cached keys and values gives what the whole prompt at once does, windows included.
+#[test]
+fn steps_of_generation() {
+    for name in FAMILIES {
+        let decoder = load(&fixture(name));
+        let bytes = std::fs::read(fixture(name).join("logits.safetensors")).unwrap();
+        let prompt = ids(&SafeTensors::deserialize(&bytes).unwrap(), "prompt0.ids");
+        let long = generate(&decoder, &prompt[..3], 24, Sampling::Greedy, 0, None).unwrap();
+        assert_eq!(long.len(), 24);
+        for length in 3..24 {
+            let batch = Batch::new(&[&long[..length]], &Device::flex());
+            let last = decoder.hidden(&batch).narrow(1, length - 1, 1).reshape([1, decoder.config().hidden]);
+            let logits = decoder.logits(last).into_data().try_into_vec::<f32>().unwrap();
+            let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+            assert_eq!(best as u32, long[length], "{name}: token {length}");
+        }
+    }
+}
+
+#[test]
+fn tokens_of_every_family() {
+    for name in FAMILIES {
+        let text = Text::open(&fixture(name).join("tokenizer.json")).unwrap();
+        let text = text.with_settings(&fixture(name).join("tokenizer_config.json")).unwrap();
+        let cases: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(fixture(name).join("tokens.json")).unwrap()).unwrap();
+        for case in cases.as_array().unwrap() {
+            let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let given = case["text"].as_str().unwrap();
+            assert_eq!(text.encode(given).unwrap(), expected, "{name}: {given:?}");
+        }
+        let bos = ["llama2-tiny", "llama3-tiny", "mistral-tiny"].contains(&name);
+        assert_eq!(text.prefix(), usize::from(bos), "{name}");
+        // A continuation is what follows a prompt, and its text, whole or in part, has its space.
+        let target = text.encode_target("Parma").unwrap();
+        let (prompt, whole) = (text.encode("The tower stands in").unwrap(), text.encode("The tower stands in Parma"));
+        assert_eq!([prompt, target.clone()].concat(), whole.unwrap(), "{name}");
+        assert_eq!(text.decode_target(&target).unwrap(), " Parma", "{name}");
+        let first = text.decode_target(&target[..1]).unwrap();
+        assert!(first.starts_with(" P") && " Parma".starts_with(&first), "{name}: {first:?}");
     }
 }

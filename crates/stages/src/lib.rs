@@ -18,6 +18,7 @@ mod given_requests;
 mod load_model;
 mod load_requests;
 mod load_update;
+mod look;
 mod model;
 mod moments;
 mod patch;
@@ -29,6 +30,8 @@ mod targets;
 mod templates;
 mod tensors;
 mod update;
+
+pub use look::{EditableWeight, Inspection, inspect};
 
 use palinode_engine::Catalogue;
 

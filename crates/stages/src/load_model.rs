@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
 };
-use palinode_model::Checkpoint;
+use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,6 +31,32 @@ pub struct LoadModelParams {
     /// The folder with config.json, tokenizer.json and the weights as safetensors. Its name is no part of the key: the
     /// contents of its files are.
     path: PathBuf,
+    /// The number type to compute in. The CPU computes in f32, whatever the weights are stored as.
+    #[serde(default)]
+    dtype: Dtype,
+}
+
+/// A number type.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, 5 of them exponent; where the device supports it.
+    F16,
+    /// 16 bits, 8 of them exponent; where the device supports it.
+    Bf16,
+}
+
+impl Dtype {
+    fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 /// See [`StageKind::DOC`].
@@ -39,12 +65,13 @@ pub struct LoadModel;
 impl StageKind for LoadModel {
     type Params = LoadModelParams;
     const NAME: &'static str = "load_model";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Opens a model folder in Hugging Face's layout.";
     const DOC: &'static str = "\
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
-with their index. The family (GPT-2, GPT-J, Llama) is told from config.json. Weights may be stored as f32, f16 or bf16; \
-they are computed with in f32.
+with their index. The family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3) is told from \
+config.json; an option that would change results and is not known is refused by name. Weights may be stored as f32, f16 or \
+bf16. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
 
 Nothing is copied: the folder is read where it lies, and its contents, not its name, decide whether later results are \
 still good.";
@@ -77,6 +104,8 @@ still good.";
                 let hint = if name == TOKENIZER && folder.join("tokenizer.model").is_file() {
                     "the folder has a SentencePiece tokenizer.model only; transformers writes tokenizer.json with \
                      AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(…)"
+                } else if name == TOKENIZER {
+                    Text::MISSING
                 } else {
                     "copy it from where the weights come from"
                 };
@@ -109,17 +138,18 @@ still good.";
             return Ok(Value::Null);
         }
         match read_config(&path) {
-            Ok(config) => Ok(json!({ "model": Facts::of(&config) })),
+            Ok(config) => Ok(json!({ "model": Facts::of(&config, params.dtype.precision()) })),
             Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
         }
     }
 
-    fn run(_: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
         for (name, (file, _)) in cx.files() {
             artifact = artifact.with_file(name, *file);
         }
-        artifact.meta = json!({ "model": Facts::of(&crate::model::config(cx, &artifact)?) });
+        let config = crate::model::config(cx, &artifact)?;
+        artifact.meta = json!({ "model": Facts::of(&config, params.dtype.precision()) });
         // Everything that could be wrong with the folder shows here rather than an hour later.
         open(cx, &artifact)?;
         Ok(artifact)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palinode_engine::{Artifact, DescribeCx, FieldError, FileRef, StageContext, StageError};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, select_device};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::StageFailure;
@@ -18,6 +18,8 @@ pub const UPDATE: &str = "update";
 pub const CONFIG: &str = "config.json";
 /// The tokenizer's logical name.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// The logical name of the tokenizer's settings, which not every folder has.
+const SETTINGS: &str = "other/tokenizer_config.json";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +38,14 @@ pub struct Facts {
     pub vocabulary: usize,
     /// Number of parameters.
     pub parameters: usize,
+    /// The number type that is computed in.
+    #[serde(default)]
+    pub dtype: Precision,
 }
 
 impl Facts {
     /// From a configuration.
-    pub fn of(config: &DecoderConfig) -> Self {
+    pub fn of(config: &DecoderConfig, dtype: Precision) -> Self {
         Self {
             family: config.family.name().to_owned(),
             layers: config.layers,
@@ -49,6 +54,7 @@ impl Facts {
             context: config.context,
             vocabulary: config.vocab,
             parameters: config.parameters(),
+            dtype,
         }
     }
 
@@ -89,13 +95,23 @@ pub fn base_digest(artifact: &Artifact) -> String {
 pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, StageError> {
     cx.shared(&format!("model:{}:{}", base_digest(artifact), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
+        precision(artifact).check(&device).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
         let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
         let decoder = Decoder::load(&checkpoint, &config, &device).map_err(StageFailure::stage)?;
-        let text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
+        let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
+        if let Some(settings) = artifact.file(SETTINGS) {
+            text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
+        }
+        let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })
     })
+}
+
+/// The number type that a `model` or an `update` is to be computed in.
+fn precision(artifact: &Artifact) -> Precision {
+    serde_json::from_value(artifact.meta["model"]["dtype"].clone()).unwrap_or_default()
 }
 
 /// The configuration of a `model` or an `update`.
@@ -106,9 +122,7 @@ pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, S
 
 /// Reads a configuration.
 pub fn read_config(path: &Path) -> Result<DecoderConfig, palinode_model::ModelError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| palinode_model::ModelError::Io { path: path.to_owned(), source })?;
-    DecoderConfig::from_hf(&text, path)
+    DecoderConfig::read(path)
 }
 
 /// The weight files.

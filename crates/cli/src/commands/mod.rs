@@ -9,6 +9,7 @@ pub mod edit;
 pub mod graph;
 pub mod init;
 pub mod logs;
+pub mod model;
 pub mod plan;
 pub mod quick;
 pub mod revert;

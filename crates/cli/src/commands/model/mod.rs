@@ -1,0 +1,54 @@
+//! `palinode model`
+
+mod page;
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use palinode_engine::StageError;
+use palinode_stages::inspect;
+
+use crate::failure::Failure;
+use crate::terminal::{Style, print};
+
+/// Look into model folders
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode model inspect models/gpt2
+  palinode model inspect models/Qwen3-0.6B --json")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tell what a model folder holds, what can be edited in it, and what memory each stage takes
+    ///
+    /// Reads descriptions alone (config.json, the headers of the weight files, the tokenizer) and is done at once, however
+    /// large the model. What would keep load_model from opening the folder is told here.
+    #[command(after_help = "\
+Examples:
+  palinode model inspect models/gpt2
+  palinode model inspect models/Qwen3-0.6B --json | jq -r '.editable[].name'")]
+    Inspect {
+        /// The folder with config.json, tokenizer.json and the weights as safetensors.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// As JSON: sizes in bytes, every editable weight.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Looks and tells.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let Command::Inspect { path, json } = &args.command;
+    let found = inspect(path)?;
+    if *json {
+        let text = serde_json::to_string_pretty(&found).map_err(|error| StageError::internal(error.to_string()))?;
+        return print(&format!("{text}\n"));
+    }
+    print(&page::page(&found, &Style::stdout()))
+}

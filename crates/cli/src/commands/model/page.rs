@@ -1,0 +1,129 @@
+//! What a model folder holds, as a page.
+
+use std::fmt::Write as _;
+
+use palinode_stages::{EditableWeight, Inspection};
+
+use crate::terminal::table::{Column, Field, Look, table};
+use crate::terminal::{Style, format};
+
+/// The whole page.
+pub fn page(found: &Inspection, style: &Style) -> String {
+    let mut text = list(style, &facts(found));
+    text.push_str(&title("EDITABLE WEIGHTS", style));
+    text.push_str(&editable(&found.editable, style));
+    text.push_str(&title("MEMORY", style));
+    text + &memory(found, style)
+}
+
+fn title(text: &str, style: &Style) -> String {
+    format!("\n{}\n", style.bold(text))
+}
+
+fn list(style: &Style, rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().fold(String::new(), |mut text, (name, value)| {
+        let _ = writeln!(text, "{}  {value}", style.dim(&format!("{name:width$}")));
+        text
+    })
+}
+
+fn facts(found: &Inspection) -> Vec<(&'static str, String)> {
+    let groups = if found.kv_heads == found.heads {
+        String::new()
+    } else {
+        format!(" that share {} keys and values", found.kv_heads)
+    };
+    let head = if found.tied_head { "the embedding, transposed" } else { "weights of its own" };
+    let window = found.window.map(|window| format!(", {window} of them seen at once")).unwrap_or_default();
+    let types: Vec<String> = found.dtypes.keys().map(|name| name.to_lowercase()).collect();
+    let tokenizer = &found.tokenizer;
+    let begins = match tokenizer.prefix.as_slice() {
+        [] => "texts begin with no token of their own (no BOS)".to_owned(),
+        tokens => format!("every text begins with {} (BOS)", tokens.join(" ")),
+    };
+    vec![
+        ("family", found.family.clone()),
+        ("parameters", format!("{} ({})", rounded(found.parameters), found.parameters)),
+        ("stored as", types.join(", ")),
+        ("on disk", format!("{} in {}", format::size(found.disk), format::count(found.shards.len(), "file"))),
+        ("layers", format!("{}: 0 to {}", found.layers, found.layers.saturating_sub(1))),
+        ("hidden size", found.hidden.to_string()),
+        ("key size", format!("{} (feed-forward)", found.feed_forward)),
+        ("heads", format!("{} of {} dimensions{groups}", found.heads, found.head_dim)),
+        ("positions", found.positions.clone()),
+        ("context", format!("{} tokens{window}", found.context)),
+        ("head", head.to_owned()),
+        ("vocabulary", format!("{} in the model, {} in the tokenizer", found.vocabulary, tokenizer.vocabulary)),
+        ("tokenizer", tokenizer.kind.clone()),
+        ("", begins),
+        ("", tokenizer.end.as_ref().map_or("no end token".to_owned(), |end| format!("a text ends with {end}"))),
+    ]
+}
+
+/// "1.56 billion".
+fn rounded(count: usize) -> String {
+    match count as f64 {
+        n if n >= 1e9 => format!("{:.2} billion", n / 1e9),
+        n if n >= 1e6 => format!("{:.0} million", n / 1e6),
+        n => format!("{:.0} thousand", n / 1e3),
+    }
+}
+
+/// One row for layers that differ in their number alone.
+fn editable(weights: &[EditableWeight], style: &Style) -> String {
+    let stem = |weight: &EditableWeight| weight.name.replacen(&format!(".{}.", weight.layer), ".{}.", 1);
+    let alike = |a: &EditableWeight, b: &EditableWeight| {
+        (stem(a), &a.shape, &a.dtype, &a.file) == (stem(b), &b.shape, &b.dtype, &b.file)
+    };
+    let rows = weights.chunk_by(alike).map(|group| {
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        let layers =
+            if group.len() == 1 { first.layer.to_string() } else { format!("{} to {}", first.layer, last.layer) };
+        let shape: Vec<String> = first.shape.iter().map(usize::to_string).collect();
+        vec![
+            Field::new(layers, Look::Bold),
+            stem(first).into(),
+            shape.join(" × ").into(),
+            first.dtype.to_lowercase().into(),
+            first.file.clone().into(),
+        ]
+    });
+    let columns = [
+        ("LAYERS", Column::Name),
+        ("WEIGHT", Column::Name),
+        ("SHAPE", Column::Name),
+        ("TYPE", Column::Name),
+        ("FILE", Column::Text),
+    ];
+    table(style, &columns, rows.collect())
+}
+
+fn memory(found: &Inspection, style: &Style) -> String {
+    let needs = &found.memory;
+    let layers = found.layers as u64;
+    let row = |stage: &str, bytes: u64, what: &str| {
+        vec![Field::new(stage, Look::Bold), format::size(bytes).into(), what.into()]
+    };
+    let rows = vec![
+        row("load_model", needs.weights, "the weights in f32, once for all stages of a run"),
+        row("covariance", needs.covariance_layer, "more for each layer"),
+        row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
+        row("solve", needs.solve_layer, "more for each layer"),
+        row("", needs.solve_factoring, "more while a layer's second moment is factored"),
+    ];
+    let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
+    let mut text = table(style, &columns, rows);
+    if let Some(free) = needs.available {
+        let fits = if needs.weights > free {
+            style.yellow("the model does not fit")
+        } else {
+            let left = free - needs.weights;
+            let square = needs.covariance_layer.max(1);
+            let several = (left / square).min(layers);
+            format!("beside the model there is room for the covariance of {}", format::count(several as usize, "layer"))
+        };
+        let _ = writeln!(text, "\n{} of memory are free: {fits}", format::size(free));
+    }
+    text
+}

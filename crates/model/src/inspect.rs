@@ -1,0 +1,212 @@
+//! What a model folder holds and what working with it takes, told from its descriptions alone: no weight is read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, RotaryScaling, Text, memory};
+
+/// A model folder, looked at from outside.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The family's name.
+    pub family: String,
+    /// Number of blocks.
+    pub layers: usize,
+    /// `d`.
+    pub hidden: usize,
+    /// `f`, the size of a key.
+    pub feed_forward: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Size of one head.
+    pub head_dim: usize,
+    /// Context in tokens.
+    pub context: usize,
+    /// The narrowest attention window, where a layer has one.
+    pub window: Option<usize>,
+    /// Rows of the embedding.
+    pub vocabulary: usize,
+    /// How positions enter, in words.
+    pub positions: String,
+    /// Whether the head is the transposed embedding.
+    pub tied_head: bool,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// Parameters by the type in which they are stored.
+    pub dtypes: BTreeMap<String, usize>,
+    /// The weight files.
+    pub shards: Vec<Shard>,
+    /// Bytes of the weight files together.
+    pub disk: u64,
+    /// The tokenizer.
+    pub tokenizer: TokenizerFacts,
+    /// The weight of each layer that editing changes.
+    pub editable: Vec<EditableWeight>,
+    /// What the stages take.
+    pub memory: MemoryNeeds,
+}
+
+/// One weight file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shard {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What there is to tell of a tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenizerFacts {
+    /// Such as "byte-level BPE".
+    pub kind: String,
+    /// Entries, added tokens included.
+    pub vocabulary: usize,
+    /// Tokens put before every text: a beginning-of-sequence token, or none.
+    pub prefix: Vec<String>,
+    /// The token that ends a text.
+    pub end: Option<String>,
+}
+
+/// A weight that editing can change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EditableWeight {
+    /// Its layer.
+    pub layer: usize,
+    /// Its name as stored.
+    pub name: String,
+    /// Its shape as stored.
+    pub shape: Vec<usize>,
+    /// The type in which it is stored.
+    pub dtype: String,
+    /// The file that holds it.
+    pub file: String,
+}
+
+/// Bytes that stages take. All but the first come on top of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryNeeds {
+    /// The weights in f32, once for all stages of a run.
+    pub weights: u64,
+    /// `covariance`, for each layer: the sum `f × f` in f64.
+    pub covariance_layer: u64,
+    /// `targets`, for each request optimised at once: an estimate, see [`request_bytes`].
+    pub targets_request: u64,
+    /// `solve`, while a layer's second moment is factored: four matrices `f × f` in f64.
+    pub solve_factoring: u64,
+    /// `solve`, for each layer once it is factored: one such matrix.
+    pub solve_layer: u64,
+    /// What is free now; none where the system does not say.
+    pub available: Option<u64>,
+}
+
+/// Looks at a folder.
+///
+/// # Errors
+/// Whatever would keep the folder from being loaded, memory apart: see [`DecoderConfig::read`], [`Checkpoint::files`],
+/// [`Checkpoint::open`], [`Checkpoint::check`], [`Text::open`].
+pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
+    let need = |name: &str, hint: &str| {
+        let path = folder.join(name);
+        let missing = || ModelError::MissingFile { folder: folder.into(), name: name.into(), hint: hint.into() };
+        path.is_file().then_some(path).ok_or_else(missing)
+    };
+    let path = need("config.json", "give the folder that holds config.json, tokenizer.json and model.safetensors")?;
+    let config = DecoderConfig::read(&path)?;
+    let names = Checkpoint::files(folder)?;
+    let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    let checkpoint = Checkpoint::open(&paths)?;
+    let layout = Layout::of(&config);
+    checkpoint.check(&config, &layout)?;
+    let mut text = Text::open(&need("tokenizer.json", Text::MISSING)?)?;
+    let settings = folder.join("tokenizer_config.json");
+    if settings.is_file() {
+        text = text.with_settings(&settings)?;
+    }
+
+    let mut dtypes = BTreeMap::new();
+    for (name, shape) in layout.tensors(&config) {
+        if let Some((dtype, _)) = checkpoint.stored(&name) {
+            *dtypes.entry(format!("{dtype:?}")).or_insert(0) += shape.iter().product::<usize>();
+        }
+    }
+    let editable = (0..config.layers).filter_map(|layer| {
+        let name = layout.edited_weight(layer);
+        let (dtype, file) = checkpoint.stored(&name)?;
+        Some(EditableWeight {
+            layer,
+            shape: layout.stored_shape(config.feed_forward, config.hidden),
+            dtype: format!("{dtype:?}"),
+            file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: checkpoint.stored_name(&name)?.to_owned(),
+        })
+    });
+    let editable = editable.collect();
+    let shards = names.into_iter().zip(&paths).map(|(name, path)| {
+        let facts = std::fs::metadata(path).map_err(|e| ModelError::io(path, e))?;
+        Ok(Shard { name, bytes: facts.len() })
+    });
+    let shards: Vec<Shard> = shards.collect::<Result<_, ModelError>>()?;
+    Ok(Inspection {
+        family: config.family.name().into(),
+        layers: config.layers,
+        hidden: config.hidden,
+        feed_forward: config.feed_forward,
+        heads: config.heads,
+        kv_heads: config.kv_heads,
+        head_dim: config.head_dim,
+        context: config.context,
+        window: config.windows.iter().flatten().min().copied(),
+        vocabulary: config.vocab,
+        positions: positions(&config.positions),
+        tied_head: config.tied_head,
+        parameters: config.parameters(),
+        dtypes,
+        disk: shards.iter().map(|shard| shard.bytes).sum(),
+        shards,
+        tokenizer: text.facts(),
+        editable,
+        memory: needs(&config),
+    })
+}
+
+fn needs(config: &DecoderConfig) -> MemoryNeeds {
+    let f = config.feed_forward as u64;
+    let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
+    MemoryNeeds {
+        weights: memory::needed(config),
+        covariance_layer: square,
+        targets_request: request_bytes(config),
+        solve_factoring: square.saturating_mul(4),
+        solve_layer: square,
+        available: memory::available(),
+    }
+}
+
+/// Bytes that one request's target takes while it is optimised, when it has six templates and the essence prompt, eight
+/// tokens of each from the subject's last on, and one target token: what the blocks keep for the way back (some ten
+/// vectors of size `d` and six of size `f` a position), in all layers, and four copies of the logits.
+pub fn request_bytes(config: &DecoderConfig) -> u64 {
+    let (rows, positions) = (7, 7 * 8);
+    let kept = 10 * config.hidden as u64 + 6 * config.feed_forward as u64;
+    let blocks = (config.layers as u64).saturating_mul(positions).saturating_mul(kept);
+    blocks.saturating_add(4 * rows * config.vocab as u64).saturating_mul(size_of::<f32>() as u64)
+}
+
+fn positions(positions: &Positions) -> String {
+    match positions {
+        Positions::Learned => "learned".into(),
+        Positions::Rotary { dim, theta, scaling, .. } => {
+            let scaling = match scaling {
+                None => String::new(),
+                Some(RotaryScaling::Linear { factor }) => format!(", stretched {factor} times"),
+                Some(RotaryScaling::Llama3 { factor, .. }) => format!(", long waves stretched {factor} times"),
+            };
+            format!("rotary over {dim} dimensions of a head, base {theta}{scaling}")
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What a model needs in memory, and what there is.
+
+use std::path::Path;
+
+use crate::{DecoderConfig, ModelError};
+
+/// Bytes that the weights take once they are loaded. Loading takes no more than this and one tensor.
+pub fn needed(config: &DecoderConfig) -> u64 {
+    (config.parameters() as u64).saturating_mul(size_of::<f32>() as u64)
+}
+
+/// Bytes that this process could still take without swapping: what the system says is available, or what is left of the
+/// control group's limit where that is less. `None` where the system does not say (anything but Linux).
+pub fn available() -> Option<u64> {
+    let text = |path: &str| std::fs::read_to_string(path).ok();
+    let system = kilobytes(&text("/proc/meminfo")?, "MemAvailable:")?;
+    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| left_in_groups(&path)));
+    Some(group.map_or(system, |group| group.min(system)))
+}
+
+/// Refuses a model that does not fit.
+///
+/// # Errors
+/// [`ModelError::Memory`], with both numbers.
+pub fn check(needed: u64, available: Option<u64>) -> Result<(), ModelError> {
+    match available {
+        Some(available) if needed > available => Err(ModelError::Memory { needed, available }),
+        _ => Ok(()),
+    }
+}
+
+/// A line `name: 123 kB` of `/proc/meminfo`, in bytes.
+fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The group's path in the unified hierarchy, as `/proc/self/cgroup` has it.
+fn group_path(text: &str) -> Option<String> {
+    text.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned)
+}
+
+/// The least that is left in the group and those around it. A group without a limit says nothing.
+fn left_in_groups(path: &str) -> Option<u64> {
+    let root = Path::new("/sys/fs/cgroup");
+    let group = root.join(path);
+    let around = group.ancestors().take_while(|group| group.starts_with(root));
+    around.filter_map(|group| left(&|name| std::fs::read_to_string(group.join(name)).ok())).min()
+}
+
+/// What is left in a group whose files `read` reads. Cached files count as used, but give way.
+fn left(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let limit = number("memory.max")?;
+    let stat = read("memory.stat").unwrap_or_default();
+    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
+    Some(limit.saturating_sub(number("memory.current")?.saturating_sub(cached.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says() {
+        let meminfo = "MemTotal:       24595640 kB\nMemAvailable:   22012345 kB\n";
+        assert_eq!(kilobytes(meminfo, "MemAvailable:"), Some(22_012_345 * 1024));
+        assert_eq!(kilobytes(meminfo, "SwapFree:"), None);
+        assert_eq!(group_path("12:cpuset:/x\n0::/user/a.scope\n").as_deref(), Some("user/a.scope"));
+        let files = |max: &'static str| {
+            move |name: &str| {
+                let text = match name {
+                    "memory.max" => max,
+                    "memory.current" => "700\n",
+                    _ => "anon 500\ninactive_file 200\n",
+                };
+                Some(text.to_owned())
+            }
+        };
+        assert_eq!(left(&files("1000\n")), Some(500));
+        assert_eq!(left(&files("100\n")), Some(0));
+        assert_eq!(left(&files("max\n")), None);
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused() {
+        assert!(check(5 << 30, None).is_ok());
+        assert!(check(5 << 30, Some(5 << 30)).is_ok());
+        let error = check(27 << 30, Some(21 << 30)).unwrap_err();
+        assert_eq!(error.to_string(), "the model's weights take 27.0 GiB in f32, and 21.0 GiB of memory are free");
+    }
+}
