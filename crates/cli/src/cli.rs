@@ -28,6 +28,7 @@ A first session:
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
   palinode plan pipeline.yaml         what a run would do, and why
   palinode run pipeline.yaml          do it; the same command goes on where a run stopped
+  palinode report                     the newest run as one HTML page
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
@@ -38,6 +39,7 @@ enum Command {
     Run(commands::run::Args),
     Plan(commands::plan::Args),
     Why(commands::why::Args),
+    Report(commands::report::Args),
     Validate(commands::validate::Args),
     Stages(commands::stages::Args),
     Schema(commands::schema::Args),
@@ -52,6 +54,7 @@ impl Cli {
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
             Command::Why(args) => commands::why::run(&args),
+            Command::Report(args) => commands::report::run(&args),
             Command::Validate(args) => commands::validate::run(&args),
             Command::Stages(args) => commands::stages::run(&args),
             Command::Schema(args) => commands::schema::run(&args),

@@ -27,3 +27,10 @@ pub use data::{
     Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
 };
 pub use document::{Asset, Document, render};
+pub use number::duration;
+
+/// A cell in a few words: "memit · batch 8".
+pub fn cell_name(cell: &Cell) -> String {
+    let axes: Vec<&str> = cell.iter().map(|(axis, _)| axis.as_str()).collect();
+    look::label(cell, &axes)
+}

@@ -26,13 +26,17 @@ impl Scale {
         }
         let factor = if percent { 100.0 } else { 1.0 };
         let (low, high) = (low * factor, high * factor);
-        let width = if high > low { high - low } else { high.abs().max(1e-9) * 0.2 };
+        // One value alone gets some room around it.
+        let room = if high > low { 0.0 } else { high.abs().max(1e-9) * 0.1 };
+        let lowest = low;
+        let (low, high) = (low - room, high + room);
+        let width = high - low;
         let step = step(width, 5.0);
         let mut from = ((low - 0.02 * width) / step).floor() * step;
         let mut to = ((high + 0.02 * width) / step).ceil() * step;
         if percent {
             (from, to) = (from.max(0.0), to.min(100.0));
-        } else if low >= 0.0 {
+        } else if lowest >= 0.0 {
             from = from.max(0.0);
         }
         if to <= from {
@@ -131,7 +135,7 @@ mod tests {
     fn ticks_are_round() {
         check(&Scale::values([0.31, 0.98].into_iter(), true), "20 40 60 80 100");
         check(&Scale::values([0.0, 1.0].into_iter(), true), "0 20 40 60 80 100");
-        check(&Scale::values([0.5, 0.5].into_iter(), true), "45.0 47.5 50.0 52.5 55.0");
+        check(&Scale::values([0.5, 0.5].into_iter(), true), "44 46 48 50 52 54 56");
         check(&Scale::values([-0.2, 0.31].into_iter(), false), "−0.3 −0.2 −0.1 0.0 0.1 0.2 0.3 0.4");
         check(&Scale::values([1.0, 1e5].into_iter(), false), "1 10 100 1000 10000 10⁵");
         check(&Scale::values(std::iter::empty(), false), "0.0 0.2 0.4 0.6 0.8 1.0 1.2");

@@ -17,6 +17,7 @@ mod load_model;
 mod load_requests;
 mod model;
 mod moments;
+mod report;
 mod sequence;
 mod solve;
 mod targets;
@@ -25,6 +26,7 @@ mod tensors;
 mod update;
 
 use palinode_engine::Catalogue;
+pub use report::report;
 
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod stages;

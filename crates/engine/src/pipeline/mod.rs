@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub(crate) use matrix::instance_name;
 pub use schema::pipeline_schema;
 
 use crate::catalogue::{Catalogue, ErasedStage, Params};
@@ -105,4 +106,9 @@ impl Pipeline {
             .collect();
         yaml::write(&json!({ "name": self.name, "description": self.description, "stages": stages }))
     }
+}
+
+/// YAML as a value without order; `None` of what is not YAML.
+pub(crate) fn read_yaml(text: &str) -> Option<Value> {
+    yaml::parse(text).ok().map(|tree| tree.to_value())
 }
