@@ -46,7 +46,7 @@ pub fn figure(stages: &[Stage]) -> Option<Figure> {
         body: svg,
     };
     let caption = "The stages of the pipeline. Times are those that the results took to compute, whenever that was; a bar shows \
-                   the share of cells that ran in this run (filled) or whose result was in the store (hatched).";
+                   the share of cells that ran in this run (full colour) or whose result was in the store (pale).";
     Some(crate::choose::figure("stages", caption, vec![panel], &[], &[], false))
 }
 

@@ -53,7 +53,7 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
     let edits = report.edits.view();
     let edits = edits.map(|view| draw.render(EDITS, context! { view => Serde(view) })).transpose()?;
     let count = report.samples.len();
-    draw.environment.render_str(
+    let mut html = draw.environment.render_str(
         PAGE,
         context! {
             title => &report.title,
@@ -68,7 +68,10 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
             style => Value::from_safe_string(STYLE.to_owned()),
             script => Value::from_safe_string(SCRIPT.to_owned()),
         },
-    )
+    )?;
+    // Models say anything; what no page can hold is left out.
+    html.retain(|char| !char.is_control() || matches!(char, '\n' | '\t'));
+    Ok(html)
 }
 
 struct Drawer {

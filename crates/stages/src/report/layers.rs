@@ -1,5 +1,6 @@
 //! What was written into each layer: `batches.json` of updates.
 
+use palinode_engine::StageKind as _;
 use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
 
 use super::Found;
