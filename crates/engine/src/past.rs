@@ -113,7 +113,8 @@ impl Store {
                 return Err(error.hint(hint.unwrap_or_else(|| "nothing has run in this store yet".to_owned())));
             }
             [newest, ..] => {
-                let error = StageError::new(ErrorKind::Usage, format!("`{run}` begins the names of {} runs", like.len()));
+                let error =
+                    StageError::new(ErrorKind::Usage, format!("`{run}` begins the names of {} runs", like.len()));
                 return Err(error.hint(format!("the newest of them is {newest}")));
             }
         };

@@ -135,7 +135,7 @@ fn cell_dots(measured: &Measured, cells: &[&Cell], axes: &[&str]) -> Vec<Figure>
     };
     let bars = interval_note(measured.rows.iter().flat_map(|row| &row.values));
     let base = if chunks(measured).iter().flatten().any(|&metric| measured.unedited(metric).is_some()) {
-        " The dashed line is the unedited model."
+        " Dashed line: the unedited model."
     } else {
         ""
     };
@@ -194,17 +194,24 @@ fn spread(
         .map(|(at, metrics)| {
             let name = if at == 0 { name.to_owned() } else { format!("{name}-{}", at + 1) };
             let panels = metrics.iter().map(&panel).collect();
-            figure(&name, caption, panels, legend, axes, at > 0 || !measured.result)
+            let labels: Vec<&str> = metrics.iter().map(|&metric| measured.metrics[metric].label.as_str()).collect();
+            let caption = if at == 0 { caption.to_owned() } else { format!("{} – {caption}", labels.join(", ")) };
+            figure(&name, &caption, panels, legend, axes, at > 0 || !measured.result)
         })
         .collect()
 }
 
 /// A figure with a caption that begins as sentences do.
 pub fn figure(name: &str, caption: &str, panels: Vec<Panel>, legend: &[Key], axes: &[&str], aside: bool) -> Figure {
-    let mut chars = caption.chars();
-    let caption = chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default();
+    let caption = sentence(caption);
     let legend_title = if legend.is_empty() { String::new() } else { names(axes) };
     Figure { name: name.to_owned(), caption, legend_title, legend: legend.to_vec(), panels, aside }
+}
+
+/// A text that begins as sentences do.
+pub fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// A legend, where there is anything to tell apart.

@@ -28,7 +28,7 @@ pub struct Point {
     pub interval: Option<[f64; 2]>,
 }
 
-const HEIGHT: f64 = 224.0;
+const HEIGHT: f64 = 204.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 40.0;
 /// Intervals of lines with more points than this are bands instead of bars.
@@ -83,7 +83,12 @@ pub fn panel(metric: &Metric, axis: &str, levels: &[f64], lines: &[Line]) -> Pan
             });
         });
     }
-    Panel { width: PANEL, height: HEIGHT, title: format!("{} against {}", metric.label, crate::look::words(axis)), body: svg }
+    Panel {
+        width: PANEL,
+        height: HEIGHT,
+        title: format!("{} against {}", metric.label, crate::look::words(axis)),
+        body: svg,
+    }
 }
 
 fn intervals(svg: &mut Svg, line: &Line, aside: f64, at_x: &dyn Fn(f64) -> f64, at_y: &dyn Fn(f64) -> f64) {

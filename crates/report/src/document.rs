@@ -27,8 +27,10 @@ pub struct Asset {
 pub struct Section {
     /// Its anchor.
     pub id: &'static str,
+    /// Its name in the table of contents.
+    pub short: &'static str,
     /// Its heading.
-    pub title: String,
+    pub title: &'static str,
     /// Figures and tables, in order.
     pub parts: Vec<Part>,
 }
@@ -75,9 +77,9 @@ fn asset(assets: &mut Vec<Asset>, folder: &str, name: &str, end: &str, text: Str
 
 fn sections(report: &Report) -> Vec<Section> {
     let mut sections = Vec::new();
-    let mut add = |id, title: &str, parts: Vec<Part>| {
+    let mut add = |id, short, title, parts: Vec<Part>| {
         if !parts.is_empty() {
-            sections.push(Section { id, title: title.to_owned(), parts });
+            sections.push(Section { id, short, title, parts });
         }
     };
     let mut results = Vec::new();
@@ -96,15 +98,15 @@ fn sections(report: &Report) -> Vec<Section> {
         let figures = [losses.summary(), losses.each()];
         figures.into_iter().flatten().map(Part::Figure)
     });
-    add("results", "Results", results);
-    add("layers", "What was written, layer by layer", layers.collect());
-    add("targets", "How targets were found", losses.collect());
-    add("measures", "Further measurements", others);
+    add("results", "Results", "Results", results);
+    add("layers", "Layers", "What was written, layer by layer", layers.collect());
+    add("targets", "Targets", "How targets were found", losses.collect());
+    add("measures", "Further measurements", "Further measurements", others);
     let mut stages: Vec<Part> = graph::figure(&report.stages).map(Part::Figure).into_iter().collect();
     if !stages.is_empty() {
         stages.push(Part::Table(graph::table(&report.stages)));
         stages.extend(Some(graph::files(&report.stages)).filter(|table| !table.rows.is_empty()).map(Part::Table));
     }
-    add("stages", "Stages and provenance", stages);
+    add("stages", "Provenance", "Stages and provenance", stages);
     sections
 }

@@ -134,7 +134,11 @@ impl Edits {
         };
         ViewRow {
             cell: edit.cell,
-            cell_name: if self.cells.len() > 1 { self.cells.get(edit.cell).cloned().unwrap_or_default() } else { String::new() },
+            cell_name: if self.cells.len() > 1 {
+                self.cells.get(edit.cell).cloned().unwrap_or_default()
+            } else {
+                String::new()
+            },
             id: edit.id.clone(),
             prompt,
             new: edit.new.trim().to_owned(),
@@ -153,7 +157,8 @@ impl Edits {
         columns.extend(numbers.into_iter().chain(metrics).map(|title| Column::number(title, "", "")));
         let row = |edit: &Edit| {
             let cell = self.cells.get(edit.cell).map_or("", String::as_str);
-            let texts = [cell, &edit.id, &edit.prompt, &edit.subject, &edit.new, edit.old.as_deref().unwrap_or_default()];
+            let texts =
+                [cell, &edit.id, &edit.prompt, &edit.subject, &edit.new, edit.old.as_deref().unwrap_or_default()];
             let number = |value: &Option<f64>| {
                 let exact = value.map(|value| value.to_string()).unwrap_or_default();
                 Field::shown(value.map(short).unwrap_or_default(), exact)
@@ -166,14 +171,15 @@ impl Edits {
             caption: "Every edit in every cell.".to_owned(),
             columns,
             rows: self.rows.iter().map(row).collect(),
+            note: String::new(),
             aside: true,
         }
     }
 }
 
-/// A probability in few digits: small ones are rarely worth more than their size.
+/// A probability in few digits; the file and the order of the rows know all of them.
 fn probability(value: f64) -> String {
-    if value >= 0.0005 { format!("{value:.3}") } else { short(value) }
+    if value >= 0.0005 || value.is_nan() { format!("{value:.3}") } else { "<0.001".to_owned() }
 }
 
 fn whole(metric: &Metric) -> &'static str {

@@ -3,8 +3,8 @@
 use crate::look::Look;
 use crate::svg::{Anchor, Svg, TEXT, escape, n, width};
 
-/// The usual width of a panel: what a phone has room for.
-pub const PANEL: f64 = 312.0;
+/// The usual width of a panel: four stand beside each other on a page.
+pub const PANEL: f64 = 238.0;
 
 /// One drawing.
 #[derive(Clone, Debug)]
@@ -53,7 +53,8 @@ impl Figure {
     pub fn drawings(&self) -> Vec<String> {
         let draw = |panel: &Panel| {
             let (w, h) = (n(panel.width), n(panel.height));
-            let size = format!(r#"viewBox="0 0 {w} {h}" width="{w}" height="{h}" font-size="{TEXT}""#);
+            let class = if panel.width == PANEL { r#" class="panel""# } else { "" };
+            let size = format!(r#"viewBox="0 0 {w} {h}" width="{w}" height="{h}" font-size="{TEXT}"{class}"#);
             format!("<svg {size} role=\"img\" aria-label=\"{}\">{}</svg>", escape(&panel.title), panel.body.0)
         };
         self.panels.iter().map(draw).collect()
@@ -74,8 +75,7 @@ impl Figure {
     pub fn file(&self) -> String {
         let columns = match self.panels.len() {
             0..=3 => self.panels.len().max(1),
-            4 => 2,
-            5..=9 => 3,
+            4..=8 => 4,
             _ => 6,
         };
         let (mut x, mut y, mut row, mut wide) = (GAP, GAP, 0.0f64, 0.0f64);

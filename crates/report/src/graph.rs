@@ -24,15 +24,20 @@ pub fn figure(stages: &[Stage]) -> Option<Figure> {
     let columns = places.iter().map(|(column, _)| column + 1).max().unwrap_or(1) as f64;
     let rows = places.iter().map(|(_, row)| row + 1.0).fold(1.0, f64::max);
     let mut svg = Svg::default();
+    let before = reach(stages);
     for (to, stage) in stages.iter().enumerate() {
         for &from in stage.inputs.iter().filter(|&&from| from < stages.len()) {
+            // What a way over other stages implies stands back, so that the order of the work can be followed.
+            let implied =
+                stage.inputs.iter().any(|&by| by != from && before.get(by).is_some_and(|all| all.contains(&from)));
+            let ink = if implied { ".13" } else { ".5" };
             let ((x1, y1), (x2, y2)) = (at(from), at(to));
             let (x1, y1, y2) = (x1 + WIDE, y1 + TALL / 2.0, y2 + TALL / 2.0);
             let bend = ((x2 - x1) / 2.0).max(18.0);
             let way = [x1, y1, x1 + bend, y1, x2 - bend, y2, x2, y2].map(n);
             let [a, b, c, d, e, f, g, h] = way;
             svg.push(&format!(
-                r#"<path d="M{a} {b}C{c} {d} {e} {f} {g} {h}" fill="none" stroke="currentColor" stroke-opacity=".4"/>"#
+                r#"<path d="M{a} {b}C{c} {d} {e} {f} {g} {h}" fill="none" stroke="currentColor" stroke-opacity="{ink}"/>"#
             ));
         }
     }
@@ -53,7 +58,7 @@ pub fn figure(stages: &[Stage]) -> Option<Figure> {
 fn node(svg: &mut Svg, stage: &Stage, (x, y): (f64, f64)) {
     let (ran, cached, failed) = counts(&stage.instances);
     let all = stage.instances.len().max(1) as f64;
-    svg.rect((x, y), (WIDE, TALL), r#"rx="5" fill="currentColor" fill-opacity=".045" stroke="currentColor" stroke-opacity=".5""#);
+    svg.rect((x, y), (WIDE, TALL), r##"rx="5" class="node" fill="#f5f6f8" stroke="currentColor" stroke-opacity=".5""##);
     let times = if stage.instances.len() > 1 { format!(" ×{}", stage.instances.len()) } else { String::new() };
     let name = clip(&stage.name, WIDE - 18.0 - 8.0 * times.chars().count() as f64) + &times;
     svg.text((x + 9.0, y + 17.0), Anchor::Start, &name, r#"font-weight="600" font-size="12""#);
@@ -95,6 +100,22 @@ fn counts(instances: &[Instance]) -> (usize, usize, usize) {
     )
 }
 
+/// The stages that each stage takes from, directly or over others.
+fn reach(stages: &[Stage]) -> Vec<Vec<usize>> {
+    let mut before: Vec<Vec<usize>> = Vec::new();
+    for (to, stage) in stages.iter().enumerate() {
+        let mut all: Vec<usize> = Vec::new();
+        for &from in stage.inputs.iter().filter(|&&from| from < to) {
+            all.push(from);
+            all.extend(&before[from]);
+        }
+        all.sort_unstable();
+        all.dedup();
+        before.push(all);
+    }
+    before
+}
+
 /// Column and row of each stage: a column for each longest way from a stage without inputs; stages without inputs stand right
 /// before the first that needs them. Rows follow those that a stage takes from, so that lines cross little.
 fn places(stages: &[Stage]) -> Vec<(usize, f64)> {
@@ -104,7 +125,8 @@ fn places(stages: &[Stage]) -> Vec<(usize, f64)> {
         columns[to] = stage.inputs.iter().filter(|&&from| from < to).map(|&from| columns[from] + 1).max().unwrap_or(0);
     }
     for from in 0..stages.len() {
-        let users = stages.iter().enumerate().filter(|(_, stage)| stage.inputs.contains(&from)).map(|(to, _)| columns[to]);
+        let users =
+            stages.iter().enumerate().filter(|(_, stage)| stage.inputs.contains(&from)).map(|(to, _)| columns[to]);
         if let Some(first) = users.min().filter(|_| stages[from].inputs.is_empty()) {
             columns[from] = first.saturating_sub(1).max(columns[from]);
         }
@@ -174,6 +196,7 @@ pub fn table(stages: &[Stage]) -> Table {
             .to_owned(),
         columns: columns.to_vec(),
         rows: rows.collect(),
+        note: String::new(),
         aside: true,
     }
 }
@@ -203,6 +226,7 @@ pub fn files(stages: &[Stage]) -> Table {
         caption: "Files from outside that were read, with the BLAKE3 digests of what they held.".to_owned(),
         columns: vec![Column::text("stage"), Column::text("file"), size, Column::text("digest")],
         rows,
+        note: String::new(),
         aside: true,
     }
 }

@@ -13,7 +13,13 @@ const TOP: f64 = 46.0;
 const LINE: f64 = 34.0;
 
 /// A metric on two axes: `values[row][column]`. What is better is darker, where that is known.
-pub fn panel(metric: &Metric, axes: [&str; 2], levels: [&[String]; 2], values: &[Vec<Option<f64>>], facet: &str) -> Panel {
+pub fn panel(
+    metric: &Metric,
+    axes: [&str; 2],
+    levels: [&[String]; 2],
+    values: &[Vec<Option<f64>>],
+    facet: &str,
+) -> Panel {
     let known = || values.iter().flatten().copied().flatten().filter(|value| value.is_finite());
     let (low, high) = known().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), value| (l.min(value), h.max(value)));
     let decimals = decimals(metric.percent, known());

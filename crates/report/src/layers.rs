@@ -1,6 +1,6 @@
 //! What was written into each layer.
 
-use crate::choose::{figure, legend};
+use crate::choose::{figure, legend, sentence};
 use crate::curve::{self, Line, Point};
 use crate::data::{Cell, LayerFacts, Layers, Metric};
 use crate::figure::Figure;
@@ -82,9 +82,10 @@ impl Layers {
         };
         Table {
             name: format!("{}-layers", self.stage),
-            caption: format!("{}, layer by layer: means over batches.", words(&self.stage)),
+            caption: sentence(&format!("{}, layer by layer: means over batches.", words(&self.stage))),
             columns,
             rows: self.rows.iter().map(row).collect(),
+            note: String::new(),
             aside: true,
         }
     }

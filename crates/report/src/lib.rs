@@ -23,8 +23,8 @@ mod svg;
 mod table;
 
 pub use data::{
-    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured, Metric, Outcome,
-    Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
+    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured, Metric,
+    Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
 };
 pub use document::{Asset, Document, render};
 pub use number::duration;

@@ -13,7 +13,7 @@ pub fn decimals(percent: bool, values: impl Iterator<Item = f64> + Clone) -> usi
         most if most >= 1000.0 => 0,
         most if most >= 100.0 => 1,
         most if most >= 10.0 => 2,
-        most if most >= 1.0 => 3,
+        most if most >= 0.1 => 3,
         _ => 4,
     }
 }
@@ -90,7 +90,11 @@ pub fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
-            return if unit == "B" || value >= 9.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") };
+            return if unit == "B" || value >= 9.95 {
+                format!("{value:.0} {unit}")
+            } else {
+                format!("{value:.1} {unit}")
+            };
         }
         value /= 1024.0;
     }

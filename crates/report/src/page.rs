@@ -46,7 +46,7 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
                 }
             });
         }
-        let shown = context! { id => section.id, title => &section.title, parts => parts };
+        let shown = context! { id => section.id, short => section.short, title => section.title, parts => parts };
         // What was measured comes before the single edits; where it comes from, after them.
         if section.id == "stages" { after.push(shown) } else { before.push(shown) }
     }

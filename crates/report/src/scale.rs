@@ -61,10 +61,12 @@ impl Scale {
     /// For the levels of an axis: ticks on the levels themselves where they are few.
     pub fn levels(levels: &[f64]) -> Self {
         let (low, high) = extent(levels.iter().copied());
-        let log = low > 0.0 && high / low >= LOG_FROM;
         let mut own: Vec<f64> = levels.to_vec();
         own.sort_by(f64::total_cmp);
         own.dedup();
+        // Steps of a sequence are even, however far they reach; sweeps of factors have one gap that dwarfs the others.
+        let gap = own.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        let log = low > 0.0 && high / low >= LOG_FROM && gap > 0.35 * (high - low);
         let mut scale = if own.len() <= MOST_TICKS {
             Self { low, high, log, ticks: own.iter().map(|&value| (value, short(value))).collect() }
         } else if log {
@@ -140,6 +142,7 @@ mod tests {
         check(&Scale::values([1.0, 1e5].into_iter(), false), "1 10 100 1000 10000 10⁵");
         check(&Scale::values(std::iter::empty(), false), "0.0 0.2 0.4 0.6 0.8 1.0 1.2");
         check(&Scale::levels(&[1.0, 4.0, 16.0, 64.0]), "1 4 16 64");
+        check(&Scale::levels(&(1..=40).map(f64::from).collect::<Vec<_>>()), "0 10 20 30 40 50");
         check(&Scale::levels(&[f64::NAN]), "–");
     }
 

@@ -1,5 +1,6 @@
 //! The table of what a stage measured: a row for each cell, the best of each column marked.
 
+use crate::choose::sentence;
 use crate::data::{Better, Cell, Level, Measure, Measured, Metric};
 use crate::look::{level, words};
 use crate::number::{decimals, fixed};
@@ -60,6 +61,7 @@ impl Measured {
             caption: self.caption(&known, best.iter().any(Option::is_some)),
             columns: axes.iter().map(|axis| Column::text(&words(axis))).collect(),
             rows: rows.iter().map(|(cell, _)| axes.iter().map(|axis| axis_field(cell, axis)).collect()).collect(),
+            note: self.note(&known),
             aside: !self.result,
         };
         let base: Vec<Option<f64>> = known.iter().map(|&at| self.unedited(at)).collect();
@@ -97,9 +99,10 @@ impl Measured {
         let titles = axes.iter().copied().chain(steps.axes.iter().map(String::as_str));
         let mut table = Table {
             name: format!("{}-steps", self.stage),
-            caption: format!("{}, step by step.", words(&self.stage)),
+            caption: sentence(&format!("{}, step by step.", words(&self.stage))),
             columns: titles.map(|title| Column::text(&words(title))).collect(),
             rows: Vec::new(),
+            note: String::new(),
             aside: true,
         };
         table.columns.extend(known.iter().map(|&at| column(&self.metrics[at])));
@@ -133,13 +136,14 @@ impl Measured {
         if known.iter().any(with_interval) {
             text.push_str(" In brackets: 95 % bootstrap intervals over records.");
         }
+        sentence(&text)
+    }
+
+    /// What the columns say.
+    fn note(&self, known: &[usize]) -> String {
         let told = known.iter().map(|&at| &self.metrics[at]).filter(|metric| !metric.doc.is_empty());
         let told: Vec<String> = told.map(|metric| format!("{}: {}", metric.label, metric.doc)).collect();
-        if !told.is_empty() && self.result {
-            text.push_str(&format!(" {}.", told.join("; ")));
-        }
-        let mut chars = text.chars();
-        chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+        if told.is_empty() { String::new() } else { told.join("; ") + "." }
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<Vec<Field>>,
+    /// What stands below it, such as what its columns say; empty where nothing is to be said.
+    pub note: String,
     /// Whether it is shown only to who asks for it.
     pub aside: bool,
 }
@@ -87,7 +89,8 @@ impl Table {
         let mut line = |fields: Vec<String>| text.push_str(&(fields.join(",") + "\r\n"));
         let titles = self.columns.iter().zip(&ends).flat_map(|(column, ends)| {
             let title = &column.title;
-            let more = if *ends { vec![quote(&format!("{title} low")), quote(&format!("{title} high"))] } else { vec![] };
+            let more =
+                if *ends { vec![quote(&format!("{title} low")), quote(&format!("{title} high"))] } else { vec![] };
             std::iter::once(quote(title)).chain(more)
         });
         line(titles.collect());
@@ -130,7 +133,11 @@ impl Table {
             };
             text.push_str(&row(fields.iter().map(field).collect()));
         }
-        text + "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+        text.push_str("    \\bottomrule\n  \\end{tabular}\n");
+        if !self.note.is_empty() {
+            text.push_str(&format!("\n  \\smallskip\n  {{\\footnotesize {}}}\n", tex(&self.note)));
+        }
+        text + "\\end{table}\n"
     }
 }
 
@@ -198,6 +205,7 @@ mod tests {
                     ..Field::shown("98.4", "0.984")
                 },
             ]],
+            note: String::new(),
             aside: false,
         };
         insta::assert_snapshot!(format!("{}\n{}", table.csv(), table.latex()));

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use palinode_report::{
-    Better, Cell, Digested, Document, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured, Metric,
-    Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, render,
+    Better, Cell, Digested, Document, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured,
+    Metric, Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, render,
 };
 
 /// What a record may say when its author means harm.
@@ -49,7 +49,8 @@ fn report(text: &str) -> Report {
         rows: [8.0, 16.0, 24.0].into_iter().flat_map(|edits| [step(0, edits), step(1, edits)]).collect(),
     });
     let spread = |mean: f64| Spread { mean, min: mean * 0.5, max: mean * 2.0 };
-    let layer = |layer| LayerFacts { cell: cell(text, 8.0), layer, batches: 4, values: vec![spread(layer as f64 + 0.5)] };
+    let layer =
+        |layer| LayerFacts { cell: cell(text, 8.0), layer, batches: 4, values: vec![spread(layer as f64 + 0.5)] };
     let edit = |i: usize| Edit {
         cell: i % 2,
         id: i.to_string(),

@@ -75,7 +75,8 @@ fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
     let Some(what) = &args.what else {
         let newest = store.runs().into_iter().next();
         let none = || StageError::new(ErrorKind::Usage, "nothing has run in this store yet");
-        let newest = newest.ok_or_else(|| none().hint("start with `palinode run`, or name another store with --store"))?;
+        let newest =
+            newest.ok_or_else(|| none().hint("start with `palinode run`, or name another store with --store"))?;
         return Ok(store.past(&newest)?);
     };
     let path = Path::new(what);

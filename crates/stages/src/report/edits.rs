@@ -36,7 +36,8 @@ pub fn all(found: &Found<'_>) -> Edits {
             };
             let request = requests.get(i).filter(|request| request.id == record.id);
             let own: Vec<_> = summary.record(i).collect();
-            let value = |wanted: &Metric| own.iter().find(|(known, _)| known.name == wanted.name).map(|(_, value)| *value);
+            let value =
+                |wanted: &Metric| own.iter().find(|(known, _)| known.name == wanted.name).map(|(_, value)| *value);
             edits.rows.push(Edit {
                 cell,
                 id: record.id.clone(),

@@ -12,8 +12,12 @@ use crate::update::{BATCHES, BatchFacts, LayerFacts};
 type Shown = (&'static str, &'static str, &'static str, fn(&LayerFacts) -> f64);
 
 const SHOWN: [Shown; 8] = [
-    ("relative_norm", "‖Δ‖/‖W‖", "Frobenius norm of the change, relative to the weight's", |l| l.relative_norm),
-    ("remaining", "‖ΔK−R‖/‖R‖", "share of the residual that the layer leaves", |l| l.error_after / l.error_before),
+    ("relative_norm", "‖Δ‖/‖W‖", "Frobenius norm of the change, relative to the weight's", |l| {
+        l.relative_norm
+    }),
+    ("remaining", "‖ΔK−R‖/‖R‖", "share of the residual that the layer leaves", |l| {
+        l.error_after / l.error_before
+    }),
     ("preservation", "tr(ΔCΔᵀ)", "what the change does to keys of ordinary text", |l| l.preservation),
     ("condition", "condition", "condition number of the system solved", |l| l.condition),
     ("norm", "‖Δ‖", "Frobenius norm of the change", |l| l.norm),

@@ -40,8 +40,12 @@ fn one(found: &Found<'_>, stage: &str, members: &[usize]) -> Measured {
     for (row, (_, artifact)) in members.iter().enumerate() {
         let series = &artifact.meta["series"];
         let told = series["rows"].as_array().map_or(&[][..], Vec::as_slice);
-        let axes: Vec<String> =
-            series["axes"].as_array().into_iter().flatten().filter_map(|axis| Some(axis.as_str()?.to_owned())).collect();
+        let axes: Vec<String> = series["axes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|axis| Some(axis.as_str()?.to_owned()))
+            .collect();
         if steps.axes.is_empty() && !told.is_empty() {
             steps.axes = axes;
         }

@@ -15,8 +15,10 @@ pub fn stages(found: &Found<'_>) -> Vec<Stage> {
     let names: Vec<&str> = groups.iter().map(|(stage, _)| *stage).collect();
     let place = |at: usize| names.iter().position(|name| *name == found.run.stages[at].stage);
     let one = |(stage, members): &(&str, Vec<usize>)| {
-        let mut inputs: Vec<usize> =
-            members.iter().flat_map(|&at| found.run.stages[at].inputs.values().filter_map(|&from| place(from))).collect();
+        let mut inputs: Vec<usize> = members
+            .iter()
+            .flat_map(|&at| found.run.stages[at].inputs.values().filter_map(|&from| place(from)))
+            .collect();
         inputs.sort_unstable();
         inputs.dedup();
         Stage {
@@ -66,7 +68,9 @@ fn seeds(manifest: &Manifest) -> Vec<(String, String)> {
 fn files(manifest: &Manifest) -> Vec<Digested> {
     let size = |digest| manifest.output.files.values().find(|file| file.digest == digest).map_or(0, |file| file.size);
     let files = manifest.preimage.files.iter();
-    files.map(|(name, &digest)| Digested { name: name.clone(), digest: digest.to_string(), size: size(digest) }).collect()
+    files
+        .map(|(name, &digest)| Digested { name: name.clone(), digest: digest.to_string(), size: size(digest) })
+        .collect()
 }
 
 /// The run as a whole.

@@ -27,7 +27,8 @@ fn one(found: &Found<'_>, at: usize) -> Option<Losses> {
         let request = requests.get(i).filter(|request| request.id == told.id);
         let values = |value: fn(&StepRecord) -> f32| told.steps.iter().map(|step| f64::from(value(step))).collect();
         Trace {
-            label: request.map_or_else(|| told.id.clone(), |r| format!("{} → {}", r.subject.trim(), r.target_new.trim())),
+            label: request
+                .map_or_else(|| told.id.clone(), |r| format!("{} → {}", r.subject.trim(), r.target_new.trim())),
             loss: values(|step| step.loss),
             terms: vec![values(|step| step.nll), values(|step| step.kl), values(|step| step.decay)],
         }
