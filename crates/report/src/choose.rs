@@ -78,13 +78,12 @@ fn along_axis(measured: &Measured, cells: &[&Cell], axis: &str, axes: &[&str]) -
     let mut groups: Vec<(String, Cell, Vec<&Row>)> = Vec::new();
     for row in &measured.rows {
         let name = label(&row.cell, &others);
-        match groups.iter_mut().find(|(known, _, _)| *known == name) {
-            Some((_, _, rows)) => rows.push(row),
-            None => {
-                let cell = row.cell.iter().filter(|(name, _)| others.contains(&name.as_str())).cloned().collect();
-                groups.push((name, cell, vec![row]));
-            }
+        if let Some((_, _, rows)) = groups.iter_mut().find(|(known, _, _)| *known == name) {
+            rows.push(row);
+            continue;
         }
+        let cell = row.cell.iter().filter(|(name, _)| others.contains(&name.as_str())).cloned().collect();
+        groups.push((name, cell, vec![row]));
     }
     let drawn = looks(&groups.iter().map(|(_, cell, _)| cell).collect::<Vec<_>>());
     let levels: Vec<f64> = cells.iter().filter_map(|cell| number(cell, axis)).collect();
