@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Loads an exported model with transformers and compares it with the base model plus update.safetensors.
+"""Loads an exported model with transformers and compares it with the base model plus update.safetensors, and with the base
+model plus the LoRA adapter where the export has one.
 
-    python -m venv .venv && .venv/bin/pip install torch transformers safetensors
+    python -m venv .venv && .venv/bin/pip install torch transformers safetensors peft
     .venv/bin/python scripts/check_export.py BASE EXPORT [PROMPT ...]
 
-Shows greedy completions before and after, and fails if the exported weights are not the base weights plus the update.
+Shows greedy completions before and after, and fails if the exported weights are not the base weights plus the update, or if the
+adapted model's logits are not the exported one's.
 """
 
 import json
@@ -28,6 +30,7 @@ def completion(model, tokenizer, prompt):
 
 
 def main(base_folder, export_folder, *prompts):
+    prompts = prompts or ("The capital of France is", "Finland is located in the continent of", "She wrote")
     base, exported = load(base_folder), load(export_folder)
     tokenizer = AutoTokenizer.from_pretrained(export_folder)
     stored = {name: p for name, p in base.state_dict().items()}
@@ -55,10 +58,31 @@ def main(base_folder, export_folder, *prompts):
         print(f"{prompt!r}: {completion(original, tokenizer, prompt)!r} -> {completion(exported, tokenizer, prompt)!r}")
     print(f"weights differ from base + update by {worst:.1e} of the update's norm; logits by {logit_difference:.1e}")
     print("other weights unchanged:", unchanged)
+    adapter = Path(export_folder) / "adapter"
+    if adapter.is_dir():
+        check_adapter(load(base_folder), adapter, base, tokenizer, prompts)
     # Half precision rounds each weight to one part in 2048.
     tolerance = 1e-5 if next(iter(safe_dtypes(export_folder))) == "F32" else 2e-2
     if worst > tolerance or not unchanged:
         sys.exit("the exported model is not the base model plus the update")
+
+
+def check_adapter(base, adapter, merged, tokenizer, prompts):
+    """The base model with the adapter on it against the base model with the update added to its weights."""
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(base, adapter).eval()
+    moved, off = 0.0, 0.0
+    for prompt in prompts:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            logits, expected = adapted(ids).logits, merged(ids).logits
+            with adapted.disable_adapter():
+                moved = max(moved, (adapted(ids).logits - expected).abs().max().item())
+        off = max(off, (logits - expected).abs().max().item())
+    print(f"adapter: logits differ from the merged model's by {off:.1e}, which are {moved:.1e} away from the unedited one's")
+    if off > 1e-4:
+        sys.exit("the adapter is not the update")
 
 
 def safe_dtypes(folder):

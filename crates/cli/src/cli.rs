@@ -23,6 +23,9 @@ pub struct Cli {
 }
 
 const HELP: &str = "\
+A first look:
+  palinode edit MODEL --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
+
 A first session:
   palinode stages                     what a pipeline can be made of
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
@@ -32,7 +35,7 @@ A first session:
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  70 a mistake in the program   130 interrupted";
+  7 out of time or memory   70 a mistake in the program   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -42,8 +45,13 @@ enum Command {
     Report(commands::report::Args),
     Validate(commands::validate::Args),
     Stages(commands::stages::Args),
+    Edit(commands::edit::Args),
+    Ask(commands::ask::Args),
+    Apply(commands::apply::Args),
+    Revert(commands::revert::Args),
     Schema(commands::schema::Args),
     Cache(commands::cache::Args),
+    Worker(commands::worker::Args),
 }
 
 impl Cli {
@@ -57,8 +65,13 @@ impl Cli {
             Command::Report(args) => commands::report::run(&args),
             Command::Validate(args) => commands::validate::run(&args),
             Command::Stages(args) => commands::stages::run(&args),
+            Command::Edit(args) => commands::edit::run(&args),
+            Command::Ask(args) => commands::ask::run(&args),
+            Command::Apply(args) => commands::apply::run(&args),
+            Command::Revert(args) => commands::revert::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
+            Command::Worker(args) => commands::worker::run(&args),
         };
         done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
     }

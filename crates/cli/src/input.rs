@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use palinode_engine::{Pipeline, Source, StageError, Store, did_you_mean};
+use palinode_engine::{Pipeline, Selection, Source, StageError, Store, did_you_mean};
 
 use crate::failure::Failure;
 
@@ -65,5 +65,40 @@ impl StoreArgs {
         }
         let error = StageError::store(format!("there is no store at {}", self.store.display()));
         Err(error.hint("name its folder with --store; a first `palinode run` makes one").into())
+    }
+}
+
+/// Which stages of the pipeline.
+#[derive(Args)]
+pub struct SelectionArgs {
+    /// Run only STAGE and what it needs; may be given more than once. STAGE is the name of a stage for all its cells, or one
+    /// cell such as 'solve[objective=rome]'
+    #[arg(long, value_name = "STAGE")]
+    until: Vec<String>,
+
+    /// Run only STAGE and what follows from it. What these need from before is taken from the store and has to be there; with
+    /// --until, what lies between
+    #[arg(long, value_name = "STAGE")]
+    from: Vec<String>,
+
+    /// Run only STAGE, on what is in the store
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+
+    /// Run STAGE though its result is there, from its first unit on. What follows from it runs only if it yields something
+    /// else than before
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+}
+
+impl SelectionArgs {
+    /// As the engine takes it.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            until: self.until.clone(),
+            from: self.from.clone(),
+            only: self.only.clone(),
+            force: self.force.clone(),
+        }
     }
 }

@@ -62,6 +62,15 @@ fn check(yaml: &str, args: &[&str], code: i32, words: &[&str]) {
 
 const EMPTY: &str = "name: empty\nstages: {}\n";
 
+/// Stages that need no model.
+const PLANS: &str = "\
+name: plans
+matrix: { strategy: [single, memit] }
+stages:
+  plan: { uses: distribute, with: { strategy: '${matrix.strategy}', layers: [3, 4] }, retries: 1, timeout: 5m }
+  other: { uses: distribute, with: { strategy: memit, layers: [5] } }
+";
+
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
@@ -77,6 +86,7 @@ fn help_teaches() {
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],
+        &["worker"],
     ];
     for command in commands {
         let said = bench.run(&[command, &["--help"]].concat());
@@ -112,6 +122,11 @@ fn mistakes_on_the_command_line() {
     check(EMPTY, &["run"], 2, &["<PIPELINE>"]);
     check(EMPTY, &["run", "p.yaml", "--device", "abacus"], 2, &["auto, cpu"]);
     check(EMPTY, &["run", "p.yaml", "--json", "--quiet"], 2, &["cannot be used with"]);
+    check(EMPTY, &["run", "p.yaml", "--jobs", "0"], 2, &["expected a number of stages, 1 or more"]);
+    check(EMPTY, &["run", "p.yaml", "--until", "solve"], 2, &["the pipeline has no stage `solve`"]);
+    check(PLANS, &["run", "p.yaml", "--only", "pln"], 2, &["no stage `pln`", "hint: did you mean `plan`?"]);
+    check(PLANS, &["run", "p.yaml", "--force", "plan[strategy=memt]"], 2, &["plan[strategy=memit]"]);
+    check(EMPTY, &["worker", "p.yaml"], 2, &["p.yaml: this is not an action file", "--isolate"]);
     check(EMPTY, &["plan", "q.yaml"], 2, &["cannot read q.yaml: no such file", "hint: did you mean `p.yaml`?"]);
     check(EMPTY, &["why", "p.yaml", "solve"], 2, &["the pipeline has no stage `solve`"]);
     check(EMPTY, &["stages", "covarince"], 2, &["there is no stage `covarince`", "did you mean `covariance`?"]);
@@ -210,6 +225,39 @@ fn output_for_programs() {
             assert!(!format!("{}{}", said.out, said.err).contains('\x1b'), "colours for a pipe from {args:?}");
         }
     }
+}
+
+/// The same results whichever way stages run; only those that were asked for.
+#[test]
+fn stages_run_apart_and_in_part() {
+    for isolate in [&["--isolate"][..], &[]] {
+        let bench = Bench::new();
+        bench.write("p.yaml", PLANS);
+        let run = |more: &[&str]| bench.run(&[&["run", "p.yaml"], isolate, more].concat());
+        for (more, summary) in [
+            (&["--until", "plan[strategy=memit]"][..], "ran 1, not asked for 2 in "),
+            (&["--jobs", "1"], "ran 2, cached 1 in "),
+            (&[], "nothing to do: all 3 stages cached"),
+            (&["--force", "other"], "ran 1, cached 2 in "),
+        ] {
+            let said = run(more);
+            assert_eq!(said.code, 0, "{}", said.err);
+            assert!(said.out.contains(summary), "{isolate:?} {more:?} said:\n{}{}", said.out, said.err);
+        }
+    }
+}
+
+/// What a run writes for a worker is enough for a worker alone.
+#[test]
+fn a_worker_runs_an_action_file() {
+    let bench = Bench::new();
+    bench.write("p.yaml", PLANS);
+    assert_eq!(bench.run(&["run", "p.yaml", "--isolate", "--only", "other"]).code, 0);
+    let runs = std::fs::read_dir(bench.path(".palinode/runs")).unwrap();
+    let action = runs.flatten().next().unwrap().path().join("actions/0002-other.json");
+    let said = bench.run(&["worker", action.to_str().unwrap()]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
+    assert!(said.out.lines().last().is_some_and(|line| line.starts_with("{\"done\"")), "{}", said.out);
 }
 
 /// `palinode schema | head -1` is no failure.

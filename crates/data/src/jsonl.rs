@@ -34,6 +34,10 @@ struct NeighborLine {
     target: Option<String>,
 }
 
+/// The requests of a text in which every line is one; `file` is what mistakes are told of.
+///
+/// # Errors
+/// [`DataError`] with the line.
 pub fn parse(text: &str, file: &Path) -> Result<Vec<EditRequest>, DataError> {
     let mut requests = Vec::new();
     for (number, line) in text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())) {

@@ -11,5 +11,6 @@ mod templates;
 
 pub use corpus::{Corpus, Split};
 pub use error::{DataError, Place};
+pub use jsonl::parse as parse_jsonl;
 pub use request::{Dataset, EditRequest, Neighbor, Selection, conflicts, read_requests};
 pub use templates::{ContextTemplates, SEED_WORDS};

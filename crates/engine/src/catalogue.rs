@@ -15,6 +15,7 @@ use crate::context::StageContext;
 use crate::error::{FieldError, StageError};
 use crate::field;
 use crate::stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
+use crate::takes::Takes;
 
 /// Everything about a kind of stage that can be told without its parameter type.
 #[derive(Clone, Debug)]
@@ -80,6 +81,9 @@ pub trait ErasedStage: Send + Sync {
     /// # Errors
     /// When a parameter cannot be turned into files.
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError>;
+
+    /// See [`StageKind::takes`].
+    fn takes(&self, params: &Params) -> Takes;
 
     /// See [`StageKind::publishes`].
     fn publishes(&self, params: &Params) -> Vec<(&'static str, PathBuf)>;
@@ -180,6 +184,10 @@ impl<S: StageKind> ErasedStage for Typed<S> {
 
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         S::files(typed::<S>(params), base)
+    }
+
+    fn takes(&self, params: &Params) -> Takes {
+        S::takes(typed::<S>(params))
     }
 
     fn publishes(&self, params: &Params) -> Vec<(&'static str, PathBuf)> {

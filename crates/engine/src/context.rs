@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use tempfile::TempDir;
 
+use crate::action::Action;
 use crate::artifact::Artifact;
 use crate::digest::{FileRef, Key};
 use crate::encode::Encoder;
@@ -18,6 +19,7 @@ use crate::event::{Event, Observer};
 use crate::progress::Progress;
 use crate::shared::SharedPool;
 use crate::store::Store;
+use crate::unit::Units;
 
 /// External files of a stage by logical name: contents and where they lie.
 pub type ExternalFiles = BTreeMap<String, (FileRef, PathBuf)>;
@@ -42,18 +44,17 @@ pub struct RunContext {
 /// What a running stage can reach: its inputs, its files, the store, and the means to report and to stop.
 pub struct StageContext {
     pub(crate) run: RunContext,
-    pub(crate) instance: String,
-    pub(crate) kind: &'static str,
-    pub(crate) version: u32,
-    pub(crate) inputs: BTreeMap<String, Arc<Artifact>>,
-    pub(crate) files: ExternalFiles,
+    pub(crate) action: Arc<Action>,
     pub(crate) scratch: OnceLock<TempDir>,
+    /// Set when this stage alone is to stop.
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) units: Units,
 }
 
 impl StageContext {
     /// The name of the stage instance, such as `solve[objective=rome]`.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.action.instance
     }
 
     /// The artifact at a required port.
@@ -66,12 +67,12 @@ impl StageContext {
 
     /// The artifact at a port, if one is connected.
     pub fn input_opt(&self, port: &str) -> Option<&Artifact> {
-        self.inputs.get(port).map(AsRef::as_ref)
+        self.action.inputs.get(port)
     }
 
     /// The external files of this stage by logical name.
     pub fn files(&self) -> &ExternalFiles {
-        &self.files
+        &self.action.files
     }
 
     /// The contents and place of one external file of this stage.
@@ -79,7 +80,7 @@ impl StageContext {
     /// # Errors
     /// When the stage did not declare it.
     pub fn file(&self, name: &str) -> Result<&(FileRef, PathBuf), StageError> {
-        self.files.get(name).ok_or_else(|| StageError::internal(format!("file `{name}` was not declared")))
+        self.action.files.get(name).ok_or_else(|| StageError::internal(format!("file `{name}` was not declared")))
     }
 
     /// Where contents lie now: in the store, or where they were last seen outside.
@@ -87,7 +88,7 @@ impl StageContext {
     /// # Errors
     /// When they are neither in the store nor unchanged where they were last seen.
     pub fn path(&self, file: &FileRef) -> Result<PathBuf, StageError> {
-        let external = self.files.values().find(|(known, _)| known == file);
+        let external = self.action.files.values().find(|(known, _)| known == file);
         match external {
             Some((_, path)) => Ok(path.clone()),
             None => self.run.store.find(file)?.ok_or_else(|| {
@@ -164,20 +165,22 @@ impl StageContext {
 
     /// Starts counting units of `what`, such as "documents"; ends when the value is dropped.
     pub fn progress(&self, what: &str, total: Option<u64>) -> Progress {
-        Progress::start(Arc::clone(&self.run.observer), &self.instance, what, total)
+        Progress::start(Arc::clone(&self.run.observer), &self.action.instance, what, total)
     }
 
     /// Tells the reader something that stops nothing.
     pub fn warn(&self, message: impl Into<String>) {
-        self.run.observer.event(&Event::Warning { message: format!("{}: {}", self.instance, message.into()) });
+        self.run.observer.event(&Event::Warning { message: format!("{}: {}", self.action.instance, message.into()) });
     }
 
-    /// Fails when the user asked to stop. Call it between units, after the finished one was put.
+    /// Fails when the stage is to stop: the user asked, or its time is up. Call it between units, after the finished one was
+    /// put.
     ///
     /// # Errors
-    /// When the user asked to stop.
+    /// When the stage is to stop.
     pub fn check_interrupt(&self) -> Result<(), StageError> {
-        if self.run.interrupt.load(Ordering::Relaxed) { Err(StageError::interrupted()) } else { Ok(()) }
+        let wanted = [&self.run.interrupt, &self.stop].iter().any(|flag| flag.load(Ordering::Relaxed));
+        if wanted { Err(StageError::interrupted()) } else { Ok(()) }
     }
 
     /// The key of a unit of work. It covers the stage kind, its version and `parts`, nothing else: put in `parts` all that
@@ -186,13 +189,18 @@ impl StageContext {
         let parts =
             serde_json::to_value(parts).unwrap_or_else(|error| panic!("unit key parts do not serialise: {error}"));
         let mut encoder = Encoder::new("palinode.unit");
-        encoder.str(self.kind).uint(self.version.into()).value(&parts);
+        encoder.str(&self.action.preimage.stage).uint(self.action.preimage.version.into()).value(&parts);
         Key(encoder.finish())
     }
 
-    /// The result of a unit, if it was put before, in this run or an earlier one. A damaged one is not there.
+    /// The result of a unit, if it was put before, in this run or an earlier one. A damaged one is not there. A stage that
+    /// is forced to run has only those that it put itself.
     pub fn get_unit(&self, key: &Key) -> Option<Vec<u8>> {
-        self.run.store.get_unit(key)
+        let kept = if self.units.may_use(key) { self.run.store.get_unit(key) } else { None };
+        if kept.is_none() {
+            self.units.begin(key);
+        }
+        kept
     }
 
     /// Keeps the result of a unit; when this returns it survives a kill.
@@ -200,7 +208,10 @@ impl StageContext {
     /// # Errors
     /// When the store cannot be written.
     pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
-        self.run.store.put_unit(key, bytes)
+        self.run.store.put_unit(key, bytes)?;
+        let seconds = self.units.end(key);
+        self.run.observer.event(&Event::UnitDone { instance: self.action.instance.clone(), unit: *key, seconds });
+        Ok(())
     }
 
     /// A resource kept in memory between the stages of a run, made when it is not there; the pool holds a few.

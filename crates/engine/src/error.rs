@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Numerical,
     /// The store cannot be read or written: disk full, lock held.
     Store,
+    /// Out of time or memory: past its `timeout`, or its process was killed.
+    Limit,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.
@@ -36,6 +38,7 @@ impl ErrorKind {
             Self::Input => 4,
             Self::Numerical => 5,
             Self::Store => 6,
+            Self::Limit => 7,
             Self::Internal => 70,
             Self::Interrupted => 130,
         }
@@ -118,6 +121,22 @@ impl StageError {
         );
         let made = if full { made.hint("free some space and run again: what was finished is kept") } else { made };
         made.source(error)
+    }
+
+    /// The message with its causes.
+    pub fn with_causes(&self) -> String {
+        let mut message = self.message.clone();
+        let mut source = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Many messages repeat their cause.
+            if !message.contains(&text) && self.source.as_ref().is_none_or(|source| !source.is::<io::Error>()) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        message
     }
 
     /// Adds what the reader can do about it.

@@ -45,6 +45,15 @@ pub enum Event {
         /// How many there are, where known.
         total: Option<u64>,
     },
+    /// A unit of work is done and kept.
+    UnitDone {
+        /// The stage instance.
+        instance: String,
+        /// The unit's key.
+        unit: Key,
+        /// How long it took.
+        seconds: f64,
+    },
     /// Units were done.
     Progress {
         /// The stage instance.
@@ -70,6 +79,24 @@ pub enum Event {
         done: u64,
         /// How long it took.
         seconds: f64,
+    },
+    /// A stage failed and is tried again.
+    StageRetried {
+        /// The stage instance.
+        instance: String,
+        /// How many tries failed so far.
+        failed: u32,
+        /// How many tries are left.
+        left: u32,
+        /// What went wrong.
+        message: String,
+    },
+    /// The process of an isolated stage wrote a line that is no event.
+    Said {
+        /// The stage instance.
+        instance: String,
+        /// The line.
+        line: String,
     },
     /// A stage has its result, or will not have one.
     StageFinished {
@@ -124,6 +151,8 @@ pub enum Outcome {
         /// The failed stage that it needs; `None` when the run stopped before it.
         because: Option<String>,
     },
+    /// The run was not about it: see [`crate::Selection`].
+    NotAsked,
 }
 
 /// Hears of everything that happens. Called from any thread, and often: be quick.

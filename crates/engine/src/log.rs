@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Observer};
@@ -47,8 +48,9 @@ impl Observer for EventLog {
         let Ok(mut line) = serde_json::to_vec(&Line { at_ms, event }) else { return };
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Cached stages are many and quick; they reach the disk with whatever comes next.
-        let minor = matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. });
+        // Cached stages and units are many and quick; they reach the disk with whatever comes next.
+        let minor =
+            matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. } | Event::UnitDone { .. });
         let written = file.write_all(&line).and_then(|()| if minor { Ok(()) } else { file.flush() });
         if let Err(error) = written {
             tracing::warn!(%error, "the event log cannot be written");
@@ -56,12 +58,35 @@ impl Observer for EventLog {
     }
 }
 
-/// Tells two observers.
-pub struct Tee<A>(pub A, pub Arc<dyn Observer>);
+/// The events in the log of a run with their times, oldest first; what is not whole or not known is left out.
+pub fn read(dir: &Path) -> Vec<(u64, Event)> {
+    let text = fs::read(dir.join(NAME)).unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    let event = |line: &[u8]| {
+        let value: Value = serde_json::from_slice(line).ok()?;
+        Some((value["at_ms"].as_u64()?, serde_json::from_value(value).ok()?))
+    };
+    lines.filter_map(event).collect()
+}
 
-impl<A: Observer> Observer for Tee<A> {
+/// Writes events down and tells them on, in one order for both whichever thread they come from.
+pub struct Tee {
+    log: EventLog,
+    told: Arc<dyn Observer>,
+    turn: Mutex<()>,
+}
+
+impl Tee {
+    /// For this log and this observer.
+    pub fn new(log: EventLog, told: &Arc<dyn Observer>) -> Self {
+        Self { log, told: Arc::clone(told), turn: Mutex::new(()) }
+    }
+}
+
+impl Observer for Tee {
     fn event(&self, event: &Event) {
-        self.0.event(event);
-        self.1.event(event);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.log.event(event);
+        self.told.event(event);
     }
 }

@@ -1,6 +1,6 @@
 //! What a run would do, and why.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub enum Status {
         /// The earlier instance.
         instance: String,
     },
-    /// It runs if what these instances yield is new: its key is not known before, or its own result was lost and may be
-    /// among what they make again.
+    /// It runs if what these instances yield is new: its key is not known before; or they may turn out to do the very same;
+    /// or its own result was lost and may be among what they make again.
     DependsOn {
         /// The instances.
         upstream: Vec<String>,
@@ -99,6 +99,8 @@ pub enum Reason {
         /// The file.
         path: String,
     },
+    /// It was asked for.
+    Forced,
     /// Its record was made under an older key schema or was lost.
     Unrecorded,
 }
@@ -112,6 +114,7 @@ impl fmt::Display for Reason {
             Self::Lost { file, .. } => write!(f, "its result `{file}` is no longer in the store"),
             Self::PublishedMissing { path } => write!(f, "published file {path} is missing"),
             Self::PublishedChanged { path } => write!(f, "published file {path} was changed"),
+            Self::Forced => write!(f, "asked for with --force"),
             Self::Unrecorded => write!(f, "its record is no longer in the store"),
         }
     }
@@ -124,75 +127,84 @@ impl fmt::Display for Reason {
 pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, StageError> {
     let mut planner = Planner::new(pipeline, store, observer);
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
-    let mut running: HashMap<Key, String> = HashMap::new();
-    let mut lost: HashMap<Digest, String> = HashMap::new();
+    let mut ahead = Ahead::default();
     let mut entries = Vec::new();
     for instance in &pipeline.instances {
-        let upstream: Vec<_> = instance
-            .inputs
-            .values()
-            .filter(|&&from| outputs[from].is_none())
-            .map(|&from| pipeline.instances[from].name.clone())
-            .collect();
-        let status = if upstream.is_empty() {
-            let action = planner.action(instance, &|from| outputs[from].clone())?;
-            match action.found {
-                Ok(manifest) => {
-                    outputs.push(Some(Arc::new(manifest.output)));
-                    Status::Cached { key: action.key }
-                }
-                Err(reasons) => {
-                    outputs.push(None);
-                    match running.get(&action.key) {
-                        Some(same) => Status::SameAs { key: action.key, instance: same.clone() },
-                        None => will_run(instance, action.key, reasons, &mut running, &mut lost),
-                    }
-                }
+        let waits_for: BTreeSet<usize> =
+            instance.inputs.values().copied().filter(|&from| outputs[from].is_none()).collect();
+        let (status, output) = if waits_for.is_empty() {
+            let lookup = planner.look_up(instance, &|from| outputs[from].clone())?;
+            match lookup.found {
+                Ok(manifest) => (Status::Cached { key: lookup.key }, Some(Arc::new(manifest.output))),
+                Err(reasons) => (ahead.status(instance, lookup.key, &lookup.preimage, reasons), None),
             }
         } else {
-            outputs.push(None);
-            let mut distinct: Vec<String> = Vec::new();
-            for name in upstream {
-                if !distinct.contains(&name) {
-                    distinct.push(name);
-                }
-            }
-            Status::DependsOn { upstream: distinct }
+            ahead.wait(instance, &|from| outputs[from].clone());
+            let upstream = waits_for.iter().map(|&from| pipeline.instances[from].name.clone()).collect();
+            (Status::DependsOn { upstream }, None)
         };
+        outputs.push(output);
         entries.push(PlanEntry { instance: instance.name.clone(), status });
     }
     store.flush();
     Ok(Plan { entries })
 }
 
-/// The status of an instance that has no usable result.
-fn will_run(
-    instance: &Instance,
-    key: Key,
-    reasons: Vec<Reason>,
-    running: &mut HashMap<Key, String>,
-    lost: &mut HashMap<Digest, String>,
-) -> Status {
-    // Two actions can yield the same contents; when those were lost, the first to run brings them back for both.
-    let brought_back = |reason: &Reason| match reason {
-        Reason::Lost { digest, .. } => lost.get(digest).cloned(),
-        _ => None,
-    };
-    if let Some(mut upstream) = reasons.iter().map(brought_back).collect::<Option<Vec<_>>>() {
-        upstream.dedup();
-        return Status::DependsOn { upstream };
+/// What the instances that were planned so far will do by the time the next is reached.
+#[derive(Default)]
+struct Ahead {
+    /// Who computes a key.
+    running: HashMap<Key, String>,
+    /// Who brings back contents that were lost.
+    lost: HashMap<Digest, String>,
+    /// Those whose keys cannot be known, by all of the key that can: any of them may turn out to compute the next one's.
+    waiting: HashMap<Key, Vec<(String, Preimage)>>,
+}
+
+impl Ahead {
+    /// An instance whose inputs are not all known.
+    fn wait(&mut self, instance: &Instance, output: &dyn Fn(usize) -> Option<Arc<Artifact>>) {
+        let mut known = Preimage::of(instance);
+        let parameters = known.key();
+        let inputs = instance.inputs.iter();
+        known.inputs = inputs.filter_map(|(port, &from)| Some((port.clone(), output(from)?.digest()))).collect();
+        self.waiting.entry(parameters).or_default().push((instance.name.clone(), known));
     }
-    for reason in &reasons {
-        if let Reason::Lost { digest, .. } = reason {
-            lost.insert(*digest, instance.name.clone());
+
+    /// The status of an instance that has no usable result.
+    fn status(&mut self, instance: &Instance, key: Key, preimage: &Preimage, reasons: Vec<Reason>) -> Status {
+        if let Some(same) = self.running.get(&key) {
+            return Status::SameAs { key, instance: same.clone() };
         }
+        let alike = |(_, other): &&(String, Preimage)| {
+            other.inputs.iter().all(|(port, digest)| preimage.inputs.get(port) == Some(digest))
+        };
+        let waiting = self.waiting.get(&Preimage::of(instance).key()).into_iter().flatten();
+        let upstream: Vec<String> = waiting.filter(alike).map(|(name, _)| name.clone()).collect();
+        if !upstream.is_empty() {
+            return Status::DependsOn { upstream };
+        }
+        // Two actions can yield the same contents; when those were lost, the first to run brings them back for both.
+        let brought_back = |reason: &Reason| match reason {
+            Reason::Lost { digest, .. } => self.lost.get(digest).cloned(),
+            _ => None,
+        };
+        if let Some(mut upstream) = reasons.iter().map(brought_back).collect::<Option<Vec<_>>>() {
+            upstream.dedup();
+            return Status::DependsOn { upstream };
+        }
+        for reason in &reasons {
+            if let Reason::Lost { digest, .. } = reason {
+                self.lost.insert(*digest, instance.name.clone());
+            }
+        }
+        self.running.insert(key, instance.name.clone());
+        Status::WillRun { key, reasons }
     }
-    running.insert(key, instance.name.clone());
-    Status::WillRun { key, reasons }
 }
 
 /// An instance whose inputs are known: its key, and its result or the reasons why there is none.
-pub(crate) struct Action {
+pub(crate) struct Lookup {
     pub key: Key,
     pub preimage: Preimage,
     pub unkeyed: BTreeMap<String, Value>,
@@ -200,7 +212,7 @@ pub(crate) struct Action {
     pub found: Result<Manifest, Vec<Reason>>,
 }
 
-/// Finds actions, for plans and for runs alike: that both ask the same question is what makes a plan true.
+/// Looks up instances, for plans and for runs alike: that both ask the same question is what makes a plan true.
 pub(crate) struct Planner<'a> {
     pipeline: &'a Pipeline,
     store: &'a Store,
@@ -209,19 +221,26 @@ pub(crate) struct Planner<'a> {
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
 
+impl Preimage {
+    /// What is known of an instance's preimage before its inputs and files are.
+    fn of(instance: &Instance) -> Self {
+        let info = instance.kind.info();
+        Self::new(info.name, info.version, &instance.params.value, info.unkeyed)
+    }
+}
+
 impl<'a> Planner<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
         Self { pipeline, store, observer, earlier: HashMap::new() }
     }
 
-    /// The action of an instance, all of whose inputs have artifacts.
-    pub fn action(
+    /// The key and the result of an instance, all of whose inputs have artifacts.
+    pub fn look_up(
         &mut self,
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
-    ) -> Result<Action, StageError> {
-        let info = instance.kind.info();
-        let mut preimage = Preimage::new(info.name, info.version, &instance.params.value, info.unkeyed);
+    ) -> Result<Lookup, StageError> {
+        let mut preimage = Preimage::of(instance);
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;
@@ -244,7 +263,7 @@ impl<'a> Planner<'a> {
             }
             None => Err(self.reasons(instance, &preimage)),
         };
-        Ok(Action { key, preimage, unkeyed, files, found })
+        Ok(Lookup { key, preimage, unkeyed, files, found })
     }
 
     /// Why a result that was once there cannot be used.
@@ -271,7 +290,7 @@ impl<'a> Planner<'a> {
             }
         }
         if !manifest.output.published.is_empty() && manifest.unkeyed != *unkeyed {
-            for name in manifest.unkeyed.keys().chain(unkeyed.keys()).collect::<std::collections::BTreeSet<_>>() {
+            for name in manifest.unkeyed.keys().chain(unkeyed.keys()).collect::<BTreeSet<_>>() {
                 let (old, new) = (manifest.unkeyed.get(name), unkeyed.get(name));
                 if old != new {
                     let change = Change {

@@ -1,28 +1,26 @@
 //! Runs a pipeline.
 //!
-//! One loop owns the state: which instances have results, which failed, what was told. What runs a stage owns nothing but
-//! its own action, so that it can move to a thread or to another process without the loop noticing.
+//! What a run is asked to do and what it did; how it goes about it is the owner's part.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use crate::artifact::Artifact;
-use crate::context::{RunContext, StageContext};
+use crate::context::RunContext;
 use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Observer, Outcome};
-use crate::key::Preimage;
+use crate::isolate::WorkerCommand;
 use crate::log::{EventLog, Tee};
-use crate::pipeline::{Instance, Pipeline};
-use crate::plan::{Action, Planner};
+use crate::owner::Owner;
+use crate::pipeline::Pipeline;
+use crate::runid;
+use crate::runs::Recorder;
+use crate::select::Selection;
 use crate::shared::SharedPool;
-use crate::store::{FORMAT, Manifest, Store};
-use crate::{panics, runid};
-
-/// How many loaded resources are kept between stages.
-const POOL: usize = 3;
+use crate::store::Store;
+use crate::takes::Machine;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -33,11 +31,30 @@ pub struct RunOptions {
     pub keep_going: bool,
     /// Set it to stop after the unit that is being worked on.
     pub interrupt: Arc<AtomicBool>,
+    /// Which stages the run is about.
+    pub selection: Selection,
+    /// How many stages may work at once; as many as there are cores if not given.
+    pub jobs: Option<usize>,
+    /// What the stages share.
+    pub machine: Machine,
+    /// Runs each stage in a process of its own, started like this; if not given, in a thread of this one.
+    pub worker: Option<WorkerCommand>,
+    /// How long such a process may take to finish its unit once its time is up.
+    pub grace: Duration,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { device: "auto".to_owned(), keep_going: false, interrupt: Arc::default() }
+        Self {
+            device: "auto".to_owned(),
+            keep_going: false,
+            interrupt: Arc::default(),
+            selection: Selection::default(),
+            jobs: None,
+            machine: Machine::this(),
+            worker: None,
+            grace: Duration::from_secs(30),
+        }
     }
 }
 
@@ -87,7 +104,7 @@ impl RunReport {
 /// A failed stage is in the report, not an error of this function.
 ///
 /// # Errors
-/// When the run itself cannot be kept: the store cannot be written.
+/// When the selection names a stage that is not there, or the run itself cannot be kept: the store cannot be written.
 pub fn run(
     pipeline: &Pipeline,
     store: &Arc<Store>,
@@ -95,14 +112,15 @@ pub fn run(
     observer: &Arc<dyn Observer>,
 ) -> Result<RunReport, StageError> {
     let started = Instant::now();
+    let chosen = options.selection.choose(pipeline)?;
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;
-    let resolved = dir.join("pipeline.yaml");
-    std::fs::write(&resolved, pipeline.resolved())
-        .map_err(|error| StageError::io(ErrorKind::Store, "write", &resolved, error))?;
+    // Whoever reads the record has to find its holder alive.
     store.note_run(&id);
-    let observer: Arc<dyn Observer> = Arc::new(Tee(log, Arc::clone(observer)));
+    let recorder = Arc::new(Recorder::start(&id, pipeline, &options.device, store, observer)?);
+    let recorded: Arc<dyn Observer> = recorder.clone();
+    let observer: Arc<dyn Observer> = Arc::new(Tee::new(log, &recorded));
     observer.event(&Event::RunStarted {
         run: id.clone(),
         pipeline: pipeline.name.clone(),
@@ -114,9 +132,13 @@ pub fn run(
         device: options.device.clone(),
         observer: Arc::clone(&observer),
         interrupt: Arc::clone(&options.interrupt),
-        pool: Arc::new(SharedPool::new(POOL)),
+        pool: Arc::new(SharedPool::default()),
     };
-    let stages = Loop { pipeline, context, id: &id, keep_going: options.keep_going }.run();
+    if options.worker.is_some() {
+        store.units_to_files()?;
+    }
+    let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
+    drop(context);
     store.flush();
     let report = RunReport { run: id, dir, stages, seconds: started.elapsed().as_secs_f64() };
     observer.event(&Event::RunFinished {
@@ -126,195 +148,10 @@ pub fn run(
         skipped: report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         seconds: report.seconds,
     });
+    if let Err(error) = recorder.finish(store, &report.stages) {
+        observer.event(&Event::Warning { message: format!("the record of this run is not complete: {error}") });
+    }
     Ok(report)
-}
-
-struct Loop<'a> {
-    pipeline: &'a Pipeline,
-    context: RunContext,
-    id: &'a str,
-    keep_going: bool,
-}
-
-impl Loop<'_> {
-    fn run(&self) -> Vec<StageReport> {
-        let store = Arc::clone(&self.context.store);
-        let observer = Arc::clone(&self.context.observer);
-        let mut planner = Planner::new(self.pipeline, &store, observer.as_ref());
-        let mut stages: Vec<StageReport> = Vec::new();
-        let mut stopped = false;
-        for instance in &self.pipeline.instances {
-            stopped |= self.context.interrupt.load(Ordering::Relaxed);
-            let without = instance.inputs.values().find(|&&from| stages[from].artifact.is_none());
-            let report = match without {
-                Some(&from) => skipped(instance, self.root_of(&stages, from)),
-                None if stopped => skipped(instance, None),
-                None => self.settle(instance, &mut planner, &stages),
-            };
-            for message in store.take_notes() {
-                observer.event(&Event::Warning { message });
-            }
-            if let Outcome::Failed { kind, .. } = &report.outcome {
-                stopped |= !self.keep_going || matches!(kind, ErrorKind::Interrupted | ErrorKind::Store);
-            }
-            stages.push(report);
-        }
-        stages
-    }
-
-    /// The failed stage that those after `from` are skipped for, if one failed.
-    fn root_of(&self, stages: &[StageReport], from: usize) -> Option<String> {
-        match &stages[from].outcome {
-            Outcome::Skipped { because } => because.clone(),
-            _ => Some(self.pipeline.instances[from].name.clone()),
-        }
-    }
-
-    /// Finds the result of an instance or makes it.
-    fn settle(&self, instance: &Instance, planner: &mut Planner<'_>, stages: &[StageReport]) -> StageReport {
-        let started = Instant::now();
-        let action = match planner.action(instance, &|from| stages[from].artifact.clone()) {
-            Ok(action) => action,
-            Err(error) => return self.finished(instance, None, failed(&error), None, started),
-        };
-        let key = Some(action.key);
-        match &action.found {
-            Ok(manifest) => {
-                let artifact = Arc::new(manifest.output.clone());
-                self.finished(instance, key, Outcome::Cached, Some(artifact), started)
-            }
-            Err(reasons) => {
-                self.context.observer.event(&Event::StageStarted {
-                    instance: instance.name.clone(),
-                    uses: instance.kind.info().name.to_owned(),
-                    reasons: reasons.iter().map(ToString::to_string).collect(),
-                });
-                let inputs = instance.inputs.iter();
-                let inputs =
-                    inputs.filter_map(|(port, &from)| Some((port.clone(), stages[from].artifact.clone()?))).collect();
-                let made = perform(&self.context, instance, &action, inputs)
-                    .and_then(|artifact| self.publish(instance, &action, artifact, started));
-                match made {
-                    Ok(artifact) => self.finished(instance, key, Outcome::Ran, Some(artifact), started),
-                    Err(error) => self.finished(instance, key, failed(&error), None, started),
-                }
-            }
-        }
-    }
-
-    fn publish(
-        &self,
-        instance: &Instance,
-        action: &Action,
-        mut artifact: Artifact,
-        started: Instant,
-    ) -> Result<Arc<Artifact>, StageError> {
-        for published in &mut artifact.published {
-            // Kept relative, so that the record is as true for a copy of the folder as for the folder itself.
-            if let Ok(inside) = published.path.strip_prefix(&self.pipeline.base) {
-                published.path = inside.to_owned();
-            }
-        }
-        let output = instance.kind.info().output;
-        if artifact.kind != output {
-            let message = format!("it yielded `{}` where `{output}` was promised", artifact.kind);
-            return Err(StageError::internal(message));
-        }
-        let store = &self.context.store;
-        for (name, file) in &artifact.files {
-            let external = action.files.values().any(|known| known == file);
-            if !external && store.find(file)?.is_none() {
-                return Err(StageError::internal(format!(
-                    "its result `{name}` is neither in the store nor a file of its own"
-                )));
-            }
-        }
-        let manifest = Manifest {
-            format: FORMAT,
-            key: action.key,
-            preimage: Preimage::clone(&action.preimage),
-            unkeyed: action.unkeyed.clone(),
-            content: artifact.digest(),
-            output: artifact,
-            pipeline: self.pipeline.name.clone(),
-            instance: instance.name.clone(),
-            run: self.id.to_owned(),
-            device: self.context.device.clone(),
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            finished_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        store.publish(&manifest)?;
-        Ok(Arc::new(manifest.output))
-    }
-
-    fn finished(
-        &self,
-        instance: &Instance,
-        key: Option<crate::Key>,
-        outcome: Outcome,
-        artifact: Option<Arc<Artifact>>,
-        started: Instant,
-    ) -> StageReport {
-        let seconds = started.elapsed().as_secs_f64();
-        self.context.observer.event(&Event::StageFinished {
-            instance: instance.name.clone(),
-            outcome: outcome.clone(),
-            key,
-            seconds,
-        });
-        StageReport { instance: instance.name.clone(), outcome, artifact, seconds }
-    }
-}
-
-/// Runs one stage. Everything it needs is in its arguments; a panic inside it is an error like any other.
-fn perform(
-    run: &RunContext,
-    instance: &Instance,
-    action: &Action,
-    inputs: BTreeMap<String, Arc<Artifact>>,
-) -> Result<Artifact, StageError> {
-    let info = instance.kind.info();
-    let path_of = |name: &str| instance.files.iter().find(|file| file.name == name).map(|file| file.path.clone());
-    let files = action.files.iter();
-    let context = StageContext {
-        run: run.clone(),
-        instance: instance.name.clone(),
-        kind: info.name,
-        version: info.version,
-        inputs,
-        files: files.filter_map(|(name, file)| Some((name.clone(), (*file, path_of(name)?)))).collect(),
-        scratch: OnceLock::new(),
-    };
-    let span = tracing::info_span!("stage", instance = %instance.name, uses = info.name);
-    let result = span.in_scope(|| panics::catch(|| instance.kind.run(&instance.params, &context)));
-    result.unwrap_or_else(|panic| {
-        Err(StageError::internal(format!("`{}` panicked: {panic}", info.name))
-            .hint("this is a mistake in the program; please report it with the event log of this run"))
-    })
-}
-
-fn skipped(instance: &Instance, because: Option<String>) -> StageReport {
-    let outcome = Outcome::Skipped { because };
-    StageReport { instance: instance.name.clone(), outcome, artifact: None, seconds: 0.0 }
-}
-
-fn failed(error: &StageError) -> Outcome {
-    let mut message = error.message.clone();
-    let mut source = error.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        // Many messages repeat their cause.
-        if !message.contains(&text) && error.source.as_ref().is_none_or(|source| !source.is::<std::io::Error>()) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    if let Some(at) = &error.at {
-        message = format!("{at}: {message}");
-    }
-    Outcome::Failed { kind: error.kind, message, hint: error.hint.clone() }
 }
 
 /// The name under which a run's event log lies in its folder.

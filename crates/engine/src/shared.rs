@@ -14,6 +14,15 @@ pub struct SharedPool {
     slots: Mutex<Vec<(String, Slot)>>,
 }
 
+/// How many loaded resources are kept between stages.
+const MOST: usize = 3;
+
+impl Default for SharedPool {
+    fn default() -> Self {
+        Self::new(MOST)
+    }
+}
+
 impl SharedPool {
     /// A pool of at most `capacity` resources.
     pub fn new(capacity: usize) -> Self {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::artifact::Artifact;
 use crate::context::StageContext;
 use crate::error::{FieldError, StageError};
+use crate::takes::Takes;
 
 /// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
 pub type ArtifactKind = &'static str;
@@ -108,6 +109,13 @@ pub trait StageKind: Send + Sync + 'static {
     fn files(params: &Self::Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         let _ = (params, base);
         Ok(Vec::new())
+    }
+
+    /// What it takes of the machine while it works; decides which stages run side by side. As it stands, all of it: work on a
+    /// model is parallel by itself, and two at once are slower than one after the other.
+    fn takes(params: &Self::Params) -> Takes {
+        let _ = params;
+        Takes::MACHINE
     }
 
     /// Where it publishes files or folders outside the store: pairs of the parameter that says so and the path. Two stages

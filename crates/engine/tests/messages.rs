@@ -156,6 +156,26 @@ fn expressions() {
 }
 
 #[test]
+fn limits() {
+    let file = |limits: &str| {
+        format!("name: a\nmatrix: {{n: [1, x]}}\nstages:\n  a:\n    uses: text\n    with: {{value: a}}\n    {limits}")
+    };
+    let rows: Vec<String> = [
+        "retries: 3\n    timeout: 1h30m",
+        "retries: '${matrix.n}'",
+        "retries: -1\n    timeout: 30",
+        "retry: 1\n    timeout: half an hour",
+        "timeout: [1m]\n    retries: 1000",
+    ]
+    .iter()
+    .map(|limits| file(limits))
+    .collect();
+    let none: &[&str] = &[];
+    let rows: Vec<(&str, &[&str])> = rows.iter().map(|row| (row.as_str(), none)).collect();
+    check("limits", &rows);
+}
+
+#[test]
 fn overrides() {
     let file = "name: a\nvars: {n: 1, list: [1, 2]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}\n  bare: {uses: join, inputs: {text: greeting}}";
     check(

@@ -132,11 +132,12 @@ fn failures() {
         )
     };
     let mut text = String::new();
-    for how in ["panic", "numerical", "kind", "lie", "unit", "unit", "'the file is cut short'"] {
-        text += &format!("── {how}\n{}", bench.outcomes(&file(how)));
-    }
-    let options = RunOptions { keep_going: true, ..RunOptions::default() };
     let silent: Arc<dyn Observer> = Arc::new(Silent);
+    let one = RunOptions { jobs: Some(1), ..RunOptions::default() };
+    for how in ["panic", "numerical", "kind", "lie", "unit", "unit", "'the file is cut short'"] {
+        text += &format!("── {how}\n{}", outcomes(&bench.run_with(&file(how), &one, &silent)));
+    }
+    let options = RunOptions { keep_going: true, ..one.clone() };
     text += &format!("── keep going\n{}", outcomes(&bench.run_with(&file("numerical"), &options, &silent)));
     let options = RunOptions { interrupt: interrupted(), ..RunOptions::default() };
     text += &format!("── interrupted\n{}", outcomes(&bench.run_with(&file("numerical"), &options, &silent)));
@@ -154,9 +155,18 @@ fn events_are_told_and_written_down() {
     let written: Vec<Event> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let lasting: Vec<Event> = told.iter().filter(|event| !matches!(event, Event::Progress { .. })).cloned().collect();
     assert_eq!(written, lasting);
+    for (at, event) in told.iter().enumerate() {
+        let Event::StageFinished { instance: finished, outcome: Outcome::Ran, .. } = event else { continue };
+        let starts = |event: &Event| matches!(event, Event::StageStarted { instance, .. } if instance == finished);
+        assert!(told[..at].iter().any(starts), "{finished} finished before it started");
+    }
+    assert!(
+        matches!(told.first(), Some(Event::RunStarted { .. }))
+            && matches!(told.last(), Some(Event::RunFinished { .. }))
+    );
     assert!(told.iter().any(|event| matches!(event, Event::Progress { what, done: 12.., .. } if what == "letters")));
     // The resolved pipeline is one that can be read again.
-    let resolved = fs::read_to_string(report.dir.join("pipeline.yaml")).unwrap();
+    let resolved = fs::read_to_string(report.dir.join("resolved.yaml")).unwrap();
     assert!(resolved.contains("all[case=upper,copies=2]"), "{resolved}");
 }
 
@@ -211,4 +221,21 @@ fn cells_can_be_left_out_and_added() {
 fn a_file_that_is_not_there_is_an_error() {
     let error = Source::read(std::path::Path::new("no-such.yaml")).unwrap_err();
     assert_eq!(error.to_string(), "cannot read no-such.yaml: no such file or directory");
+}
+
+/// What an instance will yield may be what another one takes already: then they do the same, and a plan cannot know it.
+#[test]
+fn instances_that_may_turn_out_to_be_the_same_depend_on_each_other() {
+    let bench = Bench::new();
+    let known =
+        "  word: {uses: text, with: {value: xa}}\n  first: {uses: join, inputs: {text: word}, with: {keep: 1}}\n";
+    let new =
+        "  other: {uses: text, with: {value: xb}}\n  same: {uses: join, inputs: {text: other}, with: {keep: 1}}\n";
+    let ends = "  one: {uses: count, inputs: {text: same}}\n  two: {uses: count, inputs: {text: first}}\n";
+    bench.run(&format!("name: a\nstages:\n{known}"));
+    let yaml = format!("name: a\nstages:\n{known}{new}{ends}");
+    let planned = plan(&bench, &yaml);
+    assert!(planned.contains("one: depends on same\n") && planned.contains("two: depends on one\n"), "{planned}");
+    let ran = bench.outcomes(&yaml);
+    assert_eq!(ran.matches("one: ran").count() + ran.matches("two: ran").count(), 1, "{ran}");
 }

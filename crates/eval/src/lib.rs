@@ -7,6 +7,7 @@
 
 mod entropy;
 mod metrics;
+mod next;
 mod perplexity;
 mod record;
 mod score;
@@ -15,6 +16,7 @@ mod writing;
 
 pub use entropy::entropy;
 pub use metrics::{Group, METRICS, Metric};
+pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};

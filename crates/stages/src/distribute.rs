@@ -1,6 +1,8 @@
 //! `distribute`: which layers absorb which part of an edit.
 
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
+};
 use palinode_math::{Plan, Strategy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,6 +110,10 @@ parameter too: `refresh`.";
             required: false,
             doc: "Only to check the layers against; not needed.",
         }]
+    }
+
+    fn takes(_: &DistributeParams) -> Takes {
+        Takes::LIGHT
     }
 
     fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

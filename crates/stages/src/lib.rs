@@ -7,26 +7,39 @@
 //! templates ───────┘      distribute ──┘
 //! ```
 
+mod ask;
 mod covariance;
 mod distribute;
 mod errors;
 mod evaluate;
 mod export;
 mod finder;
+mod given_requests;
 mod load_model;
 mod load_requests;
+mod load_update;
 mod model;
 mod moments;
+mod patch;
+mod preflight;
 mod report;
 mod sequence;
 mod solve;
+mod suggestion;
 mod targets;
 mod templates;
 mod tensors;
 mod update;
 
 use palinode_engine::Catalogue;
+
+pub use export::update_file::Provenance;
+pub use patch::{Restored, apply, provenance, revert};
 pub use report::report;
+pub use suggestion::{Suggestion, suggest};
+
+/// Some 7,600 short documents, a line each, for second moments where nobody has named a corpus. Written for the demo model.
+pub const DEFAULT_CORPUS: &str = include_str!("../../../examples/demo-model/corpus.txt");
 
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {
@@ -34,13 +47,17 @@ pub fn catalogue() -> Catalogue {
     stages
         .register::<load_model::LoadModel>()
         .register::<load_requests::LoadRequests>()
+        .register::<given_requests::Requests>()
         .register::<templates::Templates>()
         .register::<covariance::Covariance>()
         .register::<targets::Targets>()
+        .register::<preflight::Preflight>()
         .register::<distribute::Distribute>()
         .register::<solve::Solve>()
         .register::<sequence::Sequence>()
+        .register::<load_update::LoadUpdate>()
         .register::<evaluate::Evaluate>()
+        .register::<ask::Ask>()
         .register::<export::Export>();
     stages
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_data::{Dataset, EditRequest, Selection, conflicts, read_requests};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,22 +101,30 @@ softer ones. Hard and soft edits mix in one batch.";
         Ok(Value::Null)
     }
 
-    fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let requests = params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?;
-        let conflicts = conflicts(&requests);
-        if let Some(&(a, b)) = conflicts.first() {
-            cx.warn(format!(
-                "{} of the requests ask for different targets at the same prompt, first records {} and {}: {:?}",
-                conflicts.len(),
-                requests[a].id,
-                requests[b].id,
-                requests[a].filled_prompt()
-            ));
-        }
-        let bytes = serde_json::to_vec(&requests).map_err(|error| StageError::internal(error.to_string()))?;
-        let file = cx.put_bytes(&bytes)?;
-        Ok(Artifact::new(Self::OUTPUT, json!({ "requests": requests.len() })).with_file(REQUESTS, file))
+    fn takes(_: &LoadRequestsParams) -> Takes {
+        Takes::LIGHT
     }
+
+    fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        put_requests(cx, &params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?)
+    }
+}
+
+/// Requests as an artifact; warns of those that contradict each other.
+pub fn put_requests(cx: &StageContext, requests: &[EditRequest]) -> Result<Artifact, StageError> {
+    let conflicts = conflicts(requests);
+    if let Some(&(a, b)) = conflicts.first() {
+        cx.warn(format!(
+            "{} of the requests ask for different targets at the same prompt, first records {} and {}: {:?}",
+            conflicts.len(),
+            requests[a].id,
+            requests[b].id,
+            requests[a].filled_prompt()
+        ));
+    }
+    let bytes = serde_json::to_vec(requests).map_err(|error| StageError::internal(error.to_string()))?;
+    let file = cx.put_bytes(&bytes)?;
+    Ok(Artifact::new("requests", json!({ "requests": requests.len() })).with_file(REQUESTS, file))
 }
 
 /// The requests of an artifact that holds some.

@@ -5,6 +5,7 @@ mod common;
 use burn::tensor::Tensor;
 use common::{Bench, PIPELINE, artifact};
 use palinode_edit::with_edits;
+use palinode_engine::Outcome;
 use palinode_math::{Update, from_row_major};
 use palinode_model::{Batch, Decoder, Text};
 use safetensors::SafeTensors;
@@ -188,4 +189,88 @@ fn an_equality_meets_its_constraints_and_strength_softens_it() {
         common::REQUESTS.replace(r#""subject": "The tall tower""#, r#""strength": 5, "subject": "The tall tower""#);
     std::fs::write(bench.path("requests.jsonl"), softer).unwrap();
     assert!(error(&yaml) > 1e-3);
+}
+
+#[test]
+fn an_exported_update_is_the_edit_it_was() {
+    let bench = Bench::new();
+    let yaml = PIPELINE
+        .replace("MODEL", "gpt2")
+        .replace("[rome, memit, emmet]", "[memit]")
+        .replace("strategy: [single, memit]", "strategy: [memit]");
+    let solved = bench.run(&yaml);
+    let load = |model: &str, force: bool| {
+        format!(
+            "
+name: again
+stages:
+  model: {{ uses: load_model, with: {{ path: {model} }} }}
+  edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: requests.jsonl }} }}
+  update: {{ uses: load_update, inputs: {{ model: model }}, with: {{ path: out/memit-memit/update.safetensors, force: {force} }} }}
+  scores: {{ uses: evaluate, inputs: {{ model: update, requests: edits }}, with: {{ samples: 2 }} }}
+"
+        )
+    };
+    let loaded = bench.run(&load("gpt2", false));
+    let scores = |report, name: &str| artifact(report, name).meta["metrics"].as_object().unwrap().clone();
+    let (ours, theirs) = (scores(&loaded, "scores"), scores(&solved, "scores[objective=memit,strategy=memit]"));
+    for (name, value) in &theirs {
+        // The file is in single precision.
+        assert!((ours[name].as_f64().unwrap() - value.as_f64().unwrap()).abs() < 1e-4, "{name}");
+    }
+    // Other weights of the same shapes: refused, unless it is wanted. Other shapes: refused.
+    let weights = bench.path("gpt2/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let refused = |yaml: &str| {
+        let report = bench.run(yaml);
+        let (stage, kind) = report.failure().map(|(stage, kind)| (stage.outcome.clone(), kind)).unwrap();
+        let Outcome::Failed { message, .. } = stage else { unreachable!() };
+        assert_eq!(kind.exit_code(), 4);
+        message
+    };
+    assert!(refused(&load("gpt2", false)).contains("made for another model.safetensors"));
+    bench.ran(&load("gpt2", true));
+    assert!(refused(&load("gptj-tiny", true)).contains("it calls its weight transformer.h.1.mlp.fc_out.weight"));
+}
+
+#[test]
+fn preflight_finds_what_would_spoil_an_edit() {
+    let bench = Bench::new();
+    let lines: Vec<&str> = common::REQUESTS.lines().collect();
+    let against = lines[0].replace("\"tower\"", "\"other\"").replace("\"Rome\"", "\"Oslo\"");
+    let again = lines[1].replace("\"poet\"", "\"again\"");
+    std::fs::write(bench.path("requests.jsonl"), [common::REQUESTS, &against, "\n", &again].concat()).unwrap();
+    let yaml = |strict: bool| {
+        format!(
+            "
+name: check
+stages:
+  model: {{ uses: load_model, with: {{ path: gpt2 }} }}
+  edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: requests.jsonl }} }}
+  moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: corpus.txt, layers: [1], samples: 8 }} }}
+  check:
+    uses: preflight
+    inputs: {{ model: model, requests: edits, moments: moments }}
+    with: {{ layer: 1, cosine: 0.999, strict: {strict} }}
+"
+        )
+    };
+    let report = bench.run(&yaml(false));
+    let meta = &artifact(&report, "check").meta;
+    let findings: Vec<&str> = meta["findings"].as_array().unwrap().iter().map(|f| f.as_str().unwrap()).collect();
+    for words in [
+        "requests poet and again are the same",
+        "requests tower and other ask for different targets",
+        "have cosine 1.000 at layer 1",
+        "the second moment of layer 1 is of",
+    ] {
+        assert!(findings.iter().any(|finding| finding.contains(words)), "{words}: {findings:#?}");
+    }
+    assert_eq!(meta["samples"][0]["key read at"], "\"er\", token 6 of 10");
+    let strict = bench.run(&yaml(true));
+    let (stage, kind) = strict.failure().unwrap();
+    assert_eq!((stage.instance.as_str(), kind.exit_code()), ("check", 4));
 }

@@ -8,7 +8,8 @@ use palinode_report::{Level, Outcome, Report, render};
 
 fn past(bench: &Bench, report: &RunReport) -> (PastRun, Report) {
     let store = Store::open(&bench.path(".palinode")).unwrap();
-    let past = store.past(&report.run).unwrap();
+    let runs = store.runs();
+    let past = PastRun::open(&runs, &runs.open(&report.run).unwrap()).unwrap();
     let report = palinode_stages::report(&past, &store);
     (past, report)
 }

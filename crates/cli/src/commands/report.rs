@@ -24,7 +24,8 @@ Examples:
   palinode report 20260131-235959-1f3a -o page.html   a run by its id, or by a beginning of it
   palinode report pipeline.yaml --assets paper        what the store has of a pipeline; figures and tables to paper/")]
 pub struct Args {
-    /// A run's id, or a pipeline file, of which the results in the store are shown; the newest run where it is left out.
+    /// A run's name or a beginning of it, or a pipeline file, of which the results in the store are shown; the newest run where
+    /// it is left out.
     #[arg(value_name = "RUN|PIPELINE")]
     what: Option<String>,
 
@@ -72,17 +73,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// The run that is meant.
 fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
-    let Some(what) = &args.what else {
-        let newest = store.runs().into_iter().next();
-        let none = || StageError::new(ErrorKind::Usage, "nothing has run in this store yet");
-        let newest =
-            newest.ok_or_else(|| none().hint("start with `palinode run`, or name another store with --store"))?;
-        return Ok(store.past(&newest)?);
-    };
+    let what = args.what.as_deref().unwrap_or("latest");
     let path = Path::new(what);
     let pipeline = path.extension().is_some_and(|end| end == "yaml" || end == "yml") || path.is_file();
     if !pipeline {
-        return Ok(store.past(what)?);
+        let runs = store.runs();
+        return Ok(PastRun::open(&runs, &runs.open(what)?)?);
     }
     let loaded = PipelineArgs { path: path.to_owned(), set: args.set.clone() }.load()?;
     Ok(PastRun::planned(&loaded, &plan(&loaded, store, &Reading)?))

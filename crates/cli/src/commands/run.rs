@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, event_log};
+use palinode_engine::{
+    Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log,
+};
 
 use crate::failure::Failure;
-use crate::input::{PipelineArgs, StoreArgs};
+use crate::input::{PipelineArgs, SelectionArgs, StoreArgs};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
 use crate::{interrupt, results};
 
@@ -23,6 +25,12 @@ Examples:
   palinode run pipeline.yaml
   palinode run pipeline.yaml --set vars.layers=[5] --set stages.edits.with.limit=10
   palinode run pipeline.yaml --json | jq -c 'select(.event == \"stage_finished\")'
+  palinode run pipeline.yaml --until targets                   targets and what it needs
+  palinode run pipeline.yaml --from 'solve[objective=rome]'    these cells and what follows
+  palinode run pipeline.yaml --only scores --force scores      scores alone, once more
+
+Stages that do not need each other run side by side where the machine has room for them: light
+ones beside anything, those that work on a model one at a time, since each uses all cores.
 
 Press Ctrl-C once to finish the current unit and stop, twice to stop at once; nothing that was finished is lost.")]
 pub struct Args {
@@ -39,6 +47,18 @@ pub struct Args {
     /// After a failure, still run what does not need the failed stage.
     #[arg(long)]
     keep_going: bool,
+
+    #[command(flatten)]
+    selection: SelectionArgs,
+
+    /// At most so many stages at once [default: the number of cores]
+    #[arg(short, long, value_name = "N", value_parser = jobs)]
+    jobs: Option<usize>,
+
+    /// Run each stage in a process of its own: one that dies, such as for want of memory, fails alone, and one past its
+    /// `timeout` is ended even in the middle of a unit. Nothing stays loaded from one stage to the next.
+    #[arg(long)]
+    isolate: bool,
 
     /// Print every event as a JSON line on stdout, and nothing else there.
     #[arg(long, conflicts_with = "quiet")]
@@ -67,8 +87,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Device::Cpu => "cpu",
     };
     let interrupt = interrupt::watch();
-    let options =
-        RunOptions { device: device.to_owned(), keep_going: args.keep_going, interrupt: Arc::clone(&interrupt) };
+    let options = RunOptions {
+        device: device.to_owned(),
+        keep_going: args.keep_going,
+        interrupt: Arc::clone(&interrupt),
+        selection: args.selection.selection(),
+        jobs: args.jobs,
+        worker: args.isolate.then(worker).transpose()?,
+        ..RunOptions::default()
+    };
     let how = match (args.json, args.quiet) {
         (true, _) => How::Json,
         (_, true) => How::Quiet,
@@ -80,6 +107,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
     end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
     shown
+}
+
+/// What starts a worker: this program.
+fn worker() -> Result<WorkerCommand, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| StageError::internal("cannot find the program to start for each stage").source(error))?;
+    Ok(WorkerCommand(vec![program.into(), "worker".into(), "--attached".into()]))
+}
+
+fn jobs(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| "expected a number of stages, 1 or more".to_owned())
 }
 
 /// Prints what the run yielded.
@@ -100,7 +138,8 @@ fn summary(report: &RunReport) -> String {
     if report.stages.is_empty() {
         return "nothing to do: the pipeline has no stages".to_owned();
     }
-    if cached == report.stages.len() {
+    let not_asked = report.count(|outcome| matches!(outcome, Outcome::NotAsked));
+    if cached + not_asked == report.stages.len() {
         return format!("nothing to do: all {} cached ({took})", format::count(cached, "stage"));
     }
     let interrupted = report.count(stopped_by_user);
@@ -110,6 +149,7 @@ fn summary(report: &RunReport) -> String {
         (report.count(|outcome| matches!(outcome, Outcome::Ran)), "ran"),
         (cached, "cached"),
         (report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })), "not reached"),
+        (not_asked, "not asked for"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count}")).collect();
@@ -121,7 +161,7 @@ fn stopped_by_user(outcome: &Outcome) -> bool {
 }
 
 /// Tells what failed, where, and how to go on.
-fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result<(), Failure> {
+pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result<(), Failure> {
     let style = Style::stderr();
     let skipped = report.count(|outcome| matches!(outcome, Outcome::Skipped { .. }));
     let mut failed = 0;

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, Pipeline, Plan, Reason, StageError, Status, Store, did_you_mean, plan};
+use palinode_engine::{Pipeline, Plan, Reason, Status, Store, plan};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
@@ -34,31 +34,11 @@ pub struct Args {
 /// Prints the reasons.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
-    let chosen = choose(&pipeline, &args.stage)?;
+    let chosen = pipeline.choose(&args.stage)?;
     let store = args.store.open()?;
     let plan = plan(&pipeline, &store, &Reading)?;
     let explain = Explain { pipeline: &pipeline, plan: &plan, store: &store, style: Style::stdout() };
     print(&explain.all(&chosen))
-}
-
-fn choose(pipeline: &Pipeline, name: &str) -> Result<Vec<usize>, Failure> {
-    let instances = pipeline.instances.iter().enumerate();
-    let exact: Vec<usize> = instances.clone().filter(|(_, found)| found.name == name).map(|(at, _)| at).collect();
-    if !exact.is_empty() {
-        return Ok(exact);
-    }
-    let chosen: Vec<usize> = instances.filter(|(_, found)| found.stage == name).map(|(at, _)| at).collect();
-    if !chosen.is_empty() {
-        return Ok(chosen);
-    }
-    let names = pipeline.instances.iter().flat_map(|instance| [instance.stage.as_str(), instance.name.as_str()]);
-    let message = format!("the pipeline has no stage `{name}`");
-    let hint = did_you_mean(name, names).unwrap_or_else(|| {
-        let mut stages: Vec<&str> = pipeline.instances.iter().map(|instance| instance.stage.as_str()).collect();
-        stages.dedup();
-        format!("its stages are {}", stages.join(", "))
-    });
-    Err(StageError::new(ErrorKind::Usage, message).hint(hint).into())
 }
 
 struct Explain<'a> {

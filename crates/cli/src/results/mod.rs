@@ -50,6 +50,10 @@ pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
             let _ =
                 write!(text, "\n{}\n{}", style.bold(&format!("{}, step by step", group.stage)), series.table(style));
         }
+        for finding in members.iter().filter_map(|(_, meta)| meta["findings"].as_array()).flatten() {
+            let wrapped = style.wrap(&plain(finding), 4);
+            let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
+        }
         let sampled = |(_, meta): &&(usize, &Value)| meta["samples"].as_array().is_some_and(|all| !all.is_empty());
         if let Some((at, meta)) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
             let more = if members.len() > 1 { format!(" of {}", pipeline.instances[*at].name) } else { String::new() };

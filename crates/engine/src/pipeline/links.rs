@@ -40,7 +40,9 @@ pub fn find(spec: &Spec, vars: &Map<String, Value>, matrix: &Matrix, report: &mu
         let mut direct = BTreeSet::new();
         let mut own = |path: &str, text: &str| direct.extend(axes_of(text, path, vars, matrix, report));
         own(&child(&path, "uses"), &stage.uses);
-        texts(&stage.with, &child(&path, "with"), &mut own);
+        for (key, tree) in [("with", &stage.with), ("retries", &stage.retries), ("timeout", &stage.timeout)] {
+            texts(tree, &child(&path, key), &mut own);
+        }
         for (port, from) in &stage.inputs {
             let at = child(&child(&path, "inputs"), port);
             let axes = axes_of(from, &at, vars, matrix, report);

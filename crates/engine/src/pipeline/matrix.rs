@@ -114,30 +114,6 @@ pub fn label(cell: &[(String, Value)]) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-/// The stage and the cell that a name of an instance is made of: the inverse of [`label`], but for texts that look like other
-/// values.
-pub fn instance_name(name: &str) -> (String, Vec<(String, Value)>) {
-    let Some((stage, cell)) = name.strip_suffix(']').and_then(|name| name.split_once('[')) else {
-        return (name.to_owned(), Vec::new());
-    };
-    let mut parts: Vec<String> = Vec::new();
-    let mut depth = 0usize;
-    for part in cell.split(',') {
-        // Commas inside lists, and texts without an axis before them, belong to the value before.
-        match parts.last_mut() {
-            Some(last) if depth > 0 || !part.contains('=') => last.extend([",", part]),
-            _ => parts.push(part.to_owned()),
-        }
-        let count = |of: [char; 2]| part.matches(of).count();
-        depth = (depth + count(['[', '{'])).saturating_sub(count([']', '}']));
-    }
-    let pair = |part: &String| {
-        let (axis, value) = part.split_once('=')?;
-        Some((axis.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
-    };
-    (stage.to_owned(), parts.iter().filter_map(pair).collect())
-}
-
 fn values(tree: &Tree, path: &str, scope: &Scope, report: &mut Report) -> Vec<Value> {
     let values = match eval(tree, path, scope, report) {
         Some(Value::Array(values)) => values,
@@ -162,24 +138,4 @@ fn values(tree: &Tree, path: &str, scope: &Scope, report: &mut Report) -> Vec<Va
 
 fn with(cell: &[Value], value: &Value) -> Vec<Value> {
     cell.iter().chain([value]).cloned().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn names_are_read_back() {
-        let cells = [
-            vec![],
-            vec![("objective".to_owned(), json!("memit")), ("batch".to_owned(), json!(8))],
-            vec![("layers".to_owned(), json!([0, 1, 2])), ("note".to_owned(), json!("a, b"))],
-        ];
-        for cell in cells {
-            let name = if cell.is_empty() { "scores".to_owned() } else { format!("scores[{}]", label(&cell)) };
-            assert_eq!(instance_name(&name), ("scores".to_owned(), cell));
-        }
-    }
 }

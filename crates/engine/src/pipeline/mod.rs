@@ -1,6 +1,7 @@
 //! From a pipeline file to a checked graph of stage instances.
 
 mod expr;
+mod limit;
 mod links;
 mod matrix;
 mod overrides;
@@ -18,11 +19,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub(crate) use matrix::instance_name;
 pub use schema::pipeline_schema;
 
 use crate::catalogue::{Catalogue, ErasedStage, Params};
 use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::limits::{self, Limits};
 use crate::stage::ExternalFile;
 
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
@@ -61,6 +62,8 @@ pub struct Instance {
     pub files: Vec<ExternalFile>,
     /// What is known of its output before it runs.
     pub facts: Value,
+    /// How long it may work, and how often it is tried.
+    pub limits: Limits,
     /// Where the stage stands in the file.
     pub place: Span,
 }
@@ -101,7 +104,15 @@ impl Pipeline {
                 let inputs: BTreeMap<_, _> =
                     instance.inputs.iter().map(|(port, &from)| (port, &self.instances[from].name)).collect();
                 let uses = instance.kind.info().name;
-                (instance.name.clone(), json!({ "uses": uses, "inputs": inputs, "with": instance.params.value }))
+                let mut stage = json!({ "uses": uses, "inputs": inputs, "with": instance.params.value });
+                let Limits { retries, timeout } = instance.limits;
+                if retries > 0 {
+                    stage["retries"] = retries.into();
+                }
+                if let Some(timeout) = timeout {
+                    stage["timeout"] = limits::written(timeout).into();
+                }
+                (instance.name.clone(), stage)
             })
             .collect();
         yaml::write(&json!({ "name": self.name, "description": self.description, "stages": stages }))

@@ -13,7 +13,7 @@ use super::places::{Places, child, item};
 use super::report::Report;
 use super::spec::{self, Spec, StageSpec, texts};
 use super::yaml::{self, Tree};
-use super::{Instance, Pipeline, overrides};
+use super::{Instance, Pipeline, limit, overrides};
 use crate::catalogue::{Catalogue, ErasedStage};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::error::FieldError;
@@ -193,6 +193,7 @@ impl Builder<'_> {
         let scope = Scope::new(self.vars, &cell.iter().cloned().collect());
         let kind = self.kind(stage, &scope, report)?;
         let inputs = self.inputs(number, &cell, &scope, kind.as_ref(), (known, instances), report);
+        let limits = limit::read(stage, &scope, report);
         let with = child(&path, "with");
         let value = eval(&stage.with, &with, &scope, report)?;
         let params = match kind.params(value) {
@@ -229,7 +230,8 @@ impl Builder<'_> {
         };
         let name = if cell.is_empty() { stage.id.clone() } else { format!("{}[{}]", stage.id, label(&cell)) };
         let place = report.places.key(&path).1;
-        Some(Instance { name, stage: stage.id.clone(), cell, kind, params, inputs, files: files?, facts, place })
+        let (stage, files, limits) = (stage.id.clone(), files?, limits?);
+        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, place })
     }
 
     fn kind(&self, stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Arc<dyn ErasedStage>> {

@@ -49,6 +49,15 @@ pub fn pipeline_schema(catalogue: &Catalogue) -> Value {
                         },
                         "inputs": { "type": "object", "additionalProperties": { "type": "string" } },
                         "with": {},
+                        "retries": {
+                            "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 100 }, expression()],
+                            "description": "How often it is tried again after a failure; it goes on from the units that are done.",
+                            "default": 0,
+                        },
+                        "timeout": {
+                            "anyOf": [{ "type": "string", "pattern": TIME }, expression()],
+                            "description": "How long one try may take, such as `90s`, `30m`, `2h` or `1h30m`.",
+                        },
                     },
                     "allOf": kinds,
                 },
@@ -57,6 +66,7 @@ pub fn pipeline_schema(catalogue: &Catalogue) -> Value {
     })
 }
 
+const TIME: &str = "^([0-9.]+d)? ?([0-9.]+h)? ?([0-9.]+m)? ?([0-9.]+s)?$";
 const NAME: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 
 fn kind_schema(info: &StageInfo) -> Value {

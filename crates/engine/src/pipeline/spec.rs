@@ -24,6 +24,8 @@ pub struct StageSpec {
     pub uses: String,
     pub inputs: Vec<(String, String)>,
     pub with: Tree,
+    pub retries: Tree,
+    pub timeout: Tree,
 }
 
 impl StageSpec {
@@ -34,7 +36,7 @@ impl StageSpec {
 }
 
 const TOP: [&str; 5] = ["name", "description", "vars", "matrix", "stages"];
-const STAGE: [&str; 3] = ["uses", "inputs", "with"];
+const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// Reads a pipeline from a tree; what is wrong is reported and left out.
 pub fn read(tree: &Tree, report: &mut Report) -> Spec {
@@ -85,7 +87,14 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
         report.key(&path, message, |it| it.expected("a letter, then letters, digits, `_` and `-`"));
         return None;
     }
-    let mut stage = StageSpec { id: id.to_owned(), uses: String::new(), inputs: Vec::new(), with: Tree::Null };
+    let mut stage = StageSpec {
+        id: id.to_owned(),
+        uses: String::new(),
+        inputs: Vec::new(),
+        with: Tree::Null,
+        retries: Tree::Null,
+        timeout: Tree::Null,
+    };
     let pairs = pairs(tree, &path, &format!("stage `{id}`"), report)?;
     for (key, value) in pairs {
         let path = child(&path, key);
@@ -98,6 +107,8 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
                 }
             }
             "with" => stage.with = value.clone(),
+            "retries" => stage.retries = value.clone(),
+            "timeout" => stage.timeout = value.clone(),
             _ => unknown(key, &path, "a stage", &STAGE, report),
         }
     }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::index::Table;
 use super::stat::{Known, Stat};
@@ -80,7 +79,8 @@ impl Store {
 
     fn remember_blob(&self, path: &Path, file: FileRef) {
         if let Ok(metadata) = fs::metadata(path) {
-            self.remember(path, &Known::new(Stat::of(&metadata), file, SystemTime::now()));
+            // A blob is believed while it looks the same, so that no stamp is needed.
+            self.remember(path, &Known::new(Stat::of(&metadata), file, 0));
         }
     }
 }

@@ -16,6 +16,15 @@ pub fn write(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     publish(temporary, path)
 }
 
+/// Writes `bytes` to `path` whole or not at all, without waiting for the disk: after a power cut the file may be as before.
+pub fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
+    let mut temporary = temporary(tmp)?;
+    temporary.write_all(bytes).map_err(failed)?;
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
 /// A file in the folder for unfinished ones, which lies in the same file system as all targets.
 pub fn temporary(tmp: &Path) -> Result<NamedTempFile, StageError> {
     NamedTempFile::new_in(tmp).map_err(|error| StageError::io(ErrorKind::Store, "create a file in", tmp, error))

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::time::SystemTime;
 
 use super::Store;
 use super::index::Table;
@@ -25,16 +24,18 @@ impl Store {
     pub fn digest_of(&self, path: &Path, observer: &dyn Observer) -> Result<FileRef, StageError> {
         let failed = |error| StageError::io(ErrorKind::Input, "read", path, error);
         let path = &std::path::absolute(path).map_err(failed)?;
-        let metadata = fs::metadata(path).map_err(failed)?;
-        let stat = Stat::of(&metadata);
+        let stat = Stat::of(&fs::metadata(path).map_err(failed)?);
         if let Some(file) = self.known(path).and_then(|known| known.if_still(&stat)) {
             self.saw(file, path);
             return Ok(file);
         }
+        // The stamp comes first: what it says of changes holds for those after it.
+        let begun = self.stamp(&stat);
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let stat = Stat::of(&metadata);
         if metadata.len() >= TELL_FROM {
             observer.event(&Event::Hashing { path: path.clone(), size: metadata.len() });
         }
-        let begun = SystemTime::now();
         let file = FileRef::of_file(path).map_err(failed)?;
         // A file that changed while it was read has a digest of nothing that ever was; it is not remembered.
         if fs::metadata(path).is_ok_and(|after| Stat::of(&after) == stat) {
@@ -72,18 +73,20 @@ impl Store {
         Some(PathBuf::from(OsString::from_vec(bytes)))
     }
 
-    fn saw(&self, file: FileRef, path: &Path) {
+    pub(super) fn saw(&self, file: FileRef, path: &Path) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(file.digest, path.to_owned());
     }
 
     pub(super) fn known(&self, path: &Path) -> Option<Known> {
-        let bytes = self.index.as_ref()?.get(Table::Stats, path.as_os_str().as_encoded_bytes())?;
+        let Some(index) = &self.index else { return self.memory.get(path) };
+        let bytes = index.get(Table::Stats, path.as_os_str().as_encoded_bytes())?;
         serde_json::from_slice(&bytes).ok()
     }
 
     pub(super) fn remember(&self, path: &Path, known: &Known) {
-        if let (Some(index), Ok(bytes)) = (&self.index, serde_json::to_vec(known)) {
-            index.put(Table::Stats, path.as_os_str().as_encoded_bytes(), &bytes);
+        match (&self.index, serde_json::to_vec(known)) {
+            (Some(index), Ok(bytes)) => index.put(Table::Stats, path.as_os_str().as_encoded_bytes(), &bytes),
+            _ => self.memory.put(path, *known),
         }
     }
 }

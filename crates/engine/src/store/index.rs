@@ -89,6 +89,16 @@ impl Index {
         .unwrap_or_default()
     }
 
+    /// All keys and values of a table that are whole.
+    pub fn all(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let keys = self.guard(|| {
+            let keys = self.table(table).iter().keys();
+            keys.map(|key| key.map(|key| key.to_vec())).collect::<Result<Vec<_>, _>>()
+        });
+        let keys = keys.unwrap_or_default().into_iter();
+        keys.filter_map(|key| self.get(table, &key).map(|value| (key, value))).collect()
+    }
+
     /// Writes everything to disk; `false` when that failed.
     pub fn flush(&self) -> bool {
         self.guard(|| self.db.flush()).is_some()

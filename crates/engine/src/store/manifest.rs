@@ -1,10 +1,13 @@
 //! The record of a finished action: what its key covers, what it yielded, when and where.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fan_out;
 use crate::artifact::Artifact;
 use crate::digest::{Digest, Key};
 use crate::key::Preimage;
@@ -45,6 +48,17 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The manifest of an action, from its file in the store in folder `store`; nothing is opened or noted.
+    pub fn find(store: &Path, key: &Key) -> Option<Self> {
+        let bytes = fs::read(Self::path(store, key)).ok()?;
+        Self::read(&bytes).filter(|manifest| manifest.key == *key)
+    }
+
+    /// Where the manifest of an action lies, there or not.
+    pub(super) fn path(store: &Path, key: &Key) -> PathBuf {
+        fan_out(&store.join("actions"), &key.to_string()).with_extension("json")
+    }
+
     /// Reads a manifest and checks that it belongs to its key and that nothing in it was altered.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let manifest: Self = serde_json::from_slice(bytes).ok()?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::index::{MOST, Table};
-use super::{Manifest, Store, durable, fan_out};
+use super::{Manifest, Store, durable};
 use crate::digest::{Digest, Key};
 use crate::error::StageError;
 
@@ -48,7 +48,7 @@ impl Store {
     }
 
     pub(super) fn manifest_path(&self, key: &Key) -> PathBuf {
-        fan_out(&self.root.join("actions"), &key.to_string()).with_extension("json")
+        Manifest::path(&self.root, key)
     }
 
     /// Every manifest on disk, with what could not be read.
@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    fn index_manifest(&self, manifest: &Manifest) {
+    pub(super) fn index_manifest(&self, manifest: &Manifest) {
         let Some(index) = &self.index else { return };
         let Ok(bytes) = serde_json::to_vec(manifest) else { return };
         let key = manifest.key.0.as_bytes();

@@ -5,12 +5,14 @@
 //! actions/cd/<key>.json   manifests, written after their blobs
 //! units/ef/<key>          partial results too large for the index, or made without one
 //! index/                  sled
-//! runs/<id>/              event log and resolved pipeline of each run
+//! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
 //! LOCK                    kernel lock with its holder
 //! ```
 
+mod bare;
 mod blobs;
+mod clock;
 mod durable;
 mod files;
 mod index;
@@ -29,6 +31,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
+pub use bare::Place;
 pub use lock::Holder;
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
@@ -36,6 +39,7 @@ pub use verify::{Damage, Verified};
 
 use crate::digest::Digest;
 use crate::error::{ErrorKind, StageError};
+use bare::Memory;
 use index::{Index, Table};
 use lock::StoreLock;
 
@@ -46,10 +50,13 @@ const LAYOUT: &[u8] = b"1";
 pub struct Store {
     root: PathBuf,
     index: Option<Index>,
-    lock: Mutex<StoreLock>,
+    /// Held by whoever opened the store; a worker has none.
+    lock: Mutex<Option<StoreLock>>,
     notes: Mutex<Vec<String>>,
     /// Where external contents were seen since the store was opened; the index remembers them for longer.
     seen: Mutex<HashMap<Digest, PathBuf>>,
+    /// What files were found to hold, where there is no index to remember it.
+    memory: Memory,
 }
 
 impl Store {
@@ -65,12 +72,22 @@ impl Store {
             fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
         }
         ignore_in_git(&root);
-        let lock = StoreLock::take(&root.join("LOCK"))?;
+        let lock = StoreLock::take(&root.join(lock::NAME))?;
         empty(&root.join("tmp"));
-        let mut store =
-            Self { root, index: None, lock: Mutex::new(lock), notes: Mutex::default(), seen: Mutex::default() };
+        let mut store = Self::of(root, Some(lock));
         store.open_index();
         Ok(store)
+    }
+
+    fn of(root: PathBuf, lock: Option<StoreLock>) -> Self {
+        Self {
+            root,
+            index: None,
+            lock: Mutex::new(lock),
+            notes: Mutex::default(),
+            seen: Mutex::default(),
+            memory: Memory::default(),
+        }
     }
 
     /// The store's folder.
@@ -83,9 +100,15 @@ impl Store {
         self.root.join("runs").join(run)
     }
 
+    /// Writes a file of the store that is no result: whole or not at all, but not waited for until it is on the disk.
+    pub(crate) fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+        durable::replace(&self.tmp(), path, bytes)
+    }
+
     /// Lets others see which run holds the store.
     pub(crate) fn note_run(&self, run: &str) {
-        let noted = self.lock.lock().unwrap_or_else(PoisonError::into_inner).note(Some(run));
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = lock.as_mut().map_or(Ok(()), |lock| lock.note(Some(run)));
         if let Err(error) = noted {
             tracing::warn!(%error, "the lock file does not name this run");
         }

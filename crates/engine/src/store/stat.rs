@@ -2,7 +2,6 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,19 +20,28 @@ pub struct Stat {
 impl Stat {
     /// What the file system says.
     pub fn of(metadata: &Metadata) -> Self {
-        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Self {
             dev: metadata.dev(),
             ino: metadata.ino(),
             size: metadata.size(),
-            mtime_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+            mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether it lies on this device.
+    pub fn is_on(&self, dev: u64) -> bool {
+        self.dev == dev
     }
 }
 
+/// One number from the two of the file system.
+pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+}
+
 /// A remembered digest.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     stat: Stat,
     file: FileRef,
@@ -41,22 +49,41 @@ pub struct Known {
 }
 
 impl Known {
-    /// File `file` was read while it looked like `stat`, beginning at `hashed`.
-    pub fn new(stat: Stat, file: FileRef, hashed: SystemTime) -> Self {
-        let since = hashed.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { stat, file, hashed_ns: since.as_nanos() as i128 }
+    /// File `file` was read while it looked like `stat`, from the stamp `hashed_ns` on.
+    pub fn new(stat: Stat, file: FileRef, hashed_ns: i128) -> Self {
+        Self { stat, file, hashed_ns }
     }
 
-    /// The contents, if the file still looks the same. A file changed within one tick of the file system's clock of being
-    /// read looks the same too, so a digest taken that soon after a change is not trusted.
+    /// What was read.
+    pub fn file(&self) -> FileRef {
+        self.file
+    }
+
+    /// The contents, if the file still looks the same. One that was last changed at the very stamp of its reading may have
+    /// changed again since without looking different, so its digest is not trusted.
     pub fn if_still(&self, stat: &Stat) -> Option<FileRef> {
-        const TICK: Duration = Duration::from_millis(20);
-        let settled = self.stat.ctime_ns + (TICK.as_nanos() as i128) < self.hashed_ns;
-        (self.stat == *stat && settled).then_some(self.file)
+        (self.stat == *stat && self.stat.ctime_ns < self.hashed_ns).then_some(self.file)
     }
 
     /// The contents, if the file still looks the same; for files that only the store itself writes.
     pub fn if_same(&self, stat: &Stat) -> Option<FileRef> {
         (self.stat == *stat).then_some(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two changes within one tick look alike; the digest that was taken between them must not be believed.
+    #[test]
+    fn a_digest_is_believed_when_no_later_change_could_look_the_same() {
+        let stat = Stat { dev: 1, ino: 2, size: 3, mtime_ns: 100, ctime_ns: 100 };
+        let file = FileRef::of(b"abc");
+        for (hashed_ns, ctime_ns, expect) in [(100, 100, false), (101, 100, true), (101, 101, false), (99, 100, false)]
+        {
+            let found = Known::new(stat, file, hashed_ns).if_still(&Stat { ctime_ns, ..stat });
+            assert_eq!(found.is_some(), expect, "read at {hashed_ns}, looks like {ctime_ns}");
+        }
     }
 }

@@ -39,6 +39,24 @@ impl Store {
                 return Ok(());
             }
         }
+        self.put_unit_file(key, bytes)
+    }
+
+    /// Writes the units that lie in the index into files, where workers find them.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub(crate) fn units_to_files(&self) -> Result<(), StageError> {
+        let Some(index) = &self.index else { return Ok(()) };
+        for (key, bytes) in index.all(Table::Units) {
+            let Ok(raw) = <[u8; 32]>::try_from(key.as_slice()) else { continue };
+            self.put_unit_file(&Key(Digest::from_bytes(raw)), &bytes)?;
+            index.remove(Table::Units, &key);
+        }
+        Ok(())
+    }
+
+    fn put_unit_file(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
         let mut whole = Digest::of(bytes).as_bytes().to_vec();
         whole.extend_from_slice(bytes);
         durable::write(&self.tmp(), &self.unit_path(key), &whole)

@@ -2,13 +2,16 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "test support")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use palinode_engine::{
     Artifact, ArtifactKind, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Observer,
     Outcome, Pipeline, Plan, Port, RunOptions, RunReport, Silent, Source, StageContext, StageError, StageKind, Store,
+    Takes,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +78,10 @@ impl StageKind for Text {
         Ok(json!({ "length": params.value.len() * params.repeat as usize }))
     }
 
+    fn takes(_: &TextParams) -> Takes {
+        Takes::LIGHT
+    }
+
     fn run(params: &TextParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let mut text = params.value.repeat(params.repeat as usize);
         if matches!(params.case, Case::Upper) {
@@ -105,6 +112,10 @@ impl StageKind for Read {
 
     fn files(params: &ReadParams, _base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         Ok(vec![ExternalFile::new("text", &params.path, "path")])
+    }
+
+    fn takes(_: &ReadParams) -> Takes {
+        Takes::LIGHT
     }
 
     fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -150,6 +161,10 @@ impl StageKind for Join {
         }
     }
 
+    fn takes(_: &JoinParams) -> Takes {
+        Takes::LIGHT
+    }
+
     fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let text = [text_of(cx, "text")?, text_of(cx, "other")?].join(&params.between);
         let kept: String = text.chars().take(params.keep.unwrap_or(usize::MAX)).collect();
@@ -175,6 +190,10 @@ impl StageKind for Count {
 
     fn inputs() -> Vec<Port> {
         vec![TEXT_PORT]
+    }
+
+    fn takes(_: &NoParams) -> Takes {
+        Takes::LIGHT
     }
 
     fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -221,6 +240,10 @@ impl StageKind for Write {
         vec![("path", PathBuf::from(&params.path))]
     }
 
+    fn takes(_: &WriteParams) -> Takes {
+        Takes::LIGHT
+    }
+
     fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let path = cx.base_dir().join(&params.path);
         let text = text_of(cx, "text")?;
@@ -258,6 +281,28 @@ impl StageKind for Fail {
             "numerical" => Err(StageError::numerical("the matrix is not positive definite").hint("raise `lambda`")),
             "kind" => Ok(Artifact::new("moments", Value::Null)),
             "lie" => Ok(Artifact::new("text", Value::Null).with_file("text", palinode_engine::FileRef::of(b"nowhere"))),
+            "abort" => std::process::abort(),
+            "kill" => {
+                let pid = std::process::id().to_string();
+                let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
+                unreachable!("{killed:?}")
+            }
+            // Until it is stopped.
+            "never" => loop {
+                cx.check_interrupt()?;
+                std::thread::yield_now();
+            },
+            "deaf" => loop {
+                std::thread::park();
+            },
+            "twice" => {
+                let done = cx.get_unit(&cx.unit_key(&"tries")).map_or(0, |bytes| bytes[0]);
+                cx.put_unit(&cx.unit_key(&"tries"), &[done + 1])?;
+                if done < 2 {
+                    return Err(StageError::input(format!("failed {} times", done + 1)));
+                }
+                Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(&[b'0' + done])?))
+            }
             "unit" => {
                 let done = cx.get_unit(&cx.unit_key(&"counted")).map_or(0, |bytes| bytes[0]);
                 cx.put_unit(&cx.unit_key(&"counted"), &[done + 1])?;
@@ -268,11 +313,60 @@ impl StageKind for Fail {
     }
 }
 
+/// Parameters of `meet`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MeetParams {
+    /// Who meets; one of them has a name of its own.
+    group: String,
+    name: String,
+    /// How many have to be at work at once before any of them ends; 1 for one that wants to be alone.
+    count: usize,
+}
+
+/// Waits for others like it, or makes sure that there are none.
+pub struct Meet;
+
+/// Who is at work, and the most that ever were, by group.
+static AT_WORK: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::new(BTreeMap::new());
+static CAME: Condvar = Condvar::new();
+
+impl StageKind for Meet {
+    type Params = MeetParams;
+    const NAME: &'static str = "meet";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Meets others.";
+    const DOC: &'static str = "Shows which stages run side by side.";
+    const OUTPUT: ArtifactKind = "text";
+
+    fn takes(params: &MeetParams) -> Takes {
+        if params.count > 1 { Takes::LIGHT } else { Takes::MACHINE }
+    }
+
+    fn run(params: &MeetParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let mut all = AT_WORK.lock().unwrap();
+        let here = all.entry(params.group.clone()).or_default();
+        here.0 += 1;
+        here.1 = here.1.max(here.0);
+        CAME.notify_all();
+        // Far longer than a busy machine takes to begin a thread; only a failure waits for so long.
+        let (mut all, waited) =
+            CAME.wait_timeout_while(all, Duration::from_secs(60), |all| all[&params.group].1 < params.count).unwrap();
+        let (now, most) = all[&params.group];
+        all.get_mut(&params.group).unwrap().0 -= 1;
+        drop(all);
+        if waited.timed_out() || most > params.count {
+            return Err(StageError::input(format!("{now} at work, {most} at most, {} expected", params.count)));
+        }
+        Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(params.name.as_bytes())?))
+    }
+}
+
 /// All toy stages.
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     catalogue.register::<Text>().register::<Read>().register::<Join>().register::<Count>();
-    catalogue.register::<Write>().register::<Fail>();
+    catalogue.register::<Write>().register::<Fail>().register::<Meet>();
     catalogue
 }
 
@@ -295,6 +389,13 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         Self { dir: TempDir::new().unwrap(), catalogue: catalogue() }
+    }
+
+    /// In memory where that can be had: for tests that write much and power cuts do not matter to.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+        Self { dir: dir.unwrap(), catalogue: catalogue() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -341,6 +442,7 @@ pub fn outcomes(report: &RunReport) -> String {
             Outcome::Ran => "ran".to_owned(),
             Outcome::Failed { kind, message, .. } => format!("failed ({kind:?}): {message}"),
             Outcome::Skipped { because } => format!("skipped because of {because:?}"),
+            Outcome::NotAsked => "not asked".to_owned(),
         };
         format!("{}: {outcome}\n", stage.instance)
     };

@@ -100,7 +100,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighbourhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -185,7 +185,7 @@ bootstrap over records. Likelihoods of every prompt are kept in the result. Afte
             row.insert("edits".into(), json!(round.edits));
             series.push(row);
         }
-        let samples = samples(params, &model, &parts, &requests)?;
+        let samples = samples(params, &model, &parts, &requests, (&before, &after))?;
 
         let base = Summary::of(&before);
         let now = if edits.is_empty() { base.clone() } else { Summary::of(&after) };

@@ -55,7 +55,7 @@ fn outcome(stage: &PastStage) -> Outcome {
         Some(Ended::Ran) => Outcome::Ran,
         Some(Ended::Cached) => Outcome::Cached,
         Some(Ended::Failed { message, .. }) => Outcome::Failed(message.clone()),
-        Some(Ended::Skipped { .. }) | None => Outcome::Missing,
+        Some(Ended::Skipped { .. } | Ended::NotAsked) | None => Outcome::Missing,
     }
 }
 
@@ -81,6 +81,7 @@ pub fn facts(found: &Found<'_>) -> Vec<(String, String)> {
     add("run", run.run.clone());
     add("started", run.started_ms.map(|ms| format!("{} UTC", utc(ms))));
     add("took", run.seconds.map(palinode_report::duration));
+    add("host", run.host.clone());
     add("model", found.of_kind(MODEL).next().and_then(|(_, model)| model_facts(&model.meta["model"])));
     let distinct = |value: fn(&Manifest) -> &String| {
         let mut all: Vec<&String> = found.manifests.iter().flatten().map(value).collect();

@@ -1,0 +1,37 @@
+//! `palinode apply`
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use crate::failure::Failure;
+use crate::terminal::print;
+
+/// Put an update onto a model's folder
+///
+/// Writes the edited model into a new folder; the model's own stays as it is. An update that was made for other weights is refused.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Example:
+  palinode apply out/edit/update.safetensors models/gpt2 --output models/gpt2-edited")]
+pub struct Args {
+    /// The update.safetensors that `export` wrote.
+    update: PathBuf,
+
+    /// The unedited model's folder.
+    model: PathBuf,
+
+    /// The folder to write; it must not be there yet.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Put it on even if the update was made for other weights.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Applies, and tells where.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    palinode_stages::apply(&args.update, &args.model, &args.output, args.force)?;
+    print(&format!("edited model: {}\n", args.output.display()))
+}

@@ -1,0 +1,124 @@
+//! `palinode ask`
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use super::quick::{self, Quick};
+use crate::failure::Failure;
+use crate::input::StoreArgs;
+use crate::terminal::{Style, print};
+
+/// Ask a model, and with an update the edited one beside it
+///
+/// Shows how the model goes on from a prompt, and what it holds for its most probable next tokens.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode ask models/gpt2 \"The Eiffel Tower is in\"
+  palinode ask models/gpt2 --update out/edit/update.safetensors \"The Eiffel Tower is in\" \"The Louvre is in\"
+  palinode ask models/gpt2 \"Once upon a time\" --tokens 60 --top-k 5 --seed 7")]
+pub struct Args {
+    /// The model's folder.
+    model: String,
+
+    /// What to ask.
+    #[arg(required = true)]
+    prompts: Vec<String>,
+
+    /// An update.safetensors that `export` wrote for this model.
+    #[arg(long, value_name = "FILE")]
+    update: Option<PathBuf>,
+
+    /// How many tokens to go on for.
+    #[arg(long, default_value_t = 20)]
+    tokens: usize,
+
+    /// Draw each token from so many most probable ones, instead of taking the most probable.
+    #[arg(long)]
+    top_k: Option<usize>,
+
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    #[command(flatten)]
+    quick: Quick,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Asks, and prints the answers.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut stages = vec![("model", json!({ "uses": "load_model", "with": { "path": args.quick.path(&args.model) } }))];
+    if let Some(update) = &args.update {
+        let with = json!({ "path": args.quick.path(&update.display().to_string()) });
+        stages.push(("update", json!({ "uses": "load_update", "inputs": { "model": "model" }, "with": with })));
+    }
+    let asked = if args.update.is_some() { "update" } else { "model" };
+    let with = json!({
+        "prompts": args.prompts, "tokens": args.tokens, "top_k": args.top_k, "seed": args.seed,
+    });
+    stages.push(("answers", json!({ "uses": "ask", "inputs": { "model": asked }, "with": with })));
+    let report = quick::run("ask", &stages, &args.quick, &args.store)?;
+    let answers = quick::meta(&report, "answers")["answers"].clone();
+    if args.quick.json {
+        return print(&format!("{answers:#}\n"));
+    }
+    print(&show(answers.as_array().map_or(&[][..], Vec::as_slice), &Style::stdout()))
+}
+
+/// Prompts, and below each what the models make of it.
+pub fn show(answers: &[Value], style: &Style) -> String {
+    let mut text = String::new();
+    for (i, answer) in answers.iter().enumerate() {
+        let gap = if i > 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{gap}{}", style.bold(answer["prompt"].as_str().unwrap_or_default()));
+        let edited = answer["after"].is_object();
+        let sides = [(if edited { "before" } else { "says" }, &answer["before"]), ("after", &answer["after"])];
+        for (name, side) in sides.into_iter().filter(|(_, side)| side.is_object()) {
+            let said: Vec<&str> = side["text"].as_str().unwrap_or_default().split_whitespace().collect();
+            let wrapped = style.wrap(&said.join(" "), 10);
+            let _ = write!(text, "  {}  {}", style.dim(&format!("{name:6}")), wrapped.get(10..).unwrap_or("\n"));
+            let next = side["next"].as_array().map_or(&[][..], Vec::as_slice).iter();
+            let next: Vec<String> =
+                next.map(|token| format!("{} {}", shown(&token["token"]), share(&token["p"]))).collect();
+            let _ = writeln!(text, "          {}", style.dim(&next.join("  ")));
+        }
+    }
+    text
+}
+
+/// A token as one would name it.
+fn shown(token: &Value) -> String {
+    let text = token.as_str().unwrap_or_default();
+    match text.trim() {
+        "" => format!("{text:?}"),
+        word => word.to_owned(),
+    }
+}
+
+fn share(p: &Value) -> String {
+    let p = 100.0 * p.as_f64().unwrap_or(f64::NAN);
+    if p >= 10.0 { format!("{p:.0}%") } else { format!("{p:.1}%") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_stand_below_their_prompts() {
+        let style = Style { color: false, terminal: false, width: 60 };
+        let next = json!([{ "token": " Paris", "p": 0.912 }, { "token": "\n", "p": 0.031 }]);
+        let side = |text: &str| json!({ "text": text, "next": next });
+        let answers = [
+            json!({ "prompt": "The Eiffel Tower is in", "before": side(" Paris, in France"), "after": side(&" Rome".repeat(20)) }),
+            json!({ "prompt": "The Louvre is in", "before": side(" Paris"), "after": null }),
+        ];
+        insta::assert_snapshot!(show(&answers, &style));
+    }
+}

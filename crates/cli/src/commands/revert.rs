@@ -1,0 +1,51 @@
+//! `palinode revert`
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use palinode_stages::Restored;
+
+use crate::failure::Failure;
+use crate::terminal::print;
+
+/// Take an update off an edited model's folder
+///
+/// Writes the unedited model into a new folder. With --base its weights are taken from the original; without, the change is subtracted,
+/// and the command says whether the result is the original to the last bit.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode revert out/edit/update.safetensors models/gpt2-edited --output models/gpt2-again
+  palinode revert out/edit/update.safetensors models/gpt2-edited --base models/gpt2 --output models/gpt2-again")]
+pub struct Args {
+    /// The update that the model was edited with.
+    update: PathBuf,
+
+    /// The edited model's folder, as `export` or `apply` wrote it.
+    model: PathBuf,
+
+    /// The folder to write; it must not be there yet.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// The unedited model's folder, where it is at hand.
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+
+    /// Take it off even if the folder does not say that it holds this update.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Reverts, and tells how near the result is.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let restored = palinode_stages::revert(&args.update, &args.model, args.base.as_deref(), &args.output, args.force)?;
+    let how = match restored {
+        Restored::FromBase => "bit for bit: its weights are those of --base",
+        Restored::Exactly => "bit for bit: its weights' digests are the original's",
+        Restored::WithinRounding => {
+            "within rounding: weights that the update touched may differ from the original's in their last bits (--base avoids that)"
+        }
+    };
+    print(&format!("unedited model: {}, {how}\n", args.output.display()))
+}

@@ -1,0 +1,63 @@
+//! `palinode worker`
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use clap::Args as ClapArgs;
+use palinode_engine::{Action, ErrorKind, work_aloud};
+
+use crate::failure::Failure;
+use crate::interrupt;
+
+/// Run one stage from an action file
+///
+/// An action file holds one stage with its parameters, the digests of its inputs, its key and the folder of its store.
+/// `palinode run --isolate` writes one for each stage that it runs, into runs/<run>/actions of the store, and starts a worker
+/// on it; a cluster does the same on other machines. A worker needs the files of the store and not its index, so that it
+/// can work while a run has the store open. It keeps units as they are finished and publishes the result; what happens goes
+/// to stdout, one JSON object per line, with `done` or `failed` as the last.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode worker .palinode/runs/20260131-235959-1f3a/actions/0004-solve.json
+  palinode worker action.json | jq -c '.event // . | select(.event != \"progress\")'
+
+The exit codes are those of `palinode run`. SIGINT or SIGTERM once: finish the current unit and stop; twice: stop at once.")]
+pub struct Args {
+    /// The action file.
+    #[arg(value_name = "ACTION")]
+    action: PathBuf,
+
+    /// Belong to the program at the other end of stdin: a line from it is a first Ctrl-C, its end a second one.
+    #[arg(long)]
+    attached: bool,
+}
+
+/// Runs the stage.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let action = Action::read(&args.action)?;
+    let interrupt = if args.attached { listen() } else { interrupt::watch() };
+    work_aloud(&action, &palinode_stages::catalogue(), Box::new(io::stdout()), &interrupt).map_err(|error| {
+        // Whoever it is attached to has heard of it.
+        if args.attached { Failure::Told(error.kind) } else { error.into() }
+    })
+}
+
+/// Does what comes on stdin.
+fn listen() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    thread::spawn(move || {
+        let mut byte = [0];
+        while io::stdin().read(&mut byte).is_ok_and(|length| length > 0) {
+            set.store(true, Ordering::Relaxed);
+        }
+        // The run is over or was killed: nobody waits for this any more, and the next run may want to do it.
+        exit(i32::from(ErrorKind::Interrupted.exit_code()));
+    });
+    flag
+}

@@ -1,0 +1,105 @@
+//! A stage with everything that it needs to run, apart from the pipeline that it stands in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::artifact::Artifact;
+use crate::digest::{FileRef, Key};
+use crate::error::{ErrorKind, StageError};
+use crate::key::Preimage;
+use crate::store::Place;
+
+/// Version of the format of action files.
+const FORMAT: u32 = 1;
+
+/// One stage with its parameters, inputs, key and store: all that `palinode worker` reads. It holds no more than a few
+/// kilobytes, since inputs are named by digest; their contents lie in the store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Action {
+    /// Version of this format.
+    pub format: u32,
+    /// The store's folder.
+    pub store: PathBuf,
+    /// The pipeline's folder; relative paths in parameters start here.
+    pub base: PathBuf,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The stage instance.
+    pub instance: String,
+    /// The run that it belongs to.
+    pub run: String,
+    /// The device asked for.
+    pub device: String,
+    /// The key, under which the result is published.
+    pub key: Key,
+    /// All that the key covers: the stage kind and its version are in it.
+    pub preimage: Preimage,
+    /// All parameters, after defaults.
+    pub with: Value,
+    /// Parameters that the key does not cover, by dotted name.
+    pub unkeyed: BTreeMap<String, Value>,
+    /// The artifact at each connected port.
+    pub inputs: BTreeMap<String, Artifact>,
+    /// The external files by logical name.
+    pub files: BTreeMap<String, (FileRef, PathBuf)>,
+    /// Where contents were last seen and what they looked like, so that large ones are not read again for their digests.
+    pub places: Vec<Place>,
+    /// Whether units that were kept before are made again too.
+    pub forced: bool,
+}
+
+impl Action {
+    /// Version of the format that this program writes.
+    pub(crate) const FORMAT: u32 = FORMAT;
+
+    /// Reads an action file.
+    ///
+    /// # Errors
+    /// When it cannot be read, was written by another version of the program, or was altered.
+    pub fn read(path: &Path) -> Result<Self, StageError> {
+        let bytes = fs::read(path).map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))?;
+        let wrong = |what: String| StageError::new(ErrorKind::Usage, what).at(path, None);
+        let action: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            wrong(format!("this is not an action file: {error}"))
+                .hint("`palinode run --isolate` writes one for each stage into .palinode/runs/<run>/actions")
+        })?;
+        let another = "it was written by another version of the program, or altered: run the pipeline again";
+        if action.format != FORMAT {
+            return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));
+        }
+        if action.preimage.key() != action.key {
+            return Err(wrong("the key does not belong to what it covers".to_owned()).hint(another));
+        }
+        for (port, artifact) in &action.inputs {
+            if action.preimage.inputs.get(port) != Some(&artifact.digest()) {
+                return Err(wrong(format!("input `{port}` is not the one that the key covers")).hint(another));
+            }
+        }
+        for (name, (file, _)) in &action.files {
+            if action.preimage.files.get(name) != Some(&file.digest) {
+                return Err(wrong(format!("file `{name}` is not the one that the key covers")).hint(another));
+            }
+        }
+        Ok(action)
+    }
+
+    /// Writes it as a file.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), StageError> {
+        let folder = path.parent().unwrap_or(path);
+        let mut bytes = serde_json::to_vec_pretty(self).expect("an action serialises");
+        bytes.push(b'\n');
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(path, bytes))
+            .map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))
+    }
+
+    /// The contents that its inputs refer to, each once.
+    pub(crate) fn contents(&self) -> BTreeSet<FileRef> {
+        self.inputs.values().flat_map(|artifact| artifact.files.values().copied()).collect()
+    }
+}

@@ -1,0 +1,86 @@
+//! Doing what an action says: the same in a thread of the run, in a process of its own, and on another machine.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::action::Action;
+use crate::artifact::Artifact;
+use crate::catalogue::{ErasedStage, Params};
+use crate::context::{RunContext, StageContext};
+use crate::error::StageError;
+use crate::panics;
+use crate::stop::Stop;
+use crate::store::{FORMAT, Manifest, Store};
+use crate::unit::Units;
+
+/// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
+/// any other.
+pub(crate) fn perform(
+    run: &RunContext,
+    kind: &Arc<dyn ErasedStage>,
+    params: &Params,
+    action: &Arc<Action>,
+    stop: &Stop,
+) -> Result<Manifest, StageError> {
+    let started = Instant::now();
+    let info = kind.info();
+    let context = StageContext {
+        run: run.clone(),
+        action: Arc::clone(action),
+        scratch: OnceLock::new(),
+        stop: Arc::clone(&stop.finish),
+        units: Units::new(action.forced),
+    };
+    let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
+    let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
+    let artifact = result.unwrap_or_else(|panic| {
+        Err(StageError::internal(format!("`{}` panicked: {panic}", info.name))
+            .hint("this is a mistake in the program; please report it with the event log of this run"))
+    })?;
+    publish(&run.store, info.output, action, artifact, started)
+}
+
+/// Keeps the result, once it is what was promised.
+fn publish(
+    store: &Store,
+    output: &str,
+    action: &Action,
+    mut artifact: Artifact,
+    started: Instant,
+) -> Result<Manifest, StageError> {
+    for published in &mut artifact.published {
+        // Kept relative, so that the record is as true for a copy of the folder as for the folder itself.
+        if let Ok(inside) = published.path.strip_prefix(&action.base) {
+            published.path = Path::to_owned(inside);
+        }
+    }
+    if artifact.kind != output {
+        return Err(StageError::internal(format!("it yielded `{}` where `{output}` was promised", artifact.kind)));
+    }
+    for (name, file) in &artifact.files {
+        let external = action.files.values().any(|(known, _)| known == file);
+        if !external && store.find(file)?.is_none() {
+            return Err(StageError::internal(format!(
+                "its result `{name}` is neither in the store nor a file of its own"
+            )));
+        }
+    }
+    let manifest = Manifest {
+        format: FORMAT,
+        key: action.key,
+        preimage: action.preimage.clone(),
+        unkeyed: action.unkeyed.clone(),
+        content: artifact.digest(),
+        output: artifact,
+        pipeline: action.pipeline.clone(),
+        instance: action.instance.clone(),
+        run: action.run.clone(),
+        device: action.device.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        finished_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    store.publish(&manifest)?;
+    Ok(manifest)
+}

@@ -1,0 +1,71 @@
+//! Keeps the record of the run that goes on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::outline::outline;
+use super::record::RunRecord;
+use super::{RECORD, RESOLVED};
+use crate::error::StageError;
+use crate::event::{Event, Observer};
+use crate::pipeline::Pipeline;
+use crate::run::StageReport;
+use crate::store::Store;
+
+/// Hears what happens, tells it on, and writes the record down at the end. In between, the event log says it all.
+pub struct Recorder {
+    record: Mutex<RunRecord>,
+    told: Arc<dyn Observer>,
+}
+
+impl Recorder {
+    /// Writes the record of a run that begins, and its pipeline as it will run.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn start(
+        run: &str,
+        pipeline: &Pipeline,
+        device: &str,
+        store: &Store,
+        told: &Arc<dyn Observer>,
+    ) -> Result<Self, StageError> {
+        let dir = store.run_dir(run);
+        let record = outline(run, pipeline, device, now_ms());
+        store.write_file(&dir.join(RESOLVED), pipeline.resolved().as_bytes())?;
+        store.write_file(&dir.join(RECORD), &record.write())?;
+        Ok(Self { record: Mutex::new(record), told: Arc::clone(told) })
+    }
+
+    /// Writes the record of the run that ended, with what its instances yielded.
+    ///
+    /// # Errors
+    /// When the store cannot be written; the event log still says how the run ended.
+    pub fn finish(&self, store: &Store, stages: &[StageReport]) -> Result<(), StageError> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        for StageReport { instance, outcome, artifact, .. } in stages {
+            record.outcome(instance, outcome);
+            if let Some(artifact) = artifact {
+                record.result(instance, artifact);
+            }
+        }
+        record.ended = record.end();
+        let path: &Path = &store.run_dir(&record.run).join(RECORD);
+        store.write_file(path, &record.write())
+    }
+}
+
+impl Observer for Recorder {
+    fn event(&self, event: &Event) {
+        // Steps of progress are many and change nothing here.
+        if !matches!(event, Event::Progress { .. }) {
+            self.record.lock().unwrap_or_else(PoisonError::into_inner).apply(now_ms(), event);
+        }
+        self.told.event(event);
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

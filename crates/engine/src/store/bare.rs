@@ -1,0 +1,89 @@
+//! The store as a worker has it: the files alone, beside the run that holds the lock and the index.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::stat::Known;
+use super::{Manifest, Store};
+use crate::digest::{FileRef, Key};
+use crate::error::{ErrorKind, StageError};
+
+/// A file with its contents as they were when it was last read; whoever finds it looking the same need not read it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    path: PathBuf,
+    known: Known,
+}
+
+/// What is known of files where there is no index to remember it.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<PathBuf, Known>>);
+
+impl Memory {
+    pub fn get(&self, path: &Path) -> Option<Known> {
+        self.all().get(path).copied()
+    }
+
+    pub fn put(&self, path: &Path, known: Known) {
+        self.all().insert(path.to_owned(), known);
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<PathBuf, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    /// Opens the files of a store that is there already: no lock is taken, no index is opened, nothing is cleared away.
+    /// Everything is written whole or not at all, so that any number of processes can do this beside the one that has the
+    /// store open.
+    ///
+    /// # Errors
+    /// When there is no store.
+    pub(crate) fn bare(root: &Path) -> Result<Self, StageError> {
+        let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+        for folder in ["blobs", "actions", "units", "tmp"] {
+            let path = root.join(folder);
+            fs::metadata(&path).map_err(|error| StageError::io(ErrorKind::Store, "open", &path, error))?;
+        }
+        Ok(Self::of(root, None))
+    }
+
+    /// What is known of contents, for a worker that has to find them; `None` where they are not to be found.
+    pub(crate) fn place(&self, file: &FileRef) -> Result<Option<Place>, StageError> {
+        let Some(path) = self.find(file)? else { return Ok(None) };
+        Ok(self.known(&path).map(|known| Place { path, known }))
+    }
+
+    /// What is known of an external file.
+    pub(crate) fn place_of(&self, path: &Path) -> Option<Place> {
+        let path = std::path::absolute(path).ok()?;
+        self.known(&path).map(|known| Place { path, known })
+    }
+
+    /// Takes over what another process found out about a file.
+    pub(crate) fn learn(&self, place: &Place) {
+        self.remember(&place.path, &place.known);
+        self.saw(place.known.file(), &place.path);
+    }
+
+    /// All that was found out since a bare store was opened.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let all = self.memory.all();
+        all.iter().map(|(path, known)| Place { path: path.clone(), known: *known }).collect()
+    }
+
+    /// Takes over a manifest that a worker published.
+    pub(crate) fn adopt(&self, key: &Key) -> Option<Manifest> {
+        let bytes = fs::read(self.manifest_path(key)).ok()?;
+        let manifest = Manifest::read(&bytes).filter(|manifest| manifest.key == *key)?;
+        self.index_manifest(&manifest);
+        self.flush();
+        Some(manifest)
+    }
+}

@@ -1,0 +1,154 @@
+//! Runs one action in a process of its own.
+//!
+//! A worker reads and writes blobs, manifests and units, which are plain files, and never the index: so any number of them
+//! work beside the run that started them, or without one.
+
+use std::io::Write;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::Action;
+use crate::catalogue::Catalogue;
+use crate::context::RunContext;
+use crate::error::{DataPlace, ErrorKind, StageError};
+use crate::event::{Event, Observer};
+use crate::perform::perform;
+use crate::shared::SharedPool;
+use crate::stop::Stop;
+use crate::store::{Manifest, Place, Store};
+use crate::suggest::one_of;
+
+/// What a worker tells whoever started it: one JSON object per line on its stdout.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Message {
+    /// Something happened.
+    Event(Event),
+    /// The result is published.
+    Done {
+        /// What the contents that it wrote look like, so that nobody has to read them again.
+        places: Vec<Place>,
+    },
+    /// There is no result.
+    Failed {
+        /// Decides the exit code.
+        kind: ErrorKind,
+        /// What went wrong, with its causes.
+        message: String,
+        /// What the reader can do about it.
+        hint: Option<String>,
+        /// The place in a data file that it concerns.
+        at: Option<DataPlace>,
+    },
+}
+
+/// Runs an action. Its result is published in its store; events are told to `observer`.
+///
+/// # Errors
+/// When the action does not fit the stages of `catalogue`, its store cannot be used, or the stage fails.
+pub fn work(
+    action: &Action,
+    catalogue: &Catalogue,
+    observer: &Arc<dyn Observer>,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Manifest, StageError> {
+    let store = Arc::new(Store::bare(&action.store)?);
+    work_in(&store, action, catalogue, observer, interrupt)
+}
+
+fn work_in(
+    store: &Arc<Store>,
+    action: &Action,
+    catalogue: &Catalogue,
+    observer: &Arc<dyn Observer>,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Manifest, StageError> {
+    let name = &action.preimage.stage;
+    let usage = |message: String| StageError::new(ErrorKind::Usage, message);
+    let kind = catalogue.get(name).ok_or_else(|| {
+        usage(format!("this program has no stage `{name}`")).hint(format!("it has {}", one_of(catalogue.names())))
+    })?;
+    let version = kind.info().version;
+    if version != action.preimage.version {
+        let message =
+            format!("the action is for version {} of `{name}`, this program has {version}", action.preimage.version);
+        return Err(usage(message).hint("run it with the program that planned it"));
+    }
+    let params = kind.params(action.with.clone()).map_err(|errors| {
+        let first = errors.into_iter().next().map(|error| error.message).unwrap_or_default();
+        usage(format!("the action's parameters do not fit `{name}`: {first}"))
+    })?;
+    for place in &action.places {
+        store.learn(place);
+    }
+    for (file, path) in action.files.values() {
+        let found = store.digest_of(path, observer.as_ref())?;
+        if found != *file {
+            let message = "it is no longer what it was when this stage was planned";
+            return Err(StageError::input(message).at(path, None).hint("run again: it is then read anew"));
+        }
+    }
+    let context = RunContext {
+        store: Arc::clone(store),
+        base: action.base.clone(),
+        device: action.device.clone(),
+        observer: Arc::clone(observer),
+        interrupt: Arc::clone(interrupt),
+        pool: Arc::new(SharedPool::default()),
+    };
+    perform(&context, kind, &params, &Arc::new(action.clone()), &Stop::default())
+}
+
+/// Runs an action and tells everything, the end too, as JSON lines on `out`; this is what [`crate::WorkerCommand`] starts.
+///
+/// # Errors
+/// As [`work`]; the error is told on `out` as well.
+pub fn work_aloud(
+    action: &Action,
+    catalogue: &Catalogue,
+    out: Box<dyn Write + Send>,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<(), StageError> {
+    let aloud = Arc::new(Aloud(Mutex::new(out)));
+    let observer: Arc<dyn Observer> = aloud.clone();
+    let result = Store::bare(&action.store).map(Arc::new).and_then(|store| {
+        let result = work_in(&store, action, catalogue, &observer, interrupt);
+        for message in store.take_notes() {
+            aloud.say(&Message::Event(Event::Warning { message }));
+        }
+        result.map(|_| store.places())
+    });
+    match result {
+        Ok(places) => {
+            aloud.say(&Message::Done { places });
+            Ok(())
+        }
+        Err(error) => {
+            let StageError { kind, hint, at, .. } = &error;
+            let at = at.as_deref().cloned();
+            aloud.say(&Message::Failed { kind: *kind, message: error.with_causes(), hint: hint.clone(), at });
+            Err(error)
+        }
+    }
+}
+
+/// Writes messages as lines.
+struct Aloud(Mutex<Box<dyn Write + Send>>);
+
+impl Aloud {
+    fn say(&self, message: &Message) {
+        let Ok(mut line) = serde_json::to_vec(message) else { return };
+        line.push(b'\n');
+        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever started this may be gone; the result is what counts, and it is in the store.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+impl Observer for Aloud {
+    fn event(&self, event: &Event) {
+        self.say(&Message::Event(event.clone()));
+    }
+}

@@ -1,0 +1,23 @@
+//! What comes next.
+
+use burn::tensor::activation::softmax;
+use palinode_model::{Batch, Decoder, ModelError};
+
+use crate::score::to_host;
+
+/// The `most` most probable tokens after a prompt, with their probabilities, falling.
+///
+/// # Errors
+/// [`ModelError::TooLong`] for an empty prompt, or one longer than the context; [`ModelError::Readback`].
+pub fn next_tokens(decoder: &Decoder, prompt: &[u32], most: usize) -> Result<Vec<(u32, f64)>, ModelError> {
+    let config = decoder.config();
+    if prompt.is_empty() || prompt.len() > config.context {
+        return Err(ModelError::TooLong { tokens: prompt.len(), context: config.context, text: format!("{prompt:?}") });
+    }
+    let batch = Batch::new(&[prompt], &decoder.device());
+    let last = decoder.hidden(&batch).narrow(1, prompt.len() - 1, 1).reshape([1, config.hidden]);
+    let p = to_host::<f32>(softmax(decoder.logits(last), 1).into_data())?;
+    let mut order: Vec<u32> = (0..p.len() as u32).collect();
+    order.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
+    Ok(order.into_iter().take(most).map(|id| (id, f64::from(p[id as usize]))).collect())
+}

@@ -1,0 +1,246 @@
+//! `preflight`: what will go wrong, found in a minute instead of after an hour.
+
+use std::collections::HashMap;
+
+use palinode_data::{ContextTemplates, EditRequest, conflicts};
+use palinode_edit::{Prompt, Site, Tap, probe, prompts};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_eval::score_requests;
+use palinode_math::Mat;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::errors::StageFailure;
+use crate::load_requests::requests;
+use crate::model::{Facts, Loaded, MODEL, open};
+use crate::moments::{LayerFacts, MOMENTS};
+use crate::templates::at_port;
+
+/// Requests whose keys are compared pair by pair.
+const COMPARED: usize = 2048;
+/// Findings of one kind that are told one by one.
+const TOLD: usize = 5;
+
+/// Parameters of `preflight`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreflightParams {
+    /// The layer that is to be edited; of several, the lowest: keys are the most alike there.
+    layer: usize,
+    /// Keys of two requests at this cosine or above are told.
+    #[serde(default = "cosine")]
+    cosine: f64,
+    /// Fail where anything is found, so that nothing after this runs.
+    #[serde(default)]
+    strict: bool,
+    /// Tokens run at once, padding included: bounds memory.
+    #[serde(default = "batch_tokens")]
+    batch_tokens: usize,
+}
+
+fn cosine() -> f64 {
+    0.95
+}
+
+fn batch_tokens() -> usize {
+    4096
+}
+
+/// See [`StageKind::DOC`].
+pub struct Preflight;
+
+impl StageKind for Preflight {
+    type Params = PreflightParams;
+    const NAME: &'static str = "preflight";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Looks for what would spoil an edit, before an hour is spent on it.";
+    const DOC: &'static str = "\
+Finds, in one short pass over the requests:
+
+  - subjects that are not in their prompts, and prompts longer than the context (these are errors)
+  - requests that are the same, or ask for different targets at the same prompt
+  - keys that point nearly the same way at the layer to be edited: no objective can tell such requests apart
+  - targets that the model says already, and facts to be replaced that it never knew
+  - second moments of too few tokens for their size
+
+The samples show which token each subject was found at. With `strict`, findings fail the stage.";
+    const OUTPUT: ArtifactKind = "preflight";
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, required, doc| Port { name, accepts, required, doc };
+        vec![
+            port("model", &[MODEL] as &[_], true, "The unedited model."),
+            port("requests", &["requests"], true, "The facts to be written."),
+            port("templates", &["templates"], false, "Contexts over which keys are averaged."),
+            port("moments", &[MOMENTS], false, "Second moments, to see whether they are of enough text."),
+        ]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn describe(params: &PreflightParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if let Some(facts) = Facts::at(cx, "model") {
+            errors.extend(facts.check_layers(&[params.layer], |_| "layer".to_owned()));
+        }
+        if !(params.cosine > 0.0 && params.cosine <= 1.0) {
+            let message = format!("`cosine` is {}", params.cosine);
+            errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
+        }
+        if params.batch_tokens == 0 {
+            errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+    }
+
+    fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let model = open(cx, cx.input("model")?)?;
+        let requests = requests(cx, cx.input("requests")?)?;
+        let templates = at_port(cx, "templates")?;
+        let mut findings = twins(&requests);
+        let rows = rows(&model, &requests, &templates)?;
+        cx.check_interrupt()?;
+        findings.extend(parallel(params, &model, &requests, &rows)?);
+        cx.check_interrupt()?;
+        let scores = score_requests(&model.decoder, &model.text, &prompts_only(&requests), params.batch_tokens);
+        let scores = scores.map_err(StageFailure::stage)?;
+        let said: Vec<usize> = (0..scores.len()).filter(|&i| scores[i].rewrite[0].new.correct()).collect();
+        findings.extend(told(&said, |i| {
+            format!(
+                "the model says {:?} after {:?} already",
+                requests[i].target_new.trim(),
+                requests[i].filled_prompt()
+            )
+        }));
+        let olds: Vec<bool> = scores.iter().filter_map(|s| Some(s.rewrite[0].old.as_ref()?.correct())).collect();
+        let known = olds.iter().filter(|known| **known).count();
+        if 2 * known < olds.len() {
+            findings.push(format!(
+                "the model completes only {known} of the {} facts that are to be replaced: what is edited was hardly known",
+                olds.len()
+            ));
+        }
+        if let Some(moments) = cx.input_opt("moments") {
+            findings.extend(thin(moments, model.decoder.config().feed_forward));
+        }
+        if params.strict && !findings.is_empty() {
+            return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
+        }
+        let samples: Vec<Value> =
+            requests.iter().zip(&rows).take(3).map(|(r, rows)| sample(&model, r, &rows[0])).collect();
+        let meta = json!({
+            "findings": findings, "samples": samples,
+            "metrics": { "requests": requests.len(), "known": known as f64 / olds.len().max(1) as f64, "findings": findings.len() },
+            "columns": [
+                { "name": "requests", "label": "requests", "format": "number" },
+                { "name": "known", "label": "old facts known", "format": "percent" },
+                { "name": "findings", "label": "findings", "format": "number" },
+            ],
+        });
+        Ok(Artifact::new(Self::OUTPUT, meta))
+    }
+}
+
+/// The first findings one by one, and how many more there are.
+fn told(which: &[usize], tell: impl Fn(usize) -> String) -> Vec<String> {
+    let mut lines: Vec<String> = which.iter().take(TOLD).map(|&i| tell(i)).collect();
+    if which.len() > TOLD {
+        lines.push(format!("… and {} more like the last", which.len() - TOLD));
+    }
+    lines
+}
+
+/// Requests that are stated twice, or contradict each other.
+fn twins(requests: &[EditRequest]) -> Vec<String> {
+    let mut first: HashMap<(String, &str), usize> = HashMap::new();
+    let mut twice = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        let earlier = *first.entry((request.filled_prompt(), &request.target_new)).or_insert(i);
+        if earlier != i {
+            twice.push((earlier, i));
+        }
+    }
+    let against = conflicts(requests);
+    let pairs = |pairs: &[(usize, usize)], what: &str| {
+        let all: Vec<usize> = (0..pairs.len()).collect();
+        told(&all, |p| {
+            let (a, b) = pairs[p];
+            format!("requests {} and {} {what}: {:?}", requests[a].id, requests[b].id, requests[b].filled_prompt())
+        })
+    };
+    [pairs(&twice, "are the same"), pairs(&against, "ask for different targets at the same prompt")].concat()
+}
+
+/// Every request's prompts, the bare one first.
+fn rows(
+    model: &Loaded,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+) -> Result<Vec<Vec<Prompt>>, StageError> {
+    let weighted = templates.weighted();
+    let of = |request: &EditRequest| {
+        let config = model.decoder.config();
+        let row = |(template, _): &(&str, f64)| prompts::prompt(&model.text, config, request, template);
+        weighted.iter().map(row).collect::<Result<Vec<_>, _>>()
+    };
+    requests.iter().map(of).collect::<Result<Vec<_>, _>>().map_err(StageFailure::stage)
+}
+
+/// Pairs of requests whose keys point nearly the same way.
+fn parallel(
+    params: &PreflightParams,
+    model: &Loaded,
+    requests: &[EditRequest],
+    rows: &[Vec<Prompt>],
+) -> Result<Vec<String>, StageError> {
+    let bare: Vec<Prompt> = rows.iter().take(COMPARED).map(|rows| rows[0].clone()).collect();
+    let tap = Tap { layer: params.layer, site: Site::Key };
+    let keys = probe(&model.decoder, &bare, &[tap], params.batch_tokens).map_err(StageFailure::stage)?.remove(0);
+    let f = model.decoder.config().feed_forward;
+    let norms: Vec<f64> =
+        keys.chunks_exact(f).map(|key| key.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()).collect();
+    let unit = Mat::from_fn(f, bare.len(), |i, b| f64::from(keys[b * f + i]) / norms[b].max(f64::MIN_POSITIVE));
+    let cosines = unit.transpose() * &unit;
+    let mut close: Vec<(f64, usize, usize)> = Vec::new();
+    for a in 0..bare.len() {
+        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine);
+        close.extend(near.map(|b| (cosines[(a, b)], a, b)));
+    }
+    close.sort_by(|x, y| y.0.total_cmp(&x.0));
+    let all: Vec<usize> = (0..close.len()).collect();
+    Ok(told(&all, |p| {
+        let (cosine, a, b) = close[p];
+        let name = |i: usize| format!("{} ({:?})", requests[i].id, requests[i].subject);
+        format!("keys of requests {} and {} have cosine {cosine:.3} at layer {}", name(a), name(b), params.layer)
+    }))
+}
+
+/// Second moments of fewer than ten tokens for each dimension.
+fn thin(moments: &Artifact, f: usize) -> Vec<String> {
+    let layers: Vec<LayerFacts> = serde_json::from_value(moments.meta["layers"].clone()).unwrap_or_default();
+    let few = layers.iter().filter(|layer| layer.tokens < 10 * f as u64);
+    few.map(|layer| {
+        let LayerFacts { layer, tokens, .. } = layer;
+        format!("the second moment of layer {layer} is of {tokens} tokens; {} or more are wanted (10 f)", 10 * f)
+    })
+    .collect()
+}
+
+/// Requests without the prompts that judge them.
+fn prompts_only(requests: &[EditRequest]) -> Vec<EditRequest> {
+    let bare = |r: &EditRequest| EditRequest { paraphrases: Vec::new(), neighbors: Vec::new(), ..r.clone() };
+    requests.iter().map(bare).collect()
+}
+
+/// A prompt with the token that the edit's key is read at.
+fn sample(model: &Loaded, request: &EditRequest, row: &Prompt) -> Value {
+    let text = |ids: &[u32]| model.text.decode(ids).unwrap_or_default();
+    json!({
+        "prompt": request.filled_prompt(),
+        "new target": request.target_new.trim(),
+        "key read at": format!("{:?}, token {} of {}", text(&row.ids[row.fact..=row.fact]), row.fact + 1, row.ids.len()),
+    })
+}
