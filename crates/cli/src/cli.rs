@@ -32,6 +32,7 @@ A first session:
   palinode plan pipeline.yaml         what a run would do, and why
   palinode run pipeline.yaml          do it; the same command goes on where a run stopped
   palinode show latest                what came out
+  palinode report                     the newest run as one HTML page
 
 Tables are for people; --json prints the same for programs. Colours are for terminals, and not where NO_COLOR is set.
 
@@ -45,6 +46,7 @@ enum Command {
     Run(commands::run::Args),
     Plan(commands::plan::Args),
     Why(commands::why::Args),
+    Report(commands::report::Args),
     Validate(commands::validate::Args),
     Status(commands::status::Args),
     Graph(commands::graph::Args),
@@ -73,6 +75,7 @@ impl Cli {
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
             Command::Why(args) => commands::why::run(&args),
+            Command::Report(args) => commands::report::run(&args),
             Command::Validate(args) => commands::validate::run(&args),
             Command::Status(args) => commands::status::run(&args),
             Command::Graph(args) => commands::graph::run(&args),

@@ -80,6 +80,7 @@ fn help_teaches() {
         &["run"],
         &["plan"],
         &["why"],
+        &["report"],
         &["validate"],
         &["status"],
         &["graph"],
@@ -141,6 +142,31 @@ fn mistakes_on_the_command_line() {
     check(EMPTY, &["stages", "covarince"], 2, &["there is no stage `covarince`", "did you mean `covariance`?"]);
     check(EMPTY, &["schema", "--output", "no/such/folder"], 2, &["cannot write"]);
     check(EMPTY, &["cache", "ls"], 6, &["there is no store at .palinode", "--store"]);
+}
+
+#[test]
+fn a_report_needs_a_run_with_results() {
+    check(EMPTY, &["report"], 6, &["there is no store at .palinode", "--store"]);
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    bench.write("r.jsonl", r#"{"id": "a", "subject": "A", "prompt": "{} is", "target_new": "b"}"#);
+    bench.write(
+        "q.yaml",
+        "name: q\nstages:\n  edits: { uses: load_requests, with: { path: r.jsonl, dataset: jsonl } }\n",
+    );
+    assert_eq!(bench.run(&["run", "p.yaml"]).code, 0);
+    let said = bench.run(&["report", "p.yaml"]);
+    assert_eq!((said.code, said.err.contains("the store has no results of empty")), (2, true), "{}", said.err);
+    let said = bench.run(&["report", "q.yaml"]);
+    assert_eq!((said.code, said.err.contains("`palinode run` computes them")), (2, true), "{}", said.err);
+    assert_eq!(bench.run(&["run", "q.yaml"]).code, 0);
+    let said = bench.run(&["report", "--assets", "paper"]);
+    assert_eq!((said.code, said.out.contains("report.html")), (0, true), "{}", said.err);
+    assert!(bench.path("report.html").is_file() && bench.path("paper/figures/stages.svg").is_file());
+    let page = bench.run(&["report", "q.yaml", "-o", "-"]);
+    assert!(page.code == 0 && page.out.starts_with("<!doctype html>"), "{}", page.err);
+    let said = bench.run(&["report", "1999"]);
+    assert_eq!((said.code, said.err.contains("there is no run `1999`")), (2, true), "{}", said.err);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::encode::Encoder;
 ///
 /// `meta` is small and typed by the stage kind; tensors and texts go to `files`. Two keys in `meta` are shown by the command
 /// line whatever the kind: `metrics`, a flat mapping of name to number, and `samples`, a list of flat mappings; `columns`
-/// tells how metrics are titled, formatted and compared.
+/// tells how metrics are titled, formatted and compared, `intervals` has `[low, high]` for some of them, and `series` has
+/// the same metrics along `axes` in `rows`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {

@@ -23,6 +23,7 @@ mod model;
 mod moments;
 mod patch;
 mod preflight;
+mod report;
 mod sequence;
 mod solve;
 mod suggestion;
@@ -37,6 +38,7 @@ use palinode_engine::Catalogue;
 
 pub use export::update_file::Provenance;
 pub use patch::{Restored, apply, provenance, revert};
+pub use report::report;
 pub use suggestion::{Suggestion, suggest};
 
 /// Some 7,600 short documents, a line each, for second moments where nobody has named a corpus. Written for the demo model.

@@ -17,7 +17,7 @@ pub const TARGETS: &str = "targets";
 /// The logical name of the values.
 const VALUES: &str = "targets.safetensors";
 /// The logical name of the losses.
-const TRACES: &str = "traces.json";
+pub const TRACES: &str = "traces.json";
 
 /// Where a target is a value.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

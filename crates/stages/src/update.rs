@@ -13,7 +13,7 @@ use crate::tensors::{Named, Tensors, put, serialize};
 /// The logical name of the factors.
 const FACTORS: &str = "factors.safetensors";
 /// The logical name of the batches' facts.
-const BATCHES: &str = "batches.json";
+pub const BATCHES: &str = "batches.json";
 
 /// One batch of requests, edited onto the unedited model.
 #[derive(Clone, Debug, Serialize, Deserialize)]

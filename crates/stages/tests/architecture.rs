@@ -6,25 +6,38 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 9] = [
+const RULE: [(&str, &[&str]); 10] = [
     ("palinode-engine", &[]),
     ("palinode-math", &[]),
     ("palinode-model", &[]),
     ("palinode-data", &[]),
     ("palinode-edit", &["palinode-math", "palinode-model", "palinode-data"]),
     ("palinode-eval", &["palinode-model", "palinode-data"]),
+    // Data in, text out: a report knows no store, no stage and no metric.
+    ("palinode-report", &[]),
     (
+        // Stages know what the files in their artifacts mean, so they are who reads them for a report.
         "palinode-stages",
-        &["palinode-engine", "palinode-math", "palinode-model", "palinode-data", "palinode-edit", "palinode-eval"],
+        &[
+            "palinode-engine",
+            "palinode-math",
+            "palinode-model",
+            "palinode-data",
+            "palinode-edit",
+            "palinode-eval",
+            "palinode-report",
+        ],
     ),
-    ("palinode", &["palinode-engine", "palinode-stages"]),
+    ("palinode", &["palinode-engine", "palinode-stages", "palinode-report"]),
     ("demo-model", &["palinode-model"]),
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 5] = [
+const HOME: [(&[&str], &[&str]); 6] = [
     // The store and the pipeline file have one reader each.
-    (&["sled", "serde_yaml", "petgraph", "minijinja", "saphyr-parser"], &["palinode-engine"]),
+    (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
+    // One language of expressions: in pipeline files, and in the templates of reports.
+    (&["minijinja"], &["palinode-engine", "palinode-report"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),

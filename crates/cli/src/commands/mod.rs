@@ -12,6 +12,7 @@ pub mod logs;
 pub mod model;
 pub mod plan;
 pub mod quick;
+pub mod report;
 pub mod revert;
 pub mod run;
 pub mod runs;

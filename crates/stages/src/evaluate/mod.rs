@@ -33,6 +33,11 @@ pub struct GenerationParams {
     seed: u64,
 }
 
+/// The kind of the artifact.
+pub const SCORES: &str = "scores";
+/// The logical name of the likelihoods.
+pub const RECORDS: &str = "records.json";
+
 /// Parameters of `evaluate`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +118,7 @@ rewrite prompts (efficacy), on paraphrases (paraphrase), and on other prompts wi
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own edited \
 model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. 95 % intervals are those of a percentile \
 bootstrap over records. Likelihoods of every prompt are kept in the result. After a `sequence`, `every: k` scores every k-th round too, on the edits made by then.";
-    const OUTPUT: ArtifactKind = "scores";
+    const OUTPUT: ArtifactKind = SCORES;
 
     fn inputs() -> Vec<Port> {
         vec![
@@ -204,7 +209,7 @@ bootstrap over records. Likelihoods of every prompt are kept in the result. Afte
             "series": { "label": "rounds", "axes": ["round", "edits"], "rows": series },
             "samples": samples,
         });
-        Ok(Artifact::new(Self::OUTPUT, meta).with_file("records.json", cx.put_bytes(&records)?))
+        Ok(Artifact::new(Self::OUTPUT, meta).with_file(RECORDS, cx.put_bytes(&records)?))
     }
 }
 

@@ -1,0 +1,98 @@
+//! `palinode report`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use palinode_engine::{ErrorKind, PastRun, StageError, Store, plan};
+use palinode_report::{Document, render};
+
+use crate::failure::Failure;
+use crate::input::{PipelineArgs, StoreArgs};
+use crate::results::from_here;
+use crate::terminal::{Reading, Style, format, print};
+
+/// Write a run's results as one HTML page
+///
+/// Tables with intervals, curves and heat maps, what was written into each layer, every single edit, samples, the stages
+/// with their times, and where each number comes from. The page is one file that needs no network. With --assets, the
+/// figures are written as SVG and the tables as CSV and LaTeX too, for a paper.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode report                                     the newest run, to report.html
+  palinode report 20260131-235959-1f3a -o page.html   a run by its id, or by a beginning of it
+  palinode report pipeline.yaml --assets paper        what the store has of a pipeline; figures and tables to paper/")]
+pub struct Args {
+    /// A run's name or a beginning of it, or a pipeline file, of which the results in the store are shown; the newest run where
+    /// it is left out.
+    #[arg(value_name = "RUN|PIPELINE")]
+    what: Option<String>,
+
+    /// With a pipeline file: set a value of it, as for `palinode run`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// The page; - for stdout.
+    #[arg(short, long, value_name = "FILE", default_value = "report.html")]
+    output: PathBuf,
+
+    /// A folder for the figures (figures/*.svg) and the tables (tables/*.csv, tables/*.tex).
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
+}
+
+/// Writes the page.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let store = args.store.open_existing()?;
+    let past = past(args, &store)?;
+    if past.stages.iter().all(|stage| stage.key.is_none()) {
+        let error = StageError::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
+        return Err(error.hint("`palinode run` computes them").into());
+    }
+    let report = palinode_stages::report(&past, &store);
+    let document = render(&report).map_err(|error| StageError::internal(format!("the page: {error}")))?;
+    let mut written = Vec::new();
+    if let Some(folder) = &args.assets {
+        write_assets(folder, &document)?;
+        let files = format::count(document.assets.len(), "file");
+        written.push(format!("{}/  {files}", from_here(folder).display()));
+    }
+    if args.output == Path::new("-") {
+        return print(&document.html);
+    }
+    write(&args.output, &document.html)?;
+    written.insert(0, format!("{}  {}", from_here(&args.output).display(), format::size(document.html.len() as u64)));
+    let style = Style::stdout();
+    let of = past.run.as_deref().map(|run| format!(", run {run}")).unwrap_or_default();
+    print(&format!("{}{}\n  {}\n", style.bold(&past.pipeline), style.dim(&of), written.join("\n  ")))
+}
+
+/// The run that is meant.
+fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
+    let what = args.what.as_deref().unwrap_or("latest");
+    let path = Path::new(what);
+    let pipeline = path.extension().is_some_and(|end| end == "yaml" || end == "yml") || path.is_file();
+    if !pipeline {
+        let runs = store.runs();
+        return Ok(PastRun::open(&runs, &runs.open(what)?)?);
+    }
+    let loaded = PipelineArgs { path: path.to_owned(), set: args.set.clone() }.load()?;
+    Ok(PastRun::planned(&loaded, &plan(&loaded, store, &Reading)?))
+}
+
+fn write_assets(folder: &Path, document: &Document) -> Result<(), StageError> {
+    for asset in &document.assets {
+        write(&folder.join(&asset.path), &asset.text)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), StageError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| fs::write(path, text)).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))
+}

@@ -1,0 +1,70 @@
+//! Two axes as rows and columns, a metric as shade and number.
+
+use crate::curve::heading;
+use crate::data::{Better, Metric};
+use crate::figure::{PANEL, Panel};
+use crate::number::{decimals, fixed};
+use crate::svg::{Anchor, Svg, clip, width};
+
+/// One hue from light to dark: the order shows with any colour vision, and in print.
+const SHADES: [[f64; 3]; 5] =
+    [[239.0, 244.0, 250.0], [198.0, 219.0, 239.0], [127.0, 179.0, 216.0], [58.0, 131.0, 189.0], [11.0, 74.0, 138.0]];
+const TOP: f64 = 46.0;
+const LINE: f64 = 34.0;
+
+/// A metric on two axes: `values[row][column]`. What is better is darker, where that is known.
+pub fn panel(
+    metric: &Metric,
+    axes: [&str; 2],
+    levels: [&[String]; 2],
+    values: &[Vec<Option<f64>>],
+    facet: &str,
+) -> Panel {
+    let known = || values.iter().flatten().copied().flatten().filter(|value| value.is_finite());
+    let (low, high) = known().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), value| (l.min(value), h.max(value)));
+    let decimals = decimals(metric.percent, known());
+    let [rows, columns] = levels;
+    let left = (rows.iter().map(|row| width(row)).fold(0.0, f64::max) + 12.0).clamp(48.0, PANEL * 0.4);
+    let wide = ((PANEL - left - 4.0) / columns.len().max(1) as f64).clamp(46.0, 96.0);
+    let total = PANEL.max(left + wide * columns.len() as f64 + 4.0);
+    let mut svg = Svg::default();
+    let named = Metric { label: format!("{}{facet}", metric.label), ..metric.clone() };
+    heading(&mut svg, &named);
+    for (c, column) in columns.iter().enumerate() {
+        let x = left + wide * (c as f64 + 0.5);
+        svg.text((x, TOP - 8.0), Anchor::Middle, &clip(column, wide - 2.0), "");
+    }
+    for (r, (row, values)) in rows.iter().zip(values).enumerate() {
+        let y = TOP + LINE * r as f64;
+        svg.text((left - 8.0, y + LINE / 2.0 + 3.8), Anchor::End, &clip(row, left - 10.0), "");
+        for (c, value) in values.iter().enumerate() {
+            let x = left + wide * c as f64;
+            let Some(value) = value.filter(|value| value.is_finite()) else {
+                svg.text((x + wide / 2.0, y + LINE / 2.0 + 3.8), Anchor::Middle, "–", r#"opacity=".6""#);
+                continue;
+            };
+            let place = if high > low { (value - low) / (high - low) } else { 0.5 };
+            let place = if metric.better == Some(Better::Min) { 1.0 - place } else { place };
+            let [red, green, blue] = shade(place);
+            let fill = format!(r#"fill="rgb({red:.0},{green:.0},{blue:.0})""#);
+            svg.rect((x + 1.0, y + 1.0), (wide - 2.0, LINE - 2.0), &format!(r#"{fill} rx="2""#));
+            let ink = if 0.299 * red + 0.587 * green + 0.114 * blue > 140.0 { "#1b1d21" } else { "#ffffff" };
+            let best = metric.better.is_some() && place >= 1.0 && high > low;
+            let weight = if best { r#" font-weight="700""# } else { "" };
+            let text = fixed(value, metric.percent, decimals);
+            let at = (x + wide / 2.0, y + LINE / 2.0 + 3.8);
+            // A group's colour, so that `currentColor` inside is the ink for this shade in every theme.
+            svg.group(&format!(r#"color="{ink}""#), |svg| svg.text(at, Anchor::Middle, &text, weight));
+        }
+    }
+    let height = TOP + LINE * rows.len() as f64 + 4.0;
+    let title = format!("{} by {} (rows) and {} (columns){facet}", metric.label, axes[0], axes[1]);
+    Panel { width: total, height, title, body: svg }
+}
+
+fn shade(place: f64) -> [f64; 3] {
+    let at = place.clamp(0.0, 1.0) * (SHADES.len() - 1) as f64;
+    let from = (at.floor() as usize).min(SHADES.len() - 2);
+    let part = at - from as f64;
+    std::array::from_fn(|i| SHADES[from][i] + (SHADES[from + 1][i] - SHADES[from][i]) * part)
+}

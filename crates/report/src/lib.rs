@@ -1,0 +1,36 @@
+//! A run's results as one HTML page that needs nothing else, with every figure as SVG and every table as CSV and LaTeX.
+//!
+//! Plain data in ([`Report`]), text out ([`Document`]): nothing here knows a store, a pipeline file or a metric. What to draw is
+//! decided by the shape of the data alone: axes that are numbers become curves, two axes that are words a heat map.
+
+mod choose;
+mod curve;
+mod data;
+mod document;
+mod dots;
+mod edits;
+mod figure;
+mod graph;
+mod heat;
+mod layers;
+mod look;
+mod losses;
+mod number;
+mod page;
+mod scale;
+mod scores;
+mod svg;
+mod table;
+
+pub use data::{
+    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured, Metric,
+    Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
+};
+pub use document::{Asset, Document, render};
+pub use number::duration;
+
+/// A cell in a few words: "memit · batch 8".
+pub fn cell_name(cell: &Cell) -> String {
+    let axes: Vec<&str> = cell.iter().map(|(axis, _)| axis.as_str()).collect();
+    look::label(cell, &axes)
+}
