@@ -101,7 +101,7 @@ def run(folder):
 
     golden = load_file(folder / "rome.safetensors")
     for found in read(folder / "rome.json"):
-        if not found["id"].startswith("rome_single"):
+        if not found["id"].startswith("rome_single") or "edit" not in found:
             continue
         layer, request = found["layers"][0], requests[found["request"]]
         start, delta, _ = targets.find(subject, request, layer, flat, found["hparams"], site="mlp")
