@@ -1,0 +1,138 @@
+"""Times one case, in the same words as `crates/edit/benches/measure`: `python -m reference.measure CASE key=value …`.
+
+Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it), and
+the process's peak memory in MiB.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from . import edit as editing
+from . import moments as statistics
+from . import targets as finding
+from .model import Subject
+
+MEMIT_WEIGHT = 15_000.0
+
+
+def measured(work, flops=None):
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rate = flops and flops / cpu / 1e9
+    return {"wall": wall, "cpu": cpu, "peak_mib": peak, "gflops_per_cpu_second": rate}
+
+
+def smooth_moment(f):
+    """exp(−|i − j|/20): positive definite, and the same on both sides."""
+    at = torch.arange(f, dtype=torch.float64)
+    return torch.exp(-(at[:, None] - at[None]).abs() / 20)
+
+
+class Case:
+    def __init__(self, words):
+        self.words = dict(word.split("=", 1) for word in words)
+
+    def number(self, key):
+        return int(self.words[key])
+
+    def numbers(self, key):
+        return [int(n) for n in self.words[key].split(",")]
+
+    def path(self, name):
+        return Path(self.words["inputs"]) / name
+
+    def subject(self):
+        return Subject(self.path(self.words["model"]))
+
+    def requests(self):
+        chosen = json.loads(self.path("requests.json").read_text())[: self.number("requests")]
+        rewrites = [entry["requested_rewrite"] for entry in chosen]
+        return [{"prompt": r["prompt"], "subject": r["subject"], "target_new": r["target_new"]["str"]} for r in rewrites]
+
+    def groups(self):
+        return json.loads(self.path("templates.json").read_text())
+
+    def hyper(self):
+        return {
+            "v_num_grad_steps": self.number("steps"),
+            "v_lr": 0.5,
+            "kl_factor": 0.0625,
+            "v_weight_decay": 0.5,
+            "clamp_norm_factor": 0.75,
+            "mom2_update_weight": MEMIT_WEIGHT,
+            "emmet_lambda": 0.1,
+        }
+
+    def find(self, subject, requests):
+        openings = [t for group in self.groups() for t in group]
+        found = [finding.find(subject, r, self.number("layer"), openings, self.hyper()) for r in requests]
+        return torch.stack([start + delta for start, delta, _ in found])
+
+    def targets(self):
+        subject, requests = self.subject(), self.requests()
+        return measured(lambda: self.find(subject, requests))
+
+    def moments(self):
+        subject = self.subject()
+        documents = self.path("corpus.txt").read_text().splitlines()[: self.number("documents")]
+        budget = int(self.words["budget"]) if "budget" in self.words else None
+        return measured(
+            lambda: [statistics.collect(subject, layer, documents, budget=budget) for layer in self.numbers("layers")]
+        )
+
+    def solve(self):
+        """The published code factors anew for every batch: `cached` changes nothing."""
+        f, d, batch = (self.number(key) for key in ("f", "d", "batch"))
+        i, b = torch.arange(f, dtype=torch.float64), torch.arange(batch, dtype=torch.float64)
+        k = torch.sin(0.37 * (i[:, None] + 1) * (b + 1))
+        j = torch.arange(d, dtype=torch.float64)
+        residual = torch.cos(0.11 * (j[:, None] + 2) * (b + 3))
+        moment = smooth_moment(f).float()
+
+        def work():
+            p = editing.metric(moment, self.hyper())
+            memit = self.words["objective"] == "memit"
+            factor = editing.memit_factor(p, k) if memit else editing.emmet_factor(p, k, 0.1)
+            return residual @ factor.T
+
+        return measured(work)
+
+    def edit(self):
+        subject, requests, layers = self.subject(), self.requests(), self.numbers("layers")
+        moment = smooth_moment(subject.module(subject.down, 0).weight.shape[0 if subject.in_out else 1]).float()
+        moments = dict.fromkeys(layers, moment)
+
+        def work():
+            values = self.find(subject, requests)
+            editing.apply(subject, "memit", requests, values, layers, moments, self.groups(), self.hyper())
+
+        return measured(work)
+
+    def gemm(self):
+        m, k, n, repeat = (self.number(key) for key in ("m", "k", "n", "repeat"))
+        a, b = torch.randn(m, k), torch.randn(k, n)
+        a @ b
+        return measured(lambda: [a @ b for _ in range(repeat)], 2.0 * m * k * n * repeat)
+
+    def cholesky(self):
+        f = self.number("f")
+        p = MEMIT_WEIGHT * smooth_moment(f)
+        return measured(lambda: torch.linalg.cholesky(p), f**3 / 3)
+
+
+CASES = ("targets", "moments", "solve", "edit", "gemm", "cholesky")
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in CASES:
+        sys.exit(__doc__ + f"\nCases: {', '.join(CASES)}")
+    case = Case(word for word in sys.argv[2:] if not word.startswith("threads="))
+    threads = [word for word in sys.argv[2:] if word.startswith("threads=")]
+    torch.set_num_threads(int(threads[0].split("=")[1]) if threads else 2)
+    print(json.dumps(getattr(case, sys.argv[1])()))

@@ -1,0 +1,136 @@
+//! What is measured.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use palinode_data::{Corpus, Split};
+use palinode_edit::{Edit, Moments, Target, apply, optimise};
+use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, Strategy};
+use palinode_model::Decoder;
+use serde_json::Value;
+
+use crate::meter::measure;
+use crate::settings::{Failure, Settings};
+
+const MEMIT_WEIGHT: Preservation = Preservation { lambda: 15_000.0, rho: 0.0 };
+
+/// Targets of `requests` records, `at_once` together.
+pub fn targets(settings: &Settings) -> Result<Value, Failure> {
+    let (decoder, text) = settings.model()?;
+    let (requests, templates, how) = (settings.requests()?, settings.templates()?, settings.targets()?);
+    let at_once = settings.number("at_once")?;
+    let (found, measured) = measure(None, || {
+        let blocks = requests.chunks(at_once);
+        blocks.map(|block| optimise(&decoder, &text, block, &templates, &how, |_, _, _| {})).collect::<Result<Vec<_>, _>>()
+    });
+    // A search that ended early would have cost less than the case says.
+    let evaluations: usize = found?.iter().flatten().map(|target| target.trace.len()).sum();
+    if evaluations < requests.len() * how.steps {
+        eprintln!("{evaluations} evaluations instead of {}", requests.len() * how.steps);
+    }
+    Ok(measured)
+}
+
+/// Second moments of `layers` over the first `documents` of the corpus, from text to sums.
+pub fn moments(settings: &Settings) -> Result<Value, Failure> {
+    let (decoder, text) = settings.model()?;
+    let documents = settings.number("documents")?;
+    let mut corpus = Corpus::open(&settings.inputs()?.join("corpus.txt"), Split::Line)?;
+    let texts = (0..documents).map(|i| corpus.read(i)).collect::<Result<Vec<_>, _>>()?;
+    let mut moments = Moments::new();
+    for layer in settings.list("layers")? {
+        moments.insert(&decoder, layer, SecondMoment::new(decoder.config().feed_forward))?;
+    }
+    let (added, measured) = measure(None, || -> Result<(), Failure> {
+        for block in texts.chunks(64) {
+            let rows = block.iter().map(|document| text.encode(document)).collect::<Result<Vec<_>, _>>()?;
+            moments.add(&decoder, &rows, settings.number("batch_tokens")?)?;
+        }
+        Ok(())
+    });
+    added?;
+    Ok(measured)
+}
+
+/// One layer's update; `cached=1` leaves the factor of the preservation metric out, which every further batch does.
+pub fn solve(settings: &Settings) -> Result<Value, Failure> {
+    let (f, d, batch) = (settings.number("f")?, settings.number("d")?, settings.number("batch")?);
+    let moment = SecondMoment::from_sum(&smooth_moment(f), f, 1)?;
+    let keys = Mat::from_fn(f, batch, |i, b| (0.37 * (i as f64 + 1.0) * (b as f64 + 1.0)).sin());
+    let residual = Mat::from_fn(d, batch, |i, b| (0.11 * (i as f64 + 2.0) * (b as f64 + 3.0)).cos());
+    let mu = vec![if settings.text("objective")? == "memit" { 1.0 } else { 0.1 }; batch];
+    let ready = if settings.number("cached")? == 1 { Some(Factor::new(&moment, MEMIT_WEIGHT)?) } else { None };
+    let (solved, measured) = measure(None, || {
+        let factor = match ready {
+            Some(factor) => factor,
+            None => Factor::new(&moment, MEMIT_WEIGHT)?,
+        };
+        let problem =
+            Problem { keys: keys.as_ref(), direction: None, residual: residual.as_ref(), mu: &mu, form: Form::Auto };
+        // The weight's change itself is part of the work, as it is in the reference.
+        palinode_math::solve(&factor, &problem).map(|solution| solution.update.dense())
+    });
+    solved?;
+    Ok(measured)
+}
+
+/// A whole MEMIT run with second moments given: targets, factors, keys, solves, changes of every layer.
+pub fn edit(settings: &Settings) -> Result<Value, Failure> {
+    let (decoder, text) = settings.model()?;
+    let (requests, templates, how) = (settings.requests()?, settings.templates()?, settings.targets()?);
+    let layers = settings.list("layers")?;
+    let plan = Strategy::Memit.plan(&layers)?;
+    let at_once = settings.number("at_once")?;
+    let f = decoder.config().feed_forward;
+    let moment = SecondMoment::from_sum(&smooth_moment(f), f, 1)?;
+    let (edited, measured) = measure(None, || -> Result<Decoder, Failure> {
+        let mut values = Vec::new();
+        for block in requests.chunks(at_once) {
+            let found = optimise(&decoder, &text, block, &templates, &how, |_, _, _| {})?;
+            values.extend(found.iter().flat_map(Target::value));
+        }
+        let factors = layers
+            .iter()
+            .map(|&layer| Ok((layer, Factor::new(&moment, MEMIT_WEIGHT)?)))
+            .collect::<Result<BTreeMap<_, _>, Failure>>()?;
+        let edit = Edit {
+            objective: Objective::Memit,
+            plan: &plan,
+            templates: &templates,
+            targets: how,
+            at_once,
+            tokens: 4096,
+        };
+        let applied = apply(&decoder, &text, &requests, &values, &factors, &edit)?;
+        Ok(palinode_edit::with_edits(&decoder, applied.layers.iter().map(|l| (l.layer, &l.update))))
+    });
+    edited?;
+    Ok(measured)
+}
+
+/// The machine's matrix product in f32 as Burn does it, `[m, k] × [k, n]`.
+pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
+    let (m, k, n) = (settings.number("m")?, settings.number("k")?, settings.number("n")?);
+    let device = Device::flex();
+    let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let (a, b) = (random([m, k]), random([k, n]));
+    let repeat = settings.number("repeat")?;
+    drop(a.clone().matmul(b.clone()).into_data());
+    let flops = 2.0 * (m * k * n * repeat) as f64;
+    Ok(measure(Some(flops), || (0..repeat).for_each(|_| drop(a.clone().matmul(b.clone()).into_data()))).1)
+}
+
+/// Cholesky factor in f64, `f³/3` operations.
+pub fn cholesky(settings: &Settings) -> Result<Value, Failure> {
+    let f = settings.number("f")?;
+    let moment = SecondMoment::from_sum(&smooth_moment(f), f, 1)?;
+    let (factor, measured) = measure(Some((f as f64).powi(3) / 3.0), || Factor::new(&moment, MEMIT_WEIGHT));
+    factor?;
+    Ok(measured)
+}
+
+/// A positive definite matrix by formula, so that both sides have the same: `exp(−|i − j|/20)`.
+fn smooth_moment(f: usize) -> Vec<f64> {
+    let decay: Vec<f64> = (0..f).map(|n| (-(n as f64) / 20.0).exp()).collect();
+    (0..f * f).map(|at| decay[(at / f).abs_diff(at % f)]).collect()
+}

@@ -1,0 +1,36 @@
+//! Times one case of editing, for `benches/compare.py`, which runs the reference on the same inputs in turn.
+//!
+//! ```text
+//! cargo bench --workspace --bench measure -- solve objective=memit f=6400 batch=32 cached=1
+//! ```
+//!
+//! Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it),
+//! and the process's peak memory in MiB.
+
+mod cases;
+mod meter;
+mod settings;
+
+use settings::Settings;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Cargo adds `--bench`.
+    let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
+    let Some(case) = words.next() else {
+        // `cargo bench` runs every bench: without a case there is nothing to measure.
+        println!("name a case: targets, moments, solve, edit, gemm, cholesky (see benches/README.md)");
+        return Ok(());
+    };
+    let settings = Settings::parse(words)?;
+    let measured = match case.as_str() {
+        "targets" => cases::targets(&settings)?,
+        "moments" => cases::moments(&settings)?,
+        "solve" => cases::solve(&settings)?,
+        "edit" => cases::edit(&settings)?,
+        "gemm" => cases::gemm(&settings)?,
+        "cholesky" => cases::cholesky(&settings)?,
+        other => return Err(format!("there is no case {other:?}").into()),
+    };
+    println!("{measured}");
+    Ok(())
+}
