@@ -239,5 +239,5 @@ fn point(measure: &crate::data::Measure, x: f64) -> Option<Point> {
 }
 
 fn interval_note<'a>(mut measures: impl Iterator<Item = &'a crate::data::Measure>) -> &'static str {
-    if measures.any(|measure| measure.interval.is_some()) { " Bars and bands: 95 % bootstrap intervals." } else { "" }
+    if measures.any(|measure| measure.interval.is_some()) { " Bars or bands: 95 % bootstrap intervals." } else { "" }
 }

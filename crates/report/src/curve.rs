@@ -61,7 +61,7 @@ pub fn panel(metric: &Metric, axis: &str, levels: &[f64], lines: &[Line]) -> Pan
         svg.line((x, TOP + tall), (x, TOP + tall + 4.0), r#"stroke-opacity=".6""#);
         if x - half > free {
             svg.text((x, TOP + tall + 16.0), Anchor::Middle, text, r#"opacity=".8""#);
-            free = x + half + 3.0;
+            free = x + half + 5.0;
         }
     }
     let log = if x.is_log() { " (log scale)" } else { "" };

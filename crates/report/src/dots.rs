@@ -29,9 +29,15 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
     let at = |value: f64| left + scale.at(value) * inner;
     let mut svg = Svg::default();
     heading(&mut svg, metric);
+    let mut free = f64::NEG_INFINITY;
     for (value, text) in &scale.ticks {
         svg.line((at(*value), TOP), (at(*value), TOP + tall), r#"stroke-opacity=".13""#);
-        svg.text((at(*value), TOP + tall + 15.0), Anchor::Middle, text, r#"opacity=".8""#);
+        // A label that would touch the one before it is left out.
+        let half = width(text) / 2.0;
+        if at(*value) - half > free && at(*value) + half <= PANEL {
+            svg.text((at(*value), TOP + tall + 15.0), Anchor::Middle, text, r#"opacity=".8""#);
+            free = at(*value) + half + 5.0;
+        }
     }
     if let (Some(base), None) = (base, near) {
         let told =

@@ -49,12 +49,17 @@ pub fn short(value: f64) -> String {
     }
     let power = size.log10().floor() as i32;
     let digits = trimmed(&format!("{:.2}", value / 10f64.powi(power)));
-    let ten = format!("10{}", superscript(power));
+    let ten = ten(power);
     match digits.as_str() {
         "1" => ten,
         "-1" => format!("−{ten}"),
         _ => format!("{}·{ten}", digits.replace('-', "−")),
     }
+}
+
+/// A power of ten.
+pub fn ten(power: i32) -> String {
+    format!("10{}", superscript(power))
 }
 
 /// Without zeros at the end of decimals.

@@ -1,6 +1,6 @@
 //! From values to places along an axis, with ticks that people would have chosen.
 
-use crate::number::short;
+use crate::number::{short, ten};
 
 /// A scale: straight or logarithmic.
 #[derive(Clone, Debug)]
@@ -67,8 +67,9 @@ impl Scale {
         // Steps of a sequence are even, however far they reach; sweeps of factors have one gap that dwarfs the others.
         let gap = own.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
         let log = low > 0.0 && high / low >= LOG_FROM && gap > 0.35 * (high - low);
+        let text = |value: f64| if log { power(value).unwrap_or_else(|| short(value)) } else { short(value) };
         let mut scale = if own.len() <= MOST_TICKS {
-            Self { low, high, log, ticks: own.iter().map(|&value| (value, short(value))).collect() }
+            Self { low, high, log, ticks: own.iter().map(|&value| (value, text(value))).collect() }
         } else if log {
             Self::decades(low, high)
         } else {
@@ -90,7 +91,10 @@ impl Scale {
     fn decades(low: f64, high: f64) -> Self {
         let (from, to) = (low.log10().floor() as i32, high.log10().ceil() as i32);
         let every = ((to - from) as usize).div_ceil(MOST_TICKS).max(1);
-        let tick = |power: i32| (10f64.powi(power), short(10f64.powi(power)));
+        let tick = |exponent: i32| {
+            let value = 10f64.powi(exponent);
+            (value, power(value).unwrap_or_else(|| short(value)))
+        };
         let ticks = (from..=to).step_by(every).map(tick).collect();
         Self { low: 10f64.powi(from), high: 10f64.powi(to), log: true, ticks }
     }
@@ -107,6 +111,12 @@ impl Scale {
     pub fn is_log(&self) -> bool {
         self.log
     }
+}
+
+/// A large or small power of ten, as such.
+fn power(value: f64) -> Option<String> {
+    let power = value.log10().round() as i32;
+    (power.abs() >= 3 && (value / 10f64.powi(power) - 1.0).abs() < 1e-9).then(|| ten(power))
 }
 
 /// The least and the greatest; 0 and 1 of nothing.
@@ -139,7 +149,7 @@ mod tests {
         check(&Scale::values([0.0, 1.0].into_iter(), true), "0 20 40 60 80 100");
         check(&Scale::values([0.5, 0.5].into_iter(), true), "44 46 48 50 52 54 56");
         check(&Scale::values([-0.2, 0.31].into_iter(), false), "−0.4 −0.2 0.0 0.2 0.4");
-        check(&Scale::values([1.0, 1e5].into_iter(), false), "1 10 100 1000 10000 10⁵");
+        check(&Scale::values([1.0, 1e5].into_iter(), false), "1 10 100 10³ 10⁴ 10⁵");
         check(&Scale::values(std::iter::empty(), false), "0.0 0.2 0.4 0.6 0.8 1.0 1.2");
         check(&Scale::levels(&[1.0, 4.0, 16.0, 64.0]), "1 4 16 64");
         check(&Scale::levels(&(1..=40).map(f64::from).collect::<Vec<_>>()), "0 10 20 30 40 50");
