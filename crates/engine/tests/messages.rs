@@ -203,9 +203,15 @@ fn includes() {
     check_beside(
         "includes",
         &[
-            ("base.yaml", "vars: {n: 1, list: [1, 2, 3]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}"),
+            (
+                "base.yaml",
+                "vars: {n: 1, list: [1, 2, 3]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}",
+            ),
             ("more.yaml", "include: base.yaml\nvars: {n: 2}\nstages:\n  bare: {uses: join, inputs: {text: greeting}}"),
-            ("wrong.yaml", "stages:\n  greeting: {uses: txet, with: {value: hi}}\n  b: {uses: text}\n  b: {uses: text}"),
+            (
+                "wrong.yaml",
+                "stages:\n  greeting: {uses: txet, with: {value: hi}}\n  b: {uses: text}\n  b: {uses: text}",
+            ),
             ("folder/deep.yaml", "include: ../more.yaml\nstages:\n  greeting: {with: {repeat: many}}"),
             ("folder/round.yaml", "include: [trip.yaml]"),
             ("folder/trip.yaml", "include: round.yaml"),
@@ -214,12 +220,21 @@ fn includes() {
         ],
         &[
             ("name: a\ninclude: more.yaml", &[]),
-            ("include: [more.yaml, base.yaml]\nname: a\nvars: {list: [5]}\nstages: {greeting: {with: {value: ho}}}", &["vars.n=3"]),
+            (
+                "include: [more.yaml, base.yaml]\nname: a\nvars: {list: [5]}\nstages: {greeting: {with: {value: ho}}}",
+                &["vars.n=3"],
+            ),
             ("name: a\ninclude:\nstages: {}", &[]),
-            ("name: a\ninclude: [wrong.yaml, folder/deep.yaml]\nstages:\n  bare: {inputs: {text: greting}}", &["vars.list[1]=2"]),
+            (
+                "name: a\ninclude: [wrong.yaml, folder/deep.yaml]\nstages:\n  bare: {inputs: {text: greting}}",
+                &["vars.list[1]=2"],
+            ),
             ("name: a\ninclude: base.yaml\nstages:\n  greeting: {with: {value: 3, vlaue: ho}}", &["vars.list[3]=2"]),
             ("name: a\ninclude: folder/round.yaml\nstages: []", &[]),
-            ("name: a\ninclude: [bas.yaml, nothing.yaml, p.yaml, 3, {a: b}, '', '${vars.n}.yaml']\nstages: {x: {}}", &[]),
+            (
+                "name: a\ninclude: [bas.yaml, nothing.yaml, p.yaml, 3, {a: b}, '', '${vars.n}.yaml']\nstages: {x: {}}",
+                &[],
+            ),
             ("name: a\ninclude: [broken.yaml, list.yaml]", &[]),
         ],
     );

@@ -182,8 +182,7 @@ fn identity(path: &Path) -> PathBuf {
 fn near(full: &Path, name: &str) -> Option<String> {
     let entries = std::fs::read_dir(full.parent()?).ok()?.flatten();
     let files = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "yaml" || end == "yml"));
-    let names: Vec<String> = files
-        .map(|entry| Path::new(name).with_file_name(entry.file_name()).display().to_string())
-        .collect();
+    let names: Vec<String> =
+        files.map(|entry| Path::new(name).with_file_name(entry.file_name()).display().to_string()).collect();
     did_you_mean(name, names.iter().map(String::as_str))
 }

@@ -44,8 +44,7 @@ pub fn draw(graph: &Graph) -> String {
     let wide = graph.nodes.iter().map(width).fold(90.0, f64::max);
     let x = |units: f64| MARGIN + units * wide;
     let y = |layer: usize| MARGIN + layer as f64 * LAYER;
-    let (right, bottom) =
-        (x(layout.width) + MARGIN, y(layout.layers.saturating_sub(1)) + HEIGHT + MARGIN);
+    let (right, bottom) = (x(layout.width) + MARGIN, y(layout.layers.saturating_sub(1)) + HEIGHT + MARGIN);
     let name = escape(&graph.name);
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {right:.0} {bottom:.0}\" width=\"{right:.0}\" \

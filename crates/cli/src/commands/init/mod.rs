@@ -94,7 +94,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&format!("{} {}\n", style.green("wrote"), shown(path)));
     }
     let pipeline = shown(dir.join("pipeline.yaml"));
-    text.push_str(&format!("\nnext:\n  palinode validate {pipeline}\n  palinode graph {pipeline}\n  palinode run {pipeline}\n"));
+    text.push_str(&format!(
+        "\nnext:\n  palinode validate {pipeline}\n  palinode graph {pipeline}\n  palinode run {pipeline}\n"
+    ));
     print(&text)
 }
 
@@ -106,8 +108,8 @@ fn shown(path: PathBuf) -> String {
 fn layers(model: &Path) -> Result<u64, StageError> {
     let path = model.join("config.json");
     let hint = "name a folder in Hugging Face's layout: config.json, tokenizer.json and weights as safetensors";
-    let text = fs::read_to_string(&path)
-        .map_err(|error| StageError::io(ErrorKind::Usage, "read", &path, error).hint(hint))?;
+    let text =
+        fs::read_to_string(&path).map_err(|error| StageError::io(ErrorKind::Usage, "read", &path, error).hint(hint))?;
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     let names = ["num_hidden_layers", "n_layer", "num_layers"];
     let count = names.iter().find_map(|name| config[name].as_u64()).filter(|&count| count > 0);
