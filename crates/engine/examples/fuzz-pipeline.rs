@@ -153,7 +153,7 @@ fn main() {
                 // Inputs that get far are broken further.
                 if (*sound || dice.below(50) == 0) && text.len() < LONGEST / 4 {
                     let at = dice.below(256);
-                    if at < pool.len() && pool.len() >= 256 { pool[at] = text.clone() } else { pool.push(text.clone()) }
+                    if pool.len() > 256 { pool[at].clone_from(&text) } else { pool.push(text.clone()) }
                 }
                 (start.elapsed() > HANG).then(|| format!("took {:?}", start.elapsed()))
             }
@@ -200,7 +200,7 @@ fn mutate(text: &mut String, dice: &mut Dice, pool: &[String]) {
     let place = |text: &str, dice: &mut Dice| text.floor_char_boundary(dice.below(text.len() + 1));
     let at = place(text, dice);
     match dice.below(9) {
-        0 | 1 | 2 => text.insert_str(at, dice.pick(WORDS)),
+        0..=2 => text.insert_str(at, dice.pick(WORDS)),
         3 => {
             let end = text.floor_char_boundary((at + 1 + dice.below(12)).min(text.len()));
             text.replace_range(at..end.max(at), dice.pick(WORDS));

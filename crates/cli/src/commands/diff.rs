@@ -18,7 +18,7 @@ use crate::terminal::{Style, format, print, print_json};
 
 /// Compare two runs, or two stages or cells of the matrix
 ///
-/// Shows only what differs: parameters with both values, and metrics with the change, those first of all of which it is known
+/// Shows only what differs: parameters with both values, and metrics with the change, where it is known
 /// what is better. Of stages, everything that they were made from is compared too.
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -137,16 +137,22 @@ impl Side {
         Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, metas }
     }
 
-    /// The stages of this side that the other has not; all cells of one by its name alone.
+    /// The stages of this side that the other has not, cells of one together.
     fn without(&self, other: &Self) -> Vec<String> {
-        let bare = |instance: &String| instance.split('[').next().unwrap_or_default().to_owned();
-        let others: BTreeSet<String> = other.stages.iter().map(bare).collect();
-        let missing = self.stages.difference(&other.stages);
-        let mut names: Vec<String> = missing
-            .map(|instance| if others.contains(&bare(instance)) { instance.clone() } else { bare(instance) })
-            .collect();
-        names.dedup();
-        names
+        let bare = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
+        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+        for instance in self.stages.difference(&other.stages) {
+            *missing.entry(bare(instance)).or_default() += 1;
+        }
+        let named = |(stage, count): (String, usize)| {
+            let known = other.stages.iter().any(|instance| bare(instance) == stage);
+            match (known, count) {
+                (true, count) => format!("{} of {stage}", format::count(count, "cell")),
+                (false, 1) => stage,
+                (false, count) => format!("{stage} ×{count}"),
+            }
+        };
+        missing.into_iter().map(named).collect()
     }
 }
 
@@ -224,7 +230,9 @@ fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>) -> Mea
     let change = a.zip(b).map(|(a, b)| b - a);
     let sign = |change: f64| if change > 0.0 { "+" } else { "" };
     let drawn = change.map_or_else(String::new, |change| format!("{}{}", sign(change), metric.text(change, decimals)));
-    let better = change.zip(metric.better).map(|(change, better)| (change > 0.0) == (better == Better::Max));
+    // What rounds to the same number is neither better nor worse.
+    let better = change.filter(|_| text(a) != text(b)).zip(metric.better);
+    let better = better.map(|(change, better)| (change > 0.0) == (better == Better::Max));
     Measured { stage: stage.to_owned(), metric: metric.label.clone(), a, b, better, drawn: [text(a), text(b), drawn] }
 }
 
