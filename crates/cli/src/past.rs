@@ -111,10 +111,14 @@ impl<'a> Results<'a> {
         for (name, members) in scored(run) {
             let metas: Vec<Value> = members.iter().map(|stage| self.meta(stage).unwrap_or_default()).collect();
             let members = members.iter().zip(&metas);
-            let members: Vec<Yield<'_>> = members
-                .map(|(stage, meta)| Yield { instance: &stage.instance, cell: &stage.cell, meta })
-                .collect();
-            text.push_str(&crate::results::stage(name, &axes(members.iter().map(|member| member.cell)), &members, style));
+            let members: Vec<Yield<'_>> =
+                members.map(|(stage, meta)| Yield { instance: &stage.instance, cell: &stage.cell, meta }).collect();
+            text.push_str(&crate::results::stage(
+                name,
+                &axes(members.iter().map(|member| member.cell)),
+                &members,
+                style,
+            ));
         }
         text
     }
@@ -145,9 +149,7 @@ pub fn headline(run: &RunRecord) -> String {
 }
 
 /// Parameters of the instances of a stage, each with its distinct values.
-pub fn folded<'a>(
-    members: impl Iterator<Item = &'a BTreeMap<String, Value>>,
-) -> BTreeMap<&'a str, Vec<&'a Value>> {
+pub fn folded<'a>(members: impl Iterator<Item = &'a BTreeMap<String, Value>>) -> BTreeMap<&'a str, Vec<&'a Value>> {
     let mut folded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for params in members {
         for (name, value) in params {

@@ -32,15 +32,82 @@ const SEEDS: &[&str] = &[
 ];
 
 const WORDS: &[&str] = &[
-    "${", "}", "$${", "${vars.n}", "${matrix.x}", "${range(99)}", "${vars", "${1 // 0}", "${vars.list[9]}", "${x|y}", "${{}}",
-    "${(((((((((", "${9999999999 * 9999999999}", "${range(0, 99999999999)}", "${'é' * 9}", ": ", ":\n", "- ", "[", "]", "{",
-    "}", ",", "\"", "'", "#", "|", ">", "&a ", "*a", "<<: ", "!t ", "---\n", "...\n", "? ", "\t", "\u{feff}", "\u{0}",
-    "\u{85}", "é", "𝄞", "\u{301}", "~", "null", "true", ".inf", "-.nan", "0x1f", "1e999", "-1", "18446744073709551616", "name", "vars",
-    "matrix", "stages", "uses", "inputs", "with", "include", "exclude", "retries", "timeout", "text", "join", "read", "part.yaml",
-    "fuzz.yaml", "greeting", "  ", "\n", "\r\n", "\n\n    ",
+    "${",
+    "}",
+    "$${",
+    "${vars.n}",
+    "${matrix.x}",
+    "${range(99)}",
+    "${vars",
+    "${1 // 0}",
+    "${vars.list[9]}",
+    "${x|y}",
+    "${{}}",
+    "${(((((((((",
+    "${9999999999 * 9999999999}",
+    "${range(0, 99999999999)}",
+    "${'é' * 9}",
+    ": ",
+    ":\n",
+    "- ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "\"",
+    "'",
+    "#",
+    "|",
+    ">",
+    "&a ",
+    "*a",
+    "<<: ",
+    "!t ",
+    "---\n",
+    "...\n",
+    "? ",
+    "\t",
+    "\u{feff}",
+    "\u{0}",
+    "\u{85}",
+    "é",
+    "𝄞",
+    "\u{301}",
+    "~",
+    "null",
+    "true",
+    ".inf",
+    "-.nan",
+    "0x1f",
+    "1e999",
+    "-1",
+    "18446744073709551616",
+    "name",
+    "vars",
+    "matrix",
+    "stages",
+    "uses",
+    "inputs",
+    "with",
+    "include",
+    "exclude",
+    "retries",
+    "timeout",
+    "text",
+    "join",
+    "read",
+    "part.yaml",
+    "fuzz.yaml",
+    "greeting",
+    "  ",
+    "\n",
+    "\r\n",
+    "\n\n    ",
 ];
 
-const SETS: &[&str] = &["vars.n=", "stages.greeting.with.value=", "vars.list[0]=", "matrix.x=", "stages.", "=", "", "a[", "a.b[0].c="];
+const SETS: &[&str] =
+    &["vars.n=", "stages.greeting.with.value=", "vars.list[0]=", "matrix.x=", "stages.", "=", "", "a[", "a.b[0].c="];
 
 /// SplitMix64: small, and the same everywhere.
 struct Dice(u64);
@@ -86,7 +153,7 @@ fn main() {
                 // Inputs that get far are broken further.
                 if (*sound || dice.below(50) == 0) && text.len() < LONGEST / 4 {
                     let at = dice.below(256);
-                    if at < pool.len() && pool.len() >= 256 { pool[at] = text.clone() } else { pool.push(text.clone()) }
+                    if pool.len() > 256 { pool[at].clone_from(&text) } else { pool.push(text.clone()) }
                 }
                 (start.elapsed() > HANG).then(|| format!("took {:?}", start.elapsed()))
             }
@@ -133,7 +200,7 @@ fn mutate(text: &mut String, dice: &mut Dice, pool: &[String]) {
     let place = |text: &str, dice: &mut Dice| text.floor_char_boundary(dice.below(text.len() + 1));
     let at = place(text, dice);
     match dice.below(9) {
-        0 | 1 | 2 => text.insert_str(at, dice.pick(WORDS)),
+        0..=2 => text.insert_str(at, dice.pick(WORDS)),
         3 => {
             let end = text.floor_char_boundary((at + 1 + dice.below(12)).min(text.len()));
             text.replace_range(at..end.max(at), dice.pick(WORDS));

@@ -18,8 +18,8 @@ use crate::terminal::{Style, format, print, print_json};
 
 /// Compare two runs, or two stages or cells of the matrix
 ///
-/// Shows only what differs: parameters with both values, and metrics with the change. Of stages, everything that they were
-/// made from is compared too.
+/// Shows only what differs: parameters with both values, and metrics with the change, where it is known
+/// what is better. Of stages, everything that they were made from is compared too.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +38,10 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
+    /// All metrics, not only those of which it is known what is better.
+    #[arg(long)]
+    all: bool,
+
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -54,11 +58,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let params = parameters(&a, &b);
     let metrics = metrics(&a, &b);
+    let (only_a, only_b) = (a.without(&b), b.without(&a));
     if args.json {
-        return print_json(&json!({ "a": a.name, "b": b.name, "parameters": params, "metrics": metrics }));
+        return print_json(&json!({
+            "a": a.name, "b": b.name, "only_a": only_a, "only_b": only_b, "parameters": params, "metrics": metrics,
+        }));
     }
     let style = Style::stdout();
-    print(&text(&a, &b, &params, &metrics, &style))
+    let mut text = format!("A  {}\nB  {}\n", style.bold(&a.name), style.bold(&b.name));
+    for (side, names) in [("A", &only_a), ("B", &only_b)] {
+        if !names.is_empty() {
+            text.push_str(&style.wrap(&format!("only in {side}: {}", names.join(", ")), 0));
+        }
+    }
+    let same = params.is_empty() && metrics.is_empty() && only_a.is_empty() && only_b.is_empty();
+    if same {
+        return print(&(text + "no parameter and no metric differs\n"));
+    }
+    print(&(text + &parameter_table(&params, &style) + &metric_table(&metrics, args.all, &style)))
 }
 
 /// One of the two that are compared.
@@ -67,6 +84,8 @@ struct Side {
     name: String,
     /// Whether it is a run, and no stage of one.
     run_as_a_whole: bool,
+    /// The stages, with cells of runs and without those of stages.
+    stages: BTreeSet<String>,
     /// Parameters by stage and name.
     params: BTreeMap<(String, String), Value>,
     /// What results say of themselves, by stage.
@@ -91,28 +110,49 @@ impl Side {
 
     fn run(runs: &Runs, run: &RunRecord) -> Self {
         let mut results = Results::of(runs);
-        let stages = runs.resolved(&run.run).map(|pipeline| pipeline.stages).unwrap_or_default();
-        let params = stages.into_iter().flat_map(|stage| {
+        let resolved = runs.resolved(&run.run).map(|pipeline| pipeline.stages).unwrap_or_default();
+        let stages = resolved.iter().map(|stage| stage.instance.clone()).collect();
+        let params = resolved.into_iter().flat_map(|stage| {
             let instance = stage.instance;
             stage.params.into_iter().map(move |(name, value)| ((instance.clone(), name), value))
         });
         let metas = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), results.meta(stage)?)));
-        Self { name: run.run.clone(), run_as_a_whole: true, params: params.collect(), metas: metas.collect() }
+        let (params, metas) = (params.collect(), metas.collect());
+        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, metas }
     }
 
     /// A stage, with all that it is made from; cells do not stand in names, so that those of two can be compared.
     fn stage(runs: &Runs, run: &RunRecord, instance: &str) -> Self {
         let bare = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
         let pipeline = runs.resolved(&run.run);
-        let mut params = BTreeMap::new();
+        let (mut stages, mut params) = (BTreeSet::new(), BTreeMap::new());
         for stage in pipeline.iter().flat_map(|pipeline| pipeline.ancestry(instance)) {
             let name = bare(&stage.instance);
+            stages.insert(name.clone());
             params.insert((name.clone(), "uses".to_owned()), Value::from(stage.uses.clone()));
             params.extend(stage.params.iter().map(|(param, value)| ((name.clone(), param.clone()), value.clone())));
         }
         let meta = run.stage(instance).and_then(|stage| Results::of(runs).meta(stage));
         let metas = meta.map(|meta| (bare(instance), meta)).into_iter().collect();
-        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, params, metas }
+        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, metas }
+    }
+
+    /// The stages of this side that the other has not, cells of one together.
+    fn without(&self, other: &Self) -> Vec<String> {
+        let bare = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
+        let mut missing: BTreeMap<String, usize> = BTreeMap::new();
+        for instance in self.stages.difference(&other.stages) {
+            *missing.entry(bare(instance)).or_default() += 1;
+        }
+        let named = |(stage, count): (String, usize)| {
+            let known = other.stages.iter().any(|instance| bare(instance) == stage);
+            match (known, count) {
+                (true, count) => format!("{} of {stage}", format::count(count, "cell")),
+                (false, 1) => stage,
+                (false, count) => format!("{stage} ×{count}"),
+            }
+        };
+        missing.into_iter().map(named).collect()
     }
 }
 
@@ -122,7 +162,7 @@ struct Parameter {
     stage: String,
     /// In how many cells it differs in this way.
     cells: usize,
-    parameter: String,
+    name: String,
     a: Option<Value>,
     b: Option<Value>,
 }
@@ -130,23 +170,23 @@ struct Parameter {
 fn parameters(a: &Side, b: &Side) -> Vec<Parameter> {
     let mut found: Vec<Parameter> = Vec::new();
     for key in a.params.keys().chain(b.params.keys()).collect::<BTreeSet<_>>() {
-        let (old, new) = (a.params.get(key), b.params.get(key));
+        if !a.stages.contains(&key.0) || !b.stages.contains(&key.0) {
+            continue;
+        }
+        // A parameter that was left out and one that the stage does not have in this form are the same to a reader.
+        let set = |side: &Side| side.params.get(key).filter(|value| !value.is_null()).cloned();
+        let (old, new) = (set(a), set(b));
         if old == new {
             continue;
         }
         let stage = key.0.split('[').next().unwrap_or_default();
-        let like = |known: &&mut Parameter| {
-            known.stage == stage && known.parameter == key.1 && known.a.as_ref() == old && known.b.as_ref() == new
-        };
+        let like =
+            |known: &&mut Parameter| known.stage == stage && known.name == key.1 && known.a == old && known.b == new;
         match found.iter_mut().find(like) {
             Some(known) => known.cells += 1,
-            None => found.push(Parameter {
-                stage: stage.to_owned(),
-                cells: 1,
-                parameter: key.1.clone(),
-                a: old.cloned(),
-                b: new.cloned(),
-            }),
+            None => {
+                found.push(Parameter { stage: stage.to_owned(), cells: 1, name: key.1.clone(), a: old, b: new });
+            }
         }
     }
     found
@@ -168,7 +208,11 @@ struct Measured {
 fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
     let mut found = Vec::new();
     for stage in a.metas.keys().chain(b.metas.keys()).collect::<BTreeSet<_>>() {
+        // Two stages may be compared whatever they are called; stages of runs only with themselves.
         let (old, new) = (a.metas.get(stage), b.metas.get(stage));
+        if a.run_as_a_whole && (old.is_none() || new.is_none()) {
+            continue;
+        }
         for metric in metrics_of(new.or(old).unwrap_or(&Value::Null)) {
             let value = |meta: Option<&Value>| meta.and_then(|meta| meta["metrics"][&metric.name].as_f64());
             let (old, new) = (value(old), value(new));
@@ -186,65 +230,58 @@ fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>) -> Mea
     let change = a.zip(b).map(|(a, b)| b - a);
     let sign = |change: f64| if change > 0.0 { "+" } else { "" };
     let drawn = change.map_or_else(String::new, |change| format!("{}{}", sign(change), metric.text(change, decimals)));
-    let better = change.zip(metric.better).map(|(change, better)| (change > 0.0) == (better == Better::Max));
+    // What rounds to the same number is neither better nor worse.
+    let better = change.filter(|_| text(a) != text(b)).zip(metric.better);
+    let better = better.map(|(change, better)| (change > 0.0) == (better == Better::Max));
     Measured { stage: stage.to_owned(), metric: metric.label.clone(), a, b, better, drawn: [text(a), text(b), drawn] }
 }
 
-fn text(a: &Side, b: &Side, params: &[Parameter], metrics: &[Measured], style: &Style) -> String {
-    let mut text = format!("A  {}\nB  {}\n", style.bold(&a.name), style.bold(&b.name));
-    if params.is_empty() && metrics.is_empty() {
-        return text + "no parameter and no metric differs\n";
+fn parameter_table(params: &[Parameter], style: &Style) -> String {
+    if params.is_empty() {
+        return style.dim("\nno parameter differs\n");
     }
-    if !params.is_empty() {
-        let columns = [("STAGE", Column::Name), ("PARAMETER", Column::Name), ("A", Column::Text), ("B", Column::Text)];
-        let none =
-            |value: &Option<Value>| value.as_ref().map_or_else(|| Field::new("–", Look::Dim), |v| plain(v).into());
-        let rows = params.iter().map(|found| {
-            let cells = if found.cells > 1 { format!(" ×{}", found.cells) } else { String::new() };
-            vec![
-                format!("{}{cells}", found.stage).into(),
-                found.parameter.clone().into(),
-                none(&found.a),
-                none(&found.b),
-            ]
-        });
-        text.push_str(&format!("\n{}", table(style, &columns, rows.collect())));
-    }
-    if !metrics.is_empty() {
-        let columns = [
-            ("STAGE", Column::Text),
-            ("METRIC", Column::Name),
-            ("A", Column::Number),
-            ("B", Column::Number),
-            ("CHANGE", Column::Number),
-            ("", Column::Name),
-        ];
-        let mut last = "";
-        let mut rows = Vec::new();
-        for found in metrics {
-            let stage = if last == found.stage { "" } else { found.stage.as_str() };
-            last = &found.stage;
-            let [a, b, change] = found.drawn.clone();
-            let (word, look) = match found.better {
-                Some(true) => ("better", Look::Green),
-                Some(false) => ("worse", Look::Red),
-                None => ("", Look::Plain),
-            };
-            rows.push(vec![
-                stage.into(),
-                found.metric.clone().into(),
-                a.into(),
-                b.into(),
-                change.into(),
-                Field::new(word, look),
-            ]);
-        }
-        text.push_str(&format!("\n{}", table(style, &columns, rows)));
-    }
-    let none = match (params.is_empty(), metrics.is_empty()) {
-        (true, _) => "no parameter differs\n".to_owned(),
-        (_, true) => "no metric differs\n".to_owned(),
-        _ => format!("{}, {}\n", format::count(params.len(), "parameter"), format::count(metrics.len(), "metric")),
+    let columns = [("STAGE", Column::Name), ("PARAMETER", Column::Name), ("A", Column::Text), ("B", Column::Text)];
+    let value = |value: &Option<Value>| value.as_ref().map_or_else(|| Field::new("–", Look::Dim), |v| plain(v).into());
+    let rows = params.iter().map(|found| {
+        let cells = if found.cells > 1 { format!(" ×{}", found.cells) } else { String::new() };
+        vec![format!("{}{cells}", found.stage).into(), found.name.clone().into(), value(&found.a), value(&found.b)]
+    });
+    format!("\n{}", table(style, &columns, rows.collect()))
+}
+
+fn metric_table(metrics: &[Measured], all: bool, style: &Style) -> String {
+    let shown = || metrics.iter().filter(|found| all || found.better.is_some());
+    let hidden = metrics.len() - shown().count();
+    let more = match hidden {
+        0 => String::new(),
+        _ => style.dim(&format!("{} of which nobody says what is better: --all\n", format::count(hidden, "metric"))),
     };
-    text + "\n" + &style.dim(&none)
+    if shown().next().is_none() {
+        let none = if metrics.is_empty() { style.dim("\nno metric differs\n") } else { String::from("\n") };
+        return none + &more;
+    }
+    let columns = [
+        ("STAGE", Column::Text),
+        ("METRIC", Column::Name),
+        ("A", Column::Number),
+        ("B", Column::Number),
+        ("CHANGE", Column::Number),
+        ("", Column::Name),
+    ];
+    let mut before = "";
+    let mut rows = Vec::new();
+    for found in shown() {
+        let stage = if before == found.stage { "" } else { found.stage.as_str() };
+        before = &found.stage;
+        let [a, b, change] = found.drawn.clone();
+        let (word, look) = match found.better {
+            Some(true) => ("better", Look::Green),
+            Some(false) => ("worse", Look::Red),
+            None => ("", Look::Plain),
+        };
+        let mut row: Vec<Field> = vec![stage.into(), found.metric.clone().into(), a.into(), b.into(), change.into()];
+        row.push(Field::new(word, look));
+        rows.push(row);
+    }
+    format!("\n{}{more}", table(style, &columns, rows))
 }

@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str("its result was there, and the run that made it left no log\n");
     }
     if text.is_empty() {
-        text = "no stage worked in this run\n".to_owned();
+        text.push_str("no stage worked in this run\n");
     }
     print(&text)
 }
@@ -121,7 +121,8 @@ fn follow(store: &StoreArgs, run: &RunRecord, stage: Option<&str>, style: &Style
             if wanted && until > from {
                 let new = String::from_utf8_lossy(&text[from..until]).into_owned();
                 let name = style.bold(&name);
-                print(&new.lines().map(|line| format!("{name}  {line}\n")).collect::<String>())?;
+                let lines: Vec<String> = new.lines().map(|line| format!("{name}  {line}\n")).collect();
+                print(&lines.concat())?;
                 shown.insert(path, until);
             }
         }

@@ -76,7 +76,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ]
     };
     let rows = listed.iter().map(row).collect();
-    let more =
-        if more > 0 { style.dim(&format!("\n{more} more: --limit 0 shows all\n")) } else { String::new() };
+    let more = if more > 0 { style.dim(&format!("\n{more} more: --limit 0 shows all\n")) } else { String::new() };
     print(&(table(&style, &columns, rows) + &more))
 }

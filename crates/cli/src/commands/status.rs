@@ -53,7 +53,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let counts = running.map(|run| runs.counts(&run.run)).unwrap_or_default();
     // Who holds the store has the index too: what is there is not known before it lets go.
     let left = match &pipeline {
-        Some(pipeline) if runs.holder().is_none() && runs.store_exists() => Some(plan(pipeline, &args.store.open()?, &Reading)?),
+        Some(pipeline) if runs.holder().is_none() && runs.store_exists() => {
+            Some(plan(pipeline, &args.store.open()?, &Reading)?)
+        }
         _ => None,
     };
     if args.json {
@@ -201,8 +203,9 @@ fn ended(run: &RunRecord, runs: &Runs, style: &Style) -> String {
         let at: Vec<&str> = at.map(|stage| stage.instance.as_str()).collect();
         let at = if at.is_empty() { String::new() } else { format!(" at {}", at.join(", ")) };
         text.push_str(&format!("  its process ended{at}; the next run goes on from there\n"));
-        let counted = runs.counts(&run.run).iter().map(|found| format!("    {}\n", count(found))).collect::<String>();
-        text.push_str(&counted);
+        for found in runs.counts(&run.run) {
+            text.push_str(&format!("    {}\n", count(&found)));
+        }
     }
     text + &style.dim(&format!("  in full: palinode show {}\n", run.run))
 }

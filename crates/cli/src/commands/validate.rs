@@ -46,7 +46,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     stages.dedup();
     let (stages, instances) = (stages.len(), pipeline.instances.len());
     if args.json {
-        return print_json(&json!({ "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [] }));
+        return print_json(
+            &json!({ "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [] }),
+        );
     }
     if args.quiet {
         return Ok(());

@@ -32,8 +32,8 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::TempDir;
 
 pub use bare::Place;
-pub use lock::Holder;
 pub(crate) use blobs::blob_file;
+pub use lock::Holder;
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
 pub use verify::{Damage, Verified};

@@ -110,7 +110,9 @@ fn sort(rows: &mut [Vec<usize>], points: &Points) {
             at[point] = index as f64 - row.len() as f64 / 2.0;
         }
     };
-    rows.iter().for_each(|row| number(row, &mut at));
+    for row in &*rows {
+        number(row, &mut at);
+    }
     for sweep in 0..SWEEPS {
         let down = sweep % 2 == 0;
         let order: Vec<usize> = if down { (0..rows.len()).collect() } else { (0..rows.len()).rev().collect() };

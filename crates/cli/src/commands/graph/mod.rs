@@ -10,7 +10,7 @@ mod text;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{Ended, ErrorKind, StageError};
+use palinode_engine::{Ended, ErrorKind, RunRecord, StageError};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
@@ -72,13 +72,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let states = match runs.holder() {
         None if runs.store_exists() => model::planned(&pipeline, &args.store.open()?)?,
         None => model::unknown(&pipeline),
-        Some(_) => match runs.list().into_iter().find(|run| run.ended == Ended::Not && run.pipeline == pipeline.name) {
-            Some(run) => model::running(&pipeline, &run),
-            None => {
+        Some(_) => {
+            let of_this = |run: &RunRecord| run.ended == Ended::Not && run.pipeline == pipeline.name;
+            let running = runs.list().into_iter().find(of_this);
+            if running.is_none() {
                 complain("note: the store is in use, so what is cached is not shown\n");
-                model::unknown(&pipeline)
             }
-        },
+            running.map_or_else(|| model::unknown(&pipeline), |run| model::running(&pipeline, &run))
+        }
     };
     let graph = Graph::of(&pipeline, &states, args.cells);
     let style = if args.output.is_some() { Style { color: false, ..Style::stdout() } } else { Style::stdout() };

@@ -72,9 +72,7 @@ pub fn running(pipeline: &Pipeline, run: &RunRecord) -> Vec<State> {
     let state = |name: &str| match run.stage(name).map(|stage| &stage.state) {
         None
         | Some(
-            StageState::Waiting
-            | StageState::Lost
-            | StageState::Finished(Outcome::Skipped { .. } | Outcome::NotAsked),
+            StageState::Waiting | StageState::Lost | StageState::Finished(Outcome::Skipped { .. } | Outcome::NotAsked),
         ) => State::Depends,
         Some(StageState::Working { .. }) => State::Working,
         Some(StageState::Finished(Outcome::Failed { .. })) => State::Failed,

@@ -16,7 +16,9 @@ pub fn draw(graph: &Graph, style: &Style) -> String {
     let inputs = graph.reduced();
     let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len()];
     for (node, from) in inputs.iter().enumerate() {
-        from.iter().for_each(|&from| feeds[from].push(node));
+        for &from in from {
+            feeds[from].push(node);
+        }
     }
     let mut renderer = GraphRowRenderer::new()
         .output()

@@ -1,5 +1,6 @@
 //! Where a file that `export` wrote comes from: the one metadata key of a safetensors file holds it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -34,8 +35,12 @@ pub fn show(path: &Path, json: bool) -> Result<(), Failure> {
     match &provenance {
         Some(provenance) => {
             let mut facts = Vec::new();
-            flatten("", provenance, &mut facts);
+            let mut lists = Vec::new();
+            flatten("", provenance, &mut facts, &mut lists);
             text.push_str(&pairs(&facts, &style));
+            for (name, items) in lists {
+                text.push_str(&format!("\n{}\n{}", style.bold(&name), list(items, &style)));
+            }
         }
         None => text.push_str("  written by another program: it does not say where it comes from\n"),
     }
@@ -74,18 +79,47 @@ fn header(path: &Path) -> Result<Value, StageError> {
     serde_json::from_slice(&text).ok().filter(Value::is_object).ok_or_else(strange)
 }
 
-fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
+/// Facts by dotted name; lists of mappings, which make tables, apart.
+fn flatten<'a>(
+    name: &str,
+    value: &'a Value,
+    facts: &mut Vec<(String, String)>,
+    lists: &mut Vec<(String, &'a [Value])>,
+) {
     match value {
         Value::Null => {}
         Value::Object(map) => {
             for (key, value) in map {
-                flatten(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value, facts);
+                flatten(&if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, value, facts, lists);
             }
         }
+        Value::Array(items) if items.iter().any(Value::is_object) => lists.push((name.to_owned(), items)),
         // Ids of requests and the like: all of them, since this is what one asks of such a file.
-        Value::Array(items) if items.iter().all(|item| !item.is_object()) => {
-            facts.push((name.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", ")));
-        }
+        Value::Array(items) => facts.push((name.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(", "))),
         value => facts.push((name.to_owned(), plain(value))),
+    }
+}
+
+/// A list of mappings: a row for each.
+fn list(items: &[Value], style: &Style) -> String {
+    let flat = |item: &Value| {
+        let mut facts = Vec::new();
+        flatten("", item, &mut facts, &mut Vec::new());
+        facts.into_iter().collect::<BTreeMap<String, String>>()
+    };
+    let rows: Vec<BTreeMap<String, String>> = items.iter().map(flat).collect();
+    let names: BTreeSet<&String> = rows.iter().flat_map(BTreeMap::keys).collect();
+    let columns: Vec<(&str, Column)> = names.iter().map(|name| (name.as_str(), Column::Number)).collect();
+    let cell =
+        |row: &BTreeMap<String, String>, name: &String| row.get(name).map_or_else(String::new, |text| short(text));
+    let rows = rows.iter().map(|row| names.iter().map(|name| Field::from(cell(row, name))).collect());
+    table(style, &columns, rows.collect())
+}
+
+/// A number with as many digits as anyone compares.
+fn short(text: &str) -> String {
+    match text.parse::<f64>() {
+        Ok(number) if text.len() > 8 => format!("{number:.4}"),
+        _ => text.to_owned(),
     }
 }

@@ -81,7 +81,7 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, StageError> {
             return Ok(Found::Stage(run, found));
         }
         for stage in &run.stages {
-            if !names.iter().any(|known| *known == stage.stage) {
+            if !names.contains(&stage.stage) {
                 names.push(stage.stage.clone());
             }
         }

@@ -41,16 +41,14 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
         text.push_str(&format!("\n{}\n{}", style.bold("parameters"), parameters(run, pipeline, &style)));
     }
     text.push_str(&Results::of(runs).tables(run, &style));
-    text.push_str(&style.dim(&format!(
-        "\nlogs: palinode logs {}   one result: palinode show {}:STAGE\n",
-        run.run, run.run
-    )));
+    text.push_str(
+        &style.dim(&format!("\nlogs: palinode logs {}   one result: palinode show {}:STAGE\n", run.run, run.run)),
+    );
     print(&text)
 }
 
 fn stages(run: &RunRecord, style: &Style) -> String {
-    let columns =
-        [("STAGE", Column::Text), ("USES", Column::Name), ("ENDED", Column::Name), ("TOOK", Column::Number)];
+    let columns = [("STAGE", Column::Text), ("USES", Column::Name), ("ENDED", Column::Name), ("TOOK", Column::Number)];
     let rows = run.stages.iter().map(|stage| {
         let (word, look) = match &stage.state {
             StageState::Waiting | StageState::Finished(Outcome::Skipped { .. }) => ("not reached", Look::Dim),

@@ -51,7 +51,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// A stage for programs.
 fn told(info: &StageInfo) -> Value {
-    let port = |port: &Port| json!({ "name": port.name, "accepts": port.accepts, "required": port.required, "doc": port.doc });
+    let port =
+        |port: &Port| json!({ "name": port.name, "accepts": port.accepts, "required": port.required, "doc": port.doc });
     json!({
         "name": info.name,
         "version": info.version,
