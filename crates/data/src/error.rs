@@ -41,7 +41,10 @@ impl DataError {
 
     pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {
         let text = error.to_string();
-        Self::new(file, Place::File, text.split(" (os error").next().unwrap_or_default())
+        let text = text.split(" (os error").next().unwrap_or_default();
+        let mut chars = text.chars();
+        let lower: String = chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default();
+        Self::new(file, Place::File, lower)
     }
 
     pub(crate) fn not_utf8(file: &Path, place: Place) -> Self {

@@ -65,7 +65,8 @@ pub fn corpus_files(path: &Path, format: Option<Format>) -> Result<Vec<CorpusFil
     } else {
         let text = path.to_str().ok_or_else(|| DataError::new(path, Place::File, "the pattern is not UTF-8"))?;
         let bad = |message: &str| DataError::new(path, Place::File, format!("not a pattern: {message}"));
-        for file in glob::glob(text).map_err(|e| bad(e.msg))? {
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        for file in glob::glob_with(text, options).map_err(|e| bad(e.msg))? {
             let file = file.map_err(|e| DataError::io(e.path(), e.error()))?;
             if file.is_file() {
                 found.push(file);

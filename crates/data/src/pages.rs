@@ -40,9 +40,7 @@ impl Pages {
             }
             Compression::GZIP(_) => within(flate2::read::MultiGzDecoder::new(packed)),
             Compression::ZSTD(_) => within(zstd::stream::read::Decoder::with_buffer(packed)?),
-            other => Err(ParquetError::NYI(format!(
-                "pages packed with {other}; snappy, zstd, gzip and none are read: write the file anew with one of them"
-            ))),
+            other => Err(ParquetError::NYI(format!("it is packed with {other}, expected snappy, zstd, gzip or nothing"))),
         }
     }
 }

@@ -142,7 +142,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             let text = error.to_string();
-            let text = text.split_once("error: ").map_or(text.as_str(), |(_, rest)| rest);
+            let text = ["error: ", "NYI: "].iter().find_map(|kind| Some(text.split_once(kind)?.1)).unwrap_or(&text);
             Err(text.split("\nstack").next().unwrap_or_default().to_owned())
         }
         Err(_) => Err("its parts contradict each other".to_owned()),
@@ -150,6 +150,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
 }
 
 fn damaged(path: &Path, place: Place, message: &str) -> DataError {
-    DataError::new(path, place, format!("cannot read the Parquet file: {message}"))
-        .hint("download or copy the file again")
+    let made = DataError::new(path, place, format!("cannot read the Parquet file: {message}"));
+    if message.contains("packed with") {
+        made.hint("write it anew with another compression")
+    } else {
+        made.hint("download or copy the file again")
+    }
 }
