@@ -7,11 +7,13 @@
 //! templates ───────┘      distribute ──┘
 //! ```
 
+mod corpus;
 mod covariance;
 mod distribute;
 mod errors;
 mod evaluate;
 mod export;
+mod hub;
 mod load_model;
 mod load_requests;
 mod model;
