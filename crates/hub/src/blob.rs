@@ -77,6 +77,8 @@ fn download(
 ) -> Result<(), Broken> {
     let io = |error| Broken::For(HubError::io("write", part, &error));
     let mut target = OpenOptions::new().create(true).append(true).open(part).map_err(io)?;
+    let busy = |_| Broken::For(HubError::new(format!("another program downloads {}", file.rfilename)).hint("run again later"));
+    target.try_lock().map_err(busy)?;
     let mut have = target.metadata().map_err(io)?.len();
     if file.size.is_some_and(|size| have > size) {
         target.set_len(0).map_err(io)?;

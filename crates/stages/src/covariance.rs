@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::corpus::{Documents, FileFormat, TokenCount, corpus, encode, files};
 use crate::errors::StageFailure;
+use crate::hub;
 use crate::model::{Facts, Loaded, MODEL, base_digest, open};
 use crate::moments::{Head, LayerFacts, MOMENTS, file_name, put_layer};
 
@@ -156,6 +157,9 @@ a later run over more documents or tokens, or with more layers.";
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
         let most = params.samples.or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
+        if let Some(commit) = hub::commit(&params.corpus) {
+            cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus));
+        }
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         // The last block may be a part of one, which a run over more documents would not have.
         let whole = corpus.len() / BLOCK;

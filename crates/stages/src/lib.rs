@@ -27,6 +27,9 @@ mod update;
 
 use palinode_engine::Catalogue;
 
+pub use hub::{Watch, allow_downloads};
+pub use palinode_hub::{Progress, Reference};
+
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {
     let mut stages = Catalogue::new();

@@ -6,29 +6,41 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 9] = [
+const RULE: [(&str, &[&str]); 10] = [
     ("palinode-engine", &[]),
     ("palinode-math", &[]),
     ("palinode-model", &[]),
     ("palinode-data", &[]),
+    ("palinode-hub", &[]),
     ("palinode-edit", &["palinode-math", "palinode-model", "palinode-data"]),
     ("palinode-eval", &["palinode-model", "palinode-data"]),
     (
         "palinode-stages",
-        &["palinode-engine", "palinode-math", "palinode-model", "palinode-data", "palinode-edit", "palinode-eval"],
+        &[
+            "palinode-engine",
+            "palinode-math",
+            "palinode-model",
+            "palinode-data",
+            "palinode-hub",
+            "palinode-edit",
+            "palinode-eval",
+        ],
     ),
     ("palinode", &["palinode-engine", "palinode-stages"]),
     ("demo-model", &["palinode-model"]),
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 5] = [
+const HOME: [(&[&str], &[&str]); 7] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "minijinja", "saphyr-parser"], &["palinode-engine"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
     (&["faer"], &["palinode-math"]),
+    // The network has one door, and packed files one reader.
+    (&["ureq"], &["palinode-hub"]),
+    (&["parquet", "flate2", "zstd", "snap"], &["palinode-data"]),
     // Only the command line prints, reads arguments, or ends the process.
     (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode", "demo-model"]),
 ];
