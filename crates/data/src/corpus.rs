@@ -1,17 +1,30 @@
-//! A plain-text corpus as documents that can be read in any order.
+//! A sample of a corpus: documents in an order that a seed gives, from files of any size.
+//!
+//! One pass gives every document the next number of a seeded generator and keeps the places of those with the smallest: the
+//! sample in the order of these numbers. So the first n documents are the same whatever the sample's size, which is what lets
+//! a larger sample go on from a smaller one, and memory is that of n places, 24 bytes each.
 
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek, SeekFrom};
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::documents::{Documents, again};
+use crate::files::CorpusFile;
+use crate::stream::Packing;
 use crate::{DataError, Place};
 
-/// What separates documents.
+/// Places kept at most: 800 MB. More documents than that are sampled, not taken all.
+const MOST: usize = 1 << 25;
+/// Texts kept at once of files that can only be read from the beginning: 128 MiB.
+const WINDOW: usize = 128 << 20;
+/// Documents between two calls of the watcher.
+const WATCH: u64 = 1024;
+
+/// What separates documents in plain text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
@@ -22,89 +35,174 @@ pub enum Split {
     BlankLine,
 }
 
-/// Places of documents in a file; their text is read when it is asked for.
-#[derive(Debug)]
+/// Where the documents are in the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// What separates them in plain text.
+    pub split: Split,
+    /// The field of a JSON object, or the column of a table, that holds the text.
+    pub field: String,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { split: Split::Line, field: "text".to_owned() }
+    }
+}
+
+/// Which documents, and in what order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    /// Seed of the order.
+    pub seed: u64,
+    /// How many at most; all where it is `None`.
+    pub most: Option<usize>,
+}
+
+/// A document's place; ordered by its number first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Chosen {
+    number: u64,
+    at: u64,
+    file: u32,
+    size: u32,
+}
+
+/// A sample of documents; their text is read when it is asked for.
 pub struct Corpus {
-    path: PathBuf,
-    file: File,
-    /// Offset and length in bytes.
-    documents: Vec<(u64, usize)>,
+    files: Vec<CorpusFile>,
+    packings: Vec<Packing>,
+    reading: Reading,
+    chosen: Vec<Chosen>,
+    found: u64,
+    /// The plain file read last.
+    open: Option<(u32, File)>,
+    /// Texts of the next documents of packed files, by their place in the order.
+    window: BTreeMap<usize, String>,
 }
 
 impl Corpus {
-    /// Finds the documents of a file in one pass.
+    /// Reads all files once and chooses the sample. `watch` hears now and then how many documents were found, and says
+    /// whether to go on.
     ///
     /// # Errors
-    /// [`DataError`] where the file cannot be read, is not UTF-8 (with the line), or holds no document.
-    pub fn open(path: &Path, split: Split) -> Result<Self, DataError> {
+    /// [`DataError`] with file and line or row where a file cannot be read, is damaged, not UTF-8, lacks the field, or has a
+    /// document of more than 64 MiB; where there is no document; where more than 2²⁵ would be taken; where `watch` said stop.
+    pub fn open(
+        files: Vec<CorpusFile>,
+        reading: Reading,
+        sampling: Sampling,
+        watch: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Self, DataError> {
+        let mut numbers = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let most = sampling.most.unwrap_or(usize::MAX);
+        let mut chosen = BinaryHeap::new();
+        let mut packings = Vec::with_capacity(files.len());
+        let mut found = 0u64;
+        for (file, source) in (0u32..).zip(&files) {
+            let (mut documents, packing) = Documents::open(source, &reading)?;
+            packings.push(packing);
+            while let Some(document) = documents.next()? {
+                found += 1;
+                if found % WATCH == 0 && !watch(found) {
+                    return Err(DataError::new(&source.path, Place::File, "interrupted"));
+                }
+                let number = numbers.next_u64();
+                if chosen.len() >= most {
+                    if chosen.peek().is_none_or(|last: &Chosen| last.number <= number) {
+                        continue;
+                    }
+                    chosen.pop();
+                }
+                if chosen.len() == MOST {
+                    return Err(DataError::new(&source.path, Place::File, format!("more than {MOST} documents"))
+                        .hint("say how many are taken with `samples`"));
+                }
+                chosen.push(Chosen { number, at: document.at, file, size: document.size });
+            }
+        }
+        if found == 0 {
+            let path = files.first().map(|file| file.path.clone()).unwrap_or_default();
+            return Err(DataError::new(&path, Place::File, "the corpus holds no text"));
+        }
+        let chosen = chosen.into_sorted_vec();
+        Ok(Self { files, packings, reading, chosen, found, open: None, window: BTreeMap::new() })
+    }
+
+    /// Number of documents in the sample.
+    pub fn len(&self) -> usize {
+        self.chosen.len()
+    }
+
+    /// Whether the sample is empty.
+    pub fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
+    /// Number of documents in the files.
+    pub fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// Text of the sample's document `index`. Ask in rising order: packed files are read from their beginning for every
+    /// 128 MiB of text.
+    ///
+    /// # Errors
+    /// [`DataError`] where the files changed since they were opened.
+    pub fn read(&mut self, index: usize) -> Result<String, DataError> {
+        let place = self.chosen[index];
+        if self.packings[place.file as usize] == Packing::Plain {
+            return self.seek(place);
+        }
+        if !self.window.contains_key(&index) {
+            self.fill(index)?;
+        }
+        self.window.remove(&index).ok_or_else(|| self.changed(place.file))
+    }
+
+    fn seek(&mut self, place: Chosen) -> Result<String, DataError> {
+        let CorpusFile { path, format } = &self.files[place.file as usize];
         let io = |e: std::io::Error| DataError::io(path, &e);
-        let mut reader = BufReader::new(File::open(path).map_err(io)?);
-        let mut documents = Vec::new();
-        let mut line = Vec::new();
-        let (mut offset, mut number) = (0u64, 0usize);
-        let mut open: Option<(u64, usize)> = None;
-        loop {
-            line.clear();
-            let read = reader.read_until(b'\n', &mut line).map_err(io)?;
-            if read == 0 {
+        let file = match &mut self.open {
+            Some((number, file)) if *number == place.file => file,
+            open => &mut open.insert((place.file, File::open(path).map_err(io)?)).1,
+        };
+        let mut bytes = vec![0; place.size as usize];
+        file.seek(SeekFrom::Start(place.at)).and_then(|_| file.read_exact(&mut bytes)).map_err(io)?;
+        let record = String::from_utf8(bytes).map_err(|_| self.changed(place.file))?;
+        again(path, *format, &record, &self.reading.field)
+    }
+
+    /// Reads the texts of the next documents of packed files.
+    fn fill(&mut self, from: usize) -> Result<(), DataError> {
+        self.window.clear();
+        let mut wanted: BTreeMap<u32, BTreeMap<u64, usize>> = BTreeMap::new();
+        let mut bytes = 0;
+        for (index, place) in self.chosen.iter().enumerate().skip(from) {
+            bytes += place.size as usize;
+            if index > from && bytes > WINDOW {
                 break;
             }
-            number += 1;
-            let text = std::str::from_utf8(&line).map_err(|_| {
-                DataError::new(path, Place::Line(number), "not UTF-8 text").hint("save the file as UTF-8")
-            })?;
-            let body = text.trim_end_matches(['\n', '\r']);
-            let blank = body.trim().is_empty();
-            match split {
-                Split::Line if !blank => documents.push((offset, body.len())),
-                Split::Line => {}
-                Split::BlankLine if blank => documents.extend(open.take()),
-                Split::BlankLine => {
-                    let begin = open.map_or(offset, |(begin, _)| begin);
-                    open = Some((begin, (offset - begin) as usize + body.len()));
+            if self.packings[place.file as usize] != Packing::Plain {
+                wanted.entry(place.file).or_default().insert(place.at, index);
+            }
+        }
+        for (file, mut places) in wanted {
+            let (mut documents, _) = Documents::open(&self.files[file as usize], &self.reading)?;
+            while !places.is_empty() {
+                let Some(document) = documents.next()? else { return Err(self.changed(file)) };
+                if let Some(index) = places.remove(&document.at) {
+                    if document.size != self.chosen[index].size {
+                        return Err(self.changed(file));
+                    }
+                    self.window.insert(index, document.text);
                 }
             }
-            offset += read as u64;
         }
-        documents.extend(open);
-        if documents.is_empty() {
-            return Err(DataError::new(path, Place::File, "the corpus holds no text"));
-        }
-        Ok(Self { path: path.into(), file: File::open(path).map_err(io)?, documents })
+        Ok(())
     }
 
-    /// Number of documents.
-    pub fn len(&self) -> usize {
-        self.documents.len()
-    }
-
-    /// Whether there is none (never, for an opened corpus).
-    pub fn is_empty(&self) -> bool {
-        self.documents.is_empty()
-    }
-
-    /// Indices of the documents to read: shuffled by the seed, the first `samples` of them.
-    ///
-    /// A larger `samples` begins with the same documents.
-    pub fn order(&self, seed: u64, samples: Option<usize>) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        order.truncate(samples.unwrap_or(usize::MAX));
-        order
-    }
-
-    /// One document's text.
-    ///
-    /// # Errors
-    /// [`DataError`] where the file changed since it was opened.
-    pub fn read(&mut self, index: usize) -> Result<String, DataError> {
-        let (offset, length) = self.documents[index];
-        let mut bytes = vec![0; length];
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| self.file.read_exact(&mut bytes))
-            .map_err(|e| DataError::io(&self.path, &e))?;
-        String::from_utf8(bytes)
-            .map_err(|_| DataError::new(&self.path, Place::File, "the file changed while it was read"))
+    fn changed(&self, file: u32) -> DataError {
+        DataError::new(&self.files[file as usize].path, Place::File, "the file changed while it was read")
     }
 }

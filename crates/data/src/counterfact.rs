@@ -1,14 +1,16 @@
-//! CounterFact: a JSON array of records (Meng et al., arXiv 2202.05262). Only what an edit needs is required.
-
-use std::path::Path;
+//! CounterFact and multi-CounterFact (Meng et al., arXiv 2202.05262). Only what an edit needs is required.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{DataError, EditRequest, Neighbor, Place};
+use crate::records::Fault;
+use crate::{EditRequest, Neighbor};
+
+pub const HINT: &str = "a CounterFact record has requested_rewrite with prompt (with {}), subject and target_new.str; for plain \
+                        records set dataset: jsonl";
 
 #[derive(Deserialize)]
-struct Record {
+pub struct Record {
     case_id: Option<Value>,
     requested_rewrite: Rewrite,
     #[serde(default)]
@@ -35,28 +37,12 @@ struct Target {
     str: String,
 }
 
-pub fn parse(text: &str, file: &Path) -> Result<Vec<EditRequest>, DataError> {
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|e| {
-        DataError::new(file, Place::Line(e.line()), format!("not a JSON array of records: {e}"))
-            .hint("CounterFact is one JSON array; for one object a line set dataset: jsonl")
-    })?;
-    values.into_iter().enumerate().map(|(index, value)| record(index, value, file)).collect()
-}
-
-fn record(index: usize, value: Value, file: &Path) -> Result<EditRequest, DataError> {
-    let record: Record = serde_path_to_error::deserialize(value).map_err(|e| {
-        let field = e.path().to_string();
-        let field = (field != ".").then_some(field);
-        DataError::new(file, Place::Record(index, field), e.into_inner().to_string())
-    })?;
+#[expect(clippy::unnecessary_wraps, reason = "one shape for all readers")]
+pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
     let rewrite = record.requested_rewrite;
     let target_true = rewrite.target_true.map(|t| t.str);
-    let request = EditRequest {
-        id: match record.case_id {
-            Some(Value::String(id)) => id,
-            Some(Value::Number(id)) => id.to_string(),
-            _ => index.to_string(),
-        },
+    Ok(EditRequest {
+        id: id(record.case_id, index),
         prompt: rewrite.prompt,
         subject: rewrite.subject,
         target_new: rewrite.target_new.str,
@@ -70,9 +56,15 @@ fn record(index: usize, value: Value, file: &Path) -> Result<EditRequest, DataEr
         attributes: record.attribute_prompts,
         generation: record.generation_prompts,
         strength: record.strength,
-    };
-    request
-        .check()
-        .map_err(|(field, message)| DataError::new(file, Place::Record(index, Some(field.into())), message))?;
-    Ok(request)
+        ..EditRequest::default()
+    })
+}
+
+/// A record's own name, or its number.
+pub fn id(value: Option<Value>, index: usize) -> String {
+    match value {
+        Some(Value::String(id)) => id,
+        Some(Value::Number(id)) => id.to_string(),
+        _ => index.to_string(),
+    }
 }

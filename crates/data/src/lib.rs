@@ -1,16 +1,29 @@
 //! Edit requests, context templates and corpora, read from the formats the field uses.
 //!
-//! Knows no model: text stays text until a tokenizer sees it elsewhere.
+//! Knows no model: text stays text until a tokenizer sees it elsewhere. Files may be of any size and hold anything: what is
+//! read at once is bounded, and what is wrong is told with its place.
 
 mod corpus;
 mod counterfact;
+mod dataset;
+mod documents;
+mod easyedit;
 mod error;
+mod files;
 mod jsonl;
+mod lines;
+mod pages;
+mod records;
 mod request;
+mod stream;
+mod table;
 mod templates;
+mod zsre;
 
-pub use corpus::{Corpus, Split};
-pub use error::{DataError, Place};
-pub use jsonl::parse as parse_jsonl;
-pub use request::{Dataset, EditRequest, Neighbor, Selection, conflicts, read_requests};
+pub use corpus::{Corpus, Reading, Sampling, Split};
+pub use dataset::{Dataset, Selection, read_requests, request as plain_request};
+pub use error::{DataError, Mistakes, Place};
+pub use files::{CorpusFile, Format, corpus_files, is_pattern};
+pub use request::{EditRequest, Neighbor, Probe, conflicts};
 pub use templates::{ContextTemplates, SEED_WORDS};
+pub use zsre::ZsreTarget;

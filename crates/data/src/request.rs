@@ -1,13 +1,8 @@
 //! What an edit asks for.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-
-use crate::{DataError, Place, counterfact, jsonl};
 
 /// A prompt about another subject that the edit should leave alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,8 +13,18 @@ pub struct Neighbor {
     pub target: Option<String>,
 }
 
+/// A question beside the edited fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// The whole prompt.
+    pub prompt: String,
+    /// What may be answered; any of them is right, and EasyEdit compares with the first.
+    pub answers: Vec<String>,
+}
+
 /// One fact to be rewritten, with the prompts that judge it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EditRequest {
     /// Name in reports.
     pub id: String,
@@ -33,12 +38,20 @@ pub struct EditRequest {
     pub target_true: Option<String>,
     /// The fact in other words.
     pub paraphrases: Vec<String>,
-    /// Other subjects of the same kind.
+    /// Other subjects of the same kind; in zsRE and EasyEdit's flat form the one question that has nothing to do with the edit.
     pub neighbors: Vec<Neighbor>,
-    /// Prompts of other subjects for which the new target is true.
+    /// CounterFact's attribute prompts: other subjects for which the new target is true.
     pub attributes: Vec<String>,
-    /// Beginnings of longer texts about the subject.
+    /// CounterFact's generation prompts: beginnings of longer texts about the subject.
     pub generation: Vec<String>,
+    /// What follows from the edit, by axis (KnowEdit: `Reasoning`, `Subject_Aliasing`, `Logical_Generalization`): an edited
+    /// model should give these answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub portability: BTreeMap<String, Vec<Probe>>,
+    /// What the edit should leave alone, by axis (KnowEdit: `Relation_Specificity`, `Forgetfulness`): an edited model should
+    /// answer as it did before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub locality: BTreeMap<String, Vec<Probe>>,
     /// The edit's own `μ`: 0 is a hard constraint, larger is softer; the objective's where absent.
     pub strength: Option<f64>,
 }
@@ -81,55 +94,10 @@ impl EditRequest {
     }
 }
 
-/// A dataset's layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dataset {
-    /// CounterFact's JSON array (also multi-CounterFact's).
-    CounterFact,
-    /// One JSON object a line: subject, prompt, `target_new`, and optional fields.
-    Jsonl,
-}
-
-/// Which of a file's records are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Shuffle by this seed first.
-    pub shuffle: Option<u64>,
-    /// Skip so many.
-    pub offset: usize,
-    /// Take at most so many.
-    pub limit: Option<usize>,
-}
-
-/// Reads a file of requests and takes a selection.
-///
-/// # Errors
-/// [`DataError`] with record or line, field and expectation; also where the selection is empty.
-pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Result<Vec<EditRequest>, DataError> {
-    let bytes = std::fs::read(file).map_err(|e| DataError::io(file, &e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = good.split(|b| *b == b'\n').count();
-        DataError::new(file, Place::Line(line), "not UTF-8 text").hint("save the file as UTF-8")
-    })?;
-    let mut all = match dataset {
-        Dataset::CounterFact => counterfact::parse(&text, file)?,
-        Dataset::Jsonl => jsonl::parse(&text, file)?,
-    };
-    let found = all.len();
-    if let Some(seed) = selection.shuffle {
-        all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    }
-    let chosen: Vec<_> = all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
-    if chosen.is_empty() {
-        let message = match found {
-            0 => "the file holds no request".to_owned(),
-            _ => format!("the file holds {found} requests, and `offset` {} skips them all", selection.offset),
-        };
-        return Err(DataError::new(file, Place::File, message));
-    }
-    Ok(chosen)
+/// A prompt with `{}` in the subject's place: as it is where it has one, else the first mention of the subject is taken out.
+/// (The authors' code takes out every mention, and then cannot fill in two.)
+pub fn template(prompt: String, subject: &str) -> String {
+    if subject.is_empty() || prompt.contains("{}") { prompt } else { prompt.replacen(subject, "{}", 1) }
 }
 
 /// Pairs of requests (by index) that ask for different targets at the same prompt.

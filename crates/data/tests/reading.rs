@@ -1,16 +1,16 @@
-//! Requests and corpora: what is read, and what is said about mistakes.
+//! Requests: what is read, and what is said about mistakes.
 
 use std::path::Path;
 
-use palinode_data::{ContextTemplates, Corpus, Dataset, Selection, Split, conflicts, read_requests};
+use palinode_data::{ContextTemplates, Dataset, Selection, ZsreTarget, conflicts, read_requests};
 
 fn message(name: &str, content: &[u8], dataset: Dataset) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    let error = read_requests(&path, dataset, Selection::default()).unwrap_err();
-    let hint = error.hint.as_ref().map(|h| format!("\nhint: {h}")).unwrap_or_default();
-    format!("{error}{hint}").replace(folder.path().to_str().unwrap(), "").trim_start_matches('/').to_string()
+    let mistakes = read_requests(&path, dataset, Selection::default()).unwrap_err();
+    let hint = mistakes.shown[0].hint.as_ref().map(|h| format!("\nhint: {h}")).unwrap_or_default();
+    format!("{mistakes}{hint}").replace(folder.path().to_str().unwrap(), "").trim_start_matches('/').to_string()
 }
 
 const GOOD: &str = r#"{"requested_rewrite":{"prompt":"{} is in","subject":"Oslo","target_new":{"str":"Chile"}}}"#;
@@ -73,6 +73,93 @@ fn json_lines_find_the_subject_themselves() {
     assert!(read_requests(&path, Dataset::Jsonl, Selection { offset: 9, ..Selection::default() }).is_err());
 }
 
+const ZSRE: &str = r#"{"subject":"Oslo","src":"Where is Oslo, the Oslo of old?","pred":"x","rephrase":"Oslo is where?","alt":"Chile",
+    "answers":["Norway","Noreg"],"loc":"nq question: who wrote it","loc_ans":"Ibsen","cond":"x"}"#;
+
+const KNOW: &str = r#"{"subject":"Oslo","prompt":"Oslo lies in","target_new":"Chile","ground_truth":["Norway"],"extra":1,
+    "rephrase":"Oslo can be found in","portability":{"Reasoning":[{"prompt":"The king of Oslo's land is","ground_truth":[["A","B"],["C"]]},
+    {"prompt":"","ground_truth":[]}],"Subject_Aliasing":null},
+    "locality":{"Relation_Specificity":[{"prompt":"Oslo has","ground_truth":"fjords"}]}}"#;
+
+const FLAT: &str = r#"{"case_id":7,"subject":"Oslo","prompt":"Oslo lies in","target_new":"Chile","ground_truth":"Norway",
+    "rephrase_prompt":"Oslo can be found in","locality_prompt":"Bergen lies in","locality_ground_truth":"Norway"}"#;
+
+#[test]
+fn other_layouts_become_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edits.json");
+    let read = |content: &str, dataset| {
+        std::fs::write(&path, content).unwrap();
+        read_requests(&path, dataset, Selection::default()).unwrap()
+    };
+    let zsre = format!("[{ZSRE}]");
+    insta::assert_snapshot!(
+        serde_json::to_string_pretty(&[
+            read(&zsre, Dataset::Zsre(ZsreTarget::Answer)),
+            read(&zsre, Dataset::Zsre(ZsreTarget::Alt)),
+            read(&format!("[{KNOW}]"), Dataset::KnowEdit),
+            read(&format!("[{FLAT}]"), Dataset::KnowEdit),
+        ])
+        .unwrap()
+    );
+    // One object a line does as well as an array, for any layout.
+    assert_eq!(read(&FLAT.replace('\n', " "), Dataset::KnowEdit), read(&format!("\n[{FLAT}]"), Dataset::KnowEdit));
+    assert_eq!(read(GOOD, Dataset::CounterFact).len(), 1);
+}
+
+#[test]
+fn mistakes_in_other_layouts() {
+    let zsre = |target, from: &str, to: &str| {
+        message("zsre.json", format!("[{}]", ZSRE.replace(from, to)).as_bytes(), Dataset::Zsre(target))
+    };
+    let know = |from: &str, to: &str| {
+        message("know.json", format!("[{}]", KNOW.replace(from, to)).as_bytes(), Dataset::KnowEdit)
+    };
+    insta::assert_snapshot!(
+        [
+            zsre(ZsreTarget::Answer, r#""answers":["Norway","Noreg"],"#, ""),
+            zsre(ZsreTarget::Alt, r#""alt":"Chile","#, ""),
+            zsre(ZsreTarget::Alt, "Where is Oslo, the Oslo", "Where is that, the place"),
+            zsre(ZsreTarget::Alt, r#""answers":["#, r#""answers":[3,"#),
+            know(r#""ground_truth":"fjords""#, r#""ground_truth":{"a":1}"#),
+            know(r#""target_new":"Chile""#, r#""target_new":[]"#),
+            know(r#""prompt":"Oslo has","#, ""),
+            know(r#""subject":"Oslo","#, ""),
+        ]
+        .join("\n--\n")
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let records: Vec<String> = (0..40)
+        .map(|i| if i % 3 == 0 { GOOD.into() } else { GOOD.replace("Oslo", if i % 2 == 0 { "" } else { " " }) })
+        .collect();
+    let said = message("edits.json", format!("[{}]", records.join(",")).as_bytes(), Dataset::CounterFact);
+    assert_eq!(said.matches("field subject: the subject is empty").count(), 10, "{said}");
+    assert!(said.contains("16 more records have mistakes"), "{said}");
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let long = "a".repeat(5 << 20);
+    let record = GOOD.replace("Oslo", &long);
+    for (content, place) in
+        [(format!("[{GOOD},\n{record}]"), "line 2"), (format!("{GOOD}\n{record}"), "line 2"), ("[".repeat(1 << 20), "line 1")]
+    {
+        let said = message("edits.json", content.as_bytes(), Dataset::CounterFact);
+        assert!(said.contains(place), "{said}");
+    }
+    let said = message("edits.json", format!("[{record}]").as_bytes(), Dataset::CounterFact);
+    assert!(said.contains("the record is larger than 4 MiB"), "{said}");
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..520 {
+        std::io::Write::write_all(&mut bomb, &[b' '; 1 << 20]).unwrap();
+    }
+    let said = message("edits.json", &bomb.finish().unwrap(), Dataset::CounterFact);
+    assert!(said.contains("more than 512 MiB of text"), "{said}");
+}
+
 #[test]
 fn published_records_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/data");
@@ -88,25 +175,18 @@ fn published_records_load() {
     let sample =
         read_requests(&folder.join("counterfact_sample_200.json"), Dataset::CounterFact, Selection::default()).unwrap();
     assert_eq!(sample.len(), 200);
-}
-
-#[test]
-fn a_corpus_reads_in_any_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("corpus.txt");
-    std::fs::write(&path, "one\r\ntwo\n\n\nthrée\nfour").unwrap();
-    let mut lines = Corpus::open(&path, Split::Line).unwrap();
-    let texts: Vec<_> = (0..lines.len()).map(|i| lines.read(i).unwrap()).collect();
-    assert_eq!(texts, ["one", "two", "thrée", "four"]);
-    let mut blocks = Corpus::open(&path, Split::BlankLine).unwrap();
-    let texts: Vec<_> = (0..blocks.len()).map(|i| blocks.read(i).unwrap()).collect();
-    assert_eq!(texts, ["one\r\ntwo", "thrée\nfour"]);
-    assert_eq!(lines.order(1, Some(2)), lines.order(1, None)[..2]);
-    std::fs::write(&path, b"fine\nbad \xff").unwrap();
-    let error = Corpus::open(&path, Split::Line).unwrap_err().to_string();
-    assert!(error.ends_with("line 2: not UTF-8 text"), "{error}");
-    std::fs::write(&path, "\n \n").unwrap();
-    assert!(Corpus::open(&path, Split::Line).is_err());
+    let read = |name: &str, dataset| read_requests(&folder.join(name), dataset, Selection::default()).unwrap();
+    for target in [ZsreTarget::Answer, ZsreTarget::Alt] {
+        let zsre = read("zsre_sample_200.json", Dataset::Zsre(target));
+        assert_eq!(zsre.len(), 200);
+        assert!(zsre.iter().all(|r| r.paraphrases.len() == 1 && r.neighbors.len() == 1));
+        assert!(zsre.iter().all(|r| r.target_true.is_some() == (target == ZsreTarget::Alt)));
+    }
+    // The flat form of the same records asks for the same edits.
+    let flat = read("counterfact_sample_200_easyedit_flat.json", Dataset::KnowEdit);
+    let edit = |r: &palinode_data::EditRequest| (r.id.clone(), r.filled_prompt(), r.subject.clone(), r.target_new.clone());
+    assert!(flat.iter().map(edit).eq(sample.iter().map(edit)));
+    assert_eq!(read("counterfact_known_112.json", Dataset::CounterFact).len(), 112);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `covariance`: second moments of keys over a corpus.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use palinode_data::{Corpus, Split};
+use palinode_data::Corpus;
 use palinode_edit::Moments;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
@@ -14,37 +14,40 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::corpus::{Documents, FileFormat, TokenCount, corpus, encode, files};
 use crate::errors::StageFailure;
-use crate::model::{Facts, MODEL, base_digest, open};
+use crate::hub;
+use crate::model::{Facts, Loaded, MODEL, base_digest, open};
 use crate::moments::{Head, LayerFacts, MOMENTS, file_name, put_layer};
 
 /// Documents run between two looks at the clock and at Ctrl-C.
 const BLOCK: usize = 64;
 
-/// What separates documents.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Documents {
-    /// Every line that is not blank is one.
-    Line,
-    /// Blank lines separate them.
-    BlankLine,
-}
-
 /// Parameters of `covariance`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CovarianceParams {
-    /// A plain-text file. Its name is no part of the key: its contents are.
-    corpus: PathBuf,
-    /// What separates documents in it.
+    /// Text to measure on: a file, a folder, a pattern (`wiki/*.parquet`), or files of the Hugging Face Hub
+    /// (`hf:datasets/owner/name@revision/pattern`). Names are no part of the key: contents are.
+    corpus: String,
+    /// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+    #[serde(default)]
+    format: Option<FileFormat>,
+    /// What separates documents in plain text.
     #[serde(default = "line")]
     documents: Documents,
+    /// The field of a JSON object, or the column of a table, that holds the text.
+    #[serde(default = "text")]
+    field: String,
     /// The layers; all of them are measured in one pass over the corpus.
     layers: Vec<usize>,
-    /// How many documents are read; all where it is left out.
+    /// How many documents are read at most; all where it is left out.
     #[serde(default)]
     samples: Option<usize>,
+    /// Stop at the document that brings the count of tokens here: a number, or a multiple of the key dimension f, as in
+    /// `10f`.
+    #[serde(default)]
+    tokens: Option<TokenCount>,
     /// Seed of the order in which documents are taken.
     #[serde(default = "one")]
     seed: u64,
@@ -55,6 +58,10 @@ pub struct CovarianceParams {
 
 fn line() -> Documents {
     Documents::Line
+}
+
+fn text() -> String {
+    "text".to_owned()
 }
 
 fn one() -> u64 {
@@ -94,18 +101,23 @@ pub struct Covariance;
 impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Collects second moments of keys over a plain-text corpus, all layers in one pass.";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Collects second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
 The preservation term of every objective asks that a layer go on doing what it does on ordinary text. What that text looks \
 like to the layer is its second moment C = Σ k kᵀ / n over the keys k (inputs of the down-projection) of a corpus. It does \
 not depend on the edits: it is measured once for a model and a corpus, and every experiment after that reuses it.
 
 Documents are taken in an order given by the seed and cut to the model's context; padding is not counted. Collect at least \
-ten tokens for each key dimension f, or the second moment may not be positive definite.
+ten tokens for each key dimension f (`tokens: 10f`), or the second moment may not be positive definite. Given `samples` and \
+`tokens`, whichever is reached first ends the sample.
+
+A corpus is text, JSON lines or Parquet tables, packed with gzip or Zstandard or not: one file, a folder, or a pattern. It is \
+read once to choose the sample, in memory that does not grow with it. Packed files and tables are read again for every \
+128 MiB of sampled text: take a sample of them rather than all. docs/inputs.md shows every layout by example.
 
 The sums are saved as they grow: an interrupted run goes on where it was, with the same result to the last bit, and so does \
-a later run over more documents, or with more layers.";
+a later run over more documents or tokens, or with more layers.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {
@@ -116,8 +128,8 @@ a later run over more documents, or with more layers.";
         &["corpus", "batch_tokens"]
     }
 
-    fn files(params: &CovarianceParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        Ok(vec![ExternalFile::new("corpus", &params.corpus, "corpus")])
+    fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        files("corpus", &params.corpus, params.format, base)
     }
 
     fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
@@ -127,6 +139,9 @@ a later run over more documents, or with more layers.";
         }
         if params.samples == Some(0) {
             errors.push(FieldError::new("samples", "`samples` is 0").expected("1 or more"));
+        }
+        if params.tokens.is_some_and(TokenCount::is_none) {
+            errors.push(FieldError::new("tokens", "`tokens` is 0").expected("1 or more, or a multiple of f such as 10f"));
         }
         if let Some(facts) = Facts::at(cx, "model") {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
@@ -138,52 +153,56 @@ a later run over more documents, or with more layers.";
     fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let artifact = cx.input("model")?;
         let model = open(cx, artifact)?;
-        let split = match params.documents {
-            Documents::Line => Split::Line,
-            Documents::BlankLine => Split::BlankLine,
-        };
-        let mut corpus = Corpus::open(&cx.file("corpus")?.1, split).map_err(StageFailure::stage)?;
-        let order = corpus.order(params.seed, params.samples);
-        let blocks: Vec<&[usize]> = order.chunks(BLOCK).collect();
-        // The last block may be a part of one, which a run over more documents would not have.
-        let whole = order.len() / BLOCK;
         let f = model.decoder.config().feed_forward;
+        let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
+        // No document is without a token: so many are enough, whatever they hold.
+        let most = params.samples.or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
+        if let Some(commit) = hub::commit(&params.corpus) {
+            cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus));
+        }
+        let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
+        // The last block may be a part of one, which a run over more documents would not have.
+        let whole = corpus.len() / BLOCK;
         let base = base_digest(artifact);
         let key = |layer: usize| {
             cx.unit_key(&json!({
-                "base": base, "corpus": cx.files().get("corpus").map(|(file, _)| file.digest),
-                "documents": params.documents, "seed": params.seed, "block": BLOCK, "layer": layer,
+                "base": base, "corpus": digests, "documents": params.documents, "field": params.field,
+                "seed": params.seed, "block": BLOCK, "layer": layer,
             }))
         };
         let mut heads: BTreeMap<usize, Head> = BTreeMap::new();
         for &layer in &params.layers {
             let nothing = || Head { blocks: 0, moment: SecondMoment::new(f) };
-            heads.insert(layer, Head::get(cx, &key(layer), whole).unwrap_or_else(nothing));
+            // A head with more tokens than are wanted is of no use.
+            let head = Head::get(cx, &key(layer), whole).filter(|head| head.moment.count() < enough);
+            heads.insert(layer, head.unwrap_or_else(nothing));
         }
         let kept: BTreeMap<usize, usize> = heads.iter().map(|(&layer, head)| (layer, head.blocks)).collect();
         let start = kept.values().copied().min().unwrap_or(0);
 
         let mut moments = Moments::new();
-        let bar = cx.progress("documents", Some(order.len() as u64));
-        bar.keep((start * BLOCK).min(order.len()) as u64);
-        let mut tokens = 0;
+        let total = if params.tokens.is_some() { None } else { Some(corpus.len() as u64) };
+        let bar = cx.progress("documents", total);
+        let mut read = (start * BLOCK).min(corpus.len());
+        bar.keep(read as u64);
+        let mut tokens = heads.values().filter(|head| head.blocks == start).map(|head| head.moment.count()).next();
         let mut saved = Saved::now();
-        for (number, block) in blocks.iter().enumerate().skip(start) {
+        while read < corpus.len() && tokens.unwrap_or(0) < enough {
             // Layers join where their sums left off; the forward pass is one for all that have.
-            for (layer, head) in heads.extract_if(.., |_, head| head.blocks == number) {
+            for (layer, head) in heads.extract_if(.., |_, head| head.blocks == read / BLOCK) {
                 moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
             }
-            let mut documents = Vec::with_capacity(block.len());
-            for &index in *block {
-                let text = corpus.read(index).map_err(StageFailure::stage)?;
-                documents.push(model.text.encode(&text).map_err(StageFailure::stage)?);
-            }
-            tokens += moments.add(&model.decoder, &documents, params.batch_tokens).map_err(StageFailure::stage)?;
-            bar.note(format!("{tokens} tokens"));
-            bar.inc(block.len() as u64);
-            let done = number + 1;
+            let (documents, counted) = block(&mut corpus, &model, read, enough - tokens.unwrap_or(0))?;
+            moments.add(&model.decoder, &documents, params.batch_tokens).map_err(StageFailure::stage)?;
+            read += documents.len();
+            tokens = Some(tokens.unwrap_or(0) + counted);
+            bar.note(format!("{} tokens", tokens.unwrap_or(0)));
+            bar.inc(documents.len() as u64);
             let interrupted = cx.check_interrupt();
-            if done <= whole && (done == whole || interrupted.is_err() || saved.long_ago()) {
+            let last = read >= whole * BLOCK || tokens.unwrap_or(0) >= enough;
+            // Only whole blocks are the same in a larger run.
+            if documents.len() == BLOCK && (last || interrupted.is_err() || saved.long_ago()) {
+                let done = read / BLOCK;
                 saved = Saved::after(|| {
                     let further = moments.layers().iter().filter(|(layer, _)| kept[layer] < done);
                     further.into_iter().try_for_each(|(&layer, moment)| Head::put(cx, &key(layer), done, moment))
@@ -198,6 +217,9 @@ a later run over more documents, or with more layers.";
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
+        if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples > read) {
+            cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} asked for: all of it was used"));
+        }
         let mut made = Artifact::new(Self::OUTPUT, Value::Null);
         let mut facts = Vec::new();
         for (&layer, moment) in moments.layers() {
@@ -206,10 +228,28 @@ a later run over more documents, or with more layers.";
         }
         made.meta = json!({
             "base": base,
-            "documents": order.len(),
+            "documents": read,
             "tokens": tokens,
             "layers": facts,
         });
         Ok(made)
     }
+}
+
+/// Tokens of the next documents, cut to the model's context: a block of them, or fewer where `enough` tokens are reached, and
+/// how many tokens they have.
+fn block(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), StageError> {
+    let context = model.decoder.config().context;
+    let mut documents = Vec::with_capacity(BLOCK);
+    let mut counted = 0;
+    for index in from..corpus.len().min(from + BLOCK) {
+        let text = corpus.read(index).map_err(StageFailure::stage)?;
+        let tokens = encode(&model.text, &text, context).map_err(StageFailure::stage)?;
+        counted += tokens.len() as u64;
+        documents.push(tokens);
+        if counted >= enough {
+            break;
+        }
+    }
+    Ok((documents, counted))
 }

@@ -1,6 +1,6 @@
 //! Errors of the domain crates as errors of stages.
 
-use palinode_data::{DataError, Place};
+use palinode_data::{DataError, Mistakes, Place};
 use palinode_edit::EditError;
 use palinode_engine::{ErrorKind, FieldError, StageError};
 use palinode_math::MathError;
@@ -70,6 +70,28 @@ impl StageFailure for DataError {
     }
 }
 
+impl StageFailure for Mistakes {
+    fn stage(self) -> StageError {
+        let rest = self.rest();
+        let mut shown = self.shown.into_iter();
+        let Some(first) = shown.next() else { return StageError::input("the requests cannot be read") };
+        let mut made = first.stage();
+        for line in shown.map(|error| told(&error).0).chain(rest) {
+            made.message.push_str("\n  ");
+            made.message.push_str(&line);
+        }
+        made
+    }
+}
+
+/// A data file's mistakes as those of the parameter that names the file.
+pub fn all_in_field(field: &str, mistakes: Mistakes) -> Vec<FieldError> {
+    let rest = mistakes.rest().map(|rest| FieldError::new(field, rest));
+    let mut errors: Vec<FieldError> = mistakes.shown.into_iter().map(|error| in_field(field, error)).collect();
+    errors.extend(rest);
+    errors
+}
+
 /// A data file's mistake as one of the parameter that names the file.
 pub fn in_field(field: &str, error: DataError) -> FieldError {
     let (message, line) = told(&error);
@@ -85,6 +107,7 @@ fn told(error: &DataError) -> (String, Option<usize>) {
     match &error.place {
         Place::File => (error.message.clone(), None),
         Place::Line(line) => (error.message.clone(), Some(*line)),
+        Place::Row(row) => (format!("row {row}: {}", error.message), None),
         Place::Record(index, None) => (format!("record {index}: {}", error.message), None),
         Place::Record(index, Some(field)) => (format!("record {index}, field `{field}`: {}", error.message), None),
     }

@@ -1,8 +1,6 @@
 //! `requests`: edit requests that the pipeline itself states.
 
-use std::path::Path;
-
-use palinode_data::{DataError, EditRequest, Place, parse_jsonl};
+use palinode_data::{EditRequest, plain_request};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, StageContext, StageError, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,9 +55,19 @@ pub struct RequestsParams {
 }
 
 impl RequestsParams {
-    fn read(&self) -> Result<Vec<EditRequest>, DataError> {
-        let lines: Vec<String> = self.facts.iter().map(|fact| json!(fact).to_string()).collect();
-        parse_jsonl(&lines.join("\n"), Path::new("facts"))
+    fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
+        let mut requests = Vec::new();
+        let mut errors = Vec::new();
+        for (index, fact) in self.facts.iter().enumerate() {
+            match plain_request(index, json!(fact)) {
+                Ok(request) => requests.push(request),
+                Err((field, message)) => {
+                    let field = field.map_or_else(String::new, |field| format!(".{field}"));
+                    errors.push(FieldError::new(format!("facts[{index}]{field}"), message));
+                }
+            }
+        }
+        if errors.is_empty() { Ok(requests) } else { Err(errors) }
     }
 }
 
@@ -80,17 +88,11 @@ say. Many facts are better kept in a file: see `load_requests`.";
         if params.facts.is_empty() {
             return Err(vec![FieldError::new("facts", "`facts` is empty").expected("one fact or more")]);
         }
-        let requests = params.read().map_err(|error| {
-            let field = match error.place {
-                Place::Line(number) => format!("facts[{}]", number - 1),
-                _ => "facts".to_owned(),
-            };
-            vec![FieldError::new(field, error.message.clone())]
-        })?;
-        Ok(json!({ "requests": requests.len() }))
+        Ok(json!({ "requests": params.read()?.len() }))
     }
 
     fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        put_requests(cx, &params.read().map_err(|error| StageError::internal(error.message))?)
+        let told = |errors: Vec<FieldError>| StageError::internal(errors[0].message.clone());
+        put_requests(cx, &params.read().map_err(told)?)
     }
 }

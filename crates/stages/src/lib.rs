@@ -8,6 +8,7 @@
 //! ```
 
 mod ask;
+mod corpus;
 mod covariance;
 mod distribute;
 mod errors;
@@ -15,6 +16,7 @@ mod evaluate;
 mod export;
 mod finder;
 mod given_requests;
+mod hub;
 mod load_model;
 mod load_requests;
 mod load_update;
@@ -32,11 +34,12 @@ mod templates;
 mod tensors;
 mod update;
 
-pub use look::{EditableWeight, Inspection, inspect};
-
 use palinode_engine::Catalogue;
 
 pub use export::update_file::Provenance;
+pub use hub::{Watch, allow_downloads};
+pub use look::{EditableWeight, Inspection, inspect};
+pub use palinode_hub::{Progress, Reference};
 pub use patch::{Restored, apply, provenance, revert};
 pub use report::report;
 pub use suggestion::{Suggestion, suggest};

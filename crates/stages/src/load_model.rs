@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::hub;
 use crate::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
 
 /// Files that other programs want beside the weights; an export copies them.
@@ -28,12 +29,19 @@ const COMPANIONS: [&str; 8] = [
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadModelParams {
-    /// The folder with config.json, tokenizer.json and the weights as safetensors. Its name is no part of the key: the
-    /// contents of its files are.
-    path: PathBuf,
+    /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
+    /// `hf:owner/name` or `hf:owner/name@revision`. Names are no part of the key: the contents of the files are.
+    path: String,
     /// The number type to compute in. The CPU computes in f32, whatever the weights are stored as.
     #[serde(default)]
     dtype: Dtype,
+}
+
+impl LoadModelParams {
+    /// The folder as a path that may be relative to the pipeline's.
+    fn folder(&self) -> Result<PathBuf, FieldError> {
+        Ok(hub::model("path", &self.path)?.unwrap_or_else(|| PathBuf::from(&self.path)))
+    }
 }
 
 /// A number type.
@@ -66,12 +74,16 @@ impl StageKind for LoadModel {
     type Params = LoadModelParams;
     const NAME: &'static str = "load_model";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Opens a model folder in Hugging Face's layout.";
+    const SUMMARY: &'static str = "Opens a model: a folder in Hugging Face's layout, or a model of its Hub.";
     const DOC: &'static str = "\
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
 with their index. The family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3) is told from \
 config.json; an option that would change results and is not known is refused by name. Weights may be stored as f32, f16 or \
 bf16. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
+
+`hf:owner/name@revision` is a model of the Hugging Face Hub, looked for in the cache that other programs use (HF_HOME) and \
+downloaded there by `palinode run` where it is missing: configuration, tokenizer and safetensors, nothing else. A branch is \
+what it was when it was downloaded; give a commit to pin it. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded.
 
 Nothing is copied: the folder is read where it lies, and its contents, not its name, decide whether later results are \
 still good.";
@@ -83,7 +95,8 @@ still good.";
     }
 
     fn files(params: &LoadModelParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        let folder = base.join(&params.path);
+        let path = params.folder()?;
+        let folder = base.join(&path);
         if !folder.is_dir() {
             let what = if folder.exists() { "is not a folder" } else { "does not exist" };
             return Err(FieldError::new("path", format!("the model folder {what}"))
@@ -115,25 +128,26 @@ still good.";
             }
         }
         let mut files = vec![
-            ExternalFile::new(CONFIG, params.path.join(CONFIG), "path"),
-            ExternalFile::new(TOKENIZER, params.path.join(TOKENIZER), "path"),
+            ExternalFile::new(CONFIG, path.join(CONFIG), "path"),
+            ExternalFile::new(TOKENIZER, path.join(TOKENIZER), "path"),
         ];
         files.extend(
             shards
                 .into_iter()
-                .map(|shard| ExternalFile::new(format!("weights/{shard}"), params.path.join(&shard), "path")),
+                .map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
         let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
         files.extend(
             companions
                 .filter(|name| folder.join(name).is_file())
-                .map(|name| ExternalFile::new(format!("other/{name}"), params.path.join(name), "path")),
+                .map(|name| ExternalFile::new(format!("other/{name}"), path.join(name), "path")),
         );
         Ok(files)
     }
 
     fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let path = cx.base_dir().join(&params.path).join(CONFIG);
+        let Ok(folder) = params.folder() else { return Ok(Value::Null) };
+        let path = cx.base_dir().join(folder).join(CONFIG);
         if !path.is_file() {
             return Ok(Value::Null);
         }
@@ -144,6 +158,12 @@ still good.";
     }
 
     fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        if let Some(commit) = hub::commit(&params.path) {
+            // In the event log, not in the artifact: that is the same for the same files, wherever they are from.
+            let bar = cx.progress("files", Some(cx.files().len() as u64));
+            bar.note(format!("{} is commit {commit}", params.path));
+            bar.inc(cx.files().len() as u64);
+        }
         let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
         for (name, (file, _)) in cx.files() {
             artifact = artifact.with_file(name, *file);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_data::{Dataset, EditRequest, Selection, conflicts, read_requests};
+use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, conflicts, read_requests};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
 };
@@ -10,22 +10,36 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::errors::{StageFailure, in_field};
+use crate::errors::{StageFailure, all_in_field};
 
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
 /// The logical name of the requests.
 pub const REQUESTS: &str = "requests.json";
 
-/// A data set's layout.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+/// The fields of a data set's records.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// CounterFact's JSON array of records (also multi-CounterFact's).
+    /// CounterFact's (also multi-CounterFact's).
     CounterFact,
-    /// One JSON object a line: `subject`, `prompt` with `{}`, `target_new`; and, where known, `target_true`,
-    /// `paraphrases`, `neighbors` (`{prompt, target}`), `strength`.
+    /// zsRE's, as MEND cut it: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
+    Zsre,
+    /// KnowEdit's, with axes of `portability` and `locality`, and EasyEdit's flat form with one prompt of each.
+    KnowEdit,
+    /// Plain ones: `subject`, `prompt` with `{}`, `target_new`; and, where known, `target_true`, `paraphrases`, `neighbors`
+    /// (`{prompt, target}`), `strength`.
     Jsonl,
+}
+
+/// The answer that becomes the new target of a zsRE record.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NewTarget {
+    /// The true one, `answers[0]`: the reading of MEMIT and of the papers after it.
+    Answer,
+    /// The false one, `alt`: EasyEdit's reading.
+    Alt,
 }
 
 /// Parameters of `load_requests`.
@@ -34,9 +48,12 @@ pub enum Layout {
 pub struct LoadRequestsParams {
     /// The file. Its name is no part of the key: its contents are.
     path: PathBuf,
-    /// Its layout.
+    /// The fields of its records.
     #[serde(default = "counterfact")]
     dataset: Layout,
+    /// For zsRE, the answer that becomes the new target.
+    #[serde(default = "answer")]
+    zsre_target: NewTarget,
     /// Shuffle the records by this seed before any are taken.
     #[serde(default)]
     shuffle: Option<u64>,
@@ -52,10 +69,19 @@ fn counterfact() -> Layout {
     Layout::CounterFact
 }
 
+fn answer() -> NewTarget {
+    NewTarget::Answer
+}
+
 impl LoadRequestsParams {
-    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, palinode_data::DataError> {
+    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
         let dataset = match self.dataset {
             Layout::CounterFact => Dataset::CounterFact,
+            Layout::Zsre => Dataset::Zsre(match self.zsre_target {
+                NewTarget::Answer => ZsreTarget::Answer,
+                NewTarget::Alt => ZsreTarget::Alt,
+            }),
+            Layout::KnowEdit => Dataset::KnowEdit,
             Layout::Jsonl => Dataset::Jsonl,
         };
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit };
@@ -70,11 +96,15 @@ impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Reads edit requests from CounterFact JSON or JSONL.";
+    const SUMMARY: &'static str = "Reads edit requests: CounterFact, zsRE, KnowEdit, or plain JSONL.";
     const DOC: &'static str = "\
 Reads the facts to be edited, with the prompts that judge the edits, and takes a selection of them: shuffled if a seed is \
-given, then `offset` skipped, then at most `limit` taken. Every record is checked; a mistake is told with its record and \
-field. Files of up to 16 MiB are read before anything runs.
+given, then `offset` skipped, then at most `limit` taken. Every record is checked; mistakes are told with record and field, \
+the first ten at once. Files of up to 16 MiB are read before anything runs.
+
+Whether a file is one JSON array or one object a line is told from the file, and so is gzip or Zstandard. Fields that an \
+edit does not need may be absent. A prompt without `{}` has the first mention of its subject taken out. \
+docs/inputs.md shows every layout by example.
 
 A request may carry a `strength`, its own μ: 0 makes its edit a hard constraint whatever the objective, larger values \
 softer ones. Hard and soft edits mix in one batch.";
@@ -95,7 +125,7 @@ softer ones. Hard and soft edits mix in one batch.";
         }
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
-            let requests = params.read(&path).map_err(|error| vec![in_field("path", error)])?;
+            let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
             return Ok(json!({ "requests": requests.len() }));
         }
         Ok(Value::Null)

@@ -6,11 +6,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 10] = [
+const RULE: [(&str, &[&str]); 11] = [
     ("palinode-engine", &[]),
     ("palinode-math", &[]),
     ("palinode-model", &[]),
     ("palinode-data", &[]),
+    ("palinode-hub", &[]),
     ("palinode-edit", &["palinode-math", "palinode-model", "palinode-data"]),
     ("palinode-eval", &["palinode-model", "palinode-data"]),
     // Data in, text out: a report knows no store, no stage and no metric.
@@ -23,6 +24,7 @@ const RULE: [(&str, &[&str]); 10] = [
             "palinode-math",
             "palinode-model",
             "palinode-data",
+            "palinode-hub",
             "palinode-edit",
             "palinode-eval",
             "palinode-report",
@@ -33,7 +35,7 @@ const RULE: [(&str, &[&str]); 10] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 6] = [
+const HOME: [(&[&str], &[&str]); 7] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
     // One language of expressions: in pipeline files, and in the templates of reports.
@@ -42,6 +44,9 @@ const HOME: [(&[&str], &[&str]); 6] = [
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
     (&["faer"], &["palinode-math"]),
+    // The network has one door, and packed files one reader.
+    (&["ureq"], &["palinode-hub"]),
+    (&["parquet", "flate2", "zstd", "snap"], &["palinode-data"]),
     // Only the command line prints, reads arguments, or ends the process.
     (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode", "demo-model"]),
 ];

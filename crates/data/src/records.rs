@@ -1,0 +1,165 @@
+//! Records of a JSON file: the elements of one array, or one object a line; one at a time, none larger than a limit.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
+use serde_json::{Deserializer, Value};
+
+use crate::documents::plain;
+use crate::{DataError, EditRequest, Mistakes, Place, stream};
+
+/// A file of requests is read whole: 512 MiB, ten times the largest in use.
+const LARGEST_FILE: u64 = 512 << 20;
+/// A record takes a few KiB: 4 MiB.
+const LARGEST_RECORD: usize = 4 << 20;
+
+/// What a reader of records says of a record: the field at fault, and what is wrong.
+pub type Fault = (Option<String>, String);
+
+/// Takes a record: its number, its line where it has one, and what was read.
+type Take<'a> = dyn FnMut(usize, Option<usize>, Result<Value, String>) + 'a;
+
+/// Turns every record of a file into a request by `make`, which gets the record's number; all mistakes at once.
+pub fn read<R: DeserializeOwned>(
+    path: &Path,
+    hint: &str,
+    make: impl Fn(usize, R) -> Result<EditRequest, Fault>,
+) -> Result<Vec<EditRequest>, Mistakes> {
+    let text = stream::read_text(path, LARGEST_FILE)?;
+    let mut requests = Vec::new();
+    let mut mistakes = Mistakes::default();
+    let mut take = |index: usize, line: Option<usize>, value: Result<Value, String>| {
+        let made = value.map_err(|message| (None, message)).and_then(|record| one(index, record, &make));
+        match made {
+            Ok(request) => requests.push(request),
+            Err((field, message)) => mistakes.add(told(path, index, line, field, message, hint)),
+        }
+    };
+    let body = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    if body.starts_with('[') {
+        array(body, &mut take).map_err(|error| {
+            // Lines before the array count.
+            let before = text[..text.len() - body.len()].matches('\n').count();
+            let message = format!("not a JSON array of records: {}", error.message);
+            DataError::new(path, Place::Line(before + error.line), message).hint(hint)
+        })?;
+    } else {
+        let mut index = 0;
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate().map(|(i, line)| (i + 1, line)) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let value = match line.len() {
+                0..=LARGEST_RECORD => serde_json::from_str(line).map_err(|error| plain(&error)),
+                _ => Err(too_large()),
+            };
+            take(index, Some(number), value);
+            index += 1;
+        }
+    }
+    if mistakes.count > 0 { Err(mistakes) } else { Ok(requests) }
+}
+
+/// One record by itself, as `make` turns it into a request.
+pub fn one<R: DeserializeOwned>(
+    index: usize,
+    record: Value,
+    make: impl Fn(usize, R) -> Result<EditRequest, Fault>,
+) -> Result<EditRequest, Fault> {
+    let request = typed(record).and_then(|record| make(index, record))?;
+    request.check().map_err(|(field, message)| (Some(field.to_owned()), message))?;
+    Ok(request)
+}
+
+fn typed<R: DeserializeOwned>(value: Value) -> Result<R, Fault> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = error.path().to_string();
+        ((field != ".").then_some(field), error.into_inner().to_string())
+    })
+}
+
+fn told(
+    path: &Path,
+    index: usize,
+    line: Option<usize>,
+    field: Option<String>,
+    message: String,
+    hint: &str,
+) -> DataError {
+    let shape = message.starts_with("missing field") || message.starts_with("unknown field") || field.is_none();
+    let error = match (line, field) {
+        (None, field) => DataError::new(path, Place::Record(index, field), message),
+        (Some(line), Some(field)) => DataError::new(path, Place::Line(line), format!("{field}: {message}")),
+        (Some(line), None) => DataError::new(path, Place::Line(line), message),
+    };
+    if shape { error.hint(hint) } else { error }
+}
+
+fn too_large() -> String {
+    format!("the record is larger than {} MiB", LARGEST_RECORD >> 20)
+}
+
+struct Broken {
+    line: usize,
+    message: String,
+}
+
+/// Reads the elements of an array; each in memory by itself.
+fn array<'a>(text: &str, take: &'a mut Take<'a>) -> Result<(), Broken> {
+    let left = Cell::new(LARGEST_RECORD);
+    let mut reader = Deserializer::from_reader(Rationed { text: text.as_bytes(), left: &left });
+    let read = reader.deserialize_seq(Elements { take, left: &left }).and_then(|()| {
+        left.set(LARGEST_RECORD);
+        reader.end()
+    });
+    read.map_err(|error| Broken {
+        line: error.line().max(1),
+        message: if left.get() == 0 { too_large() } else { error.to_string() },
+    })
+}
+
+/// Gives the text byte by byte, and no more of it than is left.
+struct Rationed<'a> {
+    text: &'a [u8],
+    left: &'a Cell<usize>,
+}
+
+impl Read for Rationed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = buffer.len().min(self.text.len()).min(self.left.get());
+        if n == 0 && !self.text.is_empty() && !buffer.is_empty() {
+            return Err(std::io::Error::other("too large"));
+        }
+        let (now, later) = self.text.split_at(n);
+        buffer[..n].copy_from_slice(now);
+        self.text = later;
+        self.left.set(self.left.get() - n);
+        Ok(n)
+    }
+}
+
+struct Elements<'a> {
+    take: &'a mut Take<'a>,
+    left: &'a Cell<usize>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(value) = elements.next_element()? {
+            (self.take)(index, None, Ok(value));
+            self.left.set(LARGEST_RECORD);
+            index += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! zsRE as MEND cut it (Levy et al. 2017; Mitchell et al., arXiv 2110.11309): `zsre_mend_eval.json` and its kin.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::counterfact::id;
+use crate::records::Fault;
+use crate::request::template;
+use crate::{EditRequest, Neighbor};
+
+pub const HINT: &str = "a zsRE record has subject, src and, as target, answers or alt";
+
+/// What a zsRE edit shall make the model say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZsreTarget {
+    /// The true answer, `answers[0]`: MEMIT's reading, and that of the papers after it. There is then no other answer to
+    /// compare with, so no `target_true`.
+    #[default]
+    Answer,
+    /// The false one, `alt`: EasyEdit's reading; `answers[0]` is the true target.
+    Alt,
+}
+
+#[derive(Deserialize)]
+pub struct Record {
+    case_id: Option<Value>,
+    subject: String,
+    src: String,
+    #[serde(default)]
+    answers: Vec<String>,
+    alt: Option<String>,
+    rephrase: Option<String>,
+    loc: Option<String>,
+    loc_ans: Option<String>,
+    strength: Option<f64>,
+}
+
+pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditRequest, Fault> {
+    let answer = record.answers.into_iter().next();
+    let missing = |field: &str| (None, format!("missing field `{field}`"));
+    let (target_new, target_true) = match target {
+        ZsreTarget::Answer => (answer.ok_or_else(|| missing("answers"))?, None),
+        ZsreTarget::Alt => (record.alt.ok_or_else(|| missing("alt"))?, answer),
+    };
+    // The question that the edit should leave alone; the authors' code adds the question mark.
+    let neighbor = record.loc.map(|question| Neighbor { prompt: format!("{question}?"), target: record.loc_ans });
+    Ok(EditRequest {
+        id: id(record.case_id, index),
+        prompt: template(record.src, &record.subject),
+        subject: record.subject,
+        target_new,
+        target_true,
+        paraphrases: record.rephrase.into_iter().collect(),
+        neighbors: neighbor.into_iter().collect(),
+        strength: record.strength,
+        ..EditRequest::default()
+    })
+}
