@@ -22,12 +22,14 @@ const RULE: [(&str, &[&str]); 9] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 5] = [
+const HOME: [(&[&str], &[&str]); 6] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "minijinja", "saphyr-parser"], &["palinode-engine"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
+    // Published second moments have one reader.
+    (&["zip"], &["palinode-edit"]),
     (&["faer"], &["palinode-math"]),
     // Only the command line prints, reads arguments, or ends the process.
     (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode", "demo-model"]),
