@@ -34,8 +34,22 @@ const DATASETS: [Dataset; 5] = [
 
 /// Bytes that mean something to a reader.
 const WORDS: [&[u8]; 16] = [
-    b"{", b"}", b"[", b"]", b"\"", b"\\u", b"\\ud800", b"null", b"1e999", b"{}", b"\n", b"\xff", b"\0", b"PAR1",
-    b"\x1f\x8b", b"\x28\xb5\x2f\xfd",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\u",
+    b"\\ud800",
+    b"null",
+    b"1e999",
+    b"{}",
+    b"\n",
+    b"\xff",
+    b"\0",
+    b"PAR1",
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
 ];
 
 fn main() {
@@ -137,7 +151,8 @@ fn readers(path: &Path) -> u64 {
     for dataset in DATASETS {
         good += u64::from(read_requests(path, dataset, Selection::default()).is_ok());
     }
-    for (format, split) in [(Format::Text, Split::Line), (Format::Text, Split::BlankLine), (Format::Jsonl, Split::Line)] {
+    for (format, split) in [(Format::Text, Split::Line), (Format::Text, Split::BlankLine), (Format::Jsonl, Split::Line)]
+    {
         let files = vec![CorpusFile { path: path.to_owned(), format }];
         let reading = Reading { split, field: "text".into() };
         let corpus = Corpus::open(files, reading, Sampling { seed: 1, most: Some(8) }, &mut |_| true);

@@ -51,9 +51,7 @@ pub fn request(index: usize, record: serde_json::Value) -> Result<EditRequest, (
 pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Result<Vec<EditRequest>, Mistakes> {
     let mut all = match dataset {
         Dataset::CounterFact => records::read(file, counterfact::HINT, counterfact::request)?,
-        Dataset::Zsre(target) => {
-            records::read(file, zsre::HINT, |index, record| zsre::request(index, record, target))?
-        }
+        Dataset::Zsre(target) => records::read(file, zsre::HINT, |index, record| zsre::request(index, record, target))?,
         Dataset::KnowEdit => records::read(file, easyedit::HINT, easyedit::request)?,
         Dataset::Jsonl => records::read(file, jsonl::HINT, jsonl::request)?,
     };

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::{Deserializer, Error};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use serde_json::Value;
 
 use crate::counterfact::id;
@@ -95,8 +95,10 @@ fn probes(axes: Option<Axes>) -> BTreeMap<String, Vec<Probe>> {
 
 pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
     let target_true = record.ground_truth.first();
-    let target_new =
-        record.target_new.first().ok_or_else(|| (Some("target_new".to_owned()), "the new target is empty".to_owned()))?;
+    let target_new = record
+        .target_new
+        .first()
+        .ok_or_else(|| (Some("target_new".to_owned()), "the new target is empty".to_owned()))?;
     let neighbor =
         record.locality_prompt.map(|prompt| Neighbor { prompt, target: record.locality_ground_truth.first() });
     Ok(EditRequest {

@@ -40,7 +40,9 @@ impl Pages {
             }
             Compression::GZIP(_) => within(flate2::read::MultiGzDecoder::new(packed)),
             Compression::ZSTD(_) => within(zstd::stream::read::Decoder::with_buffer(packed)?),
-            other => Err(ParquetError::NYI(format!("it is packed with {other}, expected snappy, zstd, gzip or nothing"))),
+            other => {
+                Err(ParquetError::NYI(format!("it is packed with {other}, expected snappy, zstd, gzip or nothing")))
+            }
         }
     }
 }

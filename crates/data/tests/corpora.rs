@@ -81,11 +81,9 @@ fn packed_files_hold_what_plain_ones_do() {
     let folder = Folder::new();
     let text: String = (0..300).map(|i| format!("document {i}\n{}", if i % 5 == 0 { "\n" } else { "" })).collect();
     let json: String = (0..300).map(|i| format!("{{\"id\": {i}, \"body\": \"dócument\\n{i}\"}}\n")).collect();
-    for (name, content, reading) in [
-        ("a.txt", &text, Reading::default()),
-        ("b.txt", &text, BLANK),
-        ("c.jsonl", &json, field("body")),
-    ] {
+    for (name, content, reading) in
+        [("a.txt", &text, Reading::default()), ("b.txt", &text, BLANK), ("c.jsonl", &json, field("body"))]
+    {
         let plain = folder.file(name, content.as_bytes());
         let expected = sample(&plain, &reading, 7, Some(100));
         assert_eq!(expected.len(), if reading == BLANK { 61 } else { 100 });
@@ -205,10 +203,9 @@ fn what_unpacks_without_end_is_refused() {
 #[test]
 fn a_file_that_changes_is_noticed() {
     let folder = Folder::new();
-    for (name, before, after) in [
-        ("a.txt", b"one two three\n".to_vec(), b"one".to_vec()),
-        ("b.txt.gz", gzip(b"one\ntwo\n"), gzip(b"one two\n")),
-    ] {
+    for (name, before, after) in
+        [("a.txt", b"one two three\n".to_vec(), b"one".to_vec()), ("b.txt.gz", gzip(b"one\ntwo\n"), gzip(b"one two\n"))]
+    {
         let path = folder.file(name, &before);
         let mut corpus = open(&path, &Reading::default(), 1, None).unwrap();
         std::fs::write(&path, after).unwrap();

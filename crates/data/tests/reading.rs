@@ -144,9 +144,11 @@ fn all_mistakes_are_told_at_once() {
 fn what_is_too_large_is_refused() {
     let long = "a".repeat(5 << 20);
     let record = GOOD.replace("Oslo", &long);
-    for (content, place) in
-        [(format!("[{GOOD},\n{record}]"), "line 2"), (format!("{GOOD}\n{record}"), "line 2"), ("[".repeat(1 << 20), "line 1")]
-    {
+    for (content, place) in [
+        (format!("[{GOOD},\n{record}]"), "line 2"),
+        (format!("{GOOD}\n{record}"), "line 2"),
+        ("[".repeat(1 << 20), "line 1"),
+    ] {
         let said = message("edits.json", content.as_bytes(), Dataset::CounterFact);
         assert!(said.contains(place), "{said}");
     }
@@ -184,7 +186,8 @@ fn published_records_load() {
     }
     // The flat form of the same records asks for the same edits.
     let flat = read("counterfact_sample_200_easyedit_flat.json", Dataset::KnowEdit);
-    let edit = |r: &palinode_data::EditRequest| (r.id.clone(), r.filled_prompt(), r.subject.clone(), r.target_new.clone());
+    let edit =
+        |r: &palinode_data::EditRequest| (r.id.clone(), r.filled_prompt(), r.subject.clone(), r.target_new.clone());
     assert!(flat.iter().map(edit).eq(sample.iter().map(edit)));
     assert_eq!(read("counterfact_known_112.json", Dataset::CounterFact).len(), 112);
 }

@@ -1,5 +1,7 @@
 //! What can go wrong between a model and the mathematics.
 
+use std::path::PathBuf;
+
 use palinode_math::MathError;
 use palinode_model::ModelError;
 
@@ -47,6 +49,14 @@ pub enum EditError {
         /// Steps made.
         steps: usize,
     },
+    /// A file of second moments that is not one.
+    #[error("{path}: {message}")]
+    MomentFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Inputs that do not belong together.
     #[error("{0}")]
     Mismatch(String),
@@ -60,7 +70,7 @@ impl EditError {
             Self::Math { source, .. } => source.hint(),
             Self::Collision { hint, .. } => hint.clone(),
             Self::Diverged { .. } => Some("lower the learning rate or the clamp of the targets stage".into()),
-            Self::Request { .. } | Self::Mismatch(_) => None,
+            Self::Request { .. } | Self::MomentFile { .. } | Self::Mismatch(_) => None,
         }
     }
 }

@@ -3,12 +3,14 @@
 //! * [`prompts`]: the token rows of a request, with the subject's last token found.
 //! * [`probe()`]: activations at chosen tokens, in one truncated forward pass for many prompts.
 //! * [`Moments`]: second moments of several layers in one pass over a corpus.
+//! * [`MomentFile`]: second moments that others have published.
 //! * [`optimise`]: targets by gradient descent, many requests at once.
 //! * [`apply()`]: an objective and a plan turned into changes of weights.
 
 mod apply;
 mod error;
 mod moments;
+mod npz;
 mod probe;
 pub mod prompts;
 mod suffix;
@@ -17,6 +19,7 @@ mod targets;
 pub use apply::{Applied, Edit, LayerEdit, apply, with_edits};
 pub use error::EditError;
 pub use moments::Moments;
+pub use npz::{MomentFile, Precision, write_moment};
 pub use probe::{Site, Tap, probe};
 pub use prompts::Prompt;
 pub use targets::{StepRecord, Target, TargetSettings, optimise};

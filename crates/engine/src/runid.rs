@@ -11,16 +11,6 @@ pub fn new() -> String {
     format!("{}-{:04x}", stamp(now.as_secs()), mark & 0xffff)
 }
 
-/// `YYYY-MM-DD HH:MM` in UTC for a number of milliseconds since 1970.
-pub fn utc(milliseconds: u64) -> String {
-    let stamp = stamp(milliseconds / 1000);
-    let (date, time) = stamp.split_once('-').unwrap_or((&stamp, ""));
-    let part = |text: &str, from: usize, to: usize| text.get(from..to).unwrap_or_default().to_owned();
-    let year = date.len().saturating_sub(4);
-    let day = [part(date, 0, year), part(date, year, year + 2), part(date, year + 2, year + 4)].join("-");
-    format!("{day} {}:{}", part(time, 0, 2), part(time, 2, 4))
-}
-
 /// `YYYYMMDD-HHMMSS` in UTC for a number of seconds since 1970.
 fn stamp(seconds: u64) -> String {
     utc(seconds).replace(['-', ':'], "").replace(' ', "-")
@@ -38,6 +28,5 @@ mod tests {
         ] {
             assert_eq!(super::stamp(seconds), expect);
         }
-        assert_eq!(super::utc(951_782_399_999), "2000-02-28 23:59");
     }
 }

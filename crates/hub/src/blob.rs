@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::HubError;
+use crate::Reference;
 use crate::cache::Folder;
 use crate::client::Client;
 use crate::listing;
-use crate::Reference;
 
 /// Times that a broken connection is taken up again.
 const TRIES: usize = 3;
@@ -26,7 +26,8 @@ pub fn fetch(
     watch: &mut dyn FnMut(u64) -> bool,
 ) -> Result<String, HubError> {
     let sha = file.lfs.as_ref().map(|large| large.sha256.clone());
-    let known = sha.clone().or_else(|| file.blob.clone()).filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let known =
+        sha.clone().or_else(|| file.blob.clone()).filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric()));
     if let Some(name) = &known
         && fs::metadata(folder.blob(name)).is_ok_and(|blob| file.size.is_none_or(|size| size == blob.len()))
     {
@@ -77,7 +78,8 @@ fn download(
 ) -> Result<(), Broken> {
     let io = |error| Broken::For(HubError::io("write", part, &error));
     let mut target = OpenOptions::new().create(true).append(true).open(part).map_err(io)?;
-    let busy = |_| Broken::For(HubError::new(format!("another program downloads {}", file.rfilename)).hint("run again later"));
+    let busy =
+        |_| Broken::For(HubError::new(format!("another program downloads {}", file.rfilename)).hint("run again later"));
     target.try_lock().map_err(busy)?;
     let mut have = target.metadata().map_err(io)?.len();
     if file.size.is_some_and(|size| have > size) {

@@ -63,8 +63,7 @@ impl Client {
         from: u64,
     ) -> Result<(impl Read + use<>, bool), HubError> {
         let kind = if reference.kind == Kind::Dataset { "datasets/" } else { "" };
-        let response =
-            self.get(&format!("/{kind}{}/resolve/{commit}/{}", reference.repository, escape(name)), from)?;
+        let response = self.get(&format!("/{kind}{}/resolve/{commit}/{}", reference.repository, escape(name)), from)?;
         let response = self.good(response, reference)?;
         let partial = response.status().as_u16() == 206;
         Ok((response.into_body().into_reader(), partial))
@@ -72,9 +71,8 @@ impl Client {
 
     /// Why a body ended early.
     pub fn failed(&self, why: &str) -> HubError {
-        HubError::new(format!("cannot reach {}: {why}", self.endpoint)).hint(
-            "check the network, or HF_ENDPOINT; what was downloaded is kept, and the next run goes on from there",
-        )
+        HubError::new(format!("cannot reach {}: {why}", self.endpoint))
+            .hint("check the network, or HF_ENDPOINT; what was downloaded is kept, and the next run goes on from there")
     }
 
     fn get(&self, route: &str, from: u64) -> Result<Response<Body>, HubError> {

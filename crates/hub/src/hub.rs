@@ -72,7 +72,8 @@ impl Hub {
         let (listing, told) = folder.listing(&commit)?;
         let files = listing.wanted(reference).ok()?;
         // What other programs left here may be a part of what a pattern means: that is used where there is no other way.
-        let exact = reference.pattern.as_deref().is_none_or(|pattern| listing.siblings.iter().any(|f| f.rfilename == pattern));
+        let exact =
+            reference.pattern.as_deref().is_none_or(|pattern| listing.siblings.iter().any(|f| f.rfilename == pattern));
         let whole = folder.is_whole(reference, &listing, &files) && (told || exact || self.offline);
         whole.then(|| snapshot(&folder, &commit, &files))
     }

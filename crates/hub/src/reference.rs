@@ -26,7 +26,8 @@ pub struct Reference {
     pub pattern: Option<String>,
 }
 
-const EXPECTED: &str = "write hf:owner/name, hf:owner/name@revision, or hf:datasets/owner/name@revision/pattern.parquet";
+const EXPECTED: &str =
+    "write hf:owner/name, hf:owner/name@revision, or hf:datasets/owner/name@revision/pattern.parquet";
 
 impl Reference {
     /// Reads a reference; `None` where the text is none, that is, does not begin with `hf:`.

@@ -79,10 +79,8 @@ fn answer(mut stream: TcpStream, host: &str, other: u16, state: &Mutex<State>) -
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let mut state = state.lock().unwrap();
-    let shown: Vec<String> = ["authorization", "range"]
-        .iter()
-        .filter_map(|name| Some(format!(" {name}={}", headers.get(*name)?)))
-        .collect();
+    let shown: Vec<String> =
+        ["authorization", "range"].iter().filter_map(|name| Some(format!(" {name}={}", headers.get(*name)?))).collect();
     state.asked.push(format!("{host} {route}{}", shown.concat()));
     let mut plain = |status: &str, extra: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n{extra}\r\n", body.len());
@@ -94,7 +92,8 @@ fn answer(mut stream: TcpStream, host: &str, other: u16, state: &Mutex<State>) -
         return plain("401 Unauthorized", "", b"{}");
     }
     if route.starts_with("/api/") {
-        let known = ["/api/models/owner/tiny/revision/main?", "/api/datasets/owner/texts/revision/refs%2Fconvert%2Fparquet?"];
+        let known =
+            ["/api/models/owner/tiny/revision/main?", "/api/datasets/owner/texts/revision/refs%2Fconvert%2Fparquet?"];
         let commit = format!("/api/models/owner/tiny/revision/{COMMIT}?");
         if !known.iter().any(|known| route.starts_with(known)) && !route.starts_with(&commit) {
             return plain("404 Not Found", "", b"{}");
@@ -121,7 +120,11 @@ fn answer(mut stream: TcpStream, host: &str, other: u16, state: &Mutex<State>) -
 
 fn sibling(name: &str, bytes: &[u8], lies: bool) -> String {
     let sha = hex(if lies { b"other" } else { bytes });
-    let large = if bytes.len() >= 1000 { format!(r#","lfs":{{"sha256":"{sha}","size":{}}}"#, bytes.len()) } else { String::new() };
+    let large = if bytes.len() >= 1000 {
+        format!(r#","lfs":{{"sha256":"{sha}","size":{}}}"#, bytes.len())
+    } else {
+        String::new()
+    };
     format!(r#"{{"rfilename":"{name}","size":{},"blobId":"{}"{large}}}"#, bytes.len(), &hex(bytes)[..40])
 }
 
@@ -258,7 +261,9 @@ fn mistakes() {
         text += &format!("── {what}\n{}{hint}\n", error.message);
     };
     let set = |change: &dyn Fn(&mut State)| change(&mut server.state.lock().unwrap());
-    for reference in ["hf:", "hf:a/b/c", "hf:../x", "hf:a/b@", "hf:datasets/a", "hf:datasets/a/b", "hf:a/.b", "hf:a/b@x?y"] {
+    for reference in
+        ["hf:", "hf:a/b/c", "hf:../x", "hf:a/b@", "hf:datasets/a", "hf:datasets/a/b", "hf:a/.b", "hf:a/b@x?y"]
+    {
         say(reference, Err(Reference::parse(reference).unwrap().unwrap_err()));
     }
     say("no such model", fetch(&hub, "hf:owner/none"));

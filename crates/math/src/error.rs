@@ -29,6 +29,26 @@ pub enum MathError {
         /// Which matrix.
         what: &'static str,
     },
+    /// A matrix that is said to be a second moment and cannot be one.
+    #[error("not a second moment: entry [{row}, {column}] is {value:.6e}, but {why}")]
+    NotAMoment {
+        /// Row of the entry at fault.
+        row: usize,
+        /// Its column.
+        column: usize,
+        /// Its value.
+        value: f64,
+        /// What it breaks.
+        why: &'static str,
+    },
+    /// A matrix that is said to be a Cholesky factor and cannot be one.
+    #[error("not a Cholesky factor: pivot {index} is {value:.6e}")]
+    NotAFactor {
+        /// The pivot.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
     /// The preservation metric has no Cholesky factor.
     #[error(
         "the second moment is not positive definite: pivot {index} of {size} is {pivot:.3e} where the largest diagonal \

@@ -74,6 +74,38 @@ impl Factor {
         }
     }
 
+    /// From a stored factor of size `f`, read row by row: `next` fills the `i + 1` values of row `i`.
+    ///
+    /// # Errors
+    /// What `next` gives; [`MathError::Parameter`]; [`MathError::NotFinite`]; [`MathError::NotAFactor`] for a pivot that is
+    /// not above 0.
+    pub fn from_rows<E: From<MathError>>(
+        f: usize,
+        preservation: Preservation,
+        mut next: impl FnMut(usize, &mut [f64]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        preservation.check()?;
+        let mut lower = Mat::zeros(f, f);
+        let mut row = vec![0.0; f];
+        for i in 0..f {
+            let row = &mut row[..=i];
+            next(i, row)?;
+            if row[i] <= 0.0 {
+                return Err(MathError::NotAFactor { index: i, value: row[i] }.into());
+            }
+            for (j, value) in row.iter().enumerate() {
+                lower[(i, j)] = *value;
+            }
+        }
+        check_finite("Cholesky factor", lower.as_ref())?;
+        Ok(Self { lower, preservation })
+    }
+
+    /// Row `i` of `L`, its `i + 1` values up to the diagonal.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = f64> + '_ {
+        (0..=i).map(move |j| self.lower[(i, j)])
+    }
+
     /// The same metric with `λ` replaced, without factoring again. Only without a ridge, where `λ` scales the whole
     /// metric.
     pub fn rescaled(&self, lambda: f64) -> Option<Self> {

@@ -4,7 +4,11 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, Side};
 
 use crate::MathError;
-use crate::matrix::{check_size, from_row_major};
+use crate::matrix::{check_finite, check_size, from_row_major};
+
+/// How far rounding may take an entry, relative to its bound: half precision rounds to one part in 2048, and sums on an
+/// accelerator are not symmetric to the last bit.
+const ROUNDING: f64 = 0.01;
 
 /// Sum of `k kᵀ` over tokens, `f × f` in f64, with the count of tokens; `C` is their quotient.
 ///
@@ -29,6 +33,32 @@ impl SecondMoment {
     /// [`MathError::Dimension`], [`MathError::NotFinite`].
     pub fn from_sum(sum: &[f64], f: usize, count: u64) -> Result<Self, MathError> {
         Ok(Self { sum: from_row_major("second moment", sum, f, f)?, count })
+    }
+
+    /// From a stored sum read row by row, for one that is too large to lie in memory twice: `next` fills row `i` of `f`
+    /// values.
+    ///
+    /// # Errors
+    /// What `next` gives; [`MathError::NotFinite`]; [`MathError::NotAMoment`] for a matrix that is no sum of `k kᵀ`: a
+    /// negative diagonal entry, one that is not symmetric, or an off-diagonal entry beyond the bound of Cauchy and Schwarz.
+    pub fn from_rows<E: From<MathError>>(
+        f: usize,
+        count: u64,
+        mut next: impl FnMut(usize, &mut [f64]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut sum = Mat::zeros(f, f);
+        for i in 0..f {
+            // Of a symmetric matrix a column is a row.
+            next(i, sum.col_as_slice_mut(i))?;
+        }
+        check_finite("second moment", sum.as_ref())?;
+        check_moment(&sum)?;
+        Ok(Self { sum, count })
+    }
+
+    /// Row `i` of the sum, `f` values.
+    pub fn row(&self, i: usize) -> impl Iterator<Item = f64> + '_ {
+        (0..self.size()).map(move |j| self.sum[(i.max(j), i.min(j))])
     }
 
     /// Adds a block of keys, row-major `[tokens, f]`.
@@ -105,4 +135,26 @@ impl SecondMoment {
         let values = self.mean().self_adjoint_eigenvalues(Side::Lower).ok()?;
         Some((*values.first()?, *values.last()?))
     }
+}
+
+/// Fails unless a finite matrix can be a sum of `k kᵀ`, up to the rounding of half precision.
+fn check_moment(sum: &Mat<f64>) -> Result<(), MathError> {
+    let f = sum.nrows();
+    let wrong = |row, column, value, why| Err(MathError::NotAMoment { row, column, value, why });
+    let roots: Vec<f64> = (0..f).map(|i| sum[(i, i)].sqrt()).collect();
+    for j in 0..f {
+        if sum[(j, j)] < 0.0 {
+            return wrong(j, j, sum[(j, j)], "the diagonal holds sums of squares");
+        }
+        for i in j + 1..f {
+            let bound = roots[i] * roots[j];
+            if (sum[(i, j)] - sum[(j, i)]).abs() > ROUNDING * bound {
+                return wrong(i, j, sum[(i, j)], "the entry across the diagonal is another");
+            }
+            if sum[(i, j)].abs() > (1.0 + ROUNDING) * bound {
+                return wrong(i, j, sum[(i, j)], "the diagonal entries of its row and column are too small for it");
+            }
+        }
+    }
+    Ok(())
 }

@@ -141,7 +141,8 @@ a later run over more documents or tokens, or with more layers.";
             errors.push(FieldError::new("samples", "`samples` is 0").expected("1 or more"));
         }
         if params.tokens.is_some_and(TokenCount::is_none) {
-            errors.push(FieldError::new("tokens", "`tokens` is 0").expected("1 or more, or a multiple of f such as 10f"));
+            errors
+                .push(FieldError::new("tokens", "`tokens` is 0").expected("1 or more, or a multiple of f such as 10f"));
         }
         if let Some(facts) = Facts::at(cx, "model") {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));

@@ -36,9 +36,12 @@ impl StageFailure for ModelError {
 impl StageFailure for MathError {
     fn stage(self) -> StageError {
         let error = match self {
-            Self::Dimension { .. } | Self::Layers(_) | Self::Parameter { .. } | Self::SingleOnly { .. } => {
-                StageError::input(self.to_string())
-            }
+            Self::Dimension { .. }
+            | Self::Layers(_)
+            | Self::Parameter { .. }
+            | Self::SingleOnly { .. }
+            | Self::NotAMoment { .. }
+            | Self::NotAFactor { .. } => StageError::input(self.to_string()),
             Self::NotFinite { .. } | Self::NotPositiveDefinite { .. } | Self::Collision { .. } => {
                 StageError::numerical(self.to_string())
             }
@@ -58,6 +61,7 @@ impl StageFailure for EditError {
             Self::Diverged { .. } | Self::Collision { .. } => {
                 with_hint(StageError::numerical(self.to_string()), self.hint())
             }
+            Self::MomentFile { path, message } => StageError::input(message).at(path, None),
             Self::Request { .. } | Self::Mismatch(_) => StageError::input(self.to_string()),
         }
     }

@@ -132,9 +132,7 @@ still good.";
             ExternalFile::new(TOKENIZER, path.join(TOKENIZER), "path"),
         ];
         files.extend(
-            shards
-                .into_iter()
-                .map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
+            shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
         let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
         files.extend(

@@ -35,7 +35,7 @@ const RULE: [(&str, &[&str]); 11] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 7] = [
+const HOME: [(&[&str], &[&str]); 8] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
     // One language of expressions: in pipeline files, and in the templates of reports.
@@ -43,10 +43,12 @@ const HOME: [(&[&str], &[&str]); 7] = [
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
+    // Published second moments have one reader.
+    (&["zip", "npyz"], &["palinode-edit"]),
     (&["faer"], &["palinode-math"]),
     // The network has one door, and packed files one reader.
     (&["ureq"], &["palinode-hub"]),
-    (&["parquet", "flate2", "zstd", "snap"], &["palinode-data"]),
+    (&["parquet", "zstd", "snap"], &["palinode-data"]),
     // Only the command line prints, reads arguments, or ends the process.
     (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode", "demo-model"]),
 ];

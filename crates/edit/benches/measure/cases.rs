@@ -21,7 +21,9 @@ pub fn targets(settings: &Settings) -> Result<Value, Failure> {
     let at_once = settings.number("at_once")?;
     let (found, measured) = measure(None, || {
         let blocks = requests.chunks(at_once);
-        blocks.map(|block| optimise(&decoder, &text, block, &templates, &how, |_, _, _| {})).collect::<Result<Vec<_>, _>>()
+        blocks
+            .map(|block| optimise(&decoder, &text, block, &templates, &how, |_, _, _| {}))
+            .collect::<Result<Vec<_>, _>>()
     });
     // A search that ended early would have cost less than the case says.
     let evaluations: usize = found?.iter().flatten().map(|target| target.trace.len()).sum();

@@ -41,7 +41,7 @@ fn instance(found: &Found<'_>, at: usize) -> Instance {
         version: manifest.map(|manifest| manifest.preimage.version),
         key: stage.key.map(|key| key.to_string()),
         content: of(|manifest| manifest.content.to_string()),
-        finished: of(|manifest| utc(manifest.finished_ms)),
+        finished: of(|manifest| utc(manifest.finished_ms / 1000)),
         run: of(|manifest| manifest.run.clone()),
         device: of(|manifest| manifest.device.clone()),
         program: of(|manifest| manifest.program.clone()),
@@ -79,7 +79,7 @@ pub fn facts(found: &Found<'_>) -> Vec<(String, String)> {
     let mut facts: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: Option<String>| facts.extend(value.map(|value| (name.to_owned(), value)));
     add("run", run.run.clone());
-    add("started", run.started_ms.map(|ms| format!("{} UTC", utc(ms))));
+    add("started", run.started_ms.map(|ms| format!("{} UTC", utc(ms / 1000))));
     add("took", run.seconds.map(palinode_report::duration));
     add("host", run.host.clone());
     add("model", found.of_kind(MODEL).next().and_then(|(_, model)| model_facts(&model.meta["model"])));
