@@ -74,13 +74,17 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 26] = [
         &[],
         &["init"],
         &["run"],
         &["plan"],
         &["why"],
         &["report"],
+        &["edit"],
+        &["ask"],
+        &["apply"],
+        &["revert"],
         &["validate"],
         &["status"],
         &["graph"],

@@ -75,14 +75,13 @@ fn main() {
             mutate(&mut bytes, &mut random);
         }
         std::fs::write(&path, &bytes).expect("the file is written");
-        match catch_unwind(AssertUnwindSafe(|| readers(&path))) {
-            Ok(good) => read += good,
-            Err(_) => {
-                let name = format!("fuzz-{seed}-{round}");
-                std::fs::write(&name, &bytes).expect("the file is kept");
-                eprintln!("a reader panicked over {name}");
-                std::process::exit(1);
-            }
+        if let Ok(good) = catch_unwind(AssertUnwindSafe(|| readers(&path))) {
+            read += good;
+        } else {
+            let name = format!("fuzz-{seed}-{round}");
+            std::fs::write(&name, &bytes).expect("the file is kept");
+            eprintln!("a reader panicked over {name}");
+            std::process::exit(1);
         }
         round += 1;
     }

@@ -104,7 +104,7 @@ impl Corpus {
             packings.push(packing);
             while let Some(document) = documents.next()? {
                 found += 1;
-                if found % WATCH == 0 && !watch(found) {
+                if found.is_multiple_of(WATCH) && !watch(found) {
                     return Err(DataError::new(&source.path, Place::File, "interrupted"));
                 }
                 let number = numbers.next_u64();

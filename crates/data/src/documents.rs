@@ -137,6 +137,7 @@ pub fn field_of(json: &str, field: &str) -> Result<Option<String>, String> {
     }
 }
 
+#[expect(clippy::zero_sized_map_values, reason = "serde skips the values; a set it would read from an array")]
 fn missing(json: &str, field: &str) -> String {
     let names: BTreeMap<String, IgnoredAny> = serde_json::from_str(json).unwrap_or_default();
     format!("no field `{field}`{}", there_are(names.keys().map(String::as_str)))
@@ -147,7 +148,7 @@ pub fn there_are<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<String> =
         names.take(NAMES + 1).map(|name| format!("`{}`", name.chars().take(40).collect::<String>())).collect();
     if names.len() > NAMES {
-        names[NAMES] = "…".to_owned();
+        "…".clone_into(&mut names[NAMES]);
     }
     if names.is_empty() { String::new() } else { format!(": there are {}", names.join(", ")) }
 }

@@ -101,7 +101,7 @@ pub fn read_text(path: &Path, most: u64) -> Result<String, DataError> {
             .hint("a file of requests is read whole: split it"));
     }
     String::from_utf8(bytes).map_err(|e| {
-        let good = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        DataError::not_utf8(path, Place::Line(1 + good.iter().filter(|b| **b == b'\n').count()))
+        let good = String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]);
+        DataError::not_utf8(path, Place::Line(1 + good.matches('\n').count()))
     })
 }

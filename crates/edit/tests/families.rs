@@ -1,6 +1,7 @@
 //! Keys and targets of every family against numbers that plain torch code computed on the same small models
 //! (scripts/make_family_fixtures.py), with the tolerances of the golden folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -49,6 +50,8 @@ fn open(folder: &Path, models: &Path) -> Family {
             neighbors: Vec::new(),
             attributes: Vec::new(),
             generation: Vec::new(),
+            portability: BTreeMap::new(),
+            locality: BTreeMap::new(),
             strength: None,
         },
         templates: ContextTemplates { groups: serde_json::from_value(facts["groups"].clone()).unwrap() },

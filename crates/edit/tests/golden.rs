@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use palinode_data::{ContextTemplates, Corpus, Dataset, EditRequest, Selection, Split, read_requests};
+use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
 use palinode_edit::{Edit, Moments, Prompt, Site, Tap, TargetSettings, apply, optimise, probe, prompts};
 use palinode_math::{Factor, Mat, Objective, Preservation, RomeKey, SecondMoment, Strategy, from_row_major};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
@@ -125,9 +125,9 @@ impl Golden {
     fn moments(&self) -> BTreeMap<usize, SecondMoment> {
         let lines = json(&self.folder.join("mom2.json"))["corpus_lines"].as_u64().unwrap() as usize;
         let path = self.folder.join("../data/mom2_corpus.txt");
-        let mut corpus = Corpus::open(&path, Split::Line).unwrap();
-        let documents: Vec<Vec<u32>> =
-            (0..lines).map(|i| self.text.encode(&corpus.read(i).unwrap()).unwrap()).collect();
+        let corpus = std::fs::read_to_string(path).unwrap();
+        let documents: Vec<Vec<u32>> = corpus.lines().take(lines).map(|line| self.text.encode(line).unwrap()).collect();
+        assert_eq!(documents.len(), lines);
         let mut moments = Moments::new();
         for layer in LAYERS {
             let empty = SecondMoment::new(self.decoder.config().feed_forward);

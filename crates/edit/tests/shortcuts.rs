@@ -1,6 +1,7 @@
 //! The shortcuts of target optimisation change nothing: one step's loss against whole forward passes, and many requests
 //! at once against one by one. On small random models of two families.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, activation};
@@ -28,6 +29,8 @@ fn requests() -> Vec<EditRequest> {
         neighbors: vec![],
         attributes: vec![],
         generation: vec![],
+        portability: BTreeMap::new(),
+        locality: BTreeMap::new(),
         strength: None,
     };
     vec![

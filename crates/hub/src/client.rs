@@ -25,7 +25,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_recv_response(Some(Duration::from_mins(1)))
             // Large files are given by other hosts, which have no business with the token.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .user_agent(concat!("palinode/", env!("CARGO_PKG_VERSION")))

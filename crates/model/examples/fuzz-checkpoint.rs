@@ -209,7 +209,7 @@ fn change(value: &mut Value, random: &mut ChaCha8Rng) {
             *value = if random.random_range(0..4) == 0 { json!(number as f64 * 0.37) } else { json!(number) };
         }
         Value::String(text) if random.random_range(0..4) > 0 => {
-            *text = TEXTS[random.random_range(0..TEXTS.len())].to_owned();
+            TEXTS[random.random_range(0..TEXTS.len())].clone_into(text);
         }
         other => {
             let kinds = [json!(null), json!([]), json!({}), json!(true), json!("x"), json!(1e300), json!([1, 2, 3])];

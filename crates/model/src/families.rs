@@ -28,7 +28,7 @@ const PRESENT: Asked = |v| v.as_object().is_none_or(|o| !o.is_empty());
 const TRUE: Asked = |v| v != &Value::Bool(false);
 const FALSE: Asked = |v| v != &Value::Bool(true);
 const NOT_ONE: Asked = |v| v.as_f64() != Some(1.0);
-const SEVERAL: Asked = |v| !v.as_u64().is_some_and(|n| n <= 1);
+const SEVERAL: Asked = |v| v.as_u64().is_none_or(|n| n > 1);
 
 /// Options of any family that would change the forward pass and for which the decoder has no axis.
 const REFUSED: [(&str, Asked, &str); 20] = [
@@ -215,13 +215,14 @@ fn qwen_windows(f: &Fields, layers: usize) -> Result<Vec<Option<usize>>, ModelEr
             let first = f.get("max_window_layers").and_then(Value::as_u64).unwrap_or(28);
             (0..layers as u64).map(|layer| layer >= first).collect()
         }
-        Some(value) => match kinds(value).filter(|k| k.len() == layers) {
-            Some(kinds) => kinds.iter().map(|kind| *kind == "sliding_attention").collect(),
-            None => {
+        Some(value) => {
+            if let Some(kinds) = kinds(value).filter(|k| k.len() == layers) {
+                kinds.iter().map(|kind| *kind == "sliding_attention").collect()
+            } else {
                 let expected = "full_attention or sliding_attention for each layer";
                 return Err(f.error(format!("layer_types is not understood: expected {expected}")));
             }
-        },
+        }
     };
     Ok(sliding.into_iter().map(|slides| slides.then_some(window)).collect())
 }

@@ -154,15 +154,15 @@ impl<'a> Fields<'a> {
 /// A value as it stands in a message: whole when short, its beginning otherwise.
 fn shown(value: &Value) -> String {
     const MOST: usize = 60;
-    let text = match value {
+
+    match value {
         // Writing out a value of any size only to cut it would take the memory twice.
         Value::String(text) => format!("{:?}", text.chars().take(MOST).collect::<String>()),
-        Value::Array(items) => return format!("a list of {}", items.len()),
+        Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(fields) => {
             let kind = ["quant_method", "rope_type", "type"].iter().find_map(|name| fields.get(*name)?.as_str());
-            return kind.map_or_else(|| "an object".to_owned(), |kind| format!("{:.60}", format!("{{{kind:?}}}")));
+            kind.map_or_else(|| "an object".to_owned(), |kind| format!("{:.60}", format!("{{{kind:?}}}")))
         }
         other => other.to_string(),
-    };
-    text
+    }
 }

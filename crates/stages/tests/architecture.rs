@@ -35,7 +35,7 @@ const RULE: [(&str, &[&str]); 11] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 8] = [
+const HOME: [(&[&str], &[&str]); 9] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
     // One language of expressions: in pipeline files, and in the templates of reports.

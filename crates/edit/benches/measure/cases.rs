@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_data::{Corpus, Split};
 use palinode_edit::{Edit, Moments, Target, apply, optimise};
 use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, Strategy};
 use palinode_model::Decoder;
@@ -37,8 +36,8 @@ pub fn targets(settings: &Settings) -> Result<Value, Failure> {
 pub fn moments(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
     let documents = settings.number("documents")?;
-    let mut corpus = Corpus::open(&settings.inputs()?.join("corpus.txt"), Split::Line)?;
-    let texts = (0..documents).map(|i| corpus.read(i)).collect::<Result<Vec<_>, _>>()?;
+    let corpus = std::fs::read_to_string(settings.inputs()?.join("corpus.txt"))?;
+    let texts: Vec<&str> = corpus.lines().take(documents).collect();
     let mut moments = Moments::new();
     for layer in settings.list("layers")? {
         moments.insert(&decoder, layer, SecondMoment::new(decoder.config().feed_forward))?;

@@ -137,7 +137,7 @@ fn whole(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<u64, S
         let number = npy::numbers(header, reader)?.next().ok_or("it is empty")?;
         let number = number.map_err(|error| npy::broken(&error))?;
         npy::end(reader)?;
-        if number >= 0.0 && number <= MOST_TOKENS && number.fract() == 0.0 {
+        if (0.0..=MOST_TOKENS).contains(&number) && number.fract() == 0.0 {
             Ok(number as u64)
         } else {
             Err(format!("it is {number}, not a whole number of 0 or more"))
@@ -224,7 +224,7 @@ fn entry<T>(
         Err(ZipError::FileNotFound) => {}
         Err(error) => return Err(format!("{name}: {error}")),
     }
-    let names: Vec<String> = archive.file_names().flatten().take(8).map(|name| name.into_owned()).collect();
+    let names: Vec<String> = archive.file_names().flatten().take(8).map(std::borrow::Cow::into_owned).collect();
     let has = if names.is_empty() { "none at all".into() } else { names.join(", ") };
     Err(format!("it has no entry {name}, but {has}"))
 }
