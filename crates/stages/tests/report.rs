@@ -33,7 +33,7 @@ fn every_part_of_a_run_is_found() {
     assert_eq!(report.losses[0].traces[0].label, "The tall tower → Rome");
     assert_eq!((report.edits.rows.len(), report.edits.cells.len()), (6 * 4, 6));
     let edit = &report.edits.rows[0];
-    assert_eq!((edit.subject.as_str(), edit.old.as_deref()), ("The tall tower", Some(" Paris")));
+    assert_eq!((edit.subject.as_str(), edit.old.as_deref()), ("The tall tower", Some("Paris")));
     assert!(edit.p_new.iter().chain(&edit.p_old).all(|p| p.is_some_and(|p| (0.0..=1.0).contains(&p))));
     assert_eq!((report.samples.len(), report.samples[0].after.len()), (2, 6));
     let contexts = report.stages.iter().find(|stage| stage.name == "contexts").unwrap();
