@@ -4,11 +4,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::time::utc;
 
-/// A new name, such as `20260131-235959-1f3a`, in UTC.
+/// A new name, such as `20260131-235959-1f3a`, in UTC; the last part counts 65,536ths of a second, so that names are in the
+/// order of time. One store is run by one process at a time.
 pub fn new() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mark = (now.subsec_nanos() >> 4) ^ std::process::id();
-    format!("{}-{:04x}", stamp(now.as_secs()), mark & 0xffff)
+    let part = u64::from(now.subsec_nanos()) * 0x1_0000 / 1_000_000_000;
+    format!("{}-{part:04x}", stamp(now.as_secs()))
 }
 
 /// `YYYYMMDD-HHMMSS` in UTC for a number of seconds since 1970.
