@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name has one of these words, with commas between")
-    parser.add_argument("--program", type=Path, help="the program of our side, where it is built already")
+    parser.add_argument("--program", type=lambda p: Path(p).resolve(), help="the program of our side, where it is built already")
     parser.add_argument("--write", type=Path, help="a file to put the table into, between its two marks")
     parser.add_argument("--raw", type=Path, help="a file that gets a line of JSON for each case")
     args = parser.parse_args()

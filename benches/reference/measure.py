@@ -61,7 +61,7 @@ class Case:
 
     def hyper(self):
         return {
-            "v_num_grad_steps": self.number("steps"),
+            "v_num_grad_steps": int(self.words.get("steps", 20)),
             "v_lr": 0.5,
             "kl_factor": 0.0625,
             "v_weight_decay": 0.5,

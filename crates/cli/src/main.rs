@@ -1,5 +1,6 @@
 //! The `palinode` program: the only part that reads the command line, prints, and ends the process.
 
+mod allocator;
 mod cli;
 mod commands;
 mod failure;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    allocator::keep_pages();
     logging::quiet_panics();
     cli::Cli::parse().run()
 }

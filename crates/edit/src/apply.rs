@@ -136,7 +136,7 @@ pub fn apply(
 fn found(decoder: &Decoder, text: &Text, requests: &[EditRequest], edit: &Edit<'_>) -> Result<Vec<f32>, EditError> {
     let mut values = Vec::with_capacity(requests.len() * decoder.config().hidden);
     for block in requests.chunks(edit.at_once.max(1)) {
-        let targets = optimise(decoder, text, block, edit.templates, &edit.targets, |_, _, _| {})?;
+        let targets = optimise(decoder, text, block, edit.templates, &edit.targets, |_| {})?;
         values.extend(targets.iter().flat_map(crate::Target::value));
     }
     Ok(values)

@@ -9,6 +9,8 @@
 
 mod apply;
 mod error;
+mod head;
+mod lanes;
 mod moments;
 mod npz;
 mod probe;
@@ -22,4 +24,4 @@ pub use moments::Moments;
 pub use npz::{MomentFile, Precision, write_moment};
 pub use probe::{Site, Tap, probe};
 pub use prompts::Prompt;
-pub use targets::{StepRecord, Target, TargetSettings, optimise};
+pub use targets::{Step, StepRecord, Target, TargetSettings, optimise};

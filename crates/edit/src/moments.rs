@@ -7,7 +7,10 @@ use palinode_math::SecondMoment;
 use palinode_model::{Batch, Decoder, pack};
 
 use crate::probe::read;
-use crate::{EditError, Site};
+use crate::{EditError, Site, lanes};
+
+/// Groups of documents at a time at most: each takes the memory of its keys in every layer.
+const MOST_LANES: usize = 4;
 
 /// Accumulates the second moment of the keys of every asked layer.
 #[derive(Debug, Default)]
@@ -52,40 +55,60 @@ impl Moments {
         let rows: Vec<&[u32]> =
             documents.iter().map(|d| &d[..d.len().min(context)]).filter(|d| !d.is_empty()).collect();
         let lengths: Vec<usize> = rows.iter().map(|r| r.len()).collect();
-        let device = decoder.device();
-        let Some((&last, _)) = self.layers.last_key_value() else { return Ok(0) };
-        for group in pack(&lengths, tokens) {
-            let members: Vec<&[u32]> = group.iter().map(|&i| rows[i]).collect();
-            let batch = Batch::new(&members, &device);
-            let width = batch.width();
-            let padded = members.iter().any(|m| m.len() < width);
-            let places = padded.then(|| {
-                let places: Vec<i32> = members
-                    .iter()
-                    .enumerate()
-                    .flat_map(|(r, m)| (0..m.len()).map(move |t| (r * width + t) as i32))
-                    .collect();
-                let n = places.len();
-                Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device)
-            });
-            let mut failed = None;
-            decoder.walk(&batch, last, |layer, output| {
-                let Some(moment) = self.layers.get_mut(&layer) else { return };
-                let keys = Site::Key.of(output);
-                let keys = match &places {
-                    Some(places) => keys.select(0, places.clone()),
-                    None => keys,
-                };
-                let added = read(keys)
-                    .and_then(|values| moment.add(&values).map_err(|source| EditError::Math { layer, source }));
-                if let Err(error) = added {
-                    failed.get_or_insert(error);
-                }
-            });
-            if let Some(error) = failed {
-                return Err(error);
+        if self.layers.is_empty() {
+            return Ok(0);
+        }
+        let groups: Vec<Vec<&[u32]>> =
+            pack(&lengths, tokens).iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect();
+        let lanes = lanes::count(&decoder.device(), groups.len(), 1).min(MOST_LANES);
+        for some in groups.chunks(lanes) {
+            let keys = lanes::map(some.iter().collect(), |group| keys(decoder, group, self.layers.keys()));
+            let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
+            // Each sum takes its keys in the order of the groups: it is the same to the last bit, however many lanes there are.
+            let add = |(place, (&layer, moment)): (usize, (&usize, &mut SecondMoment))| {
+                keys.iter()
+                    .try_for_each(|of| moment.add(&of[place]))
+                    .map_err(|source| EditError::Math { layer, source })
+            };
+            let mut sums: Vec<_> = self.layers.iter_mut().enumerate().collect();
+            let parts = sums.len().div_ceil(lanes);
+            let mut shares = Vec::new();
+            while !sums.is_empty() {
+                shares.push(sums.drain(..parts.min(sums.len())).collect::<Vec<_>>());
             }
+            lanes::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect::<Result<(), _>>()?;
         }
         Ok(lengths.iter().map(|&l| l as u64).sum())
     }
+}
+
+/// Keys of the given layers at every token of some rows, `[tokens, f]` each, padding left out.
+fn keys<'a>(
+    decoder: &Decoder,
+    rows: &[&[u32]],
+    layers: impl Iterator<Item = &'a usize>,
+) -> Result<Vec<Vec<f32>>, EditError> {
+    let wanted: Vec<usize> = layers.copied().collect();
+    let Some(&last) = wanted.last() else { return Ok(Vec::new()) };
+    let device = decoder.device();
+    let batch = Batch::new(rows, &device);
+    let width = batch.width();
+    let padded = rows.iter().any(|row| row.len() < width);
+    let places = padded.then(|| {
+        let places: Vec<i32> =
+            rows.iter().enumerate().flat_map(|(r, row)| (0..row.len()).map(move |t| (r * width + t) as i32)).collect();
+        let n = places.len();
+        Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device)
+    });
+    let mut found = Vec::new();
+    decoder.walk(&batch, last, |layer, output| {
+        if wanted.contains(&layer) {
+            let keys = Site::Key.of(output);
+            found.push(read(match &places {
+                Some(places) => keys.select(0, places.clone()),
+                None => keys,
+            }));
+        }
+    });
+    found.into_iter().collect()
 }

@@ -10,7 +10,7 @@ use palinode_model::{Batch, Decoder, KeyValues, Rotation};
 
 use crate::probe::read;
 use crate::prompts::RewritePrompts;
-use crate::{EditError, Prompt, Site};
+use crate::{EditError, Prompt, Site, head};
 
 /// Everything that a step needs, for a batch of requests.
 pub struct Suffix {
@@ -44,6 +44,16 @@ struct Read {
     predicts: Option<(u32, f32)>,
 }
 
+/// What δ costs each request.
+pub struct Losses {
+    /// Mean negative log-likelihood of the target per token, `[requests, 1]`.
+    pub nll: Tensor<2>,
+    /// `kl_factor · KL(p_δ ‖ p₀)` at the subject's last token of the essence row, `[requests, 1]`.
+    pub kl: Tensor<2>,
+    /// Its gradient with respect to δ is that of the sum of both over all requests; its value means nothing.
+    pub total: Tensor<1>,
+}
+
 /// The clean activations that a target starts from, and the suffix of its computation.
 pub struct Prepared {
     /// What each step computes.
@@ -55,7 +65,7 @@ pub struct Prepared {
 /// One pass over whole prompts without δ; keeps what later steps reuse.
 pub fn prepare(
     decoder: &Decoder,
-    requests: &[RewritePrompts],
+    requests: &[&RewritePrompts],
     layer: usize,
     site: Site,
 ) -> Result<Prepared, EditError> {
@@ -182,9 +192,8 @@ fn realign(x: &Tensor<4>, index: &Tensor<1, Int>, [rows, width]: [usize; 2]) -> 
 }
 
 impl Suffix {
-    /// Losses of every request for δ `[requests, d]`: mean negative log-likelihood of the target per token, and
-    /// divergence `KL(p_δ ‖ p₀)` at the subject's last token of the essence row; both `[requests, 1]`.
-    pub fn losses(&self, decoder: &Decoder, delta: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    /// Losses of every request for δ `[requests, d]`; see [`Losses`].
+    pub fn losses(&self, decoder: &Decoder, delta: &Tensor<2>, kl_factor: f64) -> Losses {
         let config = decoder.config();
         let device = decoder.device();
         let [count, seq, d] = self.hidden.dims();
@@ -200,23 +209,21 @@ impl Suffix {
         let places: Vec<i32> = self.reads.iter().map(|r| (r.row * seq + r.place) as i32).collect();
         let n = places.len();
         let places = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device);
-        let logits = decoder.logits(hidden.reshape([count * seq, d]).select(0, places));
-        let log_p = activation::log_softmax(logits, 1);
+        let normed = decoder.final_norm(hidden.reshape([count * seq, d]).select(0, places));
+        let rows = normed.clone().without_autodiff();
 
         let predicted = n - self.requests;
-        let mut tokens = Vec::with_capacity(predicted);
-        let mut weights = vec![0f32; self.requests * predicted];
+        let (tokens, weights): (Vec<u32>, Vec<f32>) = self.reads[..predicted].iter().filter_map(|r| r.predicts).unzip();
+        let mut sums = vec![0f32; self.requests * predicted];
         for (i, r) in self.reads[..predicted].iter().enumerate() {
-            let (token, weight) = r.predicts.unwrap_or_default();
-            tokens.push(token as i32);
-            weights[self.owner[r.row] * predicted + i] = -weight;
+            sums[self.owner[r.row] * predicted + i] = weights[i];
         }
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [predicted, 1]), &device);
-        let weights = Tensor::<2>::from_data(TensorData::new(weights, [self.requests, predicted]), &device);
-        let nll = weights.matmul(log_p.clone().narrow(0, 0, predicted).gather(1, tokens));
-        let now = log_p.narrow(0, predicted, self.requests);
-        let kl = (now.clone().exp() * (now - self.essence.clone())).sum_dim(1);
-        (nll, kl)
+        let sums = Tensor::<2>::from_data(TensorData::new(sums, [self.requests, predicted]), &device);
+        let said = head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), &tokens, &weights);
+        let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
+        let kl = kept.values.mul_scalar(kl_factor);
+        let gradient = Tensor::cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
+        Losses { nll: sums.matmul(said.values), kl, total: (normed * gradient).sum() }
     }
 
     /// The suffix of some of the requests, in the given order (indices rising).

@@ -13,9 +13,12 @@ use palinode_model::{Decoder, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::probe::read;
-use crate::prompts::rewrite_prompts;
-use crate::suffix::{Suffix, prepare};
-use crate::{EditError, Site};
+use crate::prompts::{RewritePrompts, rewrite_prompts};
+use crate::suffix::{Losses, Suffix, prepare};
+use crate::{EditError, Site, lanes};
+
+/// Requests that are enough to keep a core busy.
+const LEAST: usize = 4;
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,8 +74,19 @@ impl Target {
     }
 }
 
-/// Optimises the targets of a batch of requests. `watch` sees, after each evaluation, its number, the requests still
-/// running, and their mean loss.
+/// What is told of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The evaluation's number, from 0.
+    pub number: usize,
+    /// Requests that it finished.
+    pub finished: usize,
+    /// Mean loss of those that took part.
+    pub loss: f32,
+}
+
+/// Optimises the targets of a batch of requests. `watch` hears of every step; requests may be shared out among threads, which
+/// call it as they come to it.
 ///
 /// # Errors
 /// [`EditError::Request`] for prompts that cannot be used; [`EditError::Diverged`];
@@ -83,18 +97,41 @@ pub fn optimise(
     requests: &[EditRequest],
     templates: &ContextTemplates,
     settings: &TargetSettings,
-    mut watch: impl FnMut(usize, usize, f32),
+    watch: impl Fn(Step) + Sync,
 ) -> Result<Vec<Target>, EditError> {
     decoder.config().check_layer(settings.layer)?;
-    if requests.is_empty() {
-        return Ok(Vec::new());
-    }
     let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
     let prompts = requests
         .iter()
         .map(|r| rewrite_prompts(text, decoder.config(), r, &openings))
         .collect::<Result<Vec<_>, _>>()?;
-    let prepared = prepare(decoder, &prompts, settings.layer, settings.site)?;
+    // Prompts of similar length go together: what is shorter is padded.
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.sort_by_key(|&i| prompts[i].rows.iter().map(|row| row.ids.len()).max());
+    let lanes = lanes::count(&decoder.device(), requests.len(), LEAST);
+    let parts: Vec<&[usize]> = order.chunks(requests.len().div_ceil(lanes).max(1)).collect();
+    let found = lanes::map(parts, |part| {
+        let prompts: Vec<&RewritePrompts> = part.iter().map(|&i| &prompts[i]).collect();
+        let names: Vec<&str> = part.iter().map(|&i| requests[i].id.as_str()).collect();
+        descend(decoder, &names, &prompts, settings, &watch)
+    });
+    let mut targets: Vec<Option<Target>> = vec![None; requests.len()];
+    let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
+    for (&i, target) in order.iter().zip(found.into_iter().flatten()) {
+        targets[i] = Some(target);
+    }
+    Ok(targets.into_iter().flatten().collect())
+}
+
+/// Optimises some targets together.
+fn descend(
+    decoder: &Decoder,
+    names: &[&str],
+    prompts: &[&RewritePrompts],
+    settings: &TargetSettings,
+    watch: &impl Fn(Step),
+) -> Result<Vec<Target>, EditError> {
+    let prepared = prepare(decoder, prompts, settings.layer, settings.site)?;
     let d = decoder.config().hidden;
     let mut targets: Vec<Target> = prepared
         .initial
@@ -102,31 +139,32 @@ pub fn optimise(
         .map(|h| Target { initial: h.to_vec(), delta: vec![0.0; d], trace: Vec::new() })
         .collect();
     let mut running = Running::new(prepared.suffix, &targets, decoder);
-    for step in 0..settings.steps {
+    for number in 0..settings.steps {
         let evaluation = running.evaluate(decoder, settings)?;
         let mut finished = Vec::new();
         for (row, &request) in running.requests.iter().enumerate() {
             let record = evaluation.records[row];
             if !record.loss.is_finite() {
-                return Err(EditError::Diverged { id: requests[request].id.clone(), steps: step });
+                return Err(EditError::Diverged { id: names[request].to_owned(), steps: number });
             }
             targets[request].trace.push(record);
-            finished.push(f64::from(record.loss) < settings.stop_loss || step + 1 == settings.steps);
+            finished.push(f64::from(record.loss) < settings.stop_loss || number + 1 == settings.steps);
         }
-        let mean = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
-        if finished.iter().any(|f| *f) {
+        let loss = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
+        let done = finished.iter().filter(|f| **f).count();
+        if done > 0 {
             let deltas = read(running.delta.clone())?;
             for (row, &request) in running.requests.iter().enumerate().filter(|(row, _)| finished[*row]) {
                 targets[request].delta.copy_from_slice(&deltas[row * d..][..d]);
             }
         }
-        watch(step, finished.iter().filter(|f| !**f).count(), mean);
-        if finished.iter().all(|f| *f) {
+        watch(Step { number, finished: done, loss });
+        if done == finished.len() {
             break;
         }
         running.update(evaluation.total, settings);
-        let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
-        if left.len() < finished.len() {
+        if done > 0 {
+            let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
             running.keep(&left);
         }
     }
@@ -153,7 +191,7 @@ struct Running {
 
 struct Evaluation {
     records: Vec<StepRecord>,
-    /// Sum over requests of the terms that autodiff differentiates.
+    /// What autodiff differentiates; see [`Losses::total`].
     total: Tensor<1>,
 }
 
@@ -180,17 +218,15 @@ impl Running {
 
     fn evaluate(&mut self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
         self.leaf = self.delta.clone().autodiff().require_grad();
-        let (nll, kl) = self.suffix.losses(decoder, &self.leaf);
-        let kl = kl.mul_scalar(settings.kl_factor);
+        let Losses { nll, kl, total } = self.suffix.losses(decoder, &self.leaf, settings.kl_factor);
         let norm = row_norms(&self.delta);
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
-        let plain = |t: &Tensor<2>| t.clone().without_autodiff();
-        let table = read(Tensor::cat(vec![plain(&nll), plain(&kl), decay, norm], 1))?;
+        let table = read(Tensor::cat(vec![nll, kl, decay, norm], 1))?;
         let records = table
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
             .collect();
-        Ok(Evaluation { records, total: (nll + kl).sum() })
+        Ok(Evaluation { records, total })
     }
 
     /// One Adam step and the projection onto the ball. Adam's moments do not see the projection, as in the reference.

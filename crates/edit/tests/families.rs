@@ -117,8 +117,7 @@ fn a_target_step_by_step() {
         let expected: Vec<u32> = serde_json::from_value(family.facts["target"].clone()).unwrap();
         assert_eq!(family.text.encode_target(&family.request.target_new).unwrap(), expected, "{}", family.name);
         let request = std::slice::from_ref(&family.request);
-        let found =
-            optimise(&family.decoder, &family.text, request, &family.templates, &settings, |_, _, _| {}).unwrap();
+        let found = optimise(&family.decoder, &family.text, request, &family.templates, &settings, |_| {}).unwrap();
         let losses: Vec<f64> = serde_json::from_value(family.facts["losses"].clone()).unwrap();
         assert_eq!(found[0].trace.len(), losses.len(), "{}: number of steps", family.name);
         let loss = found[0].trace.iter().zip(&losses).map(|(ours, theirs)| (f64::from(ours.loss) - theirs).abs());

@@ -213,7 +213,7 @@ fn targets_step_by_step() {
             }
             let chosen: Vec<EditRequest> =
                 records.iter().map(|r| g.requests[r["request"].as_u64().unwrap() as usize].clone()).collect();
-            let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_, _, _| {}).unwrap();
+            let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_| {}).unwrap();
             let (mut loss, mut early, mut z) = (0f64, 0f64, 0f64);
             for (record, target) in records.iter().zip(&targets) {
                 let key = record["key"].as_str().unwrap();
@@ -252,7 +252,7 @@ fn whole_edits() {
                 list(&experiment["requests"]).iter().map(|&i| g.requests[i].clone()).collect();
             let target_layer = *layers.last().unwrap();
             let settings = settings(h, target_layer, Site::BlockOutput);
-            let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_, _, _| {}).unwrap();
+            let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_| {}).unwrap();
             let values: Vec<f32> = targets.iter().flat_map(palinode_edit::Target::value).collect();
             let preservation =
                 Preservation { lambda: number(h, "mom2_update_weight"), rho: number(h, "update_norm_lambda") };
@@ -305,7 +305,7 @@ fn rome_edits() {
             let Some(layer) = record["layers"][0].as_u64().map(|l| l as usize) else { continue };
             let request = vec![g.requests[record["request"].as_u64().unwrap() as usize].clone()];
             let settings = settings(&record["hparams"], layer, Site::MlpOutput);
-            let target = optimise(&g.decoder, &g.text, &request, &g.flat, &settings, |_, _, _| {}).unwrap().remove(0);
+            let target = optimise(&g.decoder, &g.text, &request, &g.flat, &settings, |_| {}).unwrap().remove(0);
             let steps = record["trace"]["steps"].as_array().unwrap();
             assert_eq!(target.trace.len(), steps.len(), "{} {id}", g.name);
             let plan = Strategy::Single.plan(&[layer]).unwrap();

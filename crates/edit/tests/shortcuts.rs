@@ -97,7 +97,7 @@ fn losses_equal_whole_forward_passes() {
     for name in ["gptj-tiny", "llama-tiny"] {
         let (decoder, text) = model(name);
         let s = settings();
-        let targets = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        let targets = optimise(&decoder, &text, &requests(), &templates(), &s, |_| {}).unwrap();
         for (request, target) in requests().iter().zip(&targets) {
             let [nll, kl] = plain_loss(&decoder, &text, request, &target.delta, &s);
             let last = target.trace.last().unwrap();
@@ -114,11 +114,11 @@ fn many_at_once_equal_one_by_one() {
         let (decoder, text) = model(name);
         // A loss that one request reaches early, so that rows leave the batch.
         let mut s = settings();
-        let probe = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        let probe = optimise(&decoder, &text, &requests(), &templates(), &s, |_| {}).unwrap();
         s.stop_loss = f64::from(probe[0].trace[3].loss) + 1e-4;
-        let together = optimise(&decoder, &text, &requests(), &templates(), &s, |_, _, _| {}).unwrap();
+        let together = optimise(&decoder, &text, &requests(), &templates(), &s, |_| {}).unwrap();
         for (request, all) in requests().into_iter().zip(&together) {
-            let alone = optimise(&decoder, &text, &[request], &templates(), &s, |_, _, _| {}).unwrap().remove(0);
+            let alone = optimise(&decoder, &text, &[request], &templates(), &s, |_| {}).unwrap().remove(0);
             assert_eq!(alone.trace.len(), all.trace.len());
             for (a, b) in alone.value().iter().zip(all.value()) {
                 assert!((a - b).abs() < 1e-4, "{name}: {a} {b}");
@@ -135,7 +135,7 @@ fn mistakes_are_errors() {
         let mut request = requests().remove(0);
         change(&mut request);
         let s = TargetSettings { layer, ..settings() };
-        optimise(&decoder, &text, &[request], &templates(), &s, |_, _, _| {}).unwrap_err().to_string()
+        optimise(&decoder, &text, &[request], &templates(), &s, |_| {}).unwrap_err().to_string()
     };
     assert_eq!(at(7, |_| {}), "layer 7 is out of range: the model has layers 0 to 2");
     assert!(at(1, |r| r.prompt = "It is in".into()).contains("the subject is not in the prompt"));

@@ -150,11 +150,28 @@ impl Decoder {
 
     /// Logits `[n, V]` for rows `[n, d]` of the last block's output: final norm and head.
     pub fn logits(&self, rows: Tensor<2>) -> Tensor<2> {
-        let rows = self.parameters.final_norm.forward(rows, &self.config);
+        self.read_out(self.final_norm(rows))
+    }
+
+    /// What the head reads, `[n, d]`, for rows of the last block's output.
+    pub fn final_norm(&self, rows: Tensor<2>) -> Tensor<2> {
+        self.parameters.final_norm.forward(rows, &self.config)
+    }
+
+    /// Logits `[n, V]` of normed rows `[n, d]`: the head alone.
+    pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
+        match &self.parameters.head {
+            Some(head) => head.forward(normed),
+            None => normed.matmul(self.head_weight()),
+        }
+    }
+
+    /// The head as it is used, `[d, V]` (logits = normed row · weight, and the bias where there is one).
+    pub fn head_weight(&self) -> Tensor<2> {
         match (&self.parameters.head, &self.head) {
-            (Some(head), _) => head.forward(rows),
-            (None, Some(head)) => rows.matmul(head.clone()),
-            (None, None) => rows.matmul(self.parameters.token_embedding.val().transpose()),
+            (Some(head), _) => head.weight.val(),
+            (None, Some(head)) => head.clone(),
+            (None, None) => self.parameters.token_embedding.val().transpose(),
         }
     }
 

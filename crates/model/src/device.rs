@@ -17,3 +17,8 @@ pub fn select_device(name: &str) -> Result<Device, ModelError> {
         }),
     }
 }
+
+/// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
+pub fn is_host(device: &Device) -> bool {
+    device.clone().without_autodiff() == Device::flex()
+}

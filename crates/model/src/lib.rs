@@ -37,7 +37,7 @@ pub use block::{Block, BlockOutput, KeyValues, Norm, Rotation};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
 pub use decoder::{Decoder, Parameters};
-pub use device::select_device;
+pub use device::{is_host, select_device};
 pub use error::ModelError;
 pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect};
 pub use layout::{Layout, Orientation};

@@ -75,16 +75,13 @@ impl Finder<'_> {
     }
 
     fn optimise(&self, requests: &[EditRequest]) -> Result<Vec<Kept>, StageError> {
-        let mut finished = 0;
         let (decoder, text) = (&self.model.decoder, &self.model.text);
         let steps = self.settings.steps;
-        let made = optimise(decoder, text, requests, self.templates, &self.settings, |step, running, loss| {
-            self.bar.note(format!("step {} of {steps}, loss {loss:.3}", step + 1));
-            self.bar.inc((requests.len() - running).saturating_sub(finished) as u64);
-            finished = finished.max(requests.len() - running);
+        let made = optimise(decoder, text, requests, self.templates, &self.settings, |step| {
+            self.bar.note(format!("step {} of {steps}, loss {:.3}", step.number + 1, step.loss));
+            self.bar.inc(step.finished as u64);
         })
         .map_err(StageFailure::stage)?;
-        self.bar.inc((requests.len() - finished) as u64);
         Ok(made.into_iter().map(Kept::from).collect())
     }
 

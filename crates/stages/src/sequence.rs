@@ -177,7 +177,7 @@ impl Editor<'_> {
         let mut values = Vec::new();
         for part in block.chunks(self.params.targets.at_once()) {
             self.cx.check_interrupt()?;
-            let found = optimise(&model, text, part, &self.templates, &settings, |_, _, _| {});
+            let found = optimise(&model, text, part, &self.templates, &settings, |_| {});
             values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
         }
         let edit = Edit {

@@ -20,9 +20,7 @@ pub fn targets(settings: &Settings) -> Result<Value, Failure> {
     let at_once = settings.number("at_once")?;
     let (found, measured) = measure(None, || {
         let blocks = requests.chunks(at_once);
-        blocks
-            .map(|block| optimise(&decoder, &text, block, &templates, &how, |_, _, _| {}))
-            .collect::<Result<Vec<_>, _>>()
+        blocks.map(|block| optimise(&decoder, &text, block, &templates, &how, |_| {})).collect::<Result<Vec<_>, _>>()
     });
     // A search that ended early would have cost less than the case says.
     let evaluations: usize = found?.iter().flatten().map(|target| target.trace.len()).sum();
@@ -87,7 +85,7 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     let (edited, measured) = measure(None, || -> Result<Decoder, Failure> {
         let mut values = Vec::new();
         for block in requests.chunks(at_once) {
-            let found = optimise(&decoder, &text, block, &templates, &how, |_, _, _| {})?;
+            let found = optimise(&decoder, &text, block, &templates, &how, |_| {})?;
             values.extend(found.iter().flat_map(Target::value));
         }
         let factors = layers

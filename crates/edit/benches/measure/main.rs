@@ -7,6 +7,9 @@
 //! Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it),
 //! and the process's peak memory in MiB.
 
+// What is measured allocates as the program does.
+#[path = "../../../cli/src/allocator.rs"]
+mod allocator;
 mod cases;
 mod meter;
 mod settings;
@@ -14,6 +17,7 @@ mod settings;
 use settings::Settings;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    allocator::keep_pages();
     // Cargo adds `--bench`.
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let Some(case) = words.next() else {

@@ -1,0 +1,78 @@
+//! Losses at the head, with their gradients written out.
+//!
+//! Logits are the largest thing that a step makes: a row of V numbers for each position. Autodiff would keep several copies of
+//! all of them until the step is over. The gradients are short, so they are computed at once, some rows at a time, and what is
+//! left to autodiff begins below the head.
+
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
+use palinode_model::Decoder;
+
+/// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
+const CHUNK: usize = 16 << 20;
+
+/// A loss for each row.
+pub struct RowLosses {
+    /// `[n, 1]`, not weighted.
+    pub values: Tensor<2>,
+    /// Gradient of their weighted sum with respect to the normed rows, `[n, d]`.
+    pub gradient: Tensor<2>,
+}
+
+/// `−log p(token)` at each of the normed `rows` `[n, d]`; the gradient is that of `Σ weight · value`.
+///
+/// With logits `l` and `p = softmax(l)`: `∂(−log pₜ)/∂l = p − eₜ`.
+pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &[u32], weights: &[f32]) -> RowLosses {
+    let device = rows.device();
+    chunks(decoder, rows, |logits, from, to| {
+        let count = to - from;
+        let token: Vec<i32> = tokens[from..to].iter().map(|&t| t as i32).collect();
+        let token = Tensor::<2, Int>::from_data(TensorData::new(token, [count, 1]), &device);
+        let weight = Tensor::<2>::from_data(TensorData::new(weights[from..to].to_vec(), [count, 1]), &device);
+        let (p, log_sum) = normalised(&logits);
+        let values = log_sum - logits.gather(1, token.clone());
+        let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
+        (values, slope)
+    })
+}
+
+/// `KL(p ‖ p₀)` at each of the normed `rows` `[n, d]`, given `log p₀` `[n, V]`, and the gradient of their sum.
+///
+/// `∂KL/∂l = p · (log p − log p₀ − KL)`.
+pub fn divergences(decoder: &Decoder, rows: &Tensor<2>, reference: &Tensor<2>) -> RowLosses {
+    chunks(decoder, rows, |logits, from, to| {
+        let (p, log_sum) = normalised(&logits);
+        let ratio = logits - log_sum - reference.clone().narrow(0, from, to - from);
+        let values = (p.clone() * ratio.clone()).sum_dim(1);
+        let slope = p * (ratio - values.clone());
+        (values, slope)
+    })
+}
+
+/// Probabilities `[n, V]`, and the logarithm of the sum of the exponentials `[n, 1]`: the largest logit is as far below it as
+/// the largest probability is below 1, and no exponential has to be summed twice.
+fn normalised(logits: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+    let p = activation::softmax(logits.clone(), 1);
+    let log_sum = logits.clone().max_dim(1) - p.clone().max_dim(1).log();
+    (p, log_sum)
+}
+
+/// Losses and slopes with respect to logits, chunk by chunk; the slopes are carried through the head.
+fn chunks(
+    decoder: &Decoder,
+    rows: &Tensor<2>,
+    loss: impl Fn(Tensor<2>, usize, usize) -> (Tensor<2>, Tensor<2>),
+) -> RowLosses {
+    let n = rows.dims()[0];
+    let back = decoder.head_weight().transpose();
+    let size = (CHUNK / decoder.config().vocab).max(1);
+    // As many chunks as that takes, of the same size: a short one at the end costs as much as a long one.
+    let size = n.div_ceil(n.div_ceil(size).max(1)).max(1);
+    let (mut values, mut gradient) = (Vec::new(), Vec::new());
+    for from in (0..n).step_by(size) {
+        let to = n.min(from + size);
+        let (value, slope) = loss(decoder.read_out(rows.clone().narrow(0, from, to - from)), from, to);
+        values.push(value);
+        gradient.push(slope.matmul(back.clone()));
+    }
+    RowLosses { values: Tensor::cat(values, 0), gradient: Tensor::cat(gradient, 0) }
+}
