@@ -10,8 +10,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// `mi_option_purge_delay` of mimalloc.h, the same in its versions 2 and 3.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-/// Milliseconds for which freed pages are kept: longer than an operation takes, shorter than a stage.
-const KEPT: std::ffi::c_long = 1000;
+/// Milliseconds for which freed pages are kept, ten times that for the largest: longer than an operation takes, shorter than a
+/// stage.
+const KEPT: std::ffi::c_long = 100;
 
 /// Has freed memory kept for a while.
 pub fn keep_pages() {

@@ -96,7 +96,7 @@ fn stop_loss() -> f64 {
 }
 
 fn at_once() -> usize {
-    32
+    16
 }
 
 impl TargetsParams {

@@ -1,0 +1,3 @@
+//! What concerns NVIDIA's PTX.
+
+pub mod ptx_version;

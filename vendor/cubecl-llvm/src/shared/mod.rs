@@ -1,0 +1,3 @@
+//! What all targets share.
+
+pub mod lowered_features;
