@@ -10,7 +10,6 @@
 mod apply;
 mod error;
 mod head;
-mod lanes;
 mod moments;
 mod npz;
 mod probe;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_math::SecondMoment;
-use palinode_model::{Batch, Decoder, pack};
+use palinode_model::{Batch, Decoder, lanes, pack};
 
 use crate::probe::read;
-use crate::{EditError, Site, lanes};
+use crate::{EditError, Site};
 
 /// Groups of documents at a time at most: each takes the memory of its keys in every layer.
 const MOST_LANES: usize = 4;

@@ -1,7 +1,7 @@
 //! Activations at chosen tokens.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, BlockOutput, Decoder, ModelError, pack};
+use palinode_model::{Batch, BlockOutput, Decoder, ModelError, lanes, pack};
 use serde::{Deserialize, Serialize};
 
 use crate::{EditError, Prompt};
@@ -57,29 +57,48 @@ pub fn probe(decoder: &Decoder, prompts: &[Prompt], taps: &[Tap], tokens: usize)
     let mut found: Vec<Vec<f32>> = taps.iter().map(|tap| vec![0.0; prompts.len() * size(tap)]).collect();
     let device = decoder.device();
     let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
-    for group in pack(&lengths, tokens) {
-        let rows: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
-        let batch = Batch::new(&rows, &device);
-        let width = batch.width();
-        let places: Vec<i32> = group.iter().enumerate().map(|(r, &i)| (r * width + prompts[i].fact) as i32).collect();
-        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [group.len()]), &device);
-        let mut picked: Vec<Option<Tensor<2>>> = vec![None; taps.len()];
-        decoder.walk(&batch, last, |layer, output| {
-            for (slot, tap) in picked.iter_mut().zip(taps) {
-                if tap.layer == layer {
-                    *slot = Some(tap.site.of(output).select(0, places.clone()));
-                }
-            }
-        });
-        for ((tap, slot), values) in taps.iter().zip(picked).zip(&mut found) {
-            let Some(tensor) = slot else { continue };
+    let dealt = lanes::deal(&device, pack(&lengths, tokens));
+    let picked = lanes::map(dealt, |groups| {
+        groups
+            .into_iter()
+            .map(|group| Ok((picked(decoder, prompts, &group, taps, last)?, group)))
+            .collect::<Result<Vec<_>, EditError>>()
+    });
+    for (values, group) in picked.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+        for ((tap, of), all) in taps.iter().zip(values).zip(&mut found) {
             let n = size(tap);
-            for (row, &i) in read(tensor)?.chunks_exact(n).zip(&group) {
-                values[i * n..][..n].copy_from_slice(row);
+            for (row, &i) in of.chunks_exact(n).zip(&group) {
+                all[i * n..][..n].copy_from_slice(row);
             }
         }
     }
     Ok(found)
+}
+
+/// Activations of every tap at the fact tokens of some of the prompts, `[group, size]` each.
+fn picked(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    group: &[usize],
+    taps: &[Tap],
+    last: usize,
+) -> Result<Vec<Vec<f32>>, EditError> {
+    let device = decoder.device();
+    let rows: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
+    let batch = Batch::new(&rows, &device);
+    let width = batch.width();
+    let places: Vec<i32> = group.iter().enumerate().map(|(r, &i)| (r * width + prompts[i].fact) as i32).collect();
+    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [group.len()]), &device);
+    let mut picked: Vec<Option<Tensor<2>>> = vec![None; taps.len()];
+    decoder.walk(&batch, last, |layer, output| {
+        for (slot, tap) in picked.iter_mut().zip(taps) {
+            if tap.layer == layer {
+                *slot = Some(tap.site.of(output).select(0, places.clone()));
+            }
+        }
+    });
+    // `last` is the last of the taps' layers, so that all of them are filled.
+    picked.into_iter().flatten().map(read).collect()
 }
 
 /// A tensor's values on the host, row-major.

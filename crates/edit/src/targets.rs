@@ -9,13 +9,13 @@
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text};
+use palinode_model::{Decoder, Text, lanes};
 use serde::{Deserialize, Serialize};
 
 use crate::probe::read;
 use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::suffix::{Losses, Suffix, prepare};
-use crate::{EditError, Site, lanes};
+use crate::{EditError, Site};
 
 /// Requests that are enough to keep a core busy.
 const LEAST: usize = 4;

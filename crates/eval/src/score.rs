@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, ModelError, Text, pack};
+use palinode_model::{Batch, Decoder, ModelError, Text, lanes, pack};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -73,11 +73,12 @@ pub fn score(decoder: &Decoder, text: &Text, queries: &[Query], tokens: usize) -
     let nothing = Score { nll: f64::NAN, said: Vec::new(), hits: 0 };
     let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing.clone(); query.targets.len()]).collect();
     let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-    for group in pack(&lengths, tokens) {
-        let members: Vec<&Row> = group.iter().map(|&i| &rows[i]).collect();
-        for (of, score) in run(decoder, &members)? {
-            scores[of.0][of.1] = score;
-        }
+    let ran = lanes::map(lanes::deal(&decoder.device(), pack(&lengths, tokens)), |groups| {
+        let members = |group: &Vec<usize>| group.iter().map(|&i| &rows[i]).collect::<Vec<&Row>>();
+        groups.iter().map(|group| run(decoder, &members(group))).collect::<Result<Vec<_>, _>>()
+    });
+    for (of, score) in ran.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().flatten() {
+        scores[of.0][of.1] = score;
     }
     Ok(scores)
 }

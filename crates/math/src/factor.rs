@@ -1,7 +1,9 @@
 //! The preservation metric and its Cholesky factor.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{Mat, MatRef, Side};
+use faer::{Mat, MatRef, Scale, Side};
 
 use crate::matrix::{check_finite, check_size};
 use crate::{MathError, SecondMoment};
@@ -27,12 +29,36 @@ impl Preservation {
     }
 }
 
-/// Lower Cholesky factor `L` of `P = L Lᵀ`, `f × f`.
+/// Lower Cholesky factor `L` of `P = L Lᵀ`, `f × f`. Copies share it, those for another `λ` too.
 #[derive(Clone, Debug)]
 pub struct Factor {
-    lower: Mat<f64>,
+    /// `L`, but for the scale.
+    lower: Arc<Mat<f64>>,
+    /// What `lower` is to be multiplied by.
+    scale: f64,
     preservation: Preservation,
+    /// Of the keys that were projected last: sweeps over `λ`, `ε` and `μ` project the same ones again and again.
+    recent: Arc<Mutex<Option<Recent>>>,
 }
+
+/// Keys, and what was made of them with `lower` as it is.
+#[derive(Debug)]
+struct Recent {
+    keys: Mat<f64>,
+    projection: Projection,
+}
+
+/// Keys seen through the metric.
+#[derive(Clone, Debug)]
+pub(crate) struct Projection {
+    /// `P⁻¹K`, `f × B`.
+    pub keys: Mat<f64>,
+    /// `KᵀP⁻¹K`, `B × B`.
+    pub gram: Mat<f64>,
+}
+
+/// Numbers in the largest set of keys that is kept: 128 MiB.
+const MOST_KEPT: usize = 16 << 20;
 
 impl Factor {
     /// Factors `λC + ρI`.
@@ -70,7 +96,7 @@ impl Factor {
         let smallest = (0..size).map(|i| (i, lower[(i, i)] * lower[(i, i)])).min_by(|a, b| a.1.total_cmp(&b.1));
         match smallest {
             Some((index, pivot)) if pivot <= floor => Err(fails(index, pivot)),
-            _ => Ok(Self { lower, preservation }),
+            _ => Ok(Self::of(lower, preservation)),
         }
     }
 
@@ -98,12 +124,16 @@ impl Factor {
             }
         }
         check_finite("Cholesky factor", lower.as_ref())?;
-        Ok(Self { lower, preservation })
+        Ok(Self::of(lower, preservation))
+    }
+
+    fn of(lower: Mat<f64>, preservation: Preservation) -> Self {
+        Self { lower: Arc::new(lower), scale: 1.0, preservation, recent: Arc::default() }
     }
 
     /// Row `i` of `L`, its `i + 1` values up to the diagonal.
     pub fn row(&self, i: usize) -> impl Iterator<Item = f64> + '_ {
-        (0..=i).map(move |j| self.lower[(i, j)])
+        (0..=i).map(move |j| self.scale * self.lower[(i, j)])
     }
 
     /// The same metric with `λ` replaced, without factoring again. Only without a ridge, where `λ` scales the whole
@@ -112,9 +142,8 @@ impl Factor {
         if self.preservation.rho != 0.0 || !(lambda > 0.0 && lambda.is_finite()) {
             return None;
         }
-        let scale = (lambda / self.preservation.lambda).sqrt();
-        let lower = Mat::from_fn(self.size(), self.size(), |i, j| scale * self.lower[(i, j)]);
-        Some(Self { lower, preservation: Preservation { lambda, ..self.preservation } })
+        let scale = self.scale * (lambda / self.preservation.lambda).sqrt();
+        Some(Self { scale, preservation: Preservation { lambda, ..self.preservation }, ..self.clone() })
     }
 
     /// Key size `f`.
@@ -127,27 +156,36 @@ impl Factor {
         self.preservation
     }
 
-    /// `L`.
-    pub fn lower(&self) -> MatRef<'_, f64> {
-        self.lower.as_ref()
+    /// `P⁻¹K` and `KᵀP⁻¹K` of keys `f × B`.
+    pub(crate) fn project(&self, keys: MatRef<'_, f64>) -> Result<Projection, MathError> {
+        check_size("key size", keys.nrows(), self.size())?;
+        let scaled = |p: &Projection| {
+            let by = self.scale.powi(-2);
+            Projection { keys: Scale(by) * &p.keys, gram: Scale(by) * &p.gram }
+        };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = recent.as_ref().filter(|known| known.keys.ncols() == keys.ncols() && known.keys == keys) {
+            return Ok(scaled(&known.projection));
+        }
+        let threads = faer::get_global_parallelism();
+        let mut half = keys.to_owned();
+        solve_lower_triangular_in_place(self.lower.as_ref().as_ref(), half.as_mut(), threads);
+        let gram = half.transpose() * &half;
+        solve_upper_triangular_in_place(self.lower.transpose(), half.as_mut(), threads);
+        let projection = Projection { keys: half, gram };
+        let found = scaled(&projection);
+        *recent = (keys.nrows() * keys.ncols() <= MOST_KEPT).then(|| Recent { keys: keys.to_owned(), projection });
+        Ok(found)
     }
 
-    /// `L⁻¹ X`.
-    pub(crate) fn forward(&self, x: MatRef<'_, f64>) -> Result<Mat<f64>, MathError> {
-        check_size("key size", x.nrows(), self.size())?;
-        let mut y = x.to_owned();
-        solve_lower_triangular_in_place(self.lower.as_ref(), y.as_mut(), faer::get_global_parallelism());
-        Ok(y)
-    }
-
-    /// `L⁻ᵀ Y`.
-    pub(crate) fn backward(&self, mut y: Mat<f64>) -> Mat<f64> {
-        solve_upper_triangular_in_place(self.lower.transpose(), y.as_mut(), faer::get_global_parallelism());
-        y
+    /// `X P Xᵀ` for `X` `B × f`.
+    pub(crate) fn weigh(&self, x: MatRef<'_, f64>) -> Mat<f64> {
+        let spread = x * self.lower.as_ref();
+        Scale(self.scale.powi(2)) * (&spread * spread.transpose())
     }
 
     /// `P`.
     pub(crate) fn metric(&self) -> Mat<f64> {
-        &self.lower * self.lower.transpose()
+        Scale(self.scale.powi(2)) * (self.lower.as_ref() * self.lower.transpose())
     }
 }

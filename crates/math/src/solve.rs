@@ -125,13 +125,13 @@ pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathErr
         }
         Form::Auto => soft && batch > f,
     };
-    let (right, condition) = if primal { primal_factor(factor, problem)? } else { dual_factor(factor, problem)? };
+    let Solved { right, weight, condition } =
+        if primal { primal_factor(factor, problem)? } else { dual_factor(factor, problem)? };
     let update = Update { left: problem.residual.to_owned(), right };
     check_finite("update", update.right.as_ref())?;
     let frobenius = update.frobenius();
     let preservation = factor.preservation();
-    let spread = &update.right * factor.lower();
-    let weighted = trace_of_product(&gram(update.left.as_ref()), &(&spread * spread.transpose()));
+    let weighted = trace_of_product(&gram(update.left.as_ref()), &weight);
     let error = update.times(problem.keys) - problem.residual;
     let diagnostics = Diagnostics {
         preservation: ((weighted - preservation.rho * frobenius * frobenius) / preservation.lambda).max(0.0),
@@ -145,13 +145,27 @@ pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathErr
     Ok(Solution { update, diagnostics })
 }
 
-/// `G = (K_dᵀP⁻¹K + M)⁻¹ K_dᵀP⁻¹`, `B × f`, and the system's condition number.
-fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<(Mat<f64>, f64), MathError> {
+/// A system's inverse, applied.
+type Inverse = Box<dyn Fn(&Mat<f64>) -> Mat<f64>>;
+
+/// What a form gives.
+struct Solved {
+    /// `G`, `B × f`, with `Δ = R G`.
+    right: Mat<f64>,
+    /// `G P Gᵀ`, `B × B`.
+    weight: Mat<f64>,
+    /// The system's condition number.
+    condition: f64,
+}
+
+/// `G = S⁻¹ DᵀP⁻¹` with `S = DᵀP⁻¹K + M`, where `D` are the keys that span the update; so `G P Gᵀ = S⁻¹ (DᵀP⁻¹D) S⁻ᵀ`.
+fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathError> {
     let batch = problem.keys.ncols();
-    let constraint = factor.forward(problem.keys)?;
-    let direction = problem.direction.map(|d| factor.forward(d)).transpose()?;
-    let spanning = direction.as_ref().unwrap_or(&constraint);
-    let mut system = spanning.transpose() * &constraint;
+    let spanning = factor.project(problem.direction.unwrap_or(problem.keys))?;
+    let mut system = match problem.direction {
+        Some(_) => spanning.keys.transpose() * problem.keys,
+        None => spanning.gram.clone(),
+    };
     for i in 0..batch {
         system[(i, i)] += problem.mu[i];
     }
@@ -161,36 +175,42 @@ fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<(Mat<f64>, f64)
         return Err(MathError::Collision { pairs: Vec::new() });
     }
     let scaled = Mat::from_fn(batch, batch, |i, j| scale[i] * system[(i, j)] * scale[j]);
-    let rows = factor.backward(spanning.clone());
-    let rows = Mat::from_fn(batch, rows.nrows(), |i, j| scale[i] * rows[(j, i)]);
     let floor = 16.0 * batch as f64 * f64::EPSILON;
-    let solved = if direction.is_some() {
+    let solve: Inverse = if problem.direction.is_some() {
         let lu = scaled.partial_piv_lu();
         if (0..batch).any(|i| lu.U()[(i, i)].abs() <= floor) {
             return Err(MathError::Collision { pairs: parallel_pairs(&scaled) });
         }
-        lu.solve(&rows)
+        Box::new(move |x| lu.solve(x))
     } else {
         let collision = || MathError::Collision { pairs: parallel_pairs(&scaled) };
         let llt = scaled.llt(Side::Lower).map_err(|_| collision())?;
         if (0..batch).any(|i| llt.L()[(i, i)].powi(2) <= floor) {
             return Err(collision());
         }
-        llt.solve(&rows)
+        Box::new(move |x| llt.solve(x))
     };
-    let right = Mat::from_fn(batch, solved.ncols(), |i, j| scale[i] * solved[(i, j)]);
-    let condition = if direction.is_some() { 1.0 } else { condition(&system)? };
-    Ok((right, condition))
+    // S⁻¹ X for X given by its transpose.
+    let apply = |x: &Mat<f64>| {
+        let columns = x.nrows();
+        let solved = solve(&Mat::from_fn(batch, columns, |i, j| scale[i] * x[(j, i)]));
+        Mat::from_fn(batch, columns, |i, j| scale[i] * solved[(i, j)])
+    };
+    let right = apply(&spanning.keys);
+    let weight = apply(&apply(&spanning.gram));
+    let condition = if problem.direction.is_some() { 1.0 } else { condition(&system)? };
+    Ok(Solved { right, weight, condition })
 }
 
-/// `M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`, `B × f`, and the system's condition number.
-fn primal_factor(factor: &Factor, problem: &Problem<'_>) -> Result<(Mat<f64>, f64), MathError> {
+/// `G = M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`.
+fn primal_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathError> {
     let (f, batch) = (factor.size(), problem.keys.ncols());
     let weighted = Mat::from_fn(f, batch, |i, j| problem.keys[(i, j)] / problem.mu[j]);
     let system = factor.metric() + &weighted * problem.keys.transpose();
     let llt = system.llt(Side::Lower).map_err(|_| MathError::NotFinite { what: "primal system" })?;
     let right = llt.solve(&weighted).transpose().to_owned();
-    Ok((right, condition(&system)?))
+    let weight = factor.weigh(right.as_ref());
+    Ok(Solved { right, weight, condition: condition(&system)? })
 }
 
 /// Pairs whose normalised Gram entry is nearly ±1, strongest first.

@@ -1,10 +1,13 @@
 //! The decoder: embedding, blocks, head, and the ways through them that editing needs.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
 
 use crate::block::{Norm, Rotation};
+use crate::work::{Meter, Work};
 use crate::{Batch, Block, BlockOutput, DecoderConfig, KeyValues, NormKind, Positions, RotaryScaling};
 
 /// All weights of a decoder.
@@ -34,13 +37,14 @@ pub struct Decoder {
     pub(crate) head: Option<Tensor<2>>,
     /// Rotation frequencies, radians per position.
     frequencies: Vec<f64>,
+    meter: Arc<Meter>,
 }
 
 impl Decoder {
     /// A decoder over the given weights, which may be tracked for training.
     pub fn from_parameters(config: DecoderConfig, parameters: Parameters) -> Self {
         let frequencies = frequencies(&config.positions);
-        Self { config, parameters, head: None, frequencies }
+        Self { config, parameters, head: None, frequencies, meter: Arc::default() }
     }
 
     /// The model's shape.
@@ -56,6 +60,11 @@ impl Decoder {
     /// Where the weights live.
     pub fn device(&self) -> Device {
         self.parameters.token_embedding.val().device()
+    }
+
+    /// What was computed so far.
+    pub fn work(&self) -> Work {
+        self.meter.read()
     }
 
     /// Hidden state before the first block, `[batch, seq, d]`.
@@ -117,7 +126,8 @@ impl Decoder {
         past: Option<&KeyValues>,
         mask: Option<&Tensor<4, Bool>>,
     ) -> BlockOutput {
-        let [_, seq, _] = hidden.dims();
+        let [rows, seq, _] = hidden.dims();
+        self.meter.block(rows * seq);
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
         let window = self.config.window(layer).filter(|window| seq + before > *window);
         let mask = match (window.map(|window| window_mask(seq, before, window, &self.device())), mask) {
@@ -160,6 +170,7 @@ impl Decoder {
 
     /// Logits `[n, V]` of normed rows `[n, d]`: the head alone.
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
+        self.meter.head(normed.dims()[0]);
         match &self.parameters.head {
             Some(head) => head.forward(normed),
             None => normed.matmul(self.head_weight()),

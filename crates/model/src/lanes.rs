@@ -6,8 +6,8 @@
 use std::num::NonZero;
 use std::thread;
 
+use crate::is_host;
 use burn::tensor::Device;
-use palinode_model::is_host;
 
 /// A graph of operations is walked recursively.
 const STACK: usize = 16 << 20;
@@ -20,6 +20,17 @@ pub fn count(device: &Device, items: usize, least: usize) -> usize {
     }
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     (items / least.max(1)).clamp(1, cores)
+}
+
+/// Deals batches out to a few lanes, in turn: as a rule neighbours take the same time. Each batch has the memory that its size
+/// was chosen for, so there are not more than four at a time.
+pub fn deal<T>(device: &Device, batches: Vec<T>) -> Vec<Vec<T>> {
+    let lanes = count(device, batches.len(), 1).min(4);
+    let mut dealt: Vec<Vec<T>> = (0..lanes).map(|_| Vec::new()).collect();
+    for (i, batch) in batches.into_iter().enumerate() {
+        dealt[i % lanes].push(batch);
+    }
+    dealt
 }
 
 /// Does `work` on every part, each in a thread of its own; the results in the parts' order.

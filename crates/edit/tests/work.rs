@@ -1,0 +1,114 @@
+//! How much is computed, in tokens and rows: what makes this fast must not get lost, and clocks are no test of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::Device;
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
+use palinode_math::SecondMoment;
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, Work};
+
+fn model() -> (Decoder, Text) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/llama-tiny");
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let config = DecoderConfig::from_hf(&config, &folder).unwrap();
+    let checkpoint = Checkpoint::open(&[folder.join("model.safetensors")]).unwrap();
+    let decoder = Decoder::load(&checkpoint, &config, &Device::flex()).unwrap();
+    (decoder, Text::open(&folder.join("tokenizer.json")).unwrap())
+}
+
+fn requests() -> Vec<EditRequest> {
+    let one = |i: usize| EditRequest {
+        id: i.to_string(),
+        prompt: "{} is a city in the south of".into(),
+        subject: format!("The harbour of town number {i}"),
+        target_new: "South Africa".into(),
+        target_true: None,
+        paraphrases: vec![],
+        neighbors: vec![],
+        attributes: vec![],
+        generation: vec![],
+        portability: BTreeMap::new(),
+        locality: BTreeMap::new(),
+        strength: None,
+    };
+    (0..12).map(one).collect()
+}
+
+fn templates() -> ContextTemplates {
+    ContextTemplates::from_openings(&["The weather had been fine for days", "Because"])
+}
+
+fn done(decoder: &Decoder, work: impl FnOnce()) -> Work {
+    let before = decoder.work();
+    work();
+    decoder.work() - before
+}
+
+/// Whole prompts once; after that only what comes after the subject, in the layers above, and the head where it is read.
+#[test]
+fn a_step_touches_only_what_it_changes() {
+    let (decoder, text) = model();
+    let config = decoder.config();
+    let steps = 5;
+    let settings = TargetSettings {
+        site: Site::BlockOutput,
+        layer: 1,
+        steps,
+        learning_rate: 1e-3,
+        kl_factor: 0.0625,
+        weight_decay: 0.5,
+        clamp: 0.75,
+        stop_loss: 0.0,
+    };
+    let requests = requests();
+    let all = templates();
+    let openings: Vec<&str> = all.weighted().into_iter().map(|(t, _)| t).collect();
+    let rows: Vec<_> =
+        requests.iter().map(|r| prompts::rewrite_prompts(&text, config, r, &openings).unwrap()).collect();
+    let prompts = |of: &prompts::RewritePrompts| of.rows.iter().chain([&of.essence]).cloned().collect::<Vec<Prompt>>();
+    let flat: Vec<Prompt> = rows.iter().flat_map(prompts).collect();
+    // Rows are padded to the longest of those they are computed with, at most to the longest of all.
+    let width = flat.iter().map(|p| p.ids.len()).max().unwrap();
+    let suffix = flat.iter().map(|p| p.ids.len() - p.fact).max().unwrap();
+    let reads: usize = rows.iter().map(|r| r.rows.len() * r.target.len() + 1).sum();
+    let most = flat.len() * (width * config.layers + steps * suffix * (config.layers - 1 - settings.layer));
+
+    let work = done(&decoder, || {
+        optimise(&decoder, &text, &requests, &all, &settings, |_| {}).unwrap();
+    });
+    assert!(work.block_tokens as usize <= most, "{work:?}, where {most} tokens are enough");
+    // The essence of each request is read once before the first step.
+    assert_eq!(work.head_rows as usize, requests.len() + steps * reads);
+    let whole = steps * flat.len() * width;
+    assert!((work.block_tokens as usize) < whole * config.layers / 2 && (work.head_rows as usize) < whole / 2);
+}
+
+/// All layers in one pass, which stops after the last of them; no head.
+#[test]
+fn second_moments_take_one_pass() {
+    let (decoder, _) = model();
+    let documents: Vec<Vec<u32>> = (0..6).map(|i| (0..20).map(|t| 3 + (i * 7 + t) % 50).collect()).collect();
+    let work = done(&decoder, || {
+        let mut moments = Moments::new();
+        for layer in [0, 1] {
+            moments.insert(&decoder, layer, SecondMoment::new(decoder.config().feed_forward)).unwrap();
+        }
+        assert_eq!(moments.add(&decoder, &documents, 64).unwrap(), 120);
+    });
+    assert_eq!(work, Work { block_tokens: 120 * 2, head_rows: 0 });
+}
+
+/// Keys of a layer need nothing above it.
+#[test]
+fn keys_take_a_truncated_pass() {
+    let (decoder, text) = model();
+    let prompts: Vec<Prompt> =
+        requests().iter().map(|r| prompts::prompt(&text, decoder.config(), r, "{}").unwrap()).collect();
+    let width = prompts.iter().map(|p| p.ids.len()).max().unwrap();
+    let work = done(&decoder, || {
+        probe(&decoder, &prompts, &[Tap { layer: 0, site: Site::Key }], 4096).unwrap();
+    });
+    assert!(work.block_tokens as usize <= prompts.len() * width && work.head_rows == 0, "{work:?}");
+}
