@@ -1,7 +1,9 @@
 //! `covariance`: second moments of keys over a corpus.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use palinode_data::Corpus;
@@ -188,15 +190,25 @@ a later run over more documents or tokens, or with more layers.";
         bar.keep(read as u64);
         let mut tokens = heads.values().filter(|head| head.blocks == start).map(|head| head.moment.count()).next();
         let mut saved = Saved::now();
-        while read < corpus.len() && tokens.unwrap_or(0) < enough {
+        let mut ahead = (read < corpus.len() && tokens.unwrap_or(0) < enough)
+            .then(|| block(&mut corpus, &model, read, enough - tokens.unwrap_or(0)))
+            .transpose()?;
+        while let Some((documents, counted)) = ahead {
             // Layers join where their sums left off; the forward pass is one for all that have.
             for (layer, head) in heads.extract_if(.., |_, head| head.blocks == read / BLOCK) {
                 moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
             }
-            let (documents, counted) = block(&mut corpus, &model, read, enough - tokens.unwrap_or(0))?;
-            moments.add(&model.decoder, &documents, params.batch_tokens).map_err(StageFailure::stage)?;
             read += documents.len();
             tokens = Some(tokens.unwrap_or(0) + counted);
+            let left = enough - tokens.unwrap_or(0).min(enough);
+            // The next documents are read and tokenized while the model is at these.
+            let (added, next) = thread::scope(|scope| {
+                let more = read < corpus.len() && left > 0;
+                let reader = more.then(|| scope.spawn(|| block(&mut corpus, &model, read, left)));
+                let added = moments.add(&model.decoder, &documents, params.batch_tokens);
+                (added, reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose())
+            });
+            added.map_err(StageFailure::stage)?;
             bar.note(format!("{} tokens", tokens.unwrap_or(0)));
             bar.inc(documents.len() as u64);
             let interrupted = cx.check_interrupt();
@@ -210,6 +222,7 @@ a later run over more documents or tokens, or with more layers.";
                 })?;
             }
             interrupted?;
+            ahead = next?;
         }
         for (layer, head) in heads {
             moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
