@@ -7,6 +7,8 @@ use std::io::{self, Read, Write};
 use half::f16;
 use npyz::{AutoSerialize, DType, NpyFile, NpyHeader, NpyWriter, Serialize, WriteOptions, WriterBuilder};
 
+/// What a file begins with.
+const MAGIC: &[u8] = b"\x93NUMPY";
 /// numpy writes 118 bytes before a matrix. What nests deeper than this allows would exhaust the stack of a parser.
 const MOST_HEADER: u64 = 512;
 
@@ -15,9 +17,18 @@ const MOST_HEADER: u64 = 512;
 /// # Errors
 /// In words, for what is no header, is cut off, or is far longer than those of plain arrays.
 pub fn header(reader: &mut dyn Read) -> Result<NpyHeader, String> {
-    let mut bounded = reader.take(MOST_HEADER);
-    NpyHeader::from_reader(&mut bounded).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof if bounded.limit() == 0 => "its header is too long for an array of numbers".into(),
+    // Six bytes of a name, two of a version, and the length of the text that follows. Memory for the text is taken before it
+    // is read, so its length is looked at first.
+    let mut start = [0; 12];
+    let known = |version: u8| if version == 1 { 10 } else { 12 };
+    reader.read_exact(&mut start[..10]).map_err(|error| broken(&error))?;
+    let start = &mut start[..known(start[6])];
+    reader.read_exact(&mut start[10..]).map_err(|error| broken(&error))?;
+    let long = start[8..].iter().rev().fold(0, |long, &byte| (long << 8) | u64::from(byte));
+    if start.starts_with(MAGIC) && long > MOST_HEADER {
+        return Err(format!("its header is of {long} bytes, too long for an array of numbers"));
+    }
+    NpyHeader::from_reader(start.chain(reader.take(long))).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "it is cut off".into(),
         _ => format!("its header does not read: {error}"),
     })
