@@ -174,7 +174,12 @@ fn logical(layer: usize) -> String {
 /// The names of the files in a folder.
 fn names(folder: &Path) -> Result<Vec<String>, FieldError> {
     let entries = std::fs::read_dir(folder).map_err(|error| {
-        let made = FieldError::new("folder", format!("the folder of second moments does not read: {error}"))
+        let text = error.to_string();
+        let what = match text.split(" (os error").next() {
+            Some(text) if folder.exists() => format!("cannot be read: {}", text.to_lowercase()),
+            _ => "does not exist".to_owned(),
+        };
+        let made = FieldError::new("folder", format!("the folder of second moments {what}"))
             .hint("a relative path starts at the pipeline file's folder")
             .at(folder, None);
         if folder.exists() { made } else { made.absent() }

@@ -9,8 +9,11 @@ use npyz::{AutoSerialize, DType, NpyFile, NpyHeader, NpyWriter, Serialize, Write
 
 /// What a file begins with.
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// numpy writes 118 bytes before a matrix. What nests deeper than this allows would exhaust the stack of a parser.
+/// numpy writes 118 bytes before a matrix.
 const MOST_HEADER: u64 = 512;
+/// numpy writes two, around the description and the shape. The parser tries everything a bracket may begin: what nests takes
+/// it twice as long with each.
+const MOST_BRACKETS: usize = 8;
 
 /// Reads what stands before an array's numbers, and no byte beyond it.
 ///
@@ -20,15 +23,22 @@ pub fn header(reader: &mut dyn Read) -> Result<NpyHeader, String> {
     // Six bytes of a name, two of a version, and the length of the text that follows. Memory for the text is taken before it
     // is read, so its length is looked at first.
     let mut start = [0; 12];
-    let known = |version: u8| if version == 1 { 10 } else { 12 };
     reader.read_exact(&mut start[..10]).map_err(|error| broken(&error))?;
-    let start = &mut start[..known(start[6])];
+    let start = if start[6] == 1 { &mut start[..10] } else { &mut start[..] };
     reader.read_exact(&mut start[10..]).map_err(|error| broken(&error))?;
     let long = start[8..].iter().rev().fold(0, |long, &byte| (long << 8) | u64::from(byte));
-    if start.starts_with(MAGIC) && long > MOST_HEADER {
+    if !start.starts_with(MAGIC) {
+        return Err("it is no npy array".into());
+    }
+    if long > MOST_HEADER {
         return Err(format!("its header is of {long} bytes, too long for an array of numbers"));
     }
-    NpyHeader::from_reader(start.chain(reader.take(long))).map_err(|error| match error.kind() {
+    let mut text = vec![0; long as usize];
+    reader.read_exact(&mut text).map_err(|error| broken(&error))?;
+    if text.iter().filter(|byte| b"([{".contains(byte)).count() > MOST_BRACKETS {
+        return Err("its header nests too much for an array of numbers".into());
+    }
+    NpyHeader::from_reader(start.chain(text.as_slice())).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "it is cut off".into(),
         _ => format!("its header does not read: {error}"),
     })
