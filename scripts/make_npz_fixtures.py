@@ -1,4 +1,4 @@
-"""Second moments as numpy writes them: crates/edit/tests/fixtures/npz.
+"""Second moments as numpy writes them: crates/edit/tests/numpy.
 
     python scripts/make_npz_fixtures.py
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(__file__).resolve().parent.parent / "crates" / "edit" / "tests" / "fixtures" / "npz"
+FOLDER = Path(__file__).resolve().parent.parent / "crates" / "edit" / "tests" / "numpy"
 
 keys = np.random.default_rng(1).normal(size=(40, 6)).astype(np.float32)
 entries = {

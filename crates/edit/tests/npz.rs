@@ -11,7 +11,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/npz").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numpy").join(name)
 }
 
 fn read(path: &Path, f: usize) -> Result<SecondMoment, EditError> {
@@ -25,8 +25,8 @@ fn what_numpy_wrote_is_read() {
         assert_eq!((file.size(), file.count(), file.samples(), file.dtype()), (6, 40, Some(7), "<f4"));
         let moment = file.read(6).unwrap();
         // The sum divided by the count: the trap of these files.
-        assert!((moment.mean()[(0, 0)] - 34.66771 / 40.0).abs() < 1e-6);
-        assert!((moment.sum()[1] - -4.19045).abs() < 1e-5 && (moment.sum()[35] - 35.237514).abs() < 1e-5);
+        assert!((moment.mean()[(0, 0)] - 34.667_71 / 40.0).abs() < 1e-6);
+        assert!((moment.sum()[1] - -4.19045).abs() < 1e-5 && (moment.sum()[35] - 35.237_514).abs() < 1e-5);
     }
 }
 

@@ -19,6 +19,7 @@ mod finder;
 mod given_requests;
 mod hub;
 mod load_model;
+mod load_moments;
 mod load_requests;
 mod load_update;
 mod look;
@@ -58,6 +59,7 @@ pub fn catalogue() -> Catalogue {
         .register::<given_requests::Requests>()
         .register::<templates::Templates>()
         .register::<covariance::Covariance>()
+        .register::<load_moments::LoadMoments>()
         .register::<targets::Targets>()
         .register::<preflight::Preflight>()
         .register::<distribute::Distribute>()
