@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-OUT = Path(__file__).resolve().parent.parent / "crates/edit/tests/fixtures/npz"
+OUT = Path(__file__).resolve().parent.parent / "crates/edit/tests/numpy"
 
 
 def main():

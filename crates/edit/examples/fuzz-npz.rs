@@ -70,7 +70,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/npz");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numpy");
     let mut good: Vec<PathBuf> =
         fs::read_dir(fixtures)?.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
     good.sort();

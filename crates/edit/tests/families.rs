@@ -25,7 +25,6 @@ fn families() -> Vec<Family> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(here.join("tests/fixtures")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|folder| folder.join("edit.json").is_file());
     folders.sort();
     assert_eq!(folders.len(), 7);
     folders.iter().map(|folder| open(folder, &here.join("../model/tests/fixtures"))).collect()

@@ -14,7 +14,7 @@ const SUM: [[f64; 4]; 4] =
     [[281.0, -36.0, 56.0, 30.0], [-36.0, 228.0, 1.0, -18.0], [56.0, 1.0, 247.0, 76.0], [30.0, -18.0, 76.0, 332.0]];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/npz").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numpy").join(name)
 }
 
 #[test]

@@ -13,6 +13,7 @@
 mod ask;
 mod corpus;
 mod covariance;
+mod devices;
 mod distribute;
 mod errors;
 mod evaluate;
@@ -44,6 +45,7 @@ mod update;
 
 use palinode_engine::Catalogue;
 
+pub use devices::{check_device, chosen_device, cuda_findings, free_memory};
 pub use export::update_file::Provenance;
 pub use hub::{Watch, allow_downloads};
 pub use look::{EditableWeight, Inspection, inspect};
