@@ -207,7 +207,7 @@ fn mistakes_in_files() {
     .join("\n");
     insta::assert_snapshot!(text);
     let other = edit(EXPORTED, "lambda: 10")
-        .replace("path: gpt2", "path: gptj-tiny")
+        .replace("path: gpt2", "path: llama-tiny")
         .replace("[1, 2]", "[1]")
         .replace("layer: 2", "layer: 1");
     let other = told(&bench, &other);
