@@ -56,7 +56,7 @@ impl Index {
         };
         let (mut tries, apart) = TRIES;
         loop {
-            let trouble = match panics::catch(&open) {
+            let trouble = match panics::catch(open) {
                 Ok(Ok(index)) => return Some(index),
                 Ok(Err(error)) => error.to_string(),
                 Err(panic) => panic,
