@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::Table;
 use super::stat::{Known, Stat};
-use super::{Store, durable, fan_out};
+use super::{Store, durable, fan_out, space};
 use crate::digest::{Digest, FileRef};
 use crate::error::{ErrorKind, StageError};
 
@@ -46,12 +46,23 @@ impl Store {
         Ok(file)
     }
 
+    /// Puts bytes.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
+        space::ensure_room(&self.root, bytes.len() as u64)?;
+        self.put_with(|writer| writer.write_all(bytes))
+    }
+
     /// Puts a copy of a file.
     ///
     /// # Errors
     /// When the file cannot be read or the store cannot be written.
     pub fn put_file(&self, path: &Path) -> Result<FileRef, StageError> {
-        let mut from = fs::File::open(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
+        let unreadable = |error| StageError::io(ErrorKind::Input, "read", path, error);
+        let mut from = fs::File::open(path).map_err(unreadable)?;
+        space::ensure_room(&self.root, from.metadata().map_err(unreadable)?.len())?;
         self.put_with(|writer| io::copy(&mut from, writer).map(|_| ()))
     }
 
