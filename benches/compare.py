@@ -82,14 +82,14 @@ def once(command, threads):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare(case, ours, inputs, rounds, threads):
+def compare(case, ours, inputs, rounds, threads, other):
     def command(start, words):
         return [*start, case.kind, *words.split(), f"inputs={inputs}"]
 
     runs = {"ours": [], "theirs": []}
     for _ in range(rounds):
         runs["ours"].append(once(command([ours], case.ours), threads))
-        reference = command([sys.executable, "-m", "reference.measure"], case.theirs)
+        reference = command([sys.executable, *other], case.theirs)
         runs["theirs"].append(once([*reference, f"threads={threads}"], threads))
     row = {"case": case.name, "goal": case.goal, "rounds": rounds, "threads": threads, "load": os.getloadavg()[1]}
     for side, per in zip(("ours", "theirs"), case.per):
@@ -129,14 +129,16 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name has one of these words, with commas between")
     parser.add_argument("--program", type=lambda p: Path(p).resolve(), help="the program of our side, where it is built already")
+    parser.add_argument("--reference", default="reference.measure", help="a module that takes the place of reference/measure.py")
     parser.add_argument("--write", type=Path, help="a file to put the table into, between its two marks")
     parser.add_argument("--raw", type=Path, help="a file that gets a line of JSON for each case")
     args = parser.parse_args()
     ours, rows = args.program or program(), []
+    other = ["-m", args.reference]
     for case in cases():
         if not any(word in case.name for word in args.only.split(",")):
             continue
-        rows.append(compare(case, ours, args.inputs, args.rounds, args.threads))
+        rows.append(compare(case, ours, args.inputs, args.rounds, args.threads, other))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         if args.raw:
             with args.raw.open("a") as out:

@@ -86,9 +86,11 @@ def check_adapter(base, adapter, merged, tokenizer, prompts):
 
 
 def safe_dtypes(folder):
-    with safe_open(Path(folder) / "model.safetensors", "pt") as file:
-        name = next(iter(file.keys()))
-        yield file.get_slice(name).get_dtype()
+    """The number types of the first tensor of each shard."""
+    for shard in sorted(Path(folder).glob("model*.safetensors")):
+        with safe_open(shard, "pt") as file:
+            name = next(iter(file.keys()))
+            yield file.get_slice(name).get_dtype()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ enum Command {
     Schema(commands::schema::Args),
     Model(commands::model::Args),
     Cache(commands::cache::Args),
+    Doctor(commands::doctor::Args),
     Worker(commands::worker::Args),
     Completions(commands::completions::Args),
 }
@@ -90,6 +91,7 @@ impl Cli {
             Command::Revert(args) => commands::revert::run(&args),
             Command::Schema(args) => commands::schema::run(&args),
             Command::Model(args) => commands::model::run(&args),
+            Command::Doctor(args) => commands::doctor::run(&args),
             Command::Cache(args) => commands::cache::run(&args),
             Command::Worker(args) => commands::worker::run(&args),
             Command::Completions(args) => commands::completions::run(&args),

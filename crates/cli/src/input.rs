@@ -1,9 +1,10 @@
 //! Arguments that several commands share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use palinode_engine::{Pipeline, Runs, Selection, Source, StageError, Store, did_you_mean};
+use palinode_engine::{Diagnostics, Pipeline, Runs, Selection, Source, StageError, Store, did_you_mean};
 
 use crate::failure::Failure;
 
@@ -22,9 +23,20 @@ pub struct PipelineArgs {
 impl PipelineArgs {
     /// Reads and checks it.
     pub fn load(&self) -> Result<Pipeline, Failure> {
-        let source = Source::read(&self.path).map_err(|error| self.suggest(error))?;
-        let base = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (source, base) = self.source()?;
         Ok(Pipeline::load(&source, base, &self.set, &palinode_stages::catalogue())?)
+    }
+
+    /// Reads and checks one that may be meant for another place; with the files that are not here.
+    pub fn check(&self) -> Result<(Pipeline, Diagnostics), Failure> {
+        let (source, base) = self.source()?;
+        Ok(Pipeline::check(&source, base, &self.set, &palinode_stages::catalogue())?)
+    }
+
+    /// The file, and the folder that paths start from.
+    fn source(&self) -> Result<(Arc<Source>, &Path), Failure> {
+        let source = Source::read(&self.path).map_err(|error| self.suggest(error))?;
+        Ok((source, self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))))
     }
 
     /// A file that is not there is most often a slip of the finger.

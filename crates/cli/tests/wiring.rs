@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 26] = [
+    let commands: [&[&str]; 27] = [
         &[],
         &["init"],
         &["run"],
@@ -99,6 +99,7 @@ fn help_teaches() {
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],
+        &["doctor"],
         &["completions"],
         &["worker"],
     ];

@@ -27,16 +27,22 @@ pub struct DataError {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+    /// Whether nothing is wrong but that the file is not here.
+    pub absent: bool,
 }
 
 impl DataError {
     pub(crate) fn new(file: &Path, place: Place, message: impl Into<String>) -> Self {
-        Self { file: file.into(), place, message: message.into(), hint: None }
+        Self { file: file.into(), place, message: message.into(), hint: None, absent: false }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    pub(crate) fn absent(self) -> Self {
+        Self { absent: true, ..self }
     }
 
     pub(crate) fn io(file: &Path, error: &std::io::Error) -> Self {

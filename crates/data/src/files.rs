@@ -74,7 +74,7 @@ pub fn corpus_files(path: &Path, format: Option<Format>) -> Result<Vec<CorpusFil
             few(path, &found)?;
         }
         if found.is_empty() {
-            return Err(DataError::new(path, Place::File, "no file fits the pattern"));
+            return Err(DataError::new(path, Place::File, "no file fits the pattern").absent());
         }
     }
     found.sort();

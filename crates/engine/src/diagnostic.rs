@@ -78,6 +78,8 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// The place in a data file that it concerns.
     pub at: Option<Box<DataPlace>>,
+    /// Whether nothing is wrong but that a file is not here.
+    pub absent: bool,
 }
 
 impl Diagnostic {
@@ -92,6 +94,7 @@ impl Diagnostic {
             expected: None,
             hint: None,
             at: None,
+            absent: false,
         }
     }
 
@@ -159,9 +162,11 @@ impl Diagnostics {
         }
     }
 
-    /// Fails if there is any mistake, with all of them in order.
-    pub(crate) fn check(self, file: &Source) -> Result<(), Self> {
-        if self.0.is_empty() { Ok(()) } else { Err(self.sorted(file)) }
+    /// Fails if there is any mistake, with all of them in order; otherwise those that are none but for files that are not
+    /// here.
+    pub(crate) fn check(self, file: &Source) -> Result<Self, Self> {
+        let sorted = self.sorted(file);
+        if sorted.0.iter().all(|mistake| mistake.absent) { Ok(sorted) } else { Err(sorted) }
     }
 
     /// In the order of the file, then of the files that it includes, then of overrides.

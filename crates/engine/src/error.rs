@@ -178,6 +178,8 @@ pub struct FieldError {
     pub kind: ErrorKind,
     /// Whether the parameter's name, rather than its value, is what to point at.
     pub name_at_fault: bool,
+    /// Whether nothing is wrong but that a file is not here: it may be where the pipeline runs.
+    pub absent: bool,
 }
 
 impl FieldError {
@@ -191,6 +193,7 @@ impl FieldError {
             at: None,
             kind: ErrorKind::Pipeline,
             name_at_fault: false,
+            absent: false,
         }
     }
 
@@ -212,6 +215,14 @@ impl FieldError {
     #[must_use]
     pub fn at(mut self, path: impl Into<PathBuf>, line: Option<usize>) -> Self {
         self.at = Some(Box::new(DataPlace { path: path.into(), line }));
+        self.kind = ErrorKind::Input;
+        self
+    }
+
+    /// Says that nothing is wrong but that a file is not here; the mistake is then one of the data.
+    #[must_use]
+    pub fn absent(mut self) -> Self {
+        self.absent = true;
         self.kind = ErrorKind::Input;
         self
     }

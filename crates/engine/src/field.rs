@@ -79,6 +79,11 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
         let error = FieldError::new(path, format!("`{name}` has the wrong type: {}", found_words(found)));
         return (error.expected(wanted_words(wanted)), None);
     }
+    // What serde's JSON says of a mapping from numbers.
+    if text.contains("expected key to be a number") {
+        let error = FieldError::new(path, format!("`{name}` has a key that is no number"));
+        return (error.expected("whole numbers as keys"), None);
+    }
     if let Some(rest) = text.strip_prefix("invalid value: ").or_else(|| text.strip_prefix("invalid length ")) {
         let (found, wanted) = rest.split_once(", expected ").unwrap_or((rest, ""));
         let error = FieldError::new(path, format!("`{name}` cannot be {}", found_words(found)));

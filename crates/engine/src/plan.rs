@@ -251,7 +251,7 @@ impl<'a> Planner<'a> {
         }
         let mut files = BTreeMap::new();
         for file in &instance.files {
-            let found = self.store.digest_of(&file.path, self.observer)?;
+            let found = self.store.see(&file.path, self.observer)?;
             files.insert(file.name.clone(), found);
             preimage.files.insert(file.name.clone(), found.digest);
         }

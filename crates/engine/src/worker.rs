@@ -84,7 +84,7 @@ fn work_in(
         store.learn(place);
     }
     for (file, path) in action.files.values() {
-        let found = store.digest_of(path, observer.as_ref())?;
+        let found = store.see(path, observer.as_ref())?;
         if found != *file {
             let message = "it is no longer what it was when this stage was planned";
             return Err(StageError::input(message).at(path, None).hint("run again: it is then read anew"));

@@ -68,6 +68,22 @@ fn a_truncated_or_altered_or_missing_blob_is_made_again() {
     }
 }
 
+/// A published file belongs to whoever writes it next; that it holds the same for now does not keep a result.
+#[test]
+fn what_was_published_does_not_stand_in_for_what_was_lost() {
+    let pipeline = |word: &str| {
+        let (first, second) =
+            ("{ uses: text, with: { value: hey } }", format!("{{ uses: text, with: {{ value: {word} }} }}"));
+        let out = "{ uses: write, inputs: { text: b }, with: { path: out } }";
+        format!("name: two\nstages:\n  a: {first}\n  b: {second}\n  c: {out}\n")
+    };
+    let bench = Bench::new();
+    bench.run(&pipeline("hey"));
+    fs::remove_dir_all(bench.store_path().join("blobs")).unwrap();
+    assert_eq!(bench.outcomes(&pipeline("you")), "a: ran\nb: ran\nc: ran\n");
+    assert_eq!(bench.outcomes(&pipeline("you")), "a: cached\nb: cached\nc: cached\n");
+}
+
 #[test]
 fn a_damaged_manifest_is_made_again() {
     for harm in [&b"{"[..], b"", b"null"] {

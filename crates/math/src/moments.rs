@@ -85,6 +85,23 @@ impl SecondMoment {
         Ok(())
     }
 
+    /// Adds `Σ k kᵀ` of `tokens` keys that was summed elsewhere, row-major `[f, f]`; of a symmetric matrix the lower half is
+    /// read.
+    ///
+    /// # Errors
+    /// [`MathError::Dimension`], [`MathError::NotFinite`].
+    pub fn add_sum(&mut self, sum: &[f32], tokens: u64) -> Result<(), MathError> {
+        let f = self.size();
+        let sum = from_row_major("sum of key products", sum, f, f)?;
+        for j in 0..f {
+            for i in j..f {
+                self.sum[(i, j)] += sum[(i, j)];
+            }
+        }
+        self.count += tokens;
+        Ok(())
+    }
+
     /// Adds the moment of other documents.
     ///
     /// # Errors

@@ -3,22 +3,47 @@
 use burn::tensor::Device;
 
 use crate::ModelError;
+#[cfg(feature = "cuda")]
+use crate::cuda::Cuda;
 
-/// The device that a `--device` name stands for.
+/// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
+/// else the processor.
 ///
 /// # Errors
-/// [`ModelError::Device`] for a name that this build does not know.
+/// [`ModelError::Device`] for a name that this build does not know, and for a card that is not there or lacks something.
 pub fn select_device(name: &str) -> Result<Device, ModelError> {
-    match name {
-        "auto" | "cpu" => Ok(Device::flex()),
-        other => Err(ModelError::Device {
-            name: other.into(),
-            hint: "this build computes on the CPU: use --device cpu or auto".into(),
-        }),
+    match name.split_once(':').unwrap_or((name, "0")) {
+        ("auto", _) => Ok(fastest()),
+        ("cpu", _) => Ok(Device::flex()),
+        ("cuda", index) if index.bytes().all(|b| b.is_ascii_digit()) => card(name, index.parse().unwrap_or(usize::MAX)),
+        _ => Err(ModelError::Device { name: name.into(), hint: "use auto, cpu, cuda or cuda:N".into() }),
     }
 }
 
 /// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
 pub fn is_host(device: &Device) -> bool {
     device.clone().without_autodiff() == Device::flex()
+}
+
+#[cfg(feature = "cuda")]
+fn fastest() -> Device {
+    Cuda::find().open(0).unwrap_or_else(|_| Device::flex())
+}
+
+#[cfg(feature = "cuda")]
+fn card(_: &str, index: usize) -> Result<Device, ModelError> {
+    Cuda::find().open(index)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn fastest() -> Device {
+    Device::flex()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card(name: &str, _: usize) -> Result<Device, ModelError> {
+    Err(ModelError::Device {
+        name: name.into(),
+        hint: "this build computes on the CPU: build with `cargo build --release --features cuda`".into(),
+    })
 }

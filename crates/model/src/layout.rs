@@ -115,6 +115,9 @@ const LLAMA: Layout = Layout {
 };
 
 impl Layout {
+    /// Every layout there is; families share some.
+    pub const ALL: [Self; 4] = [GPT2, GPTJ, GPT_NEOX, LLAMA];
+
     /// The layout of a configuration's family.
     pub fn of(config: &DecoderConfig) -> Self {
         match config.family {
@@ -123,6 +126,11 @@ impl Layout {
             Family::GptNeoX => GPT_NEOX,
             Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => LLAMA,
         }
+    }
+
+    /// Name of the module whose weight editing changes in a layer.
+    pub fn edited_module(&self, layer: usize) -> String {
+        fill(self.down, layer)
     }
 
     /// Full name of the weight that editing changes in a layer.

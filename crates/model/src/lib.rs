@@ -16,6 +16,8 @@ mod batch;
 mod block;
 mod checkpoint;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod decoder;
 mod device;
 mod error;
@@ -38,6 +40,8 @@ pub use batch::Batch;
 pub use block::{Block, BlockOutput, KeyValues, Norm, Rotation};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
+#[cfg(feature = "cuda")]
+pub use cuda::{Card, Cuda};
 pub use decoder::{Decoder, Parameters};
 pub use device::{is_host, select_device};
 pub use error::ModelError;

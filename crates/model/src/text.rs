@@ -1,9 +1,11 @@
 //! The tokenizer and the beginning-of-sequence rules that editing depends on.
 
+use std::panic::catch_unwind;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use crate::files::{DESCRIPTION, TOKENIZER, read_text};
 use crate::{ModelError, TokenizerFacts};
@@ -36,12 +38,12 @@ impl Text {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
         let text = read_text(path, TOKENIZER)?;
-        let mut tokenizer: Tokenizer = text.parse().map_err(|e: tokenizers::Error| bad(e.to_string()))?;
-        // Padding and truncation belong to whoever forms a batch.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+        // The library takes valid JSON for granted, and that its parts fit together: it panics where they do not.
+        serde_json::from_str::<IgnoredAny>(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let (tokenizer, whole) = catch_unwind(|| read(&text))
+            .unwrap_or_else(|_| Err("its parts do not fit together".into()))
+            .map_err(|e| bad(e.to_string()))?;
         // Before the text only: an end token after a prompt would stand between it and what continues it.
-        let whole = tokenizer.encode(ANCHOR, true).map_err(|e| bad(e.to_string()))?;
         let added = whole.get_special_tokens_mask().iter().take_while(|special| **special == 1).count();
         let prefix = whole.get_ids()[..added.min(whole.len())].to_vec();
         let end = ["<|endoftext|>", "</s>", "<|end_of_text|>"].iter().find_map(|t| tokenizer.token_to_id(t));
@@ -195,6 +197,16 @@ impl Text {
             None => Ok(ids.to_vec()),
         }
     }
+}
+
+/// A tokenizer, and what it makes of [`ANCHOR`] with all that it puts around a text.
+fn read(text: &str) -> Result<(Tokenizer, Encoding), tokenizers::Error> {
+    let mut tokenizer: Tokenizer = text.parse()?;
+    // Padding and truncation belong to whoever forms a batch.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None)?;
+    let whole = tokenizer.encode(ANCHOR, true)?;
+    Ok((tokenizer, whole))
 }
 
 /// Whether a decoder is of a type, or has a step that is.

@@ -259,6 +259,15 @@ fn tokenizers() {
     let error = text.within(10).encode("The city").unwrap_err();
     assert!(error.to_string().ends_with("is beyond the model's vocabulary"), "{error}");
 
+    // What the tokenizers library would panic over.
+    let open = || Text::open(&folder.path("tokenizer.json")).map(|_| ()).unwrap_err().to_string();
+    folder.json("tokenizer.json", |json| json["post_processor"]["special_tokens"] = json!({}));
+    let text = fs::read_to_string(folder.path("tokenizer.json")).unwrap();
+    assert!(open().ends_with("its parts do not fit together") || open().contains("SpecialToken"), "{}", open());
+    let decoder = text.find("\"decoder\"").unwrap() + 30;
+    fs::write(folder.path("tokenizer.json"), &text[..decoder]).unwrap();
+    assert!(open().contains("not valid JSON: EOF"), "{}", open());
+
     fs::remove_file(folder.path("tokenizer.json")).unwrap();
     let error = inspect(folder.0.path()).unwrap_err();
     assert!(error.to_string().ends_with("has no tokenizer.json") && error.hint().is_some(), "{error}");

@@ -20,7 +20,7 @@ use crate::corpus::{Documents, FileFormat, TokenCount, corpus, encode, files};
 use crate::errors::StageFailure;
 use crate::hub;
 use crate::model::{Facts, Loaded, MODEL, base_digest, open};
-use crate::moments::{Head, LayerFacts, MOMENTS, file_name, put_layer};
+use crate::moments::{Gathered, Head, LayerFacts, MOMENTS};
 
 /// Documents run between two looks at the clock and at Ctrl-C.
 const BLOCK: usize = 64;
@@ -103,7 +103,7 @@ pub struct Covariance;
 impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Collects second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
 The preservation term of every objective asks that a layer go on doing what it does on ordinary text. What that text looks \
@@ -149,7 +149,7 @@ a later run over more documents or tokens, or with more layers.";
         if let Some(facts) = Facts::at(cx, "model") {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
         }
-        let layers: Vec<_> = params.layers.iter().map(|&layer| LayerFacts { layer, tokens: 0, trace: 0.0 }).collect();
+        let layers: Vec<_> = params.layers.iter().copied().map(LayerFacts::planned).collect();
         if errors.is_empty() { Ok(json!({ "layers": layers })) } else { Err(errors) }
     }
 
@@ -234,19 +234,11 @@ a later run over more documents or tokens, or with more layers.";
         if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples > read) {
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} asked for: all of it was used"));
         }
-        let mut made = Artifact::new(Self::OUTPUT, Value::Null);
-        let mut facts = Vec::new();
+        let mut made = Gathered::new(base);
         for (&layer, moment) in moments.layers() {
-            made = made.with_file(&file_name(layer), put_layer(cx, moment)?);
-            facts.push(LayerFacts { layer, tokens: moment.count(), trace: moment.trace() });
+            made.put(cx, layer, moment)?;
         }
-        made.meta = json!({
-            "base": base,
-            "documents": read,
-            "tokens": tokens,
-            "layers": facts,
-        });
-        Ok(made)
+        Ok(made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect()))
     }
 }
 

@@ -100,6 +100,7 @@ pub fn all_in_field(field: &str, mistakes: Mistakes) -> Vec<FieldError> {
 pub fn in_field(field: &str, error: DataError) -> FieldError {
     let (message, line) = told(&error);
     let made = FieldError::new(field, message).at(error.file, line);
+    let made = if error.absent { made.absent() } else { made };
     match error.hint {
         Some(hint) => made.hint(hint),
         None => made,

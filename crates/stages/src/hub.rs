@@ -53,9 +53,8 @@ fn snapshot(field: &str, path: &str) -> Result<Option<Snapshot>, FieldError> {
     if let Some(snapshot) = hub.cached(&reference) {
         return Ok(Some(snapshot));
     }
-    let fetched = match DOWNLOADS.get() {
-        Some(watch) => hub.fetch(&reference, &mut |progress| watch(&reference, progress)),
-        None => Err(HubError { hint: Some("`palinode run` downloads it".to_owned()), ..hub.absent(&reference) }),
-    };
-    fetched.map(Some).map_err(told)
+    match DOWNLOADS.get() {
+        Some(watch) => hub.fetch(&reference, &mut |progress| watch(&reference, progress)).map(Some).map_err(told),
+        None => Err(told(hub.absent(&reference)).hint("`palinode run` downloads it").absent()),
+    }
 }

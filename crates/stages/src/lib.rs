@@ -5,22 +5,31 @@
 //!             ├─ covariance ┘          │         └─ export
 //! load_requests ── targets ────────────┤
 //! templates ───────┘      distribute ──┘
+//!
+//! covariance ───┬─ merge_moments ─┬─ factor ── solve, sequence
+//! load_moments ─┘                 └─ export_moments
 //! ```
 
 mod ask;
 mod corpus;
 mod covariance;
+mod devices;
 mod distribute;
 mod errors;
 mod evaluate;
 mod export;
+mod export_moments;
+mod factor;
+mod factors;
 mod finder;
 mod given_requests;
 mod hub;
 mod load_model;
+mod load_moments;
 mod load_requests;
 mod load_update;
 mod look;
+mod merge_moments;
 mod model;
 mod moments;
 mod patch;
@@ -36,6 +45,7 @@ mod update;
 
 use palinode_engine::Catalogue;
 
+pub use devices::{check_device, chosen_device, cuda_findings, free_memory};
 pub use export::update_file::Provenance;
 pub use hub::{Watch, allow_downloads};
 pub use look::{EditableWeight, Inspection, inspect};
@@ -56,6 +66,9 @@ pub fn catalogue() -> Catalogue {
         .register::<given_requests::Requests>()
         .register::<templates::Templates>()
         .register::<covariance::Covariance>()
+        .register::<load_moments::LoadMoments>()
+        .register::<merge_moments::MergeMoments>()
+        .register::<factor::MakeFactors>()
         .register::<targets::Targets>()
         .register::<preflight::Preflight>()
         .register::<distribute::Distribute>()
@@ -64,6 +77,7 @@ pub fn catalogue() -> Catalogue {
         .register::<load_update::LoadUpdate>()
         .register::<evaluate::Evaluate>()
         .register::<ask::Ask>()
-        .register::<export::Export>();
+        .register::<export::Export>()
+        .register::<export_moments::ExportMoments>();
     stages
 }

@@ -99,10 +99,11 @@ still good.";
         let folder = base.join(&path);
         if !folder.is_dir() {
             let what = if folder.exists() { "is not a folder" } else { "does not exist" };
-            return Err(FieldError::new("path", format!("the model folder {what}"))
+            let error = FieldError::new("path", format!("the model folder {what}"))
                 .expected("a folder with config.json, tokenizer.json and model.safetensors")
                 .hint("a relative path starts at the pipeline file's folder")
-                .at(folder, None));
+                .at(&folder, None);
+            return Err(if folder.exists() { error } else { error.absent() });
         }
         let shards = Checkpoint::files(&folder).map_err(|error| {
             let made = FieldError::new("path", error.to_string());

@@ -1,19 +1,19 @@
 //! Second moments on their way between stages.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
 
-use palinode_engine::{Artifact, FileRef, Key, StageContext, StageError};
-use palinode_math::{Factor, Mat, Preservation, SecondMoment};
+use palinode_engine::{Artifact, Digest, FileRef, Key, StageContext, StageError};
+use palinode_math::SecondMoment;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::errors::StageFailure;
 use crate::tensors::{Named, Tensors, put, serialize};
 
 /// The kind of the artifact.
 pub const MOMENTS: &str = "moments";
+/// What to do where a layer has no second moment.
+pub const MISSING: &str = "add the layer to the stage that measures or loads them";
 
 /// What the artifact tells of one layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,11 +26,58 @@ pub struct LayerFacts {
     pub trace: f64,
 }
 
-/// Puts a layer's sum into the store.
-pub fn put_layer(cx: &StageContext, moment: &SecondMoment) -> Result<FileRef, StageError> {
+impl LayerFacts {
+    fn of(layer: usize, moment: &SecondMoment) -> Self {
+        Self { layer, tokens: moment.count(), trace: moment.trace() }
+    }
+
+    /// Before anything is measured.
+    pub fn planned(layer: usize) -> Self {
+        Self { layer, tokens: 0, trace: 0.0 }
+    }
+}
+
+/// Second moments of a model, put together layer by layer.
+pub struct Gathered {
+    base: String,
+    layers: Vec<LayerFacts>,
+    files: Vec<(String, FileRef)>,
+}
+
+impl Gathered {
+    /// Of no layer yet, of the model of this digest.
+    pub fn new(base: String) -> Self {
+        Self { base, layers: Vec::new(), files: Vec::new() }
+    }
+
+    /// Puts a layer's sum into the store.
+    pub fn put(&mut self, cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<(), StageError> {
+        self.files.push((file_name(layer), put(cx, &[sum(moment)])?));
+        self.layers.push(LayerFacts::of(layer, moment));
+        Ok(())
+    }
+
+    /// The artifact. `documents` is how many were read, where that is known; `sources` are the contents that sums were
+    /// measured on or read from: what shares one of them must not be added up.
+    pub fn artifact(self, documents: Option<u64>, mut sources: Vec<Digest>) -> Artifact {
+        sources.sort_unstable();
+        sources.dedup();
+        let tokens = self.layers.iter().map(|layer| layer.tokens).max().unwrap_or(0);
+        let meta = json!({
+            "base": self.base,
+            "documents": documents,
+            "tokens": tokens,
+            "layers": self.layers,
+            "sources": sources,
+        });
+        let files = self.files.into_iter();
+        files.fold(Artifact::new(MOMENTS, meta), |made, (name, file)| made.with_file(&name, file))
+    }
+}
+
+fn sum(moment: &SecondMoment) -> Named {
     let f = moment.size();
-    let sum = moment.sum();
-    put(cx, &[Named::f64("sum", &Mat::from_fn(f, f, |i, j| sum[i * f + j]))])
+    Named::values("sum", vec![f, f], (0..f).flat_map(|i| moment.row(i)))
 }
 
 /// The logical name of a layer's file.
@@ -38,10 +85,20 @@ pub fn file_name(layer: usize) -> String {
     format!("layer{layer}.safetensors")
 }
 
-/// The layers that a `moments` artifact, or the description of one, has.
+/// What an artifact, or the description of one, tells of its layers.
+pub fn facts(meta: &Value) -> Option<Vec<LayerFacts>> {
+    serde_json::from_value(meta["layers"].clone()).ok()
+}
+
+/// The layers that a `moments` or `factors` artifact, or the description of one, has.
 pub fn layers(meta: &Value) -> Option<Vec<usize>> {
-    let layers: Vec<LayerFacts> = serde_json::from_value(meta["layers"].clone()).ok()?;
-    Some(layers.into_iter().map(|l| l.layer).collect())
+    Some(facts(meta)?.into_iter().map(|l| l.layer).collect())
+}
+
+/// The contents that sums were measured on or read from.
+pub fn sources(artifact: &Artifact) -> Result<Vec<Digest>, StageError> {
+    serde_json::from_value(artifact.meta["sources"].clone())
+        .map_err(|error| StageError::internal(format!("stored second moments: {error}")))
 }
 
 /// How far a layer's sum has come over a corpus: what a later run goes on from.
@@ -64,51 +121,25 @@ impl Head {
 
     /// Keeps a layer's sum after so many blocks, in the place of what was kept before.
     pub fn put(cx: &StageContext, key: &Key, blocks: usize, moment: &SecondMoment) -> Result<(), StageError> {
-        let f = moment.size();
-        let sum = moment.sum();
         let note = HashMap::from([("head".to_owned(), format!("[{blocks}, {}]", moment.count()))]);
-        let sum = Named::f64("sum", &Mat::from_fn(f, f, |i, j| sum[i * f + j]));
-        cx.put_unit(key, &serialize(&[sum], Some(note))?)
+        cx.put_unit(key, &serialize(&[sum(moment)], Some(note))?)
     }
 }
 
-fn read_layer(cx: &StageContext, artifact: &Artifact, layer: usize) -> Result<SecondMoment, StageError> {
-    let known: Vec<LayerFacts> = serde_json::from_value(artifact.meta["layers"].clone())
-        .map_err(|error| StageError::internal(format!("stored second moments: {error}")))?;
-    let Some(facts) = known.iter().find(|facts| facts.layer == layer) else {
-        return Err(StageError::input(format!("there is no second moment of layer {layer}"))
-            .hint("add the layer to `layers` of the covariance stage"));
-    };
+/// The second moment of a layer.
+pub fn read_layer(cx: &StageContext, artifact: &Artifact, layer: usize) -> Result<SecondMoment, StageError> {
+    let facts = known(artifact, layer)?;
     let file = crate::model::file(artifact, &file_name(layer))?;
     let (shape, sum) = Tensors::read(cx, file)?.values("sum")?;
     SecondMoment::from_sum(&sum, shape[0], facts.tokens).map_err(StageFailure::stage)
 }
 
-/// Factors of `P = λC + ρI` for some layers. Without a ridge λ only scales `P`: one factorisation serves a whole sweep.
-pub fn factors(
-    cx: &StageContext,
-    artifact: &Artifact,
-    layers: &[usize],
-    weights: Preservation,
-) -> Result<BTreeMap<usize, Factor>, StageError> {
-    let unit = Preservation { lambda: if weights.rho == 0.0 { 1.0 } else { weights.lambda }, ..weights };
-    let name = format!("factors:{}:{}:{}", artifact.digest(), unit.lambda, unit.rho);
-    let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
-    let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = BTreeMap::new();
-    for &layer in layers {
-        let factor = match cache.entry(layer) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(missing) => {
-                let moment = read_layer(cx, artifact, layer)?;
-                let factor = Factor::new(&moment, unit).map_err(|error| {
-                    let error = error.stage();
-                    StageError { message: format!("layer {layer}: {}", error.message), ..error }
-                })?;
-                missing.insert(factor)
-            }
-        };
-        found.insert(layer, factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone()));
-    }
-    Ok(found)
+/// What is known of a layer that a `moments` or `factors` artifact must have.
+pub fn known(artifact: &Artifact, layer: usize) -> Result<LayerFacts, StageError> {
+    let known = facts(&artifact.meta)
+        .ok_or_else(|| StageError::internal(format!("the {} tell nothing of their layers", artifact.kind)))?;
+    known
+        .into_iter()
+        .find(|facts| facts.layer == layer)
+        .ok_or_else(|| StageError::input(format!("there is no second moment of layer {layer}")).hint(MISSING))
 }

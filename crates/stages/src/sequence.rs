@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::errors::StageFailure;
+use crate::factors::{FACTORS, factors, mismatch};
 use crate::load_requests::{REQUESTS, requests};
 use crate::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
-use crate::moments::{MOMENTS, factors};
+use crate::moments::MOMENTS;
 use crate::solve::{SolveParams, averages, check_plan, columns, same_model, target_layer_off};
 use crate::targets::TargetsParams;
 use crate::templates::at_port;
@@ -55,7 +56,11 @@ time on all edits made so far.";
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
             port("requests", &["requests"], "The facts to be written, in order."),
-            port("moments", &[MOMENTS], "Second moments of every layer in the plan, of the unedited model."),
+            port(
+                "moments",
+                &[MOMENTS, FACTORS],
+                "Second moments of every layer in the plan, of the unedited model, or their factors.",
+            ),
             port("plan", &["plan"], "Which layers absorb which part."),
             Port { required: false, ..port("templates", &["templates"], "Contexts, for targets and for keys.") },
         ]
@@ -66,6 +71,7 @@ time on all edits made so far.";
         let mut errors = check_plan(cx);
         errors.extend(params.targets.check(facts.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
+        errors.extend(mismatch(cx.input("moments"), params.solve.weights()).map(|error| within("solve", error)));
         if let Ok(plan) = serde_json::from_value::<Plan>(cx.input("plan")["plan"].clone())
             && params.targets.layer() != plan.target_layer
         {

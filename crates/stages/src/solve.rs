@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::errors::StageFailure;
+use crate::factors::{FACTORS, factors, mismatch};
 use crate::load_requests::{REQUESTS, requests};
 use crate::model::{Facts, MODEL, UPDATE, base_digest, file, open};
-use crate::moments::{MOMENTS, factors, layers};
+use crate::moments::{MISSING, MOMENTS, layers};
 use crate::targets::{TARGETS, TargetsParams, values};
 use crate::templates::at_port;
 use crate::update::{Batch, LayerFacts, artifact};
@@ -195,7 +196,7 @@ result is an edited model: it can be evaluated and exported. It holds the change
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
             port("requests", &["requests"], "The facts to be written."),
-            port("moments", &[MOMENTS], "Second moments of every layer in the plan."),
+            port("moments", &[MOMENTS, FACTORS], "Second moments of every layer in the plan, or their factors."),
             port("targets", &[TARGETS], "Values at the plan's last layer."),
             port("plan", &["plan"], "Which layers absorb which part."),
             Port { required: false, ..port("templates", &["templates"], "Contexts over which keys are averaged.") },
@@ -205,6 +206,7 @@ result is an edited model: it can be evaluated and exported. It holds the change
     fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = params.check();
         errors.extend(check_plan(cx));
+        errors.extend(mismatch(cx.input("moments"), params.weights()));
         if let (Some(plan), Some(layer)) = (planned(cx), cx.input("targets")["layer"].as_u64())
             && layer as usize != plan.target_layer
         {
@@ -308,7 +310,7 @@ pub fn check_plan(cx: &DescribeCx<'_>) -> Vec<FieldError> {
     if let Some(have) = layers(cx.input("moments")) {
         for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
             let message = format!("there is no second moment of layer {}, which the plan edits", step.layer);
-            errors.push(FieldError::new("", message).hint("add the layer to `layers` of the covariance stage"));
+            errors.push(FieldError::new("", message).hint(MISSING));
         }
     }
     errors

@@ -8,7 +8,7 @@ use palinode_math::Mat;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-/// A named matrix, row-major.
+/// A named tensor, row-major.
 pub struct Named {
     name: String,
     shape: Vec<usize>,
@@ -28,6 +28,13 @@ impl Named {
         let (rows, columns) = (matrix.nrows(), matrix.ncols());
         let bytes = (0..rows).flat_map(|i| (0..columns).map(move |j| matrix[(i, j)])).flat_map(f64::to_le_bytes);
         Self { name: name.into(), shape: vec![rows, columns], dtype: Dtype::F64, bytes: bytes.collect() }
+    }
+
+    /// In double precision, of as many values as the shape asks for.
+    pub fn values(name: impl Into<String>, shape: Vec<usize>, values: impl Iterator<Item = f64>) -> Self {
+        let mut bytes = Vec::with_capacity(8 * shape.iter().product::<usize>());
+        bytes.extend(values.flat_map(f64::to_le_bytes));
+        Self { name: name.into(), shape, dtype: Dtype::F64, bytes }
     }
 }
 

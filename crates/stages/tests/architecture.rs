@@ -35,13 +35,15 @@ const RULE: [(&str, &[&str]); 11] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 9] = [
+const HOME: [(&[&str], &[&str]); 10] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
     // One language of expressions: in pipeline files, and in the templates of reports.
     (&["minijinja"], &["palinode-engine", "palinode-report"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
+    // One crate knows what a card is.
+    (&["cubecl-cuda", "cudarc"], &["palinode-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
     // Published second moments have one reader.
     (&["zip", "npyz"], &["palinode-edit"]),

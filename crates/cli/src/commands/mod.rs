@@ -5,6 +5,7 @@ pub mod ask;
 pub mod cache;
 pub mod completions;
 pub mod diff;
+pub mod doctor;
 pub mod edit;
 pub mod graph;
 pub mod init;

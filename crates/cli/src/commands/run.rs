@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use palinode_engine::{
     Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log,
 };
@@ -40,9 +40,9 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Where to compute; recorded with each result, but no reason to compute it again.
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N. Recorded with each result, but no reason to compute it again.
+    #[arg(long, default_value = "auto")]
+    device: String,
 
     /// After a failure, still run what does not need the failed stage.
     #[arg(long)]
@@ -69,26 +69,14 @@ pub struct Args {
     quiet: bool,
 }
 
-/// Where to compute.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Device {
-    /// The fastest there is.
-    Auto,
-    /// The processor.
-    Cpu,
-}
-
 /// Runs the pipeline and tells how it went.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    palinode_stages::check_device(&args.device)?;
     let pipeline = args.pipeline.load()?;
     let store = Arc::new(args.store.open()?);
-    let device = match args.device {
-        Device::Auto => "auto",
-        Device::Cpu => "cpu",
-    };
     let interrupt = interrupt::watch();
     let options = RunOptions {
-        device: device.to_owned(),
+        device: args.device.clone(),
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),
         selection: args.selection.selection(),

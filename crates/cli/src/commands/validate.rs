@@ -11,7 +11,8 @@ use crate::terminal::{Style, format, print, print_json};
 /// Check a pipeline without running it
 ///
 /// Reads the file, fills in defaults and variables, multiplies out the matrix, and checks every name, type, connection and
-/// file that can be checked before a stage runs. All mistakes are shown at once.
+/// file that can be checked before a stage runs. All mistakes are shown at once. Models and data that are not here are told,
+/// but are no mistake: a pipeline can be checked on another machine than it runs on.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -33,22 +34,23 @@ pub struct Args {
 
 /// Says that a pipeline is sound, or what is wrong with it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let pipeline = match args.pipeline.load() {
+    let (pipeline, absent) = match args.pipeline.check() {
         Err(Failure::Mistakes(mistakes)) if args.json => {
             let all: Vec<Value> = mistakes.0.iter().map(told).collect();
             print_json(&json!({ "mistakes": all }))?;
             return Err(Failure::Told(mistakes.kind()));
         }
-        loaded => loaded?,
+        checked => checked?,
     };
     let mut stages: Vec<&str> = pipeline.instances.iter().map(|instance| instance.stage.as_str()).collect();
     stages.sort_unstable();
     stages.dedup();
     let (stages, instances) = (stages.len(), pipeline.instances.len());
     if args.json {
-        return print_json(
-            &json!({ "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [] }),
-        );
+        return print_json(&json!({
+            "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [],
+            "absent": absent.0.iter().map(told).collect::<Vec<_>>(),
+        }));
     }
     if args.quiet {
         return Ok(());
@@ -60,7 +62,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let count = format::count(stages, "stage");
     let mark = Style::stdout().green("✓");
-    print(&format!("{mark} {}: {count}{cells}; no mistakes found\n", args.pipeline.path.display()))
+    let mut text = format!("{mark} {}: {count}{cells}; no mistakes found\n", args.pipeline.path.display());
+    if !absent.0.is_empty() {
+        text.push_str("\nnot here, so not looked at:\n");
+    }
+    for Diagnostic { source, span, message, at, .. } in &absent.0 {
+        let place = at.as_ref().map(|at| format!(", {at}")).unwrap_or_default();
+        text.push_str(&format!("  {}:{}:{}: {message}{place}\n", source.name, span.line, span.column));
+    }
+    print(&text)
 }
 
 /// A mistake for programs: editors and checks of a repository.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_edit::{Edit, Moments, Target, apply, optimise};
+use palinode_edit::{Edit, Moments, Target, TargetSettings, apply, optimise};
 use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, Strategy};
 use palinode_model::Decoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::meter::measure;
 use crate::settings::{Failure, Settings};
@@ -18,16 +18,47 @@ pub fn targets(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
     let (requests, templates, how) = (settings.requests()?, settings.templates()?, settings.targets()?);
     let at_once = settings.number("at_once")?;
-    let (found, measured) = measure(None, || {
+    let find = |how: &TargetSettings| {
         let blocks = requests.chunks(at_once);
-        blocks.map(|block| optimise(&decoder, &text, block, &templates, &how, |_| {})).collect::<Result<Vec<_>, _>>()
-    });
+        blocks.map(|block| optimise(&decoder, &text, block, &templates, how, |_| {})).collect::<Result<Vec<_>, _>>()
+    };
+    let before = decoder.work();
+    let (found, mut measured) = measure(None, || find(&how));
+    let whole = decoder.work() - before;
+    if settings.text("work").is_ok() {
+        // What a step takes is what a second one adds.
+        let [one, two] = [1, 2].map(|steps| {
+            let before = decoder.work();
+            find(&TargetSettings { steps, ..how }).map(|_| decoder.work() - before)
+        });
+        let step = two? - one?;
+        // Backward passes cost what the forward passes of the same tokens cost: weights have no gradient. The last step of
+        // all goes back through the head alone.
+        let back = how.steps as u64;
+        let tokens = whole.block_tokens + step.block_tokens * (back - 1);
+        let rows = whole.head_rows + step.head_rows * back;
+        measured["gflop"] = json!((block_flop(&decoder) * tokens as f64 + head_flop(&decoder) * rows as f64) / 1e9);
+    }
     // A search that ended early would have cost less than the case says.
     let evaluations: usize = found?.iter().flatten().map(|target| target.trace.len()).sum();
     if evaluations < requests.len() * how.steps {
         eprintln!("{evaluations} evaluations instead of {}", requests.len() * how.steps);
     }
     Ok(measured)
+}
+
+/// Operations of one token in one block's matrices.
+fn block_flop(decoder: &Decoder) -> f64 {
+    let config = decoder.config();
+    let attention = config.heads * config.head_dim;
+    let projections = config.hidden * (2 * attention + 2 * config.kv_heads * config.head_dim);
+    let gates = if config.gated { 3 } else { 2 };
+    2.0 * (projections + gates * config.hidden * config.feed_forward) as f64
+}
+
+/// Operations of one row in the head.
+fn head_flop(decoder: &Decoder) -> f64 {
+    2.0 * (decoder.config().hidden * decoder.config().vocab) as f64
 }
 
 /// Second moments of `layers` over the first `documents` of the corpus, from text to sums.
@@ -40,7 +71,7 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
     for layer in settings.list("layers")? {
         moments.insert(&decoder, layer, SecondMoment::new(decoder.config().feed_forward))?;
     }
-    let (added, measured) = measure(None, || -> Result<(), Failure> {
+    let (added, mut measured) = measure(None, || -> Result<(), Failure> {
         for block in texts.chunks(64) {
             let rows = block.iter().map(|document| text.encode(document)).collect::<Result<Vec<_>, _>>()?;
             moments.add(&decoder, &rows, settings.number("batch_tokens")?)?;
@@ -48,6 +79,11 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
         Ok(())
     });
     added?;
+    let tokens: u64 = moments.layers().values().map(SecondMoment::count).sum();
+    let f = decoder.config().feed_forward as f64;
+    // Of the products only the lower half is computed, in f64.
+    measured["gflop"] = json!(block_flop(&decoder) * decoder.work().block_tokens as f64 / 1e9);
+    measured["gflop_f64"] = json!(f * f * tokens as f64 / 1e9);
     Ok(measured)
 }
 

@@ -7,17 +7,38 @@ use std::io::{self, Read, Write};
 use half::f16;
 use npyz::{AutoSerialize, DType, NpyFile, NpyHeader, NpyWriter, Serialize, WriteOptions, WriterBuilder};
 
-/// numpy writes 118 bytes before a matrix. What nests deeper than this allows would exhaust the stack of a parser.
+/// What a file begins with.
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// numpy writes 118 bytes before a matrix.
 const MOST_HEADER: u64 = 512;
+/// numpy writes two, around the description and the shape. The parser tries everything a bracket may begin: what nests takes
+/// it twice as long with each.
+const MOST_BRACKETS: usize = 8;
 
 /// Reads what stands before an array's numbers, and no byte beyond it.
 ///
 /// # Errors
 /// In words, for what is no header, is cut off, or is far longer than those of plain arrays.
 pub fn header(reader: &mut dyn Read) -> Result<NpyHeader, String> {
-    let mut bounded = reader.take(MOST_HEADER);
-    NpyHeader::from_reader(&mut bounded).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof if bounded.limit() == 0 => "its header is too long for an array of numbers".into(),
+    // Six bytes of a name, two of a version, and the length of the text that follows. Memory for the text is taken before it
+    // is read, so its length is looked at first.
+    let mut start = [0; 12];
+    reader.read_exact(&mut start[..10]).map_err(|error| broken(&error))?;
+    let start = if start[6] == 1 { &mut start[..10] } else { &mut start[..] };
+    reader.read_exact(&mut start[10..]).map_err(|error| broken(&error))?;
+    let long = start[8..].iter().rev().fold(0, |long, &byte| (long << 8) | u64::from(byte));
+    if !start.starts_with(MAGIC) {
+        return Err("it is no npy array".into());
+    }
+    if long > MOST_HEADER {
+        return Err(format!("its header is of {long} bytes, too long for an array of numbers"));
+    }
+    let mut text = vec![0; long as usize];
+    reader.read_exact(&mut text).map_err(|error| broken(&error))?;
+    if text.iter().filter(|byte| b"([{".contains(byte)).count() > MOST_BRACKETS {
+        return Err("its header nests too much for an array of numbers".into());
+    }
+    NpyHeader::from_reader(start.chain(text.as_slice())).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "it is cut off".into(),
         _ => format!("its header does not read: {error}"),
     })

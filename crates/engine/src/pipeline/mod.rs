@@ -83,14 +83,29 @@ impl Pipeline {
     /// `overrides` are `path=value` texts as given with `--set`; `base` is the folder that relative paths start from.
     ///
     /// # Errors
-    /// All mistakes of the file.
+    /// All mistakes of the file, and the files that it names and that are not here.
     pub fn load(
         source: &Arc<Source>,
         base: &Path,
         overrides: &[String],
         catalogue: &Catalogue,
     ) -> Result<Self, Diagnostics> {
-        resolve::load(source, base, overrides, catalogue)
+        let (pipeline, absent) = resolve::check(source, base, overrides, catalogue)?;
+        if absent.0.is_empty() { Ok(pipeline) } else { Err(absent) }
+    }
+
+    /// Reads and checks a pipeline that may be meant for another place: files that are not here are no mistake, but told
+    /// beside the pipeline. It cannot run: instances lack those files.
+    ///
+    /// # Errors
+    /// All mistakes of the file; with them, the files that are not here.
+    pub fn check(
+        source: &Arc<Source>,
+        base: &Path,
+        overrides: &[String],
+        catalogue: &Catalogue,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
+        resolve::check(source, base, overrides, catalogue)
     }
 
     /// The instance of this name.

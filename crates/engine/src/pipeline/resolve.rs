@@ -16,17 +16,17 @@ use super::yaml::Tree;
 use super::{Instance, Pipeline, include, limit, overrides};
 use crate::catalogue::{Catalogue, ErasedStage};
 use crate::diagnostic::{Diagnostics, Source};
-use crate::error::FieldError;
+use crate::error::{ErrorKind, FieldError};
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
 
-/// See [`Pipeline::load`].
-pub fn load(
+/// See [`Pipeline::check`].
+pub fn check(
     source: &Arc<Source>,
     base: &Path,
     overrides: &[String],
     catalogue: &Catalogue,
-) -> Result<Pipeline, Diagnostics> {
+) -> Result<(Pipeline, Diagnostics), Diagnostics> {
     let (mut tree, mut report) = include::read(source, base)?;
     for text in overrides {
         overrides::apply(&mut tree, text, &mut report);
@@ -39,15 +39,16 @@ pub fn load(
     let builder = Builder { spec: &spec, vars: &vars, matrix: &matrix, links: &links, base: &base, catalogue };
     let instances = builder.instances(&mut report);
     published(instances.iter().flatten(), &base, &mut report);
-    report.mistakes.check(source)?;
-    Ok(Pipeline {
+    let absent = report.mistakes.check(source)?;
+    let pipeline = Pipeline {
         name: spec.name,
         description: spec.description,
         base,
         source: Arc::clone(source),
         axes: matrix.axes,
         instances: instances.into_iter().flatten().collect(),
-    })
+    };
+    Ok((pipeline, absent))
 }
 
 /// Evaluates the variables from top to bottom; each can use those above it.
@@ -196,11 +197,12 @@ impl Builder<'_> {
                 return None;
             }
         };
-        let files = match kind.files(&params, self.base) {
+        let (files, absent) = match kind.files(&params, self.base) {
             Ok(files) => self.files(files, &with, report),
             Err(error) => {
+                let absent = error.absent;
                 report.field(&with, error);
-                None
+                (absent.then(Vec::new), absent)
             }
         };
         let inputs = inputs?;
@@ -212,11 +214,17 @@ impl Builder<'_> {
             Ok(facts) => facts,
             // Without its files a stage cannot say anything sensible.
             Err(_) if files.is_none() => return None,
-            Err(errors) => {
+            Err(mut errors) => {
+                // Where some are not here, what it says of files may be due to that.
+                errors.retain(|error| !absent || error.kind == ErrorKind::Pipeline);
+                let mistaken = !errors.is_empty();
                 for error in errors {
                     report.field(&with, error);
                 }
-                return None;
+                if mistaken {
+                    return None;
+                }
+                Value::Null
             }
         };
         let name = if cell.is_empty() { stage.id.clone() } else { format!("{}[{}]", stage.id, label(&cell)) };
@@ -337,29 +345,38 @@ impl Builder<'_> {
         }
     }
 
-    /// Full paths of external files; a missing one is reported at its parameter.
-    fn files(&self, files: Vec<ExternalFile>, with: &str, report: &mut Report) -> Option<Vec<ExternalFile>> {
-        let mut found = Some(Vec::new());
+    /// Full paths of external files, and whether some are not here; those are reported at their parameters and left out, and
+    /// one that cannot be read otherwise leaves nothing.
+    fn files(&self, files: Vec<ExternalFile>, with: &str, report: &mut Report) -> (Option<Vec<ExternalFile>>, bool) {
+        let (mut found, mut some_absent) = (Some(Vec::new()), false);
         for file in files {
             let path = self.base.join(&file.path);
+            let mut absent = false;
             let problem = match std::fs::metadata(&path) {
-                Err(error) => Some(crate::error::plain(&error)),
+                Err(error) => {
+                    absent = error.kind() == std::io::ErrorKind::NotFound;
+                    Some(crate::error::plain(&error))
+                }
                 Ok(metadata) if metadata.is_dir() => Some("it is a folder".to_owned()),
                 Ok(_) => None,
             };
             if let Some(problem) = problem {
                 let message = format!("cannot read {}: {problem}", file.path.display());
                 let mut error = FieldError::new(&file.field, message).expected(format!("the file for `{}`", file.name));
-                error.kind = crate::error::ErrorKind::Input;
+                error.kind = ErrorKind::Input;
+                error.absent = absent;
+                some_absent |= absent;
                 if file.path.is_relative() {
                     error.hint = Some("paths start from the pipeline file's folder".to_owned());
                 }
                 report.field(with, error);
-                found = None;
+                if !absent {
+                    found = None;
+                }
             } else if let Some(found) = &mut found {
                 found.push(ExternalFile { path, ..file });
             }
         }
-        found
+        (found, some_absent)
     }
 }

@@ -17,7 +17,26 @@ use crate::event::{Event, Observer};
 const TELL_FROM: u64 = 256 << 20;
 
 impl Store {
+    /// The contents of a file that stages read from outside: as [`Store::digest_of`], and its contents are found there.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn see(&self, path: &Path, observer: &dyn Observer) -> Result<FileRef, StageError> {
+        let file = self.digest_of(path, observer)?;
+        let path = std::path::absolute(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
+        if let Some(index) = &self.index
+            && index.get(Table::Seen, file.digest.as_bytes()).as_deref() != Some(path.as_os_str().as_encoded_bytes())
+        {
+            index.put(Table::Seen, file.digest.as_bytes(), path.as_os_str().as_encoded_bytes());
+        }
+        self.saw(file, &path);
+        Ok(file)
+    }
+
     /// The contents of an external file: remembered, or read when it looks different from last time.
+    ///
+    /// What a stage published is looked at with this alone: a result must not be taken to be there since a file that the
+    /// next stage writes over happens to hold the same.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -26,7 +45,6 @@ impl Store {
         let path = &std::path::absolute(path).map_err(failed)?;
         let stat = Stat::of(&fs::metadata(path).map_err(failed)?);
         if let Some(file) = self.known(path).and_then(|known| known.if_still(&stat)) {
-            self.saw(file, path);
             return Ok(file);
         }
         // The stamp comes first: what it says of changes holds for those after it.
@@ -41,10 +59,6 @@ impl Store {
         if fs::metadata(path).is_ok_and(|after| Stat::of(&after) == stat) {
             self.remember(path, &Known::new(stat, file, begun));
         }
-        if let Some(index) = &self.index {
-            index.put(Table::Seen, file.digest.as_bytes(), path.as_os_str().as_encoded_bytes());
-        }
-        self.saw(file, path);
         Ok(file)
     }
 

@@ -7,11 +7,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::panics;
 
 /// The largest value worth keeping here, in bytes.
 pub const MOST: usize = 64 * 1024;
+
+/// How often, and how long apart, opening is tried while sled's own lock is held. The store's lock keeps other processes away,
+/// so that it can only be a thread of a database that was dropped a moment ago.
+const TRIES: (u32, Duration) = (200, Duration::from_millis(10));
 
 /// The tables of the index.
 #[derive(Clone, Copy, Debug)]
@@ -48,16 +54,19 @@ impl Index {
             let tables = TABLES.iter().map(|name| db.open_tree(name)).collect::<Result<_, _>>()?;
             Ok(Self { db, tables, broken: AtomicBool::new(false) })
         };
-        match panics::catch(open) {
-            Ok(Ok(index)) => Some(index),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the index does not open");
-                None
+        let (mut tries, apart) = TRIES;
+        loop {
+            let trouble = match panics::catch(&open) {
+                Ok(Ok(index)) => return Some(index),
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => panic,
+            };
+            tries -= 1;
+            if tries == 0 || !trouble.contains("could not acquire lock") {
+                tracing::warn!(trouble, "the index does not open");
+                return None;
             }
-            Err(panic) => {
-                tracing::warn!(panic, "the index does not open");
-                None
-            }
+            thread::sleep(apart);
         }
     }
 

@@ -1,0 +1,67 @@
+//! `palinode doctor`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::input::StoreArgs;
+use crate::terminal::table::{Column, table};
+use crate::terminal::{Style, format, print};
+
+/// Look at this machine: what runs will compute on, and what is missing
+///
+/// Tells of the build, processor and memory, of CUDA's driver, compiler and cards where the build has them, of the store and the
+/// room beside it, and what `--device auto` means here. It opens nothing and changes nothing.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  palinode doctor
+  palinode doctor --json | jq -r '.[\"device auto\"]'")]
+pub struct Args {
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what was found.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut found = vec![
+        ("palinode".to_owned(), format!("{} for {}", env!("CARGO_PKG_VERSION"), target())),
+        ("threads".to_owned(), std::thread::available_parallelism().map_or(1, usize::from).to_string()),
+        ("free memory".to_owned(), palinode_stages::free_memory().map_or_else(|| "not known".into(), format::size)),
+    ];
+    found.extend(palinode_stages::cuda_findings());
+    found.push(("device auto".to_owned(), palinode_stages::chosen_device().to_owned()));
+    let store = &args.store.store;
+    let made = if store.join("actions").is_dir() { "" } else { ", not made yet" };
+    found.push(("store".to_owned(), format!("{}{made}", absolute(store).display())));
+    let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
+    found.push(("room for it".to_owned(), room));
+    if args.json {
+        let values: serde_json::Map<_, _> = found.into_iter().map(|(name, what)| (name, json!(what))).collect();
+        return print(&format!("{:#}\n", serde_json::Value::Object(values)));
+    }
+    let rows = found.into_iter().map(|(name, what)| vec![name.into(), what.into()]).collect();
+    print(&table(&Style::stdout(), &[("WHAT", Column::Name), ("FOUND", Column::Text)], rows))
+}
+
+fn target() -> String {
+    format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Bytes free where a folder is, or will be.
+fn room(path: &Path) -> Option<u64> {
+    let path = absolute(path);
+    let there = path.ancestors().find(|path| path.is_dir())?;
+    let stat = rustix::fs::statvfs(there).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}
