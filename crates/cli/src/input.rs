@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use palinode_engine::{Diagnostics, Pipeline, Runs, Selection, Source, StageError, Store, did_you_mean};
+use palinode_engine::{
+    Diagnostics, Holder, Pipeline, Rebuilt, Runs, Selection, Source, StageError, Store, did_you_mean,
+};
 
 use crate::failure::Failure;
+use crate::terminal::complain;
 
 /// Which pipeline.
 #[derive(Args)]
@@ -64,6 +67,39 @@ pub struct StoreArgs {
     pub store: PathBuf,
 }
 
+/// Whether to wait for a store that another process has open.
+#[derive(Args)]
+pub struct WaitArgs {
+    /// While another process has the store open, wait until it is done.
+    #[arg(long)]
+    wait: bool,
+}
+
+impl WaitArgs {
+    /// Opens the store, making it when it is not there.
+    pub fn open(&self, store: &StoreArgs) -> Result<Store, Failure> {
+        if self.wait { Ok(Store::open_when_free(&store.store, &mut waits)?) } else { store.open() }
+    }
+
+    /// As [`WaitArgs::open`], where there has to be a store already.
+    pub fn open_existing(&self, store: &StoreArgs) -> Result<Store, Failure> {
+        store.exists()?;
+        self.open(store)
+    }
+
+    /// Opens a store that has to be there already with a new index.
+    pub fn rebuild(&self, store: &StoreArgs) -> Result<(Store, Rebuilt), Failure> {
+        store.exists()?;
+        let mut waits = waits;
+        Ok(Store::rebuild(&store.store, self.wait.then_some(&mut waits))?)
+    }
+}
+
+fn waits(holder: Option<&Holder>) {
+    let who = holder.map_or("another process".to_owned(), ToString::to_string);
+    complain(&format!("waiting for {who}, which has the store open\n"));
+}
+
 impl StoreArgs {
     /// Opens it, making it when it is not there.
     pub fn open(&self) -> Result<Store, Failure> {
@@ -75,10 +111,21 @@ impl StoreArgs {
         Runs::of(&self.store)
     }
 
-    /// Opens it where it has to be there already.
-    pub fn open_existing(&self) -> Result<Store, Failure> {
+    /// Its files, where it has to be there already, for looking at only: works while another process has it open.
+    pub fn look(&self) -> Result<Store, Failure> {
+        self.exists()?;
+        Ok(Store::look(&self.store)?)
+    }
+
+    /// As [`StoreArgs::look`], for those who read results: none is removed meanwhile.
+    pub fn share(&self) -> Result<Store, Failure> {
+        self.exists()?;
+        Ok(Store::bare(&self.store)?)
+    }
+
+    fn exists(&self) -> Result<(), Failure> {
         if self.store.join("actions").is_dir() {
-            return self.open();
+            return Ok(());
         }
         let error = StageError::store(format!("there is no store at {}", self.store.display()));
         Err(error.hint("name its folder with --store; a first `palinode run` makes one").into())

@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 33] = [
         &[],
         &["init"],
         &["run"],
@@ -99,6 +99,12 @@ fn help_teaches() {
         &["cache"],
         &["cache", "ls"],
         &["cache", "verify"],
+        &["cache", "gc"],
+        &["cache", "pin"],
+        &["cache", "unpin"],
+        &["cache", "rebuild"],
+        &["cache", "export"],
+        &["cache", "import"],
         &["doctor"],
         &["completions"],
         &["worker"],
@@ -212,13 +218,23 @@ fn a_store_has_one_user() {
     let bench = Bench::new();
     bench.write("p.yaml", EMPTY);
     let held = Store::open(&bench.path("store")).unwrap();
-    for args in [&["run", "p.yaml"][..], &["plan", "p.yaml"], &["cache", "verify"]] {
+    for args in [&["run", "p.yaml"][..], &["plan", "p.yaml"], &["cache", "gc"], &["cache", "rebuild"]] {
         let said = said(bench.command(args).env("PALINODE_STORE", "store").output().unwrap());
         assert_eq!(said.code, 6, "{}", said.err);
         assert!(said.err.contains(&format!("in use by process {}", std::process::id())), "{}", said.err);
     }
+    // Those that only look do not mind.
+    for args in [&["cache", "ls"][..], &["cache", "verify"], &["cache", "gc", "--dry-run"], &["runs"], &["status"]] {
+        let said = said(bench.command(args).env("PALINODE_STORE", "store").output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+    }
+    let waiting =
+        bench.command(&["run", "p.yaml", "--store", "store", "--wait"]).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
     drop(held);
-    assert_eq!(bench.run(&["run", "p.yaml", "--store", "store"]).code, 0);
+    let waited = said(waiting.wait_with_output().unwrap());
+    assert_eq!(waited.code, 0, "{}", waited.err);
+    assert!(waited.err.contains(&format!("waiting for process {}", std::process::id())), "{}", waited.err);
 }
 
 #[test]

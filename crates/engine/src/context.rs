@@ -112,7 +112,7 @@ impl StageContext {
     /// # Errors
     /// When the store cannot be written.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
-        self.put_with(|writer| writer.write_all(bytes))
+        self.run.store.put_bytes(bytes)
     }
 
     /// Puts into the store what `write` writes.

@@ -29,6 +29,7 @@ mod runid;
 mod runs;
 mod select;
 mod shared;
+mod size;
 mod stage;
 mod stagelog;
 mod stop;
@@ -50,7 +51,7 @@ pub use error::{DataPlace, ErrorKind, FieldError, StageError};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
 pub use key::{Change, Preimage};
-pub use limits::Limits;
+pub use limits::{Limits, read_duration};
 pub use panics::panic_is_caught;
 pub use past::{PastRun, PastStage};
 pub use pipeline::{Instance, Pipeline, pipeline_schema};
@@ -62,9 +63,13 @@ pub use runs::{
 };
 pub use select::Selection;
 pub use shared::SharedPool;
+pub use size::{read_size, size};
 pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
 pub use stagelog::stage_log;
-pub use store::{Damage, Holder, Manifest, Place, Store, Verified};
+pub use store::{
+    Damage, Dead, Exported, Garbage, Holder, Imported, Manifest, Pin, Place, Rebuilt, Retention, Store, Verified,
+    Waiting, ensure_room,
+};
 pub use suggest::{did_you_mean, nearest, one_of};
 pub use takes::{Cores, Machine, Takes};
 pub use time::utc;

@@ -15,7 +15,7 @@ pub struct Limits {
 const UNITS: [(char, f64); 4] = [('d', 86_400.0), ('h', 3_600.0), ('m', 60.0), ('s', 1.0)];
 
 /// Reads a duration such as `90s`, `30m`, `1.5h` or `1h30m`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
+pub fn read_duration(text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
     let mut rest = text.trim();
     let mut units = UNITS.iter();
@@ -69,7 +69,7 @@ mod tests {
             ("-1m", None),
             ("1e99h", None),
         ] {
-            assert_eq!(duration(text).map(written).as_deref(), expect, "{text}");
+            assert_eq!(read_duration(text).map(written).as_deref(), expect, "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::artifact::Artifact;
 use crate::digest::{Digest, FileRef, Key};
 use crate::error::StageError;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::key::{Change, Preimage, flatten};
 use crate::pipeline::{Instance, Pipeline};
 use crate::store::{Manifest, Store};
@@ -145,6 +145,9 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
         };
         outputs.push(output);
         entries.push(PlanEntry { instance: instance.name.clone(), status });
+    }
+    for message in store.take_notes() {
+        observer.event(&Event::Warning { message });
     }
     store.flush();
     Ok(Plan { entries })

@@ -134,8 +134,8 @@ pub fn run(
         interrupt: Arc::clone(&options.interrupt),
         pool: Arc::new(SharedPool::default()),
     };
-    if options.worker.is_some() {
-        store.units_to_files()?;
+    for message in store.take_notes() {
+        observer.event(&Event::Warning { message });
     }
     let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
     drop(context);

@@ -35,7 +35,7 @@ const RULE: [(&str, &[&str]); 11] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 10] = [
+const HOME: [(&[&str], &[&str]); 11] = [
     // The store and the pipeline file have one reader each.
     (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
     // One language of expressions: in pipeline files, and in the templates of reports.
@@ -45,8 +45,9 @@ const HOME: [(&[&str], &[&str]); 10] = [
     // One crate knows what a card is.
     (&["cubecl-cuda", "cudarc"], &["palinode-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
-    // Published second moments have one reader.
-    (&["zip", "npyz"], &["palinode-edit"]),
+    // Published second moments have one reader; results travel in the same kind of archive.
+    (&["npyz"], &["palinode-edit"]),
+    (&["zip"], &["palinode-edit", "palinode-engine"]),
     (&["faer"], &["palinode-math"]),
     // The network has one door, and packed files one reader.
     (&["ureq"], &["palinode-hub"]),

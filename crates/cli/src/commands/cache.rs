@@ -1,21 +1,25 @@
 //! `palinode cache`
 
 use std::collections::HashSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::{ErrorKind, Manifest, Store};
+use palinode_engine::{ErrorKind, Garbage, Manifest, Retention, Store, read_duration, read_size};
 
 use crate::failure::Failure;
-use crate::input::StoreArgs;
+use crate::input::{StoreArgs, WaitArgs};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, complain, format, print, print_json};
 
-/// Look into the store of results
+/// Look after the store of results
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode cache ls
+  palinode cache gc --unused-for 30d --dry-run
+  palinode cache pin latest
+  palinode cache export paper.zip latest
   palinode cache verify --store /data/palinode")]
 pub struct Args {
     #[command(subcommand)]
@@ -50,14 +54,234 @@ Examples:
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Make room: remove what nothing can use, what was not used for long, what was used least lately
+    ///
+    /// Without options only what stages that were killed left behind goes. A result that was removed is computed again when
+    /// a run needs it; pinned ones stay. Records of runs, with their scores, stay as well.
+    #[command(after_help = "\
+Examples:
+  palinode cache gc --dry-run                      what would go
+  palinode cache gc --unused-for 30d               what no run used for thirty days
+  palinode cache gc --size 50GiB                   the least lately used, until 50 GiB are left")]
+    Gc {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Remove what no run made or used for this long, such as 12h or 30d.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        unused_for: Option<Duration>,
+        /// Remove what was used least lately until no more than this is left, such as 800MiB or 50GiB.
+        #[arg(long, value_name = "SIZE", value_parser = bytes)]
+        size: Option<u64>,
+        /// Only say what would go. Works while another process has the store open.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep the results of a run, or one result, whatever their age; without a name, list what is kept
+    #[command(after_help = "\
+Examples:
+  palinode cache pin latest
+  palinode cache pin 20260314-101502
+  palinode cache pin 4f1c09aa                      one result, by the beginning of its key
+  palinode cache pin")]
+    Pin {
+        /// A run, as `palinode show` takes it, or the beginning of a result's key.
+        #[arg(value_name = "RUN|KEY")]
+        which: Option<String>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Let go of what was pinned
+    #[command(after_help = "\
+Examples:
+  palinode cache unpin 20260314-101502")]
+    Unpin {
+        /// The pin's name, or a beginning or end of it that no other has.
+        #[arg(value_name = "NAME")]
+        which: String,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make the index again from the results' own records
+    ///
+    /// Happens by itself when the index is found damaged. Nothing is in the index that cannot be found again.
+    #[command(after_help = "\
+Examples:
+  palinode cache rebuild")]
+    Rebuild {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Write results and the records of runs into one file, for another store
+    ///
+    /// Files that were outside the store, such as a model's, are not in it: the other machine needs its own.
+    #[command(after_help = "\
+Examples:
+  palinode cache export everything.zip
+  palinode cache export paper.zip latest latest~1")]
+    Export {
+        /// The archive to write.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Runs whose results to write [default: all, and results of no run]
+        #[arg(value_name = "RUN")]
+        runs: Vec<String>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Take the results of an archive that are not here yet
+    ///
+    /// Everything is compared with its digests; what is here already stays as it is.
+    #[command(after_help = "\
+Examples:
+  palinode cache import paper.zip --store fresh")]
+    Import {
+        /// The archive to read.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
 }
 
-/// Lists or checks the store.
+fn time(text: &str) -> Result<Duration, String> {
+    read_duration(text).ok_or_else(|| "expected a time such as 90m, 12h or 30d".to_owned())
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    read_size(text).ok_or_else(|| "expected a size such as 800MiB or 50GiB".to_owned())
+}
+
+/// Lists, checks, tidies or copies the store.
 pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
-        Command::Ls { store, stage, json } => list(&store.open_existing()?, stage.as_deref(), *json),
-        Command::Verify { store } => verify(&store.open_existing()?),
+        Command::Ls { store, stage, json } => list(&store.look()?, stage.as_deref(), *json),
+        Command::Verify { store } => verify(&store.look()?),
+        Command::Gc { store, wait, unused_for, size, dry_run, json } => {
+            let retention = Retention { unused_for: *unused_for, size: *size };
+            let garbage = if *dry_run {
+                store.look()?.garbage(&retention)
+            } else {
+                wait.open_existing(store)?.collect(&retention)?
+            };
+            if *json { print_json(&garbage) } else { tell_garbage(&garbage, *dry_run) }
+        }
+        Command::Pin { which: None, store } => pins(&store.look()?),
+        Command::Pin { which: Some(which), store } => {
+            let pin = store.look()?.pin(which)?;
+            print(&format!("kept: {} of {} ({})\n", format::count(pin.keys.len(), "result"), pin.name, pin.what))
+        }
+        Command::Unpin { which, store } => {
+            let pin = store.look()?.unpin(which)?;
+            print(&format!("no longer kept: {} ({})\n", pin.name, pin.what))
+        }
+        Command::Rebuild { store, wait } => {
+            let (_, rebuilt) = wait.rebuild(store)?;
+            let (results, files) = (format::count(rebuilt.manifests, "result"), format::count(rebuilt.files, "file"));
+            let (before, after) = (format::size(rebuilt.before), format::size(rebuilt.after));
+            print(&format!("indexed {results}, and the digests of {files}; {before} before, {after} now\n"))
+        }
+        Command::Export { file, runs, store } => {
+            let exported = store.share()?.export(runs, file)?;
+            let outside = match exported.outside {
+                0 => String::new(),
+                files => format!("; {} outside the store left out", format::count(files, "file")),
+            };
+            let (results, runs) = (format::count(exported.results, "result"), format::count(exported.runs, "run"));
+            let size = format::size(exported.bytes);
+            print(&format!("{}: {results} of {runs}, {size}{outside}\n", file.display()))
+        }
+        Command::Import { file, store, wait } => {
+            let imported = wait.open(store)?.import(file)?;
+            let (results, runs) =
+                (format::count(imported.results, "new result"), format::count(imported.runs, "new run"));
+            let known =
+                if imported.known == 0 { String::new() } else { format!("; {} were here already", imported.known) };
+            print(&format!("{results}, {runs}, {}{known}\n", format::size(imported.bytes)))
+        }
     }
+}
+
+/// How many of the results that go are listed.
+const LISTED: usize = 20;
+
+fn tell_garbage(garbage: &Garbage, dry_run: bool) -> Result<(), Failure> {
+    let style = Style::stdout();
+    let mut text = String::new();
+    if !garbage.results.is_empty() {
+        let columns = [
+            ("STAGE", Column::Name),
+            ("LAST MADE FOR", Column::Text),
+            ("TOOK", Column::Number),
+            ("SIZE", Column::Number),
+            ("LAST USED", Column::Name),
+        ];
+        let now = now_ms();
+        let rows = garbage.results.iter().take(LISTED).map(|dead| {
+            vec![
+                Field::new(dead.stage.clone(), Look::Bold),
+                dead.made_for.clone().into(),
+                format::duration(dead.seconds).into(),
+                format::size(dead.bytes).into(),
+                format::ago(now.saturating_sub(dead.used_ms) / 1000).into(),
+            ]
+        });
+        text.push_str(&table(&style, &columns, rows.collect()));
+        if garbage.results.len() > LISTED {
+            let more = format!("and {} more; --json lists all\n", garbage.results.len() - LISTED);
+            text.push_str(&style.dim(&more));
+        }
+        text.push('\n');
+    }
+    let parts = [
+        (garbage.results.len(), "result"),
+        (garbage.units, "partial result"),
+        (garbage.orphans, "file that nothing can use"),
+    ];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format::count(*n, what)).collect();
+    let kept = match garbage.pinned {
+        0 => format::count(garbage.kept, "result"),
+        pinned => format!("{}, {pinned} of them since they are pinned", format::count(garbage.kept, "result")),
+    };
+    let left = format!("{} stay ({kept})", format::size(garbage.kept_bytes));
+    let done = if parts.is_empty() {
+        format!("nothing to remove; {left}")
+    } else {
+        let verb = if dry_run { "would remove" } else { "removed" };
+        format!("{verb} {}: {}; {left}", parts.join(", "), format::size(garbage.bytes))
+    };
+    print(&format!("{text}{done}\n"))
+}
+
+fn pins(store: &Store) -> Result<(), Failure> {
+    let pins = store.pins();
+    if pins.is_empty() {
+        return print("nothing is pinned\n");
+    }
+    let columns = [("PIN", Column::Name), ("OF", Column::Text), ("RESULTS", Column::Number), ("SINCE", Column::Name)];
+    let now = now_ms();
+    let rows = pins.iter().map(|pin| {
+        let name = if pin.keys.len() == 1 && pin.name.len() > 40 { &pin.name[..12] } else { &pin.name };
+        vec![
+            Field::new(name.to_owned(), Look::Bold),
+            pin.what.clone().into(),
+            pin.keys.len().to_string().into(),
+            format::ago(now.saturating_sub(pin.since_ms) / 1000).into(),
+        ]
+    });
+    print(&table(&Style::stdout(), &columns, rows.collect()))
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
@@ -71,7 +295,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     if manifests.is_empty() {
         return print(&format!("no results in {}\n", store.root().display()));
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now = now_ms();
     let columns = [
         ("STAGE", Column::Name),
         ("LAST MADE FOR", Column::Text),

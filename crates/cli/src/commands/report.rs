@@ -47,7 +47,7 @@ pub struct Args {
 
 /// Writes the page.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let store = args.store.open_existing()?;
+    let store = args.store.share()?;
     let past = past(args, &store)?;
     if past.stages.iter().all(|stage| stage.key.is_none()) {
         let error = StageError::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));

@@ -10,7 +10,7 @@ use palinode_engine::{
 };
 
 use crate::failure::Failure;
-use crate::input::{PipelineArgs, SelectionArgs, StoreArgs};
+use crate::input::{PipelineArgs, SelectionArgs, StoreArgs, WaitArgs};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
 use crate::{interrupt, results};
 
@@ -49,6 +49,9 @@ pub struct Args {
     keep_going: bool,
 
     #[command(flatten)]
+    wait: WaitArgs,
+
+    #[command(flatten)]
     selection: SelectionArgs,
 
     /// At most so many stages at once [default: the number of cores]
@@ -73,7 +76,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     palinode_stages::check_device(&args.device)?;
     let pipeline = args.pipeline.load()?;
-    let store = Arc::new(args.store.open()?);
+    let store = Arc::new(args.wait.open(&args.store)?);
     let interrupt = interrupt::watch();
     let options = RunOptions {
         device: args.device.clone(),

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+pub use palinode_engine::size;
+
 /// "40 ms", "0.1 s", "12 s", "2 min 12 s", "1 h 03 min".
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
@@ -41,21 +43,6 @@ pub fn ago(seconds: u64) -> String {
         3600..86_400 => format!("{} h ago", seconds / 3600),
         _ => format!("{} d ago", seconds / 86_400),
     }
-}
-
-/// "1.5 GiB".
-pub fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.5 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if value < 9.95 { format!("{value:.1} {}", units[unit]) } else { format!("{value:.0} {}", units[unit]) }
 }
 
 /// "1 stage", "3 stages".

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::resolve::eval;
 use super::spec::StageSpec;
 use super::yaml::Tree;
-use crate::limits::{Limits, duration};
+use crate::limits::{Limits, read_duration};
 
 /// Reads the limits of a stage in one cell; what is wrong is reported.
 pub fn read(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Limits> {
@@ -36,7 +36,7 @@ fn retries(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<u32>
 fn timeout(stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Duration> {
     let path = child(&stage.path(), "timeout");
     let value = eval(&stage.timeout, &path, scope, report)?;
-    let found = value.as_str().and_then(duration);
+    let found = value.as_str().and_then(read_duration);
     if found.is_none() {
         report.value(&path, format!("`timeout` is {}", shown(&value)), |it| {
             let hint = value.as_u64().map(|count| format!("a number needs its unit: `{count}s` or `{count}m`?"));

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::stat::Known;
-use super::{Manifest, Store};
+use super::{FOLDERS, Manifest, Store, lock};
 use crate::digest::{FileRef, Key};
 use crate::error::{ErrorKind, StageError};
 
@@ -39,19 +39,29 @@ impl Memory {
 }
 
 impl Store {
-    /// Opens the files of a store that is there already: no lock is taken, no index is opened, nothing is cleared away.
+    /// Looks at the files of a store that is there already: no lock is taken, no index is opened, nothing is cleared away.
     /// Everything is written whole or not at all, so that any number of processes can do this beside the one that has the
     /// store open.
     ///
     /// # Errors
     /// When there is no store.
-    pub(crate) fn bare(root: &Path) -> Result<Self, StageError> {
+    pub fn look(root: &Path) -> Result<Self, StageError> {
         let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
-        for folder in ["blobs", "actions", "units", "tmp"] {
+        for folder in FOLDERS {
             let path = root.join(folder);
             fs::metadata(&path).map_err(|error| StageError::io(ErrorKind::Store, "open", &path, error))?;
         }
         Ok(Self::of(root, None))
+    }
+
+    /// As [`Store::look`], for those who count on what they find or write: nothing that is there is removed meanwhile.
+    ///
+    /// # Errors
+    /// When there is no store.
+    pub fn bare(root: &Path) -> Result<Self, StageError> {
+        let mut store = Self::look(root)?;
+        store.in_use = lock::use_files(&store.root);
+        Ok(store)
     }
 
     /// What is known of contents, for a worker that has to find them; `None` where they are not to be found.

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::index::Table;
 use super::stat::{Known, Stat};
-use super::{Store, durable, fan_out};
+use super::{Store, durable, fan_out, space};
 use crate::digest::{Digest, FileRef};
 use crate::error::{ErrorKind, StageError};
 
@@ -26,11 +28,33 @@ impl Store {
     /// # Errors
     /// When `write` fails or the store cannot be written.
     pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, StageError> {
+        let (temporary, file) = self.write_temporary(write)?;
+        self.keep(temporary, file)
+    }
+
+    /// Puts what `write` writes if its digest is `expect`; `None` when it is another.
+    pub(super) fn put_checked(
+        &self,
+        expect: Digest,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Option<FileRef>, StageError> {
+        let (temporary, file) = self.write_temporary(write)?;
+        if file.digest == expect { self.keep(temporary, file).map(Some) } else { Ok(None) }
+    }
+
+    fn write_temporary(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(NamedTempFile, FileRef), StageError> {
         let temporary = durable::temporary(&self.tmp())?;
         let mut writer = durable::HashingWriter::new(temporary.as_file());
         let file = write(&mut writer)
             .and_then(|()| writer.finish())
             .map_err(|error| StageError::io(ErrorKind::Store, "write to", &self.root, error))?;
+        Ok((temporary, file))
+    }
+
+    fn keep(&self, temporary: NamedTempFile, file: FileRef) -> Result<FileRef, StageError> {
         if self.has_blob(&file) {
             return Ok(file);
         }
@@ -46,12 +70,23 @@ impl Store {
         Ok(file)
     }
 
+    /// Puts bytes.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
+        space::ensure_room(&self.root, bytes.len() as u64)?;
+        self.put_with(|writer| writer.write_all(bytes))
+    }
+
     /// Puts a copy of a file.
     ///
     /// # Errors
     /// When the file cannot be read or the store cannot be written.
     pub fn put_file(&self, path: &Path) -> Result<FileRef, StageError> {
-        let mut from = fs::File::open(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
+        let unreadable = |error| StageError::io(ErrorKind::Input, "read", path, error);
+        let mut from = fs::File::open(path).map_err(unreadable)?;
+        space::ensure_room(&self.root, from.metadata().map_err(unreadable)?.len())?;
         self.put_with(|writer| io::copy(&mut from, writer).map(|_| ()))
     }
 

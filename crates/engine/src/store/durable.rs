@@ -9,10 +9,11 @@ use tempfile::NamedTempFile;
 use crate::digest::{Digest, FileRef};
 use crate::error::{ErrorKind, StageError};
 
-/// Writes `bytes` to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
-pub fn write(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+/// Writes `parts`, one after another, to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]]) -> Result<(), StageError> {
     let mut temporary = temporary(tmp)?;
-    temporary.write_all(bytes).map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))?;
+    let mut written = parts.iter().map(|part| temporary.write_all(part));
+    written.try_for_each(|part| part).map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))?;
     publish(temporary, path)
 }
 

@@ -1,7 +1,7 @@
 //! The index: sled, and the only place that knows it.
 //!
-//! It speeds up what files hold (manifests, file digests, last-seen places) and keeps small partial results. Damaged sled
-//! files can lose records silently, refuse to open, or panic; so every value carries a checksum, every call is guarded, and
+//! It speeds up what files hold: manifests, file digests, last-seen places; nothing is in it alone. Damaged sled files can
+//! lose records silently, refuse to open, or panic; so every value carries a checksum, every call is guarded, and
 //! anything odd reads as "not there". Large values bloat sled files badly, so nothing above [`MOST`] goes in.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +30,7 @@ pub enum Table {
     Stats,
     /// Digest → path where external contents were last seen.
     Seen,
-    /// Unit key → partial result.
+    /// Unit key → partial result, as older versions kept them; see `Store::gather_units`.
     Units,
     /// About the index itself.
     Meta,

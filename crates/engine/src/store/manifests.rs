@@ -30,7 +30,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub(crate) fn publish(&self, manifest: &Manifest) -> Result<(), StageError> {
-        durable::write(&self.tmp(), &self.manifest_path(&manifest.key), &manifest.write())?;
+        durable::write(&self.tmp(), &self.manifest_path(&manifest.key), &[&manifest.write()])?;
         self.index_manifest(manifest);
         self.flush();
         Ok(())
@@ -56,12 +56,11 @@ impl Store {
         files_below(&self.root.join("actions"))
     }
 
-    pub(super) fn index_manifests(&self) {
-        for path in self.manifest_files() {
-            if let Some(manifest) = fs::read(&path).ok().and_then(|bytes| Manifest::read(&bytes)) {
-                self.index_manifest(&manifest);
-            }
-        }
+    /// Indexes every manifest, and says how many there are.
+    pub(super) fn index_manifests(&self) -> usize {
+        let manifests = self.manifests();
+        manifests.iter().for_each(|manifest| self.index_manifest(manifest));
+        manifests.len()
     }
 
     pub(super) fn index_manifest(&self, manifest: &Manifest) {
@@ -73,11 +72,22 @@ impl Store {
         } else {
             index.remove(Table::Manifests, key);
         }
-        let mut entry = kind_prefix(&manifest.preimage.stage);
-        entry.extend_from_slice(&manifest.finished_ms.to_be_bytes());
-        entry.extend_from_slice(key);
-        index.put(Table::Kinds, &entry, b"");
+        index.put(Table::Kinds, &kind_entry(manifest), b"");
     }
+
+    /// Forgets a manifest that is about to be removed.
+    pub(super) fn forget_manifest(&self, manifest: &Manifest) {
+        let Some(index) = &self.index else { return };
+        index.remove(Table::Manifests, manifest.key.0.as_bytes());
+        index.remove(Table::Kinds, &kind_entry(manifest));
+    }
+}
+
+fn kind_entry(manifest: &Manifest) -> Vec<u8> {
+    let mut entry = kind_prefix(&manifest.preimage.stage);
+    entry.extend_from_slice(&manifest.finished_ms.to_be_bytes());
+    entry.extend_from_slice(manifest.key.0.as_bytes());
+    entry
 }
 
 fn kind_prefix(stage: &str) -> Vec<u8> {

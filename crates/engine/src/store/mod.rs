@@ -3,49 +3,62 @@
 //! ```text
 //! blobs/ab/<digest>       contents
 //! actions/cd/<key>.json   manifests, written after their blobs
-//! units/ef/<key>          partial results too large for the index, or made without one
+//! units/ef/<key>          partial results of long stages
+//! pins/<run or key>.json  what is kept whatever its age
 //! index/                  sled
 //! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
 //! LOCK                    kernel lock with its holder
+//! IN_USE                  kernel lock shared by those who use the files beside the holder
 //! ```
+//!
+//! docs/store.md has the promises and the commands.
 
+mod archive;
 mod bare;
 mod blobs;
 mod clock;
 mod durable;
 mod files;
+mod gc;
 mod index;
 mod lock;
 mod manifest;
 mod manifests;
+mod pins;
+mod rebuild;
+mod space;
 mod stat;
 mod units;
 mod verify;
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
+pub use archive::{Exported, Imported};
 pub use bare::Place;
 pub(crate) use blobs::blob_file;
-pub use lock::Holder;
+pub use gc::{Dead, Garbage, Retention};
+pub use lock::{Holder, Waiting};
 pub(crate) use manifest::FORMAT;
 pub use manifest::Manifest;
+pub use pins::Pin;
+pub use rebuild::Rebuilt;
+pub use space::ensure_room;
 pub use verify::{Damage, Verified};
 
 use crate::digest::Digest;
 use crate::error::{ErrorKind, StageError};
 use bare::Memory;
-use index::{Index, Table};
+use index::Index;
 use lock::StoreLock;
 
-/// Version of the layout above.
-const LAYOUT: &[u8] = b"1";
+/// The folders of a store.
+const FOLDERS: [&str; 5] = ["blobs", "actions", "units", "runs", "tmp"];
 
 /// An open store. At most one process has it open.
 pub struct Store {
@@ -53,6 +66,8 @@ pub struct Store {
     index: Option<Index>,
     /// Held by whoever opened the store; a worker has none.
     lock: Mutex<Option<StoreLock>>,
+    /// Held by whoever uses the files beside it.
+    in_use: Option<File>,
     notes: Mutex<Vec<String>>,
     /// Where external contents were seen since the store was opened; the index remembers them for longer.
     seen: Mutex<HashMap<Digest, PathBuf>>,
@@ -65,19 +80,50 @@ impl Store {
     /// records, is made again from the manifests.
     ///
     /// # Errors
-    /// When the folder cannot be written or another process has the store open.
+    /// When the folder cannot be written, the disk is full or another process has the store open.
     pub fn open(root: &Path) -> Result<Self, StageError> {
+        Self::opened(root, None)
+    }
+
+    /// As [`Store::open`], but waits for a process that has the store open; `tell` hears who that is, if one is.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or the disk is full.
+    pub fn open_when_free(root: &Path, tell: Waiting<'_>) -> Result<Self, StageError> {
+        Self::opened(root, Some(tell))
+    }
+
+    fn opened(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
+        let mut store = Self::locked(root, waiting)?;
+        space::ensure_least(&store.root)?;
+        store.open_index();
+        store.gather_units()?;
+        Ok(store)
+    }
+
+    /// The files of a store with its lock, without the index.
+    fn locked(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
+        let root = Self::make(root)?;
+        let lock = StoreLock::take(&root.join(lock::NAME), waiting)?;
+        // What a worker is writing is not unfinished business of the dead.
+        if let Some(_alone) = lock::keep_out(&root)? {
+            empty(&root.join("tmp"));
+        }
+        Ok(Self::of(root, Some(lock)))
+    }
+
+    /// Makes the folders of a store where they are not there, and gives its absolute path.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make(root: &Path) -> Result<PathBuf, StageError> {
         let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
-        for folder in ["blobs", "actions", "units", "runs", "tmp"] {
+        for folder in FOLDERS {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
         }
         ignore_in_git(&root);
-        let lock = StoreLock::take(&root.join(lock::NAME))?;
-        empty(&root.join("tmp"));
-        let mut store = Self::of(root, Some(lock));
-        store.open_index();
-        Ok(store)
+        Ok(root)
     }
 
     fn of(root: PathBuf, lock: Option<StoreLock>) -> Self {
@@ -85,6 +131,7 @@ impl Store {
             root,
             index: None,
             lock: Mutex::new(lock),
+            in_use: None,
             notes: Mutex::default(),
             seen: Mutex::default(),
             memory: Memory::default(),
@@ -116,7 +163,7 @@ impl Store {
     }
 
     /// What happened to the store itself that the reader should know; each is given once.
-    pub(crate) fn take_notes(&self) -> Vec<String> {
+    pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -142,34 +189,6 @@ impl Store {
 
     fn note(&self, note: String) {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
-    }
-
-    fn open_index(&mut self) {
-        let folder = self.root.join("index");
-        let existed = folder.exists();
-        self.index = Index::open(&folder);
-        // The canary is written last when an index is made, and proves that its oldest record is still there.
-        let sound =
-            self.index.as_ref().is_some_and(|index| index.get(Table::Meta, b"canary").as_deref() == Some(LAYOUT));
-        if sound {
-            return;
-        }
-        self.index = None;
-        if existed {
-            self.note("the index was damaged; it was made again from the manifests".to_owned());
-        }
-        if let Err(error) = fs::remove_dir_all(&folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "the damaged index cannot be removed; going on without one");
-            return;
-        }
-        self.index = Index::open(&folder);
-        self.index_manifests();
-        if let Some(index) = &self.index {
-            index.put(Table::Meta, b"canary", LAYOUT);
-            index.flush();
-        }
     }
 }
 
