@@ -24,10 +24,18 @@ pub struct PipelineArgs {
 }
 
 impl PipelineArgs {
-    /// Reads and checks it.
+    /// Reads and checks it, for the device that is chosen when none is named.
     pub fn load(&self) -> Result<Pipeline, Failure> {
+        self.load_for("auto")
+    }
+
+    /// Reads and checks it, for this device.
+    pub fn load_for(&self, device: &str) -> Result<Pipeline, Failure> {
+        let hardware = palinode_stages::hardware(device)?;
         let (source, base) = self.source()?;
-        Ok(Pipeline::load(&source, base, &self.set, &palinode_stages::catalogue())?)
+        let mut pipeline = Pipeline::load(&source, base, &self.set, &palinode_stages::catalogue())?;
+        pipeline.compute_on(hardware);
+        Ok(pipeline)
     }
 
     /// Reads and checks one that may be meant for another place; with the files that are not here.

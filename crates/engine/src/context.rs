@@ -183,13 +183,18 @@ impl StageContext {
         if wanted { Err(StageError::interrupted()) } else { Ok(()) }
     }
 
-    /// The key of a unit of work. It covers the stage kind, its version and `parts`, nothing else: put in `parts` all that
+    /// The key of a unit of work. It covers the stage kind, its version, under strict numerics the device
+    /// and the build, and `parts`, nothing else: put in `parts` all that
     /// can change the unit, and leave out what cannot, such as the number of units, so that a grown stage finds them again.
     pub fn unit_key(&self, parts: &impl Serialize) -> Key {
         let parts =
             serde_json::to_value(parts).unwrap_or_else(|error| panic!("unit key parts do not serialise: {error}"));
         let mut encoder = Encoder::new("palinode.unit");
-        encoder.str(&self.action.preimage.stage).uint(self.action.preimage.version.into()).value(&parts);
+        let preimage = &self.action.preimage;
+        encoder.str(&preimage.stage).uint(preimage.version.into()).value(&parts);
+        for (name, value) in &preimage.environment {
+            encoder.str(name).str(value);
+        }
         Key(encoder.finish())
     }
 

@@ -244,6 +244,7 @@ impl<'a> Planner<'a> {
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, StageError> {
         let mut preimage = Preimage::of(instance);
+        preimage.environment = self.pipeline.environment.clone().unwrap_or_default();
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;

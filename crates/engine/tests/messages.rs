@@ -60,6 +60,7 @@ fn structure() {
         &[
             ("name: a\nstage: {}\nvar: {}", &[]),
             ("name: ''\nstages:\n  a: {use: text}\n  b: text\n  c d: {uses: text}", &[]),
+            ("name: a\nnumerics: strct\nstages: {}", &[]),
             ("name: a\nvars: [1]\nmatrix: 3\nstages:\n- a\n- b", &[]),
             (
                 "name: [a]\nvars: {a-b: 1}\nmatrix: {c-d: [1]}\nstages:\n  a: {uses: [text], inputs: {x: [a]}, with: {value: a}}",

@@ -46,6 +46,28 @@ fn check(name: &str, text: &str) {
     });
 }
 
+/// Under strict numerics a result counts for the device that computed it alone; otherwise for any.
+#[test]
+fn strict_numerics_tell_devices_apart() {
+    let yaml = "name: strict\nnumerics: strict\nstages:\n  a: { uses: text, with: { value: hello } }\n";
+    let silent: Arc<dyn Observer> = Arc::new(Silent);
+    for (yaml, again) in [(yaml.to_owned(), Outcome::Ran), (yaml.replace("strict", "portable"), Outcome::Cached)] {
+        let bench = Bench::new();
+        let run = |device: &str| {
+            let mut pipeline = bench.load(&yaml, &[]).unwrap();
+            pipeline.compute_on(device);
+            let planned = palinode_engine::plan(&pipeline, &bench.store(), silent.as_ref()).unwrap();
+            let report = palinode_engine::run(&pipeline, &bench.store(), &RunOptions::default(), &silent).unwrap();
+            (format!("{:?}", planned.entries[0].status), report.stages[0].outcome.clone())
+        };
+        assert_eq!(run("one").1, Outcome::Ran);
+        assert_eq!(run("one").1, Outcome::Cached);
+        let (why, outcome) = run("other");
+        assert_eq!(outcome, again);
+        assert!(again == Outcome::Cached || why.contains("environment.device"), "{why}");
+    }
+}
+
 #[test]
 fn from_nothing_to_nothing_to_do() {
     let bench = Bench::new();

@@ -45,7 +45,7 @@ mod update;
 
 use palinode_engine::Catalogue;
 
-pub use devices::{check_device, chosen_device, cuda_findings, free_memory};
+pub use devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use export::update_file::Provenance;
 pub use hub::{Watch, allow_downloads};
 pub use look::{EditableWeight, Inspection, inspect};

@@ -28,6 +28,10 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
+    /// For a run on this device: auto, cpu, cuda or cuda:N. Matters under `numerics: strict` alone.
+    #[arg(long, default_value = "auto")]
+    device: String,
+
     /// One line for each cell of the matrix.
     #[arg(long)]
     each: bool,
@@ -39,7 +43,7 @@ pub struct Args {
 
 /// Prints the plan.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let pipeline = args.pipeline.load()?;
+    let pipeline = args.pipeline.load_for(&args.device)?;
     let plan = plan(&pipeline, &args.store.open()?, &Reading)?;
     if args.json {
         let entries: Vec<Value> = plan.entries.iter().map(entry).collect();

@@ -74,8 +74,7 @@ pub struct Args {
 
 /// Runs the pipeline and tells how it went.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    palinode_stages::check_device(&args.device)?;
-    let pipeline = args.pipeline.load()?;
+    let pipeline = args.pipeline.load_for(&args.device)?;
     let store = Arc::new(args.wait.open(&args.store)?);
     let interrupt = interrupt::watch();
     let options = RunOptions {

@@ -1,5 +1,6 @@
 //! From a pipeline file to a checked graph of stage instances.
 
+mod environment;
 mod expr;
 mod include;
 mod limit;
@@ -35,6 +36,8 @@ pub struct Pipeline {
     pub name: String,
     /// What it is for.
     pub description: Option<String>,
+    /// What keys cover besides under `numerics: strict`: the build, and the device once it is told.
+    pub(crate) environment: Option<BTreeMap<String, String>>,
     /// Its folder; relative paths start here.
     pub base: PathBuf,
     /// The file.
@@ -133,7 +136,11 @@ impl Pipeline {
                 (instance.name.clone(), stage)
             })
             .collect();
-        yaml::write(&json!({ "name": self.name, "description": self.description, "stages": stages }))
+        let mut whole = json!({ "name": self.name, "description": self.description, "stages": stages });
+        if self.environment.is_some() {
+            whole["numerics"] = "strict".into();
+        }
+        yaml::write(&whole)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::environment;
 use super::expr::{Mention, Scope, Template};
 use super::links::{self, Links};
 use super::matrix::{Matrix, label};
@@ -43,6 +44,7 @@ pub fn check(
     let pipeline = Pipeline {
         name: spec.name,
         description: spec.description,
+        environment: spec.strict.then(environment::of_build),
         base,
         source: Arc::clone(source),
         axes: matrix.axes,

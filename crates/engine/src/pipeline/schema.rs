@@ -23,6 +23,11 @@ pub fn pipeline_schema(catalogue: &Catalogue) -> Value {
                 "description": "Other files to start from, found from the folder of this one. Mappings are merged; later files win, and this one wins over all.",
                 "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "items": { "type": "string", "minLength": 1 } }],
             },
+            "numerics": {
+                "enum": ["portable", "strict"],
+                "default": "portable",
+                "description": "With `strict`, results count for the device and the build that computed them alone, so that equal keys mean equal bits; otherwise for any.",
+            },
             "vars": {
                 "type": "object",
                 "description": "Values for `${vars.name}`; each can use those above it.",

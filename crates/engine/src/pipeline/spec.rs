@@ -10,6 +10,7 @@ use crate::suggest::{did_you_mean, one_of};
 pub struct Spec {
     pub name: String,
     pub description: Option<String>,
+    pub strict: bool,
     pub vars: Vec<(String, Tree)>,
     pub axes: Vec<(String, Tree)>,
     pub include: Option<Tree>,
@@ -35,7 +36,7 @@ impl StageSpec {
     }
 }
 
-const TOP: [&str; 6] = ["name", "description", "include", "vars", "matrix", "stages"];
+const TOP: [&str; 7] = ["name", "description", "include", "numerics", "vars", "matrix", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// Reads a pipeline from a tree; what is wrong is reported and left out.
@@ -46,6 +47,17 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
         match key.as_str() {
             "name" => spec.name = text(value, key, report).unwrap_or_default(),
             "description" => spec.description = text(value, key, report),
+            "numerics" => match text(value, key, report).as_deref() {
+                Some("strict") => spec.strict = true,
+                Some("portable") | None => {}
+                Some(other) => report.value(key, format!("there is no `{other}` numerics"), |it| {
+                    let it = it.expected("`portable` or `strict`");
+                    match did_you_mean(other, ["portable", "strict"]) {
+                        Some(hint) => it.hint(hint),
+                        None => it,
+                    }
+                }),
+            },
             "vars" => spec.vars = named(value, key, "a variable", report),
             "matrix" => {
                 for (name, value) in self::pairs(value, key, "`matrix`", report).unwrap_or_default() {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -75,7 +76,9 @@ impl Store {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         space::ensure_room(folder, self.bytes_of(&manifests))?;
         let failed = |error| StageError::io(ErrorKind::Store, "write", to, error);
-        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        // A temporary file is for its owner alone unless told otherwise; this one becomes what others may read.
+        let anyone = fs::Permissions::from_mode(0o666);
+        let temporary = tempfile::Builder::new().permissions(anyone).tempfile_in(folder).map_err(failed)?;
         let mut archive = Archive { zip: ZipWriter::new(BufWriter::new(temporary.as_file())), to };
         let mut exported = Exported::default();
         let mut written = BTreeSet::new();

@@ -74,7 +74,7 @@ pub struct Garbage {
 
 /// Something that can go by itself.
 enum Item {
-    Result(Manifest),
+    Result(Box<Manifest>),
     Unit { path: PathBuf, bytes: u64 },
 }
 
@@ -86,17 +86,14 @@ impl Store {
         let used = self.last_used(&manifests);
         let pinned: BTreeSet<Key> = self.pins().into_iter().flat_map(|pin| pin.keys).collect();
         let mut garbage = Garbage::default();
-        let mut blobs: HashMap<Digest, Blob> = files_below(&self.root.join("blobs"))
-            .into_iter()
-            .map(|path| (path.file_name().and_then(|name| name.to_str()?.parse().ok()), length(&path), path))
-            .filter_map(|(digest, bytes, path)| match digest {
-                Some(digest) => Some((digest, Blob { path, bytes, users: 0 })),
-                None => {
-                    garbage.orphan(path, bytes);
-                    None
-                }
-            })
-            .collect();
+        let mut blobs: HashMap<Digest, Blob> = HashMap::new();
+        for path in files_below(&self.root.join("blobs")) {
+            let bytes = length(&path);
+            match path.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+                Some(digest) => drop(blobs.insert(digest, Blob { path, bytes, users: 0 })),
+                None => garbage.orphan(path, bytes),
+            }
+        }
         let known: HashSet<PathBuf> = manifests.iter().map(|manifest| self.manifest_path(&manifest.key)).collect();
         for path in self.manifest_files().into_iter().filter(|path| !known.contains(path)) {
             let bytes = length(&path);
@@ -119,7 +116,7 @@ impl Store {
         }
         for manifest in manifests {
             let at = used.get(&manifest.key).copied().unwrap_or(manifest.finished_ms);
-            items.push((at, manifest.key.to_string(), Item::Result(manifest)));
+            items.push((at, manifest.key.to_string(), Item::Result(Box::new(manifest))));
         }
         items.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         let oldest =
@@ -155,7 +152,7 @@ impl Store {
                         bytes: freed,
                     });
                     garbage.files.append(&mut files);
-                    garbage.manifests.push(manifest);
+                    garbage.manifests.push(*manifest);
                 }
                 Item::Result(_) => {
                     garbage.kept += 1;
@@ -179,7 +176,9 @@ impl Store {
                 .hint("wait until they are done; --dry-run shows what would go"));
         };
         let garbage = self.garbage(retention);
-        garbage.manifests.iter().for_each(|manifest| self.forget_manifest(manifest));
+        for manifest in &garbage.manifests {
+            self.forget_manifest(manifest);
+        }
         self.flush();
         for path in &garbage.files {
             if let Some(index) = &self.index {

@@ -59,7 +59,9 @@ impl Store {
     /// Indexes every manifest, and says how many there are.
     pub(super) fn index_manifests(&self) -> usize {
         let manifests = self.manifests();
-        manifests.iter().for_each(|manifest| self.index_manifest(manifest));
+        for manifest in &manifests {
+            self.index_manifest(manifest);
+        }
         manifests.len()
     }
 

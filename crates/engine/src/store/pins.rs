@@ -53,16 +53,13 @@ impl Store {
     /// # Errors
     /// When there is no such run or result, or several, or the store cannot be written.
     pub fn pin(&self, which: &str) -> Result<Pin, StageError> {
-        let (name, what, keys) = match self.by_key(which)? {
-            Some(manifest) => {
-                let what = format!("{}: {}", manifest.pipeline, manifest.instance);
-                (manifest.key.to_string(), what, BTreeSet::from([manifest.key]))
-            }
-            None => {
-                let run = Runs::of(&self.root).open(which)?;
-                let keys: BTreeSet<Key> = run.stages.iter().filter_map(|stage| stage.key).collect();
-                (run.run, run.pipeline, keys)
-            }
+        let (name, what, keys) = if let Some(manifest) = self.by_key(which)? {
+            let what = format!("{}: {}", manifest.pipeline, manifest.instance);
+            (manifest.key.to_string(), what, BTreeSet::from([manifest.key]))
+        } else {
+            let run = Runs::of(&self.root).open(which)?;
+            let keys: BTreeSet<Key> = run.stages.iter().filter_map(|stage| stage.key).collect();
+            (run.run, run.pipeline, keys)
         };
         let pin = Pin { format: FORMAT, name, what, keys, since_ms: stagelog::now_ms() };
         let bytes = serde_json::to_vec_pretty(&pin).expect("a pin serialises");

@@ -47,7 +47,9 @@ impl Store {
         let manifests = store.new_index();
         if let Some(index) = &store.index {
             for (table, entries) in &remembered {
-                entries.iter().for_each(|(key, value)| index.put(*table, key, value));
+                for (key, value) in entries {
+                    index.put(*table, key, value);
+                }
             }
             index.flush();
         }
