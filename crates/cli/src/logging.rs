@@ -1,6 +1,7 @@
 //! What the libraries trace, for those who ask for it.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use palinode_engine::panic_is_caught;
 use tracing_subscriber::EnvFilter;
@@ -8,8 +9,18 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::terminal::{Style, complain};
 
+/// How often `-v` was given.
+static VERBOSE: AtomicU8 = AtomicU8::new(0);
+
+/// The argument that asks a worker for as much as this process was asked for.
+pub fn argument() -> Option<String> {
+    let verbose = usize::from(VERBOSE.load(Ordering::Relaxed));
+    (verbose > 0).then(|| format!("-{}", "v".repeat(verbose)))
+}
+
 /// Sends traces to stderr when `-v` or PALINODE_LOG asks for them.
 pub fn start(verbose: u8) {
+    VERBOSE.store(verbose, Ordering::Relaxed);
     let filter = match (std::env::var("PALINODE_LOG"), verbose) {
         (Ok(filter), _) if !filter.is_empty() => filter,
         (_, 0) => return,

@@ -31,9 +31,10 @@ impl Source {
             .map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))
     }
 
-    /// The span of `len` bytes from byte `offset`.
+    /// The span of `len` bytes from byte `offset`. What would stand behind the end of the last line stands at its end.
     pub fn span(&self, offset: usize, len: usize) -> Span {
-        let offset = self.text.floor_char_boundary(offset);
+        let last = self.text.strip_suffix('\n').unwrap_or(&self.text).len();
+        let offset = self.text.floor_char_boundary(offset.min(last));
         let before = &self.text[..offset];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let end = self.text.floor_char_boundary(offset + len);

@@ -60,6 +60,7 @@ fn structure() {
         &[
             ("name: a\nstage: {}\nvar: {}", &[]),
             ("name: ''\nstages:\n  a: {use: text}\n  b: text\n  c d: {uses: text}", &[]),
+            ("---\n", &[]),
             ("name: a\nnumerics: strct\nstages: {}", &[]),
             ("name: a\nvars: [1]\nmatrix: 3\nstages:\n- a\n- b", &[]),
             (

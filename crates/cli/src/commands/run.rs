@@ -12,7 +12,7 @@ use palinode_engine::{
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, SelectionArgs, StoreArgs, WaitArgs};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
-use crate::{interrupt, results};
+use crate::{interrupt, logging, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///
@@ -103,7 +103,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn worker() -> Result<WorkerCommand, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| StageError::internal("cannot find the program to start for each stage").source(error))?;
-    Ok(WorkerCommand(vec![program.into(), "worker".into(), "--attached".into()]))
+    let mut command = vec![program.into(), "worker".into(), "--attached".into()];
+    command.extend(logging::argument().map(Into::into));
+    Ok(WorkerCommand(command))
 }
 
 fn jobs(text: &str) -> Result<usize, String> {

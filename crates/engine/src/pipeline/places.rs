@@ -202,6 +202,9 @@ impl<'a> Walk<'a> {
             }
         };
         let offset = byte(marks.start.index());
+        if offset == self.source.text.len() {
+            return self.source.span(offset, 0);
+        }
         let end = byte(marks.end.index()).max(offset);
         let text = self.source.text.get(offset..end).unwrap_or_default();
         // Plain scalars may take the white space after them along.
