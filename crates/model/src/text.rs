@@ -99,7 +99,7 @@ impl Text {
     /// # Errors
     /// [`ModelError::Tokenize`], also for a token that the model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
-        let mut ids = self.prefix.clone();
+        let mut ids = self.known(&self.prefix, text)?.to_vec();
         ids.extend(self.plain(text)?);
         Ok(ids)
     }
@@ -191,10 +191,17 @@ impl Text {
     fn plain(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let failed = |message: String| ModelError::Tokenize { text: text.chars().take(80).collect(), message };
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| failed(e.to_string()))?;
-        let ids = encoding.get_ids();
+        self.known(encoding.get_ids(), text).map(<[u32]>::to_vec)
+    }
+
+    /// The tokens, if the model has embeddings for them all.
+    fn known<'a>(&self, ids: &'a [u32], text: &str) -> Result<&'a [u32], ModelError> {
         match ids.iter().find(|&&id| self.limit.is_some_and(|limit| id as usize >= limit)) {
-            Some(id) => Err(failed(format!("token {id} is beyond the model's vocabulary"))),
-            None => Ok(ids.to_vec()),
+            Some(id) => Err(ModelError::Tokenize {
+                text: text.chars().take(80).collect(),
+                message: format!("token {id} is beyond the model's vocabulary"),
+            }),
+            None => Ok(ids),
         }
     }
 }

@@ -255,7 +255,13 @@ fn tokenizers() {
     let text = Text::open(&folder.path("tokenizer.json")).unwrap();
     let ids = text.encode("The city").unwrap();
     assert_eq!((ids[0], text.prefix(), ids.contains(&2)), (1, 1, false));
-    // A token that the model has no embedding for is refused rather than looked up.
+    // A token that the model has no embedding for is refused rather than looked up, also where the tokenizer adds it.
+    folder.json("tokenizer.json", |json| {
+        json["post_processor"]["special_tokens"]["<s>"]["ids"] = json!([70_000]);
+    });
+    let added = Text::open(&folder.path("tokenizer.json")).unwrap().within(160);
+    let error = added.encode("The city").unwrap_err();
+    assert!(error.to_string().ends_with("token 70000 is beyond the model's vocabulary"), "{error}");
     let error = text.within(10).encode("The city").unwrap_err();
     assert!(error.to_string().ends_with("is beyond the model's vocabulary"), "{error}");
 
