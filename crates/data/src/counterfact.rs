@@ -28,6 +28,7 @@ pub struct Record {
 struct Rewrite {
     prompt: String,
     subject: String,
+    relation_id: Option<String>,
     target_new: Target,
     target_true: Option<Target>,
 }
@@ -35,6 +36,7 @@ struct Rewrite {
 #[derive(Deserialize)]
 struct Target {
     str: String,
+    id: Option<String>,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one shape for all readers")]
@@ -43,6 +45,7 @@ pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
     let target_true = rewrite.target_true.map(|t| t.str);
     Ok(EditRequest {
         id: id(record.case_id, index),
+        fact: rewrite.relation_id.zip(rewrite.target_new.id),
         prompt: rewrite.prompt,
         subject: rewrite.subject,
         target_new: rewrite.target_new.str,

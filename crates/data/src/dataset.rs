@@ -50,10 +50,12 @@ pub fn request(index: usize, record: serde_json::Value) -> Result<EditRequest, (
 /// also where the file has more than 512 MiB, a record more than 4 MiB, or the selection is empty.
 pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Result<Vec<EditRequest>, Mistakes> {
     let mut all = match dataset {
-        Dataset::CounterFact => records::read(file, counterfact::HINT, counterfact::request)?,
-        Dataset::Zsre(target) => records::read(file, zsre::HINT, |index, record| zsre::request(index, record, target))?,
-        Dataset::KnowEdit => records::read(file, easyedit::HINT, easyedit::request)?,
-        Dataset::Jsonl => records::read(file, jsonl::HINT, jsonl::request)?,
+        Dataset::CounterFact => records::requests(file, counterfact::HINT, counterfact::request)?,
+        Dataset::Zsre(target) => {
+            records::requests(file, zsre::HINT, |index, record| zsre::request(index, record, target))?
+        }
+        Dataset::KnowEdit => records::requests(file, easyedit::HINT, easyedit::request)?,
+        Dataset::Jsonl => records::requests(file, jsonl::HINT, jsonl::request)?,
     };
     let found = all.len();
     if let Some(seed) = selection.shuffle {

@@ -1,5 +1,5 @@
 //! Plain JSON lines: `{"subject", "prompt", "target_new", "target_true"?, "paraphrases"?, "neighbors"?, "attributes"?, "generation"?,
-//! "portability"?, "locality"?, "strength"?, "id"?}`.
+//! "references"?, "portability"?, "locality"?, "strength"?, "id"?}`.
 //!
 //! A prompt without `{}` that holds the subject word for word has it taken out.
 
@@ -30,6 +30,8 @@ pub struct Line {
     #[serde(default)]
     generation: Vec<String>,
     #[serde(default)]
+    references: Vec<String>,
+    #[serde(default)]
     portability: BTreeMap<String, Vec<Probe>>,
     #[serde(default)]
     locality: BTreeMap<String, Vec<Probe>>,
@@ -59,8 +61,10 @@ pub fn request(index: usize, line: Line) -> Result<EditRequest, Fault> {
         paraphrases: line.paraphrases,
         attributes: line.attributes,
         generation: line.generation,
+        references: line.references,
         portability: line.portability,
         locality: line.locality,
         strength: line.strength,
+        ..EditRequest::default()
     })
 }

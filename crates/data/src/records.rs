@@ -23,18 +23,23 @@ pub type Fault = (Option<String>, String);
 type Take<'a> = dyn FnMut(usize, Option<usize>, Result<Value, String>) + 'a;
 
 /// Turns every record of a file into a request by `make`, which gets the record's number; all mistakes at once.
-pub fn read<R: DeserializeOwned>(
+pub fn requests<R: DeserializeOwned>(
     path: &Path,
     hint: &str,
     make: impl Fn(usize, R) -> Result<EditRequest, Fault>,
 ) -> Result<Vec<EditRequest>, Mistakes> {
+    read(path, hint, |index, record| one(index, record, &make))
+}
+
+/// Turns every record of a file into something by `make`, which gets the record's number; all mistakes at once.
+pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T, Fault>) -> Result<Vec<T>, Mistakes> {
     let text = stream::read_text(path, LARGEST_FILE)?;
-    let mut requests = Vec::new();
+    let mut all = Vec::new();
     let mut mistakes = Mistakes::default();
     let mut take = |index: usize, line: Option<usize>, value: Result<Value, String>| {
-        let made = value.map_err(|message| (None, message)).and_then(|record| one(index, record, &make));
+        let made = value.map_err(|message| (None, message)).and_then(|record| make(index, record));
         match made {
-            Ok(request) => requests.push(request),
+            Ok(made) => all.push(made),
             Err((field, message)) => mistakes.add(told(path, index, line, field, message, hint)),
         }
     };
@@ -60,7 +65,7 @@ pub fn read<R: DeserializeOwned>(
             index += 1;
         }
     }
-    if mistakes.count > 0 { Err(mistakes) } else { Ok(requests) }
+    if mistakes.count > 0 { Err(mistakes) } else { Ok(all) }
 }
 
 /// One record by itself, as `make` turns it into a request.
@@ -74,7 +79,8 @@ pub fn one<R: DeserializeOwned>(
     Ok(request)
 }
 
-fn typed<R: DeserializeOwned>(value: Value) -> Result<R, Fault> {
+/// A record's fields.
+pub fn typed<R: DeserializeOwned>(value: Value) -> Result<R, Fault> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = error.path().to_string();
         ((field != ".").then_some(field), error.into_inner().to_string())

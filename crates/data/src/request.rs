@@ -52,6 +52,12 @@ pub struct EditRequest {
     /// answer as it did before.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub locality: BTreeMap<String, Vec<Probe>>,
+    /// Texts that tell the new fact of its object, as an encyclopedia would: what generated texts are compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<String>,
+    /// CounterFact's names of the relation and of the new target, by which snippets are found.
+    #[serde(skip)]
+    pub fact: Option<(String, String)>,
     /// The edit's own `μ`: 0 is a hard constraint, larger is softer; the objective's where absent.
     pub strength: Option<f64>,
 }

@@ -197,7 +197,8 @@ impl Suffix {
         let config = decoder.config();
         let device = decoder.device();
         let [count, seq, d] = self.hidden.dims();
-        let rotation: Option<Rotation> = decoder.rotation(&self.starts, seq);
+        let positions: Vec<Vec<usize>> = self.starts.iter().map(|&start| (start..start + seq).collect()).collect();
+        let rotation: Option<Rotation> = decoder.rotation(&positions);
         let owner: Vec<i32> = self.owner.iter().map(|&o| o as i32).collect();
         let owner = Tensor::<1, Int>::from_data(TensorData::new(owner, [count]), &device);
         let shift = delta.clone().select(0, owner).reshape([count, 1, d]) * self.fact.clone();

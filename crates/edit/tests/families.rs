@@ -1,7 +1,6 @@
 //! Keys and targets of every family against numbers that plain torch code computed on the same small models
 //! (scripts/make_family_fixtures.py), with the tolerances of the golden folder.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -45,14 +44,7 @@ fn open(folder: &Path, models: &Path) -> Family {
             subject: asked("subject"),
             prompt: asked("prompt"),
             target_new: asked("target_new"),
-            target_true: None,
-            paraphrases: Vec::new(),
-            neighbors: Vec::new(),
-            attributes: Vec::new(),
-            generation: Vec::new(),
-            portability: BTreeMap::new(),
-            locality: BTreeMap::new(),
-            strength: None,
+            ..EditRequest::default()
         },
         templates: ContextTemplates { groups: serde_json::from_value(facts["groups"].clone()).unwrap() },
         numbers: std::fs::read(folder.join("edit.safetensors")).unwrap(),

@@ -1,7 +1,6 @@
 //! The shortcuts of target optimisation change nothing: one step's loss against whole forward passes, and many requests
 //! at once against one by one. On small random models of two families.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, activation};
@@ -24,14 +23,7 @@ fn requests() -> Vec<EditRequest> {
         prompt: prompt.into(),
         subject: subject.into(),
         target_new: target.into(),
-        target_true: None,
-        paraphrases: vec![],
-        neighbors: vec![],
-        attributes: vec![],
-        generation: vec![],
-        portability: BTreeMap::new(),
-        locality: BTreeMap::new(),
-        strength: None,
+        ..EditRequest::default()
     };
     vec![
         one("Oslo", "{} is a city in", "Peru"),
@@ -65,8 +57,9 @@ fn plain_loss(decoder: &Decoder, text: &Text, request: &EditRequest, delta: &[f3
     let d = decoder.config().hidden;
     let log_p = |ids: &[u32], fact: usize, delta: Option<&[f32]>| -> Vec<Vec<f32>> {
         let batch = Batch::new(&[ids], &Device::flex());
-        let mut hidden = decoder.embed(batch.ids.clone(), &[0]);
-        let rotation = decoder.rotation(&[0], ids.len());
+        let positions = [(0..ids.len()).collect()];
+        let mut hidden = decoder.embed(batch.ids.clone(), &positions);
+        let rotation = decoder.rotation(&positions);
         for layer in 0..decoder.config().layers {
             hidden = decoder.block(layer, hidden, rotation.as_ref(), None, None).hidden;
             if let (true, Some(delta)) = (layer == s.layer, delta) {

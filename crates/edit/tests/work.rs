@@ -1,6 +1,5 @@
 //! How much is computed, in tokens and rows: what makes this fast must not get lost, and clocks are no test of it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -24,14 +23,7 @@ fn requests() -> Vec<EditRequest> {
         prompt: "{} is a city in the south of".into(),
         subject: format!("The harbour of town number {i}"),
         target_new: "South Africa".into(),
-        target_true: None,
-        paraphrases: vec![],
-        neighbors: vec![],
-        attributes: vec![],
-        generation: vec![],
-        portability: BTreeMap::new(),
-        locality: BTreeMap::new(),
-        strength: None,
+        ..EditRequest::default()
     };
     (0..12).map(one).collect()
 }

@@ -2,9 +2,13 @@
 //!
 //! * [`score()`]: mean log-likelihood and most probable tokens of targets after prompts, many at once.
 //! * [`score_requests`]: the prompts of edit requests, scored.
-//! * [`METRICS`], [`Summary`]: each metric under its own name, as means over records with bootstrap intervals.
-//! * [`entropy()`]: how varied a text is; [`surprise`], [`perplexity()`]: how well running text is predicted.
+//! * [`METRICS`], [`Summary`]: each metric under its own name, as means over records with intervals by [`bootstrap()`].
+//! * [`entropy()`]: how varied a text is; [`Tfidf`]: how alike two are.
+//! * [`surprise`], [`perplexity()`]: how well running text is predicted.
+//! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
 
+mod bootstrap;
+mod classify;
 mod entropy;
 mod metrics;
 mod next;
@@ -12,13 +16,19 @@ mod perplexity;
 mod record;
 mod score;
 mod summary;
+mod task;
+mod tfidf;
 mod writing;
 
+pub use bootstrap::bootstrap;
+pub use classify::{Agreement, Question, agreement, choose};
 pub use entropy::entropy;
 pub use metrics::{Group, METRICS, Metric};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
-pub use record::{Comparison, RecordScores, score_requests};
+pub use record::{Answer, Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};
 pub use summary::Summary;
+pub use task::Task;
+pub use tfidf::Tfidf;
 pub use writing::{Writing, write};

@@ -10,6 +10,8 @@ pub enum Group {
     CounterFact,
     /// zsRE: how many of a target's tokens are the most probable ones (Mitchell et al., arXiv 2110.11309).
     ZsRe,
+    /// EasyEdit (Zhang et al., arXiv 2401.01286): tokens that match, what follows from an edit, and what should not.
+    EasyEdit,
     /// Longer texts.
     Generation,
 }
@@ -35,12 +37,14 @@ pub struct Metric {
 pub(crate) enum Of {
     /// The mean over records of what each record says.
     Record(fn(&RecordScores) -> Option<f64>),
+    /// The mean over records of what each record says beside what it said before the edit.
+    Change(fn(&RecordScores, &RecordScores) -> Option<f64>),
     /// The harmonic mean of other metrics.
     Harmonic([&'static str; 3]),
 }
 
 /// All metrics, in the order of tables.
-pub const METRICS: [Metric; 14] = [
+pub const METRICS: [Metric; 20] = [
     share("S", "harmonic mean of ES, PS and NS", Group::CounterFact, Of::Harmonic(["ES", "PS", "NS"])),
     share("ES", "efficacy: rewrite prompts where p(new) > p(true)", Group::CounterFact, of(|r| success(&r.rewrite))),
     share("PS", "paraphrase: paraphrases where p(new) > p(true)", Group::CounterFact, of(|r| success(&r.paraphrase))),
@@ -84,14 +88,47 @@ pub const METRICS: [Metric; 14] = [
         Group::ZsRe,
         of(|r| mean(&r.neighborhood, |c| c.old.as_ref().map(Score::matched))),
     ),
+    share(
+        "reliability",
+        "share of the new target's tokens that are the most probable ones",
+        Group::EasyEdit,
+        of(|r| matched(&r.rewrite)),
+    ),
+    share("generalization", "the same on paraphrases", Group::EasyEdit, of(|r| matched(&r.paraphrase))),
+    share(
+        "portability",
+        "the same on questions about what follows from the edit, each with its own answer; the mean over axes",
+        Group::EasyEdit,
+        of(portability),
+    ),
+    share(
+        "locality",
+        "share of most probable tokens that are the same as before the edit, on questions that have nothing to do with it",
+        Group::EasyEdit,
+        Of::Change(locality),
+    ),
+    Metric {
+        name: "fluency",
+        label: "fluency",
+        doc: "entropy of longer texts in hundredths of a bit of their n-grams; low where a model repeats itself",
+        share: false,
+        group: Group::EasyEdit,
+        of: of(varied),
+    },
     Metric {
         name: "GE",
         label: "GE",
         doc: "generation entropy: hundredths of a bit of the n-grams of longer texts; low where a model repeats itself",
         share: false,
         group: Group::Generation,
-        of: of(|r| average(r.generated.iter().map(|text| 100.0 * entropy(text)))),
+        of: of(varied),
     },
+    share(
+        "RS",
+        "reference score: how alike longer texts are to texts about the new fact (cosine of TF-IDF vectors)",
+        Group::Generation,
+        of(|r| r.reference),
+    ),
 ];
 
 const fn of(value: fn(&RecordScores) -> Option<f64>) -> Of {
@@ -129,6 +166,31 @@ fn right(prompts: &[Comparison]) -> Option<f64> {
 
 fn matched(prompts: &[Comparison]) -> Option<f64> {
     mean(prompts, |c| Some(c.new.matched()))
+}
+
+fn varied(record: &RecordScores) -> Option<f64> {
+    average(record.generated.iter().map(|text| 100.0 * entropy(text)))
+}
+
+fn portability(record: &RecordScores) -> Option<f64> {
+    average(record.portability.values().filter_map(|axis| average(axis.iter().map(|answer| answer.score.matched()))))
+}
+
+/// Over the axes; where a record has none, over its neighbours, each with what it should go on saying.
+fn locality(before: &RecordScores, after: &RecordScores) -> Option<f64> {
+    let same = |(before, after): (&Score, &Score)| {
+        let equal = before.said.iter().zip(&after.said).filter(|(before, after)| before == after).count();
+        equal as f64 / after.said.len() as f64
+    };
+    if after.locality.is_empty() {
+        let olds =
+            |record: &'_ RecordScores| record.neighborhood.iter().filter_map(|c| c.old.clone()).collect::<Vec<_>>();
+        return average(olds(before).iter().zip(&olds(after)).map(same));
+    }
+    let axes = before.locality.values().zip(after.locality.values());
+    average(axes.filter_map(|(before, after)| {
+        average(before.iter().zip(after).map(|(before, after)| same((&before.score, &after.score))))
+    }))
 }
 
 /// `None` of nothing.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, ModelError, Text, lanes, pack};
+use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -44,9 +44,11 @@ impl Score {
     }
 }
 
-/// A row of tokens to run, and the targets read off it.
+/// A prompt with ways on from it, and the targets read off them.
 struct Row {
-    ids: Vec<u32>,
+    prompt: Vec<u32>,
+    /// What follows the prompt: a target without its last token, which nothing needs to read. None is empty.
+    ways: Vec<Vec<u32>>,
     reads: Vec<Read>,
 }
 
@@ -56,14 +58,28 @@ type Place = (usize, usize);
 /// One target's place in a row.
 struct Read {
     of: Place,
-    /// Position that predicts the first token.
-    from: usize,
+    /// The way that leads through the target; `None` for a target of one token, which the prompt's end predicts.
+    way: Option<usize>,
     target: Vec<u32>,
+}
+
+impl Row {
+    fn len(&self) -> usize {
+        self.prompt.len() + self.ways.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Position in the row that predicts a target's token.
+    fn predicts(&self, read: &Read, token: usize) -> usize {
+        match (token, read.way) {
+            (0, _) | (_, None) => self.prompt.len() - 1,
+            (token, Some(way)) => self.prompt.len() + self.ways[..way].iter().map(Vec::len).sum::<usize>() + token - 1,
+        }
+    }
 }
 
 /// Scores every target of every query; the answer has the shape of the queries. `tokens` bounds a batch's rectangle.
 ///
-/// Rows that are equal run once: the targets of one token share their prompt's row, and prompts asked twice cost nothing.
+/// A prompt runs once, however many targets it has and however often it is asked.
 ///
 /// # Errors
 /// [`ModelError::TooLong`] where prompt and target exceed the context; [`ModelError::Tokenize`], also for a target without
@@ -72,10 +88,15 @@ pub fn score(decoder: &Decoder, text: &Text, queries: &[Query], tokens: usize) -
     let rows = rows(decoder, text, queries)?;
     let nothing = Score { nll: f64::NAN, said: Vec::new(), hits: 0 };
     let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing.clone(); query.targets.len()]).collect();
-    let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
-    let ran = lanes::map(lanes::deal(&decoder.device(), pack(&lengths, tokens)), |groups| {
-        let members = |group: &Vec<usize>| group.iter().map(|&i| &rows[i]).collect::<Vec<&Row>>();
-        groups.iter().map(|group| run(decoder, &members(group))).collect::<Result<Vec<_>, _>>()
+    // Rows that part need a mask, which plain ones are faster without.
+    let (parted, plain): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.ways.len() > 1);
+    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    for rows in [plain, parted] {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+        groups.extend(pack(&lengths, tokens).into_iter().map(|group| group.into_iter().map(|i| rows[i]).collect()));
+    }
+    let ran = lanes::map(lanes::deal(&decoder.device(), groups), |groups| {
+        groups.iter().map(|group| run(decoder, group)).collect::<Result<Vec<_>, _>>()
     });
     for (of, score) in ran.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().flatten() {
         scores[of.0][of.1] = score;
@@ -96,34 +117,56 @@ fn rows(decoder: &Decoder, text: &Text, queries: &[Query]) -> Result<Vec<Row>, M
                 let what = if prompt.is_empty() { "the prompt has no tokens" } else { "its target has no tokens" };
                 return Err(ModelError::Tokenize { text: shown(), message: what.into() });
             }
-            let mut ids = prompt.clone();
-            ids.extend(&target[..target.len() - 1]);
-            if ids.len() > context {
-                return Err(ModelError::TooLong { tokens: ids.len(), context, text: shown() });
+            let length = prompt.len() + target.len() - 1;
+            if length > context {
+                return Err(ModelError::TooLong { tokens: length, context, text: shown() });
             }
-            let row = *known.entry(ids.clone()).or_insert_with(|| {
-                rows.push(Row { ids, reads: Vec::new() });
+            let at = known.get(&prompt).copied();
+            // A row that parts must fit into the attention of every layer; another is begun where it would not.
+            let fits = |row: &Row| row.ways.is_empty() || decoder.config().sees(row.len() + target.len() - 1);
+            let way = target[..target.len() - 1].to_vec();
+            let at = at.filter(|&at| rows[at].ways.contains(&way) || way.is_empty() || fits(&rows[at]));
+            let at = at.unwrap_or_else(|| {
+                rows.push(Row { prompt: prompt.clone(), ways: Vec::new(), reads: Vec::new() });
+                known.insert(prompt.clone(), rows.len() - 1);
                 rows.len() - 1
             });
-            rows[row].reads.push(Read { of: (q, t), from: prompt.len() - 1, target });
+            let row = &mut rows[at];
+            let way = (!way.is_empty()).then(|| {
+                row.ways.iter().position(|known| *known == way).unwrap_or_else(|| {
+                    row.ways.push(way);
+                    row.ways.len() - 1
+                })
+            });
+            row.reads.push(Read { of: (q, t), way, target });
         }
     }
     Ok(rows)
 }
 
+/// Hidden states of rows, `[rows, width, d]`.
+fn hidden(decoder: &Decoder, rows: &[&Row]) -> Tensor<3> {
+    let device = decoder.device();
+    if rows.iter().any(|row| row.ways.len() > 1) {
+        let rows: Vec<_> = rows.iter().map(|row| (row.prompt.as_slice(), row.ways.as_slice())).collect();
+        return decoder.hidden_forks(&Forks::new(&rows, &device));
+    }
+    let ids: Vec<Vec<u32>> = rows.iter().map(|row| [row.prompt.as_slice(), &row.ways.concat()].concat()).collect();
+    decoder.hidden(&Batch::new(&ids, &device))
+}
+
 /// Runs rows as one batch. The head is applied only at positions that predict a target token.
 fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelError> {
     let device = decoder.device();
-    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
-    let batch = Batch::new(&ids, &device);
-    let width = batch.width();
+    let hidden = hidden(decoder, rows);
+    let [_, width, d] = hidden.dims();
     let mut places: Vec<i32> = Vec::new();
     let mut place_of: HashMap<i32, i32> = HashMap::new();
     let (mut at, mut token) = (Vec::new(), Vec::new());
     for (r, row) in rows.iter().enumerate() {
         for read in &row.reads {
             for (j, &id) in read.target.iter().enumerate() {
-                let place = (r * width + read.from + j) as i32;
+                let place = (r * width + row.predicts(read, j)) as i32;
                 at.push(*place_of.entry(place).or_insert_with(|| {
                     places.push(place);
                     places.len() as i32 - 1
@@ -132,8 +175,7 @@ fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelErr
             }
         }
     }
-    let d = decoder.config().hidden;
-    let hidden = decoder.hidden(&batch).reshape([rows.len() * width, d]).select(0, indices(places, &device));
+    let hidden = hidden.reshape([rows.len() * width, d]).select(0, indices(places, &device));
     let logits = decoder.logits(hidden);
     let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(at.clone(), &device));
     let asked = token.len();

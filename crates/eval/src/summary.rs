@@ -1,10 +1,7 @@
 //! Means over records, and how far they can be trusted.
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
 use crate::metrics::{Of, average};
-use crate::{METRICS, Metric, RecordScores};
+use crate::{METRICS, Metric, RecordScores, bootstrap};
 
 /// What each record says, and the means: within a record first, then over the records that have such prompts.
 ///
@@ -16,15 +13,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Of these records.
+    /// Of these records by themselves.
     pub fn of(records: &[RecordScores]) -> Self {
-        let values = |record: &RecordScores| {
-            METRICS.map(|metric| match metric.of {
-                Of::Record(value) => value(record),
-                Of::Harmonic(_) => None,
-            })
-        };
-        Self { records: records.iter().map(values).collect() }
+        Self { records: records.iter().map(|record| values(record, None)).collect() }
+    }
+
+    /// Of records `after` an edit, beside the same ones `before` it.
+    pub fn between(before: &[RecordScores], after: &[RecordScores]) -> Self {
+        Self { records: before.iter().zip(after).map(|(before, after)| values(after, Some(before))).collect() }
     }
 
     /// The metric of this name; `None` where there was nothing to measure it on.
@@ -43,33 +39,19 @@ impl Summary {
         METRICS.iter().zip(self.records[index]).filter_map(|(metric, value)| Some((metric, value?)))
     }
 
-    /// Percentile bootstrap over records: the middle 95 % of each metric over `resamples` draws with replacement.
-    /// The draws are the same for every metric and every call with as many records.
+    /// The 95 % interval of each metric; see [`bootstrap()`]. The draws are the same for every metric.
     pub fn intervals(&self, resamples: usize, seed: u64) -> Vec<(&'static Metric, [f64; 2])> {
-        let n = self.records.len();
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut drawn: Vec<Vec<f64>> = vec![Vec::with_capacity(resamples); METRICS.len()];
-        for _ in 0..resamples {
-            let sample: Vec<usize> = (0..n).map(|_| random.random_range(0..n)).collect();
-            for (metric, values) in drawn.iter_mut().enumerate() {
-                values.extend(self.mean(metric, &sample));
-            }
-        }
-        let mut found = Vec::new();
-        for (metric, mut values) in METRICS.iter().zip(drawn) {
-            values.sort_by(f64::total_cmp);
-            let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-            if !values.is_empty() {
-                found.push((metric, [at(0.025), at(0.975)]));
-            }
-        }
-        found
+        let interval = |(place, metric): (usize, &'static Metric)| {
+            let interval = bootstrap(self.records.len(), resamples, seed, |sample| self.mean(place, sample))?;
+            Some((metric, interval))
+        };
+        METRICS.iter().enumerate().filter_map(interval).collect()
     }
 
     /// The mean of a metric over the records of a sample.
     fn mean(&self, metric: usize, sample: &[usize]) -> Option<f64> {
         match METRICS[metric].of {
-            Of::Record(_) => average(sample.iter().filter_map(|&i| self.records[i][metric])),
+            Of::Record(_) | Of::Change(_) => average(sample.iter().filter_map(|&i| self.records[i][metric])),
             Of::Harmonic(parts) => {
                 let mut inverse = 0.0;
                 for part in parts {
@@ -79,6 +61,15 @@ impl Summary {
             }
         }
     }
+}
+
+/// A value for each of [`METRICS`].
+fn values(record: &RecordScores, before: Option<&RecordScores>) -> [Option<f64>; METRICS.len()] {
+    METRICS.map(|metric| match metric.of {
+        Of::Record(value) => value(record),
+        Of::Change(value) => before.and_then(|before| value(before, record)),
+        Of::Harmonic(_) => None,
+    })
 }
 
 fn place(name: &str) -> Option<usize> {

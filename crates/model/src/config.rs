@@ -223,6 +223,11 @@ impl DecoderConfig {
         self.windows.get(layer).copied().flatten()
     }
 
+    /// Whether every layer's attention looks back over `positions` positions.
+    pub fn sees(&self, positions: usize) -> bool {
+        (0..self.layers).all(|layer| self.window(layer).is_none_or(|window| positions <= window))
+    }
+
     /// Number of weights, from the shapes.
     pub fn parameters(&self) -> usize {
         let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));

@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
 
 use crate::block::{Norm, Rotation};
 use crate::work::{Meter, Work};
-use crate::{Batch, Block, BlockOutput, DecoderConfig, KeyValues, NormKind, Positions, RotaryScaling};
+use crate::{Batch, Block, BlockOutput, DecoderConfig, Forks, KeyValues, NormKind, Positions, RotaryScaling};
 
 /// All weights of a decoder.
 #[derive(Module, Debug)]
@@ -69,9 +69,9 @@ impl Decoder {
 
     /// Hidden state before the first block, `[batch, seq, d]`.
     ///
-    /// `starts` gives the position of each row's first token: one entry for all rows, or one a row. Padding past the
-    /// context's end takes the last position.
-    pub fn embed(&self, ids: Tensor<2, Int>, starts: &[usize]) -> Tensor<3> {
+    /// `positions` says where the tokens of a row stand: one entry for all rows, or one a row. Padding past the context's
+    /// end takes the last position.
+    pub fn embed(&self, ids: Tensor<2, Int>, positions: &[Vec<usize>]) -> Tensor<3> {
         let [batch, seq] = ids.dims();
         let hidden = self.config.hidden;
         let device = ids.device();
@@ -86,32 +86,31 @@ impl Decoder {
             None => x,
             Some(table) => {
                 let last = self.config.context - 1;
-                let places: Vec<i32> = starts.iter().flat_map(|&s| (s..s + seq).map(|p| p.min(last) as i32)).collect();
-                let places = Tensor::<1, Int>::from_data(TensorData::new(places, [starts.len() * seq]), &device);
-                x + table.val().select(0, places).reshape([starts.len(), seq, hidden])
+                let places: Vec<i32> = positions.iter().flatten().map(|&p| p.min(last) as i32).collect();
+                let places = Tensor::<1, Int>::from_data(TensorData::new(places, [positions.len() * seq]), &device);
+                x + table.val().select(0, places).reshape([positions.len(), seq, hidden])
             }
         }
     }
 
-    /// Rotation of `seq` positions from each of `starts`; none for learned positions.
-    pub fn rotation(&self, starts: &[usize], seq: usize) -> Option<Rotation> {
+    /// Rotation at each row's positions, all of one number; none for learned positions.
+    pub fn rotation(&self, positions: &[Vec<usize>]) -> Option<Rotation> {
         if self.frequencies.is_empty() {
             return None;
         }
         let mut cos = Vec::new();
         let mut sin = Vec::new();
-        for &start in starts {
-            for position in start..start + seq {
-                for half in [&self.frequencies, &self.frequencies] {
-                    for f in half {
-                        let angle = position as f64 * f;
-                        cos.push(angle.cos() as f32);
-                        sin.push(angle.sin() as f32);
-                    }
+        for &position in positions.iter().flatten() {
+            for half in [&self.frequencies, &self.frequencies] {
+                for f in half {
+                    let angle = position as f64 * f;
+                    cos.push(angle.cos() as f32);
+                    sin.push(angle.sin() as f32);
                 }
             }
         }
-        let shape = [starts.len(), 1, seq, 2 * self.frequencies.len()];
+        let seq = positions.first().map_or(0, Vec::len);
+        let shape = [positions.len(), 1, seq, 2 * self.frequencies.len()];
         let device = self.device().without_autodiff();
         let tensor = |values| Tensor::from_data(TensorData::new(values, shape), &device);
         Some(Rotation { cos: tensor(cos), sin: tensor(sin) })
@@ -143,8 +142,9 @@ impl Decoder {
     /// Runs a batch through the blocks up to and including `last`, showing each block's output to `tap`; returns the
     /// hidden state after `last`, `[batch, seq, d]`.
     pub fn walk(&self, batch: &Batch, last: usize, mut tap: impl FnMut(usize, &BlockOutput)) -> Tensor<3> {
-        let rotation = self.rotation(&[0], batch.width());
-        let mut hidden = self.embed(batch.ids.clone(), &[0]);
+        let positions = [(0..batch.width()).collect()];
+        let rotation = self.rotation(&positions);
+        let mut hidden = self.embed(batch.ids.clone(), &positions);
         for layer in 0..=last {
             let output = self.block(layer, hidden, rotation.as_ref(), None, None);
             tap(layer, &output);
@@ -156,6 +156,16 @@ impl Decoder {
     /// Hidden state after the last block, `[batch, seq, d]`.
     pub fn hidden(&self, batch: &Batch) -> Tensor<3> {
         self.walk(batch, self.config.layers - 1, |_, _| {})
+    }
+
+    /// Hidden state after the last block of beginnings with several ways on, `[batch, seq, d]`.
+    pub fn hidden_forks(&self, forks: &Forks) -> Tensor<3> {
+        let rotation = self.rotation(&forks.positions);
+        let mut hidden = self.embed(forks.ids.clone(), &forks.positions);
+        for layer in 0..self.config.layers {
+            hidden = self.block(layer, hidden, rotation.as_ref(), None, Some(&forks.mask)).hidden;
+        }
+        hidden
     }
 
     /// Logits `[n, V]` for rows `[n, d]` of the last block's output: final norm and head.

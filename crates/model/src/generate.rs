@@ -73,8 +73,9 @@ fn step(
     device: &Device,
 ) -> Result<Vec<f32>, ModelError> {
     let batch = Batch::new(&[fresh], device);
-    let rotation = decoder.rotation(&[start], fresh.len());
-    let mut hidden = decoder.embed(batch.ids, &[start]);
+    let positions = [(start..start + fresh.len()).collect()];
+    let rotation = decoder.rotation(&positions);
+    let mut hidden = decoder.embed(batch.ids, &positions);
     for (layer, cached) in cache.iter_mut().enumerate() {
         let output = decoder.block(layer, hidden, rotation.as_ref(), cached.as_ref(), None);
         *cached = Some(match cached.take() {

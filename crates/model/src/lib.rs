@@ -6,6 +6,7 @@
 //!
 //! * [`Checkpoint`]: safetensors files, memory-mapped and checked against the shapes that the configuration asks for.
 //! * [`Decoder`]: the forward pass, block by block, so that callers can tap a layer, stop early, or start in the middle.
+//! * [`Forks`]: texts that share their beginning, which is run once for all of them.
 //! * [`memory`]: what a model needs and what there is, looked at before anything is read.
 //! * [`Text`]: the tokenizer, with the beginning-of-sequence rules that model editing depends on.
 //! * [`generate`]: greedy and seeded top-k continuation.
@@ -24,6 +25,7 @@ mod error;
 mod families;
 mod fields;
 mod files;
+mod forks;
 pub mod generate;
 mod inspect;
 pub mod lanes;
@@ -45,6 +47,7 @@ pub use cuda::{Card, Cuda};
 pub use decoder::{Decoder, Parameters};
 pub use device::{is_host, select_device};
 pub use error::ModelError;
+pub use forks::Forks;
 pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect};
 pub use layout::{Layout, Orientation};
 pub use packing::{Packing, pack};

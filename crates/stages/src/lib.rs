@@ -11,6 +11,7 @@
 //! ```
 
 mod ask;
+mod blocks;
 mod corpus;
 mod covariance;
 mod devices;
@@ -29,11 +30,14 @@ mod load_moments;
 mod load_requests;
 mod load_update;
 mod look;
+mod measured;
 mod merge_moments;
 mod model;
 mod moments;
 mod patch;
+mod perplexity;
 mod preflight;
+mod probes;
 mod report;
 mod sequence;
 mod solve;
@@ -42,6 +46,7 @@ mod targets;
 mod templates;
 mod tensors;
 mod update;
+mod versions;
 
 use palinode_engine::Catalogue;
 
@@ -76,6 +81,8 @@ pub fn catalogue() -> Catalogue {
         .register::<sequence::Sequence>()
         .register::<load_update::LoadUpdate>()
         .register::<evaluate::Evaluate>()
+        .register::<perplexity::Perplexity>()
+        .register::<probes::Probes>()
         .register::<ask::Ask>()
         .register::<export::Export>()
         .register::<export_moments::ExportMoments>();

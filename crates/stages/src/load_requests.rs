@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, conflicts, read_requests};
+use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
 };
@@ -54,6 +54,10 @@ pub struct LoadRequestsParams {
     /// For zsRE, the answer that becomes the new target.
     #[serde(default = "answer")]
     zsre_target: NewTarget,
+    /// Texts about the facts' objects (`attribute_snippets.json`), which become the requests' references: `evaluate` compares what
+    /// the model writes with them.
+    #[serde(default)]
+    snippets: Option<PathBuf>,
     /// Shuffle the records by this seed before any are taken.
     #[serde(default)]
     shuffle: Option<u64>,
@@ -112,11 +116,13 @@ softer ones. Hard and soft edits mix in one batch.";
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
-        &["path"]
+        &["path", "snippets"]
     }
 
     fn files(params: &LoadRequestsParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        Ok(vec![ExternalFile::new("dataset", &params.path, "path")])
+        let dataset = ExternalFile::new("dataset", &params.path, "path");
+        let snippets = params.snippets.as_ref().map(|path| ExternalFile::new("snippets", path, "snippets"));
+        Ok([Some(dataset), snippets].into_iter().flatten().collect())
     }
 
     fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
@@ -136,7 +142,14 @@ softer ones. Hard and soft edits mix in one batch.";
     }
 
     fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        put_requests(cx, &params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?)
+        let mut requests = params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?;
+        if params.snippets.is_some() {
+            let with = add_snippets(&cx.file("snippets")?.1, &mut requests).map_err(StageFailure::stage)?;
+            if with < requests.len() {
+                cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
+            }
+        }
+        put_requests(cx, &requests)
     }
 }
 

@@ -231,7 +231,14 @@ fn thin(moments: &Artifact, f: usize) -> Vec<String> {
 
 /// Requests without the prompts that judge them.
 fn prompts_only(requests: &[EditRequest]) -> Vec<EditRequest> {
-    let bare = |r: &EditRequest| EditRequest { paraphrases: Vec::new(), neighbors: Vec::new(), ..r.clone() };
+    let bare = |r: &EditRequest| EditRequest {
+        id: r.id.clone(),
+        prompt: r.prompt.clone(),
+        subject: r.subject.clone(),
+        target_new: r.target_new.clone(),
+        target_true: r.target_true.clone(),
+        ..EditRequest::default()
+    };
     requests.iter().map(bare).collect()
 }
 

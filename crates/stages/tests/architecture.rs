@@ -45,8 +45,9 @@ const HOME: [(&[&str], &[&str]); 11] = [
     // One crate knows what a card is.
     (&["cubecl-cuda", "cudarc"], &["palinode-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
-    // Published second moments have one reader; results travel in the same kind of archive.
-    (&["npyz"], &["palinode-edit"]),
+    // Published second moments have one reader, and so have published weights of words; results travel in archives of the kind of
+    // the first.
+    (&["npyz"], &["palinode-edit", "palinode-data"]),
     (&["zip"], &["palinode-edit", "palinode-engine"]),
     (&["faer"], &["palinode-math"]),
     // The network has one door, and packed files one reader.

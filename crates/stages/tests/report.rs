@@ -61,9 +61,9 @@ fn what_was_lost_is_said() {
     let yaml = PIPELINE.replace("MODEL", "gpt2").replace("[rome, memit, emmet]", "[memit]");
     let ran = bench.run(&yaml);
     let stage = ran.stages.iter().find(|stage| stage.instance.starts_with("scores[")).unwrap();
-    std::fs::remove_file(bench.blob(stage.artifact.as_ref().unwrap(), "records.json")).unwrap();
+    std::fs::remove_file(bench.blob(stage.artifact.as_ref().unwrap(), "records.jsonl")).unwrap();
     let (_, report) = past(&bench, &ran);
     let lost = report.facts.iter().find(|(name, _)| name == "no longer in the store");
-    assert!(lost.is_some_and(|(_, what)| what.contains("records.json of scores[")), "{:?}", report.facts);
+    assert!(lost.is_some_and(|(_, what)| what.contains("records.jsonl of scores[")), "{:?}", report.facts);
     assert!(!report.edits.rows.is_empty() && !report.measured.is_empty());
 }

@@ -186,7 +186,7 @@ fn batch(settings: &Settings, rows: &mut Rows<'_>, device: &Device) -> Result<In
 fn nll(decoder: &Decoder, inputs: &Inputs, reading: usize) -> Tensor<1> {
     let config = decoder.config();
     let [rows, seq] = inputs.batch.ids.dims();
-    let mut hidden = decoder.embed(inputs.batch.ids.clone(), &[0]);
+    let mut hidden = decoder.embed(inputs.batch.ids.clone(), &[(0..inputs.batch.width()).collect()]);
     for layer in 0..config.layers {
         let mask = if layer < reading { &inputs.masks.lower } else { &inputs.masks.upper };
         hidden = decoder.block(layer, hidden, None, None, Some(mask)).hidden;

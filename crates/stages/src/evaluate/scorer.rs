@@ -2,13 +2,15 @@
 
 use palinode_data::EditRequest;
 use palinode_engine::{Progress, StageContext, StageError};
-use palinode_eval::{RecordScores, Writing, score_requests, write};
+use palinode_eval::{RecordScores, Tfidf, Writing, score_requests, write};
 use palinode_model::{Decoder, Text};
 use serde_json::json;
 
+use crate::blocks::Blocks;
 use crate::errors::StageFailure;
+use crate::versions::Version;
 
-/// Records scored between two looks at Ctrl-C; what is kept of an interrupted stage is a multiple of it.
+/// Records scored between two looks at Ctrl-C.
 const BLOCK: usize = 32;
 
 /// Scores requests on models.
@@ -21,35 +23,23 @@ pub struct Scorer<'a> {
     pub tokens: usize,
     /// How longer texts are written, where they are asked for.
     pub writing: Option<Writing>,
+    /// What compares them with references, where there are any.
+    pub tfidf: Option<&'a Tfidf>,
     /// Counts records.
     pub bar: &'a Progress,
 }
 
 impl Scorer<'_> {
-    /// The scores of requests on a model that is known by the name `of`.
-    pub fn score(
-        &self,
-        decoder: &Decoder,
-        of: &str,
-        requests: &[EditRequest],
-    ) -> Result<Vec<RecordScores>, StageError> {
-        let mut scores: Vec<RecordScores> = Vec::with_capacity(requests.len());
+    /// The scores of requests on a version of a model.
+    pub fn score(&self, version: &Version, requests: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
         let writing = self.writing.map(|w| [w.length as u64, w.top_k as u64, w.seed]);
-        for block in requests.chunks(BLOCK) {
-            self.cx.check_interrupt()?;
-            let unit = self.cx.unit_key(&json!({ "of": of, "block": block, "writing": writing }));
-            let kept =
-                self.cx.get_unit(&unit).and_then(|bytes| serde_json::from_slice::<Vec<RecordScores>>(&bytes).ok());
-            let found = if let Some(found) = kept {
-                self.bar.keep(block.len() as u64);
-                found
-            } else {
-                let found = self.block(decoder, block)?;
-                let bytes = serde_json::to_vec(&found).map_err(|error| StageError::internal(error.to_string()))?;
-                self.cx.put_unit(&unit, &bytes)?;
-                found
-            };
-            scores.extend(found);
+        let blocks = Blocks { cx: self.cx, bar: self.bar, size: BLOCK };
+        let of = json!([version.name, writing]);
+        let mut scores = blocks.run(&of, requests, |block| self.block(&version.decoder, block))?;
+        for (record, request) in scores.iter_mut().zip(requests) {
+            let compare = self.tfidf.filter(|_| !request.references.is_empty() && !record.generated.is_empty());
+            record.reference =
+                compare.map(|tfidf| tfidf.similarity(&record.generated.join(" "), &request.references.join(" ")));
         }
         Ok(scores)
     }
@@ -63,23 +53,23 @@ impl Scorer<'_> {
         };
         for (record, request) in found.iter_mut().zip(block) {
             self.cx.check_interrupt()?;
-            record.generated = write(decoder, self.text, &request.generation, writing).map_err(StageFailure::stage)?;
+            let own = [request.filled_prompt()];
+            let prompts = if request.generation.is_empty() { &own } else { request.generation.as_slice() };
+            record.generated = write(decoder, self.text, prompts, writing).map_err(StageFailure::stage)?;
             self.bar.inc(1);
         }
         Ok(found)
     }
 }
 
+/// No likelihood may be anything but a number.
 fn check(scores: &[RecordScores]) -> Result<(), StageError> {
     for record in scores {
-        let prompts = record.rewrite.iter().chain(&record.paraphrase).chain(&record.neighborhood);
-        for prompt in prompts {
-            if !(prompt.new.nll.is_finite() && prompt.old.as_ref().is_none_or(|old| old.nll.is_finite())) {
-                let message =
-                    format!("request {}: the model's answer to {:?} is not a number", record.id, prompt.prompt);
-                return Err(StageError::numerical(message)
-                    .hint("the edit broke the model: raise `lambda`, or edit fewer facts"));
-            }
+        if let Some((prompt, _)) = record.scores().find(|(_, score)| !score.nll.is_finite()) {
+            let message = format!("request {}: the model's answer to {prompt:?} is not a number", record.id);
+            return Err(
+                StageError::numerical(message).hint("the edit broke the model: raise `lambda`, or edit fewer facts")
+            );
         }
     }
     Ok(())

@@ -3,29 +3,27 @@
 use palinode_eval::{Group, METRICS, Metric, Summary};
 use serde_json::{Map, Value, json};
 
-/// The metrics of a summary that belong to the data set: CounterFact's where it says what was true before, zsRE's where it does
-/// not; those of longer texts where there are any.
-pub fn metrics(summary: &Summary) -> Vec<(&'static Metric, f64)> {
-    let compared = summary.get("ES").is_some();
+/// The metrics of a summary that belong to these groups, and those of longer texts where there are any and EasyEdit does not
+/// tell them by its own name.
+pub fn metrics(summary: &Summary, groups: &[Group]) -> Vec<(&'static Metric, f64)> {
     let belongs = |metric: &Metric| match metric.group {
-        Group::CounterFact => compared,
-        Group::ZsRe => !compared,
-        Group::Generation => true,
+        Group::Generation => metric.name != "GE" || groups != [Group::EasyEdit],
+        group => groups.contains(&group),
     };
     summary.iter().filter(|(metric, _)| belongs(metric)).collect()
 }
 
 /// Values by name.
-pub fn values(summary: &Summary) -> Map<String, Value> {
-    metrics(summary).into_iter().map(|(metric, value)| (metric.name.to_owned(), json!(value))).collect()
+pub fn values(summary: &Summary, groups: &[Group]) -> Map<String, Value> {
+    metrics(summary, groups).into_iter().map(|(metric, value)| (metric.name.to_owned(), json!(value))).collect()
 }
 
 /// 95 % intervals by name.
-pub fn intervals(summary: &Summary, resamples: usize, seed: u64) -> Map<String, Value> {
+pub fn intervals(summary: &Summary, groups: &[Group], resamples: usize, seed: u64) -> Map<String, Value> {
     if resamples == 0 {
         return Map::new();
     }
-    let shown: Vec<&str> = metrics(summary).iter().map(|(metric, _)| metric.name).collect();
+    let shown: Vec<&str> = metrics(summary, groups).iter().map(|(metric, _)| metric.name).collect();
     let all = summary.intervals(resamples, seed).into_iter();
     all.filter(|(metric, _)| shown.contains(&metric.name))
         .map(|(metric, range)| (metric.name.into(), json!(range)))
@@ -33,14 +31,27 @@ pub fn intervals(summary: &Summary, resamples: usize, seed: u64) -> Map<String, 
 }
 
 /// How tables show the metrics, and, with `before`, the successes before the edit beside them.
-pub fn columns(summary: &Summary, before: bool) -> Vec<Value> {
+pub fn columns(summary: &Summary, groups: &[Group], before: bool) -> Vec<Value> {
     let column = |name: String, label: String, metric: &Metric, better: Option<&str>| {
         let format = if metric.share { "percent" } else { "number" };
         json!({ "name": name, "label": label, "format": format, "better": better, "doc": metric.doc })
     };
-    let shown: Vec<&Metric> = metrics(summary).into_iter().map(|(metric, _)| metric).collect();
+    let shown: Vec<&Metric> = metrics(summary, groups).into_iter().map(|(metric, _)| metric).collect();
     let mut columns: Vec<Value> = shown.iter().map(|m| column(m.name.into(), m.label.into(), m, Some("max"))).collect();
-    let plain = ["ES", "PS", "NS", "efficacy", "paraphrase", "specificity", "GE"];
+    let plain = [
+        "ES",
+        "PS",
+        "NS",
+        "efficacy",
+        "paraphrase",
+        "specificity",
+        "reliability",
+        "generalization",
+        "portability",
+        "fluency",
+        "GE",
+        "RS",
+    ];
     let repeated =
         METRICS.iter().filter(|m| before && plain.contains(&m.name) && shown.iter().any(|s| s.name == m.name));
     columns.extend(repeated.map(|m| column(format!("before_{}", m.name), format!("{} before", m.label), m, None)));

@@ -1,4 +1,4 @@
-//! Edit by edit: `records.json` of scores, beside the requests that were asked for.
+//! Edit by edit: `records.jsonl` of scores, beside the requests that were asked for.
 
 use palinode_eval::{Comparison, RecordScores, Summary};
 use palinode_report::{Edit, Edits, Metric};
@@ -25,11 +25,11 @@ pub fn all(found: &Found<'_>) -> Edits {
     let mut edits = Edits { cells: found.names(&members), rows: Vec::new(), metrics };
     for (cell, &at) in members.iter().enumerate() {
         let Some(manifest) = &found.manifests[at] else { continue };
-        let records: Vec<Record> = found.read(at, &manifest.output, RECORDS).unwrap_or_default();
+        let records: Vec<Record> = found.read_lines(at, &manifest.output, RECORDS).unwrap_or_default();
         let requests = found.requests(at);
-        let scored: Vec<RecordScores> =
-            records.iter().map(|record| record.after.as_ref().unwrap_or(&record.before).clone()).collect();
-        let summary = Summary::of(&scored);
+        let before: Vec<RecordScores> = records.iter().map(|record| record.before.clone()).collect();
+        let after: Vec<RecordScores> = records.iter().filter_map(|record| record.after.clone()).collect();
+        let summary = if after.is_empty() { Summary::of(&before) } else { Summary::between(&before, &after) };
         for (i, record) in records.iter().enumerate() {
             let of = |value: fn(&Comparison) -> Option<f64>| {
                 [Some(&record.before), record.after.as_ref()].map(|scores| scores?.rewrite.first().and_then(value))

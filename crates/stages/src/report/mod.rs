@@ -62,9 +62,21 @@ impl Found<'_> {
 
     /// A file of an instance's result; `None`, and noted, where it is lost or not what it should be.
     fn read<T: DeserializeOwned>(&self, at: usize, artifact: &Artifact, name: &str) -> Option<T> {
+        self.read_as(at, artifact, name, |bytes| serde_json::from_slice(bytes).ok())
+    }
+
+    /// The same of a file with a value a line.
+    fn read_lines<T: DeserializeOwned>(&self, at: usize, artifact: &Artifact, name: &str) -> Option<Vec<T>> {
+        self.read_as(at, artifact, name, |bytes| {
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            lines.map(|line| serde_json::from_slice(line).ok()).collect()
+        })
+    }
+
+    fn read_as<T>(&self, at: usize, artifact: &Artifact, name: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
         let file = artifact.file(name)?;
         let path = self.store.find(file).ok().flatten();
-        let read = path.and_then(|path| fs::read(path).ok()).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let read = path.and_then(|path| fs::read(path).ok()).and_then(|bytes| parse(&bytes));
         if read.is_none() {
             self.lost.borrow_mut().push(format!("{name} of {}", self.run.stages[at].instance));
         }

@@ -1,0 +1,69 @@
+//! Texts about the objects of facts: CounterFact's `attribute_snippets.json`.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer as _, SeqAccess, Visitor};
+use serde_json::Deserializer;
+
+use crate::{DataError, EditRequest, Place, stream};
+
+/// The published file has some 100 MiB: 1 GiB.
+const LARGEST: u64 = 1 << 30;
+
+#[derive(Deserialize)]
+struct Group {
+    relation_id: String,
+    target_id: String,
+    samples: Vec<Snippet>,
+}
+
+#[derive(Deserialize)]
+struct Snippet {
+    text: String,
+}
+
+/// Gives each request, as its references, the snippets about its relation and its new target; returns how many have some.
+///
+/// # Errors
+/// The file cannot be read, or is not a JSON array of objects with `relation_id`, `target_id` and `samples` of `text`.
+pub fn add_snippets(file: &Path, requests: &mut [EditRequest]) -> Result<usize, DataError> {
+    let wanted: HashSet<(String, String)> = requests.iter().filter_map(|request| request.fact.clone()).collect();
+    let text = stream::read_text(file, LARGEST)?;
+    let found = Deserializer::from_str(&text).deserialize_seq(Wanted(&wanted)).map_err(|error| {
+        DataError::new(file, Place::Line(error.line().max(1)), error.to_string())
+            .hint("a file of snippets is one JSON array of objects with relation_id, target_id and samples, each with its text")
+    })?;
+    let mut with = 0;
+    for request in requests {
+        if let Some(texts) = request.fact.as_ref().and_then(|fact| found.get(fact)) {
+            request.references.clone_from(texts);
+            with += 1;
+        }
+    }
+    Ok(with)
+}
+
+/// Reads an array and keeps what is wanted of it.
+struct Wanted<'a>(&'a HashSet<(String, String)>);
+
+impl<'de> Visitor<'de> for Wanted<'_> {
+    type Value = HashMap<(String, String), Vec<String>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of groups of snippets")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut groups: A) -> Result<Self::Value, A::Error> {
+        let mut found = Self::Value::new();
+        while let Some(group) = groups.next_element::<Group>()? {
+            let fact = (group.relation_id, group.target_id);
+            if self.0.contains(&fact) {
+                found.entry(fact).or_default().extend(group.samples.into_iter().map(|snippet| snippet.text));
+            }
+        }
+        Ok(found)
+    }
+}
