@@ -141,10 +141,15 @@ fn scored(run: &RunRecord) -> Vec<(&str, Vec<&StageRecord>)> {
     groups
 }
 
-/// The first metrics of the last stage that has any, at their best.
+/// The first metrics, at their best, of the stage that judges the most: of which most is known what would be better.
 pub fn headline(run: &RunRecord) -> String {
     let groups = scored(run);
-    let metas = groups.last().map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
+    let judged = |(_, members): &&(&str, Vec<&StageRecord>)| {
+        let meta = members.first().and_then(|stage| numbers(stage)).unwrap_or_default();
+        metrics::metrics_of(&meta).iter().filter(|metric| metric.better.is_some()).count()
+    };
+    let chosen = groups.iter().max_by_key(judged);
+    let metas = chosen.map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
     metrics::headline(&metas.unwrap_or_default().iter().collect::<Vec<_>>())
 }
 

@@ -70,7 +70,7 @@ pub fn agreement(pairs: impl IntoIterator<Item = (usize, usize)>, labels: usize)
 mod tests {
     use super::*;
 
-    /// Against scikit-learn's `f1_score(average="macro")` and `matthews_corrcoef`, worked by hand.
+    /// Against scikit-learn's `f1_score(average="macro")` and `matthews_corrcoef`.
     #[test]
     fn agreement_is_what_it_says() {
         // right 0 0 0 1 1 2, answered 0 0 1 1 1 0

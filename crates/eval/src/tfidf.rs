@@ -61,7 +61,7 @@ fn words(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Against scikit-learn's formulas, worked in Python: `TfidfVectorizer().fit(texts)`, and the cosine of its rows.
+    /// Against scikit-learn 1.7: `TfidfVectorizer().fit(texts)`, and the cosine of its rows.
     #[test]
     fn agrees_with_scikit_learn() {
         let texts = ["Rome is a city in Italy", "Paris is the capital of France, a city", "a_b Café É 42"];

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::errors::{StageFailure, all_in_field};
+use crate::evaluate::Metrics;
 
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
@@ -149,7 +150,11 @@ softer ones. Hard and soft edits mix in one batch.";
                 cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
             }
         }
-        put_requests(cx, &requests)
+        let mut made = put_requests(cx, &requests)?;
+        if params.dataset == Layout::KnowEdit {
+            made.meta["judged"] = json!([Metrics::EasyEdit]);
+        }
+        Ok(made)
     }
 }
 

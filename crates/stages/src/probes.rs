@@ -127,7 +127,7 @@ Answers are kept in the result, question by question.";
             }
             Ok(_) => {}
             Err(message) => {
-                errors.push(FieldError::new("prompt", message).expected("a field of the records as {name}"))
+                errors.push(FieldError::new("prompt", message).expected("a field of the records as {name}"));
             }
         }
         if params.words.len() == 1 {

@@ -129,18 +129,17 @@ fn batch_tokens() -> usize {
 }
 
 impl EvaluateParams {
-    /// Whose metrics are told of these requests.
-    fn groups(&self, requests: &[EditRequest]) -> Vec<Group> {
+    /// Whose metrics are told of these requests: what was asked for, else what the data set is judged by.
+    fn groups(&self, asked: &Artifact, requests: &[EditRequest]) -> Vec<Group> {
         let group = |metrics: &Metrics| match metrics {
             Metrics::CounterFact => Group::CounterFact,
             Metrics::Zsre => Group::ZsRe,
             Metrics::EasyEdit => Group::EasyEdit,
         };
-        match &self.metrics {
+        let known: Option<Vec<Metrics>> = serde_json::from_value(asked.meta["judged"].clone()).ok();
+        match self.metrics.as_ref().or(known.as_ref()) {
             Some(chosen) => chosen.iter().map(group).collect(),
-            None if requests.iter().any(|r| !r.portability.is_empty() || !r.locality.is_empty()) => {
-                vec![Group::EasyEdit]
-            }
+            None if requests.iter().any(|r| !r.portability.is_empty() || !r.locality.is_empty()) => vec![Group::EasyEdit],
             None if requests.iter().any(|r| r.target_true.is_some()) => vec![Group::CounterFact],
             None => vec![Group::ZsRe],
         }
@@ -183,7 +182,7 @@ CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per 
 Where a data set does not say what was true before, zsRE's: the share of a target's tokens that are the most probable ones, on \
 rewrite prompts (efficacy), on paraphrases (paraphrase), and on other prompts with their own answers (specificity).
 
-Where requests have axes of portability or locality, EasyEdit's: the same share on rewrite prompts (reliability), on paraphrases \
+Where requests are KnowEdit's, or have axes of portability or locality, EasyEdit's: the same share on rewrite prompts (reliability), on paraphrases \
 (generalization) and on what follows from the edit (portability); and the share of most probable tokens that are the same as \
 before the edit on what has nothing to do with it (locality). `metrics` chooses whose metrics are told whatever the data set.
 
@@ -266,7 +265,7 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
         for (b, (_, range)) in parts.iter().enumerate() {
             after.extend(scorer.score(&all.batch(b)?, &requests[range.clone()])?);
         }
-        let groups = params.groups(&requests);
+        let groups = params.groups(asked, &requests);
         let mut series = Vec::new();
         for (number, round) in stops {
             let scores = scorer.score(&all.round(number, round)?, &requests[..round.edits])?;

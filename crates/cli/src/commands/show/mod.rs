@@ -2,9 +2,10 @@
 
 mod export;
 mod run;
+mod save;
 mod stage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use palinode_engine::{ErrorKind, RunRecord, Runs, StageError, StageRecord, did_you_mean};
@@ -22,6 +23,7 @@ Examples:
   palinode show latest
   palinode show 'solve[objective=rome]'          in the last run that has it
   palinode show latest~1:scores                    in the run before the last
+  palinode show scores --save results              what was scored, prompt by prompt, as files
   palinode show out/demo/rome/update.safetensors")]
 pub struct Args {
     /// A run, a stage of the last run that has it, RUN:STAGE, or a file.
@@ -31,6 +33,10 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
+    /// Copy the files of a stage's result into this folder; those of several cells into a folder each.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -39,6 +45,16 @@ pub struct Args {
 /// Shows it.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let path = Path::new(&args.what);
+    if let Some(folder) = &args.save {
+        let runs = args.store.runs();
+        return match find(&runs, &args.what)? {
+            Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder),
+            Found::Run(_) => {
+                let error = StageError::new(ErrorKind::Usage, format!("`{}` is a run, and has no files", args.what));
+                Err(error.hint(format!("name a stage: `palinode show {}:STAGE --save DIR`", args.what)).into())
+            }
+        };
+    }
     if path.is_file() {
         return export::show(path, args.json);
     }
