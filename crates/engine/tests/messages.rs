@@ -227,6 +227,9 @@ fn includes() {
                 &["vars.n=3"],
             ),
             ("name: a\ninclude:\nstages: {}", &[]),
+            // What `~` takes away is missed; what is left blank is as it was.
+            ("name: a\ninclude: more.yaml\nstages:\n  greeting: ~\n  bare:", &[]),
+            ("name: a\ninclude: more.yaml\nstages:\n  bare: ~\n  greeting: {with: {repeat: ~}}", &[]),
             (
                 "name: a\ninclude: [wrong.yaml, folder/deep.yaml]\nstages:\n  bare: {inputs: {text: greting}}",
                 &["vars.list[1]=2"],

@@ -37,7 +37,11 @@ pub struct PerplexityParams {
     /// The field of a JSON object, or the column of a table, that holds the text.
     #[serde(default = "text")]
     field: String,
-    /// How many documents are read at most; all where it is left out.
+    /// Skip so many documents first. With `covariance`'s seed and its number of samples, what is left is text that the second moments
+    /// have not seen.
+    #[serde(default)]
+    skip: usize,
+    /// How many documents are read at most; all that are left where it is left out.
     #[serde(default)]
     samples: Option<usize>,
     /// Seed of the order in which documents are taken.
@@ -130,9 +134,13 @@ every k-th round too. The 95 % interval is that of a percentile bootstrap over d
 
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let all = Versions::open(cx, cx.input("model")?)?;
-        let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, params.samples)?;
-        let documents = corpus.len();
-        let pieces = pieces(cx, &mut corpus, &all.model, params.length)?;
+        let most = params.samples.map(|samples| samples.saturating_add(params.skip));
+        let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
+        let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
+            let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
+            return Err(StageError::input(message).hint("lower `skip`"));
+        };
+        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length)?;
         let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
         let blocks = Blocks { cx, bar: &bar, size: BLOCK };
         let measured = Measured::of(&all, params.every, |version: &Version| {
@@ -167,11 +175,12 @@ fn pieces(
     cx: &StageContext,
     corpus: &mut Corpus,
     model: &Loaded,
+    skip: usize,
     length: Option<usize>,
 ) -> Result<Vec<Vec<u32>>, StageError> {
     let length = length.unwrap_or(model.decoder.config().context);
     let mut pieces = Vec::new();
-    for index in 0..corpus.len() {
+    for index in skip..corpus.len() {
         cx.check_interrupt()?;
         let document = corpus.read(index).map_err(StageFailure::stage)?;
         let tokens = model.text.encode(&document).map_err(StageFailure::stage)?;

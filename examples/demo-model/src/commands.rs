@@ -16,7 +16,7 @@ use crate::facts::{self, Relation};
 use crate::prose::Prose;
 use crate::rows::Rows;
 use crate::train::{Losses, Settings, train};
-use crate::{corpus, requests, vocabulary};
+use crate::{corpus, requests, task, vocabulary};
 
 /// Seed of the corpus and of the requests; the model has its own.
 const SEED: u64 = 0;
@@ -29,7 +29,7 @@ pub enum Command {
     Corpus(Folder),
     /// Write everything: corpus, tokenizer, model, requests and report.
     Train(Training),
-    /// Write `requests.json` anew for the model that is there.
+    /// Write `requests.json` and `task.jsonl` anew for the model that is there.
     Requests(Folder),
     /// Ask the model all facts, and fail if it knows too few.
     Check(Folder),
@@ -114,6 +114,11 @@ impl Folder {
         let path = self.folder.join("requests.json");
         write_json(&path, &records)?;
         println!("{}: {} requests", path.display(), records.len());
+        let questions = task::questions(relations, &records)?;
+        let path = self.folder.join("task.jsonl");
+        let lines = questions.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(at(&path))?;
+        std::fs::write(&path, lines.join("\n") + "\n").map_err(at(&path))?;
+        println!("{}: {} questions", path.display(), questions.len());
         Ok(records.len())
     }
 }

@@ -10,6 +10,7 @@ mod piece;
 mod prose;
 mod requests;
 mod rows;
+mod task;
 mod train;
 mod vocabulary;
 

@@ -47,6 +47,18 @@ struct Target {
     str: String,
 }
 
+impl Record {
+    /// Wikidata's name of the relation.
+    pub fn relation(&self) -> &str {
+        &self.requested_rewrite.relation_id
+    }
+
+    /// The subject of the fact that is changed.
+    pub fn subject(&self) -> &str {
+        &self.requested_rewrite.subject
+    }
+}
+
 /// As many requests as the model's knowledge allows, relations by turns, every subject once.
 pub fn requests(
     decoder: &Decoder,

@@ -54,7 +54,7 @@ impl Scope {
 const FUNCTIONS: [&str; 1] = ["range"];
 
 static LANGUAGE: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut env = Environment::empty();
+    let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.add_function("range", range);
     env

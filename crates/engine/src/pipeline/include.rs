@@ -149,15 +149,20 @@ fn take(tree: &mut Tree) -> Option<Tree> {
     Some(pairs.remove(at).1)
 }
 
-/// Lays one tree over another. Mappings are merged key by key; anything else replaces what was there.
+/// Lays one tree over another. Mappings are merged key by key; a key written as `~` takes away what was there; anything else
+/// replaces it.
 fn merge(tree: &mut Tree, over: Tree, path: &str, places: &mut Places, from: &Places) {
     match (tree, over) {
         (Tree::Map(pairs), Tree::Map(above)) => {
             places.take_one(path, from);
             for (key, value) in above {
                 let path = child(path, &key);
-                if let Some((_, known)) = pairs.iter_mut().find(|(name, _)| *name == key) {
-                    merge(known, value, &path, places, from);
+                if let Some(at) = pairs.iter().position(|(name, _)| *name == key) {
+                    if value == Tree::Null && tilde(from, &path) {
+                        pairs.remove(at);
+                    } else {
+                        merge(&mut pairs[at].1, value, &path, places, from);
+                    }
                 } else {
                     places.take_all(&path, from);
                     pairs.push((key, value));
@@ -171,6 +176,13 @@ fn merge(tree: &mut Tree, over: Tree, path: &str, places: &mut Places, from: &Pl
             *tree = over;
         }
     }
+}
+
+/// Whether the value at a path is written down as `~` or `null`, and not left blank.
+fn tilde(places: &Places, path: &str) -> bool {
+    let (source, span) = places.value(path);
+    let written = source.text.get(span.offset..span.offset + span.len).unwrap_or_default();
+    matches!(written, "~" | "null" | "Null" | "NULL")
 }
 
 /// Which file it is, whatever it is called.
