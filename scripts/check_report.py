@@ -5,8 +5,8 @@
 
 It needs a `chromium` on the path and nothing else: the browser is driven over its own debugging pipe. Checked are: no error and
 no request on opening; nothing wider than the window at 360 and 1280 pixels; that the table of edits sorts, filters and goes
-back; the theme's button; that the page is readable without scripts. With a folder, screenshots are left there for a person to
-look at: at both widths, light and dark, and the page as it prints.
+back; that figures are saved as pictures; the theme's button; that the page is readable without scripts. With a folder, screenshots
+are left there for a person to look at: at both widths, light and dark, and the page as it prints.
 """
 
 import base64
@@ -168,6 +168,34 @@ def check_edits(browser):
     expect("a third click restores the order", browser.js(f"{shown}.map((row) => row.cells[{column}].dataset.sort)") == before)
 
 
+SAVE = """
+new Promise((done) => {
+  const keep = URL.createObjectURL;
+  URL.createObjectURL = (file) => {
+    URL.createObjectURL = keep;
+    const reader = new FileReader();
+    reader.onload = () => done([file.type, reader.result.split(",")[1]]);
+    reader.readAsDataURL(file);
+    return keep(file);
+  };
+  document.querySelectorAll("figure .save button")[%d].click();
+})
+"""
+
+
+def check_figures(browser, folder):
+    """The first figure as SVG and as PNG."""
+    if not browser.js("!!document.querySelector('figure')"):
+        print("      (no figures)")
+        return
+    for at, (kind, begin) in enumerate([("image/svg+xml", b"<svg"), ("image/png", b"\x89PNG")]):
+        found, text = browser.js(SAVE % at)
+        data = base64.b64decode(text)
+        expect(f"saves a figure as {kind}", found == kind and data.startswith(begin) and len(data) > 2000, len(data))
+        if folder:
+            (folder / f"figure.{kind.split('/')[1][:3]}").write_bytes(data)
+
+
 def check_theme(browser):
     browser.window(1280)
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -193,7 +221,6 @@ def check_without_scripts(browser, page):
 
 
 def screenshots(browser, folder):
-    folder.mkdir(parents=True, exist_ok=True)
     browser.js("delete document.documentElement.dataset.theme")
     for width in WIDTHS:
         for theme in ["light", "dark"]:
@@ -207,6 +234,9 @@ def main():
     if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     page = pathlib.Path(sys.argv[1]).resolve().as_uri()
+    folder = pathlib.Path(sys.argv[2]) if len(sys.argv) == 3 else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(profile)
         try:
@@ -215,10 +245,11 @@ def main():
             check_quiet(browser, page)
             check_widths(browser)
             check_edits(browser)
+            check_figures(browser, folder)
             check_theme(browser)
             check_without_scripts(browser, page)
-            if len(sys.argv) == 3:
-                screenshots(browser, pathlib.Path(sys.argv[2]))
+            if folder:
+                screenshots(browser, folder)
         finally:
             browser.close()
     sys.exit(1 if expect.failed else 0)

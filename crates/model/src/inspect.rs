@@ -170,20 +170,23 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         shards,
         tokenizer: text.facts(),
         editable,
-        memory: needs(&config),
+        memory: MemoryNeeds::of(&config),
     })
 }
 
-fn needs(config: &DecoderConfig) -> MemoryNeeds {
-    let f = config.feed_forward as u64;
-    let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
-    MemoryNeeds {
-        weights: memory::needed(config),
-        covariance_layer: square,
-        targets_request: request_bytes(config),
-        solve_factoring: square.saturating_mul(4),
-        solve_layer: square,
-        available: memory::available(),
+impl MemoryNeeds {
+    /// Of a model of this shape, on this machine.
+    pub fn of(config: &DecoderConfig) -> Self {
+        let f = config.feed_forward as u64;
+        let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
+        Self {
+            weights: memory::needed(config),
+            covariance_layer: square,
+            targets_request: request_bytes(config),
+            solve_factoring: square.saturating_mul(4),
+            solve_layer: square,
+            available: memory::available(),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub fn panel(
     let decimals = decimals(metric.percent, known());
     let [rows, columns] = levels;
     let left = (rows.iter().map(|row| width(row)).fold(0.0, f64::max) + 12.0).clamp(48.0, PANEL * 0.4);
-    let wide = ((PANEL - left - 4.0) / columns.len().max(1) as f64).clamp(46.0, 96.0);
+    let name = columns.iter().map(|column| width(column)).fold(0.0, f64::max) + 6.0;
+    let wide = ((PANEL - left - 4.0) / columns.len().max(1) as f64).max(name).clamp(46.0, 96.0);
     let total = PANEL.max(left + wide * columns.len() as f64 + 4.0);
     let mut svg = Svg::default();
     let named = Metric { label: format!("{}{facet}", metric.label), ..metric.clone() };

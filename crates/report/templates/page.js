@@ -17,6 +17,81 @@
   });
   addEventListener("afterprint", () => { opened.forEach((details) => { details.open = false; }); });
 
+  // A figure as a picture: its drawings beside each other and its legend below them, in light colours on white.
+  const sheet = (figure) => {
+    const make = (name, set) => {
+      const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+      Object.entries(set).forEach(([key, value]) => made.setAttribute(key, value));
+      return made;
+    };
+    const inside = [];
+    const put = (drawing, x, y) => {
+      const { width, height } = drawing.viewBox.baseVal;
+      const copy = drawing.cloneNode(true);
+      Object.entries({ x, y, width, height }).forEach(([key, value]) => copy.setAttribute(key, value));
+      inside.push(copy);
+      return [width, height];
+    };
+    let [x, y, high, wide] = [16, 16, 0, 0];
+    [...figure.querySelectorAll(".panels svg")].forEach((drawing, at, all) => {
+      if (at > 0 && at % (all.length > 8 ? 6 : 4) === 0) [x, y, high] = [16, y + high + 16, 0];
+      const [width, height] = put(drawing, x, y);
+      x += width + 16;
+      [high, wide] = [Math.max(high, height), Math.max(wide, x)];
+    });
+    y += high + 24;
+    x = 16;
+    const keys = [...figure.querySelectorAll(".legend li")];
+    keys.forEach((key) => {
+      const words = key.textContent.trim();
+      const swatch = key.querySelector("svg");
+      const room = (swatch ? 32 : 0) + 6.6 * words.length + 16;
+      if (x > 16 && x + room > wide) [x, y] = [16, y + 18];
+      if (swatch) put(swatch, x, y - 9);
+      const text = make("text", { x: x + (swatch ? 32 : 0), y, fill: "currentColor" });
+      text.textContent = words;
+      inside.push(text);
+      x += room;
+    });
+    const [width, height] = [Math.ceil(wide), Math.ceil(y + (keys.length ? 16 : -8))];
+    const font = { color: "#1b1d21", "font-family": "Helvetica Neue, Helvetica, Arial, sans-serif", "font-size": 11 };
+    const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, ...font });
+    svg.append(make("rect", { width, height, fill: "#ffffff" }), ...inside);
+    return { width, height, text: new XMLSerializer().serializeToString(svg) };
+  };
+  const painted = ({ width, height, text }) => new Promise((done, failed) => {
+    const image = new Image();
+    image.onload = () => {
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [3 * width, 3 * height];
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob(done, "image/png");
+    };
+    image.onerror = failed;
+    image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+  });
+  document.querySelectorAll("figure").forEach((figure) => {
+    const line = document.createElement("p");
+    line.className = "save";
+    [["SVG", async (drawn) => new Blob([drawn.text], { type: "image/svg+xml" })], ["PNG", painted]].forEach(([name, make]) => {
+      const save = document.createElement("button");
+      save.type = "button";
+      save.textContent = name;
+      save.setAttribute("aria-label", `save the figure as ${name}`);
+      save.addEventListener("click", async () => {
+        const file = await make(sheet(figure));
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(file);
+        link.download = `${figure.id}.${name.toLowerCase()}`;
+        link.click();
+        URL.revokeObjectURL(link.href);
+        save.dataset.saved = file.size;
+      });
+      line.append(save);
+    });
+    figure.append(line);
+  });
+
   const table = document.getElementById("edits");
   if (!table) return;
   const body = table.tBodies[0];

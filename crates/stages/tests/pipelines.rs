@@ -34,10 +34,27 @@ fn below(folder: &Path, found: &mut Vec<PathBuf>) {
 fn none_has_a_mistake() {
     let mut found = Vec::new();
     below(&pipelines(), &mut found);
-    let published = found.iter().filter(|path| path.parent() != Some(&pipelines())).count();
-    assert_eq!(published, 3 * 4);
+    let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
+    assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
+    assert_eq!(in_folder("ablations"), 7);
     for path in found {
         check(&path);
+    }
+}
+
+/// What asks a question of the demo model asks it of the others too, with their `model.yaml` in the place of the demo's.
+#[test]
+fn ablations_are_the_same_for_every_model() {
+    for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b"] {
+        let mut found = Vec::new();
+        below(&pipelines().join("ablations"), &mut found);
+        for path in found {
+            let text = std::fs::read_to_string(&path).unwrap().replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
+            let source = Source::new(path.display().to_string(), &text);
+            let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
+            let (pipeline, _) = checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
+            assert!(pipeline.instances.len() > 10);
+        }
     }
 }
 

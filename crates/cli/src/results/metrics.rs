@@ -43,14 +43,17 @@ impl Metric {
         })
     }
 
-    /// As many decimals for all values as the largest of them needs for four digits.
+    /// As many decimals for all values as the largest of them needs for four digits; all that they have where those are few.
     pub fn decimals(&self, values: &[Option<f64>]) -> usize {
+        const FEW: usize = 3;
         if self.percent {
             return 1;
         }
         let known = values.iter().copied().flatten();
-        if known.clone().all(|value| value.fract() == 0.0) {
-            return 0;
+        let own = |value: f64| value.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        let most = known.clone().map(own).max().unwrap_or(0);
+        if most <= FEW {
+            return most;
         }
         match known.map(f64::abs).fold(0.0, f64::max) {
             most if most >= 1000.0 => 0,

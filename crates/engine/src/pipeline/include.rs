@@ -1,6 +1,6 @@
 //! `include:` puts other files under a pipeline: their mappings are merged, and what is nearer to the pipeline wins.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::places::{Places, child, item};
@@ -95,7 +95,7 @@ impl Reader {
     fn included(&mut self, path: &str, name: &str, folder: &Path, places: &Places) -> Option<(Tree, Places)> {
         let full = folder.join(name);
         let includer = self.open.last().map(|(_, name)| name.clone()).unwrap_or_default();
-        let shown = Path::new(&includer).with_file_name(name).display().to_string();
+        let shown = straight(&Path::new(&includer).with_file_name(name)).display().to_string();
         let identity = identity(&full);
         if let Some(at) = self.open.iter().position(|(known, _)| *known == identity) {
             let names: Vec<&str> = self.open[at..].iter().map(|(_, name)| name.as_str()).collect();
@@ -183,6 +183,20 @@ fn tilde(places: &Places, path: &str) -> bool {
     let (source, span) = places.value(path);
     let written = source.text.get(span.offset..span.offset + span.len).unwrap_or_default();
     matches!(written, "~" | "null" | "Null" | "NULL")
+}
+
+/// A path without `a/..`, as a person would have written it.
+fn straight(path: &Path) -> PathBuf {
+    let mut straight = PathBuf::new();
+    for part in path.components() {
+        match (part, straight.components().next_back()) {
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                straight.pop();
+            }
+            _ => straight.push(part),
+        }
+    }
+    straight
 }
 
 /// Which file it is, whatever it is called.

@@ -54,7 +54,9 @@ pub fn find(spec: &Spec, vars: &Map<String, Value>, matrix: &Matrix, report: &mu
                     links.broken.insert((number, port.clone()));
                     let names = || links.numbers.keys().map(String::as_str).filter(|name| *name != stage.id);
                     report.value(&at, format!("no stage is named `{name}`"), |it| {
-                        it.label("no such stage").expected(one_of(names())).hint(did_you_mean(&name, names()))
+                        let none = names().next().is_none();
+                        let expected = if none { "a stage beside this one".to_owned() } else { one_of(names()) };
+                        it.label("no such stage").expected(expected).hint(did_you_mean(&name, names()))
                     });
                 }
             }
