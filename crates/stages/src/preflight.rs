@@ -195,7 +195,8 @@ impl Ahead {
         let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
         let needs = MemoryNeeds::of(config);
-        let most = (needs.targets_request * params.at_once as u64).max(needs.solve_factoring).max(needs.covariance_layer);
+        let most =
+            (needs.targets_request * params.at_once as u64).max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self {
             targets: rounded(targets as f64 / rate),

@@ -64,7 +64,9 @@ fn scores(golden: &Path, objectives: &str, requests: &str, dataset: &str, steps:
     let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
     let report = run(&pipeline, &store, &RunOptions::default(), &observer).unwrap();
     let scores = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == "scores");
-    scores.map(|(instance, stage)| (instance.name.clone(), stage.artifact.as_ref().unwrap().meta["metrics"].clone())).collect()
+    scores
+        .map(|(instance, stage)| (instance.name.clone(), stage.artifact.as_ref().unwrap().meta["metrics"].clone()))
+        .collect()
 }
 
 #[test]

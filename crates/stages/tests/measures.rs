@@ -134,10 +134,14 @@ fn easyedits_questions_have_their_own_metrics() {
   scores: { uses: evaluate, inputs: { model: edited, requests: edits }, with: { generation: { length: 16 } } }
   both: { uses: evaluate, inputs: { model: edited, requests: edits }, with: { metrics: [counterfact, easyedit] } }
 ";
-    let yaml = [EDITED, BATCHES, score].concat().replace("dataset: jsonl, path: requests.jsonl", "dataset: knowedit, path: knowedit.json");
+    let yaml = [EDITED, BATCHES, score]
+        .concat()
+        .replace("dataset: jsonl, path: requests.jsonl", "dataset: knowedit, path: knowedit.json");
     let report = bench.run(&yaml);
     let metrics = artifact(&report, "scores").meta["metrics"].clone();
-    for name in ["reliability", "generalization", "portability", "locality", "fluency", "before_portability", "before_fluency"] {
+    for name in
+        ["reliability", "generalization", "portability", "locality", "fluency", "before_portability", "before_fluency"]
+    {
         assert!(metrics[name].is_number(), "{name}: {metrics}");
     }
     assert!(metrics["ES"].is_null() && metrics["GE"].is_null() && metrics["before_locality"].is_null(), "{metrics}");

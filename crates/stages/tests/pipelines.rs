@@ -49,7 +49,9 @@ fn ablations_are_the_same_for_every_model() {
         let mut found = Vec::new();
         below(&pipelines().join("ablations"), &mut found);
         for path in found {
-            let text = std::fs::read_to_string(&path).unwrap().replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
+            let text = std::fs::read_to_string(&path)
+                .unwrap()
+                .replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
             let source = Source::new(path.display().to_string(), &text);
             let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
             let (pipeline, _) = checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));

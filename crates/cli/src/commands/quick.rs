@@ -46,7 +46,8 @@ pub fn run(name: &str, stages: &[(&str, Value)], quick: &Quick, store: &StoreArg
     let pipeline = Pipeline::load(&source, Path::new("."), &[], &palinode_stages::catalogue())?;
     let store = Arc::new(store.open()?);
     let interrupt = interrupt::watch();
-    let options = RunOptions { interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
+    let device = palinode_stages::chosen_device().to_owned();
+    let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
     // A person sees long work go on; where nobody looks, only the result is told.
     let how = if Style::stderr().terminal && !quick.json { How::Person } else { How::Quiet };
     let report = palinode_engine::run(&pipeline, &store, &options, &watch(how, &pipeline));

@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let store = Arc::new(args.wait.open(&args.store)?);
     let interrupt = interrupt::watch();
     let options = RunOptions {
-        device: args.device.clone(),
+        device: if args.device == "auto" { palinode_stages::chosen_device().to_owned() } else { args.device.clone() },
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),
         selection: args.selection.selection(),

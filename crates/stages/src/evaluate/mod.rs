@@ -139,7 +139,9 @@ impl EvaluateParams {
         let known: Option<Vec<Metrics>> = serde_json::from_value(asked.meta["judged"].clone()).ok();
         match self.metrics.as_ref().or(known.as_ref()) {
             Some(chosen) => chosen.iter().map(group).collect(),
-            None if requests.iter().any(|r| !r.portability.is_empty() || !r.locality.is_empty()) => vec![Group::EasyEdit],
+            None if requests.iter().any(|r| !r.portability.is_empty() || !r.locality.is_empty()) => {
+                vec![Group::EasyEdit]
+            }
             None if requests.iter().any(|r| r.target_true.is_some()) => vec![Group::CounterFact],
             None => vec![Group::ZsRe],
         }
