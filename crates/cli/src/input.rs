@@ -1,7 +1,9 @@
 //! Arguments that several commands share.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use clap::Args;
 use palinode_engine::{
@@ -76,7 +78,7 @@ pub struct StoreArgs {
 }
 
 /// Whether to wait for a store that another process has open.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct WaitArgs {
     /// While another process has the store open, wait until it is done.
     #[arg(long)]
@@ -101,6 +103,26 @@ impl WaitArgs {
         let mut waits = waits;
         Ok(Store::rebuild(&store.store, self.wait.then_some(&mut waits))?)
     }
+}
+
+/// Reads a pipeline and opens the store for it, one while the other goes on. A store that is not there yet is not made for a
+/// pipeline with mistakes, and nobody waits for the store on behalf of one.
+pub fn load_beside(
+    pipeline: &PipelineArgs,
+    device: &str,
+    store: &StoreArgs,
+    wait: &WaitArgs,
+) -> Result<(Pipeline, Store), Failure> {
+    if wait.wait || store.exists().is_err() {
+        let pipeline = pipeline.load_for(device)?;
+        return Ok((pipeline, wait.open(store)?));
+    }
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| Store::open(&store.store));
+        let pipeline = pipeline.load_for(device);
+        let store = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((pipeline?, store?))
+    })
 }
 
 fn waits(holder: Option<&Holder>) {

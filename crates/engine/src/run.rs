@@ -2,9 +2,11 @@
 //!
 //! What a run is asked to do and what it did; how it goes about it is the owner's part.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::artifact::Artifact;
@@ -137,7 +139,15 @@ pub fn run(
     for message in store.take_notes() {
         observer.event(&Event::Warning { message });
     }
-    let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
+    let stages = thread::scope(|scope| {
+        // What runs is written down while it begins.
+        let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
+        let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
+        if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+            observer.event(&Event::Warning { message: format!("the run's pipeline is not written down: {error}") });
+        }
+        stages
+    });
     drop(context);
     store.flush();
     let report = RunReport { run: id, dir, stages, seconds: started.elapsed().as_secs_f64() };

@@ -5,7 +5,7 @@ use palinode_engine::{Instance, Pipeline, PlanEntry, Status, plan};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::input::{PipelineArgs, StoreArgs};
+use crate::input::{PipelineArgs, StoreArgs, WaitArgs, load_beside};
 use crate::results::{Group, by_stage};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Reading, Style, format, print, print_json};
@@ -43,8 +43,8 @@ pub struct Args {
 
 /// Prints the plan.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let pipeline = args.pipeline.load_for(&args.device)?;
-    let plan = plan(&pipeline, &args.store.open()?, &Reading)?;
+    let (pipeline, store) = load_beside(&args.pipeline, &args.device, &args.store, &WaitArgs::default())?;
+    let plan = plan(&pipeline, &store, &Reading)?;
     if args.json {
         let entries: Vec<Value> = plan.entries.iter().map(entry).collect();
         return print_json(&json!({ "pipeline": pipeline.name, "stages": entries }));

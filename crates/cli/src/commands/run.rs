@@ -10,7 +10,7 @@ use palinode_engine::{
 };
 
 use crate::failure::Failure;
-use crate::input::{PipelineArgs, SelectionArgs, StoreArgs, WaitArgs};
+use crate::input::{PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
 use crate::{interrupt, logging, results};
 
@@ -74,8 +74,8 @@ pub struct Args {
 
 /// Runs the pipeline and tells how it went.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let pipeline = args.pipeline.load_for(&args.device)?;
-    let store = Arc::new(args.wait.open(&args.store)?);
+    let (pipeline, store) = load_beside(&args.pipeline, &args.device, &args.store, &args.wait)?;
+    let store = Arc::new(store);
     let interrupt = interrupt::watch();
     let options = RunOptions {
         device: if args.device == "auto" { palinode_stages::chosen_device().to_owned() } else { args.device.clone() },

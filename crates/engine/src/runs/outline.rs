@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::record::{Ended, FORMAT, RunRecord, StageRecord, StageState};
+use super::record::{Ended, FORMAT, Near, RunRecord, StageRecord, StageState};
 use crate::digest::Digest;
 use crate::pipeline::{Instance, Pipeline};
 use crate::store::Holder;
@@ -27,6 +27,7 @@ pub fn outline(run: &str, pipeline: &Pipeline, device: &str, started_ms: u64) ->
         finished_ms: None,
         ended: Ended::Not,
         stages: pipeline.instances.iter().map(stage).collect(),
+        last: Near::default(),
     }
 }
 

@@ -45,6 +45,19 @@ pub struct RunRecord {
     pub ended: Ended,
     /// Its stage instances in the order of the pipeline.
     pub stages: Vec<StageRecord>,
+    /// Where the last of them was found: the next one that is asked for is near.
+    #[serde(skip)]
+    pub(crate) last: Near,
+}
+
+/// A place in a list, which is no part of what a record says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Near(usize);
+
+impl PartialEq for Near {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// How a run ended.
@@ -211,6 +224,9 @@ impl RunRecord {
     }
 
     fn stage_mut(&mut self, instance: &str) -> Option<&mut StageRecord> {
-        self.stages.iter_mut().find(|stage| stage.instance == instance)
+        let n = self.stages.len();
+        let at = (0..n).map(|i| (self.last.0 + i) % n).find(|&at| self.stages[at].instance == instance)?;
+        self.last.0 = at;
+        Some(&mut self.stages[at])
     }
 }

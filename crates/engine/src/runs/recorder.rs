@@ -20,7 +20,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Writes the record of a run that begins, and its pipeline as it will run.
+    /// Writes the record of a run that begins.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -33,9 +33,16 @@ impl Recorder {
     ) -> Result<Self, StageError> {
         let dir = store.run_dir(run);
         let record = outline(run, pipeline, device, now_ms());
-        store.write_file(&dir.join(RESOLVED), pipeline.resolved().as_bytes())?;
         store.write_file(&dir.join(RECORD), &record.write())?;
         Ok(Self { record: Mutex::new(record), told: Arc::clone(told) })
+    }
+
+    /// Writes the pipeline down as it runs.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn resolved(run: &str, pipeline: &Pipeline, store: &Store) -> Result<(), StageError> {
+        store.write_file(&store.run_dir(run).join(RESOLVED), pipeline.resolved().as_bytes())
     }
 
     /// Writes the record of the run that ended, with what its instances yielded.
