@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use palinode_data::{
-    Corpus, CorpusFile, Dataset, Format, Reading, Sampling, Selection, Split, ZsreTarget, read_requests,
+    Corpus, CorpusFile, Dataset, EditRequest, Format, Reading, Sampling, Selection, Split, ZsreTarget, add_snippets,
+    read_examples, read_requests, word_weights,
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -23,6 +24,9 @@ const REQUESTS: [&str; 4] = [
     r#"[{"subject":"Oslo","prompt":"Oslo is in","target_new":"Chile","ground_truth":["a"],"portability":{"R":[{"prompt":"p","ground_truth":[["a"]]}]},"locality":{"S":null}}]"#,
     "{\"subject\":\"Oslo\",\"prompt\":\"{} is in\",\"target_new\":\"Chile\",\"strength\":0.5}\n{\"subject\":\"a\",\"prompt\":\"a b\",\"target_new\":\"c\"}\n",
 ];
+
+const SNIPPETS: &str = r#"[{"relation_id":"P1","target_id":"Q1","samples":[{"text":"long","name":"n"}]},{"relation_id":"P2","target_id":"Q1","samples":[]}]"#;
+const VOCABULARY: &str = r#"{"rome":0,"city":1}"#;
 
 const DATASETS: [Dataset; 5] = [
     Dataset::CounterFact,
@@ -91,6 +95,9 @@ fn main() {
 /// Good files to begin with.
 fn good() -> Vec<Vec<u8>> {
     let mut files: Vec<Vec<u8>> = REQUESTS.iter().map(|text| text.as_bytes().to_vec()).collect();
+    files.push(SNIPPETS.as_bytes().to_vec());
+    files.push(VOCABULARY.as_bytes().to_vec());
+    files.push(vector());
     files.push("one document\n\ntwo\r\n\nthrée\n".repeat(20).into_bytes());
     files.push("{\"text\": \"one\", \"n\": [1, {\"a\": null}]}\n{\"text\": null}\n".repeat(10).into_bytes());
     for text in files.clone() {
@@ -106,6 +113,15 @@ fn good() -> Vec<Vec<u8>> {
         files.extend(std::iter::repeat_n(bytes, 4));
     }
     files
+}
+
+/// `numpy.save` of two numbers.
+fn vector() -> Vec<u8> {
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }".to_vec();
+    bytes.resize(127, b' ');
+    bytes.push(b'\n');
+    bytes.extend([1.5f64, 1.25].iter().flat_map(|value| value.to_le_bytes()));
+    bytes
 }
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
@@ -150,6 +166,15 @@ fn readers(path: &Path) -> u64 {
     for dataset in DATASETS {
         good += u64::from(read_requests(path, dataset, Selection::default()).is_ok());
     }
+    let mut wanted = [EditRequest { fact: Some(("P1".into(), "Q1".into())), ..EditRequest::default() }];
+    good += u64::from(add_snippets(path, &mut wanted).is_ok());
+    good += u64::from(read_examples(path, "{text} is", "subject").is_ok());
+    // Beside the file, one that is good: either may be at fault.
+    let other = path.with_extension("other");
+    std::fs::write(&other, VOCABULARY).expect("the file is written");
+    good += u64::from(word_weights(&other, path).is_ok());
+    std::fs::write(&other, vector()).expect("the file is written");
+    good += u64::from(word_weights(path, &other).is_ok());
     for (format, split) in [(Format::Text, Split::Line), (Format::Text, Split::BlankLine), (Format::Jsonl, Split::Line)]
     {
         let files = vec![CorpusFile { path: path.to_owned(), format }];
