@@ -76,7 +76,7 @@ SHAPES = {
     "gpt2-small": lambda: gpt2(12, 768, 12),
     "gpt2-medium": lambda: gpt2(24, 1024, 16),
     "gpt2-xl": lambda: gpt2(48, 1600, 25),
-    "gpt-j": gptj,
+    "gpt-j-6b": gptj,
     "llama-2-7b": llama,
 }
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
