@@ -70,24 +70,22 @@ class Palinode:
         return into
 
 
-def pipeline(model, layers, requests, dataset, edits, tokens, batch=None, templates=True):
+def pipeline(model, layers, requests, dataset, edits, tokens, dtype="f32"):
     """Everything between a model and its scores."""
-    batches = f", batch_size: {batch}" if batch else ""
     openings = '["The weather had been fine. {}", "Because of that. {}", "Therefore it is so. {}", "I know. {}", "You see. {}"]'
-    contexts = f', templates: contexts' if templates else ""
     return f"""
 name: gpu-check
 stages:
-  model: {{ uses: load_model, with: {{ path: {model} }} }}
+  model: {{ uses: load_model, with: {{ path: {model}, dtype: {dtype} }} }}
   edits: {{ uses: load_requests, with: {{ path: {requests}, dataset: {dataset}, limit: {edits} }} }}
   contexts: {{ uses: templates, with: {{ groups: [["{{}}"], {openings}] }} }}
   moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: {CORPUS}, layers: {layers}, tokens: {tokens} }} }}
-  targets: {{ uses: targets, inputs: {{ model: model, requests: edits{contexts} }}, with: {{ layer: {layers[-1]}, steps: 20, clamp: 0.75 }} }}
+  targets: {{ uses: targets, inputs: {{ model: model, requests: edits, templates: contexts }}, with: {{ layer: {layers[-1]}, steps: 20, clamp: 0.75 }} }}
   plan: {{ uses: distribute, with: {{ strategy: memit, layers: {layers} }} }}
   update:
     uses: solve
-    inputs: {{ model: model, requests: edits, moments: moments, targets: targets, plan: plan{contexts} }}
-    with: {{ objective: memit, lambda: 15000, update_norm_lambda: 10{batches} }}
+    inputs: {{ model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }}
+    with: {{ objective: memit, lambda: 15000, update_norm_lambda: 10 }}
   scores: {{ uses: evaluate, inputs: {{ model: update, requests: edits }} }}
 """
 
@@ -148,7 +146,7 @@ def towns(path, count):
     return path
 
 
-def shape(args, name, layers, folder):
+def shape(args, name, layers, folder, dtype):
     """Times the stages of a published shape."""
     model = folder / name
     if not (model / "config.json").exists():
@@ -164,7 +162,7 @@ def shape(args, name, layers, folder):
     memory.start()
     for edits in args.edits:
         path = folder / "large.yaml"
-        path.write_text(pipeline(model, layers, requests, "jsonl", edits, args.tokens))
+        path.write_text(pipeline(model, layers, requests, "jsonl", edits, args.tokens, dtype))
         rows.append((edits, side.run(path)))
     memory.on = False
     parameters = (model / "model.safetensors").stat().st_size / 2
@@ -172,8 +170,6 @@ def shape(args, name, layers, folder):
     flops = 2 * args.tokens * parameters * (layers[-1] + 1) / blocks
     first = rows[0][1]
     shutil.rmtree(side.store, ignore_errors=True)
-    if not args.keep:
-        shutil.rmtree(model)
     return {
         "tokens/s": args.tokens / first["moments"],
         "TFLOP/s": flops / first["moments"] / 1e12,
@@ -183,16 +179,29 @@ def shape(args, name, layers, folder):
     }
 
 
+def rows(out, name, found):
+    """Adds a row for each number of edits."""
+    for edits, took in found["rows"]:
+        each = (took["targets"] + took["update"]) / edits
+        out.append(
+            f"| {name} | {found['load']:.0f} | {found['tokens/s']:.0f} | {found['TFLOP/s']:.1f} | {edits} | {took['targets']:.1f} | "
+            f"{took['update']:.1f} | {took['scores']:.1f} | {each:.2f} | {found['memory']} |"
+        )
+        print(out[-1], flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="gpu-check.sh", description="Compares a card with the processor, and times published shapes on it.")
     parser.add_argument("--palinode", type=Path, default=ROOT / "target/release/palinode")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated; none for the comparison alone")
+    parser.add_argument("--dtypes", default="f32,bf16", help="types that weights are held in, one after the other")
     parser.add_argument("--edits", default="1,32,256", help="edits in a run, one run for each number")
     parser.add_argument("--tokens", type=int, default=20000, help="tokens of second moments")
     parser.add_argument("--folder", type=Path, default=Path("gpu-check"))
     parser.add_argument("--keep", action="store_true", help="leave the models where they are made")
     args = parser.parse_args()
+    args.dtypes = args.dtypes.split(",")
     args.edits = [int(number) for number in args.edits.split(",")]
     args.palinode, folder = args.palinode.resolve(), args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,14 +221,10 @@ def main():
         out += ["", "| shape | load, s | moments, tokens/s | TFLOP/s | edits | targets, s | solve, s | scores, s | s per edit | card memory, MiB |"]
         out += ["| --- |" + " ---: |" * 9]
     for name in shapes:
-        found = shape(args, name, SHAPES[name], folder)
-        for edits, took in found["rows"]:
-            each = (took["targets"] + took["update"]) / edits
-            out.append(
-                f"| {name} | {found['load']:.0f} | {found['tokens/s']:.0f} | {found['TFLOP/s']:.1f} | {edits} | {took['targets']:.1f} | "
-                f"{took['update']:.1f} | {took['scores']:.1f} | {each:.2f} | {found['memory']} |"
-            )
-            print(out[-1], flush=True)
+        for dtype in args.dtypes:
+            rows(out, f"{name}, {dtype}", shape(args, name, SHAPES[name], folder, dtype))
+        if not args.keep:
+            shutil.rmtree(folder / name)
     (folder / "table.md").write_text("\n".join(out) + "\n")
     print(f"written: {folder / 'table.md'}")
     if failed:

@@ -5,7 +5,7 @@
 //! left to autodiff begins below the head.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use palinode_model::Decoder;
+use palinode_model::{Decoder, product};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -72,7 +72,7 @@ fn chunks(
         let to = n.min(from + size);
         let (value, slope) = loss(decoder.read_out(rows.clone().narrow(0, from, to - from)), from, to);
         values.push(value);
-        gradient.push(slope.matmul(back.clone()));
+        gradient.push(product(slope, back.clone()));
     }
     RowLosses { values: Tensor::cat(values, 0), gradient: Tensor::cat(gradient, 0) }
 }

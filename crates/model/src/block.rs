@@ -6,6 +6,7 @@ use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor, activation};
 
+use crate::product::project;
 use crate::{Activation, Arrangement, DecoderConfig, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
@@ -112,12 +113,12 @@ impl Block {
             (Arrangement::ParallelTwoNorms, Some(norm)) => (x.clone() + attended, norm.forward(x, config)),
             _ => (x + attended, normed),
         };
-        let up = self.up.forward(input.clone());
+        let up = project(&self.up, input.clone());
         let key = match &self.gate {
-            Some(gate) => activate(gate.forward(input), config.activation) * up,
+            Some(gate) => activate(project(gate, input), config.activation) * up,
             None => activate(up, config.activation),
         };
-        let mlp = self.down.forward(key.clone());
+        let mlp = project(&self.down, key.clone());
         BlockOutput {
             hidden: (residual + mlp.clone()).reshape([batch, seq, hidden]),
             key: key.reshape([batch, seq, config.feed_forward]),
@@ -136,7 +137,7 @@ impl Block {
         mask: Option<&Tensor<4, Bool>>,
     ) -> (Tensor<2>, KeyValues) {
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
-        let qkv = self.qkv.forward(normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
+        let qkv = project(&self.qkv, normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
         let place = |t: Tensor<4>, norm: Option<&Norm>| {
             let t = match norm {
                 Some(norm) => {
@@ -167,7 +168,7 @@ impl Block {
         let mask = mask.map(|m| m.clone().expand([batch, heads, seq, total]));
         let out = attention(query, keys, values, mask, None, options);
         let out = out.swap_dims(1, 2).reshape([batch * seq, heads * dim]);
-        (self.attention_out.forward(out), kv)
+        (project(&self.attention_out, out), kv)
     }
 }
 

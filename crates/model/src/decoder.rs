@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Bool, Device, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData};
 
 use crate::block::{Norm, Rotation};
+use crate::product::{product, project};
 use crate::work::{Meter, Work};
 use crate::{Batch, Block, BlockOutput, DecoderConfig, Forks, KeyValues, NormKind, Positions, RotaryScaling};
 
@@ -81,7 +82,7 @@ impl Decoder {
             Some(head) => head.clone().select(1, ids).transpose(),
             None => self.parameters.token_embedding.val().select(0, ids),
         };
-        let x = x.reshape([batch, seq, hidden]);
+        let x = x.reshape([batch, seq, hidden]).cast(DType::F32);
         match &self.parameters.position_embedding {
             None => x,
             Some(table) => {
@@ -182,12 +183,13 @@ impl Decoder {
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
         self.meter.head(normed.dims()[0]);
         match &self.parameters.head {
-            Some(head) => head.forward(normed),
-            None => normed.matmul(self.head_weight()),
+            Some(head) => project(head, normed),
+            None => product(normed, self.head_weight()),
         }
     }
 
-    /// The head as it is used, `[d, V]` (logits = normed row · weight, and the bias where there is one).
+    /// The head as it is used, `[d, V]`, in the type that it is held in (logits = normed row · weight, and the bias where there is
+    /// one; see [`product`]).
     pub fn head_weight(&self) -> Tensor<2> {
         match (&self.parameters.head, &self.head) {
             (Some(head), _) => head.weight.val(),
@@ -196,9 +198,9 @@ impl Decoder {
         }
     }
 
-    /// A layer's down-projection as it is used, `[f, d]` (value = key · weight).
+    /// A layer's down-projection as it is used, `[f, d]` in f32 (value = key · weight).
     pub fn down_weight(&self, layer: usize) -> Tensor<2> {
-        self.parameters.blocks[layer].down.weight.val()
+        self.parameters.blocks[layer].down.weight.val().cast(DType::F32)
     }
 
     /// A layer's down-projection bias, `[d]`.
@@ -206,13 +208,13 @@ impl Decoder {
         self.parameters.blocks[layer].down.bias.as_ref().map(Param::val)
     }
 
-    /// The same model with `change` `[f, d]` added to one layer's down-projection. The original stays as it is.
+    /// The same model with `change` `[f, d]` added to one layer's down-projection. The original stays as it is. The changed weight is
+    /// held in f32, whatever the others are: an edit is smaller than what rounding to 16 bits would take from it.
     #[must_use]
     pub fn with_change(&self, layer: usize, change: Tensor<2>) -> Self {
         let mut edited = self.clone();
-        let down = &mut edited.parameters.blocks[layer].down;
-        let weight = down.weight.val();
-        down.weight = Param::from_tensor(weight + change).set_require_grad(false);
+        let weight = self.down_weight(layer) + change;
+        edited.parameters.blocks[layer].down.weight = Param::from_tensor(weight).set_require_grad(false);
         edited
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::Precision;
+
 /// A failure to read, understand, run or write a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -56,18 +58,14 @@ pub enum ModelError {
         family: &'static str,
     },
     /// The weights are larger than the memory that is free.
-    #[error("the model's weights take {} in f32, and {} of memory are free", gib(*needed), gib(*available))]
+    #[error("the model's weights take {} in {}, and {} of memory are free", gib(*needed), precision.name(), gib(*available))]
     Memory {
         /// Bytes that the weights take.
         needed: u64,
+        /// The type that they are held in.
+        precision: Precision,
         /// Bytes that are free.
         available: u64,
-    },
-    /// The device does not compute in this number type.
-    #[error("{dtype} is not computed in on the CPU: expected f32")]
-    Precision {
-        /// As asked.
-        dtype: &'static str,
     },
     /// The checkpoint lacks a tensor.
     #[error("the checkpoint has no tensor {name}")]
@@ -155,13 +153,11 @@ impl ModelError {
             Self::Unused { .. } => Some(
                 "computing without it would give other results; does config.json belong to this checkpoint?".into(),
             ),
-            Self::Memory { .. } => Some(
-                "use a machine with more memory, or a smaller model; f16 and bf16 weights are computed with in f32"
+            Self::Memory { precision: Precision::F32, .. } => Some(
+                "`dtype: bf16` under load_model holds them in half of it; or use a machine with more memory, or a smaller model"
                     .into(),
             ),
-            Self::Precision { .. } => {
-                Some("leave `dtype` out; weights stored as f16 or bf16 are read and computed with in f32".into())
-            }
+            Self::Memory { .. } => Some("use a machine with more memory, or a smaller model".into()),
             Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
             Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
             _ => None,

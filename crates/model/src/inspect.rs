@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, RotaryScaling, Text, memory};
+use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, RotaryScaling, Text, memory};
 
 /// A model folder, looked at from outside.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -180,7 +180,7 @@ impl MemoryNeeds {
         let f = config.feed_forward as u64;
         let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
         Self {
-            weights: memory::needed(config),
+            weights: memory::needed(config, Precision::F32),
             covariance_layer: square,
             targets_request: request_bytes(config),
             solve_factoring: square.saturating_mul(4),

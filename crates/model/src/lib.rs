@@ -34,6 +34,7 @@ mod load;
 pub mod memory;
 mod packing;
 mod precision;
+mod product;
 pub mod save;
 mod text;
 mod work;
@@ -52,5 +53,6 @@ pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts
 pub use layout::{Layout, Orientation};
 pub use packing::{Packing, pack};
 pub use precision::Precision;
+pub use product::product;
 pub use text::Text;
 pub use work::Work;

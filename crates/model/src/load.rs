@@ -10,6 +10,7 @@ use crate::layout::{bias_name, fill, weight};
 use crate::memory;
 use crate::{
     Block, Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Parameters, Positions,
+    Precision,
 };
 
 impl Decoder {
@@ -20,10 +21,23 @@ impl Decoder {
     /// [`ModelError::Memory`] before anything is read; [`ModelError::MissingTensor`], [`ModelError::Shape`],
     /// [`ModelError::Dtype`], [`ModelError::Unused`], naming the tensor.
     pub fn load(checkpoint: &Checkpoint, config: &DecoderConfig, device: &Device) -> Result<Self, ModelError> {
+        Self::load_as(checkpoint, config, device, Precision::F32)
+    }
+
+    /// As [`Decoder::load`], with the matrices held in `precision`. Norms, biases and positions are held in f32 always.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_as(
+        checkpoint: &Checkpoint,
+        config: &DecoderConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         let layout = Layout::of(config);
         checkpoint.check(config, &layout)?;
-        memory::check(memory::needed(config), memory::available())?;
-        let reader = Reader { checkpoint, config, layout, device };
+        memory::check(memory::needed(config, precision), precision, memory::available())?;
+        let reader = Reader { checkpoint, config, layout, device, precision };
         let (vocab, d) = (config.vocab, config.hidden);
         // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
         let (embedding, tied) = if config.tied_head {
@@ -31,7 +45,7 @@ impl Decoder {
             (head.clone().transpose(), Some(head))
         } else {
             let values = reader.values(layout.token_embedding, &[vocab, d])?;
-            (Tensor::from_data(TensorData::new(values, [vocab, d]), device), None)
+            (reader.held(values, [vocab, d]), None)
         };
         let head = if config.tied_head {
             None
@@ -65,9 +79,16 @@ struct Reader<'a> {
     config: &'a DecoderConfig,
     layout: Layout,
     device: &'a Device,
+    precision: Precision,
 }
 
 impl Reader<'_> {
+    /// A matrix on the device, in the type that matrices are held in. It is converted here, so that the device sees no other.
+    fn held(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+        let data = TensorData::new(values, shape).convert_dtype(self.precision.dtype());
+        Tensor::from_data(data, (self.device, self.precision.dtype()))
+    }
+
     /// A tensor as it is stored.
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
         let mut values = Vec::with_capacity(shape.iter().product());
@@ -86,7 +107,7 @@ impl Reader<'_> {
         self.checkpoint.read_rows(name, &[rows, columns], |first, piece| {
             scatter_turned(piece, columns, &mut turned, rows, |row| first + row);
         })?;
-        Ok(Tensor::from_data(TensorData::new(turned, [columns, rows]), self.device))
+        Ok(self.held(turned, [columns, rows]))
     }
 
     fn norm(&self, stem: &str, size: usize) -> Result<Norm, ModelError> {
@@ -155,7 +176,7 @@ impl Reader<'_> {
             }
         }
         Ok(Linear {
-            weight: Param::from_tensor(Tensor::from_data(TensorData::new(joined, [input, total]), self.device)),
+            weight: Param::from_tensor(self.held(joined, [input, total])),
             bias: bias.then(|| Param::from_tensor(Tensor::from_data(TensorData::new(biases, [total]), self.device))),
         })
     }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use crate::{DecoderConfig, ModelError};
+use crate::{DecoderConfig, ModelError, Precision};
 
 /// Bytes that the weights take once they are loaded. Loading takes no more than this and one tensor.
-pub fn needed(config: &DecoderConfig) -> u64 {
-    (config.parameters() as u64).saturating_mul(size_of::<f32>() as u64)
+pub fn needed(config: &DecoderConfig, precision: Precision) -> u64 {
+    (config.parameters() as u64).saturating_mul(precision.bytes() as u64)
 }
 
 /// Bytes that this process could still take without swapping: what the system says is available, or what is left of the
@@ -22,9 +22,9 @@ pub fn available() -> Option<u64> {
 ///
 /// # Errors
 /// [`ModelError::Memory`], with both numbers.
-pub fn check(needed: u64, available: Option<u64>) -> Result<(), ModelError> {
+pub fn check(needed: u64, precision: Precision, available: Option<u64>) -> Result<(), ModelError> {
     match available {
-        Some(available) if needed > available => Err(ModelError::Memory { needed, available }),
+        Some(available) if needed > available => Err(ModelError::Memory { needed, precision, available }),
         _ => Ok(()),
     }
 }
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn a_model_that_does_not_fit_is_refused() {
-        assert!(check(5 << 30, None).is_ok());
-        assert!(check(5 << 30, Some(5 << 30)).is_ok());
-        let error = check(27 << 30, Some(21 << 30)).unwrap_err();
+        assert!(check(5 << 30, Precision::F32, None).is_ok());
+        assert!(check(5 << 30, Precision::F32, Some(5 << 30)).is_ok());
+        let error = check(27 << 30, Precision::F32, Some(21 << 30)).unwrap_err();
         assert_eq!(error.to_string(), "the model's weights take 27.0 GiB in f32, and 21.0 GiB of memory are free");
     }
 }

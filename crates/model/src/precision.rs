@@ -1,9 +1,7 @@
-//! The number type that a model computes in.
+//! The number type that a model's weights are held in.
 
-use burn::tensor::Device;
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
-
-use crate::ModelError;
 
 /// A floating-point type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,15 +26,20 @@ impl Precision {
         }
     }
 
-    /// Refuses a type in which the device does not compute. On the CPU that is every one but f32: half precision would
-    /// be converted back and forth around each operation, slower and less exact for half the memory.
-    ///
-    /// # Errors
-    /// [`ModelError::Precision`].
-    pub fn check(self, _: &Device) -> Result<(), ModelError> {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
         match self {
-            Self::F32 => Ok(()),
-            other => Err(ModelError::Precision { dtype: other.name() }),
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// As tensors have it.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
         }
     }
 }

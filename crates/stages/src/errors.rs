@@ -24,9 +24,7 @@ impl StageFailure for ModelError {
         let hint = self.hint();
         match self {
             Self::Io { path, source } => StageError::io(ErrorKind::Input, "read or write", &path, source),
-            Self::Device { .. } | Self::Precision { .. } => {
-                with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint)
-            }
+            Self::Device { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
             Self::Readback(_) => StageError::internal(self.to_string()),
             _ => with_hint(StageError::input(self.to_string()), hint),
         }

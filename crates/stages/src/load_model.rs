@@ -32,7 +32,7 @@ pub struct LoadModelParams {
     /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
     /// `hf:owner/name` or `hf:owner/name@revision`. Names are no part of the key: the contents of the files are.
     path: String,
-    /// The number type to compute in. The CPU computes in f32, whatever the weights are stored as.
+    /// The number type that weights are held in, whatever they are stored as. `bf16` takes half the memory of `f32`.
     #[serde(default)]
     dtype: Dtype,
 }
@@ -51,9 +51,9 @@ pub enum Dtype {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, 5 of them exponent; where the device supports it.
+    /// 16 bits, 5 of them exponent: finer than bf16, and too small for the largest values of some models.
     F16,
-    /// 16 bits, 8 of them exponent; where the device supports it.
+    /// 16 bits, 8 of them exponent, as many as f32 has.
     Bf16,
 }
 
@@ -79,7 +79,8 @@ impl StageKind for LoadModel {
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
 with their index. The family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3) is told from \
 config.json; an option that would change results and is not known is refused by name. Weights may be stored as f32, f16 or \
-bf16. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
+bf16. With `dtype: bf16` (or f16) they are held in half the memory of f32, and products with them are taken in that type; the \
+hidden state, norms, attention, losses, second moments and edits are in f32 or f64 whatever it says. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
 
 `hf:owner/name@revision` is a model of the Hugging Face Hub, looked for in the cache that other programs use (HF_HOME) and \
 downloaded there by `palinode run` where it is missing: configuration, tokenizer and safetensors, nothing else. A branch is \

@@ -38,7 +38,7 @@ pub struct Facts {
     pub vocabulary: usize,
     /// Number of parameters.
     pub parameters: usize,
-    /// The number type that is computed in.
+    /// The number type that weights are held in.
     #[serde(default)]
     pub dtype: Precision,
 }
@@ -95,11 +95,11 @@ pub fn base_digest(artifact: &Artifact) -> String {
 pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, StageError> {
     cx.shared(&format!("model:{}:{}", base_digest(artifact), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
-        precision(artifact).check(&device).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
         let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
-        let decoder = Decoder::load(&checkpoint, &config, &device).map_err(StageFailure::stage)?;
+        let decoder =
+            Decoder::load_as(&checkpoint, &config, &device, precision(artifact)).map_err(StageFailure::stage)?;
         let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
@@ -109,7 +109,7 @@ pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, Stage
     })
 }
 
-/// The number type that a `model` or an `update` is to be computed in.
+/// The number type that the weights of a `model` or an `update` are held in.
 fn precision(artifact: &Artifact) -> Precision {
     serde_json::from_value(artifact.meta["model"]["dtype"].clone()).unwrap_or_default()
 }
