@@ -8,9 +8,8 @@ use palinode_math::{
     Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major,
     mean_column_norm, row_major, solve,
 };
-use palinode_model::{Decoder, Text};
+use palinode_model::{Decoder, Text, read};
 
-use crate::probe::read;
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
 
 /// What to do to a batch of requests.
@@ -118,7 +117,7 @@ pub fn apply(
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
         let solution = solve(factor, &problem).map_err(|e| name_edits(e, layer, requests))?;
         let weight = edited.down_weight(layer);
-        let weight_norm = f64::from(read((weight.clone() * weight).sum())?[0]).sqrt();
+        let weight_norm = f64::from(read::<f32, _, _>((weight.clone() * weight).sum())?[0]).sqrt();
         edited = edited.with_change(layer, change(&edited, &solution.update));
         layers.push(LayerEdit {
             layer,

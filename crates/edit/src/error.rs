@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use palinode_math::MathError;
-use palinode_model::ModelError;
+use palinode_model::{ModelError, Starved};
 
 /// A failure while measuring or editing a model.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,12 @@ pub enum EditError {
     /// Inputs that do not belong together.
     #[error("{0}")]
     Mismatch(String),
+}
+
+impl Starved for EditError {
+    fn starved(&self) -> bool {
+        matches!(self, Self::Model(error) if error.starved())
+    }
 }
 
 impl EditError {

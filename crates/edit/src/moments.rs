@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_math::SecondMoment;
-use palinode_model::{Batch, Decoder, is_host, lanes, pack};
+use palinode_model::{Batch, Decoder, ModelError, is_host, lanes, pack, read};
 
-use crate::probe::read;
 use crate::{EditError, Site};
 
 /// Groups of documents at a time at most: each takes the memory of its keys in every layer.
@@ -58,16 +57,25 @@ impl Moments {
         if self.layers.is_empty() {
             return Ok(0);
         }
-        let groups: Vec<Vec<&[u32]>> =
-            pack(&lengths, tokens).iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect();
+        let count: u64 = lengths.iter().map(|&l| l as u64).sum();
+        let groups = |tokens| -> Vec<Vec<&[u32]>> {
+            pack(&lengths, tokens).iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect()
+        };
         if !is_host(&decoder.device()) {
-            self.add_there(decoder, &groups)?;
-            return Ok(lengths.iter().map(|&l| l as u64).sum());
+            let sums = decoder.within(tokens, |tokens| self.sums_there(decoder, &groups(tokens)))?;
+            for (sum, (&layer, moment)) in sums.iter().zip(&mut self.layers) {
+                moment.add_sum(sum, count).map_err(|source| EditError::Math { layer, source })?;
+            }
+            return Ok(count);
         }
+        let groups = groups(tokens);
         let lanes = lanes::count(&decoder.device(), groups.len(), 1).min(MOST_LANES);
         for some in groups.chunks(lanes) {
             let keys = lanes::map(some.iter().collect(), |group| {
-                keys(decoder, group, self.layers.keys()).into_iter().map(read).collect::<Result<Vec<_>, _>>()
+                keys(decoder, group, self.layers.keys())
+                    .into_iter()
+                    .map(read::<f32, _, _>)
+                    .collect::<Result<Vec<_>, _>>()
             });
             let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
             // Each sum takes its keys in the order of the groups: it is the same to the last bit, however many lanes there are.
@@ -84,11 +92,12 @@ impl Moments {
             }
             lanes::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect::<Result<(), _>>()?;
         }
-        Ok(lengths.iter().map(|&l| l as u64).sum())
+        Ok(count)
     }
 
-    /// Adds groups of rows on a device that is better not asked for every key: products are summed there, and fetched once.
-    fn add_there(&mut self, decoder: &Decoder, groups: &[Vec<&[u32]>]) -> Result<(), EditError> {
+    /// Sums of the key products of some groups of rows, `[f, f]` a layer, for a device that is better not asked for every key:
+    /// they are made there, and fetched once.
+    fn sums_there(&self, decoder: &Decoder, groups: &[Vec<&[u32]>]) -> Result<Vec<Vec<f32>>, ModelError> {
         let mut sums: Vec<Option<Tensor<2>>> = vec![None; self.layers.len()];
         for group in groups {
             for (sum, keys) in sums.iter_mut().zip(keys(decoder, group, self.layers.keys())) {
@@ -99,12 +108,7 @@ impl Moments {
                 });
             }
         }
-        let tokens: usize = groups.iter().flatten().map(|row| row.len()).sum();
-        for (sum, (&layer, moment)) in sums.into_iter().zip(&mut self.layers) {
-            let Some(sum) = sum else { continue };
-            moment.add_sum(&read(sum)?, tokens as u64).map_err(|source| EditError::Math { layer, source })?;
-        }
-        Ok(())
+        sums.into_iter().flatten().map(read).collect()
     }
 }
 
@@ -162,7 +166,11 @@ mod tests {
         let (mut here, mut there) = (empty(), empty());
         here.add(&decoder, &rows, 16).unwrap();
         let groups: Vec<Vec<&[u32]>> = rows.chunks(2).map(|some| some.iter().map(Vec::as_slice).collect()).collect();
-        there.add_there(&decoder, &groups).unwrap();
+        let sums = there.sums_there(&decoder, &groups).unwrap();
+        let tokens: usize = rows.iter().map(Vec::len).sum();
+        for (sum, moment) in sums.iter().zip(there.layers.values_mut()) {
+            moment.add_sum(sum, tokens as u64).unwrap();
+        }
         for (layer, one) in here.layers() {
             let other = &there.layers()[layer];
             assert_eq!(one.count(), other.count());

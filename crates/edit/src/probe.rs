@@ -1,7 +1,7 @@
 //! Activations at chosen tokens.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, BlockOutput, Decoder, ModelError, lanes, pack};
+use palinode_model::{Batch, BlockOutput, Decoder, ModelError, lanes, pack, read};
 use serde::{Deserialize, Serialize};
 
 use crate::{EditError, Prompt};
@@ -53,6 +53,18 @@ pub fn probe(decoder: &Decoder, prompts: &[Prompt], taps: &[Tap], tokens: usize)
         config.check_layer(tap.layer)?;
         last = last.max(tap.layer);
     }
+    Ok(decoder.within(tokens, |tokens| gather(decoder, prompts, taps, last, tokens))?)
+}
+
+/// [`probe`] for taps no later than `last`.
+fn gather(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    taps: &[Tap],
+    last: usize,
+    tokens: usize,
+) -> Result<Vec<Vec<f32>>, ModelError> {
+    let config = decoder.config();
     let size = |tap: &Tap| if tap.site == Site::Key { config.feed_forward } else { config.hidden };
     let mut found: Vec<Vec<f32>> = taps.iter().map(|tap| vec![0.0; prompts.len() * size(tap)]).collect();
     let device = decoder.device();
@@ -62,7 +74,7 @@ pub fn probe(decoder: &Decoder, prompts: &[Prompt], taps: &[Tap], tokens: usize)
         groups
             .into_iter()
             .map(|group| Ok((picked(decoder, prompts, &group, taps, last)?, group)))
-            .collect::<Result<Vec<_>, EditError>>()
+            .collect::<Result<Vec<_>, ModelError>>()
     });
     for (values, group) in picked.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         for ((tap, of), all) in taps.iter().zip(values).zip(&mut found) {
@@ -82,7 +94,7 @@ fn picked(
     group: &[usize],
     taps: &[Tap],
     last: usize,
-) -> Result<Vec<Vec<f32>>, EditError> {
+) -> Result<Vec<Vec<f32>>, ModelError> {
     let device = decoder.device();
     let rows: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
     let batch = Batch::new(&rows, &device);
@@ -99,13 +111,4 @@ fn picked(
     });
     // `last` is the last of the taps' layers, so that all of them are filled.
     picked.into_iter().flatten().map(read).collect()
-}
-
-/// A tensor's values on the host, row-major.
-pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, EditError> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_into_vec::<f32>()
-        .map_err(|e| EditError::Model(ModelError::Readback(format!("{e:?}"))))
 }

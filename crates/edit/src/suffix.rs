@@ -6,9 +6,8 @@
 //! such position: pasts are padded on the left and masked.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
-use palinode_model::{Batch, Decoder, KeyValues, Rotation};
+use palinode_model::{Batch, Decoder, KeyValues, Rotation, read};
 
-use crate::probe::read;
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, head};
 

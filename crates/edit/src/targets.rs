@@ -9,10 +9,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text, lanes};
+use palinode_model::{Decoder, Text, lanes, read};
 use serde::{Deserialize, Serialize};
 
-use crate::probe::read;
 use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::suffix::{Losses, Suffix, prepare};
 use crate::{EditError, Site};
@@ -109,15 +108,20 @@ pub fn optimise(
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| prompts[i].rows.iter().map(|row| row.ids.len()).max());
     let lanes = lanes::count(&decoder.device(), requests.len(), LEAST);
-    let parts: Vec<&[usize]> = order.chunks(requests.len().div_ceil(lanes).max(1)).collect();
-    let found = lanes::map(parts, |part| {
-        let prompts: Vec<&RewritePrompts> = part.iter().map(|&i| &prompts[i]).collect();
-        let names: Vec<&str> = part.iter().map(|&i| requests[i].id.as_str()).collect();
-        descend(decoder, &names, &prompts, settings, &watch)
-    });
+    let share = requests.len().div_ceil(lanes).max(1);
+    let found = decoder.within(share, |size| {
+        let found = lanes::map(order.chunks(share).collect(), |part| {
+            let descend = |some: &[usize]| {
+                let prompts: Vec<&RewritePrompts> = some.iter().map(|&i| &prompts[i]).collect();
+                let names: Vec<&str> = some.iter().map(|&i| requests[i].id.as_str()).collect();
+                descend(decoder, &names, &prompts, settings, &watch)
+            };
+            part.chunks(size).map(descend).collect::<Result<Vec<_>, _>>()
+        });
+        found.into_iter().collect::<Result<Vec<_>, EditError>>()
+    })?;
     let mut targets: Vec<Option<Target>> = vec![None; requests.len()];
-    let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-    for (&i, target) in order.iter().zip(found.into_iter().flatten()) {
+    for (&i, target) in order.iter().zip(found.into_iter().flatten().flatten()) {
         targets[i] = Some(target);
     }
     Ok(targets.into_iter().flatten().collect())
@@ -153,7 +157,7 @@ fn descend(
         let loss = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
         let done = finished.iter().filter(|f| **f).count();
         if done > 0 {
-            let deltas = read(running.delta.clone())?;
+            let deltas: Vec<f32> = read(running.delta.clone())?;
             for (row, &request) in running.requests.iter().enumerate().filter(|(row, _)| finished[*row]) {
                 targets[request].delta.copy_from_slice(&deltas[row * d..][..d]);
             }
@@ -221,7 +225,7 @@ impl Running {
         let Losses { nll, kl, total } = self.suffix.losses(decoder, &self.leaf, settings.kl_factor);
         let norm = row_norms(&self.delta);
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
-        let table = read(Tensor::cat(vec![nll, kl, decay, norm], 1))?;
+        let table: Vec<f32> = read(Tensor::cat(vec![nll, kl, decay, norm], 1))?;
         let records = table
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })

@@ -1,9 +1,7 @@
 //! What comes next.
 
 use burn::tensor::activation::softmax;
-use palinode_model::{Batch, Decoder, ModelError};
-
-use crate::score::to_host;
+use palinode_model::{Batch, Decoder, ModelError, read};
 
 /// The `most` most probable tokens after a prompt, with their probabilities, falling.
 ///
@@ -16,7 +14,7 @@ pub fn next_tokens(decoder: &Decoder, prompt: &[u32], most: usize) -> Result<Vec
     }
     let batch = Batch::new(&[prompt], &decoder.device());
     let last = decoder.hidden(&batch).narrow(1, prompt.len() - 1, 1).reshape([1, config.hidden]);
-    let p = to_host::<f32>(softmax(decoder.logits(last), 1).into_data())?;
+    let p = read::<f32, _, _>(softmax(decoder.logits(last), 1))?;
     let mut order: Vec<u32> = (0..p.len() as u32).collect();
     order.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));
     Ok(order.into_iter().take(most).map(|id| (id, f64::from(p[id as usize]))).collect())

@@ -2,10 +2,8 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, ModelError, pack};
+use palinode_model::{Batch, Decoder, ModelError, pack, read};
 use serde::{Deserialize, Serialize};
-
-use crate::score::to_host;
 
 /// Positions whose logits are held at once: rows of the vocabulary's width, the largest thing in memory here.
 const POSITIONS: usize = 512;
@@ -34,17 +32,19 @@ pub fn surprise(decoder: &Decoder, documents: &[Vec<u32>], tokens: usize) -> Res
     if let Some(long) = documents.iter().find(|ids| ids.len() > context) {
         return Err(ModelError::TooLong { tokens: long.len(), context, text: "a document".into() });
     }
-    let mut found: Vec<Surprise> =
-        documents.iter().map(|ids| Surprise { nll: 0.0, tokens: ids.len().saturating_sub(1) }).collect();
     let some: Vec<usize> = (0..documents.len()).filter(|&i| documents[i].len() > 1).collect();
     let lengths: Vec<usize> = some.iter().map(|&i| documents[i].len() - 1).collect();
-    for group in pack(&lengths, tokens) {
-        let members: Vec<usize> = group.iter().map(|&i| some[i]).collect();
-        for (member, nll) in members.iter().zip(run(decoder, documents, &members)?) {
-            found[*member].nll = nll;
+    decoder.within(tokens, |tokens| {
+        let mut found: Vec<Surprise> =
+            documents.iter().map(|ids| Surprise { nll: 0.0, tokens: ids.len().saturating_sub(1) }).collect();
+        for group in pack(&lengths, tokens) {
+            let members: Vec<usize> = group.iter().map(|&i| some[i]).collect();
+            for (member, nll) in members.iter().zip(run(decoder, documents, &members)?) {
+                found[*member].nll = nll;
+            }
         }
-    }
-    Ok(found)
+        Ok(found)
+    })
 }
 
 fn run(decoder: &Decoder, documents: &[Vec<u32>], members: &[usize]) -> Result<Vec<f64>, ModelError> {
@@ -64,7 +64,7 @@ fn run(decoder: &Decoder, documents: &[Vec<u32>], members: &[usize]) -> Result<V
         let rows = hidden.clone().select(0, column(part.iter().map(|place| place.1).collect()));
         let asked = column(part.iter().map(|place| place.2).collect()).reshape([part.len(), 1]);
         let likelihood = log_softmax(decoder.logits(rows), 1).gather(1, asked);
-        for ((row, _, _), log_p) in part.iter().zip(to_host::<f32>(likelihood.into_data())?) {
+        for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
             nll[*row] -= f64::from(log_p);
         }
     }

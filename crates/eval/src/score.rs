@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack};
+use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack, read};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -86,6 +86,15 @@ impl Row {
 /// tokens; [`ModelError::Readback`].
 pub fn score(decoder: &Decoder, text: &Text, queries: &[Query], tokens: usize) -> Result<Vec<Vec<Score>>, ModelError> {
     let rows = rows(decoder, text, queries)?;
+    decoder.within(tokens, |tokens| score_rows(decoder, queries, &rows, tokens))
+}
+
+fn score_rows(
+    decoder: &Decoder,
+    queries: &[Query],
+    rows: &[Row],
+    tokens: usize,
+) -> Result<Vec<Vec<Score>>, ModelError> {
     let nothing = Score { nll: f64::NAN, said: Vec::new(), hits: 0 };
     let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing.clone(); query.targets.len()]).collect();
     // Rows that part need a mask, which plain ones are faster without.
@@ -182,8 +191,8 @@ fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelErr
     let likelihood = log_softmax(logits, 1)
         .select(0, indices(at, &device))
         .gather(1, indices(token.clone(), &device).reshape([asked, 1]));
-    let likelihood = to_host::<f32>(likelihood.into_data())?;
-    let best = to_host::<i32>(best.into_data())?;
+    let likelihood: Vec<f32> = read(likelihood)?;
+    let best: Vec<i32> = read(best)?;
     let mut scores = Vec::new();
     let mut next = 0;
     for read in rows.iter().flat_map(|row| &row.reads) {
@@ -200,8 +209,4 @@ fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelErr
 fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), device)
-}
-
-pub(crate) fn to_host<E: burn::tensor::Element>(data: TensorData) -> Result<Vec<E>, ModelError> {
-    data.convert::<E>().try_into_vec::<E>().map_err(|e| ModelError::Readback(format!("{e:?}")))
 }

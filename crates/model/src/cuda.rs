@@ -75,6 +75,19 @@ impl Cuda {
         None
     }
 
+    /// Bytes that are free on a card at this moment.
+    pub fn free(index: usize) -> Option<u64> {
+        let device = result::device::get(index.try_into().ok()?).ok()?;
+        // SAFETY: the device was given by the driver a moment ago, and its context is let go no more often than it was taken.
+        let told = unsafe {
+            let context = result::primary_ctx::retain(device).ok()?;
+            let told = result::ctx::set_current(context).and_then(|()| result::mem_get_info());
+            result::primary_ctx::release(device).ok()?;
+            told
+        };
+        told.ok().map(|(free, _)| free as u64)
+    }
+
     /// The device of a card that lacks nothing.
     pub(crate) fn open(&self, index: usize) -> Result<Device, ModelError> {
         match self.missing(index) {

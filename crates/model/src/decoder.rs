@@ -8,6 +8,7 @@ use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData};
 
 use crate::block::{Norm, Rotation};
 use crate::product::{product, project};
+use crate::room::Room;
 use crate::work::{Meter, Work};
 use crate::{Batch, Block, BlockOutput, DecoderConfig, Forks, KeyValues, NormKind, Positions, RotaryScaling};
 
@@ -39,13 +40,14 @@ pub struct Decoder {
     /// Rotation frequencies, radians per position.
     frequencies: Vec<f64>,
     meter: Arc<Meter>,
+    pub(crate) room: Arc<Room>,
 }
 
 impl Decoder {
     /// A decoder over the given weights, which may be tracked for training.
     pub fn from_parameters(config: DecoderConfig, parameters: Parameters) -> Self {
         let frequencies = frequencies(&config.positions);
-        Self { config, parameters, head: None, frequencies, meter: Arc::default() }
+        Self { config, parameters, head: None, frequencies, meter: Arc::default(), room: Arc::default() }
     }
 
     /// The model's shape.

@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 
-use crate::ModelError;
 #[cfg(feature = "cuda")]
 use crate::cuda::Cuda;
+use crate::{ModelError, memory};
 
 /// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
 /// else the processor.
@@ -23,6 +23,24 @@ pub fn select_device(name: &str) -> Result<Device, ModelError> {
 /// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
 pub fn is_host(device: &Device) -> bool {
     device.clone().without_autodiff() == Device::flex()
+}
+
+/// Bytes of memory that are free on a device, where it tells.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    if is_host(device) { memory::available() } else { free_on_card(device) }
+}
+
+#[cfg(feature = "cuda")]
+fn free_on_card(device: &Device) -> Option<u64> {
+    device.memory_cleanup();
+    let device = device.clone().without_autodiff();
+    let index = (0..Cuda::find().cards.len()).find(|&index| Device::cuda(index) == device)?;
+    Cuda::free(index)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free_on_card(_: &Device) -> Option<u64> {
+    None
 }
 
 #[cfg(feature = "cuda")]

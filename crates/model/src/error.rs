@@ -138,6 +138,9 @@ pub enum ModelError {
     /// The tensor library could not hand a result back.
     #[error("reading a tensor back from the device: {0}")]
     Readback(String),
+    /// The device lacks memory for what it was given.
+    #[error("the device has no memory left")]
+    OutOfMemory,
 }
 
 impl ModelError {
@@ -152,6 +155,10 @@ impl ModelError {
             Self::Index { .. } => Some("download the file again, beside the shards it names".into()),
             Self::Unused { .. } => Some(
                 "computing without it would give other results; does config.json belong to this checkpoint?".into(),
+            ),
+            Self::OutOfMemory => Some(
+                "`dtype: bf16` under load_model halves what weights take; fewer layers in a covariance stage, or a card with more memory"
+                    .into(),
             ),
             Self::Memory { precision: Precision::F32, .. } => Some(
                 "`dtype: bf16` under load_model holds them in half of it; or use a machine with more memory, or a smaller model"

@@ -1,10 +1,10 @@
 //! Continuing a prompt, greedily or by seeded top-k sampling.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Batch, Decoder, KeyValues, ModelError};
+use crate::{Batch, Decoder, KeyValues, ModelError, read};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,12 +88,7 @@ fn step(
         hidden = output.hidden;
     }
     let last = hidden.narrow(1, fresh.len() - 1, 1).reshape([1, decoder.config().hidden]);
-    to_vec(decoder.logits(last).into_data())
-}
-
-/// A tensor's values on the host.
-pub(crate) fn to_vec(data: TensorData) -> Result<Vec<f32>, ModelError> {
-    data.convert::<f32>().try_into_vec::<f32>().map_err(|e| ModelError::Readback(format!("{e:?}")))
+    read(decoder.logits(last))
 }
 
 fn argmax(logits: &[f32]) -> u32 {

@@ -10,7 +10,7 @@ use crate::layout::{bias_name, fill, weight};
 use crate::memory;
 use crate::{
     Block, Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Parameters, Positions,
-    Precision,
+    Precision, free_memory, host,
 };
 
 impl Decoder {
@@ -36,7 +36,7 @@ impl Decoder {
     ) -> Result<Self, ModelError> {
         let layout = Layout::of(config);
         checkpoint.check(config, &layout)?;
-        memory::check(memory::needed(config, precision), precision, memory::available())?;
+        memory::check(memory::needed(config, precision), precision, free_memory(device))?;
         let reader = Reader { checkpoint, config, layout, device, precision };
         let (vocab, d) = (config.vocab, config.hidden);
         // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
@@ -63,7 +63,7 @@ impl Decoder {
         let parameters = Parameters {
             token_embedding: Param::from_tensor(embedding),
             position_embedding,
-            blocks: (0..config.layers).map(|layer| reader.block(layer)).collect::<Result<_, _>>()?,
+            blocks: (0..config.layers).map(|layer| reader.settled(reader.block(layer)?)).collect::<Result<_, _>>()?,
             final_norm: reader.norm(layout.final_norm, d)?,
             head,
         };
@@ -87,6 +87,12 @@ impl Reader<'_> {
     fn held(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
         let data = TensorData::new(values, shape).convert_dtype(self.precision.dtype());
         Tensor::from_data(data, (self.device, self.precision.dtype()))
+    }
+
+    /// What was read, once the device has it: until then the host holds it as well.
+    fn settled(&self, block: Block) -> Result<Block, ModelError> {
+        self.device.sync().map_err(|error| host::failure(error.to_string()))?;
+        Ok(block)
     }
 
     /// A tensor as it is stored.

@@ -14,7 +14,7 @@ pub use safetensors::Dtype;
 
 use crate::checkpoint::{from_f32, to_f32};
 use crate::layout::{bias_name, fill, weight};
-use crate::{Decoder, Family, Layout, ModelError, Orientation};
+use crate::{Decoder, Family, Layout, ModelError, Orientation, read};
 
 /// A change of one stored weight, `[out, in]` row-major.
 #[derive(Clone, Debug)]
@@ -113,12 +113,12 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
     let matrix = |t: &Param<Tensor<2>>| {
         let t = t.val().without_autodiff();
         let shape = t.dims().to_vec();
-        crate::generate::to_vec(t.into_data()).map(|v| (shape, v))
+        read(t).map(|v| (shape, v))
     };
     let vector = |t: &Param<Tensor<1>>| {
         let t = t.val().without_autodiff();
         let shape = t.dims().to_vec();
-        crate::generate::to_vec(t.into_data()).map(|v| (shape, v))
+        read(t).map(|v| (shape, v))
     };
     let (shape, values) = matrix(&p.token_embedding)?;
     add(layout.token_embedding.into(), shape, values);
