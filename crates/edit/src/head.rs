@@ -4,8 +4,8 @@
 //! all of them until the step is over. The gradients are short, so they are computed at once, some rows at a time, and what is
 //! left to autodiff begins below the head.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use palinode_model::{Decoder, product};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
+use palinode_model::{Decoder, join, product};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -18,16 +18,14 @@ pub struct RowLosses {
     pub gradient: Tensor<2>,
 }
 
-/// `−log p(token)` at each of the normed `rows` `[n, d]`; the gradient is that of `Σ weight · value`.
+/// `−log p(token)` at each of the normed `rows` `[n, d]`, with tokens and weights `[n, 1]`; the gradient is that of `Σ weight · value`.
 ///
 /// With logits `l` and `p = softmax(l)`: `∂(−log pₜ)/∂l = p − eₜ`.
-pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &[u32], weights: &[f32]) -> RowLosses {
-    let device = rows.device();
+pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>, weights: &Tensor<2>) -> RowLosses {
     chunks(decoder, rows, |logits, from, to| {
         let count = to - from;
-        let token: Vec<i32> = tokens[from..to].iter().map(|&t| t as i32).collect();
-        let token = Tensor::<2, Int>::from_data(TensorData::new(token, [count, 1]), &device);
-        let weight = Tensor::<2>::from_data(TensorData::new(weights[from..to].to_vec(), [count, 1]), &device);
+        let token = tokens.clone().narrow(0, from, count);
+        let weight = weights.clone().narrow(0, from, count);
         let (p, log_sum) = normalised(&logits);
         let values = log_sum - logits.gather(1, token.clone());
         let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
@@ -74,5 +72,5 @@ fn chunks(
         values.push(value);
         gradient.push(product(slope, back.clone()));
     }
-    RowLosses { values: Tensor::cat(values, 0), gradient: Tensor::cat(gradient, 0) }
+    RowLosses { values: join(values, 0), gradient: join(gradient, 0) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use palinode_math::SecondMoment;
 use palinode_model::{Batch, Decoder, ModelError, is_host, lanes, pack, read};
 
@@ -101,7 +101,7 @@ impl Moments {
         let mut sums: Vec<Option<Tensor<2>>> = vec![None; self.layers.len()];
         for group in groups {
             for (sum, keys) in sums.iter_mut().zip(keys(decoder, group, self.layers.keys())) {
-                let product = keys.clone().transpose().matmul(keys);
+                let product = gram(keys);
                 *sum = Some(match sum.take() {
                     Some(sum) => sum + product,
                     None => product,
@@ -110,6 +110,17 @@ impl Moments {
         }
         sums.into_iter().flatten().map(read).collect()
     }
+}
+
+/// `KᵀK`, `[f, f]`, of keys `[n, f]`, to the accuracy of f32 also on cards that take products of f32 in TF32, with 11 bits of
+/// each factor: with `K = H + L`, `H` the 8 bits that bf16 keeps and `L` the rest, `KᵀK = HᵀH + HᵀL + (HᵀL)ᵀ`, where `LᵀL`, below
+/// `2⁻¹⁸` of it, is left out.
+fn gram(keys: Tensor<2>) -> Tensor<2> {
+    let high = keys.clone().cast(DType::BF16).cast(DType::F32);
+    let low = keys - high.clone();
+    let turned = high.clone().transpose();
+    let cross = turned.clone().matmul(low);
+    turned.matmul(high) + cross.clone() + cross.transpose()
 }
 
 /// Keys of the given layers at every token of some rows, `[tokens, f]` each, padding left out.

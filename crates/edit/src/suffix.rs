@@ -6,7 +6,7 @@
 //! such position: pasts are padded on the left and masked.
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
-use palinode_model::{Batch, Decoder, KeyValues, Rotation, read};
+use palinode_model::{Batch, Decoder, KeyValues, Rotation, join, read};
 
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, head};
@@ -31,6 +31,47 @@ pub struct Suffix {
     /// Log-probabilities of the first pass at each request's essence row, `[requests, V]`.
     essence: Tensor<2>,
     requests: usize,
+    fixed: Fixed,
+}
+
+/// What follows from the rows alone and is the same in every step: it is on the device once.
+struct Fixed {
+    rotation: Option<Rotation>,
+    /// Request of each row, `[rows]`.
+    owner: Tensor<1, Int>,
+    /// Where logits are read among the flattened `[rows · seq]`.
+    places: Tensor<1, Int>,
+    /// Predicted tokens and their weights, `[predicted, 1]`.
+    tokens: Tensor<2, Int>,
+    weights: Tensor<2>,
+    /// The weights again, in the rows of their requests: `[requests, predicted]`.
+    sums: Tensor<2>,
+}
+
+impl Fixed {
+    fn new(decoder: &Decoder, owner: &[usize], starts: &[usize], reads: &[Read], seq: usize, requests: usize) -> Self {
+        let device = decoder.device();
+        let positions: Vec<Vec<usize>> = starts.iter().map(|&start| (start..start + seq).collect()).collect();
+        let predicted = reads.len() - requests;
+        let (tokens, weights): (Vec<i32>, Vec<f32>) =
+            reads[..predicted].iter().filter_map(|r| r.predicts).map(|(token, weight)| (token as i32, weight)).unzip();
+        let mut sums = vec![0f32; requests * predicted];
+        for (i, r) in reads[..predicted].iter().enumerate() {
+            sums[owner[r.row] * predicted + i] = weights[i];
+        }
+        let index = |values: Vec<i32>| {
+            let n = values.len();
+            Tensor::<1, Int>::from_data(TensorData::new(values, [n]), &device)
+        };
+        Self {
+            rotation: decoder.rotation(&positions),
+            owner: index(owner.iter().map(|&o| o as i32).collect()),
+            places: index(reads.iter().map(|r| (r.row * seq + r.place) as i32).collect()),
+            tokens: index(tokens).reshape([predicted, 1]),
+            weights: Tensor::from_data(TensorData::new(weights, [predicted, 1]), &device),
+            sums: Tensor::from_data(TensorData::new(sums, [requests, predicted]), &device),
+        }
+    }
 }
 
 /// A position whose logits are needed.
@@ -164,6 +205,7 @@ pub fn prepare(
     for (r, (row, start)) in rows.iter().zip(&starts).enumerate() {
         fact[r * seq + row.fact - start] = 1.0;
     }
+    let fixed = Fixed::new(decoder, &owner, &starts, &reads, seq, requests.len());
     let suffix = Suffix {
         layer,
         hidden: hidden.reshape([count, seq, config.hidden]),
@@ -175,6 +217,7 @@ pub fn prepare(
         reads,
         essence,
         requests: requests.len(),
+        fixed,
     };
     Ok(Prepared { suffix, initial: read(initial)? })
 }
@@ -194,40 +237,26 @@ impl Suffix {
     /// Losses of every request for δ `[requests, d]`; see [`Losses`].
     pub fn losses(&self, decoder: &Decoder, delta: &Tensor<2>, kl_factor: f64) -> Losses {
         let config = decoder.config();
-        let device = decoder.device();
+        let Fixed { rotation, owner, places, tokens, weights, sums } = &self.fixed;
         let [count, seq, d] = self.hidden.dims();
-        let positions: Vec<Vec<usize>> = self.starts.iter().map(|&start| (start..start + seq).collect()).collect();
-        let rotation: Option<Rotation> = decoder.rotation(&positions);
-        let owner: Vec<i32> = self.owner.iter().map(|&o| o as i32).collect();
-        let owner = Tensor::<1, Int>::from_data(TensorData::new(owner, [count]), &device);
-        let shift = delta.clone().select(0, owner).reshape([count, 1, d]) * self.fact.clone();
+        let shift = delta.clone().select(0, owner.clone()).reshape([count, 1, d]) * self.fact.clone();
         let mut hidden = self.hidden.clone() + shift;
         for layer in self.layer + 1..config.layers {
             let past = self.past.get(layer - self.layer - 1);
             hidden = decoder.block(layer, hidden, rotation.as_ref(), past, Some(&self.mask)).hidden;
         }
-        let places: Vec<i32> = self.reads.iter().map(|r| (r.row * seq + r.place) as i32).collect();
-        let n = places.len();
-        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device);
-        let normed = decoder.final_norm(hidden.reshape([count * seq, d]).select(0, places));
+        let normed = decoder.final_norm(hidden.reshape([count * seq, d]).select(0, places.clone()));
         let rows = normed.clone().without_autodiff();
-
-        let predicted = n - self.requests;
-        let (tokens, weights): (Vec<u32>, Vec<f32>) = self.reads[..predicted].iter().filter_map(|r| r.predicts).unzip();
-        let mut sums = vec![0f32; self.requests * predicted];
-        for (i, r) in self.reads[..predicted].iter().enumerate() {
-            sums[self.owner[r.row] * predicted + i] = weights[i];
-        }
-        let sums = Tensor::<2>::from_data(TensorData::new(sums, [self.requests, predicted]), &device);
-        let said = head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), &tokens, &weights);
+        let predicted = self.reads.len() - self.requests;
+        let said = head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, weights);
         let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
         let kl = kept.values.mul_scalar(kl_factor);
-        let gradient = Tensor::cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
-        Losses { nll: sums.matmul(said.values), kl, total: (normed * gradient).sum() }
+        let gradient = join(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
+        Losses { nll: sums.clone().matmul(said.values), kl, total: (normed * gradient).sum() }
     }
 
     /// The suffix of some of the requests, in the given order (indices rising).
-    pub fn keep(&self, requests: &[usize]) -> Self {
+    pub fn keep(&self, decoder: &Decoder, requests: &[usize]) -> Self {
         let device = self.hidden.device();
         let mut renamed = vec![None; self.requests];
         for (new, &old) in requests.iter().enumerate() {
@@ -246,6 +275,9 @@ impl Suffix {
         let index =
             |values: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device);
         let picked = index(&rows);
+        let starts: Vec<usize> = rows.iter().map(|&r| self.starts[r as usize]).collect();
+        let reads: Vec<Read> = self.reads.iter().filter_map(|r| row_map[r.row].map(|row| Read { row, ..*r })).collect();
+        let fixed = Fixed::new(decoder, &owner, &starts, &reads, self.hidden.dims()[1], requests.len());
         let of_requests: Vec<i32> = requests.iter().map(|&r| r as i32).collect();
         Self {
             layer: self.layer,
@@ -261,10 +293,11 @@ impl Suffix {
                 })
                 .collect(),
             mask: self.mask.clone().select(0, picked.clone()),
-            starts: rows.iter().map(|&r| self.starts[r as usize]).collect(),
-            reads: self.reads.iter().filter_map(|r| row_map[r.row].map(|row| Read { row, ..*r })).collect(),
+            starts,
+            reads,
             essence: self.essence.clone().select(0, index(&of_requests)),
             requests: requests.len(),
+            fixed,
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text, lanes, read};
+use palinode_model::{Decoder, Text, join, lanes, read};
 use serde::{Deserialize, Serialize};
 
 use crate::prompts::{RewritePrompts, rewrite_prompts};
@@ -169,7 +169,7 @@ fn descend(
         running.update(evaluation.total, settings);
         if done > 0 {
             let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
-            running.keep(&left);
+            running.keep(decoder, &left);
         }
     }
     Ok(targets)
@@ -225,7 +225,7 @@ impl Running {
         let Losses { nll, kl, total } = self.suffix.losses(decoder, &self.leaf, settings.kl_factor);
         let norm = row_norms(&self.delta);
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
-        let table: Vec<f32> = read(Tensor::cat(vec![nll, kl, decay, norm], 1))?;
+        let table: Vec<f32> = read(join(vec![nll, kl, decay, norm], 1))?;
         let records = table
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
@@ -258,12 +258,12 @@ impl Running {
         self.delta = delta * shrink;
     }
 
-    fn keep(&mut self, rows: &[usize]) {
+    fn keep(&mut self, decoder: &Decoder, rows: &[usize]) {
         let device = self.delta.device();
         let index: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
         let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &device);
         let pick = |t: &Tensor<2>| t.clone().select(0, index.clone());
-        self.suffix = self.suffix.keep(rows);
+        self.suffix = self.suffix.keep(decoder, rows);
         self.requests = rows.iter().map(|&r| self.requests[r]).collect();
         self.delta = pick(&self.delta);
         self.first = pick(&self.first);

@@ -6,6 +6,7 @@ use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor, activation};
 
+use crate::join::join;
 use crate::product::project;
 use crate::{Activation, Arrangement, DecoderConfig, NormKind};
 
@@ -158,8 +159,8 @@ impl Block {
         };
         let (mut keys, mut values) = (kv.keys.clone(), kv.values.clone());
         if let Some(past) = past {
-            keys = Tensor::cat(vec![past.keys.clone(), keys], 2);
-            values = Tensor::cat(vec![past.values.clone(), values], 2);
+            keys = join(vec![past.keys.clone(), keys], 2);
+            values = join(vec![past.values.clone(), values], 2);
         }
         let keys = share_heads(keys, heads / kv_heads);
         let values = share_heads(values, heads / kv_heads);
@@ -181,12 +182,10 @@ impl Rotation {
         let dim = self.cos.dims()[3];
         let head = x.dims()[3];
         let turned = x.clone().narrow(3, 0, dim);
-        let swapped = Tensor::cat(
-            vec![turned.clone().narrow(3, dim / 2, dim / 2).neg(), turned.clone().narrow(3, 0, dim / 2)],
-            3,
-        );
+        let swapped =
+            join(vec![turned.clone().narrow(3, dim / 2, dim / 2).neg(), turned.clone().narrow(3, 0, dim / 2)], 3);
         let turned = turned * self.cos.clone() + swapped * self.sin.clone();
-        if dim == head { turned } else { Tensor::cat(vec![turned, x.narrow(3, dim, head - dim)], 3) }
+        if dim == head { turned } else { join(vec![turned, x.narrow(3, dim, head - dim)], 3) }
     }
 }
 

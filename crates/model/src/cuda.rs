@@ -4,6 +4,8 @@ use std::ffi::c_int;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use cubecl_runtime::config::cache::CacheConfig;
+use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cudarc::driver::{result, sys};
 
 use crate::ModelError;
@@ -91,10 +93,25 @@ impl Cuda {
     /// The device of a card that lacks nothing.
     pub(crate) fn open(&self, index: usize) -> Result<Device, ModelError> {
         match self.missing(index) {
-            None => Ok(Device::cuda(index)),
+            None => {
+                keep_kernels();
+                Ok(Device::cuda(index))
+            }
             Some(hint) => Err(ModelError::Device { name: format!("cuda:{index}"), hint }),
         }
     }
+}
+
+/// Has kernels, and which of them were the fastest, kept between runs: in the user's cache folder, unless a cubecl.toml beside says
+/// where.
+fn keep_kernels() {
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Global;
+    }
+    // It is set once; a second model on a card finds it so.
+    CubeClRuntimeConfig::try_set(config);
 }
 
 fn version() -> Option<i32> {

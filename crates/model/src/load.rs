@@ -38,6 +38,12 @@ impl Decoder {
         checkpoint.check(config, &layout)?;
         memory::check(memory::needed(config, precision), precision, free_memory(device))?;
         let reader = Reader { checkpoint, config, layout, device, precision };
+        // What stays is kept apart from what comes and goes, which would otherwise be let go around it, a hole at a time.
+        device.memory_persistent_allocations((), |()| Self::read(&reader))
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ModelError> {
+        let (config, layout, device) = (reader.config, &reader.layout, reader.device);
         let (vocab, d) = (config.vocab, config.hidden);
         // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
         let (embedding, tied) = if config.tied_head {
