@@ -18,12 +18,21 @@ pub fn argument() -> Option<String> {
     (verbose > 0).then(|| format!("-{}", "v".repeat(verbose)))
 }
 
-/// Sends traces to stderr when `-v` or PALINODE_LOG asks for them.
+/// Sends traces to stderr when `-v` or PALINODE_LOG asks for them, and else what a model has to warn of: stages do not hear of it.
 pub fn start(verbose: u8) {
     VERBOSE.store(verbose, Ordering::Relaxed);
     let filter = match (std::env::var("PALINODE_LOG"), verbose) {
         (Ok(filter), _) if !filter.is_empty() => filter,
-        (_, 0) => return,
+        (_, 0) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::new("palinode_model=warn"))
+                .with_ansi(Style::stderr().color)
+                .without_time()
+                .with_target(false)
+                .with_writer(|| Lines(Vec::new()))
+                .init();
+            return;
+        }
         (_, 1) => OURS.map(|name| format!("{name}=info")).join(","),
         (_, 2) => OURS.map(|name| format!("{name}=debug")).join(","),
         (_, _) => "trace".to_owned(),

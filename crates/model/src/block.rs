@@ -62,7 +62,7 @@ pub struct BlockOutput {
     pub key: Tensor<3>,
     /// The feed-forward's output, `[batch, seq, d]`.
     pub mlp: Tensor<3>,
-    /// This run's keys and values, those handed in as `past` not included.
+    /// Keys and values so far: those handed in as `past`, then this run's.
     pub kv: KeyValues,
 }
 
@@ -153,17 +153,16 @@ impl Block {
             }
         };
         let query = place(qkv.clone().narrow(1, 0, heads), self.query_norm.as_ref());
-        let kv = KeyValues {
+        let mut kv = KeyValues {
             keys: place(qkv.clone().narrow(1, heads, kv_heads), self.key_norm.as_ref()),
             values: qkv.narrow(1, heads + kv_heads, kv_heads),
         };
-        let (mut keys, mut values) = (kv.keys.clone(), kv.values.clone());
         if let Some(past) = past {
-            keys = join(vec![past.keys.clone(), keys], 2);
-            values = join(vec![past.values.clone(), values], 2);
+            kv.keys = join(vec![past.keys.clone(), kv.keys], 2);
+            kv.values = join(vec![past.values.clone(), kv.values], 2);
         }
-        let keys = share_heads(keys, heads / kv_heads);
-        let values = share_heads(values, heads / kv_heads);
+        let keys = share_heads(kv.keys.clone(), heads / kv_heads);
+        let values = share_heads(kv.values.clone(), heads / kv_heads);
         let total = keys.dims()[2];
         let options = AttentionModuleOptions { is_causal: mask.is_none(), ..Default::default() };
         let mask = mask.map(|m| m.clone().expand([batch, heads, seq, total]));

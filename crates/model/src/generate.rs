@@ -1,6 +1,6 @@
 //! Continuing a prompt, greedily or by seeded top-k sampling.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -78,13 +78,7 @@ fn step(
     let mut hidden = decoder.embed(batch.ids, &positions);
     for (layer, cached) in cache.iter_mut().enumerate() {
         let output = decoder.block(layer, hidden, rotation.as_ref(), cached.as_ref(), None);
-        *cached = Some(match cached.take() {
-            None => output.kv,
-            Some(past) => KeyValues {
-                keys: Tensor::cat(vec![past.keys, output.kv.keys], 2),
-                values: Tensor::cat(vec![past.values, output.kv.values], 2),
-            },
-        });
+        *cached = Some(output.kv);
         hidden = output.hidden;
     }
     let last = hidden.narrow(1, fresh.len() - 1, 1).reshape([1, decoder.config().hidden]);

@@ -1,0 +1,84 @@
+// What kernels find in CUDA's C++, on the host.
+#pragma once
+
+struct EmulatedPlace {
+    unsigned x, y, z;
+};
+
+// Where the thread that is running stands.
+struct EmulatedThread {
+    EmulatedPlace thread, cube, block, grid;
+};
+
+// What the driver gives every kernel.
+struct EmulatedCard {
+    EmulatedThread* here;
+    void (*barrier)();
+    void (*warp_barrier)();
+    unsigned (*exchange)(unsigned value, unsigned lane);
+    char* shared;
+};
+
+#ifdef EMULATED_KERNEL
+extern "C" const EmulatedCard* emulated_card;
+const EmulatedCard* emulated_card;
+
+using size_t = unsigned long;
+#define __device__
+#define __host__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __restrict__
+#define __shared__ static
+#define __align__(n) alignas(n)
+#define threadIdx emulated_card->here->thread
+#define blockIdx emulated_card->here->cube
+#define blockDim emulated_card->here->block
+#define gridDim emulated_card->here->grid
+#define __syncthreads() emulated_card->barrier()
+#define __syncwarp(...) emulated_card->warp_barrier()
+#define warpSize 32
+inline unsigned __activemask() { return ~0u; }
+inline unsigned emulated_lane() {
+    return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
+}
+template <class T> inline T __shfl_sync(unsigned, T value, unsigned lane) {
+    static_assert(sizeof(T) == 4, "a register");
+    unsigned bits;
+    __builtin_memcpy(&bits, &value, 4);
+    bits = emulated_card->exchange(bits, lane);
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() ^ by); }
+template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() < by ? emulated_lane() : emulated_lane() - by); }
+template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() + by > 31 ? emulated_lane() : emulated_lane() + by); }
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long)a * b) >> 32); }
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline bool isnan(float a) { return a != a; }
+inline bool isinf(float a) { return __builtin_isinf(a); }
+inline float abs(float a) { return __builtin_fabsf(a); }
+inline float pow(float a, float b) { return __builtin_powf(a, b); }
+inline float powf(float a, float b) { return __builtin_powf(a, b); }
+inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
+inline float fminf(float a, float b) { return __builtin_fminf(a, b); }
+inline float fmodf(float a, float b) { return __builtin_fmodf(a, b); }
+inline float rsqrt(float a) { return 1.0f / __builtin_sqrtf(a); }
+inline float rsqrtf(float a) { return 1.0f / __builtin_sqrtf(a); }
+#define OF_ONE(name) inline float name(float a) { return __builtin_##name##f(a); }
+OF_ONE(exp) OF_ONE(exp2) OF_ONE(log) OF_ONE(log1p) OF_ONE(sqrt) OF_ONE(tanh) OF_ONE(sin) OF_ONE(cos) OF_ONE(erf)
+OF_ONE(floor) OF_ONE(ceil) OF_ONE(trunc) OF_ONE(rint) OF_ONE(fabs)
+template <class T> inline T max(T a, T b) { return a > b ? a : b; }
+template <class T> inline T min(T a, T b) { return a < b ? a : b; }
+
+inline float emulated_max(float a, float b) { return a != a || b != b ? __builtin_nanf("") : a > b ? a : b; }
+inline float emulated_min(float a, float b) { return a != a || b != b ? __builtin_nanf("") : a < b ? a : b; }
+template <class T> inline T emulated_add(T* to, T value) {
+    T before = *to;
+    *to = before + value;
+    return before;
+}
+#endif
