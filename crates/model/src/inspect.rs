@@ -92,6 +92,8 @@ pub struct EditableWeight {
 pub struct MemoryNeeds {
     /// The weights in f32, once for all stages of a run.
     pub weights: u64,
+    /// The weights in bf16 or f16.
+    pub weights_half: u64,
     /// `covariance`, for each layer: the sum `f × f` in f64.
     pub covariance_layer: u64,
     /// `targets`, for each request optimised at once: an estimate, see [`request_bytes`].
@@ -181,6 +183,7 @@ impl MemoryNeeds {
         let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
         Self {
             weights: memory::needed(config, Precision::F32),
+            weights_half: memory::needed(config, Precision::Bf16),
             covariance_layer: square,
             targets_request: request_bytes(config),
             solve_factoring: square.saturating_mul(4),

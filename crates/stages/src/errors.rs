@@ -25,6 +25,7 @@ impl StageFailure for ModelError {
         match self {
             Self::Io { path, source } => StageError::io(ErrorKind::Input, "read or write", &path, source),
             Self::Device { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
+            Self::OutOfMemory => with_hint(StageError::new(ErrorKind::Limit, self.to_string()), hint),
             Self::Readback(_) => StageError::internal(self.to_string()),
             _ => with_hint(StageError::input(self.to_string()), hint),
         }

@@ -110,7 +110,7 @@ pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, Stage
 }
 
 /// The number type that the weights of a `model` or an `update` are held in.
-fn precision(artifact: &Artifact) -> Precision {
+pub fn precision(artifact: &Artifact) -> Precision {
     serde_json::from_value(artifact.meta["model"]["dtype"].clone()).unwrap_or_default()
 }
 

@@ -8,14 +8,14 @@ use palinode_edit::{Prompt, Site, Tap, probe, prompts};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_eval::score_requests;
 use palinode_math::Mat;
-use palinode_model::{DecoderConfig, MemoryNeeds};
+use palinode_model::{DecoderConfig, MemoryNeeds, memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::errors::StageFailure;
 use crate::load_requests::requests;
-use crate::model::{Facts, Loaded, MODEL, open};
+use crate::model::{Facts, Loaded, MODEL, open, precision};
 use crate::moments::{LayerFacts, MOMENTS};
 use crate::templates::at_port;
 
@@ -118,7 +118,8 @@ magnitude, not more.";
     }
 
     fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let model = open(cx, cx.input("model")?)?;
+        let loaded = cx.input("model")?;
+        let model = open(cx, loaded)?;
         let requests = requests(cx, cx.input("requests")?)?;
         let templates = at_port(cx, "templates")?;
         let (begin, work) = (Instant::now(), model.decoder.work());
@@ -149,7 +150,8 @@ magnitude, not more.";
             findings.extend(thin(moments, model.decoder.config().feed_forward));
         }
         let done = (model.decoder.work() - work).block_tokens as f64;
-        let ahead = Ahead::of(params, model.decoder.config(), &rows, done / begin.elapsed().as_secs_f64());
+        let weights = memory::needed(model.decoder.config(), precision(loaded));
+        let ahead = Ahead::of(params, model.decoder.config(), weights, &rows, done / begin.elapsed().as_secs_f64());
         if params.strict && !findings.is_empty() {
             return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
         }
@@ -185,8 +187,8 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// `rate` is tokens through one block in a second, forward.
-    fn of(params: &PreflightParams, config: &DecoderConfig, rows: &[Vec<Prompt>], rate: f64) -> Self {
+    /// `weights` are bytes, `rate` is tokens through one block in a second, forward.
+    fn of(params: &PreflightParams, config: &DecoderConfig, weights: u64, rows: &[Vec<Prompt>], rate: f64) -> Self {
         const BACK_AND_FORTH: usize = 3;
         let above = config.layers.saturating_sub(params.layer + 1);
         let rows = rows.iter().flatten();
@@ -201,7 +203,7 @@ impl Ahead {
         Self {
             targets: rounded(targets as f64 / rate),
             moments: rounded(moments as f64 / rate),
-            memory: rounded((needs.weights + most) as f64 / (1u64 << 30) as f64),
+            memory: rounded((weights + most) as f64 / (1u64 << 30) as f64),
         }
     }
 }

@@ -45,17 +45,17 @@ inline unsigned emulated_lane() {
     return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
 }
 template <class T> inline T __shfl_sync(unsigned, T value, unsigned lane) {
-    static_assert(sizeof(T) == 4, "a register");
-    unsigned bits;
-    __builtin_memcpy(&bits, &value, 4);
-    bits = emulated_card->exchange(bits, lane);
-    __builtin_memcpy(&value, &bits, 4);
+    unsigned bits[(sizeof(T) + 3) / 4] = {};
+    __builtin_memcpy(bits, &value, sizeof(T));
+    for (unsigned& part : bits) part = emulated_card->exchange(part, lane);
+    __builtin_memcpy(&value, bits, sizeof(T));
     return value;
 }
 template <class T> inline T __shfl_xor_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() ^ by); }
 template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() < by ? emulated_lane() : emulated_lane() - by); }
 template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() + by > 31 ? emulated_lane() : emulated_lane() + by); }
 
+inline int __clz(int a) { return a ? __builtin_clz(a) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long)a * b) >> 32); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline bool isnan(float a) { return a != a; }

@@ -107,6 +107,7 @@ fn memory(found: &Inspection, style: &Style) -> String {
     };
     let rows = vec![
         row("load_model", needs.weights, "the weights in f32, once for all stages of a run"),
+        row("", needs.weights_half, "instead, with `dtype: bf16` or `dtype: f16`"),
         row("covariance", needs.covariance_layer, "more for each layer"),
         row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
         row("solve", needs.solve_layer, "more for each layer"),
@@ -115,8 +116,10 @@ fn memory(found: &Inspection, style: &Style) -> String {
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);
     if let Some(free) = needs.available {
-        let fits = if needs.weights > free {
+        let fits = if needs.weights_half > free {
             style.yellow("the model does not fit")
+        } else if needs.weights > free {
+            style.yellow("the model fits with `dtype: bf16` or `dtype: f16` only")
         } else {
             let left = free - needs.weights;
             let square = needs.covariance_layer.max(1);
