@@ -116,3 +116,15 @@ fn told(error: &DataError) -> (String, Option<usize>) {
         Place::Record(index, Some(field)) => (format!("record {index}, field `{field}`: {}", error.message), None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_without_memory_ends_with_exit_code_7() {
+        let error = EditError::Model(ModelError::OutOfMemory).stage();
+        assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::Limit, 7));
+        assert!(error.hint.is_some());
+    }
+}
