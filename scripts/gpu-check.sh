@@ -11,4 +11,4 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 command -v python3 >/dev/null || { echo "python3 is missing" >&2; exit 1; }
 python3 -c 'import numpy' 2>/dev/null || { echo "numpy is missing: python3 -m pip install numpy" >&2; exit 1; }
-exec python3 "$here/gpu_check.py" "$@"
+exec python3 "$here/gpu_check" "$@"

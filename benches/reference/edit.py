@@ -35,13 +35,13 @@ def emmet_factor(metric, k, epsilon):
     inverse = torch.linalg.inv(metric)
     system = k.T @ inverse @ k
     if k.shape[1] > 1:
-        system = system + epsilon * torch.eye(k.shape[1], dtype=k.dtype)
+        system = system + epsilon * torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
     return inverse @ k @ torch.linalg.inv(system)
 
 
 def metric(moment, hyper):
     """`λC + ρI`, `f × f`, float64."""
-    eye = torch.eye(len(moment), dtype=torch.float64)
+    eye = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
     return hyper["mom2_update_weight"] * moment.double() + hyper.get("update_norm_lambda", 0) * eye
 
 

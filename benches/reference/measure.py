@@ -1,7 +1,7 @@
 """Times one case, in the same words as `crates/edit/benches/measure`: `python -m reference.measure CASE key=value …`.
 
 Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it), and
-the process's peak memory in MiB.
+the process's peak memory in MiB. `device=cuda` and `dtype=bf16` compute on a card, once before the clock runs.
 """
 
 import json
@@ -20,9 +20,16 @@ from .model import Subject
 MEMIT_WEIGHT = 15_000.0
 
 
-def measured(work, flops=None):
+def measured(work, flops=None, device="cpu"):
+    def whole():
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    if device != "cpu":
+        whole()
     wall, cpu = time.perf_counter(), time.process_time()
-    work()
+    whole()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rate = flops and flops / cpu / 1e9
@@ -38,6 +45,8 @@ def smooth_moment(f):
 class Case:
     def __init__(self, words):
         self.words = dict(word.split("=", 1) for word in words)
+        self.device = self.words.get("device", "cpu")
+        self.dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[self.words.get("dtype", "f32")]
 
     def number(self, key):
         return int(self.words[key])
@@ -49,7 +58,7 @@ class Case:
         return Path(self.words["inputs"]) / name
 
     def subject(self):
-        return Subject(self.path(self.words["model"]))
+        return Subject(self.path(self.words["model"]), self.device, self.dtype)
 
     def requests(self):
         chosen = json.loads(self.path("requests.json").read_text())[: self.number("requests")]
@@ -77,15 +86,19 @@ class Case:
 
     def targets(self):
         subject, requests = self.subject(), self.requests()
-        return measured(lambda: self.find(subject, requests))
+        return measured(lambda: self.find(subject, requests), device=self.device)
 
     def moments(self):
         subject = self.subject()
         documents = self.path("corpus.txt").read_text().splitlines()[: self.number("documents")]
         budget = int(self.words["budget"]) if "budget" in self.words else None
-        return measured(
-            lambda: [statistics.collect(subject, layer, documents, budget=budget) for layer in self.numbers("layers")]
-        )
+        counts = []
+
+        def work():
+            for layer in self.numbers("layers"):
+                counts.append(statistics.collect(subject, layer, documents, budget=budget)[1])
+
+        return measured(work, device=self.device) | {"tokens": counts[0]}
 
     def solve(self):
         """The published code factors anew for every batch: `cached` changes nothing."""
@@ -94,7 +107,7 @@ class Case:
         k = torch.sin(0.37 * (i[:, None] + 1) * (b + 1))
         j = torch.arange(d, dtype=torch.float64)
         residual = torch.cos(0.11 * (j[:, None] + 2) * (b + 3))
-        moment = smooth_moment(f).float()
+        moment, k, residual = smooth_moment(f).float().to(self.device), k.to(self.device), residual.to(self.device)
 
         def work():
             p = editing.metric(moment, self.hyper())
@@ -102,9 +115,11 @@ class Case:
             factor = editing.memit_factor(p, k) if memit else editing.emmet_factor(p, k, 0.1)
             return residual @ factor.T
 
-        return measured(work)
+        return measured(work, device=self.device)
 
     def edit(self):
+        if self.device != "cpu":
+            sys.exit("edit changes the model, and what runs on a card runs twice: use targets, moments and solve")
         subject, requests, layers = self.subject(), self.requests(), self.numbers("layers")
         moment = smooth_moment(subject.module(subject.down, 0).weight.shape[0 if subject.in_out else 1]).float()
         moments = dict.fromkeys(layers, moment)
@@ -117,14 +132,14 @@ class Case:
 
     def gemm(self):
         m, k, n, repeat = (self.number(key) for key in ("m", "k", "n", "repeat"))
-        a, b = torch.randn(m, k), torch.randn(k, n)
+        a, b = (torch.randn(shape, device=self.device).to(self.dtype) for shape in ((m, k), (k, n)))
         a @ b
-        return measured(lambda: [a @ b for _ in range(repeat)], 2.0 * m * k * n * repeat)
+        return measured(lambda: [a @ b for _ in range(repeat)], 2.0 * m * k * n * repeat, self.device)
 
     def cholesky(self):
         f = self.number("f")
-        p = MEMIT_WEIGHT * smooth_moment(f)
-        return measured(lambda: torch.linalg.cholesky(p), f**3 / 3)
+        p = (MEMIT_WEIGHT * smooth_moment(f)).to(self.device)
+        return measured(lambda: torch.linalg.cholesky(p), f**3 / 3, self.device)
 
 
 CASES = ("targets", "moments", "solve", "edit", "gemm", "cholesky")

@@ -17,9 +17,10 @@ NAMES = {
 class Subject:
     """A model with its tokenizer and the names of its parts."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, device="cpu", dtype=torch.float32):
         folder = Path(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
+        self.device = device
         self.model.requires_grad_(False)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.convert_ids_to_tokens(0)
@@ -34,14 +35,14 @@ class Subject:
         return self.model.get_submodule(name.format(layer))
 
     def tokens(self, texts):
-        return self.tokenizer(texts, return_tensors="pt", padding=True)
+        return self.tokenizer(texts, return_tensors="pt", padding=True).to(self.device)
 
     def target_tokens(self, target):
         """Tokens of the target by itself, with a leading space; a token that every text begins with is dropped."""
         ids = self.tokenizer(target if target.startswith(" ") else f" {target}", return_tensors="pt").input_ids[0]
         if len(ids) and ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.unk_token_id):
             ids = ids[1:]
-        return ids
+        return ids.to(self.device)
 
     def fact_index(self, pattern, subject):
         """Index of the subject's last token in the pattern with its `{}` filled."""

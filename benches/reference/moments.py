@@ -38,10 +38,11 @@ def collect(subject, layer, documents, dtype=torch.float32, budget=None, hundred
             for row, i in enumerate(group):
                 ids[row, : len(rows[i])] = torch.tensor(rows[i])
                 mask[row, : len(rows[i])] = 1
+            ids, mask = ids.to(subject.device), mask.to(subject.device)
             with torch.no_grad(), traced(module, stop=True) as seen:
                 subject.model(input_ids=ids, attention_mask=mask)
             keys = seen["input"].reshape(len(group) * width, -1)[mask.flatten().bool()].to(dtype)
-            total = torch.zeros(keys.shape[1], keys.shape[1], dtype=dtype) if total is None else total
+            total = keys.new_zeros(keys.shape[1], keys.shape[1]) if total is None else total
             total.add_(keys.T @ keys)
             count += len(keys)
     return total, count

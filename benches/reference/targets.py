@@ -18,13 +18,13 @@ def find(subject, request, layer, templates, hyper, site="block"):
     essence = ["{} is a"]
     patterns = rewriting + essence
     tokens = subject.tokens([p.replace("{}", request["subject"], 1) for p in patterns])
-    wanted = torch.full((len(rewriting), tokens.input_ids.shape[1]), -100)
+    wanted = torch.full((len(rewriting), tokens.input_ids.shape[1]), -100, device=subject.device)
     for row in range(len(rewriting)):
         length = int(tokens.attention_mask[row].sum())
         wanted[row, length - len(target) : length] = target
     places = [subject.fact_index(p, request["subject"]) for p in patterns]
 
-    delta = torch.zeros(subject.config.hidden_size, requires_grad=True)
+    delta = torch.zeros(subject.config.hidden_size, requires_grad=True, device=subject.device)
     initial, clean, last = None, None, {}
 
     def add_delta(_, __, output):

@@ -121,6 +121,18 @@ fn help_teaches() {
 }
 
 #[test]
+fn a_machine_is_measured() {
+    let bench = Bench::new();
+    let said = bench.run(&["doctor", "--measure", "cpu", "--json"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    for what in ["products, f32", "products, bf16", "products, f16", "factor, f64"] {
+        assert!(told["rates"][what].as_f64().is_some_and(|rate| rate > 1e6), "{what}: {told}");
+    }
+    assert_eq!(bench.run(&["doctor", "--measure", "tpu"]).code, 2);
+}
+
+#[test]
 fn mistakes_in_a_pipeline() {
     let unknown = "name: a\nstages:\n  moments:\n    uses: covarince\n";
     for command in ["validate", "plan", "run"] {

@@ -35,6 +35,12 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// "57 GFLOP/s", "1.2 TFLOP/s": floating-point operations a second.
+pub fn operations(per_second: f64) -> String {
+    let (value, unit) = if per_second < 1e12 { (per_second / 1e9, "GFLOP/s") } else { (per_second / 1e12, "TFLOP/s") };
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
 /// "3 min ago".
 pub fn ago(seconds: u64) -> String {
     match seconds {
@@ -71,6 +77,9 @@ mod tests {
         check(rate(0.5), "30/min");
         check(rate(0.025), "40 s each");
         check(rate(0.0), "");
+        check(operations(5.72e10), "57 GFLOP/s");
+        check(operations(7.9e14), "790 TFLOP/s");
+        check(operations(1.25e12), "1.2 TFLOP/s");
         check(size(1023), "1023 B");
         check(size(1024 * 1024 - 1), "1.0 MiB");
         check(size(150 * 1024 * 1024), "150 MiB");

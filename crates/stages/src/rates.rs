@@ -1,0 +1,47 @@
+//! What this machine can do: the roofs under which stages work.
+
+use std::time::{Duration, Instant};
+
+use palinode_engine::StageError;
+use palinode_math::{Factor, MathError, Preservation, SecondMoment};
+use palinode_model::{Precision, product_rate, select_device};
+
+use crate::errors::StageFailure;
+
+/// Sizes of the matrix that is factored: the first that takes [`SLOW`], or the last, is what is told.
+const SIZES: [usize; 4] = [512, 1024, 2048, 4096];
+/// What takes so long can be timed.
+const SLOW: Duration = Duration::from_millis(400);
+
+/// Measures, in floating-point operations a second and wall time: matrix products on the device of that name, in every type that
+/// weights can be held in, and the Cholesky factor in f64, `f³/3`, which is computed on the host whatever the device.
+///
+/// # Errors
+/// Of the command line, when the device is not there; what the device gives when it fails.
+pub fn rates(device: &str) -> Result<Vec<(String, f64)>, StageError> {
+    let device = select_device(device).map_err(StageFailure::stage)?;
+    let mut rates = Vec::new();
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+        let rate = product_rate(&device, precision).map_err(StageFailure::stage)?;
+        rates.push((format!("products, {}", precision.name()), rate));
+    }
+    rates.push(("factor, f64".to_owned(), factor_rate().map_err(StageFailure::stage)?));
+    Ok(rates)
+}
+
+fn factor_rate() -> Result<f64, MathError> {
+    let mut rate = 0.0;
+    for f in SIZES {
+        // exp(−|i − j|/20) is positive definite at any size.
+        let sum: Vec<f64> = (0..f * f).map(|at| (-((at / f).abs_diff(at % f) as f64) / 20.0).exp()).collect();
+        let moment = SecondMoment::from_sum(&sum, f, 1)?;
+        let start = Instant::now();
+        Factor::new(&moment, Preservation { lambda: 1.0, rho: 0.0 })?;
+        let took = start.elapsed();
+        rate = (f as f64).powi(3) / 3.0 / took.as_secs_f64();
+        if took >= SLOW {
+            break;
+        }
+    }
+    Ok(rate)
+}
