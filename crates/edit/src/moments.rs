@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use palinode_math::SecondMoment;
-use palinode_model::{Batch, Decoder, ModelError, is_host, lanes, pack, read};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use palinode_math::{MathError, SecondMoment};
+use palinode_model::{Batch, Decoder, free_memory, is_host, join, lanes, pack, read};
 
 use crate::{EditError, Site};
 
@@ -12,9 +12,23 @@ use crate::{EditError, Site};
 const MOST_LANES: usize = 4;
 
 /// Accumulates the second moment of the keys of every asked layer.
+///
+/// On a card that has room for them the sums grow there, in f64, and come to the host when they are asked for.
 #[derive(Debug, Default)]
 pub struct Moments {
+    /// As they were when they were on the host last.
     layers: BTreeMap<usize, SecondMoment>,
+    there: BTreeMap<usize, Total>,
+}
+
+/// A sum on a card.
+#[derive(Debug)]
+struct Total {
+    /// `Σ k kᵀ`, `[f, f]` in f64.
+    sum: Tensor<2>,
+    count: u64,
+    /// Whether the host has it as it is.
+    known: bool,
 }
 
 impl Moments {
@@ -30,18 +44,30 @@ impl Moments {
     /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for a moment of another key size.
     pub fn insert(&mut self, decoder: &Decoder, layer: usize, moment: SecondMoment) -> Result<(), EditError> {
         decoder.config().check_layer(layer)?;
-        let size = decoder.config().feed_forward;
-        if moment.size() != size {
-            let message = format!("a second moment of size {}, but keys of size {size}", moment.size());
+        let f = decoder.config().feed_forward;
+        if moment.size() != f {
+            let message = format!("a second moment of size {}, but keys of size {f}", moment.size());
             return Err(EditError::Mismatch(message));
+        }
+        let device = decoder.device();
+        if !is_host(&device) && free_memory(&device).is_some_and(|free| free > room(f, self.layers.len() + 1)) {
+            self.there.insert(layer, Total::new(&moment, &device));
         }
         self.layers.insert(layer, moment);
         Ok(())
     }
 
-    /// The moments so far, by layer.
-    pub fn layers(&self) -> &BTreeMap<usize, SecondMoment> {
-        &self.layers
+    /// The moments so far, by layer. What a card has of them is fetched.
+    ///
+    /// # Errors
+    /// [`palinode_model::ModelError::Readback`] and [`palinode_model::ModelError::OutOfMemory`], where a card failed;
+    /// [`EditError::Math`] where an activation was not finite.
+    pub fn layers(&mut self) -> Result<&BTreeMap<usize, SecondMoment>, EditError> {
+        for (&layer, total) in self.there.iter_mut().filter(|(_, total)| !total.known) {
+            self.layers.insert(layer, total.moment(layer)?);
+            total.known = true;
+        }
+        Ok(&self.layers)
     }
 
     /// Adds documents, given as token rows, each cut to the model's context; returns the tokens counted. Padding is not
@@ -61,14 +87,17 @@ impl Moments {
         let groups = |tokens| -> Vec<Vec<&[u32]>> {
             pack(&lengths, tokens).iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect()
         };
-        if !is_host(&decoder.device()) {
-            let sums = decoder.within(tokens, |tokens| self.sums_there(decoder, &groups(tokens)))?;
-            for (sum, (&layer, moment)) in sums.iter().zip(&mut self.layers) {
-                moment.add_sum(sum, count).map_err(|source| EditError::Math { layer, source })?;
-            }
-            return Ok(count);
+        if is_host(&decoder.device()) {
+            self.add_here(decoder, &groups(tokens))?;
+        } else {
+            let sums = decoder.within(tokens, |tokens| sums(decoder, &groups(tokens), self.layers.keys()))?;
+            self.add_sums(sums, count)?;
         }
-        let groups = groups(tokens);
+        Ok(count)
+    }
+
+    /// Adds the keys of some groups of rows on the host, a few groups at a time.
+    fn add_here(&mut self, decoder: &Decoder, groups: &[Vec<&[u32]>]) -> Result<(), EditError> {
         let lanes = lanes::count(&decoder.device(), groups.len(), 1).min(MOST_LANES);
         for some in groups.chunks(lanes) {
             let keys = lanes::map(some.iter().collect(), |group| {
@@ -92,23 +121,78 @@ impl Moments {
             }
             lanes::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect::<Result<(), _>>()?;
         }
-        Ok(count)
+        Ok(())
     }
 
-    /// Sums of the key products of some groups of rows, `[f, f]` a layer, for a device that is better not asked for every key:
-    /// they are made there, and fetched once.
-    fn sums_there(&self, decoder: &Decoder, groups: &[Vec<&[u32]>]) -> Result<Vec<Vec<f32>>, ModelError> {
-        let mut sums: Vec<Option<Tensor<2>>> = vec![None; self.layers.len()];
-        for group in groups {
-            for (sum, keys) in sums.iter_mut().zip(keys(decoder, group, self.layers.keys())) {
-                let product = gram(keys);
-                *sum = Some(match sum.take() {
-                    Some(sum) => sum + product,
-                    None => product,
-                });
+    /// Adds sums that a card made of `count` keys, in the layers' order: there, or here where it has no room for their total.
+    fn add_sums(&mut self, sums: Vec<Tensor<2>>, count: u64) -> Result<(), EditError> {
+        for (sum, (&layer, moment)) in sums.into_iter().zip(&mut self.layers) {
+            if let Some(total) = self.there.remove(&layer) {
+                self.there.insert(layer, total.plus(sum, count));
+            } else {
+                let sum = read::<f32, _, _>(sum)?;
+                moment.add_sum(&sum, count).map_err(|source| EditError::Math { layer, source })?;
             }
         }
-        sums.into_iter().flatten().map(read).collect()
+        Ok(())
+    }
+}
+
+impl Total {
+    fn new(moment: &SecondMoment, device: &Device) -> Self {
+        let f = moment.size();
+        let sum = TensorData::new(moment.sum(), [f, f]);
+        let there = |sum| Tensor::from_data(sum, (device, DType::F64));
+        Self { sum: device.memory_persistent_allocations(sum, there), count: moment.count(), known: true }
+    }
+
+    /// With so many keys more; to the last bit what the host would make of it. The total is held here alone, and so is added to
+    /// where it is.
+    fn plus(self, sum: Tensor<2>, count: u64) -> Self {
+        Self { sum: self.sum + sum.cast(DType::F64), count: self.count + count, known: false }
+    }
+
+    fn moment(&self, layer: usize) -> Result<SecondMoment, EditError> {
+        let f = self.sum.dims()[0];
+        let sum = read::<f64, _, _>(self.sum.clone())?;
+        SecondMoment::from_sum(&sum, f, self.count).map_err(|source| EditError::Math { layer, source })
+    }
+}
+
+/// Bytes that must be free on a card for another total of keys of size `f`: for the total, for one that is being added to, for what a
+/// block of documents has in f32, a sum for each of the `layers` and the products that make one, and for a forward pass.
+fn room(f: usize, layers: usize) -> u64 {
+    let square = (f * f) as u64;
+    (2 * 8 + 4 * (layers as u64 + 4)) * square + (1 << 30)
+}
+
+/// Sums of the key products of some groups of rows, `[f, f]` a layer, for a device that is better not asked for every key.
+///
+/// # Errors
+/// [`EditError::Math`] where a key is not finite; what the device failed at.
+fn sums<'a>(
+    decoder: &Decoder,
+    groups: &[Vec<&[u32]>],
+    layers: impl Iterator<Item = &'a usize> + Clone,
+) -> Result<Vec<Tensor<2>>, EditError> {
+    let mut sums: Vec<Option<Tensor<2>>> = vec![None; layers.clone().count()];
+    for group in groups {
+        for (sum, keys) in sums.iter_mut().zip(keys(decoder, group, layers.clone())) {
+            let product = gram(keys);
+            *sum = Some(match sum.take() {
+                Some(sum) => sum + product,
+                None => product,
+            });
+        }
+    }
+    let sums: Vec<Tensor<2>> = sums.into_iter().flatten().collect();
+    // One number of each, which comes only if the whole was computed, and is finite only if all of it is.
+    let checks = read::<f32, _, _>(join(sums.iter().map(|sum| sum.clone().sum()).collect(), 0))?;
+    match checks.iter().zip(layers).find(|(check, _)| !check.is_finite()) {
+        Some((_, &layer)) => {
+            Err(EditError::Math { layer, source: MathError::NotFinite { what: "sum of key products" } })
+        }
+        None => Ok(sums),
     }
 }
 
@@ -159,34 +243,73 @@ mod tests {
 
     use super::*;
 
-    /// Sums made on a device are those that are made here, but for rounding in f32.
-    #[test]
-    fn sums_made_there_equal_sums_made_here() {
+    fn decoder() -> Decoder {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/llama-tiny");
         let config = DecoderConfig::read(&folder.join("config.json")).unwrap();
         let checkpoint = Checkpoint::open(&[folder.join("model.safetensors")]).unwrap();
-        let decoder = Decoder::load(&checkpoint, &config, &Device::flex()).unwrap();
-        let rows: Vec<Vec<u32>> = (0..5).map(|i| (0..4 + 3 * i).map(|t| 3 + (7 * i + t) % 50).collect()).collect();
-        let empty = || {
-            let mut moments = Moments::new();
-            for layer in [0, 1] {
-                moments.insert(&decoder, layer, SecondMoment::new(config.feed_forward)).unwrap();
+        Decoder::load(&checkpoint, &config, &Device::flex()).unwrap()
+    }
+
+    fn rows(count: usize) -> Vec<Vec<u32>> {
+        (0..count).map(|i| (0..4 + 3 * i).map(|t| 3 + (7 * i + t) as u32 % 50).collect()).collect()
+    }
+
+    /// The moments of two layers: on the host, or as a card with room has them.
+    fn empty(decoder: &Decoder, there: bool) -> Moments {
+        let mut moments = Moments::new();
+        for layer in [0, 1] {
+            let moment = SecondMoment::new(decoder.config().feed_forward);
+            if there {
+                moments.there.insert(layer, Total::new(&moment, &decoder.device()));
             }
-            moments
-        };
-        let (mut here, mut there) = (empty(), empty());
-        here.add(&decoder, &rows, 16).unwrap();
-        let groups: Vec<Vec<&[u32]>> = rows.chunks(2).map(|some| some.iter().map(Vec::as_slice).collect()).collect();
-        let sums = there.sums_there(&decoder, &groups).unwrap();
-        let tokens: usize = rows.iter().map(Vec::len).sum();
-        for (sum, moment) in sums.iter().zip(there.layers.values_mut()) {
-            moment.add_sum(sum, tokens as u64).unwrap();
+            moments.insert(decoder, layer, moment).unwrap();
         }
-        for (layer, one) in here.layers() {
-            let other = &there.layers()[layer];
+        moments
+    }
+
+    fn add(moments: &mut Moments, decoder: &Decoder, rows: &[Vec<u32>]) {
+        let groups: Vec<Vec<&[u32]>> = rows.chunks(2).map(|some| some.iter().map(Vec::as_slice).collect()).collect();
+        let sums = sums(decoder, &groups, moments.layers.keys()).unwrap();
+        moments.add_sums(sums, rows.iter().map(|row| row.len() as u64).sum()).unwrap();
+    }
+
+    /// Sums made on a device are those that are made here, but for rounding in f32.
+    #[test]
+    fn sums_made_there_equal_sums_made_here() {
+        let (decoder, rows) = (decoder(), rows(5));
+        let (mut here, mut there) = (empty(&decoder, false), empty(&decoder, true));
+        here.add(&decoder, &rows, 16).unwrap();
+        add(&mut there, &decoder, &rows);
+        let there = there.layers().unwrap();
+        for (layer, one) in here.layers().unwrap() {
+            let other = &there[layer];
             assert_eq!(one.count(), other.count());
             let far = one.sum().iter().zip(other.sum()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             assert!(far <= 1e-5 * one.trace() * one.count() as f64, "layer {layer}: {far:e}");
+        }
+    }
+
+    /// Wherever totals are, and however often they are fetched and begun anew.
+    #[test]
+    fn totals_there_are_those_here_to_the_last_bit() {
+        let (decoder, rows) = (decoder(), rows(6));
+        let (mut here, mut there) = (empty(&decoder, false), empty(&decoder, true));
+        for (number, some) in rows.chunks(2).enumerate() {
+            add(&mut here, &decoder, some);
+            add(&mut there, &decoder, some);
+            if number == 1 {
+                let saved = there.layers().unwrap().clone();
+                there = Moments::new();
+                for (layer, moment) in saved {
+                    there.there.insert(layer, Total::new(&moment, &decoder.device()));
+                    there.insert(&decoder, layer, moment).unwrap();
+                }
+            }
+        }
+        let there = there.layers().unwrap();
+        for (layer, one) in here.layers().unwrap() {
+            assert_eq!(one.count(), there[layer].count());
+            assert_eq!(one.sum(), there[layer].sum(), "layer {layer}");
         }
     }
 }

@@ -136,7 +136,7 @@ impl Golden {
         for block in documents.chunks(32) {
             moments.add(&self.decoder, block, 2048).unwrap();
         }
-        moments.layers().clone()
+        moments.layers().unwrap().clone()
     }
 }
 

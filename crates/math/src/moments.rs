@@ -32,7 +32,9 @@ impl SecondMoment {
     /// # Errors
     /// [`MathError::Dimension`], [`MathError::NotFinite`].
     pub fn from_sum(sum: &[f64], f: usize, count: u64) -> Result<Self, MathError> {
-        Ok(Self { sum: from_row_major("second moment", sum, f, f)?, count })
+        let mut whole = Self { sum: Mat::zeros(f, f), count };
+        whole.each_column("second moment", sum, |to, from| to.copy_from_slice(from))?;
+        Ok(whole)
     }
 
     /// From a stored sum read row by row, for one that is too large to lie in memory twice: `next` fills row `i` of `f`
@@ -85,20 +87,36 @@ impl SecondMoment {
         Ok(())
     }
 
-    /// Adds `Σ k kᵀ` of `tokens` keys that was summed elsewhere, row-major `[f, f]`; of a symmetric matrix the lower half is
-    /// read.
+    /// Adds `Σ k kᵀ` of `tokens` keys that was summed elsewhere, row-major `[f, f]`, symmetric.
     ///
     /// # Errors
     /// [`MathError::Dimension`], [`MathError::NotFinite`].
     pub fn add_sum(&mut self, sum: &[f32], tokens: u64) -> Result<(), MathError> {
-        let f = self.size();
-        let sum = from_row_major("sum of key products", sum, f, f)?;
-        for j in 0..f {
-            for i in j..f {
-                self.sum[(i, j)] += sum[(i, j)];
-            }
-        }
+        self.each_column("sum of key products", sum, |to, from| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += f64::from(*from));
+        })?;
         self.count += tokens;
+        Ok(())
+    }
+
+    /// Does `each` with every column of the sum, from the diagonal down, and the same values of a row-major symmetric matrix: of
+    /// such a one a column is a row, and lies in memory as one piece.
+    fn each_column<T: Copy + Into<f64>>(
+        &mut self,
+        what: &'static str,
+        values: &[T],
+        mut each: impl FnMut(&mut [f64], &[T]),
+    ) -> Result<(), MathError> {
+        let f = self.size();
+        if values.len() != f * f {
+            return Err(MathError::Dimension { what, found: values.len(), expected: f * f });
+        }
+        if !values.iter().all(|&value| value.into().is_finite()) {
+            return Err(MathError::NotFinite { what });
+        }
+        for j in 0..f {
+            each(&mut self.sum.col_as_slice_mut(j)[j..], &values[j * f + j..(j + 1) * f]);
+        }
         Ok(())
     }
 

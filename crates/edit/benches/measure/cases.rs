@@ -79,7 +79,7 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
         Ok(())
     });
     added?;
-    let tokens: u64 = moments.layers().values().map(SecondMoment::count).sum();
+    let tokens: u64 = moments.layers()?.values().map(SecondMoment::count).sum();
     let f = decoder.config().feed_forward as f64;
     // Of the products only the lower half is computed, in f64.
     measured["gflop"] = json!(block_flop(&decoder) * decoder.work().block_tokens as f64 / 1e9);
