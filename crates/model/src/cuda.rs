@@ -1,105 +1,72 @@
-//! What this machine has of CUDA, asked before anything is computed: a backend that misses a part of it panics.
+//! Looks for drivers, compilers and cards before anything is computed: a backend that misses a part of CUDA panics.
 
 use std::ffi::c_int;
-use std::path::PathBuf;
+use std::path::Path;
 
 use burn::tensor::Device;
 use cubecl_runtime::config::cache::CacheConfig;
 use cubecl_runtime::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cudarc::driver::{result, sys};
+use cudarc::nvrtc::sys as nvrtc;
 
 use crate::ModelError;
+use crate::card::{Capability, Card, Compiler, Cuda, Version};
 
-/// Kernels use tensor instructions and conversions that older cards do not have.
-const OLDEST: (i32, i32) = (7, 0);
+/// What kernels include, some of it by way of the rest; in the toolkit's `include`, or in `cccl` there, where newer ones keep the last.
+const HEADERS: [&str; 5] = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h", "nv/target"];
 
-/// Driver, compiler and cards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cuda {
-    /// The newest CUDA that the driver knows, such as 12080 for 12.8; none where there is no driver or it does not start.
-    pub driver: Option<i32>,
-    /// Whether NVRTC, the library that compiles kernels, was found.
-    pub compiler: bool,
-    /// The toolkit's folder, whose headers kernels include.
-    pub toolkit: Option<PathBuf>,
-    /// The cards, by their number.
-    pub cards: Vec<Card>,
+/// See [`Cuda::find`].
+pub fn find() -> Cuda {
+    // SAFETY: both load a shared library to see whether it can be; NVIDIA's do nothing when they are loaded.
+    let (driver, compiler) = unsafe { (sys::is_culib_present(), nvrtc::is_culib_present()) };
+    let started = driver && result::init().is_ok();
+    let toolkit = cubecl_cuda::install::cuda_path().filter(|path| path.is_dir());
+    Cuda {
+        driver: started.then(driver_version).flatten(),
+        compiler: compiler.then(self::compiler).flatten(),
+        lacking: toolkit.as_deref().map_or_else(Vec::new, lacking),
+        toolkit,
+        cards: if started { cards() } else { Vec::new() },
+    }
 }
 
-/// One card.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    /// As the driver calls it.
-    pub name: String,
-    /// Bytes.
-    pub memory: u64,
-    /// Compute capability.
-    pub capability: (i32, i32),
+/// The device of a card that lacks nothing.
+pub fn open(index: usize) -> Result<Device, ModelError> {
+    let hint = match (find().missing(index), free(index)) {
+        (Some(missing), _) => missing,
+        (None, Err(error)) => format!("the driver cannot open the card ({error}): see nvidia-smi for who uses it"),
+        (None, Ok(_)) => {
+            keep_kernels();
+            return Ok(Device::cuda(index));
+        }
+    };
+    Err(ModelError::Device { name: format!("cuda:{index}"), hint })
 }
 
-impl Cuda {
-    /// Looks for all of it. Opens no card.
-    pub fn find() -> Self {
-        // SAFETY: both load a shared library to see whether it can be; NVIDIA's do nothing when they are loaded.
-        let (driver, compiler) = unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
-        let started = driver && result::init().is_ok();
-        Self {
-            driver: started.then(version).flatten(),
-            compiler,
-            toolkit: cubecl_cuda::install::cuda_path().filter(|path| path.join("include/cuda_fp16.h").is_file()),
-            cards: if started { cards() } else { Vec::new() },
-        }
-    }
+/// Which of the cards a device is.
+pub fn number(device: &Device) -> Option<usize> {
+    let device = device.clone().without_autodiff();
+    (0..result::device::get_count().ok()? as usize).find(|&index| Device::cuda(index) == device)
+}
 
-    /// What is missing to compute on card `index`, in words, and what to do about it.
-    pub fn missing(&self, index: usize) -> Option<String> {
-        let Some(card) = self.cards.get(index) else {
-            return Some(match (self.driver, self.cards.len()) {
-                (None, _) => "no NVIDIA driver answers: install it, or use --device cpu".into(),
-                (_, 0) => "the driver knows no card: see nvidia-smi, and CUDA_VISIBLE_DEVICES".into(),
-                (_, 1) => "there is one card, cuda:0".into(),
-                (_, n) => format!("there are cuda:0 to cuda:{}", n - 1),
-            });
-        };
-        if card.capability < OLDEST {
-            let ((major, minor), (least, _)) = (card.capability, OLDEST);
-            return Some(format!("the card's compute capability is {major}.{minor}; {least}.0 or newer is needed"));
-        }
-        if !self.compiler {
-            return Some(
-                "libnvrtc, which compiles kernels, was not found: install the CUDA toolkit, or set LD_LIBRARY_PATH"
-                    .into(),
-            );
-        }
-        if self.toolkit.is_none() {
-            return Some("the CUDA toolkit's headers were not found: install it, or set CUDA_PATH".into());
-        }
-        None
-    }
-
-    /// Bytes that are free on a card at this moment.
-    pub fn free(index: usize) -> Option<u64> {
-        let device = result::device::get(index.try_into().ok()?).ok()?;
+/// Bytes that are free on a card at this moment; as the driver says it where the card cannot be opened.
+pub fn free(index: usize) -> Result<u64, String> {
+    let told = || {
+        let device = result::device::get(index as c_int)?;
         // SAFETY: the device was given by the driver a moment ago, and its context is let go no more often than it was taken.
-        let told = unsafe {
-            let context = result::primary_ctx::retain(device).ok()?;
+        unsafe {
+            let context = result::primary_ctx::retain(device)?;
             let told = result::ctx::set_current(context).and_then(|()| result::mem_get_info());
-            result::primary_ctx::release(device).ok()?;
+            result::primary_ctx::release(device)?;
             told
-        };
-        told.ok().map(|(free, _)| free as u64)
-    }
-
-    /// The device of a card that lacks nothing.
-    pub(crate) fn open(&self, index: usize) -> Result<Device, ModelError> {
-        match self.missing(index) {
-            None => {
-                keep_kernels();
-                Ok(Device::cuda(index))
-            }
-            Some(hint) => Err(ModelError::Device { name: format!("cuda:{index}"), hint }),
         }
-    }
+    };
+    told().map(|(free, _)| free as u64).map_err(|error| error.to_string())
+}
+
+/// Bytes that a card has.
+pub fn total(index: usize) -> Option<u64> {
+    card(index as c_int).map(|card| card.memory)
 }
 
 /// Has kernels, and which of them were the fastest, kept between runs: in the user's cache folder, unless a cubecl.toml beside says
@@ -114,24 +81,53 @@ fn keep_kernels() {
     CubeClRuntimeConfig::try_set(config);
 }
 
-fn version() -> Option<i32> {
+/// Of [`HEADERS`], those that are not in a toolkit.
+fn lacking(toolkit: &Path) -> Vec<&'static str> {
+    let include = toolkit.join("include");
+    let there = |name: &&str| include.join(name).is_file() || include.join("cccl").join(name).is_file();
+    HEADERS.into_iter().filter(|name| !there(name)).collect()
+}
+
+fn driver_version() -> Option<Version> {
     let mut version: c_int = 0;
     // SAFETY: writes one number, to a place that is ours.
     let answer = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-    (answer == sys::CUresult::CUDA_SUCCESS).then_some(version)
+    // 12080 is 12.8.
+    (answer == sys::CUresult::CUDA_SUCCESS).then_some(Version(version as u32 / 1000, version as u32 % 1000 / 10))
+}
+
+fn compiler() -> Option<Compiler> {
+    let done = |answer| answer == nvrtc::nvrtcResult::NVRTC_SUCCESS;
+    let (mut major, mut minor, mut count): (c_int, c_int, c_int) = (0, 0, 0);
+    // SAFETY: each writes one number, to a place that is ours.
+    let (version, counted) = unsafe {
+        (nvrtc::nvrtcVersion(&raw mut major, &raw mut minor), nvrtc::nvrtcGetNumSupportedArchs(&raw mut count))
+    };
+    if !done(version) {
+        return None;
+    }
+    let mut known = vec![0 as c_int; if done(counted) { count.max(0) as usize } else { 0 }];
+    // SAFETY: writes as many numbers as it said a moment ago.
+    if !known.is_empty() && !done(unsafe { nvrtc::nvrtcGetSupportedArchs(known.as_mut_ptr()) }) {
+        known.clear();
+    }
+    // 90 is 9.0.
+    let capabilities = known.into_iter().map(|one| Capability(one as u32 / 10, one as u32 % 10)).collect();
+    Some(Compiler { version: Version(major as u32, minor as u32), capabilities })
 }
 
 fn cards() -> Vec<Card> {
-    let count = result::device::get_count().unwrap_or(0);
-    let card = |index: c_int| {
-        let device = result::device::get(index).ok()?;
-        let name = result::device::get_name(device).ok()?;
-        // SAFETY: the device was given by the driver a moment ago.
-        let memory = unsafe { result::device::total_mem(device) }.ok()? as u64;
-        let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.ok();
-        let major = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        Some(Card { name, memory, capability: (major, minor) })
-    };
-    (0..count).filter_map(card).collect()
+    (0..result::device::get_count().unwrap_or(0)).filter_map(card).collect()
+}
+
+fn card(index: c_int) -> Option<Card> {
+    let device = result::device::get(index).ok()?;
+    let name = result::device::get_name(device).ok()?;
+    // SAFETY: the device was given by the driver a moment ago.
+    let memory = unsafe { result::device::total_mem(device) }.ok()? as u64;
+    // SAFETY: as above.
+    let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.ok();
+    let major = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    Some(Card { name, memory, capability: Capability(major as u32, minor as u32) })
 }

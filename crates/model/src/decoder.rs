@@ -55,6 +55,12 @@ impl Decoder {
         &self.config
     }
 
+    /// Bytes that the weights take.
+    pub fn weight_bytes(&self) -> u64 {
+        let held = self.parameters.token_embedding.val().dtype().size() as u64;
+        self.config.parameters() as u64 * held
+    }
+
     /// The weights.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 #[cfg(feature = "cuda")]
-use crate::cuda::Cuda;
+use crate::cuda;
 use crate::{ModelError, memory};
 
 /// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
@@ -13,9 +13,11 @@ use crate::{ModelError, memory};
 /// [`ModelError::Device`] for a name that this build does not know, and for a card that is not there or lacks something.
 pub fn select_device(name: &str) -> Result<Device, ModelError> {
     match name.split_once(':').unwrap_or((name, "0")) {
-        ("auto", _) => Ok(fastest()),
-        ("cpu", _) => Ok(Device::flex()),
-        ("cuda", index) if index.bytes().all(|b| b.is_ascii_digit()) => card(name, index.parse().unwrap_or(usize::MAX)),
+        ("auto", "0") => Ok(card(name, 0).unwrap_or_else(|_| Device::flex())),
+        ("cpu", "0") => Ok(Device::flex()),
+        ("cuda", index) if !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) => {
+            card(name, index.parse().unwrap_or(usize::MAX))
+        }
         _ => Err(ModelError::Device { name: name.into(), hint: "use auto, cpu, cuda or cuda:N".into() }),
     }
 }
@@ -27,35 +29,31 @@ pub fn is_host(device: &Device) -> bool {
 
 /// Bytes of memory that are free on a device, where it tells.
 pub fn free_memory(device: &Device) -> Option<u64> {
-    if is_host(device) { memory::available() } else { free_on_card(device) }
-}
-
-#[cfg(feature = "cuda")]
-fn free_on_card(device: &Device) -> Option<u64> {
+    if is_host(device) {
+        return memory::available();
+    }
+    // What the backend keeps for later is free too.
     device.memory_cleanup();
-    let device = device.clone().without_autodiff();
-    let index = (0..Cuda::find().cards.len()).find(|&index| Device::cuda(index) == device)?;
-    Cuda::free(index)
+    #[cfg(feature = "cuda")]
+    return cuda::number(device).and_then(|index| cuda::free(index).ok());
+    #[cfg(not(feature = "cuda"))]
+    return None;
 }
 
-#[cfg(not(feature = "cuda"))]
-fn free_on_card(_: &Device) -> Option<u64> {
-    None
-}
-
-#[cfg(feature = "cuda")]
-fn fastest() -> Device {
-    Cuda::find().open(0).unwrap_or_else(|_| Device::flex())
+/// Bytes of memory that a device has, used or not, where it tells.
+pub fn total_memory(device: &Device) -> Option<u64> {
+    if is_host(device) {
+        return memory::total();
+    }
+    #[cfg(feature = "cuda")]
+    return cuda::number(device).and_then(cuda::total);
+    #[cfg(not(feature = "cuda"))]
+    return None;
 }
 
 #[cfg(feature = "cuda")]
 fn card(_: &str, index: usize) -> Result<Device, ModelError> {
-    Cuda::find().open(index)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn fastest() -> Device {
-    Device::flex()
+    cuda::open(index)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -185,7 +185,7 @@ impl MemoryNeeds {
             weights: memory::needed(config, Precision::F32),
             weights_half: memory::needed(config, Precision::Bf16),
             covariance_layer: square,
-            targets_request: request_bytes(config),
+            targets_request: request_bytes(config, config.layers),
             solve_factoring: square.saturating_mul(4),
             solve_layer: square,
             available: memory::available(),
@@ -195,11 +195,11 @@ impl MemoryNeeds {
 
 /// Bytes that one request's target takes while it is optimised, when it has six templates and the essence prompt, eight
 /// tokens of each from the subject's last on, and one target token: what the blocks keep for the way back (some ten
-/// vectors of size `d` and six of size `f` a position), in all layers, and four copies of the logits.
-pub fn request_bytes(config: &DecoderConfig) -> u64 {
+/// vectors of size `d` and six of size `f` a position), in `above` layers, and four copies of the logits.
+pub fn request_bytes(config: &DecoderConfig, above: usize) -> u64 {
     let (rows, positions) = (7, 7 * 8);
     let kept = 10 * config.hidden as u64 + 6 * config.feed_forward as u64;
-    let blocks = (config.layers as u64).saturating_mul(positions).saturating_mul(kept);
+    let blocks = (above as u64).saturating_mul(positions).saturating_mul(kept);
     blocks.saturating_add(4 * rows * config.vocab as u64).saturating_mul(size_of::<f32>() as u64)
 }
 

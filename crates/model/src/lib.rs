@@ -15,6 +15,7 @@
 
 mod batch;
 mod block;
+mod card;
 mod checkpoint;
 mod config;
 #[cfg(feature = "cuda")]
@@ -37,6 +38,7 @@ pub mod memory;
 mod packing;
 mod precision;
 mod product;
+mod rate;
 mod room;
 pub mod save;
 mod text;
@@ -44,21 +46,21 @@ mod work;
 
 pub use batch::Batch;
 pub use block::{Block, BlockOutput, KeyValues, Norm, Rotation};
+pub use card::{Capability, Card, Compiler, Cuda, Version};
 pub use checkpoint::Checkpoint;
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
-#[cfg(feature = "cuda")]
-pub use cuda::{Card, Cuda};
 pub use decoder::{Decoder, Parameters};
-pub use device::{free_memory, is_host, select_device};
+pub use device::{free_memory, is_host, select_device, total_memory};
 pub use error::ModelError;
 pub use forks::Forks;
 pub use host::read;
-pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect};
+pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect, request_bytes};
 pub use join::join;
 pub use layout::{Layout, Orientation};
 pub use packing::{Packing, pack};
 pub use precision::Precision;
 pub use product::product;
+pub use rate::product_rate;
 pub use room::Starved;
 pub use text::Text;
 pub use work::Work;

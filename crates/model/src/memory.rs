@@ -14,7 +14,16 @@ pub fn needed(config: &DecoderConfig, precision: Precision) -> u64 {
 pub fn available() -> Option<u64> {
     let text = |path: &str| std::fs::read_to_string(path).ok();
     let system = kilobytes(&text("/proc/meminfo")?, "MemAvailable:")?;
-    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| left_in_groups(&path)));
+    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| least(&path, left)));
+    Some(group.map_or(system, |group| group.min(system)))
+}
+
+/// Bytes that there are for this process, used or not: the machine's memory, or the control group's limit where that is less. `None`
+/// where the system does not say.
+pub fn total() -> Option<u64> {
+    let text = |path: &str| std::fs::read_to_string(path).ok();
+    let system = kilobytes(&text("/proc/meminfo")?, "MemTotal:")?;
+    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| least(&path, limit)));
     Some(group.map_or(system, |group| group.min(system)))
 }
 
@@ -40,18 +49,26 @@ fn group_path(text: &str) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned)
 }
 
-/// The least that is left in the group and those around it. A group without a limit says nothing.
-fn left_in_groups(path: &str) -> Option<u64> {
+/// Reads a file of a control group.
+type GroupFiles<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The least that `of` tells of the group and those around it. A group without a limit says nothing.
+fn least(path: &str, of: fn(GroupFiles<'_>) -> Option<u64>) -> Option<u64> {
     let root = Path::new("/sys/fs/cgroup");
     let group = root.join(path);
     let around = group.ancestors().take_while(|group| group.starts_with(root));
-    around.filter_map(|group| left(&|name| std::fs::read_to_string(group.join(name)).ok())).min()
+    around.filter_map(|group| of(&|name| std::fs::read_to_string(group.join(name)).ok())).min()
+}
+
+/// What a group may take.
+fn limit(read: GroupFiles<'_>) -> Option<u64> {
+    read("memory.max")?.trim().parse().ok()
 }
 
 /// What is left in a group whose files `read` reads. Cached files count as used, but give way.
-fn left(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+fn left(read: GroupFiles<'_>) -> Option<u64> {
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let limit = number("memory.max")?;
+    let limit = limit(read)?;
     let stat = read("memory.stat").unwrap_or_default();
     let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
     Some(limit.saturating_sub(number("memory.current")?.saturating_sub(cached.unwrap_or(0))))
@@ -80,6 +97,8 @@ mod tests {
         assert_eq!(left(&files("1000\n")), Some(500));
         assert_eq!(left(&files("100\n")), Some(0));
         assert_eq!(left(&files("max\n")), None);
+        assert_eq!(limit(&files("1000\n")), Some(1000));
+        assert_eq!(limit(&files("max\n")), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::at_once;
 use crate::corpus::{Documents, FileFormat, TokenCount, corpus, encode, files};
 use crate::errors::StageFailure;
 use crate::hub;
@@ -53,9 +54,10 @@ pub struct CovarianceParams {
     /// Seed of the order in which documents are taken.
     #[serde(default = "one")]
     seed: u64,
-    /// Tokens run at once, padding included: bounds memory.
-    #[serde(default = "batch_tokens")]
-    batch_tokens: usize,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 2,048 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
 }
 
 fn line() -> Documents {
@@ -70,9 +72,8 @@ fn one() -> u64 {
     1
 }
 
-fn batch_tokens() -> usize {
-    2048
-}
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 2048;
 
 /// When sums were saved last, and how long that took.
 struct Saved {
@@ -183,6 +184,7 @@ a later run over more documents or tokens, or with more layers.";
         let kept: BTreeMap<usize, usize> = heads.iter().map(|(&layer, head)| (layer, head.blocks)).collect();
         let start = kept.values().copied().min().unwrap_or(0);
 
+        let batch = at_once::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder);
         let mut moments = Moments::new();
         let total = if params.tokens.is_some() { None } else { Some(corpus.len() as u64) };
         let bar = cx.progress("documents", total);
@@ -205,7 +207,7 @@ a later run over more documents or tokens, or with more layers.";
             let (added, next) = thread::scope(|scope| {
                 let more = read < corpus.len() && left > 0;
                 let reader = more.then(|| scope.spawn(|| block(&mut corpus, &model, read, left)));
-                let added = moments.add(&model.decoder, &documents, params.batch_tokens);
+                let added = moments.add(&model.decoder, &documents, batch);
                 (added, reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose())
             });
             added.map_err(StageFailure::stage)?;
@@ -217,7 +219,8 @@ a later run over more documents or tokens, or with more layers.";
             if documents.len() == BLOCK && (last || interrupted.is_err() || saved.long_ago()) {
                 let done = read / BLOCK;
                 saved = Saved::after(|| {
-                    let further = moments.layers().iter().filter(|(layer, _)| kept[layer] < done);
+                    let sums = moments.layers().map_err(StageFailure::stage)?;
+                    let further = sums.iter().filter(|(layer, _)| kept[layer] < done);
                     further.into_iter().try_for_each(|(&layer, moment)| Head::put(cx, &key(layer), done, moment))
                 })?;
             }
@@ -227,7 +230,8 @@ a later run over more documents or tokens, or with more layers.";
         for (layer, head) in heads {
             moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
         }
-        let tokens = moments.layers().values().map(SecondMoment::count).next().unwrap_or(0);
+        let moments = moments.layers().map_err(StageFailure::stage)?;
+        let tokens = moments.values().map(SecondMoment::count).next().unwrap_or(0);
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
@@ -235,7 +239,7 @@ a later run over more documents or tokens, or with more layers.";
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} asked for: all of it was used"));
         }
         let mut made = Gathered::new(base);
-        for (&layer, moment) in moments.layers() {
+        for (&layer, moment) in moments {
             made.put(cx, layer, moment)?;
         }
         Ok(made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect()))

@@ -1,7 +1,7 @@
 //! Where stages can compute.
 
 use palinode_engine::{ErrorKind, StageError};
-use palinode_model::{is_host, select_device};
+use palinode_model::{Cuda, is_host, select_device};
 
 use crate::errors::StageFailure;
 
@@ -39,44 +39,43 @@ pub fn hardware(name: &str) -> Result<String, StageError> {
     Ok(format!("{model} ({family}), {threads} threads"))
 }
 
-#[cfg(feature = "cuda")]
 fn card(name: &str) -> String {
     let at: usize = name.strip_prefix("cuda:").and_then(|at| at.parse().ok()).unwrap_or_default();
-    palinode_model::Cuda::find().cards.get(at).map_or_else(|| name.to_owned(), |card| card.name.clone())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn card(name: &str) -> String {
-    name.to_owned()
+    let cards = Cuda::find().map(|cuda| cuda.cards).unwrap_or_default();
+    cards.get(at).map_or_else(|| name.to_owned(), |card| card.name.clone())
 }
 
 /// What this machine has of CUDA, line by line: name, finding, and what to do where something is missing.
-#[cfg(feature = "cuda")]
 pub fn cuda_findings() -> Vec<(String, String)> {
-    let cuda = palinode_model::Cuda::find();
-    let version = |v: i32| format!("up to CUDA {}.{}", v / 1000, v % 1000 / 10);
+    let line = |name: &str, found: String| (name.to_owned(), found);
+    let Some(cuda) = Cuda::find() else {
+        return vec![line("CUDA", "not in this build: cargo build --release --features cuda".into())];
+    };
+    let driver = cuda.driver.map_or_else(
+        || "none answers".into(),
+        |version| {
+            let of = driver_version().map_or_else(String::new, |version| format!("{version}, "));
+            format!("{of}up to {version}")
+        },
+    );
+    let compiler = cuda.compiler.as_ref().map(|compiler| format!("libnvrtc of {}", compiler.version));
+    let toolkit = cuda.toolkit.as_ref().map(|path| path.display().to_string());
     let mut lines = vec![
-        ("driver".to_owned(), cuda.driver.map_or_else(|| "none answers".to_owned(), version)),
-        ("compiler".to_owned(), if cuda.compiler { "libnvrtc found" } else { "libnvrtc not found" }.to_owned()),
-        (
-            "toolkit".to_owned(),
-            cuda.toolkit.as_ref().map_or_else(|| "no headers".into(), |path| path.display().to_string()),
-        ),
+        line("driver", driver),
+        line("compiler", compiler.unwrap_or_else(|| "libnvrtc not found".into())),
+        line("toolkit", toolkit.unwrap_or_else(|| "no headers".into())),
     ];
     for (i, card) in cuda.cards.iter().enumerate() {
-        let (major, minor) = card.capability;
         let memory = card.memory as f64 / f64::from(1 << 30);
-        lines
-            .push((format!("cuda:{i}"), format!("{}, {memory:.0} GiB, compute capability {major}.{minor}", card.name)));
+        lines.push((format!("cuda:{i}"), format!("{}, {memory:.0} GiB, {}", card.name, card.capability)));
     }
-    if let Some(missing) = cuda.missing(0) {
-        lines.push(("missing".to_owned(), missing));
-    }
+    lines.extend(cuda.missing(0).map(|missing| line("missing", missing)));
     lines
 }
 
-/// What this build has of CUDA: nothing.
-#[cfg(not(feature = "cuda"))]
-pub fn cuda_findings() -> Vec<(String, String)> {
-    vec![("CUDA".to_owned(), "not in this build: cargo build --release --features cuda".to_owned())]
+/// As its kernel module tells it: "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  …".
+fn driver_version() -> Option<String> {
+    let told = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let mut words = told.lines().next()?.split_whitespace();
+    words.find(|word| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.')).map(Into::into)
 }

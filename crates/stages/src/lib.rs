@@ -11,6 +11,7 @@
 //! ```
 
 mod ask;
+mod at_once;
 mod blocks;
 mod corpus;
 mod covariance;
@@ -38,6 +39,7 @@ mod patch;
 mod perplexity;
 mod preflight;
 mod probes;
+mod rates;
 mod report;
 mod sequence;
 mod solve;
@@ -56,6 +58,7 @@ pub use hub::{Watch, allow_downloads};
 pub use look::{EditableWeight, Inspection, inspect};
 pub use palinode_hub::{Progress, Reference};
 pub use patch::{Restored, apply, provenance, revert};
+pub use rates::rates;
 pub use report::report;
 pub use suggestion::{Suggestion, suggest};
 

@@ -8,14 +8,15 @@ use palinode_edit::{Prompt, Site, Tap, probe, prompts};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_eval::score_requests;
 use palinode_math::Mat;
-use palinode_model::{DecoderConfig, MemoryNeeds, memory};
+use palinode_model::{Decoder, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::at_once;
 use crate::errors::StageFailure;
 use crate::load_requests::requests;
-use crate::model::{Facts, Loaded, MODEL, open, precision};
+use crate::model::{Facts, Loaded, MODEL, open};
 use crate::moments::{LayerFacts, MOMENTS};
 use crate::templates::at_port;
 
@@ -36,15 +37,16 @@ pub struct PreflightParams {
     /// Steps of `targets`, and how many of its requests are optimised at once: for the estimates of time and memory.
     #[serde(default = "steps")]
     steps: usize,
-    /// See `steps`.
-    #[serde(default = "at_once")]
-    at_once: usize,
+    /// See `steps`; where it is left out, as many as `targets` takes then.
+    #[serde(default)]
+    at_once: Option<usize>,
     /// Fail where anything is found, so that nothing after this runs.
     #[serde(default)]
     strict: bool,
-    /// Tokens run at once, padding included: bounds memory.
-    #[serde(default = "batch_tokens")]
-    batch_tokens: usize,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
 }
 
 fn cosine() -> f64 {
@@ -55,13 +57,8 @@ fn steps() -> usize {
     25
 }
 
-fn at_once() -> usize {
-    32
-}
-
-fn batch_tokens() -> usize {
-    4096
-}
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 4096;
 
 /// See [`StageKind::DOC`].
 pub struct Preflight;
@@ -111,7 +108,7 @@ magnitude, not more.";
             let message = format!("`cosine` is {}", params.cosine);
             errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
         }
-        if params.batch_tokens == 0 {
+        if params.batch_tokens == Some(0) {
             errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
         }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
@@ -126,9 +123,10 @@ magnitude, not more.";
         let mut findings = twins(&requests);
         let rows = rows(&model, &requests, &templates)?;
         cx.check_interrupt()?;
-        findings.extend(parallel(params, &model, &requests, &rows)?);
+        let tokens = at_once::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder);
+        findings.extend(parallel(params, &model, &requests, &rows, tokens)?);
         cx.check_interrupt()?;
-        let scores = score_requests(&model.decoder, &model.text, &prompts_only(&requests), params.batch_tokens);
+        let scores = score_requests(&model.decoder, &model.text, &prompts_only(&requests), tokens);
         let scores = scores.map_err(StageFailure::stage)?;
         let said: Vec<usize> = (0..scores.len()).filter(|&i| scores[i].rewrite[0].new.correct()).collect();
         findings.extend(told(&said, |i| {
@@ -150,8 +148,7 @@ magnitude, not more.";
             findings.extend(thin(moments, model.decoder.config().feed_forward));
         }
         let done = (model.decoder.work() - work).block_tokens as f64;
-        let weights = memory::needed(model.decoder.config(), precision(loaded));
-        let ahead = Ahead::of(params, model.decoder.config(), weights, &rows, done / begin.elapsed().as_secs_f64());
+        let ahead = Ahead::of(params, &model.decoder, &rows, done / begin.elapsed().as_secs_f64());
         if params.strict && !findings.is_empty() {
             return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
         }
@@ -187,9 +184,10 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// `weights` are bytes, `rate` is tokens through one block in a second, forward.
-    fn of(params: &PreflightParams, config: &DecoderConfig, weights: u64, rows: &[Vec<Prompt>], rate: f64) -> Self {
+    /// `rate` is tokens through one block in a second, forward.
+    fn of(params: &PreflightParams, decoder: &Decoder, rows: &[Vec<Prompt>], rate: f64) -> Self {
         const BACK_AND_FORTH: usize = 3;
+        let config = decoder.config();
         let above = config.layers.saturating_sub(params.layer + 1);
         let rows = rows.iter().flatten();
         let (whole, after) =
@@ -197,13 +195,14 @@ impl Ahead {
         let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
         let needs = MemoryNeeds::of(config);
-        let most =
-            (needs.targets_request * params.at_once as u64).max(needs.solve_factoring).max(needs.covariance_layer);
+        let at_once = at_once::requests(params.at_once, decoder, params.layer) as u64;
+        let targets_need = at_once * request_bytes(config, above);
+        let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self {
             targets: rounded(targets as f64 / rate),
             moments: rounded(moments as f64 / rate),
-            memory: rounded((weights + most) as f64 / (1u64 << 30) as f64),
+            memory: rounded((decoder.weight_bytes() + most) as f64 / (1u64 << 30) as f64),
         }
     }
 }
@@ -259,10 +258,11 @@ fn parallel(
     model: &Loaded,
     requests: &[EditRequest],
     rows: &[Vec<Prompt>],
+    tokens: usize,
 ) -> Result<Vec<String>, StageError> {
     let bare: Vec<Prompt> = rows.iter().take(COMPARED).map(|rows| rows[0].clone()).collect();
     let tap = Tap { layer: params.layer, site: Site::Key };
-    let keys = probe(&model.decoder, &bare, &[tap], params.batch_tokens).map_err(StageFailure::stage)?.remove(0);
+    let keys = probe(&model.decoder, &bare, &[tap], tokens).map_err(StageFailure::stage)?.remove(0);
     let f = model.decoder.config().feed_forward;
     let norms: Vec<f64> =
         keys.chunks_exact(f).map(|key| key.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()).collect();

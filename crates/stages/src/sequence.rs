@@ -180,8 +180,9 @@ impl Editor<'_> {
         let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));
         let text = &self.model.text;
         let settings = self.params.targets.settings();
+        let at_once = self.params.targets.at_once(&model);
         let mut values = Vec::new();
-        for part in block.chunks(self.params.targets.at_once()) {
+        for part in block.chunks(at_once) {
             self.cx.check_interrupt()?;
             let found = optimise(&model, text, part, &self.templates, &settings, |_| {});
             values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
@@ -191,7 +192,7 @@ impl Editor<'_> {
             plan: &self.plan,
             templates: &self.templates,
             targets: settings,
-            at_once: self.params.targets.at_once(),
+            at_once,
             tokens: 4096,
         };
         let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;

@@ -2,10 +2,12 @@
 
 use palinode_edit::{Site, StepRecord, TargetSettings};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_model::Decoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::at_once;
 use crate::finder::{Finder, Kept};
 use crate::load_requests::requests;
 use crate::model::{Facts, MODEL, base_digest, file, open};
@@ -66,9 +68,10 @@ pub struct TargetsParams {
     /// A request is done when its loss falls below this.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
-    /// Requests optimised at once: bounds memory.
-    #[serde(default = "at_once")]
-    at_once: usize,
+    /// Requests optimised at once: bounds memory. Where it is left out, 16 on the processor and 64 on a card, or fewer where they would
+    /// take more than half of the memory that the weights leave.
+    #[serde(default)]
+    at_once: Option<usize>,
 }
 
 fn block_output() -> SiteName {
@@ -95,10 +98,6 @@ fn stop_loss() -> f64 {
     0.05
 }
 
-fn at_once() -> usize {
-    16
-}
-
 impl TargetsParams {
     /// As the editing crate has them.
     pub fn settings(&self) -> TargetSettings {
@@ -120,8 +119,8 @@ impl TargetsParams {
         if let Some(facts) = facts {
             errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
         }
-        for (name, value) in [("steps", self.steps), ("at_once", self.at_once)] {
-            if value == 0 {
+        for (name, zero) in [("steps", self.steps == 0), ("at_once", self.at_once == Some(0))] {
+            if zero {
                 errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
             }
         }
@@ -154,9 +153,9 @@ impl TargetsParams {
         with
     }
 
-    /// Requests optimised at once.
-    pub fn at_once(&self) -> usize {
-        self.at_once
+    /// Requests of this model that are optimised at once.
+    pub fn at_once(&self, decoder: &Decoder) -> usize {
+        at_once::requests(self.at_once, decoder, self.layer)
     }
 }
 
@@ -226,7 +225,7 @@ once, each with its own Adam state and early stop; a finished block of requests 
             bar: &bar,
         };
         let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
-        for block in requests.chunks(params.at_once) {
+        for block in requests.chunks(params.at_once(&model.decoder)) {
             cx.check_interrupt()?;
             found.extend(finder.find(block)?);
         }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::samples::samples;
 use self::scorer::Scorer;
+use crate::at_once;
 use crate::errors::StageFailure;
 use crate::load_requests::{REQUESTS, requests};
 use crate::model::{MODEL, UPDATE, file};
@@ -95,9 +96,10 @@ pub struct EvaluateParams {
     /// How many tokens of them.
     #[serde(default = "eight")]
     sample_tokens: usize,
-    /// Tokens run at once, padding included: bounds memory.
-    #[serde(default = "batch_tokens")]
-    batch_tokens: usize,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
 }
 
 fn hundred() -> usize {
@@ -124,9 +126,8 @@ fn eight() -> usize {
     8
 }
 
-fn batch_tokens() -> usize {
-    4096
-}
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 4096;
 
 impl EvaluateParams {
     /// Whose metrics are told of these requests: what was asked for, else what the data set is judged by.
@@ -221,7 +222,7 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
     fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let zero = |name: &str| FieldError::new(name, format!("`{name}` is 0")).expected("1 or more");
         let mut errors = Vec::new();
-        if params.batch_tokens == 0 {
+        if params.batch_tokens == Some(0) {
             errors.push(zero("batch_tokens"));
         }
         if params.every == Some(0) {
@@ -260,8 +261,14 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
         let bar = cx.progress("records", Some(total as u64));
         let writing = params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k, seed: g.seed });
         let tfidf = params.tfidf(cx, &requests)?;
-        let scorer =
-            Scorer { cx, text: &model.text, tokens: params.batch_tokens, writing, tfidf: tfidf.as_ref(), bar: &bar };
+        let scorer = Scorer {
+            cx,
+            text: &model.text,
+            tokens: at_once::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder),
+            writing,
+            tfidf: tfidf.as_ref(),
+            bar: &bar,
+        };
         let before = scorer.score(&all.unedited(), &requests)?;
         let mut after = Vec::with_capacity(requests.len());
         for (b, (_, range)) in parts.iter().enumerate() {
