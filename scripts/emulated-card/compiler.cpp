@@ -1,10 +1,12 @@
 // In place of NVRTC: kernels become libraries for the host, see translate.py, and what is given out as PTX is their path.
 //
-// EMULATED_FOLDER is where they are kept. Where EMULATED_NVRTC names NVIDIA's own library, each kernel has to pass it as well.
+// EMULATED_FOLDER is where they are kept. Where EMULATED_NVRTC names NVIDIA's own library, each kernel has to pass it as well. Kernels in
+// which the text EMULATED_WITHOUT occurs are refused, so that those that do the same in another way have their turn.
 
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +19,13 @@ struct Program {
 };
 
 static const int COMPILATION_FAILED = 6;
+
+static struct Counts {
+    std::atomic<int> compiled{0}, refused{0};
+    ~Counts() {
+        if (getenv("EMULATED_REPORT")) fprintf(stderr, "emulated compiler: %d kernels compiled, %d refused\n", (int)compiled, (int)refused);
+    }
+} counts;
 
 static bool accepted(Program* program, int count, const char* const* options) {
     const char* path = getenv("EMULATED_NVRTC");
@@ -41,6 +50,14 @@ static bool accepted(Program* program, int count, const char* const* options) {
 }
 
 static bool translated(Program* program) {
+    const char* without = getenv("EMULATED_WITHOUT");
+    if (without && program->source.find(without) != std::string::npos) {
+        program->log = std::string("without ") + without;
+        return false;
+    }
+    const char* capability = getenv("EMULATED_CAPABILITY");
+    // What the card of 9.0 does with a kernel is nothing.
+    if (capability && atoi(capability) == 90) return program->image = "nothing", true;
     std::string folder = getenv("EMULATED_FOLDER") ? getenv("EMULATED_FOLDER") : ".";
     std::string base = folder + "/kernel-" + std::to_string(std::hash<std::string>()(program->source));
     program->image = base + ".so";
@@ -56,11 +73,14 @@ static bool translated(Program* program) {
 
 extern "C" {
 int nvrtcVersion(int* major, int* minor) { return *major = 12, *minor = 8, 0; }
+int nvrtcGetNumSupportedArchs(int* count) { return *count = 3, 0; }
+int nvrtcGetSupportedArchs(int* which) { return which[0] = 75, which[1] = 80, which[2] = 90, 0; }
 const char* nvrtcGetErrorString(int) { return "the kernel was refused"; }
 int nvrtcCreateProgram(Program** program, const char* source, const char*, int, const char* const*, const char* const*) { return *program = new Program{source}, 0; }
 int nvrtcDestroyProgram(Program** program) { return delete *program, 0; }
 int nvrtcCompileProgram(Program* program, int count, const char* const* options) {
-    if (accepted(program, count, options) && translated(program)) return 0;
+    if (accepted(program, count, options) && translated(program)) return counts.compiled++, 0;
+    counts.refused++;
     // Of several kernels that do the same, the others are tried.
     if (getenv("EMULATED_REPORT")) fprintf(stderr, "emulated card: %s\n", program->log.c_str());
     return COMPILATION_FAILED;

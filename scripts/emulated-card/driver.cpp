@@ -2,7 +2,8 @@
 //
 // Device memory is the host's, up to EMULATED_MEMORY bytes (6 GB), beyond which it answers as a full card does. Kernels are host
 // functions, see compiler.cpp. The threads of a block are fibers where they wait for each other, and a plain loop where not.
-// EMULATED_REPORT=1 prints at the end how many kernels ran, and how often the host read and wrote.
+// EMULATED_CAPABILITY says which card it is: at 90 one that computes nothing. EMULATED_REPORT=1 prints at the end how many kernels ran, and how often the host read and
+// wrote; where it is a path, there.
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "toolkit/include/emulated.h"
@@ -33,17 +35,39 @@ static u64 setting(const char* name, u64 otherwise) {
 
 // What was asked of the card.
 static struct Counts {
-    std::atomic<u64> kernels{0}, reads{0}, writes{0}, refused{0}, used{0}, most{0};
+    std::atomic<u64> kernels{0}, wmma{0}, mma{0}, reads{0}, writes{0}, refused{0}, used{0}, most{0};
     ~Counts() {
-        if (getenv("EMULATED_REPORT")) {
-            fprintf(stderr, "emulated card: %llu kernels, %llu reads, %llu writes, %llu allocations refused, %.1f MB at most\n",
-                    (u64)kernels, (u64)reads, (u64)writes, (u64)refused, most / 1e6);
-        }
+        const char* path = getenv("EMULATED_REPORT");
+        FILE* to = path && *path == '/' ? fopen(path, "a") : stderr;
+        if (!path || !to) return;
+        fprintf(to, "emulated card: %llu kernels (%llu of wmma, %llu of mma.sync), %llu reads, %llu writes, %llu allocations refused, %.1f MB at most\n",
+                (u64)kernels, (u64)wmma, (u64)mma, (u64)reads, (u64)writes, (u64)refused, most / 1e6);
     }
 } counts;
 
+// What the card says that it is.
+struct Card {
+    int capability, processors, shared, shared_of_block;
+    const char* name;
+};
+
+// Burn goes by the name too: of cards of 7.5, those that are called GTX have no tensor cores.
+static const Card& card() {
+    static const Card cards[] = {
+        {75, 22, 65536, 65536, "NVIDIA GeForce GTX 1660 (emulated)"},
+        {80, 108, 167936, 166912, "NVIDIA A100 (emulated)"},
+        {90, 132, 233472, 232448, "NVIDIA H100 (idle)"},
+    };
+    static const u64 asked = setting("EMULATED_CAPABILITY", 75);
+    static const Card& it = cards[(asked >= 80) + (asked >= 90)];
+    return it;
+}
+
+// Takes everything and computes nothing: its memory is not touched, so that it can be larger than the host's, and what is read is 0.
+static bool idle() { return card().capability == 90; }
+
 static u64 memory() {
-    static u64 bytes = setting("EMULATED_MEMORY", 6ull << 30);
+    static u64 bytes = setting("EMULATED_MEMORY", idle() ? 80ull << 30 : 6ull << 30);
     return bytes;
 }
 
@@ -76,14 +100,17 @@ static int release(u64 at) {
 
 // ---------------------------------------------------------------------------------------------------- kernels
 
+enum Cores { NONE, WMMA, MMA };
+
 struct Kernel {
     void (*run)(void**);
     bool waits;
+    int cores;
     std::string name;
 };
 
-// At a barrier of its block, or at one of its warp.
-enum class State { Ready, Block, Warp, Done };
+// At a barrier of its block, at one of its warp, or until others have come further.
+enum class State { Ready, Block, Warp, Wait, Done };
 
 struct Fiber {
     void* stack;
@@ -130,6 +157,7 @@ static void leave(State state) {
 
 static void barrier() { leave(State::Block); }
 static void warp_barrier() { leave(State::Warp); }
+static void wait() { leave(State::Wait); }
 
 // What a thread of the warp has to give: all give, and then all take.
 static u32 exchange(u32 value, u32 lane) {
@@ -166,33 +194,52 @@ static void run_block(u32 threads) {
         for (int saved = 0; saved < 6; saved++) *--top = nullptr;
         fibers[thread] = {top, State::Ready};
     }
-    // Warp by warp from barrier to barrier.
+    auto all = [&](u32 first, u32 end, State from, State to) {
+        bool some = false;
+        for (u32 thread = first; thread < end; thread++) {
+            if (fibers[thread].state != from) continue;
+            fibers[thread].state = to;
+            some = true;
+        }
+        return some;
+    };
+    // Warp by warp from barrier to barrier. Where a thread waits for others, those that are further wait for it.
     for (bool left = true; left;) {
-        left = false;
+        bool some_wait = false;
         for (u32 first = 0; first < threads; first += 32) {
             u32 end = first + 32 < threads ? first + 32 : threads;
             for (bool again = true; again;) {
-                again = false;
                 for (running = first; running < end; running++) {
-                    if (fibers[running].state == State::Done || fibers[running].state == State::Block) continue;
+                    if (fibers[running].state != State::Ready) continue;
                     place(running);
                     emulated_switch(&scheduler, fibers[running].stack);
-                    again |= fibers[running].state == State::Warp;
                 }
+                bool waits = all(first, end, State::Wait, State::Wait);
+                again = !waits && all(first, end, State::Warp, State::Ready);
+                some_wait |= waits;
             }
         }
-        for (Fiber& fiber : fibers) {
-            if (fiber.state == State::Done) continue;
-            fiber.state = State::Ready;
-            left = true;
-        }
+        left = all(0, threads, some_wait ? State::Wait : State::Block, State::Ready);
     }
 }
+
+// The card's clock, in milliseconds. Tensor cores are slow here and fast on a card: what they run counts so much less that Burn's tuner
+// takes them wherever it tries them.
+static std::atomic<double> card_clock{0};
+static const double LAUNCH = 0.003, TENSOR_CORES_FASTER = 1000;
 
 static int launch(const Kernel* of, EmulatedPlace grid, EmulatedPlace block, void** with) {
     static std::mutex lock;
     std::lock_guard<std::mutex> guard(lock);
+    auto since = Clock::now();
     counts.kernels++;
+    counts.wmma += of->cores == WMMA;
+    counts.mma += of->cores == MMA;
+    if (idle()) {
+        // Burn measures the card first, with ever larger work until it takes a while.
+        if (of->name.find("throughput") != std::string::npos) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        return SUCCESS;
+    }
     kernel = of;
     arguments = with;
     here.grid = grid;
@@ -203,6 +250,8 @@ static int launch(const Kernel* of, EmulatedPlace grid, EmulatedPlace block, voi
                 here.cube = {x, y, z};
                 run_block(block.x * block.y * block.z);
             }
+    double took = std::chrono::duration<double, std::milli>(Clock::now() - since).count();
+    card_clock = card_clock + LAUNCH + (of->cores == NONE ? took : took / TENSOR_CORES_FASTER);
     return SUCCESS;
 }
 
@@ -217,20 +266,18 @@ int cuGetErrorString(int error, const char** text) { return *text = error == OUT
 
 int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 int cuDeviceGet(int* device, int index) { return index == 0 ? (*device = 0, SUCCESS) : NO_SUCH_DEVICE; }
-int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "NVIDIA GeForce GTX 1660 (emulated)"), SUCCESS; }
+int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "%s", card().name), SUCCESS; }
 int cuDeviceGetUuid(char* id, int) { return memset(id, 7, 16), SUCCESS; }
 int cuDeviceGetUuid_v2(char* id, int) { return memset(id, 7, 16), SUCCESS; }
 int cuDeviceGetPCIBusId(char* id, int size, int) { return snprintf(id, size, "0000:01:00.0"), SUCCESS; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { return *bytes = memory(), SUCCESS; }
 int cuMemGetInfo_v2(size_t* free, size_t* total) { return *total = memory(), *free = memory() - counts.used, SUCCESS; }
 
-// Without tensor cores: their instructions are not emulated.
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     static const std::map<int, int> known = {
-        {1, 1024}, {2, 1024}, {3, 1024}, {4, 64}, {5, 2147483647}, {6, 65535}, {7, 65535}, // threads and blocks
-        {8, 49152}, {81, 233472}, {97, 232448},                                           // shared memory
-        {10, 32}, {16, 20},                                                               // warp, multiprocessors
-        {75, 7}, {76, 5},                                                                 // compute capability
+        {1, 1024}, {2, 1024}, {3, 1024}, {4, 64}, {5, 2147483647}, {6, 65535}, {7, 65535},                // threads and blocks
+        {8, 49152}, {81, card().shared}, {97, card().shared_of_block}, {10, 32}, {16, card().processors}, // shared memory, warp, multiprocessors
+        {75, card().capability / 10}, {76, card().capability % 10},
     };
     auto found = known.find(attribute);
     *value = found == known.end() ? 0 : found->second;
@@ -251,17 +298,13 @@ int cuStreamDestroy_v2(void* stream) { return free(stream), SUCCESS; }
 int cuStreamSynchronize(void*) { return SUCCESS; }
 int cuStreamWaitEvent(void*, void*, u32) { return SUCCESS; }
 int cuStreamIsCapturing(void*, int* state) { return *state = 0, SUCCESS; }
-int cuEventCreate(Clock::time_point** event, u32) { return *event = new Clock::time_point, SUCCESS; }
-int cuEventDestroy_v2(Clock::time_point* event) { return delete event, SUCCESS; }
-int cuEventRecord(Clock::time_point* event, void*) { return *event = Clock::now(), SUCCESS; }
+int cuEventCreate(double** event, u32) { return *event = new double, SUCCESS; }
+int cuEventDestroy_v2(double* event) { return delete event, SUCCESS; }
+int cuEventRecord(double* event, void*) { return *event = card_clock, SUCCESS; }
 int cuEventSynchronize(void*) { return SUCCESS; }
 int cuEventQuery(void*) { return SUCCESS; }
-int cuEventElapsedTime(float* milliseconds, const Clock::time_point* from, const Clock::time_point* to) {
-    return *milliseconds = std::chrono::duration<float, std::milli>(*to - *from).count(), SUCCESS;
-}
-int cuEventElapsedTime_v2(float* milliseconds, const Clock::time_point* from, const Clock::time_point* to) {
-    return cuEventElapsedTime(milliseconds, from, to);
-}
+int cuEventElapsedTime(float* milliseconds, const double* from, const double* to) { return *milliseconds = *to - *from, SUCCESS; }
+int cuEventElapsedTime_v2(float* milliseconds, const double* from, const double* to) { return cuEventElapsedTime(milliseconds, from, to); }
 
 int cuMemAlloc_v2(u64* at, size_t size) { return allocate(at, size); }
 int cuMemAllocAsync(u64* at, size_t size, void*) { return allocate(at, size); }
@@ -269,9 +312,9 @@ int cuMemFree_v2(u64 at) { return release(at); }
 int cuMemFreeAsync(u64 at, void*) { return release(at); }
 int cuMemAllocHost_v2(void** at, size_t size) { return posix_memalign(at, 512, size ? size : 1) ? OUT_OF_MEMORY : SUCCESS; }
 int cuMemFreeHost(void* at) { return free(at), SUCCESS; }
-int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t size, void*) { return counts.writes++, memcpy((void*)to, from, size), SUCCESS; }
-int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t size, void*) { return counts.reads++, memcpy(to, (void*)from, size), SUCCESS; }
-int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t size, void*) { return memcpy((void*)to, (void*)from, size), SUCCESS; }
+int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t size, void*) { return counts.writes++, idle() || memcpy((void*)to, from, size), SUCCESS; }
+int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t size, void*) { return counts.reads++, idle() ? memset(to, 0, size) : memcpy(to, (void*)from, size), SUCCESS; }
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t size, void*) { return idle() || memcpy((void*)to, (void*)from, size), SUCCESS; }
 
 struct Copy2D {
     size_t from_x, from_y; u32 from_kind; const void* from_host; u64 from_device; void* from_array; size_t from_pitch;
@@ -285,29 +328,34 @@ int cuMemcpy2DAsync_v2(const Copy2D* copy, void*) {
     auto to = (copy->to_kind == host ? (char*)copy->to_host : (char*)copy->to_device) + copy->to_y * copy->to_pitch + copy->to_x;
     if (copy->to_kind == host) counts.reads++;
     else if (copy->from_kind == host) counts.writes++;
-    for (size_t row = 0; row < copy->height; row++) memcpy(to + row * copy->to_pitch, from + row * copy->from_pitch, copy->width);
+    for (size_t row = 0; row < copy->height && !idle(); row++) memcpy(to + row * copy->to_pitch, from + row * copy->from_pitch, copy->width);
     return SUCCESS;
 }
 
 // What compiler.cpp gives out as PTX is the name of a library.
 int cuModuleLoadData(void** module, const void* image) {
+    if (idle()) return *module = (void*)image, SUCCESS;
     void* library = dlopen((const char*)image, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         fprintf(stderr, "emulated card: %s\n", dlerror());
         return INVALID_IMAGE;
     }
-    static const EmulatedCard card = {&here, barrier, warp_barrier, exchange, shared};
+    static const EmulatedCard card = {&here, barrier, warp_barrier, exchange, wait, shared};
     *(const EmulatedCard**)dlsym(library, "emulated_card") = &card;
     *module = library;
     return SUCCESS;
 }
 
 int cuModuleGetFunction(void** function, void* module, const char* name) {
+    if (idle()) return *function = new Kernel{nullptr, false, NONE, name}, SUCCESS;
     auto run = (void (*)(void**))dlsym(module, (std::string("emulated_") + name).c_str());
     if (!run) return NOT_FOUND;
-    *function = new Kernel{run, *(int*)dlsym(module, "emulated_waits") != 0, name};
+    *function = new Kernel{run, *(int*)dlsym(module, "emulated_waits") != 0, *(int*)dlsym(module, "emulated_cores"), name};
     return SUCCESS;
 }
+
+// Of where a tile lies in memory; for kernels that the idle card alone is given.
+int cuTensorMapEncodeTiled(void*, int, u32, void*, const u64*, const u64*, const u32*, const u32*, int, int, int, int) { return SUCCESS; }
 
 int cuModuleUnload(void*) { return SUCCESS; }
 int cuFuncSetAttribute(void*, int, int) { return SUCCESS; }

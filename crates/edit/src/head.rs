@@ -5,7 +5,7 @@
 //! left to autodiff begins below the head.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
-use palinode_model::{Decoder, join, product};
+use palinode_model::{Decoder, join, pick, product};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -27,7 +27,7 @@ pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>,
         let token = tokens.clone().narrow(0, from, count);
         let weight = weights.clone().narrow(0, from, count);
         let (p, log_sum) = normalised(&logits);
-        let values = log_sum - logits.gather(1, token.clone());
+        let values = log_sum - pick(logits, token.clone());
         let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
         (values, slope)
     })

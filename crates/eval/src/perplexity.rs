@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, ModelError, pack, read};
+use palinode_model::{Batch, Decoder, ModelError, pack, pick, read};
 use serde::{Deserialize, Serialize};
 
 /// Positions whose logits are held at once: rows of the vocabulary's width, the largest thing in memory here.
@@ -63,7 +63,7 @@ fn run(decoder: &Decoder, documents: &[Vec<u32>], members: &[usize]) -> Result<V
         let column = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [part.len()]), &device);
         let rows = hidden.clone().select(0, column(part.iter().map(|place| place.1).collect()));
         let asked = column(part.iter().map(|place| place.2).collect()).reshape([part.len(), 1]);
-        let likelihood = log_softmax(decoder.logits(rows), 1).gather(1, asked);
+        let likelihood = pick(log_softmax(decoder.logits(rows), 1), asked);
         for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
             nll[*row] -= f64::from(log_p);
         }

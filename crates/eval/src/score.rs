@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack, read};
+use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack, pick, read};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -188,9 +188,8 @@ fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelErr
     let logits = decoder.logits(hidden);
     let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(at.clone(), &device));
     let asked = token.len();
-    let likelihood = log_softmax(logits, 1)
-        .select(0, indices(at, &device))
-        .gather(1, indices(token.clone(), &device).reshape([asked, 1]));
+    let predicted = log_softmax(logits, 1).select(0, indices(at, &device));
+    let likelihood = pick(predicted, indices(token.clone(), &device).reshape([asked, 1]));
     let likelihood: Vec<f32> = read(likelihood)?;
     let best: Vec<i32> = read(best)?;
     let mut scores = Vec::new();

@@ -36,6 +36,7 @@ mod layout;
 mod load;
 pub mod memory;
 mod packing;
+mod pick;
 mod precision;
 mod product;
 mod rate;
@@ -58,6 +59,7 @@ pub use inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts
 pub use join::join;
 pub use layout::{Layout, Orientation};
 pub use packing::{Packing, pack};
+pub use pick::pick;
 pub use precision::Precision;
 pub use product::product;
 pub use rate::product_rate;

@@ -6,7 +6,7 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, DecoderConfig, Parameters};
+use palinode_model::{Batch, Decoder, DecoderConfig, Parameters, pick};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -192,5 +192,5 @@ fn nll(decoder: &Decoder, inputs: &Inputs, reading: usize) -> Tensor<1> {
         hidden = decoder.block(layer, hidden, None, None, Some(mask)).hidden;
     }
     let hidden = hidden.narrow(1, 0, seq - 1).reshape([rows * (seq - 1), config.hidden]);
-    log_softmax(decoder.logits(hidden), 1).gather(1, inputs.next.clone()).neg().reshape([-1])
+    pick(log_softmax(decoder.logits(hidden), 1), inputs.next.clone()).neg().reshape([-1])
 }

@@ -16,6 +16,7 @@ struct EmulatedCard {
     void (*barrier)();
     void (*warp_barrier)();
     unsigned (*exchange)(unsigned value, unsigned lane);
+    void (*wait)();
     char* shared;
 };
 
@@ -41,9 +42,27 @@ using size_t = unsigned long;
 #define __syncwarp(...) emulated_card->warp_barrier()
 #define warpSize 32
 inline unsigned __activemask() { return ~0u; }
-inline unsigned emulated_lane() {
-    return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
+inline unsigned emulated_thread() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+inline unsigned emulated_lane() { return emulated_thread() % 32; }
+
+// Memory in which the lanes of a warp lay out what an instruction takes from all of them, before they wait for each other. There are two
+// in turn: a lane that lays out for the next instruction does not disturb those that still read.
+template <class T> inline T& emulated_together() {
+    static T all[32][2];
+    static unsigned char turns[1024];
+    unsigned thread = emulated_thread();
+    return all[thread / 32][turns[thread]++ % 2];
 }
+
+// Tensor cores leave the lowest 13 bits of a factor out.
+inline float emulated_tf32(float value) {
+    unsigned bits;
+    __builtin_memcpy(&bits, &value, 4);
+    bits &= ~0x1fffu;
+    __builtin_memcpy(&value, &bits, 4);
+    return value;
+}
+
 template <class T> inline T __shfl_sync(unsigned, T value, unsigned lane) {
     unsigned bits[(sizeof(T) + 3) / 4] = {};
     __builtin_memcpy(bits, &value, sizeof(T));
@@ -55,6 +74,7 @@ template <class T> inline T __shfl_xor_sync(unsigned mask, T value, unsigned by)
 template <class T> inline T __shfl_up_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() < by ? emulated_lane() : emulated_lane() - by); }
 template <class T> inline T __shfl_down_sync(unsigned mask, T value, unsigned by) { return __shfl_sync(mask, value, emulated_lane() + by > 31 ? emulated_lane() : emulated_lane() + by); }
 
+inline int __ffs(int a) { return __builtin_ffs(a); }
 inline int __clz(int a) { return a ? __builtin_clz(a) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long)a * b) >> 32); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -73,12 +93,4 @@ OF_ONE(exp) OF_ONE(exp2) OF_ONE(log) OF_ONE(log1p) OF_ONE(sqrt) OF_ONE(tanh) OF_
 OF_ONE(floor) OF_ONE(ceil) OF_ONE(trunc) OF_ONE(rint) OF_ONE(fabs)
 template <class T> inline T max(T a, T b) { return a > b ? a : b; }
 template <class T> inline T min(T a, T b) { return a < b ? a : b; }
-
-inline float emulated_max(float a, float b) { return a != a || b != b ? __builtin_nanf("") : a > b ? a : b; }
-inline float emulated_min(float a, float b) { return a != a || b != b ? __builtin_nanf("") : a < b ? a : b; }
-template <class T> inline T emulated_add(T* to, T value) {
-    T before = *to;
-    *to = before + value;
-    return before;
-}
 #endif

@@ -1,0 +1,1 @@
+// Included by kernels that wait at barriers: see cuda/barrier.

@@ -1,0 +1,1 @@
+// On a card mma.h needs it.
