@@ -32,18 +32,18 @@ pub fn find() -> Cuda {
 
 /// The device of a card that lacks nothing.
 pub fn open(index: usize) -> Result<Device, ModelError> {
-    let hint = match (find().missing(index), free(index)) {
-        (Some(missing), _) => missing,
-        (None, Err(error)) => format!("the driver cannot open the card ({error}): see nvidia-smi for who uses it"),
-        (None, Ok(_)) => {
-            keep_kernels();
-            return Ok(Device::cuda(index));
-        }
-    };
-    Err(ModelError::Device { name: format!("cuda:{index}"), hint })
+    let refused = |hint| ModelError::Device { name: format!("cuda:{index}"), hint };
+    if let Some(missing) = find().missing(index) {
+        return Err(refused(missing));
+    }
+    free(index).map_err(|error| {
+        refused(format!("the driver cannot open the card ({error}): see nvidia-smi for who uses it"))
+    })?;
+    keep_kernels();
+    Ok(Device::cuda(index))
 }
 
-/// Which of the cards a device is.
+/// Which of the cards a device is. As the others below, it takes a driver that answers.
 pub fn number(device: &Device) -> Option<usize> {
     let device = device.clone().without_autodiff();
     (0..result::device::get_count().ok()? as usize).find(|&index| Device::cuda(index) == device)

@@ -128,7 +128,7 @@ pub enum ModelError {
         text: String,
     },
     /// The device asked for is not there.
-    #[error("no device {name}")]
+    #[error("cannot compute on {name}")]
     Device {
         /// As asked.
         name: String,
