@@ -139,24 +139,30 @@ impl Block {
     ) -> (Tensor<2>, KeyValues) {
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
         let qkv = project(&self.qkv, normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
-        let place = |t: Tensor<4>, norm: Option<&Norm>| {
-            let t = match norm {
-                Some(norm) => {
-                    let shape = t.dims();
-                    norm.forward(t.reshape([-1, dim as i32]), config).reshape(shape)
-                }
-                None => t,
-            };
-            match rotation {
-                Some(r) => r.apply(t),
-                None => t,
+        let normed = |t: Tensor<4>, norm: Option<&Norm>| match norm {
+            Some(norm) => {
+                let shape = t.dims();
+                norm.forward(t.reshape([-1, dim as i32]), config).reshape(shape)
+            }
+            None => t,
+        };
+        let (query, keys) = match (rotation, &self.query_norm, &self.key_norm) {
+            // They lie side by side: what both need is done once.
+            (Some(rotation), None, None) => {
+                let both = rotation.apply(qkv.clone().narrow(1, 0, heads + kv_heads));
+                (both.clone().narrow(1, 0, heads), both.narrow(1, heads, kv_heads))
+            }
+            (_, query_norm, key_norm) => {
+                let turn = |t: Tensor<4>| match rotation {
+                    Some(rotation) => rotation.apply(t),
+                    None => t,
+                };
+                let query = normed(qkv.clone().narrow(1, 0, heads), query_norm.as_ref());
+                let keys = normed(qkv.clone().narrow(1, heads, kv_heads), key_norm.as_ref());
+                (turn(query), turn(keys))
             }
         };
-        let query = place(qkv.clone().narrow(1, 0, heads), self.query_norm.as_ref());
-        let mut kv = KeyValues {
-            keys: place(qkv.clone().narrow(1, heads, kv_heads), self.key_norm.as_ref()),
-            values: qkv.narrow(1, heads + kv_heads, kv_heads),
-        };
+        let mut kv = KeyValues { keys, values: qkv.narrow(1, heads + kv_heads, kv_heads) };
         if let Some(past) = past {
             kv.keys = join(vec![past.keys.clone(), kv.keys], 2);
             kv.values = join(vec![past.values.clone(), kv.values], 2);
