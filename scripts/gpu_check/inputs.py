@@ -16,11 +16,11 @@ GROUPS = [["{}"], OPENINGS]
 # From the subject's last token on: that one and six of the prompt, in six templates, and three of `{} is a`. The target is one token.
 STEP_TOKENS, STEP_ROWS = 6 * 7 + 3, 6 + 1
 
-# Published shapes: layers that are edited, blocks, sizes of a block's matrices (parameters), key, hidden state and vocabulary.
+# Published shapes: layers that are edited, steps of the target search, blocks, sizes of a block's matrices (parameters), key, hidden state and vocabulary.
 SHAPES = {
-    "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "blocks": 48, "block": 12 * 1600**2, "f": 6400, "d": 1600, "V": 50257},
-    "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "blocks": 28, "block": 12 * 4096**2, "f": 16384, "d": 4096, "V": 50400},
-    "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "blocks": 32, "block": 4 * 4096**2 + 3 * 4096 * 11008, "f": 11008, "d": 4096, "V": 32000},
+    "gpt2-xl": {"layers": [13, 14, 15, 16, 17], "steps": 20, "blocks": 48, "block": 12 * 1600**2, "f": 6400, "d": 1600, "V": 50257},
+    "gpt-j-6b": {"layers": [3, 4, 5, 6, 7, 8], "steps": 25, "blocks": 28, "block": 12 * 4096**2, "f": 16384, "d": 4096, "V": 50400},
+    "llama-2-7b": {"layers": [4, 5, 6, 7, 8], "steps": 25, "blocks": 32, "block": 4 * 4096**2 + 3 * 4096 * 11008, "f": 11008, "d": 4096, "V": 32000},
 }
 
 
@@ -55,7 +55,7 @@ def documents(path, tokens):
     return path
 
 
-def chain(requests, offset, edits, layers, moments, at_once, name=""):
+def chain(requests, offset, edits, layers, moments, at_once, name="", steps=20):
     """From requests to scores."""
     at_once = f", at_once: {at_once}" if at_once else ""
     return f"""
@@ -63,7 +63,7 @@ def chain(requests, offset, edits, layers, moments, at_once, name=""):
   targets{name}:
     uses: targets
     inputs: {{ model: model, requests: edits{name}, templates: contexts }}
-    with: {{ layer: {layers[-1]}, steps: 20, stop_loss: 0, clamp: 0.75{at_once} }}
+    with: {{ layer: {layers[-1]}, steps: {steps}, stop_loss: 0, clamp: 0.75{at_once} }}
   update{name}:
     uses: solve
     inputs: {{ model: model, requests: edits{name}, moments: {moments}, targets: targets{name}, plan: plan, templates: contexts }}

@@ -42,7 +42,7 @@ def beside(args, name, dtype, folder):
     (folder / "templates.json").write_text(json.dumps(inputs.GROUPS))
     of = [f"inputs={folder}", f"model={name}", f"dtype={dtype}"]
     last = shape["layers"][-1]
-    targets = measure("targets", args.device, *of, f"layer={last}", f"requests={REQUESTS}", "steps=20")
+    targets = measure("targets", args.device, *of, f"layer={last}", f"requests={REQUESTS}", f"steps={shape['steps']}")
     moments = measure("moments", args.device, *of, f"layers={','.join(map(str, shape['layers']))}", f"documents={DOCUMENTS}")
     factor = measure("cholesky", args.device, f"f={shape['f']}")
     return {

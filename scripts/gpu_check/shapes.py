@@ -8,7 +8,7 @@ import time
 import inputs
 from program import Palinode
 
-WARM_EDITS, STEPS = 8, 20
+WARM_EDITS = 8
 
 
 class Memory(threading.Thread):
@@ -36,7 +36,7 @@ def pipeline(model, shape, dtype, folder, counts, tokens, at_once):
     parts += [inputs.moments("moments", corpus, layers, tokens), inputs.factors()]
     offset = 0
     for name, edits in [("_warm", WARM_EDITS), *((f"_{edits}", edits) for edits in counts)]:
-        parts.append(inputs.chain(facts, offset, edits, layers, "factors", at_once, name))
+        parts.append(inputs.chain(facts, offset, edits, layers, "factors", at_once, name, shape["steps"]))
         offset += edits
     return "".join(parts)
 
@@ -44,7 +44,7 @@ def pipeline(model, shape, dtype, folder, counts, tokens, at_once):
 def target_operations(shape):
     """Of one request: forward and backward through what lies above the layer, in every step, and the head where it is read."""
     above = (shape["blocks"] - shape["layers"][-1] - 1) * shape["block"] * inputs.STEP_TOKENS
-    return STEPS * 2 * 2 * (above + shape["d"] * shape["V"] * inputs.STEP_ROWS)
+    return shape["steps"] * 2 * 2 * (above + shape["d"] * shape["V"] * inputs.STEP_ROWS)
 
 
 def moment_operations(shape):
