@@ -1,0 +1,243 @@
+//! From a checkpoint's tensors to the decoder's: converted, turned and joined piece by piece, each into its place.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
+
+use crate::checkpoint::layout::{bias_name, fill, weight};
+use crate::decoder::block::Norm;
+use crate::memory;
+use crate::{
+    Block, Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Parameters, Positions,
+    Precision, free_memory, host,
+};
+
+impl Decoder {
+    /// Reads a checkpoint. At its peak this takes the weights' size in f32 and little more: what was converted is let go
+    /// before the next piece is read.
+    ///
+    /// # Errors
+    /// [`ModelError::Memory`] before anything is read; [`ModelError::MissingTensor`], [`ModelError::Shape`],
+    /// [`ModelError::Dtype`], [`ModelError::Unused`], naming the tensor.
+    pub fn load(checkpoint: &Checkpoint, config: &DecoderConfig, device: &Device) -> Result<Self, ModelError> {
+        Self::load_as(checkpoint, config, device, Precision::F32)
+    }
+
+    /// As [`Decoder::load`], with the matrices held in `precision`. Norms, biases and positions are held in f32 always.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn load_as(
+        checkpoint: &Checkpoint,
+        config: &DecoderConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let layout = Layout::of(config);
+        checkpoint.check(config, &layout)?;
+        memory::check(memory::needed(config, precision), precision, free_memory(device))?;
+        let reader = Reader { checkpoint, config, layout, device, precision };
+        // What stays is kept apart from what comes and goes, which would otherwise be let go around it, a hole at a time.
+        device.memory_persistent_allocations((), |()| Self::read(&reader))
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ModelError> {
+        let (config, layout, device) = (reader.config, &reader.layout, reader.device);
+        let (vocab, d) = (config.vocab, config.hidden);
+        // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
+        let (embedding, tied) = if config.tied_head {
+            let head = reader.turned(layout.token_embedding, vocab, d)?;
+            (head.clone().transpose(), Some(head))
+        } else {
+            let values = reader.values(layout.token_embedding, &[vocab, d])?;
+            (reader.held(values, [vocab, d]), None)
+        };
+        let head = if config.tied_head {
+            None
+        } else {
+            let weight = Param::from_tensor(reader.turned(&format!("{}.weight", layout.head), vocab, d)?);
+            let bias = config.head_bias.then(|| reader.vector(&format!("{}.bias", layout.head), vocab)).transpose()?;
+            Some(Linear { weight, bias })
+        };
+        let position_embedding = if config.positions == Positions::Learned {
+            let values = reader.values(layout.position_embedding, &[config.context, d])?;
+            Some(Param::from_tensor(Tensor::from_data(TensorData::new(values, [config.context, d]), device)))
+        } else {
+            None
+        };
+        let parameters = Parameters {
+            token_embedding: Param::from_tensor(embedding),
+            position_embedding,
+            blocks: (0..config.layers).map(|layer| reader.settled(reader.block(layer)?)).collect::<Result<_, _>>()?,
+            final_norm: reader.norm(layout.final_norm, d)?,
+            head,
+        };
+        let mut decoder = Self::from_parameters(config.clone(), parameters.no_grad());
+        decoder.head = tied;
+        Ok(decoder)
+    }
+}
+
+/// Reads a checkpoint's tensors into the decoder's layout.
+struct Reader<'a> {
+    checkpoint: &'a Checkpoint,
+    config: &'a DecoderConfig,
+    layout: Layout,
+    device: &'a Device,
+    precision: Precision,
+}
+
+impl Reader<'_> {
+    /// A matrix on the device, in the type that matrices are held in. It is converted here, so that the device sees no other.
+    fn held(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
+        let data = TensorData::new(values, shape).convert_dtype(self.precision.dtype());
+        Tensor::from_data(data, (self.device, self.precision.dtype()))
+    }
+
+    /// What was read, once the device has it: until then the host holds it as well.
+    fn settled(&self, block: Block) -> Result<Block, ModelError> {
+        self.device.sync().map_err(|error| host::failure(error.to_string()))?;
+        Ok(block)
+    }
+
+    /// A tensor as it is stored.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        self.checkpoint.read_rows(name, shape, |_, rows| values.extend_from_slice(rows))?;
+        Ok(values)
+    }
+
+    fn vector(&self, name: &str, size: usize) -> Result<Param<Tensor<1>>, ModelError> {
+        let values = self.values(name, &[size])?;
+        Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, [size]), self.device)))
+    }
+
+    /// A matrix stored as `[rows, columns]`, as `[columns, rows]`.
+    fn turned(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor<2>, ModelError> {
+        let mut turned = vec![0.0; rows * columns];
+        self.checkpoint.read_rows(name, &[rows, columns], |first, piece| {
+            scatter_turned(piece, columns, &mut turned, rows, |row| first + row);
+        })?;
+        Ok(self.held(turned, [columns, rows]))
+    }
+
+    fn norm(&self, stem: &str, size: usize) -> Result<Norm, ModelError> {
+        Ok(Norm {
+            weight: self.vector(&format!("{stem}.weight"), size)?,
+            bias: (self.config.norm == NormKind::Layer)
+                .then(|| self.vector(&format!("{stem}.bias"), size))
+                .transpose()?,
+        })
+    }
+
+    fn block(&self, layer: usize) -> Result<Block, ModelError> {
+        let c = self.config;
+        let l = self.layout;
+        let attention = c.heads * c.head_dim;
+        let linear = |stem: &'static str, input: usize, output: usize, bias: bool| {
+            self.linear(&[(stem, output)], layer, input, bias, |_, column| column)
+        };
+        let head_norm =
+            |which: usize| c.head_norm.then(|| self.norm(&fill(l.head_norms[which], layer), c.head_dim)).transpose();
+        let widths = l.qkv_widths(c);
+        let parts: Vec<_> = l.qkv.iter().copied().zip(widths.iter().copied()).collect();
+        Ok(Block {
+            norm_1: self.norm(&fill(l.norm_1, layer), c.hidden)?,
+            norm_2: c.arrangement.has_second_norm().then(|| self.norm(&fill(l.norm_2, layer), c.hidden)).transpose()?,
+            query_norm: head_norm(0)?,
+            key_norm: head_norm(1)?,
+            qkv: self.linear(&parts, layer, c.hidden, c.qkv_bias, |part, column| self.qkv_column(part, column))?,
+            attention_out: linear(l.attention_out, attention, c.hidden, c.attention_out_bias)?,
+            up: linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?,
+            gate: c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?,
+            down: linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?,
+        })
+    }
+
+    /// Projections side by side as one `[in, out]`; `place` says to which column output `i` of part `p` goes.
+    fn linear(
+        &self,
+        parts: &[(&str, usize)],
+        layer: usize,
+        input: usize,
+        bias: bool,
+        place: impl Fn(usize, usize) -> usize + Sync,
+    ) -> Result<Linear, ModelError> {
+        let total: usize = parts.iter().map(|(_, width)| width).sum();
+        let mut joined = vec![0.0; input * total];
+        let mut biases = vec![0.0; if bias { total } else { 0 }];
+        for (part, &(stem, width)) in parts.iter().enumerate() {
+            let shape = self.layout.stored_shape(input, width);
+            self.checkpoint.read_rows(&weight(stem, layer), &shape, |first, piece| match self.layout.orientation {
+                Orientation::OutIn => {
+                    scatter_turned(piece, input, &mut joined, total, |row| place(part, first + row));
+                }
+                Orientation::InOut => {
+                    for (row, values) in piece.chunks_exact(width).enumerate() {
+                        for (column, value) in values.iter().enumerate() {
+                            joined[(first + row) * total + place(part, column)] = *value;
+                        }
+                    }
+                }
+            })?;
+            if bias {
+                for (i, value) in self.values(&bias_name(stem, layer), &[width])?.into_iter().enumerate() {
+                    biases[place(part, i)] = value;
+                }
+            }
+        }
+        Ok(Linear {
+            weight: Param::from_tensor(self.held(joined, [input, total])),
+            bias: bias.then(|| Param::from_tensor(Tensor::from_data(TensorData::new(biases, [total]), self.device))),
+        })
+    }
+
+    /// Where output `column` of a stored query, key or value projection (`part`), or of the fused one, goes: all queries
+    /// first, then keys, then values, and in queries and keys the rotated pairs half a head apart (see
+    /// [`crate::Rotation`]).
+    fn qkv_column(&self, part: usize, column: usize) -> usize {
+        let c = self.config;
+        let (dim, q, kv) = (c.head_dim, c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let starts = [0, q, q + kv];
+        let column = if self.layout.by_head {
+            let (head, rest) = (column / (3 * dim), column % (3 * dim));
+            starts[rest / dim] + head * dim + rest % dim
+        } else {
+            starts[part] + column
+        };
+        match c.positions {
+            Positions::Rotary { dim: rotated, interleaved: true, .. } if column < q + kv => {
+                let i = column % dim;
+                let paired = if i < rotated { i / 2 + (i % 2) * (rotated / 2) } else { i };
+                column - i + paired
+            }
+            _ => column,
+        }
+    }
+}
+
+/// Writes the rows of `piece` `[n, columns]` as columns of `target` `[columns, width]`, row `r` to column `place(r)`.
+fn scatter_turned(
+    piece: &[f32],
+    columns: usize,
+    target: &mut [f32],
+    width: usize,
+    place: impl Fn(usize) -> usize + Sync,
+) {
+    const TILE: usize = 32;
+    let rows = piece.len() / columns;
+    let places: Vec<usize> = (0..rows).map(place).collect();
+    target.par_chunks_mut(TILE * width).enumerate().for_each(|(tile, target)| {
+        let from = tile * TILE;
+        let to = (from + TILE).min(columns);
+        for rows in (0..rows).step_by(TILE).map(|r| r..(r + TILE).min(rows)) {
+            for column in from..to {
+                let target = &mut target[(column - from) * width..][..width];
+                for row in rows.clone() {
+                    target[places[row]] = piece[row * columns + column];
+                }
+            }
+        }
+    });
+}

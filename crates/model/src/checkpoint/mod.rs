@@ -1,0 +1,271 @@
+//! Safetensors files, memory-mapped; tensors are read as f32 after their shape was checked.
+
+pub(crate) mod files;
+pub(crate) mod inspect;
+pub(crate) mod layout;
+pub(crate) mod load;
+pub mod save;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::checkpoint::files::{DESCRIPTION, read_text};
+use crate::{DecoderConfig, Layout, ModelError};
+
+/// Bytes of a shard's header; those of the largest models have a few million.
+const HEADER: u64 = 32 << 20;
+/// Values converted at once.
+const PIECE: usize = 1 << 18;
+
+/// One or several safetensors files that together hold a model's tensors.
+pub struct Checkpoint {
+    shards: Vec<Shard>,
+    index: BTreeMap<String, Stored>,
+}
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+}
+
+/// Where a tensor lies.
+struct Stored {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Of the file's bytes.
+    bytes: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Maps the files and reads their headers.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] where a file cannot be opened, [`ModelError::Checkpoint`] where it is empty, truncated, or its
+    /// header does not describe it, or where two files hold the same tensor.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, ModelError> {
+        let mut shards = Vec::new();
+        let mut index = BTreeMap::new();
+        for path in paths {
+            let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
+            let bad = |message: String| ModelError::Checkpoint { path: path.clone(), message };
+            let facts = file.metadata().map_err(|e| ModelError::io(path, e))?;
+            if !facts.is_file() {
+                return Err(bad("it is not a file".into()));
+            }
+            if facts.len() == 0 {
+                return Err(bad("the file is empty".into()));
+            }
+            // SAFETY: the file is opened for reading only. A file that another program truncates while it is mapped
+            // would fault; that is the accepted price of not copying checkpoints of many gigabytes.
+            let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
+            let length = map.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+            if length > HEADER {
+                return Err(bad(format!("its header would have {length} bytes, expected at most {HEADER}")));
+            }
+            let (length, header) = SafeTensors::read_metadata(&map).map_err(|e| bad(e.to_string()))?;
+            // Eight bytes of length, the header, the data.
+            let begin = 8 + length;
+            for name in header.offset_keys() {
+                let Some(info) = header.info(&name) else { continue };
+                let (from, to) = info.data_offsets;
+                let shape = info.shape.clone();
+                let stored = Stored { shard: shards.len(), dtype: info.dtype, shape, bytes: begin + from..begin + to };
+                if let Some(Stored { shard, .. }) = index.insert(name.clone(), stored) {
+                    let other: &Shard = shards.get(shard).unwrap_or_else(|| unreachable!("a shard that was read"));
+                    let other = other.path.file_name().unwrap_or_default().to_string_lossy();
+                    return Err(bad(format!("tensor {name} is in {other} too")));
+                }
+            }
+            shards.push(Shard { path: path.clone(), map });
+        }
+        Ok(Self { shards, index })
+    }
+
+    /// The safetensors files of a model folder: `model.safetensors`, or the shards that its index names.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingFile`] where there is neither, or where a shard is missing; [`ModelError::Index`] for an
+    /// index that is not one or that names a file outside the folder.
+    pub fn files(folder: &Path) -> Result<Vec<String>, ModelError> {
+        const WHOLE: &str = "model.safetensors";
+        const INDEX: &str = "model.safetensors.index.json";
+        if folder.join(WHOLE).is_file() {
+            return Ok(vec![WHOLE.into()]);
+        }
+        let path = folder.join(INDEX);
+        let missing = |name: &str, hint: &str| ModelError::MissingFile {
+            folder: folder.into(),
+            name: name.into(),
+            hint: hint.into(),
+        };
+        if !path.is_file() {
+            let hint = if folder.join("pytorch_model.bin").is_file()
+                || folder.join("pytorch_model.bin.index.json").is_file()
+            {
+                "pytorch_model.bin runs code when read; convert it with transformers' save_pretrained, which writes safetensors"
+            } else {
+                "a model folder holds config.json, tokenizer.json and model.safetensors"
+            };
+            return Err(missing(WHOLE, hint));
+        }
+        let bad = |message: String| ModelError::Index { path: path.clone(), message };
+        let text = read_text(&path, DESCRIPTION)?;
+        let index: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let map = index.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| bad("no weight_map".into()))?;
+        let mut files: Vec<String> = Vec::new();
+        for file in map.values() {
+            let name = file.as_str().ok_or_else(|| bad("weight_map holds something that is not a file name".into()))?;
+            // One plain component: no folder, no parent, no drive.
+            let plain =
+                Path::new(name).file_name().is_some_and(|only| only == name) && !name.contains(['\\', ':', '\0']);
+            if !plain {
+                let name: String = name.chars().take(80).collect();
+                return Err(bad(format!("weight_map names {name:?}, which is not a file of this folder")));
+            }
+            files.push(name.to_string());
+        }
+        if files.is_empty() {
+            return Err(bad("weight_map names no file".into()));
+        }
+        files.sort();
+        files.dedup();
+        match files.iter().find(|name| !folder.join(name).is_file()) {
+            Some(name) => Err(missing(name, "model.safetensors.index.json names it: download the missing shard")),
+            None => Ok(files),
+        }
+    }
+
+    /// The name under which a tensor is stored: the full one, or the one without its first component (checkpoints saved
+    /// from a bare model drop `transformer.` or `model.`).
+    pub fn stored_name<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        if self.index.contains_key(name) {
+            return Some(name);
+        }
+        let (_, short) = name.split_once('.')?;
+        self.index.contains_key(short).then_some(short)
+    }
+
+    /// Names of all stored tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// The type in which a tensor is stored, and the file that holds it.
+    pub fn stored(&self, name: &str) -> Option<(Dtype, &Path)> {
+        let stored = &self.index[self.stored_name(name)?];
+        Some((stored.dtype, &self.shards[stored.shard].path))
+    }
+
+    /// Compares every tensor that a configuration asks for with what is stored, before any is read: presence, shape,
+    /// type; and whether a block has tensors that the configuration knows nothing of.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::Shape`], [`ModelError::Dtype`], [`ModelError::Unused`].
+    pub fn check(&self, config: &DecoderConfig, layout: &Layout) -> Result<(), ModelError> {
+        let mut asked = std::collections::BTreeSet::new();
+        for (name, shape) in layout.tensors(config) {
+            self.find(&name, &shape)?;
+            asked.extend(self.stored_name(&name).map(str::to_owned));
+        }
+        match self.names().find(|name| !asked.contains(*name) && layout.matters(name)) {
+            Some(name) => Err(ModelError::Unused { name: name.into(), family: config.family.name() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a tensor as f32, row-major, some rows at a time: `take` gets the first row's number and the rows. Pages of
+    /// the file are let go once they were converted, so that they do not count as this process's memory.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`], [`ModelError::Shape`], [`ModelError::Dtype`].
+    pub fn read_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        mut take: impl FnMut(usize, &[f32]),
+    ) -> Result<(), ModelError> {
+        let stored = self.find(name, shape)?;
+        let map = &self.shards[stored.shard].map;
+        let width = shape.iter().skip(1).product::<usize>().max(1);
+        let rows = (PIECE / width).max(1);
+        let size = stored.dtype.bitsize() / 8;
+        let mut values = Vec::with_capacity(rows.min(shape.first().copied().unwrap_or(1)) * width);
+        let mut from = stored.bytes.start;
+        for first in (0..).step_by(rows) {
+            if from >= stored.bytes.end {
+                break;
+            }
+            let to = (from + rows * width * size).min(stored.bytes.end);
+            values.clear();
+            extend_f32(stored.dtype, &map[from..to], &mut values);
+            release(map, from..to);
+            take(first, &values);
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&Stored, ModelError> {
+        let Some(found) = self.stored_name(name) else {
+            let nearest = self
+                .names()
+                .map(|n| (strsim::jaro_winkler(n, name), n))
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .map(|(_, n)| n.chars().take(200).collect());
+            return Err(ModelError::MissingTensor { name: name.into(), nearest });
+        };
+        let stored = &self.index[found];
+        if stored.shape != shape {
+            return Err(ModelError::Shape { name: name.into(), expected: shape.into(), found: stored.shape.clone() });
+        }
+        match stored.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(stored),
+            other => Err(ModelError::Dtype { name: name.into(), found: format!("{other:?}") }),
+        }
+    }
+}
+
+/// Tells the system that these bytes of a mapped file will not be looked at soon.
+#[cfg(unix)]
+fn release(map: &Mmap, bytes: Range<usize>) {
+    // SAFETY: the mapping is of a file, shared and read-only: dropped pages are read from it again when they are looked
+    // at, with the same contents. A refusal costs memory and nothing else.
+    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+}
+
+#[cfg(not(unix))]
+fn release(_: &Mmap, _: Range<usize>) {}
+
+/// Appends little-endian bytes of f32, f16 or bf16 as f32; whether the type is one of them.
+fn extend_f32(dtype: Dtype, data: &[u8], values: &mut Vec<f32>) -> bool {
+    match dtype {
+        Dtype::F32 => values.extend(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        Dtype::F16 => values.extend(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())),
+        Dtype::BF16 => values.extend(data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())),
+        _ => return false,
+    }
+    true
+}
+
+/// Little-endian bytes of a float type as f32; `None` for another type.
+pub fn to_f32(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+    let mut values = Vec::with_capacity(data.len() / 2);
+    extend_f32(dtype, data, &mut values).then_some(values)
+}
+
+/// f32 values as little-endian bytes of a float type; `None` for another type.
+pub fn from_f32(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
+    match dtype {
+        Dtype::F32 => Some(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        Dtype::F16 => Some(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()),
+        Dtype::BF16 => Some(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()),
+        _ => None,
+    }
+}

@@ -1,0 +1,176 @@
+//! Writing a model folder that transformers loads.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use safetensors::SafeTensors;
+
+/// The stored type of a written model's weights.
+pub use safetensors::Dtype;
+
+use crate::checkpoint::layout::{bias_name, fill, weight};
+use crate::checkpoint::{from_f32, to_f32};
+use crate::{Decoder, Family, Layout, ModelError, Orientation, read};
+
+/// A change of one stored weight, `[out, in]` row-major.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The weight's name as stored.
+    pub name: String,
+    /// Rows.
+    pub out: usize,
+    /// Columns.
+    pub input: usize,
+    /// Added to the weight.
+    pub delta: Vec<f32>,
+}
+
+/// Copies a safetensors file with some weights changed. Every other tensor, the header's metadata and the stored type
+/// stay byte for byte as they were. Returns the names of the weights that were changed in this file.
+///
+/// # Errors
+/// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
+/// weight, [`ModelError::Io`].
+pub fn copy_with_changes(
+    source: &Path,
+    target: &Path,
+    changes: &[Change],
+    orientation: Orientation,
+) -> Result<Vec<String>, ModelError> {
+    let file = File::open(source).map_err(|e| ModelError::io(source, e))?;
+    // SAFETY: as in `Checkpoint::open`: read-only, and not truncated by anyone who keeps the promise of a checkpoint.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| ModelError::io(source, e))?;
+    let bad = |e: safetensors::SafeTensorError| ModelError::Checkpoint { path: source.into(), message: e.to_string() };
+    let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(bad)?;
+    let tensors = SafeTensors::deserialize(&map).map_err(bad)?;
+    // Eight bytes of length, the header, the data.
+    let begin = 8 + header_bytes;
+    let mut written = Vec::new();
+    let mut patches: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    for change in changes {
+        let Ok(view) = tensors.tensor(&change.name) else { continue };
+        let expected = match orientation {
+            Orientation::InOut => vec![change.input, change.out],
+            Orientation::OutIn => vec![change.out, change.input],
+        };
+        if view.shape() != expected {
+            return Err(ModelError::Shape { name: change.name.clone(), expected, found: view.shape().into() });
+        }
+        let not_float = || ModelError::Dtype { name: change.name.clone(), found: format!("{:?}", view.dtype()) };
+        let mut values = to_f32(view.dtype(), view.data()).ok_or_else(not_float)?;
+        match orientation {
+            Orientation::OutIn => values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d),
+            Orientation::InOut => {
+                for (o, row) in change.delta.chunks_exact(change.input).enumerate() {
+                    for (i, d) in row.iter().enumerate() {
+                        values[i * change.out + o] += d;
+                    }
+                }
+            }
+        }
+        let info = header.info(&change.name).ok_or_else(not_float)?;
+        patches.insert(begin + info.data_offsets.0, from_f32(view.dtype(), &values).ok_or_else(not_float)?);
+        written.push(change.name.clone());
+    }
+    let io = |e| ModelError::io(target, e);
+    let mut out = BufWriter::new(File::create(target).map_err(io)?);
+    let mut at = 0;
+    for (offset, bytes) in patches {
+        out.write_all(&map[at..offset]).map_err(io)?;
+        out.write_all(&bytes).map_err(io)?;
+        at = offset + bytes.len();
+    }
+    out.write_all(&map[at..]).map_err(io)?;
+    out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+    Ok(written)
+}
+
+/// Name, shape and values of a tensor on its way to a file.
+type Named = (String, Vec<usize>, Vec<f32>);
+
+/// Writes a GPT-2 decoder's weights as safetensors under Hugging Face's names, as a training program does.
+///
+/// # Errors
+/// [`ModelError::Config`] for another family, whose fused projections are not taken apart again; [`ModelError::Io`].
+pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(), ModelError> {
+    let config = decoder.config();
+    if config.family != Family::Gpt2 {
+        let message = format!("weights of {} are copied from a checkpoint, not written anew", config.family.name());
+        return Err(ModelError::config(target, message));
+    }
+    let layout = Layout::of(config);
+    let p = decoder.parameters();
+    let mut all: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: String, shape: Vec<usize>, values: Vec<f32>| {
+        if let Some(bytes) = from_f32(dtype, &values) {
+            all.push((name, shape, bytes));
+        }
+    };
+    let matrix = |t: &Param<Tensor<2>>| {
+        let t = t.val().without_autodiff();
+        let shape = t.dims().to_vec();
+        read(t).map(|v| (shape, v))
+    };
+    let vector = |t: &Param<Tensor<1>>| {
+        let t = t.val().without_autodiff();
+        let shape = t.dims().to_vec();
+        read(t).map(|v| (shape, v))
+    };
+    let (shape, values) = matrix(&p.token_embedding)?;
+    add(layout.token_embedding.into(), shape, values);
+    if let Some(positions) = &p.position_embedding {
+        let (shape, values) = matrix(positions)?;
+        add(layout.position_embedding.into(), shape, values);
+    }
+    let norms = |stem: String, norm: &crate::decoder::block::Norm| -> Result<Vec<Named>, ModelError> {
+        let (shape, values) = vector(&norm.weight)?;
+        let mut out = vec![(format!("{stem}.weight"), shape, values)];
+        if let Some(bias) = &norm.bias {
+            let (shape, values) = vector(bias)?;
+            out.push((format!("{stem}.bias"), shape, values));
+        }
+        Ok(out)
+    };
+    for (layer, block) in p.blocks.iter().enumerate() {
+        for (name, shape, values) in norms(fill(layout.norm_1, layer), &block.norm_1)? {
+            add(name, shape, values);
+        }
+        if let Some(norm) = &block.norm_2 {
+            for (name, shape, values) in norms(fill(layout.norm_2, layer), norm)? {
+                add(name, shape, values);
+            }
+        }
+        let projections = [
+            (layout.qkv[0], &block.qkv),
+            (layout.attention_out, &block.attention_out),
+            (layout.up, &block.up),
+            (layout.down, &block.down),
+        ];
+        for (stem, linear) in projections {
+            let (shape, values) = matrix(&linear.weight)?;
+            add(weight(stem, layer), shape, values);
+            if let Some(bias) = &linear.bias {
+                let (shape, values) = vector(bias)?;
+                add(bias_name(stem, layer), shape, values);
+            }
+        }
+    }
+    for (name, shape, values) in norms(layout.final_norm.into(), &p.final_norm)? {
+        add(name, shape, values);
+    }
+    let views: Vec<_> = all
+        .iter()
+        .map(|(name, shape, bytes)| {
+            safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).map(|v| (name, v))
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|e| ModelError::Checkpoint { path: target.into(), message: e.to_string() })?;
+    // transformers refuses a file whose metadata does not name its framework.
+    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), target)
+        .map_err(|e| ModelError::Checkpoint { path: target.into(), message: e.to_string() })
+}

@@ -1,0 +1,224 @@
+//! One transformer block.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::module::{attention, layer_norm};
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, Tensor, activation};
+
+use crate::device::join::join;
+use crate::device::product::project;
+use crate::{Activation, Arrangement, DecoderConfig, NormKind};
+
+/// Weight and, for LayerNorm, bias of a normalisation.
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// `[d]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[d]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Norm {
+    /// Normalises the rows of `x` `[n, d]`.
+    pub fn forward(&self, x: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
+        match config.norm {
+            NormKind::Layer => {
+                layer_norm(x, self.weight.val(), self.bias.as_ref().map(Param::val), config.norm_epsilon)
+            }
+            NormKind::Rms => {
+                let scale = (x.clone() * x.clone()).mean_dim(1).add_scalar(config.norm_epsilon).sqrt();
+                x / scale * self.weight.val().unsqueeze()
+            }
+        }
+    }
+}
+
+/// Keys and values of one layer's attention, rotated already.
+#[derive(Clone, Debug)]
+pub struct KeyValues {
+    /// `[batch, kv_heads, seq, head_dim]`.
+    pub keys: Tensor<4>,
+    /// `[batch, kv_heads, seq, head_dim]`.
+    pub values: Tensor<4>,
+}
+
+/// Rotation angles' cosine and sine for the positions of a run.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// `[rows, 1, seq, dim]`; one row where all batch rows stand at the same positions.
+    pub cos: Tensor<4>,
+    /// Same shape.
+    pub sin: Tensor<4>,
+}
+
+/// What a block computes, with the places that editing looks at. Tensors are shared, not copied: dropping a field that
+/// isn't needed frees it.
+#[derive(Debug)]
+pub struct BlockOutput {
+    /// Hidden state after the block, `[batch, seq, d]`.
+    pub hidden: Tensor<3>,
+    /// The down-projection's input (an edit's *key*), `[batch, seq, f]`.
+    pub key: Tensor<3>,
+    /// The feed-forward's output, `[batch, seq, d]`.
+    pub mlp: Tensor<3>,
+    /// Keys and values so far: those handed in as `past`, then this run's.
+    pub kv: KeyValues,
+}
+
+/// One block's weights, projections as `[in, out]`.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Norm before attention (and, in the parallel arrangement, before the feed-forward).
+    pub norm_1: Norm,
+    /// Norm before the feed-forward.
+    pub norm_2: Option<Norm>,
+    /// Norm of each head's query, over `head_dim`.
+    pub query_norm: Option<Norm>,
+    /// Norm of each head's key, over `head_dim`.
+    pub key_norm: Option<Norm>,
+    /// Query, key and value projections side by side, `[d, (heads + 2·kv_heads)·head_dim]`.
+    pub qkv: Linear,
+    /// `[heads·head_dim, d]`.
+    pub attention_out: Linear,
+    /// `[d, f]`.
+    pub up: Linear,
+    /// `[d, f]`.
+    pub gate: Option<Linear>,
+    /// `[f, d]`: the weight that editing changes.
+    pub down: Linear,
+}
+
+impl Block {
+    /// Runs the block on `x` `[batch, seq, d]`.
+    ///
+    /// `past` holds keys and values of earlier positions. Without `mask`, attention is causal, aligned at the end; with
+    /// it (`[batch, 1, seq, past + seq]`, true where a query must not look), the mask alone decides.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        config: &DecoderConfig,
+        rotation: Option<&Rotation>,
+        past: Option<&KeyValues>,
+        mask: Option<&Tensor<4, Bool>>,
+    ) -> BlockOutput {
+        let [batch, seq, hidden] = x.dims();
+        let x = x.reshape([batch * seq, hidden]);
+        let normed = self.norm_1.forward(x.clone(), config);
+        let (attended, kv) = self.attend(normed.clone(), [batch, seq], config, rotation, past, mask);
+        let (residual, input) = match (config.arrangement, &self.norm_2) {
+            (Arrangement::Sequential, Some(norm)) => {
+                let x = x + attended;
+                (x.clone(), norm.forward(x, config))
+            }
+            (Arrangement::ParallelTwoNorms, Some(norm)) => (x.clone() + attended, norm.forward(x, config)),
+            _ => (x + attended, normed),
+        };
+        let up = project(&self.up, input.clone());
+        let key = match &self.gate {
+            Some(gate) => activate(project(gate, input), config.activation) * up,
+            None => activate(up, config.activation),
+        };
+        let mlp = project(&self.down, key.clone());
+        BlockOutput {
+            hidden: (residual + mlp.clone()).reshape([batch, seq, hidden]),
+            key: key.reshape([batch, seq, config.feed_forward]),
+            mlp: mlp.reshape([batch, seq, hidden]),
+            kv,
+        }
+    }
+
+    fn attend(
+        &self,
+        normed: Tensor<2>,
+        [batch, seq]: [usize; 2],
+        config: &DecoderConfig,
+        rotation: Option<&Rotation>,
+        past: Option<&KeyValues>,
+        mask: Option<&Tensor<4, Bool>>,
+    ) -> (Tensor<2>, KeyValues) {
+        let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
+        let qkv = project(&self.qkv, normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
+        let normed = |t: Tensor<4>, norm: Option<&Norm>| match norm {
+            Some(norm) => {
+                let shape = t.dims();
+                norm.forward(t.reshape([-1, dim as i32]), config).reshape(shape)
+            }
+            None => t,
+        };
+        let (query, keys) = match (rotation, &self.query_norm, &self.key_norm) {
+            // They lie side by side: what both need is done once.
+            (Some(rotation), None, None) => {
+                let both = rotation.apply(qkv.clone().narrow(1, 0, heads + kv_heads));
+                (both.clone().narrow(1, 0, heads), both.narrow(1, heads, kv_heads))
+            }
+            (_, query_norm, key_norm) => {
+                let turn = |t: Tensor<4>| match rotation {
+                    Some(rotation) => rotation.apply(t),
+                    None => t,
+                };
+                let query = normed(qkv.clone().narrow(1, 0, heads), query_norm.as_ref());
+                let keys = normed(qkv.clone().narrow(1, heads, kv_heads), key_norm.as_ref());
+                (turn(query), turn(keys))
+            }
+        };
+        let mut kv = KeyValues { keys, values: qkv.narrow(1, heads + kv_heads, kv_heads) };
+        if let Some(past) = past {
+            kv.keys = join(vec![past.keys.clone(), kv.keys], 2);
+            kv.values = join(vec![past.values.clone(), kv.values], 2);
+        }
+        let keys = share_heads(kv.keys.clone(), heads / kv_heads);
+        let values = share_heads(kv.values.clone(), heads / kv_heads);
+        let total = keys.dims()[2];
+        let options = AttentionModuleOptions { is_causal: mask.is_none(), ..Default::default() };
+        let mask = mask.map(|m| m.clone().expand([batch, heads, seq, total]));
+        let out = attention(query, keys, values, mask, None, options);
+        let out = out.swap_dims(1, 2).reshape([batch * seq, heads * dim]);
+        (project(&self.attention_out, out), kv)
+    }
+}
+
+impl Rotation {
+    /// Rotates the leading dimensions of each head, pairing dimension `i` with `i + dim/2`.
+    ///
+    /// GPT-J pairs neighbours instead; its query and key weights are permuted when they are loaded, which leaves every
+    /// query-key product as it was, so that one formula serves both.
+    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let dim = self.cos.dims()[3];
+        let head = x.dims()[3];
+        let turned = x.clone().narrow(3, 0, dim);
+        let swapped =
+            join(vec![turned.clone().narrow(3, dim / 2, dim / 2).neg(), turned.clone().narrow(3, 0, dim / 2)], 3);
+        let turned = turned * self.cos.clone() + swapped * self.sin.clone();
+        if dim == head { turned } else { join(vec![turned, x.narrow(3, dim, head - dim)], 3) }
+    }
+}
+
+/// Repeats each key/value head for the query heads that share it.
+fn share_heads(x: Tensor<4>, times: usize) -> Tensor<4> {
+    if times == 1 {
+        return x;
+    }
+    let [batch, heads, seq, dim] = x.dims();
+    x.reshape([batch, heads, 1, seq * dim]).expand([batch, heads, times, seq * dim]).reshape([
+        batch,
+        heads * times,
+        seq,
+        dim,
+    ])
+}
+
+fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {
+    match activation {
+        // gelu_new(x) = x/2 · (1 + tanh(u)) with u = √(2/π)(x + 0.044715 x³), and (1 + tanh u)/2 = σ(2u): the same
+        // function for a third of the operations.
+        Activation::GeluNew => {
+            let inner =
+                (x.clone() * x.clone()).mul_scalar(0.044_715 * 1.595_769_121_605_73).add_scalar(1.595_769_121_605_73);
+            x.clone() * activation::sigmoid(x * inner)
+        }
+        Activation::Gelu => activation::gelu(x),
+        Activation::Relu => activation::relu(x),
+        Activation::Silu => activation::silu(x),
+    }
+}

@@ -1,0 +1,74 @@
+//! Choosing where tensors live, once, at the edge.
+
+pub(crate) mod card;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+pub(crate) mod host;
+pub(crate) mod join;
+pub mod memory;
+pub(crate) mod pick;
+pub(crate) mod product;
+pub(crate) mod rate;
+pub(crate) mod room;
+
+use burn::tensor::Device;
+
+use crate::{ModelError, memory};
+
+/// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
+/// else the processor.
+///
+/// # Errors
+/// [`ModelError::Device`] for a name that this build does not know, and for a card that is not there or lacks something.
+pub fn select_device(name: &str) -> Result<Device, ModelError> {
+    match name.split_once(':').unwrap_or((name, "0")) {
+        ("auto", "0") => Ok(card(name, 0).unwrap_or_else(|_| Device::flex())),
+        ("cpu", "0") => Ok(Device::flex()),
+        ("cuda", index) if !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) => {
+            card(name, index.parse().unwrap_or(usize::MAX))
+        }
+        _ => Err(ModelError::Device { name: name.into(), hint: "use auto, cpu, cuda or cuda:N".into() }),
+    }
+}
+
+/// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
+pub fn is_host(device: &Device) -> bool {
+    device.clone().without_autodiff() == Device::flex()
+}
+
+/// Bytes of memory that are free on a device, where it tells.
+pub fn free_memory(device: &Device) -> Option<u64> {
+    if is_host(device) {
+        return memory::available();
+    }
+    // What the backend keeps for later is free too.
+    device.memory_cleanup();
+    #[cfg(feature = "cuda")]
+    return cuda::number(device).and_then(|index| cuda::free(index).ok());
+    #[cfg(not(feature = "cuda"))]
+    return None;
+}
+
+/// Bytes of memory that a device has, used or not, where it tells.
+pub fn total_memory(device: &Device) -> Option<u64> {
+    if is_host(device) {
+        return memory::total();
+    }
+    #[cfg(feature = "cuda")]
+    return cuda::number(device).and_then(cuda::total);
+    #[cfg(not(feature = "cuda"))]
+    return None;
+}
+
+#[cfg(feature = "cuda")]
+fn card(_: &str, index: usize) -> Result<Device, ModelError> {
+    cuda::open(index)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card(name: &str, _: usize) -> Result<Device, ModelError> {
+    Err(ModelError::Device {
+        name: name.into(),
+        hint: "this build computes on the CPU: build with `cargo build --release --features cuda`".into(),
+    })
+}

@@ -1,0 +1,5 @@
+//! Text to tokens and back.
+
+mod text;
+
+pub use text::Text;

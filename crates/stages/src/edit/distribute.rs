@@ -1,0 +1,139 @@
+//! `distribute`: which layers absorb which part of an edit.
+
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
+};
+use palinode_math::{Plan, Strategy};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, MODEL};
+
+/// A distribution of an edit over layers.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyName {
+    /// The last of the layers takes all of it; the others are left alone.
+    Single,
+    /// From the lowest layer up, the i-th of m takes 1/(m − i) of the residual that is left (MEMIT).
+    Memit,
+    /// As memit, with 1/√(m − i): lower layers take more (PMET).
+    Sqrt,
+    /// An equal part of the unedited model's residual each, nothing measured again: memit without refresh.
+    Uniform,
+    /// By `weights`: each layer takes its weight's share of what is left.
+    Weights,
+    /// Only the first and the last layer, each with targets of its own (BLUE). Targets are wanted at the first layer; those at
+    /// the last are found on the model that the first step left.
+    Boundary,
+}
+
+/// What is measured again on the partly edited model before each layer.
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshName {
+    /// Keys only; every earlier layer is taken to have absorbed its whole part.
+    Keys,
+    /// The residual only; keys are those of the unedited model.
+    Residual,
+    /// Keys and residual.
+    Both,
+    /// Nothing.
+    None,
+}
+
+/// Parameters of `distribute`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistributeParams {
+    /// How the edit is spread.
+    strategy: StrategyName,
+    /// The layers, rising. The last one is where the targets are values (the first one for `boundary`).
+    layers: Vec<usize>,
+    /// For the strategy `weights`: a number above 0 for each layer.
+    #[serde(default)]
+    weights: Option<Vec<f64>>,
+    /// What is measured again on the partly edited model before each layer. Both where it is left out, except for `uniform`,
+    /// which measures nothing again.
+    #[serde(default)]
+    refresh: Option<RefreshName>,
+}
+
+impl DistributeParams {
+    fn plan(&self) -> Result<Plan, FieldError> {
+        let strategy = match self.strategy {
+            StrategyName::Single => Strategy::Single,
+            StrategyName::Memit => Strategy::Memit,
+            StrategyName::Sqrt => Strategy::Sqrt,
+            StrategyName::Uniform => Strategy::Uniform,
+            StrategyName::Boundary => Strategy::Boundary,
+            StrategyName::Weights => Strategy::Weights(self.weights.clone().ok_or_else(|| {
+                FieldError::new("strategy", "the strategy `weights` needs `weights`")
+                    .expected(format!("{} numbers above 0", self.layers.len()))
+            })?),
+        };
+        if self.weights.is_some() && self.strategy != StrategyName::Weights {
+            return Err(FieldError::new("weights", "only the strategy `weights` has `weights`"));
+        }
+        let at = if self.weights.is_some() { "weights" } else { "layers" };
+        let plan = strategy.plan(&self.layers).map_err(|error| FieldError::new(at, error.to_string()))?;
+        Ok(match self.refresh {
+            None => plan,
+            Some(RefreshName::Keys) => plan.refreshing(true, false),
+            Some(RefreshName::Residual) => plan.refreshing(false, true),
+            Some(RefreshName::Both) => plan.refreshing(true, true),
+            Some(RefreshName::None) => plan.refreshing(false, false),
+        })
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct Distribute;
+
+impl StageKind for Distribute {
+    type Params = DistributeParams;
+    const NAME: &'static str = "distribute";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Plans which layers absorb which part of an edit.";
+    const DOC: &'static str = "\
+An edit's residual (target minus current value, at the last layer of the list) can be absorbed by one layer or spread over \
+several. The plan is a choice of its own, apart from the objective: any objective of `solve` runs with any plan, so both can \
+be swept in one matrix. Whether keys and the residual are measured again on the partly edited model before each layer is a \
+parameter too: `refresh`.";
+    const OUTPUT: ArtifactKind = "plan";
+
+    fn inputs() -> Vec<Port> {
+        vec![Port {
+            name: "model",
+            accepts: &[MODEL],
+            required: false,
+            doc: "Only to check the layers against; not needed.",
+        }]
+    }
+
+    fn takes(_: &DistributeParams) -> Takes {
+        Takes::LIGHT
+    }
+
+    fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let plan = params.plan().map_err(|error| vec![error])?;
+        if let Some(facts) = Facts::at(cx, "model") {
+            let wrong = facts.check_layers(&params.layers, |i| format!("layers[{i}]"));
+            if !wrong.is_empty() {
+                return Err(wrong);
+            }
+        }
+        Ok(json!({ "plan": plan }))
+    }
+
+    fn run(params: &DistributeParams, _: &StageContext) -> Result<Artifact, StageError> {
+        let plan = params.plan().map_err(|error| StageError::internal(error.message))?;
+        Ok(Artifact::new(Self::OUTPUT, json!({ "plan": plan })))
+    }
+}
+
+/// The plan of an artifact.
+pub fn plan(meta: &Value) -> Result<Plan, StageError> {
+    serde_json::from_value(meta["plan"].clone()).map_err(|error| StageError::internal(format!("stored plan: {error}")))
+}

@@ -1,0 +1,202 @@
+//! `sequence`: batch after batch, each on the model that the one before left.
+
+use std::ops::Range;
+
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{Edit, apply, optimise, with_edits};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, StageContext, StageError, StageKind};
+use palinode_math::{Factor, Plan};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::factors::{FACTORS, factors, mismatch};
+use crate::artifacts::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
+use crate::artifacts::moments::MOMENTS;
+use crate::artifacts::update::{Batch, Rounds, artifact, from_bytes, to_bytes};
+use crate::edit::solve::{SolveParams, averages, check_plan, columns, same_model, target_layer_off};
+use crate::edit::targets::TargetsParams;
+use crate::errors::StageFailure;
+use crate::sources::load_requests::{REQUESTS, requests};
+use crate::sources::templates::at_port;
+
+/// Parameters of `sequence`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceParams {
+    /// How targets are found; parameters of the stage `targets`. They are found on the model as the rounds before left it.
+    targets: TargetsParams,
+    /// How they are written; parameters of the stage `solve`. Its `batch_size` is the number of edits in a round.
+    solve: SolveParams,
+    /// How many rounds; as many as there are requests for where it is left out.
+    #[serde(default)]
+    rounds: Option<usize>,
+}
+
+/// See [`StageKind::DOC`].
+pub struct Sequence;
+
+impl StageKind for Sequence {
+    type Params = SequenceParams;
+    const NAME: &'static str = "sequence";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Edits batch after batch, each on the model that the batch before left.";
+    const DOC: &'static str = "\
+Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
+batch of requests, finds its targets on the model as it stands, and writes them on top of all earlier edits. The model of a \
+round is always the unedited one with the sum of all changes so far, so a sequence that was interrupted, or is made longer, \
+goes on from the last finished round with the same result to the last bit.
+
+The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, each \
+time on all edits made so far.";
+    const OUTPUT: ArtifactKind = UPDATE;
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
+        vec![
+            port("model", &[MODEL] as &[_], "The unedited model."),
+            port("requests", &["requests"], "The facts to be written, in order."),
+            port(
+                "moments",
+                &[MOMENTS, FACTORS],
+                "Second moments of every layer in the plan, of the unedited model, or their factors.",
+            ),
+            port("plan", &["plan"], "Which layers absorb which part."),
+            Port { required: false, ..port("templates", &["templates"], "Contexts, for targets and for keys.") },
+        ]
+    }
+
+    fn describe(params: &SequenceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let facts = crate::artifacts::model::Facts::at(cx, "model");
+        let mut errors = check_plan(cx);
+        errors.extend(params.targets.check(facts.as_ref()).into_iter().map(|error| within("targets", error)));
+        errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
+        errors.extend(mismatch(cx.input("moments"), params.solve.weights()).map(|error| within("solve", error)));
+        if let Ok(plan) = serde_json::from_value::<Plan>(cx.input("plan")["plan"].clone())
+            && params.targets.layer() != plan.target_layer
+        {
+            errors.push(within("targets.layer", target_layer_off(params.targets.layer(), &plan)));
+        }
+        if params.rounds == Some(0) {
+            errors.push(FieldError::new("rounds", "`rounds` is 0").expected("1 or more"));
+        }
+        if let (Some(rounds), Some(count)) = (params.rounds, cx.input("requests")["requests"].as_u64()) {
+            let possible = (count as usize).div_ceil(params.solve.batch_size(count as usize));
+            if rounds > possible {
+                let message = format!("{rounds} rounds, but there are requests for {possible}");
+                errors.push(FieldError::new("rounds", message).expected(format!("at most {possible}")));
+            }
+        }
+        if errors.is_empty() { Ok(json!({ "model": cx.input("model")["model"], "batches": 1 })) } else { Err(errors) }
+    }
+
+    fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let base = cx.input("model")?;
+        let moments = cx.input("moments")?;
+        let asked = cx.input("requests")?;
+        same_model(base, moments, "second moments")?;
+        let plan = crate::edit::distribute::plan(&cx.input("plan")?.meta)?;
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        let requests = requests(cx, asked)?;
+        let size = params.solve.batch_size(requests.len());
+        let blocks: Vec<&[EditRequest]> = requests.chunks(size).take(params.rounds.unwrap_or(usize::MAX)).collect();
+        let editor = Editor {
+            cx,
+            params,
+            model: &*open(cx, base)?,
+            factors: factors(cx, moments, &edited, params.solve.weights())?,
+            templates: at_port(cx, "templates")?,
+            plan,
+            origin: cx.unit_key(&json!({
+                "base": base_digest(base), "moments": moments.digest(), "plan": cx.input("plan")?.digest(),
+                "templates": cx.input_opt("templates").map(Artifact::digest), "with": [json!(params.targets), json!(params.solve)],
+            })),
+        };
+        let edits: usize = blocks.iter().map(|block| block.len()).sum();
+        let bar = cx.progress("edits", Some(edits as u64));
+        let mut rounds = Rounds::new();
+        let mut key = editor.origin;
+        let mut done = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            cx.check_interrupt()?;
+            let range = rounds.edits()..rounds.edits() + block.len();
+            key = cx.unit_key(&json!({ "after": key.to_string(), "block": block }));
+            let batch = if let Some(batch) = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) {
+                bar.keep(block.len() as u64);
+                batch
+            } else {
+                let batch = editor.round(range, block, &rounds)?;
+                cx.put_unit(&key, &to_bytes(&batch)?)?;
+                bar.inc(block.len() as u64);
+                batch
+            };
+            rounds.push(&batch);
+            done.push(batch);
+        }
+        let mut metrics = averages(&done);
+        metrics.extend(params.solve.effective_lambda());
+        metrics.insert("total_norm".into(), json!(rounds.norm()));
+        let mut shown = columns();
+        if let Some(columns) = shown.as_array_mut() {
+            columns.push(json!({ "name": "total_norm", "label": "‖ΣΔ‖", "format": "number" }));
+        }
+        let mut made = artifact(cx, base, &[rounds.whole()])?;
+        made.meta = json!({
+            "model": base.meta["model"],
+            "base": base_digest(base),
+            "asked": file(asked, REQUESTS)?.digest,
+            "requests": requests[..edits].iter().map(|r| &r.id).collect::<Vec<_>>(),
+            "objective": params.solve,
+            "plan": editor.plan,
+            "batches": 1,
+            "rounds": rounds.facts(),
+            "metrics": metrics,
+            "columns": shown,
+        });
+        Ok(made)
+    }
+}
+
+fn within(part: &str, mut error: FieldError) -> FieldError {
+    error.field = if error.field.is_empty() { part.to_owned() } else { format!("{part}.{}", error.field) };
+    error
+}
+
+/// What every round needs.
+struct Editor<'a> {
+    cx: &'a StageContext,
+    params: &'a SequenceParams,
+    model: &'a Loaded,
+    factors: std::collections::BTreeMap<usize, Factor>,
+    templates: ContextTemplates,
+    plan: Plan,
+    origin: Key,
+}
+
+impl Editor<'_> {
+    /// One round: targets and update on the model as it stands.
+    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
+        let whole = before.whole();
+        let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));
+        let text = &self.model.text;
+        let settings = self.params.targets.settings();
+        let at_once = self.params.targets.at_once(&model);
+        let mut values = Vec::new();
+        for part in block.chunks(at_once) {
+            self.cx.check_interrupt()?;
+            let found = optimise(&model, text, part, &self.templates, &settings, |_| {});
+            values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
+        }
+        let edit = Edit {
+            objective: self.params.solve.objective(),
+            plan: &self.plan,
+            templates: &self.templates,
+            targets: settings,
+            at_once,
+            tokens: 4096,
+        };
+        let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;
+        let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
+        Ok(Batch::of(range.start, range.end, edits, &fractions))
+    }
+}

@@ -1,0 +1,360 @@
+//! `solve`: targets written into weights.
+
+use std::borrow::Cow;
+
+use palinode_edit::{Edit, apply};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_math::{Objective, Plan, Preservation, RomeKey};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::artifacts::factors::{FACTORS, factors, mismatch};
+use crate::artifacts::model::{Facts, MODEL, UPDATE, base_digest, file, open};
+use crate::artifacts::moments::{MISSING, MOMENTS, layers};
+use crate::artifacts::update::{Batch, LayerFacts, artifact};
+use crate::edit::targets::{TARGETS, TargetsParams, values};
+use crate::errors::StageFailure;
+use crate::sources::load_requests::{REQUESTS, requests};
+use crate::sources::templates::at_port;
+
+/// An editing objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveName {
+    /// Equality constraint, one edit at a time (arXiv 2202.05262).
+    Rome,
+    /// Least squares for a batch (arXiv 2210.07229).
+    Memit,
+    /// Equality constraint for a batch (arXiv 2403.14236).
+    Emmet,
+}
+
+/// Which key stands in ROME's update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RomeKeyName {
+    /// The mean over the context templates (r-ROME).
+    Average,
+    /// The bare prompt's (p-ROME).
+    Bare,
+    /// As published: the mean gives the direction, the bare prompt's key the constraint.
+    Reference,
+}
+
+/// Parameters of `solve`, as they are written.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// How a layer absorbs its part of an edit.
+    objective: ObjectiveName,
+    /// λ, the weight of preservation (mom2_update_weight). An equality constraint without ridge does not depend on it.
+    #[serde(default = "unit")]
+    lambda: f64,
+    /// ρ, a ridge on the norm of the update.
+    #[serde(default)]
+    update_norm_lambda: f64,
+    /// ε, added to EMMET's system where a batch holds more than one edit; EMMET(λ, ε) is MEMIT(ελ). Other objectives ignore
+    /// it.
+    #[serde(default)]
+    emmet_lambda: f64,
+    /// Which key ROME uses. Other objectives ignore it.
+    #[serde(default = "average")]
+    rome_key: RomeKeyName,
+    /// Requests in a batch; every batch is edited onto the unedited model. All at once where it is left out, except for ROME,
+    /// which takes one at a time.
+    #[serde(default)]
+    batch_size: Option<usize>,
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+fn average() -> RomeKeyName {
+    RomeKeyName::Average
+}
+
+/// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
+#[derive(Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct SolveParams {
+    objective: ObjectiveName,
+    lambda: f64,
+    update_norm_lambda: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emmet_lambda: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rome_key: Option<RomeKeyName>,
+    batch_size: Option<usize>,
+}
+
+impl From<Written> for SolveParams {
+    fn from(written: Written) -> Self {
+        let objective = written.objective;
+        Self {
+            objective,
+            lambda: written.lambda,
+            update_norm_lambda: written.update_norm_lambda,
+            emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
+            rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
+            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(1)),
+        }
+    }
+}
+
+impl JsonSchema for SolveParams {
+    fn schema_name() -> Cow<'static, str> {
+        "SolveParams".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Written::json_schema(generator)
+    }
+}
+
+impl SolveParams {
+    /// The objective.
+    pub fn objective(&self) -> Objective {
+        match self.objective {
+            ObjectiveName::Memit => Objective::Memit,
+            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
+            ObjectiveName::Rome => Objective::Rome {
+                key: match self.rome_key {
+                    None | Some(RomeKeyName::Average) => RomeKey::Average,
+                    Some(RomeKeyName::Bare) => RomeKey::Bare,
+                    Some(RomeKeyName::Reference) => RomeKey::Reference,
+                },
+            },
+        }
+    }
+
+    /// The weight of the MEMIT that this objective is, where it is one.
+    pub fn effective_lambda(&self) -> Option<(String, Value)> {
+        let lambda = self.objective().effective_lambda(self.lambda)?;
+        Some(("effective_lambda".to_owned(), json!(lambda)))
+    }
+
+    /// λ and ρ.
+    pub fn weights(&self) -> Preservation {
+        Preservation { lambda: self.lambda, rho: self.update_norm_lambda }
+    }
+
+    /// Requests in a batch, of so many.
+    pub fn batch_size(&self, of: usize) -> usize {
+        self.batch_size.unwrap_or(of).max(1)
+    }
+
+    /// Mistakes that parameters alone show.
+    pub fn check(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut number = |name: &str, value: f64, zero: bool| {
+            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
+                let expected = if zero { "0 or above" } else { "a number above 0" };
+                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
+            }
+        };
+        number("lambda", self.lambda, false);
+        number("update_norm_lambda", self.update_norm_lambda, true);
+        number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
+        match self.batch_size {
+            Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
+            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => errors.push(
+                FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
+                    .expected("1, or no `batch_size`")
+                    .hint("emmet is rome's constraint for a batch"),
+            ),
+            _ => {}
+        }
+        errors
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct Solve;
+
+impl StageKind for Solve {
+    type Params = SolveParams;
+    const NAME: &'static str = "solve";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
+    const DOC: &'static str = "\
+Changes the down-projections of the plan's layers so that each request's key yields its target while the layer goes on doing \
+what it does to the keys of the corpus. With P = λC + ρI, keys K and residuals R,
+
+  Δ = R (KᵀP⁻¹K + diag μ)⁻¹ KᵀP⁻¹
+
+where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = ε is a stabilised EMMET, which therefore is MEMIT \
+with weight ελ. A request's own `strength` stands in place of the objective's μ.
+
+`batch_size` splits the requests: every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
+result is an edited model: it can be evaluated and exported. It holds the changes as low-rank factors, never whole weights.";
+    const OUTPUT: ArtifactKind = UPDATE;
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
+        vec![
+            port("model", &[MODEL] as &[_], "The unedited model."),
+            port("requests", &["requests"], "The facts to be written."),
+            port("moments", &[MOMENTS, FACTORS], "Second moments of every layer in the plan, or their factors."),
+            port("targets", &[TARGETS], "Values at the plan's last layer."),
+            port("plan", &["plan"], "Which layers absorb which part."),
+            Port { required: false, ..port("templates", &["templates"], "Contexts over which keys are averaged.") },
+        ]
+    }
+
+    fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = params.check();
+        errors.extend(check_plan(cx));
+        errors.extend(mismatch(cx.input("moments"), params.weights()));
+        if let (Some(plan), Some(layer)) = (planned(cx), cx.input("targets")["layer"].as_u64())
+            && layer as usize != plan.target_layer
+        {
+            errors.push(target_layer_off(layer as usize, &plan));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let requests = cx.input("requests")["requests"].as_u64();
+        let batches = requests.map(|n| params.batch_size.map_or(1, |size| (n as usize).div_ceil(size)));
+        Ok(json!({ "model": cx.input("model")["model"], "batches": batches }))
+    }
+
+    fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let base = cx.input("model")?;
+        let moments = cx.input("moments")?;
+        let targets = cx.input("targets")?;
+        let asked = cx.input("requests")?;
+        same_model(base, moments, "second moments")?;
+        same_model(base, targets, "targets")?;
+        if targets.meta["asked"] != json!(file(asked, REQUESTS)?.digest) {
+            return Err(StageError::input("the targets were found for other requests")
+                .hint("connect `targets` and `solve` to the same requests"));
+        }
+        let model = open(cx, base)?;
+        let requests = requests(cx, asked)?;
+        let templates = at_port(cx, "templates")?;
+        let plan = crate::edit::distribute::plan(&cx.input("plan")?.meta)?;
+        let found_with: TargetsParams = serde_json::from_value(targets.meta["with"].clone())
+            .map_err(|error| StageError::internal(format!("stored targets: {error}")))?;
+        let d = model.decoder.config().hidden;
+        let values = values(cx, targets)?;
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        let factors = factors(cx, moments, &edited, params.weights())?;
+        let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
+        let objective = params.objective();
+        let edit = Edit {
+            objective,
+            plan: &plan,
+            templates: &templates,
+            targets: found_with.settings(),
+            at_once: found_with.at_once(&model.decoder),
+            tokens: 4096,
+        };
+        let size = params.batch_size(requests.len());
+        let bar = cx.progress("requests", Some(requests.len() as u64));
+        let mut batches = Vec::new();
+        for (b, batch) in requests.chunks(size).enumerate() {
+            cx.check_interrupt()?;
+            let start = b * size;
+            let end = start + batch.len();
+            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &factors, &edit)
+                .map_err(StageFailure::stage)?;
+            batches.push(Batch::of(start, end, edits, &fractions));
+            bar.inc(batch.len() as u64);
+        }
+        let mut made = artifact(cx, base, &batches)?;
+        let mut metrics = averages(&batches);
+        metrics.extend(params.effective_lambda());
+        made.meta = json!({
+            "model": base.meta["model"],
+            "base": base_digest(base),
+            "asked": targets.meta["asked"],
+            "requests": requests.iter().map(|r| &r.id).collect::<Vec<_>>(),
+            "objective": params,
+            "plan": plan,
+            "batches": batches.len(),
+            "metrics": metrics,
+            "columns": columns(),
+        });
+        Ok(made)
+    }
+}
+
+/// How the objective's values are shown.
+pub fn columns() -> Value {
+    json!([
+                { "name": "preservation", "label": "preservation", "format": "number", "better": "min" },
+                { "name": "error_after", "label": "‖ΔK−R‖", "format": "number", "better": "min" },
+                { "name": "distance_before", "label": "‖z−h‖ before", "format": "number" },
+                { "name": "distance_after", "label": "after", "format": "number", "better": "min" },
+                { "name": "norm", "label": "‖Δ‖", "format": "number" },
+                { "name": "relative_norm", "label": "‖Δ‖/‖W‖", "format": "percent" },
+                { "name": "condition", "label": "condition", "format": "number" },
+                { "name": "effective_lambda", "label": "effective λ", "format": "number" },
+    ])
+}
+
+fn planned(cx: &DescribeCx<'_>) -> Option<Plan> {
+    serde_json::from_value(cx.input("plan")["plan"].clone()).ok()
+}
+
+/// Mistakes that the plan shows beside the model and the second moments.
+pub fn check_plan(cx: &DescribeCx<'_>) -> Vec<FieldError> {
+    let Some(plan) = planned(cx) else { return Vec::new() };
+    let mut errors = Vec::new();
+    if let Some(facts) = Facts::at(cx, "model") {
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        errors.extend(facts.check_layers(&edited, |_| String::new()));
+    }
+    if let Some(have) = layers(cx.input("moments")) {
+        for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
+            let message = format!("there is no second moment of layer {}, which the plan edits", step.layer);
+            errors.push(FieldError::new("", message).hint(MISSING));
+        }
+    }
+    errors
+}
+
+/// Targets at another layer than the plan's last.
+pub fn target_layer_off(layer: usize, plan: &Plan) -> FieldError {
+    let message =
+        format!("the targets are values at layer {layer}, but the plan wants them at layer {}", plan.target_layer);
+    FieldError::new("", message).hint(if plan.retargets() {
+        "set `layer` of the targets to the first of the plan's `layers`"
+    } else {
+        "set `layer` of the targets to the last of the plan's `layers`"
+    })
+}
+
+/// Fails unless something was measured on this model.
+pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), StageError> {
+    if other.meta["base"] == json!(base_digest(model)) {
+        return Ok(());
+    }
+    Err(StageError::input(format!("the {what} were measured on another model"))
+        .hint("connect every `model` port of the pipeline to the same stage"))
+}
+
+/// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
+/// of squares); the error is what the last step left of its part; the distances are measured at the targets' layer.
+pub fn averages(batches: &[Batch]) -> Map<String, Value> {
+    let over =
+        |value: &dyn Fn(&Batch) -> f64| json!(batches.iter().map(value).sum::<f64>() / batches.len().max(1) as f64);
+    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| over(&|batch| value(&batch.facts.layers));
+    let root = |layers: &[LayerFacts], value: fn(&LayerFacts) -> f64| {
+        layers.iter().map(|l| value(l).powi(2)).sum::<f64>().sqrt()
+    };
+    let mut metrics = Map::new();
+    let mut put = |name: &str, value: &dyn Fn(&[LayerFacts]) -> f64| {
+        metrics.insert(name.to_owned(), mean(value));
+    };
+    put("preservation", &|layers| layers.iter().map(|l| l.preservation).sum());
+    put("error_after", &|layers| layers.last().map_or(0.0, |l| l.error_after));
+    put("norm", &|layers| root(layers, |l| l.norm));
+    put("relative_norm", &|layers| layers.iter().map(|l| l.relative_norm).fold(0.0, f64::max));
+    put("condition", &|layers| layers.iter().map(|l| l.condition).fold(0.0, f64::max));
+    metrics.insert("distance_before".into(), over(&|batch| batch.facts.distance_before));
+    metrics.insert("distance_after".into(), over(&|batch| batch.facts.distance_after));
+    metrics
+}

@@ -1,0 +1,270 @@
+//! `targets`: the values that edits should write.
+
+use palinode_edit::{Site, StepRecord, TargetSettings};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_model::Decoder;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, MODEL, base_digest, file, open};
+use crate::artifacts::tensors::{Named, Tensors, put};
+use crate::edit::batch_limits;
+use crate::edit::target_cache::{Finder, Kept};
+use crate::sources::load_requests::requests;
+use crate::sources::templates::at_port;
+
+/// The kind of the artifact.
+pub const TARGETS: &str = "targets";
+/// The logical name of the values.
+const VALUES: &str = "targets.safetensors";
+/// The logical name of the losses.
+pub const TRACES: &str = "traces.json";
+
+/// Where a target is a value.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SiteName {
+    /// The hidden state after the block (MEMIT, EMMET).
+    BlockOutput,
+    /// The feed-forward's output (ROME).
+    MlpOutput,
+}
+
+impl SiteName {
+    /// As the editing crate has it.
+    pub fn site(self) -> Site {
+        match self {
+            Self::BlockOutput => Site::BlockOutput,
+            Self::MlpOutput => Site::MlpOutput,
+        }
+    }
+}
+
+/// Parameters of `targets`; the names in brackets are those of the published hyperparameter files.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TargetsParams {
+    /// Where the target is a value.
+    #[serde(default = "block_output")]
+    site: SiteName,
+    /// The layer: the last one of the plan.
+    layer: usize,
+    /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
+    #[serde(default = "twenty")]
+    steps: usize,
+    /// Adam's step size (v_lr).
+    #[serde(default = "half")]
+    learning_rate: f64,
+    /// Weight of the term that keeps "{subject} is a" as it was (kl_factor).
+    #[serde(default = "sixteenth")]
+    kl_factor: f64,
+    /// Weight of the term that keeps the change small (v_weight_decay).
+    #[serde(default = "half")]
+    weight_decay: f64,
+    /// The change's norm is kept at or below this times the norm of the value it is added to (clamp_norm_factor).
+    #[serde(default = "three_quarters")]
+    clamp: f64,
+    /// A request is done when its loss falls below this.
+    #[serde(default = "stop_loss")]
+    stop_loss: f64,
+    /// Requests optimised at once: bounds memory. Where it is left out, 16 on the processor and 64 on a card, or fewer where they would
+    /// take more than half of the memory that the weights leave.
+    #[serde(default)]
+    at_once: Option<usize>,
+}
+
+fn block_output() -> SiteName {
+    SiteName::BlockOutput
+}
+
+fn twenty() -> usize {
+    20
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+fn sixteenth() -> f64 {
+    0.0625
+}
+
+fn three_quarters() -> f64 {
+    0.75
+}
+
+fn stop_loss() -> f64 {
+    0.05
+}
+
+impl TargetsParams {
+    /// As the editing crate has them.
+    pub fn settings(&self) -> TargetSettings {
+        TargetSettings {
+            site: self.site.site(),
+            layer: self.layer,
+            steps: self.steps,
+            learning_rate: self.learning_rate,
+            kl_factor: self.kl_factor,
+            weight_decay: self.weight_decay,
+            clamp: self.clamp,
+            stop_loss: self.stop_loss,
+        }
+    }
+
+    /// Mistakes that parameters and the model's facts show.
+    pub fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(facts) = facts {
+            errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
+        }
+        for (name, zero) in [("steps", self.steps == 0), ("at_once", self.at_once == Some(0))] {
+            if zero {
+                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
+            }
+        }
+        let numbers = [
+            ("learning_rate", self.learning_rate, false),
+            ("clamp", self.clamp, false),
+            ("kl_factor", self.kl_factor, true),
+            ("weight_decay", self.weight_decay, true),
+        ];
+        for (name, value, zero) in numbers {
+            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
+                let expected = if zero { "0 or above" } else { "a number above 0" };
+                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
+            }
+        }
+        errors
+    }
+
+    /// The layer.
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// All that can change a result.
+    fn keyed(&self) -> Value {
+        let mut with = json!(self);
+        if let Some(fields) = with.as_object_mut() {
+            fields.retain(|name, _| !Targets::unkeyed().contains(&name.as_str()));
+        }
+        with
+    }
+
+    /// Requests of this model that are optimised at once.
+    pub fn at_once(&self, decoder: &Decoder) -> usize {
+        batch_limits::requests(self.at_once, decoder, self.layer)
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct Targets;
+
+impl StageKind for Targets {
+    type Params = TargetsParams;
+    const NAME: &'static str = "targets";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
+    const DOC: &'static str = "\
+For every request, looks for the vector z that, standing at the subject's last token in place of what the model computes \
+there, makes it say the new target in every context template. z = h₀ + δ, with δ found by Adam on
+
+  mean −log p(target) per token  +  kl_factor · KL on \"{subject} is a\"  +  weight_decay · ‖δ‖/‖h₀‖²
+
+Targets do not depend on objective or distribution, so every cell of an ablation shares them. Requests are optimised many at \
+once, each with its own Adam state and early stop; a finished block of requests survives an interruption.";
+    const OUTPUT: ArtifactKind = TARGETS;
+
+    fn inputs() -> Vec<Port> {
+        vec![
+            Port { name: "model", accepts: &[MODEL], required: true, doc: "The unedited model." },
+            Port { name: "requests", accepts: &["requests"], required: true, doc: "The facts to be written." },
+            Port {
+                name: "templates",
+                accepts: &["templates"],
+                required: false,
+                doc: "Contexts that the edit must hold in; the bare prompt alone where none is given.",
+            },
+        ]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["at_once"]
+    }
+
+    fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let errors = params.check(Facts::at(cx, "model").as_ref());
+        let count = &cx.input("requests")["requests"];
+        if errors.is_empty() {
+            Ok(json!({ "layer": params.layer, "site": params.site, "requests": count }))
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let artifact = cx.input("model")?;
+        let model = open(cx, artifact)?;
+        let asked = cx.input("requests")?;
+        let requests = requests(cx, asked)?;
+        let templates = at_port(cx, "templates")?;
+        let base = base_digest(artifact);
+        let bar = cx.progress("requests", Some(requests.len() as u64));
+        let finder = Finder {
+            cx,
+            model: &model,
+            templates: &templates,
+            settings: params.settings(),
+            with: json!({
+                "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
+                "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
+                "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
+            }),
+            bar: &bar,
+        };
+        let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
+        for block in requests.chunks(params.at_once(&model.decoder)) {
+            cx.check_interrupt()?;
+            found.extend(finder.find(block)?);
+        }
+        let (count, d) = (found.len(), model.decoder.config().hidden);
+        let tensors = [
+            Named::f32("initial", [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
+            Named::f32("delta", [count, d], found.iter().flat_map(|t| t.delta.iter().copied())),
+        ];
+        let traces: Vec<_> =
+            requests.iter().zip(&found).map(|(r, t)| json!({ "id": r.id, "steps": t.trace })).collect();
+        let traces = serde_json::to_vec(&traces).map_err(|error| StageError::internal(error.to_string()))?;
+        let last = |value: fn(&StepRecord) -> f32| {
+            found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>() / count as f64
+        };
+        let steps = found.iter().map(|t| t.trace.len()).sum::<usize>() as f64 / count as f64;
+        let meta = json!({
+            "base": base,
+            "requests": count,
+            "asked": file(asked, crate::sources::load_requests::REQUESTS)?.digest,
+            "layer": params.layer,
+            "site": params.site,
+            "with": params.keyed(),
+            "metrics": { "steps": steps, "loss": last(|s| s.loss), "nll": last(|s| s.nll), "norm": last(|s| s.norm) },
+            "columns": [
+                { "name": "steps", "label": "steps", "format": "number" },
+                { "name": "loss", "label": "final loss", "format": "number", "better": "min" },
+                { "name": "nll", "label": "−log p(new)", "format": "number", "better": "min" },
+                { "name": "norm", "label": "‖δ‖", "format": "number" },
+            ],
+        });
+        Ok(Artifact::new(Self::OUTPUT, meta)
+            .with_file(VALUES, put(cx, &tensors)?)
+            .with_file(TRACES, cx.put_bytes(&traces)?))
+    }
+}
+
+/// The values `z = h₀ + δ` of an artifact, `[requests, d]` row-major.
+pub fn values(cx: &StageContext, artifact: &Artifact) -> Result<Vec<f32>, StageError> {
+    let tensors = Tensors::read(cx, file(artifact, VALUES)?)?;
+    let ((_, initial), (_, delta)) = (tensors.values("initial")?, tensors.values("delta")?);
+    Ok(initial.iter().zip(&delta).map(|(h, d)| *h as f32 + *d as f32).collect())
+}

@@ -1,0 +1,126 @@
+//! `ask`: what a model makes of prompts.
+
+use palinode_edit::with_edits;
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_eval::next_tokens;
+use palinode_model::Decoder;
+use palinode_model::generate::{Sampling, generate};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Loaded, MODEL, UPDATE, open};
+use crate::artifacts::update::batches;
+use crate::errors::StageFailure;
+
+/// The kind of the artifact.
+pub const ANSWERS: &str = "answers";
+
+/// Parameters of `ask`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AskParams {
+    /// The prompts.
+    prompts: Vec<String>,
+    /// How many tokens the model goes on for.
+    #[serde(default = "twenty")]
+    tokens: usize,
+    /// How many of the most probable next tokens are told.
+    #[serde(default = "five")]
+    top: usize,
+    /// Draw each token from so many most probable ones; the most probable one where it is left out.
+    #[serde(default)]
+    top_k: Option<usize>,
+    /// Seed of the draws.
+    #[serde(default = "one")]
+    seed: u64,
+}
+
+fn twenty() -> usize {
+    20
+}
+
+fn five() -> usize {
+    5
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// See [`StageKind::DOC`].
+pub struct Ask;
+
+impl StageKind for Ask {
+    type Params = AskParams;
+    const NAME: &'static str = "ask";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Lets a model go on from prompts; an edited one beside what it was before.";
+    const DOC: &'static str = "\
+For each prompt: how the model goes on, and its most probable next tokens with their probabilities. Of an edited model the \
+answers before the edit stand beside those after it.";
+    const OUTPUT: ArtifactKind = ANSWERS;
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+    }
+
+    fn describe(params: &AskParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if params.prompts.is_empty() {
+            errors.push(FieldError::new("prompts", "`prompts` is empty").expected("one prompt or more"));
+        }
+        for (i, _) in params.prompts.iter().enumerate().filter(|(_, prompt)| prompt.trim().is_empty()) {
+            errors.push(FieldError::new(format!("prompts[{i}]"), "the prompt is empty"));
+        }
+        if params.top_k == Some(0) {
+            errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
+        }
+        if cx.input("model")["batches"].as_u64().is_some_and(|count| count > 1) {
+            errors.push(
+                FieldError::new("", "the model was edited in several batches, each an edit of its own")
+                    .hint("ask a model with one batch: leave `batch_size` out, or export one batch and load it"),
+            );
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+    }
+
+    fn run(params: &AskParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let artifact = cx.input("model")?;
+        let model = open(cx, artifact)?;
+        let edits = if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() };
+        let edited = edits.first().map(|batch| with_edits(&model.decoder, batch.updates.iter().map(|(l, u)| (*l, u))));
+        let bar = cx.progress("prompts", Some(params.prompts.len() as u64));
+        let (mut answers, mut samples) = (Vec::new(), Vec::new());
+        for prompt in &params.prompts {
+            cx.check_interrupt()?;
+            let before = answer(params, &model, &model.decoder, prompt)?;
+            let after = edited.as_ref().map(|decoder| answer(params, &model, decoder, prompt)).transpose()?;
+            samples.push(match &after {
+                Some(after) => json!({ "prompt": prompt, "before": before["text"], "after": after["text"] }),
+                None => json!({ "prompt": prompt, "says": before["text"] }),
+            });
+            answers.push(json!({ "prompt": prompt, "before": before, "after": after }));
+            bar.inc(1);
+        }
+        Ok(Artifact::new(Self::OUTPUT, json!({ "answers": answers, "samples": samples })))
+    }
+}
+
+fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Value, StageError> {
+    let text = &model.text;
+    let ids = text.encode(prompt).map_err(StageFailure::stage)?;
+    let sampling = match params.top_k {
+        Some(k) => Sampling::TopK { k, seed: params.seed },
+        None => Sampling::Greedy,
+    };
+    let said = generate(decoder, &ids, ids.len() + params.tokens, sampling, 0, text.end());
+    let said = said.map_err(StageFailure::stage)?;
+    let words = text.decode(&said[ids.len()..]).map_err(StageFailure::stage)?;
+    let next = next_tokens(decoder, &ids, params.top).map_err(StageFailure::stage)?;
+    let next = next.into_iter().map(|(id, p)| {
+        let token = text.decode(&[id]).map_err(StageFailure::stage)?;
+        Ok(json!({ "token": token, "p": p }))
+    });
+    Ok(json!({ "text": words, "next": next.collect::<Result<Vec<_>, StageError>>()? }))
+}

@@ -1,0 +1,60 @@
+//! What a model says by itself, before and after.
+
+use palinode_data::EditRequest;
+use palinode_edit::with_edits;
+use palinode_engine::StageError;
+use palinode_eval::RecordScores;
+use palinode_model::Decoder;
+use palinode_model::generate::{Sampling, generate};
+use serde_json::{Value, json};
+
+use super::{EvaluateParams, Part};
+use crate::artifacts::model::Loaded;
+use crate::errors::StageFailure;
+
+/// The new target's probability after the rewrite prompt, as the metrics have it.
+fn probability(record: Option<&RecordScores>) -> Option<String> {
+    let percent = 100.0 * record?.rewrite.first()?.new.probability();
+    Some(match percent {
+        _ if percent >= 10.0 => format!("{percent:.0}%"),
+        _ if percent >= 0.1 => format!("{percent:.1}%"),
+        _ => format!("{percent:.0e}%"),
+    })
+}
+
+/// Greedy continuations of the first requests' prompts.
+pub fn samples(
+    params: &EvaluateParams,
+    model: &Loaded,
+    parts: &[Part<'_>],
+    requests: &[EditRequest],
+    scores: (&[RecordScores], &[RecordScores]),
+) -> Result<Vec<Value>, StageError> {
+    let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, StageError> {
+        let prompt = model.text.encode(&request.filled_prompt()).map_err(StageFailure::stage)?;
+        let length = prompt.len() + params.sample_tokens;
+        let ids =
+            generate(decoder, &prompt, length, Sampling::Greedy, 0, model.text.end()).map_err(StageFailure::stage)?;
+        let words = model.text.decode(&ids[prompt.len()..]).map_err(StageFailure::stage)?;
+        Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let mut shown = Vec::new();
+    for (i, request) in requests.iter().take(params.samples).enumerate() {
+        let mut sample = json!({
+            "prompt": request.filled_prompt(),
+            "new target": request.target_new.trim(),
+            "before": said(&model.decoder, request)?,
+        });
+        let (before, after) = (probability(scores.0.get(i)), probability(scores.1.get(i)));
+        sample["p(new)"] = json!(match after {
+            Some(after) => format!("{} → {after}", before.unwrap_or_default()),
+            None => before.unwrap_or_default(),
+        });
+        if let Some((batch, _)) = parts.iter().find(|(_, range)| range.contains(&i)) {
+            let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
+            sample["after"] = json!(said(&edited, request)?);
+        }
+        shown.push(sample);
+    }
+    Ok(shown)
+}

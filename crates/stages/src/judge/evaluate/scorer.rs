@@ -1,0 +1,76 @@
+//! Requests scored block by block; finished blocks are kept, and shared with other stages that score the same model.
+
+use palinode_data::EditRequest;
+use palinode_engine::{Progress, StageContext, StageError};
+use palinode_eval::{RecordScores, Tfidf, Writing, score_requests, write};
+use palinode_model::{Decoder, Text};
+use serde_json::json;
+
+use crate::errors::StageFailure;
+use crate::judge::units::Blocks;
+use crate::judge::versions::Version;
+
+/// Records scored between two looks at Ctrl-C.
+const BLOCK: usize = 32;
+
+/// Scores requests on models.
+pub struct Scorer<'a> {
+    /// Where blocks are kept.
+    pub cx: &'a StageContext,
+    /// The models' tokenizer.
+    pub text: &'a Text,
+    /// Bound on a batch's rectangle of tokens.
+    pub tokens: usize,
+    /// How longer texts are written, where they are asked for.
+    pub writing: Option<Writing>,
+    /// What compares them with references, where there are any.
+    pub tfidf: Option<&'a Tfidf>,
+    /// Counts records.
+    pub bar: &'a Progress,
+}
+
+impl Scorer<'_> {
+    /// The scores of requests on a version of a model.
+    pub fn score(&self, version: &Version, requests: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
+        let writing = self.writing.map(|w| [w.length as u64, w.top_k as u64, w.seed]);
+        let blocks = Blocks { cx: self.cx, bar: self.bar, size: BLOCK };
+        let of = json!([version.name, writing]);
+        let mut scores = blocks.run(&of, requests, |block| self.block(&version.decoder, block))?;
+        for (record, request) in scores.iter_mut().zip(requests) {
+            let compare = self.tfidf.filter(|_| !request.references.is_empty() && !record.generated.is_empty());
+            record.reference =
+                compare.map(|tfidf| tfidf.similarity(&record.generated.join(" "), &request.references.join(" ")));
+        }
+        Ok(scores)
+    }
+
+    fn block(&self, decoder: &Decoder, block: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
+        let mut found = score_requests(decoder, self.text, block, self.tokens).map_err(StageFailure::stage)?;
+        check(&found)?;
+        let Some(writing) = &self.writing else {
+            self.bar.inc(block.len() as u64);
+            return Ok(found);
+        };
+        for (record, request) in found.iter_mut().zip(block) {
+            self.cx.check_interrupt()?;
+            let own = [request.filled_prompt()];
+            let prompts = if request.generation.is_empty() { &own } else { request.generation.as_slice() };
+            record.generated = write(decoder, self.text, prompts, writing).map_err(StageFailure::stage)?;
+            self.bar.inc(1);
+        }
+        Ok(found)
+    }
+}
+
+/// No likelihood may be anything but a number.
+fn check(scores: &[RecordScores]) -> Result<(), StageError> {
+    for record in scores {
+        if let Some((prompt, _)) = record.scores().find(|(_, score)| !score.nll.is_finite()) {
+            let message = format!("request {}: the model's answer to {prompt:?} is not a number", record.id);
+            return Err(
+                StageError::numerical(message).hint("the edit broke the model: raise `lambda`, or edit fewer facts")
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The same measured on every version of a model: before the edit, after each batch, after rounds of a sequence.
+
+use palinode_engine::StageError;
+use palinode_eval::bootstrap;
+use serde_json::{Map, Value, json};
+
+use crate::judge::versions::{Version, Versions};
+
+/// Seed of the bootstrap: any will do, as long as it is the same for all cells.
+const SEED: u64 = 1;
+
+/// What is told of measurements.
+pub struct Metric<'a, T> {
+    /// Its name in files and tables.
+    pub name: &'a str,
+    /// What it says, in one line.
+    pub doc: &'a str,
+    /// Whether it is a share, shown in percent.
+    pub percent: bool,
+    /// `max` or `min`.
+    pub better: &'a str,
+    /// Its value over some measurements.
+    pub value: &'a dyn Fn(&[&T]) -> Option<f64>,
+}
+
+/// What was measured.
+pub struct Measured<T> {
+    /// On the unedited model.
+    pub before: Vec<T>,
+    /// On each batch's edited model; nothing of an unedited one.
+    pub after: Vec<Vec<T>>,
+    /// After rounds: the round, the edits made by then, and what was measured.
+    pub rounds: Vec<(usize, usize, Vec<T>)>,
+}
+
+impl<T> Measured<T> {
+    /// Measures all versions. How many measurements that takes, [`versions`] tells.
+    pub fn of(
+        versions: &Versions<'_>,
+        every: Option<usize>,
+        mut measure: impl FnMut(&Version) -> Result<Vec<T>, StageError>,
+    ) -> Result<Self, StageError> {
+        let before = measure(&versions.unedited())?;
+        let after = (0..versions.edits.len()).map(|b| measure(&versions.batch(b)?)).collect::<Result<_, _>>()?;
+        let stops = versions.stops(every).into_iter();
+        let rounds = stops.map(|(number, round)| Ok((number, round.edits, measure(&versions.round(number, round)?)?)));
+        Ok(Self { before, after, rounds: rounds.collect::<Result<_, StageError>>()? })
+    }
+
+    /// The facts of an artifact: metrics with their intervals, those before the edit beside them, and the rounds as a series.
+    pub fn meta(&self, metrics: &[Metric<'_, T>], resamples: usize) -> Map<String, Value> {
+        let unedited = std::slice::from_ref(&self.before);
+        let now: &[Vec<T>] = if self.after.is_empty() { unedited } else { &self.after };
+        let (mut values, mut columns) = (Map::new(), Vec::new());
+        for metric in metrics {
+            values.insert(metric.name.to_owned(), json!(mean(metric, now, None)));
+            columns.push(column(metric, metric.name.to_owned(), metric.name.to_owned(), Some(metric.better)));
+        }
+        for metric in metrics.iter().filter(|_| !self.after.is_empty()) {
+            let name = format!("before_{}", metric.name);
+            values.insert(name.clone(), json!(mean(metric, unedited, None)));
+            columns.push(column(metric, name, format!("{} before", metric.name), None));
+        }
+        let rounds = self.rounds.iter().map(|(number, edits, found)| {
+            let found = std::slice::from_ref(found);
+            let mut row: Map<String, Value> =
+                metrics.iter().map(|metric| (metric.name.to_owned(), json!(mean(metric, found, None)))).collect();
+            row.insert("intervals".into(), json!(intervals(metrics, found, resamples)));
+            row.insert("round".into(), json!(number));
+            row.insert("edits".into(), json!(edits));
+            row
+        });
+        let rounds: Vec<_> = rounds.collect();
+        let mut meta = Map::new();
+        meta.insert("metrics".into(), json!(values));
+        meta.insert("columns".into(), json!(columns));
+        meta.insert("intervals".into(), json!(intervals(metrics, now, resamples)));
+        meta.insert("series".into(), json!({ "label": "rounds", "axes": ["round", "edits"], "rows": rounds }));
+        meta
+    }
+}
+
+/// Over batches, of each batch's value over a sample of its measurements.
+fn mean<T>(metric: &Metric<'_, T>, batches: &[Vec<T>], sample: Option<&[usize]>) -> Option<f64> {
+    let values = batches.iter().filter_map(|batch| {
+        let chosen: Vec<&T> = match sample {
+            Some(sample) => sample.iter().map(|&i| &batch[i]).collect(),
+            None => batch.iter().collect(),
+        };
+        (metric.value)(&chosen)
+    });
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn intervals<T>(metrics: &[Metric<'_, T>], batches: &[Vec<T>], resamples: usize) -> Map<String, Value> {
+    let n = batches.first().map_or(0, Vec::len);
+    let interval = |metric: &Metric<'_, T>| {
+        let found = bootstrap(n, resamples, SEED, |sample| mean(metric, batches, Some(sample)))?;
+        Some((metric.name.to_owned(), json!(found)))
+    };
+    metrics.iter().filter_map(interval).collect()
+}
+
+fn column<T>(metric: &Metric<'_, T>, name: String, label: String, better: Option<&str>) -> Value {
+    let format = if metric.percent { "percent" } else { "number" };
+    json!({ "name": name, "label": label, "format": format, "better": better, "doc": metric.doc })
+}
+
+/// How many versions there are to measure.
+pub fn versions(versions: &Versions<'_>, every: Option<usize>) -> u64 {
+    (1 + versions.edits.len() + versions.stops(every).len()) as u64
+}

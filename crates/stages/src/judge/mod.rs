@@ -1,0 +1,10 @@
+//! Stages that judge a model, edited or not: checks before an edit, scores, perplexity, probes, texts.
+
+pub mod ask;
+pub mod evaluate;
+pub mod measured;
+pub mod perplexity;
+pub mod preflight;
+pub mod probes;
+pub mod units;
+pub mod versions;

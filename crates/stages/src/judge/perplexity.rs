@@ -1,0 +1,192 @@
+//! `perplexity`: what an edit did to everything else that a model says.
+
+use std::path::Path;
+
+use palinode_data::Corpus;
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+};
+use palinode_eval::{Surprise, perplexity, surprise};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, Loaded, MODEL, UPDATE};
+use crate::edit::batch_limits;
+use crate::errors::StageFailure;
+use crate::judge::measured::{Measured, Metric, versions};
+use crate::judge::units::Blocks;
+use crate::judge::versions::{Version, Versions};
+use crate::sources::corpus::{Documents, FileFormat, corpus, files};
+
+/// Pieces of text run between two looks at Ctrl-C.
+const BLOCK: usize = 64;
+
+/// Parameters of `perplexity`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerplexityParams {
+    /// Text to predict, which the second moments should not have been measured on: a file, a folder, a pattern
+    /// (`wiki/*.parquet`), or files of the Hugging Face Hub (`hf:datasets/owner/name@revision/pattern`).
+    corpus: String,
+    /// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+    #[serde(default)]
+    format: Option<FileFormat>,
+    /// What separates documents in plain text.
+    #[serde(default = "line")]
+    documents: Documents,
+    /// The field of a JSON object, or the column of a table, that holds the text.
+    #[serde(default = "text")]
+    field: String,
+    /// Skip so many documents first. With `covariance`'s seed and its number of samples, what is left is text that the second moments
+    /// have not seen.
+    #[serde(default)]
+    skip: usize,
+    /// How many documents are read at most; all that are left where it is left out.
+    #[serde(default)]
+    samples: Option<usize>,
+    /// Seed of the order in which documents are taken.
+    #[serde(default = "one")]
+    seed: u64,
+    /// Longer documents are cut into pieces of so many tokens, each predicted by itself; the model's context where it is left
+    /// out.
+    #[serde(default)]
+    length: Option<usize>,
+    /// After a `sequence`: measure also after every so many rounds.
+    #[serde(default)]
+    every: Option<usize>,
+    /// Draws of the bootstrap behind the 95 % interval; 0 for none.
+    #[serde(default = "thousand")]
+    resamples: usize,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 2,048 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
+}
+
+fn line() -> Documents {
+    Documents::Line
+}
+
+fn text() -> String {
+    "text".to_owned()
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 2048;
+
+/// See [`StageKind::DOC`].
+pub struct Perplexity;
+
+impl StageKind for Perplexity {
+    type Params = PerplexityParams;
+    const NAME: &'static str = "perplexity";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
+    const DOC: &'static str = "\
+Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text but each \
+piece's first. An edit that leaves other things alone leaves it where it was; one that breaks the model lets it rise.
+
+The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. Of a model that was edited in \
+several batches, each an edit of its own, the mean over the batches' models is told. After a `sequence`, `every: k` measures \
+every k-th round too. The 95 % interval is that of a percentile bootstrap over documents.";
+    const OUTPUT: ArtifactKind = "perplexity";
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["corpus", "batch_tokens"]
+    }
+
+    fn files(params: &PerplexityParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        files("corpus", &params.corpus, params.format, base)
+    }
+
+    fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        for (name, zero) in [
+            ("samples", params.samples == Some(0)),
+            ("every", params.every == Some(0)),
+            ("batch_tokens", params.batch_tokens == Some(0)),
+        ] {
+            if zero {
+                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
+            }
+        }
+        let context = Facts::at(cx, "model").map_or(usize::MAX, |facts| facts.context);
+        if let Some(length) = params.length.filter(|&length| length < 2 || length > context) {
+            let most =
+                if context == usize::MAX { String::new() } else { format!(", at most the context of {context}") };
+            let message = format!("`length` is {length}");
+            errors.push(FieldError::new("length", message).expected(format!("2 or more{most}")));
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+    }
+
+    fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let all = Versions::open(cx, cx.input("model")?)?;
+        let most = params.samples.map(|samples| samples.saturating_add(params.skip));
+        let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
+        let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
+            let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
+            return Err(StageError::input(message).hint("lower `skip`"));
+        };
+        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length)?;
+        let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
+        let batch = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &all.model.decoder);
+        let blocks = Blocks { cx, bar: &bar, size: BLOCK };
+        let measured = Measured::of(&all, params.every, |version: &Version| {
+            blocks.run(&json!(version.name), &pieces, |block| {
+                let found = surprise(&version.decoder, block, batch).map_err(StageFailure::stage)?;
+                if found.iter().any(|piece| !piece.nll.is_finite()) {
+                    return Err(StageError::numerical("the model's predictions are not numbers")
+                        .hint("the edit broke the model: raise `lambda`, or edit fewer facts"));
+                }
+                bar.inc(block.len() as u64);
+                Ok(found)
+            })
+        })?;
+        let tokens: usize = measured.before.iter().map(|piece| piece.tokens).sum();
+        if tokens == 0 {
+            return Err(StageError::input("no document of the corpus has two tokens: there is nothing to predict"));
+        }
+        let value = |pieces: &[&Surprise]| {
+            Some(perplexity(&pieces.iter().map(|piece| **piece).collect::<Vec<_>>())).filter(|p| p.is_finite())
+        };
+        let doc = "exp of the mean negative log-likelihood of a token";
+        let metric = Metric { name: "perplexity", doc, percent: false, better: "min", value: &value };
+        let mut meta = measured.meta(&[metric], params.resamples);
+        meta.insert("documents".into(), json!(documents));
+        meta.insert("tokens".into(), json!(tokens));
+        Ok(Artifact::new(Self::OUTPUT, Value::Object(meta)))
+    }
+}
+
+/// The documents as token ids, cut where they are too long.
+fn pieces(
+    cx: &StageContext,
+    corpus: &mut Corpus,
+    model: &Loaded,
+    skip: usize,
+    length: Option<usize>,
+) -> Result<Vec<Vec<u32>>, StageError> {
+    let length = length.unwrap_or(model.decoder.config().context);
+    let mut pieces = Vec::new();
+    for index in skip..corpus.len() {
+        cx.check_interrupt()?;
+        let document = corpus.read(index).map_err(StageFailure::stage)?;
+        let tokens = model.text.encode(&document).map_err(StageFailure::stage)?;
+        pieces.extend(tokens.chunks(length).map(<[u32]>::to_vec));
+    }
+    Ok(pieces)
+}

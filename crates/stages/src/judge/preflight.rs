@@ -1,0 +1,317 @@
+//! `preflight`: what will go wrong, found in a minute instead of after an hour.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use palinode_data::{ContextTemplates, EditRequest, conflicts};
+use palinode_edit::{Prompt, Site, Tap, probe, prompts};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_eval::score_requests;
+use palinode_math::Mat;
+use palinode_model::{Decoder, MemoryNeeds, request_bytes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, Loaded, MODEL, open};
+use crate::artifacts::moments::{LayerFacts, MOMENTS};
+use crate::edit::batch_limits;
+use crate::errors::StageFailure;
+use crate::sources::load_requests::requests;
+use crate::sources::templates::at_port;
+
+/// Requests whose keys are compared pair by pair.
+const COMPARED: usize = 2048;
+/// Findings of one kind that are told one by one.
+const TOLD: usize = 5;
+
+/// Parameters of `preflight`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PreflightParams {
+    /// The layer that is to be edited; of several, the lowest: keys are the most alike there.
+    layer: usize,
+    /// Keys of two requests at this cosine or above are told.
+    #[serde(default = "cosine")]
+    cosine: f64,
+    /// Steps of `targets`, and how many of its requests are optimised at once: for the estimates of time and memory.
+    #[serde(default = "steps")]
+    steps: usize,
+    /// See `steps`; where it is left out, as many as `targets` takes then.
+    #[serde(default)]
+    at_once: Option<usize>,
+    /// Fail where anything is found, so that nothing after this runs.
+    #[serde(default)]
+    strict: bool,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
+}
+
+fn cosine() -> f64 {
+    0.95
+}
+
+fn steps() -> usize {
+    25
+}
+
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 4096;
+
+/// See [`StageKind::DOC`].
+pub struct Preflight;
+
+impl StageKind for Preflight {
+    type Params = PreflightParams;
+    const NAME: &'static str = "preflight";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Looks for what would spoil an edit, before an hour is spent on it.";
+    const DOC: &'static str = "\
+Finds, in one short pass over the requests:
+
+  - subjects that are not in their prompts, and prompts longer than the context (these are errors)
+  - requests that are the same, or ask for different targets at the same prompt
+  - keys that point nearly the same way at the layer to be edited: no objective can tell such requests apart
+  - targets that the model says already, and facts to be replaced that it never knew
+  - second moments of too few tokens for their size
+
+The samples show which token each subject was found at. With `strict`, findings fail the stage.
+
+It also says what is ahead, from how fast its own pass went on this machine: how long targets take for all requests, and second \
+moments of ten tokens for each key dimension at `layer`, in seconds; and the most memory that a stage needs, weights included, \
+when one layer is edited. Reckoned by the tokens that go through the blocks, backward counted as twice forward: the order of \
+magnitude, not more.";
+    const OUTPUT: ArtifactKind = "preflight";
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, required, doc| Port { name, accepts, required, doc };
+        vec![
+            port("model", &[MODEL] as &[_], true, "The unedited model."),
+            port("requests", &["requests"], true, "The facts to be written."),
+            port("templates", &["templates"], false, "Contexts over which keys are averaged."),
+            port("moments", &[MOMENTS], false, "Second moments, to see whether they are of enough text."),
+        ]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn describe(params: &PreflightParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if let Some(facts) = Facts::at(cx, "model") {
+            errors.extend(facts.check_layers(&[params.layer], |_| "layer".to_owned()));
+        }
+        if !(params.cosine > 0.0 && params.cosine <= 1.0) {
+            let message = format!("`cosine` is {}", params.cosine);
+            errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
+        }
+        if params.batch_tokens == Some(0) {
+            errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+    }
+
+    fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let loaded = cx.input("model")?;
+        let model = open(cx, loaded)?;
+        let requests = requests(cx, cx.input("requests")?)?;
+        let templates = at_port(cx, "templates")?;
+        let (begin, work) = (Instant::now(), model.decoder.work());
+        let mut findings = twins(&requests);
+        let rows = rows(&model, &requests, &templates)?;
+        cx.check_interrupt()?;
+        let tokens = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder);
+        findings.extend(parallel(params, &model, &requests, &rows, tokens)?);
+        cx.check_interrupt()?;
+        let scores = score_requests(&model.decoder, &model.text, &prompts_only(&requests), tokens);
+        let scores = scores.map_err(StageFailure::stage)?;
+        let said: Vec<usize> = (0..scores.len()).filter(|&i| scores[i].rewrite[0].new.correct()).collect();
+        findings.extend(told(&said, |i| {
+            format!(
+                "the model says {:?} after {:?} already",
+                requests[i].target_new.trim(),
+                requests[i].filled_prompt()
+            )
+        }));
+        let olds: Vec<bool> = scores.iter().filter_map(|s| Some(s.rewrite[0].old.as_ref()?.correct())).collect();
+        let known = olds.iter().filter(|known| **known).count();
+        if 2 * known < olds.len() {
+            findings.push(format!(
+                "the model completes only {known} of the {} facts that are to be replaced: what is edited was hardly known",
+                olds.len()
+            ));
+        }
+        if let Some(moments) = cx.input_opt("moments") {
+            findings.extend(thin(moments, model.decoder.config().feed_forward));
+        }
+        let done = (model.decoder.work() - work).block_tokens as f64;
+        let ahead = Ahead::of(params, &model.decoder, &rows, done / begin.elapsed().as_secs_f64());
+        if params.strict && !findings.is_empty() {
+            return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
+        }
+        let samples: Vec<Value> =
+            requests.iter().zip(&rows).take(3).map(|(r, rows)| sample(&model, r, &rows[0])).collect();
+        let meta = json!({
+            "findings": findings, "samples": samples,
+            "metrics": {
+                "requests": requests.len(), "known": known as f64 / olds.len().max(1) as f64, "findings": findings.len(),
+                "targets_s": ahead.targets, "moments_s": ahead.moments, "memory_gib": ahead.memory,
+            },
+            "columns": [
+                { "name": "requests", "label": "requests", "format": "number" },
+                { "name": "known", "label": "old facts known", "format": "percent" },
+                { "name": "findings", "label": "findings", "format": "number" },
+                { "name": "targets_s", "label": "targets, s", "format": "number", "doc": "estimate for all requests" },
+                { "name": "moments_s", "label": "second moments, s", "format": "number", "doc": "estimate for 10 f tokens" },
+                { "name": "memory_gib", "label": "memory, GiB", "format": "number", "doc": "the most that a stage needs" },
+            ],
+        });
+        Ok(Artifact::new(Self::OUTPUT, meta))
+    }
+}
+
+/// What is ahead.
+struct Ahead {
+    /// Seconds that targets take.
+    targets: f64,
+    /// Seconds that second moments take.
+    moments: f64,
+    /// GiB.
+    memory: f64,
+}
+
+impl Ahead {
+    /// `rate` is tokens through one block in a second, forward.
+    fn of(params: &PreflightParams, decoder: &Decoder, rows: &[Vec<Prompt>], rate: f64) -> Self {
+        const BACK_AND_FORTH: usize = 3;
+        let config = decoder.config();
+        let above = config.layers.saturating_sub(params.layer + 1);
+        let rows = rows.iter().flatten();
+        let (whole, after) =
+            rows.fold((0, 0), |(whole, after), row| (whole + row.ids.len(), after + row.ids.len() - row.fact));
+        let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
+        let moments = 10 * config.feed_forward * (params.layer + 1);
+        let needs = MemoryNeeds::of(config);
+        let at_once = batch_limits::requests(params.at_once, decoder, params.layer) as u64;
+        let targets_need = at_once * request_bytes(config, above);
+        let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
+        let rounded = |value: f64| (value * 100.0).round() / 100.0;
+        Self {
+            targets: rounded(targets as f64 / rate),
+            moments: rounded(moments as f64 / rate),
+            memory: rounded((decoder.weight_bytes() + most) as f64 / (1u64 << 30) as f64),
+        }
+    }
+}
+
+/// The first findings one by one, and how many more there are.
+fn told(which: &[usize], tell: impl Fn(usize) -> String) -> Vec<String> {
+    let mut lines: Vec<String> = which.iter().take(TOLD).map(|&i| tell(i)).collect();
+    if which.len() > TOLD {
+        lines.push(format!("… and {} more like the last", which.len() - TOLD));
+    }
+    lines
+}
+
+/// Requests that are stated twice, or contradict each other.
+fn twins(requests: &[EditRequest]) -> Vec<String> {
+    let mut first: HashMap<(String, &str), usize> = HashMap::new();
+    let mut twice = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        let earlier = *first.entry((request.filled_prompt(), &request.target_new)).or_insert(i);
+        if earlier != i {
+            twice.push((earlier, i));
+        }
+    }
+    let against = conflicts(requests);
+    let pairs = |pairs: &[(usize, usize)], what: &str| {
+        let all: Vec<usize> = (0..pairs.len()).collect();
+        told(&all, |p| {
+            let (a, b) = pairs[p];
+            format!("requests {} and {} {what}: {:?}", requests[a].id, requests[b].id, requests[b].filled_prompt())
+        })
+    };
+    [pairs(&twice, "are the same"), pairs(&against, "ask for different targets at the same prompt")].concat()
+}
+
+/// Every request's prompts, the bare one first.
+fn rows(
+    model: &Loaded,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+) -> Result<Vec<Vec<Prompt>>, StageError> {
+    let weighted = templates.weighted();
+    let of = |request: &EditRequest| {
+        let config = model.decoder.config();
+        let row = |(template, _): &(&str, f64)| prompts::prompt(&model.text, config, request, template);
+        weighted.iter().map(row).collect::<Result<Vec<_>, _>>()
+    };
+    requests.iter().map(of).collect::<Result<Vec<_>, _>>().map_err(StageFailure::stage)
+}
+
+/// Pairs of requests whose keys point nearly the same way.
+fn parallel(
+    params: &PreflightParams,
+    model: &Loaded,
+    requests: &[EditRequest],
+    rows: &[Vec<Prompt>],
+    tokens: usize,
+) -> Result<Vec<String>, StageError> {
+    let bare: Vec<Prompt> = rows.iter().take(COMPARED).map(|rows| rows[0].clone()).collect();
+    let tap = Tap { layer: params.layer, site: Site::Key };
+    let keys = probe(&model.decoder, &bare, &[tap], tokens).map_err(StageFailure::stage)?.remove(0);
+    let f = model.decoder.config().feed_forward;
+    let norms: Vec<f64> =
+        keys.chunks_exact(f).map(|key| key.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()).collect();
+    let unit = Mat::from_fn(f, bare.len(), |i, b| f64::from(keys[b * f + i]) / norms[b].max(f64::MIN_POSITIVE));
+    let cosines = unit.transpose() * &unit;
+    let mut close: Vec<(f64, usize, usize)> = Vec::new();
+    for a in 0..bare.len() {
+        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine);
+        close.extend(near.map(|b| (cosines[(a, b)], a, b)));
+    }
+    close.sort_by(|x, y| y.0.total_cmp(&x.0));
+    let all: Vec<usize> = (0..close.len()).collect();
+    Ok(told(&all, |p| {
+        let (cosine, a, b) = close[p];
+        let name = |i: usize| format!("{} ({:?})", requests[i].id, requests[i].subject);
+        format!("keys of requests {} and {} have cosine {cosine:.3} at layer {}", name(a), name(b), params.layer)
+    }))
+}
+
+/// Second moments of fewer than ten tokens for each dimension.
+fn thin(moments: &Artifact, f: usize) -> Vec<String> {
+    let layers: Vec<LayerFacts> = serde_json::from_value(moments.meta["layers"].clone()).unwrap_or_default();
+    let few = layers.iter().filter(|layer| layer.tokens < 10 * f as u64);
+    few.map(|layer| {
+        let LayerFacts { layer, tokens, .. } = layer;
+        format!("the second moment of layer {layer} is of {tokens} tokens; {} or more are wanted (10 f)", 10 * f)
+    })
+    .collect()
+}
+
+/// Requests without the prompts that judge them.
+fn prompts_only(requests: &[EditRequest]) -> Vec<EditRequest> {
+    let bare = |r: &EditRequest| EditRequest {
+        id: r.id.clone(),
+        prompt: r.prompt.clone(),
+        subject: r.subject.clone(),
+        target_new: r.target_new.clone(),
+        target_true: r.target_true.clone(),
+        ..EditRequest::default()
+    };
+    requests.iter().map(bare).collect()
+}
+
+/// A prompt with the token that the edit's key is read at.
+fn sample(model: &Loaded, request: &EditRequest, row: &Prompt) -> Value {
+    let text = |ids: &[u32]| model.text.decode(ids).unwrap_or_default();
+    json!({
+        "prompt": request.filled_prompt(),
+        "new target": request.target_new.trim(),
+        "key read at": format!("{:?}, token {} of {}", text(&row.ids[row.fact..=row.fact]), row.fact + 1, row.ids.len()),
+    })
+}

@@ -1,0 +1,204 @@
+//! `probes`: a task of classification, as a model does it with a few examples before its eyes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use palinode_data::{read_examples, template_fields};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+};
+use palinode_eval::{Agreement, Task, agreement, choose};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{MODEL, UPDATE};
+use crate::edit::batch_limits;
+use crate::errors::StageFailure;
+use crate::judge::measured::{Measured, Metric, versions};
+use crate::judge::units::Blocks;
+use crate::judge::versions::{Version, Versions};
+
+/// Questions run between two looks at Ctrl-C.
+const BLOCK: usize = 32;
+/// The logical name of the answers.
+const ANSWERS: &str = "answers.jsonl";
+
+/// Parameters of `probes`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProbesParams {
+    /// The task: JSON lines, or one JSON array of objects. Its name is no part of the key: its contents are.
+    path: PathBuf,
+    /// What is asked, with the fields of a record as `{name}`: `"Review: {sentence}\nSentiment:"`.
+    prompt: String,
+    /// The field with the right answer.
+    #[serde(default = "label")]
+    label: String,
+    /// What the model is to say for each answer, as in `{ "0": negative, "1": positive }`; the answers themselves where it is
+    /// left out.
+    #[serde(default)]
+    words: BTreeMap<String, String>,
+    /// How many examples of each answer stand before every question; they are taken from the same file, and not asked.
+    #[serde(default)]
+    shots: usize,
+    /// Ask at most so many questions.
+    #[serde(default)]
+    limit: Option<usize>,
+    /// Seed of the draw of examples and questions.
+    #[serde(default = "one")]
+    seed: u64,
+    /// After a `sequence`: ask also after every so many rounds.
+    #[serde(default)]
+    every: Option<usize>,
+    /// Draws of the bootstrap behind the 95 % intervals; 0 for none.
+    #[serde(default = "thousand")]
+    resamples: usize,
+    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
+    /// card.
+    #[serde(default)]
+    batch_tokens: Option<usize>,
+}
+
+fn label() -> String {
+    "label".to_owned()
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+/// Tokens in a batch on the processor, see [`at_once`].
+const BATCH_TOKENS: usize = 4096;
+
+/// See [`StageKind::DOC`].
+pub struct Probes;
+
+impl StageKind for Probes {
+    type Params = ProbesParams;
+    const NAME: &'static str = "probes";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Asks a task of classification, with a few examples, before and after an edit.";
+    const DOC: &'static str = "\
+What an edit does to the model's abilities shows in tasks that have nothing to do with it: those of GLUE, say, or any other \
+with one of a few answers to each question. A question is the task's prompt filled in, after as many examples of each answer as \
+`shots` says, each with its answer, blank lines between. The answer that the model finds the most likely as a whole is its \
+answer.
+
+  accuracy     share of answers that are right
+  F1           mean over answers of the harmonic mean of precision and recall
+  correlation  Matthews' coefficient: 0 where answers say nothing of the right ones
+
+The unedited model is asked as well (`before_…`), once for all cells of a matrix. Of a model that was edited in several batches, \
+each an edit of its own, the means over the batches' models are told. After a `sequence`, `every: k` asks every k-th round too. \
+Answers are kept in the result, question by question.";
+    const OUTPUT: ArtifactKind = "probes";
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["path", "batch_tokens"]
+    }
+
+    fn files(params: &ProbesParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        Ok(vec![ExternalFile::new("task", &params.path, "path")])
+    }
+
+    fn describe(params: &ProbesParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        for (name, zero) in [
+            ("limit", params.limit == Some(0)),
+            ("every", params.every == Some(0)),
+            ("batch_tokens", params.batch_tokens == Some(0)),
+        ] {
+            if zero {
+                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
+            }
+        }
+        match template_fields(&params.prompt) {
+            Ok(fields) if fields.is_empty() => {
+                let error = FieldError::new("prompt", "the prompt is the same for all records");
+                errors.push(error.expected("a field of the records as {name}"));
+            }
+            Ok(_) => {}
+            Err(message) => {
+                errors.push(FieldError::new("prompt", message).expected("a field of the records as {name}"));
+            }
+        }
+        if params.words.len() == 1 {
+            errors.push(FieldError::new("words", "there is one answer").expected("two or more"));
+        }
+        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+    }
+
+    fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let examples =
+            read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
+        let task = Task::new(examples, &params.words, params.shots, params.limit, params.seed)
+            .map_err(|message| StageError::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
+        let all = Versions::open(cx, cx.input("model")?)?;
+        let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
+        let blocks = Blocks { cx, bar: &bar, size: BLOCK };
+        let text = &all.model.text;
+        let tokens = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &all.model.decoder);
+        let measured = Measured::of(&all, params.every, |version: &Version| {
+            let chosen = blocks.run(&json!(version.name), &task.questions, |block| {
+                let chosen = choose(&version.decoder, text, block, tokens).map_err(StageFailure::stage)?;
+                bar.inc(block.len() as u64);
+                Ok(chosen)
+            })?;
+            Ok(chosen.into_iter().zip(task.right.iter().copied()).collect::<Vec<(usize, usize)>>())
+        })?;
+        let labels = task.labels.len();
+        let value = |of: fn(Agreement) -> f64| {
+            move |pairs: &[&(usize, usize)]| agreement(pairs.iter().map(|pair| **pair), labels).map(of)
+        };
+        let (accuracy, f1, correlation) = (value(|a| a.accuracy), value(|a| a.f1), value(|a| a.correlation));
+        let metric = |name, doc, percent, value| Metric { name, doc, percent, better: "max", value };
+        let metrics = [
+            metric("accuracy", "share of answers that are right", true, &accuracy as &dyn Fn(&[&(usize, usize)]) -> _),
+            metric("F1", "mean over answers of the harmonic mean of precision and recall", true, &f1),
+            metric("correlation", "Matthews' coefficient", false, &correlation),
+        ];
+        let mut meta = measured.meta(&metrics, params.resamples);
+        meta.insert("questions".into(), json!(task.questions.len()));
+        meta.insert("samples".into(), json!(samples(&task, &measured)));
+        let answers = cx.put_bytes(&answers(&task, &measured)?)?;
+        Ok(Artifact::new(Self::OUTPUT, Value::Object(meta)).with_file(ANSWERS, answers))
+    }
+}
+
+/// A few questions with their answers.
+fn samples(task: &Task, measured: &Measured<(usize, usize)>) -> Vec<Value> {
+    let word = |at: usize| task.questions[0].choices[at].trim();
+    let sample = |(i, prompt): (usize, &String)| {
+        let mut sample =
+            json!({ "prompt": prompt, "right": word(task.right[i]), "before": word(measured.before[i].0) });
+        if let [only] = measured.after.as_slice() {
+            sample["after"] = json!(word(only[i].0));
+        }
+        sample
+    };
+    task.asked.iter().enumerate().take(3).map(sample).collect()
+}
+
+/// Every question with its answers, one JSON object a line.
+fn answers(task: &Task, measured: &Measured<(usize, usize)>) -> Result<Vec<u8>, StageError> {
+    let mut lines = Vec::new();
+    for (i, prompt) in task.asked.iter().enumerate() {
+        let label = |pair: &(usize, usize)| &task.labels[pair.0];
+        let after: Vec<&String> = measured.after.iter().map(|batch| label(&batch[i])).collect();
+        let line = json!({
+            "prompt": prompt, "right": task.labels[task.right[i]], "before": label(&measured.before[i]), "after": after,
+        });
+        serde_json::to_writer(&mut lines, &line).map_err(|error| StageError::internal(error.to_string()))?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}

@@ -1,0 +1,73 @@
+//! The versions of a model that can be measured: unedited, edited by each batch, and after rounds of a sequence.
+
+use std::sync::Arc;
+
+use palinode_edit::with_edits;
+use palinode_engine::{Artifact, StageContext, StageError};
+use palinode_model::Decoder;
+
+use crate::artifacts::model::{Loaded, UPDATE, base_digest, open};
+use crate::artifacts::update::{Batch, RoundFacts, batches, factors_file};
+
+/// A model, edited or not.
+pub struct Versions<'a> {
+    artifact: &'a Artifact,
+    /// The unedited model.
+    pub model: Arc<Loaded>,
+    /// What was edited onto it: one batch or several, each an edit of its own; none of an unedited model.
+    pub edits: Vec<Batch>,
+    rounds: Vec<RoundFacts>,
+}
+
+/// One version of it.
+pub struct Version {
+    /// The model.
+    pub decoder: Decoder,
+    /// What tells it from all others.
+    pub name: String,
+}
+
+impl<'a> Versions<'a> {
+    /// Of a `model` or an `update`.
+    pub fn open(cx: &StageContext, artifact: &'a Artifact) -> Result<Self, StageError> {
+        Ok(Self {
+            artifact,
+            model: open(cx, artifact)?,
+            edits: if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() },
+            rounds: serde_json::from_value(artifact.meta["rounds"].clone()).unwrap_or_default(),
+        })
+    }
+
+    /// Edits that were made by the end of a sequence; `None` of any other model.
+    pub fn made(&self) -> Option<usize> {
+        self.rounds.last().map(|round| round.edits)
+    }
+
+    /// The rounds after which to measure, counted from 1; the last one is measured anyway.
+    pub fn stops(&self, every: Option<usize>) -> Vec<(usize, &RoundFacts)> {
+        let Some(every) = every else { return Vec::new() };
+        let numbered = self.rounds.iter().enumerate().map(|(i, round)| (i + 1, round));
+        numbered.filter(|(number, _)| number % every == 0).collect()
+    }
+
+    /// As it was before any edit.
+    pub fn unedited(&self) -> Version {
+        Version { decoder: self.model.decoder.clone(), name: base_digest(self.artifact) }
+    }
+
+    /// With one batch of edits.
+    pub fn batch(&self, number: usize) -> Result<Version, StageError> {
+        self.with(&self.edits[number], &format!("batch {number}"))
+    }
+
+    /// As a round of a sequence left it.
+    pub fn round(&self, number: usize, round: &RoundFacts) -> Result<Version, StageError> {
+        self.with(&self.edits[0].at(round), &format!("round {number}"))
+    }
+
+    fn with(&self, batch: &Batch, name: &str) -> Result<Version, StageError> {
+        let decoder = with_edits(&self.model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
+        let factors = factors_file(self.artifact)?.digest;
+        Ok(Version { decoder, name: format!("{} {name} of {factors}", base_digest(self.artifact)) })
+    }
+}

@@ -1,0 +1,5 @@
+//! The machine that stages run on: devices, memory, speed.
+
+pub mod devices;
+pub mod inspect;
+pub mod rates;

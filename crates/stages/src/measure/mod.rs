@@ -1,0 +1,5 @@
+//! Stages that measure a model on text: second moments and their factors.
+
+pub mod covariance;
+pub mod factor;
+pub mod merge_moments;

@@ -1,0 +1,120 @@
+//! `export_moments`: second moments as files for other programs.
+
+use std::path::PathBuf;
+
+use palinode_edit::write_moment;
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_model::Layout;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{MODEL, config};
+use crate::artifacts::moments::{MOMENTS, layers, read_layer};
+use crate::artifacts::tensors::make_folder;
+use crate::edit::solve::same_model;
+use crate::errors::StageFailure;
+use crate::sinks::export::folder::replace;
+
+/// How precisely sums are written.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits, as the published files are.
+    Float32,
+    /// 64 bits, as they were measured.
+    Float64,
+}
+
+/// Parameters of `export_moments`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExportMomentsParams {
+    /// The folder to write into; made where it is missing. The reference implementations look in
+    /// `data/stats/{model}/{corpus}_stats`, with `_` for every `/` in the model's name.
+    path: PathBuf,
+    /// How precisely sums are written.
+    #[serde(default = "float32")]
+    precision: Precision,
+    /// The number of documents, which stands in the names: programs refuse another than they were asked for. As many as were
+    /// measured where it is left out.
+    #[serde(default)]
+    samples: Option<u64>,
+}
+
+fn float32() -> Precision {
+    Precision::Float32
+}
+
+/// See [`StageKind::DOC`].
+pub struct ExportMoments;
+
+impl StageKind for ExportMoments {
+    type Params = ExportMomentsParams;
+    const NAME: &'static str = "export_moments";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
+    const DOC: &'static str = "\
+Writes for each layer what the reference implementations would have measured, under the name that they look for: \
+`{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`, with the sum of \
+k kᵀ (not the mean), the count of tokens and the number of documents. `load_moments` reads them back.
+
+Files that were written are watched: when one is changed or deleted, the next run writes it again.";
+    const OUTPUT: ArtifactKind = "export";
+
+    fn inputs() -> Vec<Port> {
+        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
+        vec![
+            port(
+                "model",
+                &[MODEL] as &[_],
+                "The model that they were measured on: names of files are those of its weights.",
+            ),
+            port("moments", &[MOMENTS], "Second moments."),
+        ]
+    }
+
+    fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
+        vec![("path", params.path.clone())]
+    }
+
+    fn describe(params: &ExportMomentsParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        if params.samples == Some(0) {
+            return Err(vec![FieldError::new("samples", "`samples` is 0").expected("1 or more")]);
+        }
+        Ok(Value::Null)
+    }
+
+    fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let (base, moments) = (cx.input("model")?, cx.input("moments")?);
+        same_model(base, moments, "second moments")?;
+        let samples = params.samples.or_else(|| moments.meta["documents"].as_u64()).ok_or_else(|| {
+            StageError::input("how many documents the second moments are of is not known, but stands in the names")
+                .hint("set `samples`")
+        })?;
+        let (precision, word) = match params.precision {
+            Precision::Float32 => (palinode_edit::Precision::Single, "float32"),
+            Precision::Float64 => (palinode_edit::Precision::Double, "float64"),
+        };
+        let layout = Layout::of(&config(cx, base)?);
+        make_folder(&cx.base_dir().join(&params.path))?;
+        let layers = layers(&moments.meta).unwrap_or_default();
+        let bar = cx.progress("layers", Some(layers.len() as u64));
+        let mut made = Artifact::new(Self::OUTPUT, Value::Null);
+        let mut files = Vec::new();
+        for layer in layers {
+            cx.check_interrupt()?;
+            let moment = read_layer(cx, moments, layer)?;
+            let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
+            let path = params.path.join(name);
+            replace(&cx.base_dir().join(&path), |target| {
+                write_moment(&moment, Some(samples), precision, target).map_err(StageFailure::stage)
+            })?;
+            made.published.push(cx.publish(&path)?);
+            files.push(path);
+            bar.inc(1);
+        }
+        made.meta = json!({ "files": files });
+        Ok(made)
+    }
+}

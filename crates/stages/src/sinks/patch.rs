@@ -1,0 +1,201 @@
+//! Updates put onto model folders and taken off again, outside any pipeline.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use palinode_engine::{Digest, ErrorKind, FileRef, StageError};
+use palinode_model::{Checkpoint, Layout};
+
+use crate::artifacts::model::read_config;
+use crate::errors::StageFailure;
+use crate::sinks::export::folder::{self, Direction, NOTE, Note, write_weights};
+use crate::sinks::export::update_file::{Provenance, UpdateFile};
+
+/// How near a reverted model is to what it was before the edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The weights are those of the base that was given.
+    FromBase,
+    /// The change was subtracted, and what came out is bit for bit what the update was made for.
+    Exactly,
+    /// The change was subtracted: weights that it touched may differ from the original's in their last bits.
+    WithinRounding,
+}
+
+/// Puts an update onto a model's folder: the edited model is written to `out`, the folder stays as it is.
+///
+/// # Errors
+/// Of kind input: a folder or file that does not read; a model that the update was not made for, unless `force`; an `out` that
+/// exists. Nothing is left at `out` then.
+pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(), StageError> {
+    let file = open(update, model)?;
+    if !force {
+        for (name, digest) in digests(model)? {
+            if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
+                return Err(StageError::input(format!(
+                    "{} is not the {name} that the update was made for",
+                    model.join(&name).display()
+                ))
+                .hint("name the folder of the unedited model, or insist with --force"));
+            }
+        }
+    }
+    let layout = Layout::of(&read(model)?);
+    into(out, |out| {
+        write_weights(&shards(model)?, &layout, &file.updates, Direction::On, out, || Ok(()))?;
+        companions(model, out)?;
+        let note =
+            Note { update: Digest::of(&file.to_bytes()?), weights: digests(out)?, provenance: file.provenance.clone() };
+        let text = serde_json::to_vec_pretty(&note).map_err(|error| StageError::internal(error.to_string()))?;
+        folder::write(&out.join(NOTE), &text)
+    })
+}
+
+/// Takes an update off an edited model's folder: the unedited model is written to `out`. With the original at hand as `base`,
+/// its weights are taken as they are.
+///
+/// # Errors
+/// As [`apply`]; also for a folder that does not say that it holds this update, unless `force`, and a base that is another model's.
+pub fn revert(
+    update: &Path,
+    model: &Path,
+    base: Option<&Path>,
+    out: &Path,
+    force: bool,
+) -> Result<Restored, StageError> {
+    let file = open(update, model)?;
+    let layout = Layout::of(&read(model)?);
+    if !force {
+        holds(model, Digest::of(&file.to_bytes()?))?;
+    }
+    if let Some(base) = base {
+        let found = digests(base)?;
+        if found != file.provenance.model_files {
+            return Err(StageError::input(format!("{} is not the model that the update was made for", base.display()))
+                .hint("leave --base out to subtract the change instead"));
+        }
+    }
+    let source = base.unwrap_or(model);
+    let mut exact = false;
+    into(out, |out| {
+        if base.is_some() {
+            for (name, path) in shards(source)? {
+                folder::copy(&path, &out.join(name))?;
+            }
+        } else {
+            write_weights(&shards(source)?, &layout, &file.updates, Direction::Off, out, || Ok(()))?;
+            exact = digests(out)? == file.provenance.model_files;
+        }
+        companions(model, out)
+    })?;
+    Ok(match (base.is_some(), exact) {
+        (true, _) => Restored::FromBase,
+        (false, true) => Restored::Exactly,
+        (false, false) => Restored::WithinRounding,
+    })
+}
+
+/// Where an update file, an adapter, or an edited model's folder came from.
+///
+/// # Errors
+/// Of kind input, for a path that says nothing of it.
+pub fn provenance(path: &Path) -> Result<Provenance, StageError> {
+    let note = if path.is_dir() { path.join(NOTE) } else { path.to_owned() };
+    if note.file_name().is_some_and(|name| name == NOTE) {
+        return Ok(read_note(&note)?.provenance);
+    }
+    let bytes = std::fs::read(&note).map_err(|error| StageError::io(ErrorKind::Input, "read", &note, error))?;
+    let wrong = |what: String| StageError::input(format!("{}: {what}", note.display()));
+    let header = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?.1;
+    let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
+    let text = text.ok_or_else(|| wrong("its metadata has no entry `palinode`".into()))?;
+    serde_json::from_str(text).map_err(|error| wrong(format!("its metadata does not read: {error}")))
+}
+
+fn open(update: &Path, model: &Path) -> Result<UpdateFile, StageError> {
+    let file = UpdateFile::read(update)?;
+    let config = read(model)?;
+    file.check(&config).map_err(|what| StageError::input(format!("{}: {what}", update.display())))?;
+    Ok(file)
+}
+
+fn read(model: &Path) -> Result<palinode_model::DecoderConfig, StageError> {
+    read_config(&model.join("config.json")).map_err(StageFailure::stage)
+}
+
+fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, StageError> {
+    let names = Checkpoint::files(model).map_err(StageFailure::stage)?;
+    Ok(names.into_iter().map(|name| (name.clone(), model.join(name))).collect())
+}
+
+fn digests(model: &Path) -> Result<BTreeMap<String, Digest>, StageError> {
+    let digest = |(name, path): (String, PathBuf)| {
+        let file = FileRef::of_file(&path).map_err(|error| StageError::io(ErrorKind::Input, "read", &path, error))?;
+        Ok((name, file.digest))
+    };
+    shards(model)?.into_iter().map(digest).collect()
+}
+
+/// Fails unless the folder's note says that it holds this update, in the weights that lie there.
+fn holds(model: &Path, update: Digest) -> Result<(), StageError> {
+    let path = model.join(NOTE);
+    if !path.is_file() {
+        return Err(StageError::input(format!(
+            "{} does not say what was done to it: there is no {NOTE}",
+            model.display()
+        ))
+        .hint("subtract the update all the same with --force"));
+    }
+    let note = read_note(&path)?;
+    if note.update != update {
+        return Err(StageError::input(format!("{} was edited with another update", model.display()))
+            .hint("`palinode show` tells where an update came from"));
+    }
+    if note.weights != digests(model)? {
+        return Err(StageError::input(format!("the weights in {} were changed since the update", model.display()))
+            .hint("subtract the update all the same with --force"));
+    }
+    Ok(())
+}
+
+fn read_note(path: &Path) -> Result<Note, StageError> {
+    let bytes = std::fs::read(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| StageError::input(format!("{}: {error}", path.display())))
+}
+
+/// Everything in a model's folder that is neither weights nor a note of ours.
+fn companions(model: &Path, out: &Path) -> Result<(), StageError> {
+    let io = |error| StageError::io(ErrorKind::Input, "read", model, error);
+    let weights: Vec<String> = shards(model)?.into_iter().map(|(name, _)| name).collect();
+    for entry in std::fs::read_dir(model).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name == NOTE || name == crate::sinks::export::update_file::UPDATE_FILE;
+        if entry.path().is_file() && !ours && !weights.contains(&name) {
+            folder::copy(&entry.path(), &out.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills a folder beside `out` and moves it into place when it is whole.
+fn into(out: &Path, fill: impl FnOnce(&Path) -> Result<(), StageError>) -> Result<(), StageError> {
+    if out.exists() {
+        return Err(
+            StageError::input(format!("{} exists already", out.display())).hint("name a folder that is not there yet")
+        );
+    }
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = out.with_file_name(name);
+    let io = |what: &'static str| move |error| StageError::io(ErrorKind::Input, what, out, error);
+    if part.exists() {
+        std::fs::remove_dir_all(&part).map_err(io("clear"))?;
+    }
+    std::fs::create_dir_all(&part).map_err(io("make the folder"))?;
+    let done = fill(&part).and_then(|()| std::fs::rename(&part, out).map_err(io("write")));
+    if done.is_err() {
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    done
+}

@@ -1,0 +1,71 @@
+//! What was written into each layer: `batches.json` of updates.
+
+use palinode_engine::StageKind as _;
+use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
+
+use super::Found;
+use crate::artifacts::model::UPDATE;
+use crate::artifacts::update::{BATCHES, BatchFacts, LayerFacts};
+use crate::edit::sequence::Sequence;
+
+/// What is shown of a layer, the first four in the figure: name, heading, what it says, and the value.
+type Shown = (&'static str, &'static str, &'static str, fn(&LayerFacts) -> f64);
+
+const SHOWN: [Shown; 8] = [
+    ("relative_norm", "‖Δ‖/‖W‖", "Frobenius norm of the change, relative to the weight's", |l| {
+        l.relative_norm
+    }),
+    ("remaining", "‖ΔK−R‖/‖R‖", "share of the residual that the layer leaves", |l| {
+        l.error_after / l.error_before
+    }),
+    ("preservation", "tr(ΔCΔᵀ)", "what the change does to keys of ordinary text", |l| l.preservation),
+    ("condition", "condition", "condition number of the system solved", |l| l.condition),
+    ("norm", "‖Δ‖", "Frobenius norm of the change", |l| l.norm),
+    ("spectral_norm", "σ₁(Δ)", "largest singular value of the change", |l| l.spectral_norm),
+    ("error_before", "‖R‖", "mean residual that stood before the layer", |l| l.error_before),
+    ("fraction", "fraction", "the layer's part of the residual that stood", |l| l.fraction),
+];
+
+/// One for each stage that yields updates.
+pub fn all(found: &Found<'_>) -> Vec<Layers> {
+    let groups = found.by_stage(found.of_kind(UPDATE).map(|(at, _)| at));
+    let one = |(stage, members): (&str, Vec<usize>)| {
+        let metric = |&(name, label, doc, _): &Shown| Metric {
+            name: name.to_owned(),
+            label: label.to_owned(),
+            doc: doc.to_owned(),
+            percent: name == "remaining",
+            better: None,
+        };
+        // A sequence tells of its last round only.
+        let last = members.iter().any(|&at| found.run.stages[at].uses == Sequence::NAME);
+        Layers {
+            stage: if last { format!("{stage}, last round") } else { stage.to_owned() },
+            metrics: SHOWN.iter().map(metric).collect(),
+            rows: members.iter().flat_map(|&at| rows(found, at)).collect(),
+        }
+    };
+    groups.into_iter().map(one).filter(|layers| !layers.rows.is_empty()).collect()
+}
+
+fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {
+    let read = |manifest: &palinode_engine::Manifest| found.read::<Vec<BatchFacts>>(at, &manifest.output, BATCHES);
+    let batches = found.manifests[at].as_ref().and_then(read).unwrap_or_default();
+    let mut layers: Vec<usize> = batches.iter().flat_map(|batch| &batch.layers).map(|layer| layer.layer).collect();
+    layers.sort_unstable();
+    layers.dedup();
+    let row = |layer: usize| {
+        let facts: Vec<&LayerFacts> =
+            batches.iter().flat_map(|batch| &batch.layers).filter(|facts| facts.layer == layer).collect();
+        let spread = |(_, _, _, value): &Shown| {
+            let values = || facts.iter().map(|facts| value(facts));
+            Spread {
+                mean: values().sum::<f64>() / facts.len() as f64,
+                min: values().fold(f64::INFINITY, f64::min),
+                max: values().fold(f64::NEG_INFINITY, f64::max),
+            }
+        };
+        Row { cell: found.cell(at), layer, batches: facts.len(), values: SHOWN.iter().map(spread).collect() }
+    };
+    layers.into_iter().map(row).collect()
+}

@@ -1,0 +1,204 @@
+//! Corpora as parameters of stages: which files, which documents, how many tokens.
+
+use std::path::Path;
+
+use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split, corpus_files};
+use palinode_engine::{Digest, ExternalFile, FieldError, StageContext, StageError};
+use palinode_model::{ModelError, Text};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::errors::{StageFailure, in_field};
+use crate::sources::hub;
+
+/// Bytes of a document that are enough for any context: longer ones are cut before they are tokenized.
+const LONG: usize = 1 << 20;
+
+/// What separates documents.
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Documents {
+    /// Every line that is not blank is one.
+    Line,
+    /// Blank lines separate them.
+    BlankLine,
+}
+
+/// How the files of a corpus are laid out.
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// Running text.
+    Text,
+    /// One JSON object a line.
+    Jsonl,
+    /// An Apache Parquet table.
+    Parquet,
+}
+
+/// A number of tokens: as it is, or as a multiple of the key dimension f.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TokenCount {
+    /// So many.
+    Plain(u64),
+    /// So many for each of a key's f dimensions.
+    PerDimension(f64),
+}
+
+impl TokenCount {
+    /// The count for keys of `f` dimensions.
+    pub fn of(self, f: usize) -> u64 {
+        match self {
+            Self::Plain(tokens) => tokens,
+            Self::PerDimension(times) => (times * f as f64).ceil() as u64,
+        }
+    }
+
+    /// Whether it asks for nothing.
+    pub fn is_none(self) -> bool {
+        self.of(1) == 0
+    }
+}
+
+impl Serialize for TokenCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(tokens) => serializer.serialize_u64(*tokens),
+            Self::PerDimension(times) => serializer.collect_str(&format_args!("{times}f")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenCount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Count)
+    }
+}
+
+/// Reads a [`TokenCount`].
+struct Count;
+
+impl Visitor<'_> for Count {
+    type Value = TokenCount;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a number of tokens, or a multiple of f such as 10f")
+    }
+
+    fn visit_u64<E: de::Error>(self, tokens: u64) -> Result<TokenCount, E> {
+        Ok(TokenCount::Plain(tokens))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenCount, E> {
+        let times = text.strip_suffix('f').and_then(|times| times.trim().parse::<f64>().ok());
+        let times = times.filter(|times| times.is_finite() && *times >= 0.0);
+        times.map(TokenCount::PerDimension).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+    }
+}
+
+impl JsonSchema for TokenCount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TokenCount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 1 },
+                { "type": "string", "pattern": "^[0-9.]+ *f$" },
+            ]
+        })
+    }
+}
+
+/// The files of a corpus given in parameter `field`. A file's logical name has its place in the list and its format, which is
+/// all of its name that can change what is read.
+pub fn files(
+    field: &str,
+    corpus: &str,
+    format: Option<FileFormat>,
+    base: &Path,
+) -> Result<Vec<ExternalFile>, FieldError> {
+    let format = format.map(|format| match format {
+        FileFormat::Text => Format::Text,
+        FileFormat::Jsonl => Format::Jsonl,
+        FileFormat::Parquet => Format::Parquet,
+    });
+    let found = match hub::data(field, corpus)? {
+        Some(paths) => paths
+            .into_iter()
+            .map(|path| corpus_files(&path, format))
+            .collect::<Result<Vec<_>, _>>()
+            .map(|files| files.concat()),
+        // A plain name is left to the engine, which tells where it looked.
+        None => match base.join(corpus) {
+            path if path.exists() || palinode_data::is_pattern(&path) => corpus_files(&path, format),
+            path => {
+                let format = format.or_else(|| Format::of(&path)).unwrap_or(Format::Text);
+                Ok(vec![CorpusFile { path: corpus.into(), format }])
+            }
+        },
+    };
+    let found = found.map_err(|error| in_field(field, error))?;
+    let alone = found.len() == 1;
+    let name = |number: usize, format| match (alone, ending(format)) {
+        (true, ending) => format!("corpus{ending}"),
+        (false, ending) => format!("corpus/{number:05}{ending}"),
+    };
+    let files = found.into_iter().enumerate();
+    Ok(files.map(|(number, file)| ExternalFile::new(name(number, file.format), file.path, field)).collect())
+}
+
+fn ending(format: Format) -> &'static str {
+    match format {
+        Format::Text => "",
+        Format::Jsonl => ".jsonl",
+        Format::Parquet => ".parquet",
+    }
+}
+
+/// A sample of the corpus among a stage's files, and the files' names and digests, which with the parameters are all that
+/// decides what documents there are.
+pub fn corpus(
+    cx: &StageContext,
+    documents: Documents,
+    field: &str,
+    seed: u64,
+    most: Option<usize>,
+) -> Result<(Corpus, Vec<(String, Digest)>), StageError> {
+    let (mut files, mut digests) = (Vec::new(), Vec::new());
+    for (name, (file, path)) in cx.files().iter().filter(|(name, _)| name.starts_with("corpus")) {
+        let format = [Format::Jsonl, Format::Parquet].into_iter().find(|format| name.ends_with(ending(*format)));
+        files.push(CorpusFile { path: path.clone(), format: format.unwrap_or(Format::Text) });
+        digests.push((name.clone(), file.digest));
+    }
+    let split = match documents {
+        Documents::Line => Split::Line,
+        Documents::BlankLine => Split::BlankLine,
+    };
+    let reading = Reading { split, field: field.to_owned() };
+    let bar = cx.progress("documents found", None);
+    let mut before = 0;
+    let opened = Corpus::open(files, reading, Sampling { seed, most }, &mut |found| {
+        bar.inc(found - before);
+        before = found;
+        cx.check_interrupt().is_ok()
+    });
+    cx.check_interrupt()?;
+    Ok((opened.map_err(StageFailure::stage)?, digests))
+}
+
+/// The first `context` tokens of a document. Of a document of more than a MiB only as much is tokenized as they take.
+pub fn encode(text: &Text, document: &str, context: usize) -> Result<Vec<u32>, ModelError> {
+    let mut long = LONG.max(16 * context);
+    loop {
+        let part = &document[..document.floor_char_boundary(long)];
+        let mut tokens = text.encode(part)?;
+        if part.len() == document.len() || tokens.len() > context {
+            tokens.truncate(context);
+            return Ok(tokens);
+        }
+        long *= 8;
+    }
+}

@@ -1,0 +1,177 @@
+//! `load_model`: a Hugging Face folder as a model.
+
+use std::path::{Path, PathBuf};
+
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+};
+use palinode_model::{Checkpoint, Precision, Text};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
+use crate::sources::hub;
+
+/// Files that other programs want beside the weights; an export copies them.
+const COMPANIONS: [&str; 8] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+/// Parameters of `load_model`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadModelParams {
+    /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
+    /// `hf:owner/name` or `hf:owner/name@revision`. Names are no part of the key: the contents of the files are.
+    path: String,
+    /// The number type that weights are held in, whatever they are stored as. `bf16` takes half the memory of `f32`.
+    #[serde(default)]
+    dtype: Dtype,
+}
+
+impl LoadModelParams {
+    /// The folder as a path that may be relative to the pipeline's.
+    fn folder(&self) -> Result<PathBuf, FieldError> {
+        Ok(hub::model("path", &self.path)?.unwrap_or_else(|| PathBuf::from(&self.path)))
+    }
+}
+
+/// A number type.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, 5 of them exponent: finer than bf16, and too small for the largest values of some models.
+    F16,
+    /// 16 bits, 8 of them exponent, as many as f32 has.
+    Bf16,
+}
+
+impl Dtype {
+    fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct LoadModel;
+
+impl StageKind for LoadModel {
+    type Params = LoadModelParams;
+    const NAME: &'static str = "load_model";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Opens a model: a folder in Hugging Face's layout, or a model of its Hub.";
+    const DOC: &'static str = "\
+Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
+with their index. The family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3) is told from \
+config.json; an option that would change results and is not known is refused by name. Weights may be stored as f32, f16 or \
+bf16. With `dtype: bf16` (or f16) they are held in half the memory of f32, and products with them are taken in that type; the \
+hidden state, norms, attention, losses, second moments and edits are in f32 or f64 whatever it says. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
+
+`hf:owner/name@revision` is a model of the Hugging Face Hub, looked for in the cache that other programs use (HF_HOME) and \
+downloaded there by `palinode run` where it is missing: configuration, tokenizer and safetensors, nothing else. A branch is \
+what it was when it was downloaded; give a commit to pin it. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded.
+
+Nothing is copied: the folder is read where it lies, and its contents, not its name, decide whether later results are \
+still good.";
+    const OUTPUT: ArtifactKind = MODEL;
+
+    fn unkeyed() -> &'static [&'static str] {
+        // What the files hold is in the key.
+        &["path"]
+    }
+
+    fn files(params: &LoadModelParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        let path = params.folder()?;
+        let folder = base.join(&path);
+        if !folder.is_dir() {
+            let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+            let error = FieldError::new("path", format!("the model folder {what}"))
+                .expected("a folder with config.json, tokenizer.json and model.safetensors")
+                .hint("a relative path starts at the pipeline file's folder")
+                .at(&folder, None);
+            return Err(if folder.exists() { error } else { error.absent() });
+        }
+        let shards = Checkpoint::files(&folder).map_err(|error| {
+            let made = FieldError::new("path", error.to_string());
+            let made = match error.hint() {
+                Some(hint) => made.hint(hint),
+                None => made,
+            };
+            made.at(&folder, None)
+        })?;
+        for (name, what) in [(CONFIG, "its configuration"), (TOKENIZER, "its tokenizer")] {
+            if !folder.join(name).is_file() {
+                let hint = if name == TOKENIZER && folder.join("tokenizer.model").is_file() {
+                    "the folder has a SentencePiece tokenizer.model only; transformers writes tokenizer.json with \
+                     AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(…)"
+                } else if name == TOKENIZER {
+                    Text::MISSING
+                } else {
+                    "copy it from where the weights come from"
+                };
+                return Err(FieldError::new("path", format!("the model folder has no {name}, {what}"))
+                    .hint(hint)
+                    .at(&folder, None));
+            }
+        }
+        let mut files = vec![
+            ExternalFile::new(CONFIG, path.join(CONFIG), "path"),
+            ExternalFile::new(TOKENIZER, path.join(TOKENIZER), "path"),
+        ];
+        files.extend(
+            shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
+        );
+        let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+        files.extend(
+            companions
+                .filter(|name| folder.join(name).is_file())
+                .map(|name| ExternalFile::new(format!("other/{name}"), path.join(name), "path")),
+        );
+        Ok(files)
+    }
+
+    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let Ok(folder) = params.folder() else { return Ok(Value::Null) };
+        let path = cx.base_dir().join(folder).join(CONFIG);
+        if !path.is_file() {
+            return Ok(Value::Null);
+        }
+        match read_config(&path) {
+            Ok(config) => Ok(json!({ "model": Facts::of(&config, params.dtype.precision()) })),
+            Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
+        }
+    }
+
+    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        if let Some(commit) = hub::commit(&params.path) {
+            // In the event log, not in the artifact: that is the same for the same files, wherever they are from.
+            let bar = cx.progress("files", Some(cx.files().len() as u64));
+            bar.note(format!("{} is commit {commit}", params.path));
+            bar.inc(cx.files().len() as u64);
+        }
+        let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
+        for (name, (file, _)) in cx.files() {
+            artifact = artifact.with_file(name, *file);
+        }
+        let config = crate::artifacts::model::config(cx, &artifact)?;
+        artifact.meta = json!({ "model": Facts::of(&config, params.dtype.precision()) });
+        // Everything that could be wrong with the folder shows here rather than an hour later.
+        open(cx, &artifact)?;
+        Ok(artifact)
+    }
+}

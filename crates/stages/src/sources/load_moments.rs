@@ -1,0 +1,212 @@
+//! `load_moments`: second moments that others have measured.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use palinode_edit::MomentFile;
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+};
+use palinode_model::Layout;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, MODEL, base_digest, config};
+use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS};
+use crate::errors::StageFailure;
+
+/// Parameters of `load_moments`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadMomentsParams {
+    /// The file of each layer: `{ 13: stats/layer13.npz }`. Names are no part of the key: contents are. Or `folder`.
+    #[serde(default)]
+    files: BTreeMap<usize, PathBuf>,
+    /// A folder of files with their published names, such as `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`.
+    #[serde(default)]
+    folder: Option<PathBuf>,
+    /// The layers to take from `folder`.
+    #[serde(default)]
+    layers: Vec<usize>,
+    /// Where `folder` has files of several sample sizes, the one to take: the number at the end of the name.
+    #[serde(default)]
+    samples: Option<u64>,
+}
+
+impl LoadMomentsParams {
+    /// The layers, each with the parameter that names it.
+    fn layers(&self) -> Vec<(usize, String)> {
+        let files = self.files.keys().map(|&layer| (layer, format!("files.{layer}")));
+        let layers = self.layers.iter().enumerate().map(|(i, &layer)| (layer, format!("layers[{i}]")));
+        if self.files.is_empty() { layers.collect() } else { files.collect() }
+    }
+
+    /// Fails unless it is said once where the files are.
+    fn check(&self) -> Result<(), FieldError> {
+        let error = FieldError::new;
+        match &self.folder {
+            None if self.files.is_empty() => Err(error("", "there is nothing to load")
+                .expected("`files` with the file of each layer, or `folder` and `layers`")),
+            Some(_) if !self.files.is_empty() => {
+                Err(error("folder", "`files` names the files, and so does `folder`").expected("one of the two"))
+            }
+            Some(_) if self.layers.is_empty() => {
+                Err(error("folder", "`folder` without `layers`").expected("the layers to take from it in `layers`"))
+            }
+            None if !self.layers.is_empty() || self.samples.is_some() => {
+                Err(error("files", "`layers` and `samples` choose from a `folder`, but `files` names the files"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// See [`StageKind::DOC`].
+pub struct LoadMoments;
+
+impl StageKind for LoadMoments {
+    type Params = LoadMomentsParams;
+    const NAME: &'static str = "load_moments";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Reads second moments in the files that ROME and MEMIT publish and keep.";
+    const DOC: &'static str = "\
+Reads what the reference implementations keep under `data/stats/{model}/{corpus}_stats`: for each layer an npz file with the \
+sum of k kᵀ (`mom2.mom2`, f × f) and the count of tokens (`mom2.count`). **The sum is divided by the count**, as they do \
+where they use it: to read it as a mean would weigh preservation a million times too much. Nothing has to be converted: f16, \
+f32 and f64, stored or deflated. A file that is no sum of k kᵀ, or is of keys of another size, is refused.
+
+The files belong to a model, but do not say to which: connect the one that they were measured on. The result is used like \
+that of `covariance`. docs/inputs.md shows both ways to name the files.";
+    const OUTPUT: ArtifactKind = MOMENTS;
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The model that they were measured on." }]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        // What the files hold is in the key, each under its layer.
+        &["files", "folder", "layers", "samples"]
+    }
+
+    fn files(params: &LoadMomentsParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        params.check()?;
+        let Some(folder) = &params.folder else {
+            let files = params.files.iter();
+            return Ok(files
+                .map(|(layer, path)| ExternalFile::new(logical(*layer), path, format!("files.{layer}")))
+                .collect());
+        };
+        let names = names(&base.join(folder))?;
+        let layers = params.layers.iter().enumerate();
+        layers
+            .map(|(i, &layer)| {
+                let found = choose(&names, layer, params.samples).map_err(|wrong| {
+                    FieldError::new(format!("layers[{i}]"), wrong)
+                        .at(base.join(folder), None)
+                        .expected(format!("one such as transformer.h.{layer}.mlp.c_proj_float32_mom2_100000.npz"))
+                })?;
+                Ok(ExternalFile::new(logical(layer), folder.join(found), "folder"))
+            })
+            .collect()
+    }
+
+    fn describe(params: &LoadMomentsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let layers = params.layers();
+        let mut errors = Vec::new();
+        let facts = Facts::at(cx, "model");
+        if let Some(facts) = &facts {
+            let numbers: Vec<usize> = layers.iter().map(|(layer, _)| *layer).collect();
+            errors.extend(facts.check_layers(&numbers, |i| layers[i].1.clone()));
+        }
+        // What a file says of itself costs nothing to read, and is the wrong file as often as not.
+        for file in Self::files(params, cx.base_dir()).unwrap_or_default() {
+            let path = cx.base_dir().join(&file.path);
+            if !path.is_file() {
+                continue;
+            }
+            let told = |what: String| FieldError::new(&file.field, what).at(&path, None);
+            match MomentFile::open(&path) {
+                Err(error) => errors.push(told(error.stage().message)),
+                Ok(moment) => {
+                    let other = facts.as_ref().map(|facts| facts.feed_forward).filter(|f| *f != moment.size());
+                    errors.extend(other.map(|f| {
+                        told(format!("it is of keys of size {}, but the model's are of size {f}", moment.size()))
+                    }));
+                }
+            }
+        }
+        let layers: Vec<LayerFacts> = layers.into_iter().map(|(layer, _)| LayerFacts::planned(layer)).collect();
+        if errors.is_empty() { Ok(json!({ "layers": layers })) } else { Err(errors) }
+    }
+
+    fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let base = cx.input("model")?;
+        let f = config(cx, base)?.feed_forward;
+        let layers = params.layers();
+        let bar = cx.progress("layers", Some(layers.len() as u64));
+        let mut made = Gathered::new(base_digest(base));
+        let (mut documents, mut sources) = (Vec::new(), Vec::new());
+        for (layer, _) in layers {
+            cx.check_interrupt()?;
+            let (file, path) = cx.file(&logical(layer))?;
+            let moment = MomentFile::open(path).map_err(StageFailure::stage)?;
+            documents.push(moment.samples());
+            sources.push(file.digest);
+            let moment = moment.read(f).map_err(StageFailure::stage)?;
+            if moment.count() < f as u64 {
+                let count = moment.count();
+                cx.warn(format!("layer {layer}: {count} tokens cannot span {f} key dimensions: it will be singular"));
+            }
+            made.put(cx, layer, &moment)?;
+            bar.inc(1);
+        }
+        let same = documents.iter().all(|samples| *samples == documents[0]);
+        Ok(made.artifact(documents.first().copied().flatten().filter(|_| same), sources))
+    }
+}
+
+/// The logical name of a layer's file.
+fn logical(layer: usize) -> String {
+    format!("layer{layer}.npz")
+}
+
+/// The names of the files in a folder.
+fn names(folder: &Path) -> Result<Vec<String>, FieldError> {
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        let text = error.to_string();
+        let what = match text.split(" (os error").next() {
+            Some(text) if folder.exists() => format!("cannot be read: {}", text.to_lowercase()),
+            _ => "does not exist".to_owned(),
+        };
+        let made = FieldError::new("folder", format!("the folder of second moments {what}"))
+            .hint("a relative path starts at the pipeline file's folder")
+            .at(folder, None);
+        if folder.exists() { made } else { made.absent() }
+    })?;
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The one file of a layer, whatever family it is of.
+fn choose(names: &[String], layer: usize, samples: Option<u64>) -> Result<&String, String> {
+    let modules = Layout::ALL.map(|layout| format!("{}_float", layout.edited_module(layer)));
+    let end = samples.map_or_else(|| ".npz".to_owned(), |samples| format!("_mom2_{samples}.npz"));
+    let fits = |name: &&String| {
+        name.ends_with(&end) && name.contains("_mom2") && modules.iter().any(|module| name.starts_with(module))
+    };
+    let found: Vec<&String> = names.iter().filter(fits).collect();
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(match samples {
+            Some(samples) => format!("the folder has no second moment of layer {layer} from {samples} documents"),
+            None => format!("the folder has no second moment of layer {layer}"),
+        }),
+        [first, second, ..] => Err(format!(
+            "the folder has {} second moments of layer {layer}, {first} and {second} among them: choose by `samples`, or \
+             name them in `files`",
+            found.len()
+        )),
+    }
+}

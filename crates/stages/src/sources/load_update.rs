@@ -1,0 +1,88 @@
+//! `load_update`: an edit that was exported earlier, on the model that it was made for.
+
+use std::path::{Path, PathBuf};
+
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{MODEL, UPDATE, base_digest, config, weights};
+use crate::artifacts::update::{Batch, BatchFacts, artifact};
+use crate::sinks::export::update_file::UpdateFile;
+
+/// Parameters of `load_update`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadUpdateParams {
+    /// An `update.safetensors` that `export` wrote. Its name is no part of the key: its contents are.
+    path: PathBuf,
+    /// Take it even if it was made for other weights than these; its shapes must fit all the same.
+    #[serde(default)]
+    force: bool,
+}
+
+/// See [`StageKind::DOC`].
+pub struct LoadUpdate;
+
+impl StageKind for LoadUpdate {
+    type Params = LoadUpdateParams;
+    const NAME: &'static str = "load_update";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Reads an exported update, to be used like one that was just solved.";
+    const DOC: &'static str = "\
+Puts the update.safetensors of an earlier `export` onto the model that it was made for. The result is an edited model, as \
+`solve` yields: it can be evaluated on any requests, asked, or exported. An update that was made for other weights is refused, \
+unless `force` is set and its shapes fit.";
+    const OUTPUT: ArtifactKind = UPDATE;
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The unedited model." }]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &["path"]
+    }
+
+    fn files(params: &LoadUpdateParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        Ok(vec![ExternalFile::new("update", &params.path, "path")])
+    }
+
+    fn describe(_: &LoadUpdateParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        Ok(json!({ "model": cx.input("model")["model"], "batches": 1 }))
+    }
+
+    fn run(params: &LoadUpdateParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let base = cx.input("model")?;
+        let path = &cx.file("update")?.1;
+        let wrong = |what: String| StageError::input(format!("{}: {what}", path.display()));
+        let UpdateFile { provenance: said, updates, .. } = {
+            let file = UpdateFile::read(path)?;
+            file.check(&config(cx, base)?).map_err(wrong)?;
+            file
+        };
+        for (name, file) in weights(base) {
+            let other = said.model_files.get(name).is_some_and(|digest| *digest != file.digest);
+            if other && !params.force {
+                return Err(wrong(format!("the update was made for another {name}"))
+                    .hint("connect the model that it was made for, or set `force: true`"));
+            }
+        }
+        let facts = BatchFacts { start: 0, end: 0, distance_before: 0.0, distance_after: 0.0, layers: said.layers };
+        let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();
+        let mut made = artifact(cx, base, &[Batch { facts, updates }])?;
+        made.meta = json!({
+            "model": base.meta["model"],
+            "base": base_digest(base),
+            "requests": said.requests,
+            "objective": said.objective,
+            "plan": said.plan,
+            "batches": 1,
+            "metrics": { "norm": norm },
+            "columns": [{ "name": "norm", "label": "‖Δ‖", "format": "number" }],
+        });
+        Ok(made)
+    }
+}

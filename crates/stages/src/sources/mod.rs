@@ -1,0 +1,10 @@
+//! Stages that bring something in from outside: models, requests, templates, second moments, updates.
+
+pub mod corpus;
+pub mod hub;
+pub mod inline_requests;
+pub mod load_model;
+pub mod load_moments;
+pub mod load_requests;
+pub mod load_update;
+pub mod templates;

@@ -1,0 +1,143 @@
+//! `templates`: contexts in which an edited fact must hold.
+
+use palinode_data::{ContextTemplates, SEED_WORDS};
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_model::generate::{Sampling, generate};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{Facts, MODEL, open};
+use crate::errors::StageFailure;
+
+/// Openings that the model writes itself.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Openings {
+    /// How many; they begin with "The", "Therefore", "Because", "I" and "You" in turn.
+    count: usize,
+    /// Length of each in tokens.
+    length: usize,
+}
+
+/// Parameters of `templates`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TemplatesParams {
+    /// The templates themselves, in groups; each holds one `{}` for the prompt, and the very first is `{}`. A key is averaged
+    /// within each group, then over the groups.
+    #[serde(default)]
+    groups: Option<Vec<Vec<String>>>,
+    /// Openings for the model to write, in place of `groups`. MEMIT and EMMET use `[{count: 5, length: 10}]`, ROME
+    /// `[{count: 10, length: 5}, {count: 10, length: 10}]`.
+    #[serde(default)]
+    generate: Option<Vec<Openings>>,
+    /// Put generated openings in one group with the bare prompt, as ROME does; else the bare prompt weighs one half.
+    #[serde(default)]
+    flat: bool,
+    /// Each token of an opening is drawn from so many most probable ones.
+    #[serde(default = "five")]
+    top_k: usize,
+    /// Seed of the drawing.
+    #[serde(default)]
+    seed: u64,
+}
+
+fn five() -> usize {
+    5
+}
+
+/// See [`StageKind::DOC`].
+pub struct Templates;
+
+impl StageKind for Templates {
+    type Params = TemplatesParams;
+    const NAME: &'static str = "templates";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Gives context templates, written out or generated with a seed.";
+    const DOC: &'static str = "\
+Context templates are openings such as `The history of the. {}` that stand before an edit's prompt, so that neither its key \
+nor its target hangs on one context. They are written out under `groups`, or the model at the port `model` writes them \
+(`generate`), sampled with a seed: the same seed gives the same templates, and the templates are a result of their own that \
+can be looked at and shared.
+
+Without this stage, `targets` and `solve` use the bare prompt alone.";
+    const OUTPUT: ArtifactKind = "templates";
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Writes the openings of `generate`." }]
+    }
+
+    fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        let wrong = |field: &str, message: String| Err(vec![FieldError::new(field, message)]);
+        match (&params.groups, &params.generate) {
+            (Some(_), Some(_)) => wrong("generate", "`groups` and `generate` exclude each other".into()),
+            (None, None) => wrong("", "neither `groups` nor `generate` says what the templates are".into()),
+            (Some(groups), None) => match (ContextTemplates { groups: groups.clone() }).check() {
+                Ok(()) => Ok(Value::Null),
+                Err(message) => wrong("groups", message),
+            },
+            (None, Some(generate)) => {
+                let mut errors = Vec::new();
+                for (i, openings) in generate.iter().enumerate() {
+                    if openings.count == 0 || openings.length < 2 {
+                        let message = format!("{} openings of {} tokens", openings.count, openings.length);
+                        let expected = "1 or more openings of 2 or more tokens";
+                        errors.push(FieldError::new(format!("generate[{i}]"), message).expected(expected));
+                    }
+                    if let Some(facts) = Facts::at(cx, "model")
+                        && openings.length >= facts.context
+                    {
+                        let message = format!("openings of {} tokens leave no room for a prompt", openings.length);
+                        let expected = format!("fewer than the model's context of {}", facts.context);
+                        errors.push(FieldError::new(format!("generate[{i}].length"), message).expected(expected));
+                    }
+                }
+                if params.top_k == 0 {
+                    errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
+                }
+                if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+            }
+        }
+    }
+
+    fn run(params: &TemplatesParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let templates = match &params.groups {
+            Some(groups) => ContextTemplates { groups: groups.clone() },
+            None => written(params, cx)?,
+        };
+        Ok(Artifact::new(Self::OUTPUT, json!({ "templates": templates })))
+    }
+}
+
+fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplates, StageError> {
+    let Some(artifact) = cx.input_opt("model") else {
+        return Err(StageError::input("`generate` needs a model to write the openings")
+            .hint("connect one: inputs: { model: … }, or write the templates out under `groups`"));
+    };
+    let model = open(cx, artifact)?;
+    let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length, o.count));
+    let lengths: Vec<usize> = wanted.collect();
+    let bar = cx.progress("openings", Some(lengths.len() as u64));
+    let mut openings = Vec::with_capacity(lengths.len());
+    for (i, length) in lengths.into_iter().enumerate() {
+        cx.check_interrupt()?;
+        let word = model.text.encode(SEED_WORDS[i % SEED_WORDS.len()]).map_err(StageFailure::stage)?;
+        let sampling = Sampling::TopK { k: params.top_k, seed: params.seed };
+        let ids = generate(&model.decoder, &word, length, sampling, i as u64, None).map_err(StageFailure::stage)?;
+        openings.push(model.text.decode(&ids).map_err(StageFailure::stage)?);
+        bar.inc(1);
+    }
+    let mut templates = ContextTemplates::from_openings(&openings);
+    if params.flat {
+        templates.groups = vec![templates.groups.concat()];
+    }
+    Ok(templates)
+}
+
+/// The templates at an optional port; the bare prompt where none is connected.
+pub fn at_port(cx: &StageContext, port: &str) -> Result<ContextTemplates, StageError> {
+    let Some(artifact) = cx.input_opt(port) else { return Ok(ContextTemplates::bare()) };
+    serde_json::from_value(artifact.meta["templates"].clone())
+        .map_err(|error| StageError::internal(format!("stored templates: {error}")))
+}
