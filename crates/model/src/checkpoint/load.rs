@@ -10,7 +10,7 @@ use crate::decoder::block::Norm;
 use crate::memory;
 use crate::{
     Block, Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Parameters, Positions,
-    Precision, free_memory, host,
+    Precision, device::host, free_memory,
 };
 
 impl Decoder {

@@ -13,7 +13,7 @@ pub(crate) mod room;
 
 use burn::tensor::Device;
 
-use crate::{ModelError, memory};
+use crate::ModelError;
 
 /// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
 /// else the processor.
