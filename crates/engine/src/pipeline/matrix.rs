@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value};
 
+use super::cell::{Cell, CellId};
+use super::eval::eval;
 use super::expr::Scope;
 use super::places::{child, item};
 use super::report::Report;
-use super::resolve::eval;
 use super::spec::Spec;
 use super::yaml::Tree;
 use crate::suggest::{did_you_mean, one_of};
@@ -57,15 +58,15 @@ impl Matrix {
     }
 
     /// The distinct cells over some axes, given by their numbers in rising order.
-    pub fn project(&self, axes: &[usize]) -> Vec<Vec<(String, Value)>> {
+    pub fn project(&self, axes: &[usize]) -> Vec<Cell> {
         if axes.is_empty() {
             return if self.cells.is_empty() { Vec::new() } else { vec![Vec::new()] };
         }
-        let mut distinct: Vec<Vec<(String, Value)>> = Vec::new();
+        let mut distinct: Vec<Cell> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for cell in &self.cells {
-            let part: Vec<_> = axes.iter().map(|&axis| (self.axes[axis].clone(), cell[axis].clone())).collect();
-            if seen.insert(label(&part)) {
+            let part: Cell = axes.iter().map(|&axis| (self.axes[axis].clone(), cell[axis].clone())).collect();
+            if seen.insert(CellId::of(&part)) {
                 distinct.push(part);
             }
         }
@@ -103,15 +104,6 @@ impl Matrix {
         }
         entries
     }
-}
-
-/// How a cell is written in the name of an instance: `objective=rome,strategy=single`.
-pub fn label(cell: &[(String, Value)]) -> String {
-    let parts = cell.iter().map(|(axis, value)| match value {
-        Value::String(text) => format!("{axis}={text}"),
-        other => format!("{axis}={other}"),
-    });
-    parts.collect::<Vec<_>>().join(",")
 }
 
 fn values(tree: &Tree, path: &str, scope: &Scope, report: &mut Report) -> Vec<Value> {

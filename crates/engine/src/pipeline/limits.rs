@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::eval::eval;
 use super::expr::Scope;
 use super::places::child;
 use super::report::Report;
-use super::resolve::eval;
 use super::spec::StageSpec;
 use super::yaml::Tree;
 use crate::limits::{Limits, read_duration};

@@ -1,129 +1,44 @@
-//! Turns what is written into stage instances, and reports everything that does not fit.
+//! The fourth step: whether every instance fits its kind of stage. Parameters, inputs and files are looked at, and each
+//! stage describes what it will yield; those below it are checked against that.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::environment;
-use super::expr::{Mention, Scope, Template};
-use super::links::{self, Links};
-use super::matrix::{Matrix, label};
-use super::places::{child, item};
+use super::connect::Node;
+use super::eval::eval;
+use super::expand::Expanded;
+use super::expr::{Scope, Template};
+use super::graph::Instance;
+use super::limits;
+use super::places::child;
 use super::report::Report;
-use super::spec::{self, Spec, StageSpec, texts};
-use super::yaml::Tree;
-use super::{Instance, Pipeline, include, limit, overrides};
+use super::spec::StageSpec;
 use crate::catalogue::{Catalogue, ErasedStage};
-use crate::diagnostic::{Diagnostics, Source};
 use crate::error::{ErrorKind, FieldError};
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
 
-/// See [`Pipeline::check`].
+/// Checks all nodes in their order and reports what does not fit. An instance with a mistake is `None`, so that those who
+/// take inputs from it are spared.
 pub fn check(
-    source: &Arc<Source>,
+    expanded: &Expanded,
+    nodes: Vec<Node>,
     base: &Path,
-    overrides: &[String],
     catalogue: &Catalogue,
-) -> Result<(Pipeline, Diagnostics), Diagnostics> {
-    let (mut tree, mut report) = include::read(source, base)?;
-    for text in overrides {
-        overrides::apply(&mut tree, text, &mut report);
+    report: &mut Report,
+) -> Vec<Option<Instance>> {
+    let checker = Checker { stages: &expanded.spec.stages, base, catalogue };
+    let mut instances = Vec::new();
+    for node in nodes {
+        let scope = expanded.scope(&node.cell);
+        let instance = checker.instance(node, &scope, &instances, report);
+        instances.push(instance);
     }
-    let spec = spec::read(&tree, &mut report);
-    let vars = variables(&spec, &mut report);
-    let matrix = Matrix::read(&spec, &vars, &mut report);
-    let links = links::find(&spec, &vars, &matrix, &mut report);
-    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let builder = Builder { spec: &spec, vars: &vars, matrix: &matrix, links: &links, base: &base, catalogue };
-    let instances = builder.instances(&mut report);
-    published(instances.iter().flatten(), &base, &mut report);
-    let absent = report.mistakes.check(source)?;
-    let pipeline = Pipeline {
-        name: spec.name,
-        description: spec.description,
-        environment: spec.strict.then(environment::of_build),
-        base,
-        source: Arc::clone(source),
-        axes: matrix.axes,
-        instances: instances.into_iter().flatten().collect(),
-    };
-    Ok((pipeline, absent))
-}
-
-/// Evaluates the variables from top to bottom; each can use those above it.
-fn variables(spec: &Spec, report: &mut Report) -> Map<String, Value> {
-    let mut vars = Map::new();
-    for (name, tree) in &spec.vars {
-        let path = child("vars", name);
-        texts(tree, &path, &mut |path, text| {
-            for mention in mentions(text, path, report) {
-                let known = mention.root == "vars" && mention.name.as_ref().is_none_or(|name| vars.contains_key(name));
-                if !known {
-                    let names = || vars.keys().map(String::as_str);
-                    let what = mention.name.as_ref().map_or(String::new(), |name| format!(".{name}"));
-                    report.part(path, &mention.expr, format!("`{}{what}` is not known here", mention.root), |it| {
-                        it.label("not known here")
-                            .expected(if vars.is_empty() { "no variable".to_owned() } else { one_of(names()) })
-                            .hint("a variable can use those above it, and no axis".to_owned())
-                    });
-                }
-            }
-        });
-        let scope = Scope::new(&vars, &Map::new());
-        let value = eval(tree, &path, &scope, report);
-        // A variable that has no value still has a name: those who use it have made no mistake.
-        vars.insert(name.clone(), value.unwrap_or(Value::Null));
-    }
-    vars
-}
-
-/// The value of a tree with its expressions evaluated; `None` when one has none, which is reported.
-pub fn eval(tree: &Tree, path: &str, scope: &Scope, report: &mut Report) -> Option<Value> {
-    Some(match tree {
-        Tree::Text(text) => {
-            let value = Template::parse(text).and_then(|template| template.eval(scope));
-            match value {
-                Ok(value) => value,
-                Err(error) => {
-                    report.part(path, &error.expr, error.message, |mut it| {
-                        it.expected = error.expected;
-                        it
-                    });
-                    return None;
-                }
-            }
-        }
-        Tree::List(items) => {
-            let values: Vec<_> =
-                items.iter().enumerate().map(|(index, tree)| eval(tree, &item(path, index), scope, report)).collect();
-            Value::Array(values.into_iter().collect::<Option<_>>()?)
-        }
-        Tree::Map(pairs) => {
-            let values: Vec<_> = pairs
-                .iter()
-                .map(|(name, tree)| eval(tree, &child(path, name), scope, report).map(|value| (name.clone(), value)))
-                .collect();
-            Value::Object(values.into_iter().collect::<Option<_>>()?)
-        }
-        plain => plain.to_value(),
-    })
-}
-
-/// The names in a text; one that does not parse is reported and has none.
-pub fn mentions(text: &str, path: &str, report: &mut Report) -> Vec<Mention> {
-    match Template::parse(text).and_then(|template| template.mentions()) {
-        Ok(mentions) => mentions,
-        Err(error) => {
-            report.part(path, &error.expr, error.message, |mut it| {
-                it.expected = error.expected;
-                it
-            });
-            Vec::new()
-        }
-    }
+    published(instances.iter().flatten(), base, report);
+    instances
 }
 
 /// Reports instances that publish to one place: the later would overwrite the earlier, run after run.
@@ -146,50 +61,28 @@ fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, rep
     }
 }
 
-struct Builder<'a> {
-    spec: &'a Spec,
-    vars: &'a Map<String, Value>,
-    matrix: &'a Matrix,
-    links: &'a Links,
+struct Checker<'a> {
+    stages: &'a [StageSpec],
     base: &'a Path,
     catalogue: &'a Catalogue,
 }
 
-/// Instances by stage number and cell; `None` for one with a mistake.
-type Known = HashMap<(usize, String), usize>;
-
-impl Builder<'_> {
-    /// All instances in order. One with a mistake is `None`, so that those who take inputs from it are spared.
-    fn instances(&self, report: &mut Report) -> Vec<Option<Instance>> {
-        let mut known = Known::new();
-        let mut instances = Vec::new();
-        for &number in &self.links.order {
-            let axes: Vec<usize> = self.links.axes[number].iter().copied().collect();
-            for cell in self.matrix.project(&axes) {
-                known.insert((number, label(&cell)), instances.len());
-                let instance = self.instance(number, cell, &known, &instances, report);
-                instances.push(instance);
-            }
-        }
-        instances
-    }
-
+impl Checker<'_> {
     fn instance(
         &self,
-        number: usize,
-        cell: Vec<(String, Value)>,
-        known: &Known,
+        node: Node,
+        scope: &Scope,
         instances: &[Option<Instance>],
         report: &mut Report,
     ) -> Option<Instance> {
-        let stage = &self.spec.stages[number];
+        let stage = &self.stages[node.stage];
         let path = stage.path();
-        let scope = Scope::new(self.vars, &cell.iter().cloned().collect());
-        let kind = self.kind(stage, &scope, report)?;
-        let inputs = self.inputs(number, &cell, &scope, kind.as_ref(), (known, instances), report);
-        let limits = limit::read(stage, &scope, report);
+        let kind = self.kind(stage, scope, report)?;
+        // All of a stage is looked at before one mistake ends it, so that none hides another.
+        let inputs = self.inputs(stage, &node.inputs, kind.as_ref(), instances, report);
+        let limits = limits::read(stage, scope, report);
         let with = child(&path, "with");
-        let value = eval(&stage.with, &with, &scope, report)?;
+        let value = eval(&stage.with, &with, scope, report)?;
         let params = match kind.params(value) {
             Ok(params) => params,
             Err(errors) => {
@@ -229,7 +122,7 @@ impl Builder<'_> {
                 Value::Null
             }
         };
-        let name = if cell.is_empty() { stage.id.clone() } else { format!("{}[{}]", stage.id, label(&cell)) };
+        let Node { name, cell, .. } = node;
         let (source, place) = report.places.key(&path);
         let source = Arc::clone(source);
         let (stage, files, limits) = (stage.id.clone(), files?, limits?);
@@ -258,18 +151,16 @@ impl Builder<'_> {
     /// The instance at each port; `None` when one is missing, wrong or has mistakes of its own.
     fn inputs(
         &self,
-        number: usize,
-        cell: &[(String, Value)],
-        scope: &Scope,
+        stage: &StageSpec,
+        feeders: &[Option<usize>],
         kind: &dyn ErasedStage,
-        (known, instances): (&Known, &[Option<Instance>]),
+        instances: &[Option<Instance>],
         report: &mut Report,
     ) -> Option<BTreeMap<String, usize>> {
-        let stage = &self.spec.stages[number];
         let info = kind.info();
         let under = child(&stage.path(), "inputs");
         let mut inputs = Some(BTreeMap::new());
-        for (name, from) in &stage.inputs {
+        for ((name, _), feeder) in stage.inputs.iter().zip(feeders) {
             let path = child(&under, name);
             let Some(port) = info.port(name) else {
                 let names = || info.inputs.iter().map(|port| port.name);
@@ -280,8 +171,7 @@ impl Builder<'_> {
                 inputs = None;
                 continue;
             };
-            let upstream = self.upstream(number, name, from, cell, scope, known);
-            let Some((at, upstream)) = upstream.and_then(|at| Some((at, instances[at].as_ref()?))) else {
+            let Some((at, upstream)) = feeder.and_then(|at| Some((at, instances[at].as_ref()?))) else {
                 inputs = None;
                 continue;
             };
@@ -314,32 +204,12 @@ impl Builder<'_> {
         inputs
     }
 
-    fn upstream(
-        &self,
-        number: usize,
-        port: &str,
-        from: &str,
-        cell: &[(String, Value)],
-        scope: &Scope,
-        known: &Known,
-    ) -> Option<usize> {
-        if self.links.broken.contains(&(number, port.to_owned())) {
-            return None;
-        }
-        let id = Template::parse(from).ok()?.eval(scope).ok()?;
-        let upstream = *self.links.numbers.get(id.as_str()?)?;
-        let axes = &self.links.axes[upstream];
-        let on_axes = |axis: &str| axes.iter().any(|&number| self.matrix.axes[number] == axis);
-        let part: Vec<_> = cell.iter().filter(|(axis, _)| on_axes(axis)).cloned().collect();
-        known.get(&(upstream, label(&part))).copied()
-    }
-
     /// "`a` yields that" for stages of this pipeline that would fit.
     fn yielding(&self, kinds: &[&str], not: &str) -> Option<String> {
         let fits = |stage: &&StageSpec| {
             stage.id != not && self.catalogue.get(&stage.uses).is_some_and(|kind| kinds.contains(&kind.info().output))
         };
-        let names: Vec<_> = self.spec.stages.iter().filter(fits).map(|stage| format!("`{}`", stage.id)).collect();
+        let names: Vec<_> = self.stages.iter().filter(fits).map(|stage| format!("`{}`", stage.id)).collect();
         match names.as_slice() {
             [] => None,
             [one] => Some(format!("{one} yields that")),

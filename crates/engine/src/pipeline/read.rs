@@ -1,0 +1,22 @@
+//! The first step: the pipeline as written, with what it includes and what is set from outside.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::report::Report;
+use super::spec::{self, Spec};
+use super::{include, overrides};
+use crate::diagnostic::{Diagnostics, Source};
+
+/// Reads a file whose relative paths start from `base`, and applies `path=value` texts to it.
+///
+/// # Errors
+/// When it, or a file that it includes, cannot be read.
+pub fn read(source: &Arc<Source>, base: &Path, overrides: &[String]) -> Result<(Spec, Report), Diagnostics> {
+    let (mut tree, mut report) = include::read(source, base)?;
+    for text in overrides {
+        overrides::apply(&mut tree, text, &mut report);
+    }
+    let spec = spec::read(&tree, &mut report);
+    Ok((spec, report))
+}
