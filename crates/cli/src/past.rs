@@ -1,9 +1,8 @@
 //! Runs that were, in words.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use palinode_engine::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState};
+use palinode_engine::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
 use serde_json::{Value, json};
 
 use crate::results::{Cell, Yield, metrics};
@@ -67,11 +66,6 @@ pub fn took(run: &RunRecord) -> String {
 /// "3 min ago"
 pub fn ago(ms: u64) -> String {
     format::ago(now_ms().saturating_sub(ms) / 1000)
-}
-
-/// Now, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// The axes of these cells.

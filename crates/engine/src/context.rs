@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde::Serialize;
-use tempfile::TempDir;
 
 use crate::action::Action;
 use crate::artifact::Artifact;
@@ -45,7 +44,6 @@ pub struct RunContext {
 pub struct StageContext {
     pub(crate) run: RunContext,
     pub(crate) action: Arc<Action>,
-    pub(crate) scratch: OnceLock<TempDir>,
     /// Set when this stage alone is to stop.
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) units: Units,
@@ -146,18 +144,6 @@ impl StageContext {
         &self.run.base
     }
 
-    /// A folder of the stage's own, removed when it ends; in the store's file system.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn scratch_dir(&self) -> Result<&Path, StageError> {
-        if let Some(dir) = self.scratch.get() {
-            return Ok(dir.path());
-        }
-        let dir = self.run.store.scratch()?;
-        Ok(self.scratch.get_or_init(|| dir).path())
-    }
-
     /// The device asked for; recorded, not part of any key.
     pub fn device(&self) -> &str {
         &self.run.device
@@ -170,7 +156,8 @@ impl StageContext {
 
     /// Tells the reader something that stops nothing.
     pub fn warn(&self, message: impl Into<String>) {
-        self.run.observer.event(&Event::Warning { message: format!("{}: {}", self.action.instance, message.into()) });
+        let instance = Some(self.action.instance.clone());
+        self.run.observer.event(&Event::Warning { instance, message: message.into() });
     }
 
     /// Fails when the stage is to stop: the user asked, or its time is up. Call it between units, after the finished one was

@@ -111,6 +111,10 @@ pub enum Event {
     },
     /// Something that the reader should know but that stops nothing.
     Warning {
+        /// The stage instance that it is of; `None` when it is of the run or the store. Logs of older versions have the
+        /// instance at the beginning of the message alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instance: Option<String>,
         /// What.
         message: String,
     },
@@ -127,6 +131,22 @@ pub enum Event {
         /// How long all of it took.
         seconds: f64,
     },
+}
+
+impl Event {
+    /// A warning of the run or the store as a whole.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self::Warning { instance: None, message: message.into() }
+    }
+
+    /// A warning as one line for people, which begins with the stage instance that it is of; `None` for other events.
+    pub fn warning_line(&self) -> Option<String> {
+        match self {
+            Self::Warning { instance: Some(instance), message } => Some(format!("{instance}: {message}")),
+            Self::Warning { instance: None, message } => Some(message.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// How a stage of a run ended.

@@ -72,5 +72,5 @@ pub use store::{
 };
 pub use suggest::{did_you_mean, nearest, one_of};
 pub use takes::{Cores, Machine, Takes};
-pub use time::utc;
+pub use time::{now_ms, utc};
 pub use worker::{work, work_aloud};

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Observer};
-use crate::stagelog::{self, now_ms};
+use crate::stagelog;
+use crate::time::now_ms;
 
 /// The file's name in the folder of a run.
 pub const NAME: &str = "events.jsonl";

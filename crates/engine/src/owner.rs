@@ -388,7 +388,7 @@ impl<'a> Owner<'a> {
         let instance = self.pipeline.instances[at].name.clone();
         self.context.observer.event(&Event::StageFinished { instance, outcome: outcome.clone(), key, seconds });
         for message in self.context.store.take_notes() {
-            self.context.observer.event(&Event::Warning { message });
+            self.context.observer.event(&Event::warning(message));
         }
         self.close(at, outcome, artifact, seconds);
     }

@@ -1,8 +1,8 @@
 //! Doing what an action says: the same in a thread of the run, in a process of its own, and on another machine.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::action::Action;
 use crate::artifact::Artifact;
@@ -12,6 +12,7 @@ use crate::error::StageError;
 use crate::panics;
 use crate::stop::Stop;
 use crate::store::{FORMAT, Manifest, Store};
+use crate::time::now_ms;
 use crate::unit::Units;
 
 /// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
@@ -28,7 +29,6 @@ pub(crate) fn perform(
     let context = StageContext {
         run: run.clone(),
         action: Arc::clone(action),
-        scratch: OnceLock::new(),
         stop: Arc::clone(&stop.finish),
         units: Units::new(action.forced),
     };
@@ -78,7 +78,7 @@ fn publish(
         run: action.run.clone(),
         device: action.device.clone(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        finished_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+        finished_ms: now_ms(),
         seconds: started.elapsed().as_secs_f64(),
     };
     store.publish(&manifest)?;

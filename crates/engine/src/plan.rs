@@ -147,7 +147,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
         entries.push(PlanEntry { instance: instance.name.clone(), status });
     }
     for message in store.take_notes() {
-        observer.event(&Event::Warning { message });
+        observer.event(&Event::warning(message));
     }
     store.flush();
     Ok(Plan { entries })

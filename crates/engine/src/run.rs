@@ -137,14 +137,14 @@ pub fn run(
         pool: Arc::new(SharedPool::default()),
     };
     for message in store.take_notes() {
-        observer.event(&Event::Warning { message });
+        observer.event(&Event::warning(message));
     }
     let stages = thread::scope(|scope| {
         // What runs is written down while it begins.
         let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
         let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
         if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
-            observer.event(&Event::Warning { message: format!("the run's pipeline is not written down: {error}") });
+            observer.event(&Event::warning(format!("the run's pipeline is not written down: {error}")));
         }
         stages
     });
@@ -159,7 +159,7 @@ pub fn run(
         seconds: report.seconds,
     });
     if let Err(error) = recorder.finish(store, &report.stages) {
-        observer.event(&Event::Warning { message: format!("the record of this run is not complete: {error}") });
+        observer.event(&Event::warning(format!("the record of this run is not complete: {error}")));
     }
     Ok(report)
 }

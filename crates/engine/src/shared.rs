@@ -50,11 +50,6 @@ impl SharedPool {
         any.downcast().map_err(|_| StageError::internal(format!("shared resource `{key}` is of another type")))
     }
 
-    /// Lets go of everything.
-    pub fn clear(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
     fn slot(&self, key: &str) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = match slots.iter().position(|(name, _)| name == key) {

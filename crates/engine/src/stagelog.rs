@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::digest::Digest;
 use crate::event::{Event, Outcome};
@@ -40,11 +39,6 @@ pub fn append(dir: &Path, event: &Event, at_ms: u64) {
     }
 }
 
-/// Now, in milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
-}
-
 fn line(event: &Event) -> Option<(&str, String)> {
     Some(match event {
         Event::StageStarted { instance, uses, reasons } => {
@@ -77,12 +71,7 @@ fn line(event: &Event) -> Option<(&str, String)> {
             };
             (instance.as_str(), text)
         }
-        // A stage's own warning begins with its name.
-        Event::Warning { message } => {
-            let (instance, text) = message.split_once(": ")?;
-            let named = instance.ends_with(']') || !instance.contains(' ');
-            return named.then(|| (instance, format!("warning: {text}")));
-        }
+        Event::Warning { instance: Some(instance), message } => (instance.as_str(), format!("warning: {message}")),
         _ => return None,
     })
 }

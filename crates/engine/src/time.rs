@@ -1,4 +1,12 @@
-//! Moments as text.
+//! Moments: now, and as text.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Now, in milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// `YYYY-MM-DD HH:MM:SS` in UTC for a number of seconds since 1970.
 pub fn utc(seconds: u64) -> String {

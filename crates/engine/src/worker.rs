@@ -116,7 +116,7 @@ pub fn work_aloud(
     let result = Store::bare(&action.store).map(Arc::new).and_then(|store| {
         let result = work_in(&store, action, catalogue, &observer, interrupt);
         for message in store.take_notes() {
-            aloud.say(&Message::Event(Event::Warning { message }));
+            aloud.say(&Message::Event(Event::warning(message)));
         }
         result.map(|_| store.places())
     });

@@ -40,7 +40,7 @@ fn rerun(bench: &Bench) -> (String, Vec<String>) {
     let report = bench.run_with(PIPELINE, &RunOptions::default(), &observer);
     let events = recorder.0.lock().unwrap();
     let warnings = events.iter().filter_map(|event| match event {
-        Event::Warning { message } => Some(message.clone()),
+        Event::Warning { message, .. } => Some(message.clone()),
         _ => None,
     });
     (outcomes(&report), warnings.collect())

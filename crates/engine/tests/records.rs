@@ -6,7 +6,9 @@ use std::fs;
 use std::sync::Arc;
 
 use common::{Bench, interrupted};
-use palinode_engine::{Digest, Ended, ErrorKind, Outcome, RunOptions, RunRecord, Runs, Silent, StageState, Store};
+use palinode_engine::{
+    Digest, Ended, ErrorKind, Event, Outcome, RunOptions, RunRecord, Runs, Silent, StageState, Store, event_log, stage_log,
+};
 
 const PIPELINE: &str = "
 name: letters
@@ -145,4 +147,24 @@ fn looking_does_not_take_the_store() {
             drop(Store::open(&path).unwrap());
         }
     });
+}
+
+/// A warning says which instance it is of, whatever that is called, and lands in that instance's log alone.
+#[test]
+fn warnings_know_their_instance() {
+    let bench = Bench::new();
+    let yaml = "name: odd\nmatrix: { how: ['warn: a'] }\nstages: { noisy: { uses: fail, with: { how: '${matrix.how}' } } }";
+    let report = bench.run(yaml);
+    let runs = Runs::of(&bench.store_path());
+    let instance = "noisy[how=warn: a]";
+    assert_eq!(runs.warnings(&report.run), [format!("{instance}: mind this: it is odd")]);
+    let log = stage_log(&report.dir, instance);
+    assert!(fs::read_to_string(&log).unwrap().contains("warning: mind this: it is odd"));
+    let logs: Vec<_> = fs::read_dir(log.parent().unwrap()).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(logs, [log]);
+    // As they were written before warnings had an instance of their own.
+    let old = r#"{"at_ms":1,"event":"warning","message":"noisy: mind this"}"#;
+    fs::write(event_log(&report.dir), format!("{old}\n")).unwrap();
+    assert_eq!(runs.events(&report.run), [(1, Event::warning("noisy: mind this"))]);
+    assert_eq!(runs.warnings(&report.run), ["noisy: mind this"]);
 }

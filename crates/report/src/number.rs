@@ -125,7 +125,12 @@ mod tests {
         check(fixed(-0.25, false, 2), "−0.25");
         check(fixed(3e-9, false, 4), "3·10⁻⁹");
         check(fixed(0.0, false, 4), "0.0000");
+        check(duration(0.0391), "40 ms");
+        check(duration(0.0999), "0.1 s");
+        check(duration(9.44), "9.4 s");
+        check(duration(59.6), "1 min 00 s");
         check(duration(132.0), "2 min 12 s");
+        check(duration(3780.0), "1 h 03 min");
         check(size(1536), "1.5 KiB");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::{ErrorKind, Garbage, Manifest, Retention, Store, read_duration, read_size};
+use palinode_engine::{ErrorKind, Garbage, Manifest, Retention, Store, now_ms, read_duration, read_size};
 
 use crate::failure::Failure;
 use crate::input::{StoreArgs, WaitArgs};
@@ -244,7 +244,7 @@ fn tell_garbage(garbage: &Garbage, dry_run: bool) -> Result<(), Failure> {
     let parts = [
         (garbage.results.len(), "result"),
         (garbage.units, "partial result"),
-        (garbage.orphans, "file that nothing can use"),
+        (garbage.orphans, "unusable file"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format::count(*n, what)).collect();
     let kept = match garbage.pinned {
@@ -278,10 +278,6 @@ fn pins(store: &Store) -> Result<(), Failure> {
         ]
     });
     print(&table(&Style::stdout(), &columns, rows.collect()))
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, plan};
+use palinode_engine::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -153,7 +153,7 @@ fn going_on(run: &RunRecord, holder: &Holder, counts: &[Count], style: &Style) -
 }
 
 fn row(stage: &StageRecord, since_ms: u64, counts: &[Count]) -> Vec<Field> {
-    let since = past::now_ms().saturating_sub(since_ms) as f64 / 1000.0;
+    let since = now_ms().saturating_sub(since_ms) as f64 / 1000.0;
     let own = counts.iter().filter(|count| count.instance == stage.instance);
     let own: Vec<String> = own.map(count).collect();
     vec![Field::new(stage.instance.clone(), Look::Bold), format::duration(since).into(), own.join("; ").into()]
@@ -172,7 +172,7 @@ fn failures(run: &RunRecord, style: &Style) -> String {
 fn count(count: &Count) -> String {
     let Count { what, done, total, note, started_ms, at_ms, .. } = count;
     let rate = *done as f64 / (at_ms.saturating_sub(*started_ms) as f64 / 1000.0).max(1e-3);
-    let since = past::now_ms().saturating_sub(*at_ms) as f64 / 1000.0;
+    let since = now_ms().saturating_sub(*at_ms) as f64 / 1000.0;
     let far = match total {
         Some(total) if *total > 0 => format!("{done}/{total} {what} ({}%)", done * 100 / total),
         _ => format!("{done} {what}"),

@@ -1,9 +1,7 @@
 //! `palinode why`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::Args as ClapArgs;
-use palinode_engine::{Pipeline, Plan, Reason, Status, Store, plan};
+use palinode_engine::{Pipeline, Plan, Reason, Status, Store, now_ms, plan};
 
 use crate::failure::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
@@ -109,10 +107,9 @@ impl Explain<'_> {
     /// Who made a cached result, and when.
     fn made(&self, key: &palinode_engine::Key) -> String {
         let Some(manifest) = self.store.manifest(key) else { return String::new() };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         format!(
             "made {} for {} of {} in {}, by run {} with device {}; key {}",
-            format::ago(now.saturating_sub(manifest.finished_ms) / 1000),
+            format::ago(now_ms().saturating_sub(manifest.finished_ms) / 1000),
             manifest.instance,
             manifest.pipeline,
             format::duration(manifest.seconds),

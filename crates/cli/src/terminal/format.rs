@@ -1,18 +1,7 @@
 //! Numbers as people read them.
 
 pub use palinode_engine::size;
-
-/// "40 ms", "0.1 s", "12 s", "2 min 12 s", "1 h 03 min".
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0 if seconds < 0.095 => format!("{:.0} ms", (seconds * 1000.0).ceil()),
-        0..10 => format!("{seconds:.1} s"),
-        10..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
-}
+pub use palinode_report::duration;
 
 /// Time left, which nobody knows exactly.
 pub fn left(seconds: f64) -> String {
@@ -64,12 +53,6 @@ mod tests {
     #[test]
     fn numbers() {
         let check = |text: String, expect: &str| assert_eq!(text, expect);
-        check(duration(0.0391), "40 ms");
-        check(duration(0.0999), "0.1 s");
-        check(duration(9.44), "9.4 s");
-        check(duration(59.6), "1 min 00 s");
-        check(duration(132.0), "2 min 12 s");
-        check(duration(3780.0), "1 h 03 min");
         check(left(59.0), "59 s left");
         check(left(61.0), "2 min left");
         check(rate(1234.0), "1234/s");

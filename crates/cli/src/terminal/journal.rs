@@ -47,9 +47,10 @@ impl Journal {
                 lines.extend(self.cached());
                 lines.push(self.finished(instance, outcome, *seconds));
             }
-            Event::Warning { message } => {
+            Event::Warning { .. } => {
                 lines.extend(self.cached());
-                lines.push(format!("{} {message}", self.style.yellow("warning:")));
+                let line = event.warning_line().unwrap_or_default();
+                lines.push(format!("{} {line}", self.style.yellow("warning:")));
             }
             Event::StageRetried { instance, failed, left, message } => {
                 lines.extend(self.cached());

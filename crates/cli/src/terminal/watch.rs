@@ -48,8 +48,8 @@ struct Quiet;
 
 impl Observer for Quiet {
     fn event(&self, event: &Event) {
-        if let Event::Warning { message } = event {
-            complain(&format!("warning: {message}\n"));
+        if let Some(warning) = event.warning_line() {
+            complain(&format!("warning: {warning}\n"));
         }
     }
 }

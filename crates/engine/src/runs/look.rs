@@ -62,11 +62,7 @@ impl Runs {
 
     /// What a run warned of.
     pub fn warnings(&self, run: &str) -> Vec<String> {
-        let warning = |(_, event)| match event {
-            Event::Warning { message } => Some(message),
-            _ => None,
-        };
-        self.events(run).into_iter().filter_map(warning).collect()
+        self.events(run).iter().filter_map(|(_, event)| event.warning_line()).collect()
     }
 
     /// The counts of a run that have not ended, those begun first before those within them.

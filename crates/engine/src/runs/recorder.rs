@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::outline::outline;
 use super::record::RunRecord;
@@ -12,6 +11,7 @@ use crate::event::{Event, Observer};
 use crate::pipeline::Pipeline;
 use crate::run::StageReport;
 use crate::store::Store;
+use crate::time::now_ms;
 
 /// Hears what happens, tells it on, and writes the record down at the end. In between, the event log says it all.
 pub struct Recorder {
@@ -71,8 +71,4 @@ impl Observer for Recorder {
         }
         self.told.event(event);
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

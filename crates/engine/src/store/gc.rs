@@ -16,7 +16,7 @@ use super::{Manifest, Store, lock};
 use crate::digest::{Digest, Key};
 use crate::error::{ErrorKind, StageError};
 use crate::runs::Runs;
-use crate::stagelog;
+use crate::time::now_ms;
 
 /// What is to be kept. Pinned results always are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ enum Item {
 impl Store {
     /// What is to go. Changes nothing, and can be asked of a store that another process has open: for this moment it is true.
     pub fn garbage(&self, retention: &Retention) -> Garbage {
-        let now = stagelog::now_ms();
+        let now = now_ms();
         let manifests = self.manifests();
         let used = self.last_used(&manifests);
         let pinned: BTreeSet<Key> = self.pins().into_iter().flat_map(|pin| pin.keys).collect();

@@ -10,8 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, StageError};
-use crate::stagelog;
-use crate::time::utc;
+use crate::time::{now_ms, utc};
 
 /// The lock's name in the store's folder.
 pub const NAME: &str = "LOCK";
@@ -42,7 +41,7 @@ impl Holder {
     /// This process.
     pub(crate) fn this(run: Option<&str>) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let since_ms = Some(stagelog::now_ms());
+        let since_ms = Some(now_ms());
         Self { pid: std::process::id(), host: host.trim().to_owned(), run: run.map(str::to_owned), since_ms }
     }
 
@@ -107,7 +106,7 @@ impl StoreLock {
     }
 
     fn taken(file: File) -> Self {
-        let mut lock = Self { file, since_ms: stagelog::now_ms() };
+        let mut lock = Self { file, since_ms: now_ms() };
         // The name is a courtesy: it cannot be left on a full disk, where the lock holds all the same.
         if let Err(error) = lock.note(None) {
             tracing::warn!(%error, "the lock file does not name its holder");

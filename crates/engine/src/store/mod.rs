@@ -37,8 +37,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use tempfile::TempDir;
-
 pub use archive::{Exported, Imported};
 pub use bare::Place;
 pub(crate) use blobs::blob_file;
@@ -172,15 +170,6 @@ impl Store {
         if let Some(index) = &self.index {
             index.flush();
         }
-    }
-
-    /// A folder for unfinished work, removed when the value is dropped.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn scratch(&self) -> Result<TempDir, StageError> {
-        let tmp = self.tmp();
-        TempDir::new_in(&tmp).map_err(|error| StageError::io(ErrorKind::Store, "create a folder in", &tmp, error))
     }
 
     fn tmp(&self) -> PathBuf {

@@ -10,8 +10,8 @@ use super::{Manifest, Store, durable};
 use crate::digest::Key;
 use crate::error::{ErrorKind, StageError};
 use crate::runs::Runs;
-use crate::stagelog;
 use crate::suggest::did_you_mean;
+use crate::time::now_ms;
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -61,7 +61,7 @@ impl Store {
             let keys: BTreeSet<Key> = run.stages.iter().filter_map(|stage| stage.key).collect();
             (run.run, run.pipeline, keys)
         };
-        let pin = Pin { format: FORMAT, name, what, keys, since_ms: stagelog::now_ms() };
+        let pin = Pin { format: FORMAT, name, what, keys, since_ms: now_ms() };
         let bytes = serde_json::to_vec_pretty(&pin).expect("a pin serialises");
         durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes])?;
         Ok(pin)

@@ -281,6 +281,10 @@ impl StageKind for Fail {
             "numerical" => Err(StageError::numerical("the matrix is not positive definite").hint("raise `lambda`")),
             "kind" => Ok(Artifact::new("moments", Value::Null)),
             "lie" => Ok(Artifact::new("text", Value::Null).with_file("text", palinode_engine::FileRef::of(b"nowhere"))),
+            warn if warn.starts_with("warn") => {
+                cx.warn("mind this: it is odd");
+                Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(warn.as_bytes())?))
+            }
             "abort" => std::process::abort(),
             "kill" => {
                 let pid = std::process::id().to_string();
