@@ -137,8 +137,10 @@ impl StoreArgs {
     }
 
     /// Its runs, for looking at only: works while another process has the store open.
-    pub fn runs(&self) -> Runs {
-        Runs::of(&self.store)
+    pub fn runs(&self) -> Result<Runs, Failure> {
+        // Where there is no store there are no runs, and those who look for one say so.
+        Store::is_at(&self.store)?;
+        Ok(Runs::of(&self.store))
     }
 
     /// Its files, where it has to be there already, for looking at only: works while another process has it open.
@@ -154,7 +156,7 @@ impl StoreArgs {
     }
 
     fn exists(&self) -> Result<(), Failure> {
-        if self.store.join("actions").is_dir() {
+        if Store::is_at(&self.store)? {
             return Ok(());
         }
         let error = StageError::store(format!("there is no store at {}", self.store.display()));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use palinode_engine::Store;
+use palinode_engine::{Manifest, STORE_VERSION, Store};
 use tempfile::TempDir;
 
 /// A folder to work in.
@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 33] = [
+    let commands: [&[&str]; 34] = [
         &[],
         &["init"],
         &["run"],
@@ -103,6 +103,7 @@ fn help_teaches() {
         &["cache", "pin"],
         &["cache", "unpin"],
         &["cache", "rebuild"],
+        &["cache", "migrate"],
         &["cache", "export"],
         &["cache", "import"],
         &["doctor"],
@@ -434,4 +435,114 @@ fn completions_name_the_commands() {
         assert_eq!(said.code, 0);
         assert!(said.out.contains("validate"), "{shell}");
     }
+}
+
+/// Nothing is read from a store of a later version, and nothing in it changes, whatever it is asked for.
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    let bench = Bench::new();
+    bench.write("p.yaml", PLANS);
+    assert_eq!(bench.run(&["run", "p.yaml"]).code, 0);
+    let later = format!("{}\n", STORE_VERSION + 1);
+    bench.write(".palinode/VERSION", &later);
+    std::fs::write(bench.path(".palinode/blobs/nonsense"), "").unwrap();
+    let listed = || {
+        let mut all: Vec<PathBuf> = Vec::new();
+        let mut folders = vec![bench.path(".palinode")];
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    folders.push(path.clone())
+                }
+                all.push(path);
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = listed();
+    let commands: [&[&str]; 23] = [
+        &["run", "p.yaml"],
+        &["run", "p.yaml", "--wait"],
+        &["plan", "p.yaml"],
+        &["why", "p.yaml", "other"],
+        &["graph", "p.yaml"],
+        &["report", "p.yaml"],
+        &["report"],
+        &["status"],
+        &["status", "p.yaml"],
+        &["runs"],
+        &["show", "latest"],
+        &["diff", "latest", "latest"],
+        &["logs"],
+        &["cache", "ls"],
+        &["cache", "verify"],
+        &["cache", "gc"],
+        &["cache", "gc", "--dry-run"],
+        &["cache", "pin"],
+        &["cache", "unpin", "x"],
+        &["cache", "rebuild"],
+        &["cache", "migrate"],
+        &["cache", "export", "all.zip"],
+        &["cache", "import", "p.yaml"],
+    ];
+    for command in commands {
+        let said = bench.run(command);
+        assert_eq!(said.code, 6, "{command:?} said:\n{}{}", said.out, said.err);
+        let words = "was written by a newer version of the program";
+        assert!(said.err.contains(words), "{command:?} said:\n{}{}", said.out, said.err);
+        assert_eq!(listed(), before, "{command:?} changed the store");
+    }
+    assert_eq!(std::fs::read_to_string(bench.path(".palinode/VERSION")).unwrap(), later);
+}
+
+/// A store from before a stage had one of its parameters, and from before stores had versions.
+#[test]
+fn results_of_an_older_program_are_carried_over() {
+    let bench = Bench::new();
+    bench.write("p.yaml", PLANS);
+    assert_eq!(bench.run(&["run", "p.yaml"]).code, 0);
+    let store = bench.path(".palinode");
+    let path = |manifest: &Manifest| {
+        let key = manifest.key.to_string();
+        store.join("actions").join(&key[..2]).join(key).with_extension("json")
+    };
+    let manifests = Store::look(&store).unwrap().manifests();
+    assert_eq!(manifests.len(), 3);
+    for mut manifest in manifests {
+        std::fs::remove_file(path(&manifest)).unwrap();
+        assert!(manifest.preimage.params.remove("refresh").is_some());
+        manifest.key = manifest.preimage.key();
+        std::fs::create_dir_all(path(&manifest).parent().unwrap()).unwrap();
+        std::fs::write(path(&manifest), serde_json::to_vec(&manifest).unwrap()).unwrap();
+    }
+    std::fs::remove_dir_all(store.join("index")).unwrap();
+    std::fs::remove_file(store.join("VERSION")).unwrap();
+    let planned = bench.run(&["plan", "p.yaml"]);
+    assert!(planned.out.contains("with.refresh: new, null"), "{}", planned.out);
+    let said = bench.run(&["cache", "migrate"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "3 results carried over, 0 found as before\n"), "{}", said.err);
+    let again = bench.run(&["run", "p.yaml"]);
+    assert!(again.out.contains("nothing to do: all 3 stages cached"), "{}{}", again.out, again.err);
+    let said = bench.run(&["cache", "migrate", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(told, serde_json::json!({ "current": 3, "carried": 0, "left": 0 }));
+    assert_eq!(std::fs::read_to_string(store.join("VERSION")).unwrap(), format!("{STORE_VERSION}\n"));
+}
+
+#[test]
+fn garbage_is_counted_in_plain_words() {
+    let bench = Bench::new();
+    bench.write("p.yaml", EMPTY);
+    assert_eq!(bench.run(&["run", "p.yaml"]).code, 0);
+    let folder = bench.path(".palinode/blobs/00");
+    std::fs::create_dir_all(&folder).unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.join(name), "abc").unwrap();
+    }
+    let said = bench.run(&["cache", "gc", "--dry-run"]);
+    assert!(said.out.contains("would remove 2 unusable files: 6 B"), "{}{}", said.out, said.err);
+    std::fs::remove_file(folder.join("b")).unwrap();
+    let said = bench.run(&["cache", "gc"]);
+    assert!(said.out.contains("removed 1 unusable file: 3 B"), "{}{}", said.out, said.err);
 }

@@ -34,6 +34,8 @@ pub struct StageInfo {
     pub inputs: Vec<Port>,
     /// Parameters that stay out of the key.
     pub unkeyed: &'static [&'static str],
+    /// See [`StageKind::carries`].
+    pub carries: &'static [u32],
     /// JSON Schema of the parameters.
     pub schema: Value,
 }
@@ -160,6 +162,7 @@ impl<S: StageKind> Typed<S> {
                 output: S::OUTPUT,
                 inputs: S::inputs(),
                 unkeyed: S::unkeyed(),
+                carries: S::carries(),
                 schema: settings.into_generator().into_root_schema_for::<S::Params>().to_value(),
             },
             stage: PhantomData,

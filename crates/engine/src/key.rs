@@ -130,6 +130,22 @@ pub(crate) fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, V
     }
 }
 
+/// What [`flatten`] made flat; `None` where a name stands for a value and for a mapping as well.
+pub(crate) fn unflatten(flat: &BTreeMap<String, Value>) -> Option<Value> {
+    if let Some(whole) = flat.get("") {
+        return Some(whole.clone());
+    }
+    let mut root = Value::Object(serde_json::Map::new());
+    for (name, value) in flat {
+        let mut at = &mut root;
+        for part in name.split('.') {
+            at = at.as_object_mut()?.entry(part).or_insert_with(|| Value::Object(serde_json::Map::new()));
+        }
+        *at = value.clone();
+    }
+    Some(root)
+}
+
 fn compare<T: PartialEq>(
     what: &str,
     old: &BTreeMap<String, T>,

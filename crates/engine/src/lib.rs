@@ -17,6 +17,7 @@ mod isolate;
 mod key;
 mod limits;
 mod log;
+mod migrate;
 mod owner;
 mod panics;
 mod past;
@@ -52,6 +53,7 @@ pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
 pub use key::{Change, Preimage};
 pub use limits::{Limits, read_duration};
+pub use migrate::{Migrated, migrate};
 pub use panics::panic_is_caught;
 pub use past::{PastRun, PastStage};
 pub use pipeline::{Instance, Pipeline, pipeline_schema};
@@ -67,8 +69,8 @@ pub use size::{read_size, size};
 pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
 pub use stagelog::stage_log;
 pub use store::{
-    Damage, Dead, Exported, Garbage, Holder, Imported, Manifest, Pin, Place, Rebuilt, Retention, Store, Verified,
-    Waiting, ensure_room,
+    Damage, Dead, Exported, Garbage, Holder, Imported, Manifest, Pin, Place, Rebuilt, Retention, STORE_VERSION, Store,
+    Verified, Waiting, ensure_room,
 };
 pub use suggest::{did_you_mean, nearest, one_of};
 pub use takes::{Cores, Machine, Takes};

@@ -102,6 +102,13 @@ pub trait StageKind: Send + Sync + 'static {
         &[]
     }
 
+    /// Earlier versions whose results still hold, with their parameters read as those of this version. Name one when a change
+    /// raised the version but left results as they were, or as good: results that took hours are then carried over instead
+    /// of computed again.
+    fn carries() -> &'static [u32] {
+        &[]
+    }
+
     /// The external files it reads.
     ///
     /// # Errors

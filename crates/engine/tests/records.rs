@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::{Bench, interrupted};
 use palinode_engine::{
-    Digest, Ended, ErrorKind, Event, Outcome, RunOptions, RunRecord, Runs, Silent, StageState, Store, event_log, stage_log,
+    Digest, Ended, ErrorKind, Event, Outcome, RunOptions, RunRecord, Runs, Silent, StageState, Store, event_log,
+    stage_log,
 };
 
 const PIPELINE: &str = "
@@ -153,7 +154,8 @@ fn looking_does_not_take_the_store() {
 #[test]
 fn warnings_know_their_instance() {
     let bench = Bench::new();
-    let yaml = "name: odd\nmatrix: { how: ['warn: a'] }\nstages: { noisy: { uses: fail, with: { how: '${matrix.how}' } } }";
+    let yaml =
+        "name: odd\nmatrix: { how: ['warn: a'] }\nstages: { noisy: { uses: fail, with: { how: '${matrix.how}' } } }";
     let report = bench.run(yaml);
     let runs = Runs::of(&bench.store_path());
     let instance = "noisy[how=warn: a]";

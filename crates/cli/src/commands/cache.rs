@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::{ErrorKind, Garbage, Manifest, Retention, Store, now_ms, read_duration, read_size};
+use palinode_engine::{
+    ErrorKind, Garbage, Manifest, Migrated, Retention, Store, migrate, now_ms, read_duration, read_size,
+};
 
 use crate::failure::Failure;
 use crate::input::{StoreArgs, WaitArgs};
@@ -118,6 +120,24 @@ Examples:
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Carry results over to the keys that this version of the program gives them
+    ///
+    /// After an update of the program, results of stages that gained a parameter would be computed again though they still
+    /// hold. This finds them and writes their records anew. Nothing is copied and nothing is lost: an older program still
+    /// finds what it made. What cannot be carried over is counted; `palinode cache gc --unused-for` removes it in time.
+    #[command(after_help = "\
+Examples:
+  palinode cache migrate
+  palinode cache migrate --store /data/palinode")]
+    Migrate {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write results and the records of runs into one file, for another store
     ///
     /// Files that were outside the store, such as a model's, are not in it: the other machine needs its own.
@@ -189,6 +209,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let (before, after) = (format::size(rebuilt.before), format::size(rebuilt.after));
             print(&format!("indexed {results}, and the digests of {files}; {before} before, {after} now\n"))
         }
+        Command::Migrate { store, wait, json } => {
+            let migrated = migrate(&wait.open_existing(store)?, &palinode_stages::catalogue())?;
+            if *json {
+                return print_json(&migrated);
+            }
+            let Migrated { current, carried, left } = migrated;
+            let left = match left {
+                0 => String::new(),
+                left => format!("; {} cannot be used by this version", format::count(left, "result")),
+            };
+            print(&format!("{} carried over, {current} found as before{left}\n", format::count(carried, "result")))
+        }
         Command::Export { file, runs, store } => {
             let exported = store.share()?.export(runs, file)?;
             let outside = match exported.outside {
@@ -241,11 +273,8 @@ fn tell_garbage(garbage: &Garbage, dry_run: bool) -> Result<(), Failure> {
         }
         text.push('\n');
     }
-    let parts = [
-        (garbage.results.len(), "result"),
-        (garbage.units, "partial result"),
-        (garbage.orphans, "unusable file"),
-    ];
+    let parts =
+        [(garbage.results.len(), "result"), (garbage.units, "partial result"), (garbage.orphans, "unusable file")];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format::count(*n, what)).collect();
     let kept = match garbage.pinned {
         0 => format::count(garbage.kept, "result"),

@@ -49,7 +49,7 @@ pub struct Args {
 
 /// Prints what differs.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let runs = args.store.runs();
+    let runs = args.store.runs()?;
     let (a, b) = (Side::of(&runs, &args.a)?, Side::of(&runs, &args.b)?);
     if a.run_as_a_whole != b.run_as_a_whole {
         let (run, stage) = if a.run_as_a_whole { (&args.a, &args.b) } else { (&args.b, &args.a) };

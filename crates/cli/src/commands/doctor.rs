@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
+use palinode_engine::Store;
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -45,7 +46,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     found.extend(palinode_stages::cuda_findings());
     found.push(("device auto".to_owned(), palinode_stages::chosen_device().to_owned()));
     let store = &args.store.store;
-    let made = if store.join("actions").is_dir() { "" } else { ", not made yet" };
+    let made = match Store::is_at(store) {
+        Ok(true) => String::new(),
+        Ok(false) => ", not made yet".to_owned(),
+        Err(error) => format!(": {error}"),
+    };
     found.push(("store".to_owned(), format!("{}{made}", absolute(store).display())));
     let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
     found.push(("room for it".to_owned(), room));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::StageError;
+use palinode_engine::{StageError, Store};
 use palinode_stages::{DEFAULT_CORPUS, Suggestion, suggest};
 use serde_json::{Value, json};
 
@@ -195,6 +195,8 @@ fn stages(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<Ve
 
 /// The corpus that comes with the program, as a file that a pipeline can name.
 fn default_corpus(store: &Path) -> Result<String, Failure> {
+    // A store that this program must not touch is refused before anything is written into its folder.
+    Store::is_at(store)?;
     let path = store.join("default-corpus.txt");
     let there = std::fs::read_to_string(&path).is_ok_and(|text| text == DEFAULT_CORPUS);
     if !there {

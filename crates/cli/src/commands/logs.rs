@@ -45,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// Prints logs.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let runs = args.store.runs();
+    let runs = args.store.runs()?;
     let run = runs.open(&args.run)?;
     let style = Style::stdout();
     if args.follow {
@@ -104,14 +104,14 @@ fn maker(runs: &Runs, run: &RunRecord, instance: &str) -> Option<(String, String
 
 /// Prints what is added to logs until the run ends.
 fn follow(store: &StoreArgs, run: &RunRecord, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
-    let dir = store.runs().dir(&run.run);
+    let dir = store.runs()?.dir(&run.run);
     let mut shown: BTreeMap<PathBuf, usize> = BTreeMap::new();
     if Style::stderr().terminal {
         complain(&Style::stderr().dim(&format!("following run {}; Ctrl-C to leave, it goes on\n", run.run)));
     }
     loop {
         // Asked before the last look: what is written until then is still shown.
-        let over = store.runs().open(&run.run)?.ended != Ended::Not;
+        let over = store.runs()?.open(&run.run)?.ended != Ended::Not;
         for (name, path) in logs(&dir) {
             let wanted = stage.is_none_or(|stage| name == stage || name.split('[').next() == Some(stage));
             let Ok(text) = fs::read(&path) else { continue };

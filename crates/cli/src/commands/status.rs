@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
+use palinode_engine::{
+    Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan,
+};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -41,7 +43,7 @@ pub struct Args {
 
 /// Prints how things stand.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let runs = args.store.runs();
+    let runs = args.store.runs()?;
     let pipeline = match &args.path {
         Some(path) => Some(PipelineArgs { path: path.clone(), set: args.set.clone() }.load()?),
         None => None,

@@ -76,10 +76,10 @@ mod tests {
         check(&[&[json!(1)], &[json!("1")], &[json!(2)]], &["x=1", r#"x="1""#, "x=2"]);
         check(&[&[json!(1)], &[json!("1")], &[json!(r#""1""#)]], &["x=1", r#"x="1""#, r#"x="\"1\"""#]);
         check(&[&[json!("1")], &[json!(r#""1""#)]], &["x=1", r#"x="\"1\"""#]);
-        check(&[&[json!("a,y=b"), json!("c")], &[json!("a"), json!("b,y=c")]], &[
-            r#"x="a,y=b",y="c""#,
-            r#"x="a",y="b,y=c""#,
-        ]);
+        check(
+            &[&[json!("a,y=b"), json!("c")], &[json!("a"), json!("b,y=c")]],
+            &[r#"x="a,y=b",y="c""#, r#"x="a",y="b,y=c""#],
+        );
         check(&[&[json!([1, 2])], &[json!("[1,2]")]], &["x=[1,2]", r#"x="[1,2]""#]);
         check(&[&[]], &[""]);
     }

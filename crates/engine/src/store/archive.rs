@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Seek};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::gc::contents;
-use super::{Manifest, Store, durable, space};
+use super::{Manifest, Store, durable, space, version};
 use crate::digest::{Digest, FileRef, Key};
 use crate::error::{ErrorKind, StageError};
 use crate::runs::{RECORD, RunRecord, Runs};
@@ -80,6 +80,7 @@ impl Store {
         let anyone = fs::Permissions::from_mode(0o666);
         let temporary = tempfile::Builder::new().permissions(anyone).tempfile_in(folder).map_err(failed)?;
         let mut archive = Archive { zip: ZipWriter::new(BufWriter::new(temporary.as_file())), to };
+        archive.text(version::NAME, &format!("{}\n", version::VERSION))?;
         let mut exported = Exported::default();
         let mut written = BTreeSet::new();
         for manifest in &manifests {
@@ -119,6 +120,7 @@ impl Store {
         let unreadable = |error| StageError::io(ErrorKind::Input, "read", from, error);
         let file = File::open(from).map_err(unreadable)?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(from, &error.to_string()))?;
+        accept(&mut archive, from)?;
         let names: Vec<(usize, Entry)> = (0..archive.len())
             .map(|at| {
                 let name = archive.name_for_index(at).and_then(Result::ok).unwrap_or_default();
@@ -207,12 +209,12 @@ impl Store {
 }
 
 /// An archive being written.
-struct Archive<'a, W: io::Write + Seek> {
+struct Archive<'a, W: Write + Seek> {
     zip: ZipWriter<W>,
     to: &'a Path,
 }
 
-impl<W: io::Write + Seek> Archive<'_, W> {
+impl<W: Write + Seek> Archive<'_, W> {
     fn copy(&mut self, name: &str, path: &Path) -> Result<(), StageError> {
         let unreadable = |error| StageError::io(ErrorKind::Store, "read", path, error);
         let mut from = File::open(path).map_err(unreadable)?;
@@ -224,6 +226,13 @@ impl<W: io::Write + Seek> Archive<'_, W> {
         copied.map(drop).map_err(|error| StageError::io(ErrorKind::Store, "write", self.to, error))
     }
 
+    fn text(&mut self, name: &str, text: &str) -> Result<(), StageError> {
+        let started =
+            self.zip.start_file(name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored));
+        let written = started.map_err(io::Error::from).and_then(|()| self.zip.write_all(text.as_bytes()));
+        written.map_err(|error| StageError::io(ErrorKind::Store, "write", self.to, error))
+    }
+
     fn finish(self) -> Result<W, StageError> {
         let to = self.to;
         let ended = self.zip.finish().map_err(io::Error::from).and_then(|mut file| file.flush().map(|()| file));
@@ -233,6 +242,7 @@ impl<W: io::Write + Seek> Archive<'_, W> {
 
 /// What an archive may hold.
 enum Entry {
+    Version,
     Blob(Digest),
     Manifest(Key),
     /// A run's name, and the path of a file in its folder.
@@ -242,6 +252,9 @@ enum Entry {
 impl Entry {
     /// By its name; `None` for what is no file of a store, among it all that could lie elsewhere.
     fn read(name: &str) -> Option<Self> {
+        if name == version::NAME {
+            return Some(Self::Version);
+        }
         let (kind, rest) = name.split_once('/')?;
         let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
         if !rest.split('/').all(plain) {
@@ -272,6 +285,16 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Refuses an archive of a later version, before anything in it is judged. One from before there were versions says nothing.
+fn accept<R: Read + Seek>(archive: &mut ZipArchive<R>, from: &Path) -> Result<(), StageError> {
+    let Some(at) = archive.index_for_name(version::NAME) else { return Ok(()) };
+    let bytes = read_record(archive, at).map_err(|error| damaged(from, &error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let found = text.lines().next().and_then(|line| line.trim().parse().ok());
+    let found = found.ok_or_else(|| damaged(from, "it does not say which version it is of"))?;
+    version::accept(found, &format!("the archive {}", from.display())).map(drop)
 }
 
 fn read_record<R: Read + Seek>(archive: &mut ZipArchive<R>, at: usize) -> Result<Vec<u8>, String> {

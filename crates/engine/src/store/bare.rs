@@ -1,14 +1,13 @@
 //! The store as a worker has it: the files alone, beside the run that holds the lock and the index.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::FOLDERS;
 use super::stat::Known;
-use super::{FOLDERS, Manifest, Store, lock};
+use super::{Manifest, Store, lock, version};
 use crate::digest::{FileRef, Key};
 use crate::error::{ErrorKind, StageError};
 
@@ -20,33 +19,16 @@ pub struct Place {
     known: Known,
 }
 
-/// What is known of files where there is no index to remember it.
-#[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<PathBuf, Known>>);
-
-impl Memory {
-    pub fn get(&self, path: &Path) -> Option<Known> {
-        self.all().get(path).copied()
-    }
-
-    pub fn put(&self, path: &Path, known: Known) {
-        self.all().insert(path.to_owned(), known);
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<PathBuf, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Store {
     /// Looks at the files of a store that is there already: no lock is taken, no index is opened, nothing is cleared away.
     /// Everything is written whole or not at all, so that any number of processes can do this beside the one that has the
     /// store open.
     ///
     /// # Errors
-    /// When there is no store.
+    /// When there is no store, or it was written by a later version of the program.
     pub fn look(root: &Path) -> Result<Self, StageError> {
         let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+        version::check(&root)?;
         for folder in FOLDERS {
             let path = root.join(folder);
             fs::metadata(&path).map_err(|error| StageError::io(ErrorKind::Store, "open", &path, error))?;
@@ -57,7 +39,7 @@ impl Store {
     /// As [`Store::look`], for those who count on what they find or write: nothing that is there is removed meanwhile.
     ///
     /// # Errors
-    /// When there is no store.
+    /// As [`Store::look`].
     pub fn bare(root: &Path) -> Result<Self, StageError> {
         let mut store = Self::look(root)?;
         store.in_use = lock::use_files(&store.root);

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::index::Table;
+use super::layout::fan_out;
 use super::stat::{Known, Stat};
-use super::{Store, durable, fan_out, space};
+use super::{Store, durable, space};
 use crate::digest::{Digest, FileRef};
 use crate::error::{ErrorKind, StageError};
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fan_out;
+use super::layout::fan_out;
 use crate::artifact::Artifact;
 use crate::digest::{Digest, Key};
 use crate::key::Preimage;

@@ -8,6 +8,7 @@
 //! index/                  sled
 //! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
+//! VERSION                 the version of all this; see `version`
 //! LOCK                    kernel lock with its holder
 //! IN_USE                  kernel lock shared by those who use the files beside the holder
 //! ```
@@ -22,15 +23,18 @@ mod durable;
 mod files;
 mod gc;
 mod index;
+mod layout;
 mod lock;
 mod manifest;
 mod manifests;
+mod memory;
 mod pins;
 mod rebuild;
 mod space;
 mod stat;
 mod units;
 mod verify;
+mod version;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -48,15 +52,14 @@ pub use pins::Pin;
 pub use rebuild::Rebuilt;
 pub use space::ensure_room;
 pub use verify::{Damage, Verified};
+pub use version::VERSION as STORE_VERSION;
 
 use crate::digest::Digest;
 use crate::error::{ErrorKind, StageError};
-use bare::Memory;
 use index::Index;
+use layout::FOLDERS;
 use lock::StoreLock;
-
-/// The folders of a store.
-const FOLDERS: [&str; 5] = ["blobs", "actions", "units", "runs", "tmp"];
+use memory::Memory;
 
 /// An open store. At most one process has it open.
 pub struct Store {
@@ -94,6 +97,7 @@ impl Store {
     fn opened(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
         let mut store = Self::locked(root, waiting)?;
         space::ensure_least(&store.root)?;
+        version::mark(&store.root, &store.tmp())?;
         store.open_index();
         store.gather_units()?;
         Ok(store)
@@ -103,6 +107,8 @@ impl Store {
     fn locked(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
         let root = Self::make(root)?;
         let lock = StoreLock::take(&root.join(lock::NAME), waiting)?;
+        // Whoever had it until now may have been of another version.
+        version::check(&root)?;
         // What a worker is writing is not unfinished business of the dead.
         if let Some(_alone) = lock::keep_out(&root)? {
             empty(&root.join("tmp"));
@@ -113,9 +119,10 @@ impl Store {
     /// Makes the folders of a store where they are not there, and gives its absolute path.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When they cannot be made, or the store was written by a later version of the program.
     pub fn make(root: &Path) -> Result<PathBuf, StageError> {
         let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+        version::check(&root)?;
         for folder in FOLDERS {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
@@ -134,6 +141,14 @@ impl Store {
             seen: Mutex::default(),
             memory: Memory::default(),
         }
+    }
+
+    /// Whether there is a store in this folder.
+    ///
+    /// # Errors
+    /// When there is one that was written by a later version of the program: nothing may then be said of it or done to it.
+    pub fn is_at(root: &Path) -> Result<bool, StageError> {
+        Ok(version::check(root)?.is_some() || root.join("actions").is_dir())
     }
 
     /// The store's folder.
@@ -198,9 +213,4 @@ fn empty(folder: &Path) {
             tracing::warn!(%error, path = %path.display(), "cannot remove an unfinished file");
         }
     }
-}
-
-/// `folder/ab/abcdef…` for a hexadecimal name: keeps folders small.
-fn fan_out(folder: &Path, name: &str) -> PathBuf {
-    folder.join(&name[..2]).join(name)
 }

@@ -1,6 +1,6 @@
 //! What is kept whatever its age: a file for each pin, with the keys of the results that it keeps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -62,9 +62,26 @@ impl Store {
             (run.run, run.pipeline, keys)
         };
         let pin = Pin { format: FORMAT, name, what, keys, since_ms: now_ms() };
-        let bytes = serde_json::to_vec_pretty(&pin).expect("a pin serialises");
-        durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes])?;
+        self.write_pin(&pin)?;
         Ok(pin)
+    }
+
+    /// Keeps the results that are under new keys now as those under the old ones are kept.
+    pub(crate) fn pin_moved(&self, moved: &BTreeMap<Key, Key>) -> Result<(), StageError> {
+        for mut pin in self.pins() {
+            let new: Vec<Key> = pin.keys.iter().filter_map(|key| moved.get(key)).copied().collect();
+            let before = pin.keys.len();
+            pin.keys.extend(new);
+            if pin.keys.len() > before {
+                self.write_pin(&pin)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_pin(&self, pin: &Pin) -> Result<(), StageError> {
+        let bytes = serde_json::to_vec_pretty(pin).expect("a pin serialises");
+        durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes])
     }
 
     /// Removes a pin; `which` is the beginning or the end of its name.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::index::Table;
-use super::{Store, durable, fan_out, space};
+use super::layout::fan_out;
+use super::{Store, durable, space};
 use crate::digest::{Digest, Key};
 use crate::error::StageError;
 

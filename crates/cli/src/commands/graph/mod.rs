@@ -68,7 +68,7 @@ enum Format {
 /// Draws the graph.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
-    let runs = args.store.runs();
+    let runs = args.store.runs()?;
     let states = match runs.holder() {
         None if runs.store_exists() => model::planned(&pipeline, &args.store.open()?)?,
         None => model::unknown(&pipeline),

@@ -46,7 +46,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let path = Path::new(&args.what);
     if let Some(folder) = &args.save {
-        let runs = args.store.runs();
+        let runs = args.store.runs()?;
         return match find(&runs, &args.what)? {
             Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder),
             Found::Run(_) => {
@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if path.is_file() {
         return export::show(path, args.json);
     }
-    let runs = args.store.runs();
+    let runs = args.store.runs()?;
     match find(&runs, &args.what)? {
         Found::Run(found) => run::show(&runs, &found, args.json),
         Found::Stage(found, instances) => stage::show(&runs, &found, &instances, args.json),
