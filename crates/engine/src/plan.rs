@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::artifact::Artifact;
 use crate::digest::{Digest, FileRef, Key};
+use crate::environment;
 use crate::error::StageError;
 use crate::event::{Event, Observer};
 use crate::key::{Change, Preimage, flatten};
@@ -220,6 +221,8 @@ pub(crate) struct Planner<'a> {
     pipeline: &'a Pipeline,
     store: &'a Store,
     observer: &'a dyn Observer,
+    /// What all keys cover besides.
+    environment: BTreeMap<String, String>,
     /// The latest manifests of each stage kind.
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
@@ -234,7 +237,7 @@ impl Preimage {
 
 impl<'a> Planner<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
-        Self { pipeline, store, observer, earlier: HashMap::new() }
+        Self { pipeline, store, observer, environment: environment::of(pipeline), earlier: HashMap::new() }
     }
 
     /// The key and the result of an instance, all of whose inputs have artifacts.
@@ -244,7 +247,7 @@ impl<'a> Planner<'a> {
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, StageError> {
         let mut preimage = Preimage::of(instance);
-        preimage.environment = self.pipeline.environment.clone().unwrap_or_default();
+        preimage.environment.clone_from(&self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;

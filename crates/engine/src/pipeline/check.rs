@@ -11,6 +11,7 @@ use super::connect::Node;
 use super::eval::eval;
 use super::expand::Expanded;
 use super::expr::{Scope, Template};
+use super::files::Files;
 use super::graph::Instance;
 use super::limits;
 use super::places::child;
@@ -21,23 +22,33 @@ use crate::error::{ErrorKind, FieldError};
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
 
+/// What instances are checked against, besides each other.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The files of the place.
+    pub files: &'a dyn Files,
+    /// The pipeline's folder, as a full path.
+    pub base: &'a Path,
+    /// The kinds of stages.
+    pub catalogue: &'a Catalogue,
+}
+
 /// Checks all nodes in their order and reports what does not fit. An instance with a mistake is `None`, so that those who
 /// take inputs from it are spared.
 pub fn check(
     expanded: &Expanded,
     nodes: Vec<Node>,
-    base: &Path,
-    catalogue: &Catalogue,
+    around: &Surroundings<'_>,
     report: &mut Report,
 ) -> Vec<Option<Instance>> {
-    let checker = Checker { stages: &expanded.spec.stages, base, catalogue };
+    let checker = Checker { stages: &expanded.spec.stages, around };
     let mut instances = Vec::new();
     for node in nodes {
         let scope = expanded.scope(&node.cell);
         let instance = checker.instance(node, &scope, &instances, report);
         instances.push(instance);
     }
-    published(instances.iter().flatten(), base, report);
+    published(instances.iter().flatten(), around.base, report);
     instances
 }
 
@@ -63,8 +74,7 @@ fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, rep
 
 struct Checker<'a> {
     stages: &'a [StageSpec],
-    base: &'a Path,
-    catalogue: &'a Catalogue,
+    around: &'a Surroundings<'a>,
 }
 
 impl Checker<'_> {
@@ -92,7 +102,7 @@ impl Checker<'_> {
                 return None;
             }
         };
-        let (files, absent) = match kind.files(&params, self.base) {
+        let (files, absent) = match kind.files(&params, self.around.base) {
             Ok(files) => self.files(files, &with, report),
             Err(error) => {
                 let absent = error.absent;
@@ -105,7 +115,7 @@ impl Checker<'_> {
             .iter()
             .map(|(port, &from)| (port.as_str(), instances[from].as_ref().map_or(&Value::Null, |from| &from.facts)))
             .collect();
-        let facts = match kind.describe(&params, &DescribeCx::new(self.base, facts)) {
+        let facts = match kind.describe(&params, &DescribeCx::new(self.around.base, facts)) {
             Ok(facts) => facts,
             // Without its files a stage cannot say anything sensible.
             Err(_) if files.is_none() => return None,
@@ -137,12 +147,12 @@ impl Checker<'_> {
         // A mistake in an expression has been reported with the stage's mentions.
         let name = Template::parse(&stage.uses).ok()?.eval(scope).ok()?;
         let name = name.as_str().unwrap_or(&stage.uses);
-        let kind = self.catalogue.get(name);
+        let kind = self.around.catalogue.get(name);
         if kind.is_none() {
             report.value(&path, format!("there is no stage kind `{name}`"), |it| {
                 it.label("unknown stage kind")
-                    .expected(one_of(self.catalogue.names()))
-                    .hint(did_you_mean(name, self.catalogue.names()))
+                    .expected(one_of(self.around.catalogue.names()))
+                    .hint(did_you_mean(name, self.around.catalogue.names()))
             });
         }
         kind.cloned()
@@ -207,7 +217,8 @@ impl Checker<'_> {
     /// "`a` yields that" for stages of this pipeline that would fit.
     fn yielding(&self, kinds: &[&str], not: &str) -> Option<String> {
         let fits = |stage: &&StageSpec| {
-            stage.id != not && self.catalogue.get(&stage.uses).is_some_and(|kind| kinds.contains(&kind.info().output))
+            stage.id != not
+                && self.around.catalogue.get(&stage.uses).is_some_and(|kind| kinds.contains(&kind.info().output))
         };
         let names: Vec<_> = self.stages.iter().filter(fits).map(|stage| format!("`{}`", stage.id)).collect();
         match names.as_slice() {
@@ -222,15 +233,15 @@ impl Checker<'_> {
     fn files(&self, files: Vec<ExternalFile>, with: &str, report: &mut Report) -> (Option<Vec<ExternalFile>>, bool) {
         let (mut found, mut some_absent) = (Some(Vec::new()), false);
         for file in files {
-            let path = self.base.join(&file.path);
+            let path = self.around.base.join(&file.path);
             let mut absent = false;
-            let problem = match std::fs::metadata(&path) {
+            let problem = match self.around.files.is_file(&path) {
                 Err(error) => {
                     absent = error.kind() == std::io::ErrorKind::NotFound;
                     Some(crate::error::plain(&error))
                 }
-                Ok(metadata) if metadata.is_dir() => Some("it is a folder".to_owned()),
-                Ok(_) => None,
+                Ok(true) => None,
+                Ok(false) => Some("it is a folder".to_owned()),
             };
             if let Some(problem) = problem {
                 let message = format!("cannot read {}: {problem}", file.path.display());

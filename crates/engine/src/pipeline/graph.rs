@@ -20,7 +20,7 @@ pub struct Pipeline {
     pub name: String,
     /// What it is for.
     pub description: Option<String>,
-    /// What keys cover besides under `numerics: strict`: the build, and the device once it is told.
+    /// What keys cover besides under `numerics: strict`, beside the build: the device, once it is told.
     pub(crate) environment: Option<BTreeMap<String, String>>,
     /// Its folder; relative paths start here.
     pub base: PathBuf,
@@ -70,7 +70,7 @@ impl Pipeline {
         self.instances.iter().find(|instance| instance.name == name)
     }
 
-    /// Says what the stages compute on, such as the model of a processor and the number of its threads. Under
+    /// Says what the stages compute on, such as the model of a CPU and the number of its threads. Under
     /// `numerics: strict` this is part of every key; otherwise a result is a result wherever it was computed.
     pub fn compute_on(&mut self, device: impl Into<String>) {
         if let Some(environment) = &mut self.environment {

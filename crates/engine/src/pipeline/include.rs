@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::Files;
 use super::places::{Places, child, item};
 use super::report::Report;
 use super::yaml::{self, Tree};
@@ -17,10 +18,10 @@ pub const KEY: &str = "include";
 ///
 /// # Errors
 /// When a file cannot be read: what is missing would be missed everywhere, and those mistakes are nobody's.
-pub fn read(source: &Arc<Source>, base: &Path) -> Result<(Tree, Report), Diagnostics> {
+pub fn read(source: &Arc<Source>, base: &Path, files: &dyn Files) -> Result<(Tree, Report), Diagnostics> {
     let own = base.join(Path::new(&source.name).file_name().unwrap_or_default());
-    let open = vec![(identity(&own), source.name.clone())];
-    let mut reader = Reader { open, broken: false, mistakes: Diagnostics(Vec::new()) };
+    let open = vec![(files.identity(&own), source.name.clone())];
+    let mut reader = Reader { files, open, broken: false, mistakes: Diagnostics(Vec::new()) };
     let read = reader.file(source, base);
     match read.filter(|_| !reader.broken) {
         Some((tree, places)) => Ok((tree, Report { places, mistakes: reader.mistakes })),
@@ -28,7 +29,8 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<(Tree, Report), Diagnos
     }
 }
 
-struct Reader {
+struct Reader<'a> {
+    files: &'a dyn Files,
     /// The files that are being read, each included by the one before: who they are, and their names.
     open: Vec<(PathBuf, String)>,
     /// Whether a file could not be read.
@@ -36,7 +38,7 @@ struct Reader {
     mistakes: Diagnostics,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// A file that lies in `folder`, with what it includes; `None` when it is not YAML.
     fn file(&mut self, source: &Arc<Source>, folder: &Path) -> Option<(Tree, Places)> {
         let mut own = match yaml::parse(&source.text) {
@@ -96,7 +98,7 @@ impl Reader {
         let full = folder.join(name);
         let includer = self.open.last().map(|(_, name)| name.clone()).unwrap_or_default();
         let shown = straight(&Path::new(&includer).with_file_name(name)).display().to_string();
-        let identity = identity(&full);
+        let identity = self.files.identity(&full);
         if let Some(at) = self.open.iter().position(|(known, _)| *known == identity) {
             let names: Vec<&str> = self.open[at..].iter().map(|(_, name)| name.as_str()).collect();
             let message = match names.as_slice() {
@@ -107,11 +109,12 @@ impl Reader {
             self.wrong(places, path, message, |it| it.label("closes the circle"));
             return None;
         }
-        let text = match std::fs::read_to_string(&full) {
+        let text = match self.files.text(&full) {
             Ok(text) => text,
             Err(error) => {
+                let near = self.near(&full, name);
                 self.wrong(places, path, format!("cannot read {shown}: {}", plain(&error)), |it| {
-                    it.expected("a file, found from the folder of this one").hint(near(&full, name))
+                    it.expected("a file, found from the folder of this one").hint(near)
                 });
                 return None;
             }
@@ -126,6 +129,14 @@ impl Reader {
             return None;
         }
         Some((tree, places))
+    }
+
+    /// A file beside the missing one that was most likely meant.
+    fn near(&self, full: &Path, name: &str) -> Option<String> {
+        let names = self.files.names(full.parent()?).into_iter();
+        let yaml = names.filter(|name| Path::new(name).extension().is_some_and(|end| end == "yaml" || end == "yml"));
+        let names: Vec<String> = yaml.map(|file| Path::new(name).with_file_name(file).display().to_string()).collect();
+        did_you_mean(name, names.iter().map(String::as_str))
     }
 
     /// A file that cannot be had.
@@ -197,18 +208,4 @@ fn straight(path: &Path) -> PathBuf {
         }
     }
     straight
-}
-
-/// Which file it is, whatever it is called.
-fn identity(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-/// A file beside the missing one that was most likely meant.
-fn near(full: &Path, name: &str) -> Option<String> {
-    let entries = std::fs::read_dir(full.parent()?).ok()?.flatten();
-    let files = entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "yaml" || end == "yml"));
-    let names: Vec<String> =
-        files.map(|entry| Path::new(name).with_file_name(entry.file_name()).display().to_string()).collect();
-    did_you_mean(name, names.iter().map(String::as_str))
 }

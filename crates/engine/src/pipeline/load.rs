@@ -7,13 +7,14 @@
 //!
 //! No step ends the walk but the first, where a file cannot be read: mistakes are collected, and all are told at once.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::check::check;
+use super::check::{Surroundings, check};
 use super::connect::connect;
-use super::environment;
 use super::expand::expand;
+use super::files::{Disk, Files};
 use super::graph::Pipeline;
 use super::read::read;
 use crate::catalogue::Catalogue;
@@ -47,30 +48,35 @@ impl Pipeline {
         overrides: &[String],
         catalogue: &Catalogue,
     ) -> Result<(Self, Diagnostics), Diagnostics> {
-        walk(source, base, overrides, catalogue)
+        Self::check_in(&Disk, source, base, overrides, catalogue)
     }
-}
 
-fn walk(
-    source: &Arc<Source>,
-    base: &Path,
-    overrides: &[String],
-    catalogue: &Catalogue,
-) -> Result<(Pipeline, Diagnostics), Diagnostics> {
-    let (spec, mut report) = read(source, base, overrides)?;
-    let expanded = expand(spec, &mut report);
-    let nodes = connect(&expanded, &mut report);
-    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let instances = check(&expanded, nodes, &base, catalogue, &mut report);
-    let absent = report.mistakes.check(source)?;
-    let pipeline = Pipeline {
-        name: expanded.spec.name,
-        description: expanded.spec.description,
-        environment: expanded.spec.strict.then(environment::of_build),
-        base,
-        source: Arc::clone(source),
-        axes: expanded.matrix.axes,
-        instances: instances.into_iter().flatten().collect(),
-    };
-    Ok((pipeline, absent))
+    /// As [`Pipeline::check`], among these files in place of those of this machine.
+    ///
+    /// # Errors
+    /// As [`Pipeline::check`].
+    pub fn check_in(
+        files: &dyn Files,
+        source: &Arc<Source>,
+        base: &Path,
+        overrides: &[String],
+        catalogue: &Catalogue,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
+        let (spec, mut report) = read(source, base, overrides, files)?;
+        let expanded = expand(spec, &mut report);
+        let nodes = connect(&expanded, &mut report);
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+        let instances = check(&expanded, nodes, &Surroundings { files, base: &base, catalogue }, &mut report);
+        let absent = report.mistakes.check(source)?;
+        let pipeline = Self {
+            name: expanded.spec.name,
+            description: expanded.spec.description,
+            environment: expanded.spec.strict.then(BTreeMap::new),
+            base,
+            source: Arc::clone(source),
+            axes: expanded.matrix.axes,
+            instances: instances.into_iter().flatten().collect(),
+        };
+        Ok((pipeline, absent))
+    }
 }

@@ -3,10 +3,10 @@
 mod cell;
 mod check;
 mod connect;
-mod environment;
 mod eval;
 mod expand;
 mod expr;
+mod files;
 mod graph;
 mod include;
 mod limits;
@@ -21,6 +21,7 @@ mod schema;
 mod spec;
 mod yaml;
 
+pub use files::{Disk, Files};
 pub use graph::{Instance, Pipeline};
 pub(crate) use resolved::read_value;
 pub use schema::pipeline_schema;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::Files;
 use super::report::Report;
 use super::spec::{self, Spec};
 use super::{include, overrides};
@@ -12,8 +13,13 @@ use crate::diagnostic::{Diagnostics, Source};
 ///
 /// # Errors
 /// When it, or a file that it includes, cannot be read.
-pub fn read(source: &Arc<Source>, base: &Path, overrides: &[String]) -> Result<(Spec, Report), Diagnostics> {
-    let (mut tree, mut report) = include::read(source, base)?;
+pub fn read(
+    source: &Arc<Source>,
+    base: &Path,
+    overrides: &[String],
+    files: &dyn Files,
+) -> Result<(Spec, Report), Diagnostics> {
+    let (mut tree, mut report) = include::read(source, base, files)?;
     for text in overrides {
         overrides::apply(&mut tree, text, &mut report);
     }
