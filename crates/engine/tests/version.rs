@@ -16,6 +16,9 @@ stages:
   b: { uses: join, inputs: { text: a } }
 ";
 
+/// A way into the store in a folder.
+type Way = fn(&Path) -> Result<(), StageError>;
+
 /// Every file below a folder, with what it holds.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
@@ -54,7 +57,7 @@ fn a_store_of_a_later_version_is_left_alone() {
     ] {
         fs::write(store.join("VERSION"), text).unwrap();
         let before = files(&store);
-        let ways: [fn(&Path) -> Result<(), StageError>; 6] = [
+        let ways: [Way; 6] = [
             |store| Store::open(store).map(drop),
             |store| Store::open_when_free(store, &mut |_| {}).map(drop),
             |store| Store::look(store).map(drop),
