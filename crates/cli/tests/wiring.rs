@@ -452,7 +452,7 @@ fn a_store_of_a_later_version_is_refused() {
         while let Some(folder) = folders.pop() {
             for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
                 if path.is_dir() {
-                    folders.push(path.clone())
+                    folders.push(path.clone());
                 }
                 all.push(path);
             }
