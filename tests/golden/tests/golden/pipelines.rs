@@ -1,13 +1,9 @@
-//! Whole pipelines on the golden GPT-2, against the evaluation of the authors' own edits (skipped where the golden folder does not
-//! lie beside the repository, since its records may not be copied).
+//! Whole pipelines on the trained GPT-2, against the evaluation of the authors' own edits.
 
-mod common;
-
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::Bench;
 use palinode_engine::{Pipeline, RunOptions, Silent, Source, Store, run};
+use palinode_golden::Folder;
 use palinode_stages::catalogue;
 use serde_json::Value;
 
@@ -37,30 +33,20 @@ stages:
   scores: { uses: evaluate, inputs: { model: update, requests: edits } }
 ";
 
-fn golden() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    if !folder.is_dir() {
-        println!("skipped: no golden folder");
-        return None;
-    }
-    Some(folder)
-}
-
 /// The metrics of every cell's `scores`, by the cell's name.
-fn scores(golden: &Path, objectives: &str, requests: &str, dataset: &str, steps: usize) -> Vec<(String, Value)> {
-    let bench = Bench::new();
-    let templates = std::fs::read_to_string(golden.join("gpt2/templates.json")).unwrap();
-    let templates: Value = serde_json::from_str(&templates).unwrap();
+fn scores(golden: &Folder, objectives: &str, requests: &str, dataset: &str, steps: usize) -> Vec<(String, Value)> {
+    let dir = tempfile::TempDir::new().unwrap();
+    let templates = golden.folder("gpt2").json("templates.json").field("memit_emmet");
     let yaml = PIPELINE
         .replace("OBJECTIVES", objectives)
         .replace("REQUESTS", requests)
         .replace("DATASET", dataset)
         .replace("STEPS", &steps.to_string())
-        .replace("GROUPS", &templates["memit_emmet"].to_string())
-        .replace("GOLDEN", golden.to_str().unwrap());
-    let pipeline = Pipeline::load(&Source::new("golden.yaml", &yaml), golden, &[], &catalogue())
+        .replace("GROUPS", &templates.value().to_string())
+        .replace("GOLDEN", golden.path().to_str().unwrap());
+    let pipeline = Pipeline::load(&Source::new("golden.yaml", &yaml), golden.path(), &[], &catalogue())
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
+    let store = Arc::new(Store::open(&dir.path().join(".palinode")).unwrap());
     let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
     let report = run(&pipeline, &store, &RunOptions::default(), &observer).unwrap();
     let scores = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == "scores");
@@ -71,9 +57,8 @@ fn scores(golden: &Path, objectives: &str, requests: &str, dataset: &str, steps:
 
 #[test]
 fn scores_are_those_of_the_authors_edits() {
-    let Some(golden) = golden() else { return };
-    let summary = std::fs::read_to_string(golden.join("gpt2/eval_summary.json")).unwrap();
-    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let golden = Folder::given();
+    let summary = golden.folder("gpt2").json("eval_summary.json");
     let found = scores(&golden, "[memit, emmet]", "gpt2/requests.json", "counterfact", 25);
     let compared = [
         ("scores[objective=memit,layers=one]", "memit_b8_L0"),
@@ -82,7 +67,7 @@ fn scores_are_those_of_the_authors_edits() {
     ];
     for (cell, theirs) in compared {
         let (_, ours) = found.iter().find(|(name, _)| name == cell).unwrap();
-        let theirs = &summary[theirs];
+        let theirs = summary.field(theirs);
         let names = [
             ("ES", "ES_success", 1e-9),
             ("PS", "PS_success", 1e-9),
@@ -91,20 +76,21 @@ fn scores_are_those_of_the_authors_edits() {
             ("PM", "PS_magnitude", 2e-3),
             ("NM", "NS_magnitude", 2e-3),
             ("S", "S_harmonic", 1e-6),
-            ("before_ES", "", 1e-9),
         ];
         for (name, theirs_name, tolerance) in names {
-            let theirs = theirs[theirs_name].as_f64().unwrap_or(0.0);
+            let theirs = theirs.field(theirs_name).number();
             let ours = ours[name].as_f64().unwrap();
             assert!((ours - theirs).abs() < tolerance, "{cell} {name}: {ours} against {theirs}");
         }
+        let before = summary.field("before").field("ES_success").number();
+        assert!((ours["before_ES"].as_f64().unwrap() - before).abs() < 1e-9, "{cell}");
     }
 }
 
 /// Records of every layout load and run through all three objectives, on one layer and on three.
 #[test]
 fn samples_run_through_every_objective() {
-    let Some(golden) = golden() else { return };
+    let golden = Folder::given();
     let all = "[rome, memit, emmet]";
     let sets = [
         ("data/counterfact_sample_200.json", "counterfact", "ES"),
