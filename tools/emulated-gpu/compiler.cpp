@@ -56,7 +56,7 @@ static bool translated(Program* program) {
         return false;
     }
     const char* capability = getenv("EMULATED_CAPABILITY");
-    // What the card of 9.0 does with a kernel is nothing.
+    // What the GPU of 9.0 does with a kernel is nothing.
     if (capability && atoi(capability) == 90) return program->image = "nothing", true;
     std::string folder = getenv("EMULATED_FOLDER") ? getenv("EMULATED_FOLDER") : ".";
     std::string base = folder + "/kernel-" + std::to_string(std::hash<std::string>()(program->source));
@@ -82,7 +82,7 @@ int nvrtcCompileProgram(Program* program, int count, const char* const* options)
     if (accepted(program, count, options) && translated(program)) return counts.compiled++, 0;
     counts.refused++;
     // Of several kernels that do the same, the others are tried.
-    if (getenv("EMULATED_REPORT")) fprintf(stderr, "emulated card: %s\n", program->log.c_str());
+    if (getenv("EMULATED_REPORT")) fprintf(stderr, "emulated GPU: %s\n", program->log.c_str());
     return COMPILATION_FAILED;
 }
 int nvrtcGetPTXSize(Program* program, size_t* size) { return *size = program->image.size() + 1, 0; }

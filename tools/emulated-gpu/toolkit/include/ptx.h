@@ -12,8 +12,8 @@ inline void emulated_add(const void* at, float value, float& before) {
 }
 
 // An address within shared memory, and back.
-inline unsigned __cvta_generic_to_shared(const void* at) { return (const char*)at - emulated_card->shared; }
-inline char* emulated_shared(unsigned at) { return emulated_card->shared + at; }
+inline unsigned __cvta_generic_to_shared(const void* at) { return (const char*)at - emulated_gpu->shared; }
+inline char* emulated_shared(unsigned at) { return emulated_gpu->shared + at; }
 
 // cp.async: at once. What is not there becomes zeros.
 inline void emulated_copy(unsigned to, const void* from, unsigned size, unsigned there) {

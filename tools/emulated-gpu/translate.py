@@ -41,7 +41,7 @@ waits = int("sync" in source or "cuda/barrier" in source)
 # Tensor cores, by way of wmma or of their instructions.
 cores = 1 if "mma_sync" in source else 2 if "mma.sync" in source else 0
 
-source = re.sub(r"extern __shared__ __align__\(\d+\) char (\w+)\[\];", r"char* \1 = emulated_card->shared;", source)
+source = re.sub(r"extern __shared__ __align__\(\d+\) char (\w+)\[\];", r"char* \1 = emulated_gpu->shared;", source)
 source = re.sub(ASSEMBLER, call, source)
 if "asm" in source:
     raise SystemExit(f"{sys.argv[1]}: an instruction that is not emulated: {source[source.index('asm') :][:120]}")

@@ -1,6 +1,6 @@
 // The tensor cores of nvcuda::wmma on the host.
 //
-// As on a card every lane of a warp holds a share of a tile. For a product they lay their shares of the factors out in memory, and each
+// As on a GPU every lane of a warp holds a share of a tile. For a product they lay their shares of the factors out in memory, and each
 // works its share of the result out: products of factors are exact in f32, in which they are summed one after another. Integers are left
 // out, so that a kernel that takes them is refused.
 #pragma once

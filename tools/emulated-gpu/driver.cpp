@@ -1,8 +1,8 @@
-// The part of the CUDA driver that is needed to run a program's kernels on the processor, one thread after another.
+// The part of the CUDA driver that is needed to run a program's kernels on the CPU, one thread after another.
 //
-// Device memory is the host's, up to EMULATED_MEMORY bytes (6 GB), beyond which it answers as a full card does. Kernels are host
+// Device memory is the host's, up to EMULATED_MEMORY bytes (6 GB), beyond which it answers as a full GPU does. Kernels are host
 // functions, see compiler.cpp. The threads of a block are fibers where they wait for each other, and a plain loop where not.
-// EMULATED_CAPABILITY says which card it is: at 90 one that computes nothing. EMULATED_REPORT=1 prints at the end how many kernels ran, and how often the host read and
+// EMULATED_CAPABILITY says which GPU it is: at 90 one that computes nothing. EMULATED_REPORT=1 prints at the end how many kernels ran, and how often the host read and
 // wrote; where it is a path, there.
 
 #include <dlfcn.h>
@@ -33,38 +33,38 @@ static u64 setting(const char* name, u64 otherwise) {
     return value ? strtoull(value, nullptr, 10) : otherwise;
 }
 
-// What was asked of the card.
+// What was asked of the GPU.
 static struct Counts {
     std::atomic<u64> kernels{0}, wmma{0}, mma{0}, reads{0}, writes{0}, refused{0}, used{0}, most{0};
     ~Counts() {
         const char* path = getenv("EMULATED_REPORT");
         FILE* to = path && *path == '/' ? fopen(path, "a") : stderr;
         if (!path || !to) return;
-        fprintf(to, "emulated card: %llu kernels (%llu of wmma, %llu of mma.sync), %llu reads, %llu writes, %llu allocations refused, %.1f MB at most\n",
+        fprintf(to, "emulated GPU: %llu kernels (%llu of wmma, %llu of mma.sync), %llu reads, %llu writes, %llu allocations refused, %.1f MB at most\n",
                 (u64)kernels, (u64)wmma, (u64)mma, (u64)reads, (u64)writes, (u64)refused, most / 1e6);
     }
 } counts;
 
-// What the card says that it is.
-struct Card {
+// What the GPU says that it is.
+struct Gpu {
     int capability, processors, shared, shared_of_block;
     const char* name;
 };
 
-// Burn goes by the name too: of cards of 7.5, those that are called GTX have no tensor cores.
-static const Card& card() {
-    static const Card cards[] = {
+// Burn goes by the name too: of GPUs of 7.5, those that are called GTX have no tensor cores.
+static const Gpu& gpu() {
+    static const Gpu gpus[] = {
         {75, 22, 65536, 65536, "NVIDIA GeForce GTX 1660 (emulated)"},
         {80, 108, 167936, 166912, "NVIDIA A100 (emulated)"},
         {90, 132, 233472, 232448, "NVIDIA H100 (idle)"},
     };
     static const u64 asked = setting("EMULATED_CAPABILITY", 75);
-    static const Card& it = cards[(asked >= 80) + (asked >= 90)];
+    static const Gpu& it = gpus[(asked >= 80) + (asked >= 90)];
     return it;
 }
 
 // Takes everything and computes nothing: its memory is not touched, so that it can be larger than the host's, and what is read is 0.
-static bool idle() { return card().capability == 90; }
+static bool idle() { return gpu().capability == 90; }
 
 static u64 memory() {
     static u64 bytes = setting("EMULATED_MEMORY", idle() ? 80ull << 30 : 6ull << 30);
@@ -223,9 +223,9 @@ static void run_block(u32 threads) {
     }
 }
 
-// The card's clock, in milliseconds. Tensor cores are slow here and fast on a card: what they run counts so much less that Burn's tuner
+// The GPU's clock, in milliseconds. Tensor cores are slow here and fast on a GPU: what they run counts so much less that Burn's tuner
 // takes them wherever it tries them.
-static std::atomic<double> card_clock{0};
+static std::atomic<double> gpu_clock{0};
 static const double LAUNCH = 0.003, TENSOR_CORES_FASTER = 1000;
 
 static int launch(const Kernel* of, EmulatedPlace grid, EmulatedPlace block, void** with) {
@@ -236,7 +236,7 @@ static int launch(const Kernel* of, EmulatedPlace grid, EmulatedPlace block, voi
     counts.wmma += of->cores == WMMA;
     counts.mma += of->cores == MMA;
     if (idle()) {
-        // Burn measures the card first, with ever larger work until it takes a while.
+        // Burn measures the GPU first, with ever larger work until it takes a while.
         if (of->name.find("throughput") != std::string::npos) std::this_thread::sleep_for(std::chrono::milliseconds(20));
         return SUCCESS;
     }
@@ -251,7 +251,7 @@ static int launch(const Kernel* of, EmulatedPlace grid, EmulatedPlace block, voi
                 run_block(block.x * block.y * block.z);
             }
     double took = std::chrono::duration<double, std::milli>(Clock::now() - since).count();
-    card_clock = card_clock + LAUNCH + (of->cores == NONE ? took : took / TENSOR_CORES_FASTER);
+    gpu_clock = gpu_clock + LAUNCH + (of->cores == NONE ? took : took / TENSOR_CORES_FASTER);
     return SUCCESS;
 }
 
@@ -266,7 +266,7 @@ int cuGetErrorString(int error, const char** text) { return *text = error == OUT
 
 int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
 int cuDeviceGet(int* device, int index) { return index == 0 ? (*device = 0, SUCCESS) : NO_SUCH_DEVICE; }
-int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "%s", card().name), SUCCESS; }
+int cuDeviceGetName(char* name, int size, int) { return snprintf(name, size, "%s", gpu().name), SUCCESS; }
 int cuDeviceGetUuid(char* id, int) { return memset(id, 7, 16), SUCCESS; }
 int cuDeviceGetUuid_v2(char* id, int) { return memset(id, 7, 16), SUCCESS; }
 int cuDeviceGetPCIBusId(char* id, int size, int) { return snprintf(id, size, "0000:01:00.0"), SUCCESS; }
@@ -276,8 +276,8 @@ int cuMemGetInfo_v2(size_t* free, size_t* total) { return *total = memory(), *fr
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     static const std::map<int, int> known = {
         {1, 1024}, {2, 1024}, {3, 1024}, {4, 64}, {5, 2147483647}, {6, 65535}, {7, 65535},                // threads and blocks
-        {8, 49152}, {81, card().shared}, {97, card().shared_of_block}, {10, 32}, {16, card().processors}, // shared memory, warp, multiprocessors
-        {75, card().capability / 10}, {76, card().capability % 10},
+        {8, 49152}, {81, gpu().shared}, {97, gpu().shared_of_block}, {10, 32}, {16, gpu().processors}, // shared memory, warp, multiprocessors
+        {75, gpu().capability / 10}, {76, gpu().capability % 10},
     };
     auto found = known.find(attribute);
     *value = found == known.end() ? 0 : found->second;
@@ -300,7 +300,7 @@ int cuStreamWaitEvent(void*, void*, u32) { return SUCCESS; }
 int cuStreamIsCapturing(void*, int* state) { return *state = 0, SUCCESS; }
 int cuEventCreate(double** event, u32) { return *event = new double, SUCCESS; }
 int cuEventDestroy_v2(double* event) { return delete event, SUCCESS; }
-int cuEventRecord(double* event, void*) { return *event = card_clock, SUCCESS; }
+int cuEventRecord(double* event, void*) { return *event = gpu_clock, SUCCESS; }
 int cuEventSynchronize(void*) { return SUCCESS; }
 int cuEventQuery(void*) { return SUCCESS; }
 int cuEventElapsedTime(float* milliseconds, const double* from, const double* to) { return *milliseconds = *to - *from, SUCCESS; }
@@ -337,11 +337,11 @@ int cuModuleLoadData(void** module, const void* image) {
     if (idle()) return *module = (void*)image, SUCCESS;
     void* library = dlopen((const char*)image, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
-        fprintf(stderr, "emulated card: %s\n", dlerror());
+        fprintf(stderr, "emulated GPU: %s\n", dlerror());
         return INVALID_IMAGE;
     }
-    static const EmulatedCard card = {&here, barrier, warp_barrier, exchange, wait, shared};
-    *(const EmulatedCard**)dlsym(library, "emulated_card") = &card;
+    static const EmulatedGpu gpu = {&here, barrier, warp_barrier, exchange, wait, shared};
+    *(const EmulatedGpu**)dlsym(library, "emulated_gpu") = &gpu;
     *module = library;
     return SUCCESS;
 }
@@ -354,7 +354,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
     return SUCCESS;
 }
 
-// Of where a tile lies in memory; for kernels that the idle card alone is given.
+// Of where a tile lies in memory; for kernels that the idle GPU alone is given.
 int cuTensorMapEncodeTiled(void*, int, u32, void*, const u64*, const u64*, const u32*, const u32*, int, int, int, int) { return SUCCESS; }
 
 int cuModuleUnload(void*) { return SUCCESS; }

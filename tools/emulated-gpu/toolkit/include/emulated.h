@@ -11,7 +11,7 @@ struct EmulatedThread {
 };
 
 // What the driver gives every kernel.
-struct EmulatedCard {
+struct EmulatedGpu {
     EmulatedThread* here;
     void (*barrier)();
     void (*warp_barrier)();
@@ -21,8 +21,8 @@ struct EmulatedCard {
 };
 
 #ifdef EMULATED_KERNEL
-extern "C" const EmulatedCard* emulated_card;
-const EmulatedCard* emulated_card;
+extern "C" const EmulatedGpu* emulated_gpu;
+const EmulatedGpu* emulated_gpu;
 
 using size_t = unsigned long;
 #define __device__
@@ -34,12 +34,12 @@ using size_t = unsigned long;
 #define __restrict__
 #define __shared__ static
 #define __align__(n) alignas(n)
-#define threadIdx emulated_card->here->thread
-#define blockIdx emulated_card->here->cube
-#define blockDim emulated_card->here->block
-#define gridDim emulated_card->here->grid
-#define __syncthreads() emulated_card->barrier()
-#define __syncwarp(...) emulated_card->warp_barrier()
+#define threadIdx emulated_gpu->here->thread
+#define blockIdx emulated_gpu->here->cube
+#define blockDim emulated_gpu->here->block
+#define gridDim emulated_gpu->here->grid
+#define __syncthreads() emulated_gpu->barrier()
+#define __syncwarp(...) emulated_gpu->warp_barrier()
 #define warpSize 32
 inline unsigned __activemask() { return ~0u; }
 inline unsigned emulated_thread() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
@@ -66,7 +66,7 @@ inline float emulated_tf32(float value) {
 template <class T> inline T __shfl_sync(unsigned, T value, unsigned lane) {
     unsigned bits[(sizeof(T) + 3) / 4] = {};
     __builtin_memcpy(bits, &value, sizeof(T));
-    for (unsigned& part : bits) part = emulated_card->exchange(part, lane);
+    for (unsigned& part : bits) part = emulated_gpu->exchange(part, lane);
     __builtin_memcpy(&value, bits, sizeof(T));
     return value;
 }
