@@ -9,8 +9,9 @@
 //! that downloads a few files once. Version 0.5 can do with ureq, but it sends the token to whatever host a download is redirected to,
 //! checks no digest, does not escape names that come from the server, and panics on answers that it does not expect. What Palinode needs
 //! of the Hub is small: list a revision, fetch its files, and keep them in the cache that other programs share. This crate does that
-//! with ureq alone. The token goes to the endpoint's own host and to no other, every file's digest is checked before it enters the cache,
-//! names are escaped and refused where they would leave their folder, and whatever a server answers ends in an error that says so.
+//! with ureq alone. The token goes to the endpoint's own host and to no other. What arrives is kept only if it has the digest that the
+//! server names for large files, and the size that it names for all. Names are escaped, and refused where they would leave their folder.
+//! Whatever a server answers that is not understood ends in an error that says so.
 
 mod blob;
 mod cache;
