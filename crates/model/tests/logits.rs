@@ -13,7 +13,8 @@ use palinode_model::{Batch, Text};
 use transformers::{largest_difference, load};
 
 /// Made by scripts/make_family_fixtures.py.
-const FAMILIES: [&str; 7] = [
+const FAMILIES: [&str; 8] = [
+    "gpt2-tiny",
     "gpt_neox-tiny",
     "gpt_neox-sequential-tiny",
     "llama2-tiny",

@@ -186,6 +186,13 @@ impl Tensors {
         self.file().tensor(name).is_ok()
     }
 
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|error| fail(&self.path, format!("{name}: {error}")));
+        view.shape().to_vec()
+    }
+
     /// The shape and the values, row by row, of a tensor of floats. All of them have to be finite: a comparison with NaN is
     /// never out of tolerance.
     pub fn floats(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
