@@ -1,4 +1,4 @@
-//! A pipeline that takes a while, to be killed or starved, and what an uninterrupted run of it yields.
+//! A pipeline that takes a while, to be killed or to run out of disk, and what an uninterrupted run of it yields.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
