@@ -1,4 +1,9 @@
 //! The `palinode` program: the only part that reads the command line, prints, and ends the process.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of arguments are help texts, which are printed as they are"
+)]
 
 mod allocator;
 mod cli;

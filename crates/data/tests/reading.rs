@@ -1,7 +1,5 @@
 //! Requests: what is read, and what is said about mistakes.
 
-use std::path::Path;
-
 use palinode_data::{ContextTemplates, Dataset, Selection, ZsreTarget, conflicts, read_requests};
 
 fn message(name: &str, content: &[u8], dataset: Dataset) -> String {
@@ -160,36 +158,6 @@ fn what_is_too_large_is_refused() {
     }
     let said = message("edits.json", &bomb.finish().unwrap(), Dataset::CounterFact);
     assert!(said.contains("more than 512 MiB of text"), "{said}");
-}
-
-#[test]
-fn published_records_load() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/data");
-    if !folder.is_dir() {
-        println!("skipped: no golden data");
-        return;
-    }
-    let original =
-        read_requests(&folder.join("counterfact_original_format_10.json"), Dataset::CounterFact, Selection::default())
-            .unwrap();
-    assert_eq!(original.len(), 10);
-    assert!(original.iter().all(|r| r.paraphrases.len() == 2 && r.neighbors.len() == 10 && r.attributes.len() == 10));
-    let sample =
-        read_requests(&folder.join("counterfact_sample_200.json"), Dataset::CounterFact, Selection::default()).unwrap();
-    assert_eq!(sample.len(), 200);
-    let read = |name: &str, dataset| read_requests(&folder.join(name), dataset, Selection::default()).unwrap();
-    for target in [ZsreTarget::Answer, ZsreTarget::Alt] {
-        let zsre = read("zsre_sample_200.json", Dataset::Zsre(target));
-        assert_eq!(zsre.len(), 200);
-        assert!(zsre.iter().all(|r| r.paraphrases.len() == 1 && r.neighbors.len() == 1));
-        assert!(zsre.iter().all(|r| r.target_true.is_some() == (target == ZsreTarget::Alt)));
-    }
-    // The flat form of the same records asks for the same edits.
-    let flat = read("counterfact_sample_200_easyedit_flat.json", Dataset::KnowEdit);
-    let edit =
-        |r: &palinode_data::EditRequest| (r.id.clone(), r.filled_prompt(), r.subject.clone(), r.target_new.clone());
-    assert!(flat.iter().map(edit).eq(sample.iter().map(edit)));
-    assert_eq!(read("counterfact_known_112.json", Dataset::CounterFact).len(), 112);
 }
 
 #[test]

@@ -30,6 +30,22 @@ impl Preservation {
 }
 
 /// Lower Cholesky factor `L` of `P = L Lᵀ`, `f × f`. Copies share it, those for another `λ` too.
+///
+/// ```
+/// use palinode_math::{Factor, MathError, Preservation, SecondMoment};
+///
+/// let mut moment = SecondMoment::new(2);
+/// moment.add(&[1.0, 0.0])?;
+/// // One token says nothing about the second direction: C has rank 1.
+/// let preservation = Preservation { lambda: 100.0, rho: 0.0 };
+/// assert!(matches!(Factor::new(&moment, preservation), Err(MathError::NotPositiveDefinite { index: 1, .. })));
+///
+/// // A second token does, and so would a ridge on the change's norm.
+/// moment.add(&[0.0, 2.0])?;
+/// Factor::new(&moment, preservation)?;
+/// Factor::new(&moment, Preservation { rho: 10.0, ..preservation })?;
+/// # Ok::<(), MathError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Factor {
     /// `L`, but for the scale.

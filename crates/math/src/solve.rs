@@ -95,6 +95,33 @@ pub struct Solution {
 
 /// Solves one layer.
 ///
+/// ```
+/// use palinode_math::{Factor, Form, Objective, Preservation, Problem, SecondMoment, from_row_major, solve};
+///
+/// // What the layer's keys look like on a corpus: here three of them, f = 2, of which C is the mean outer product.
+/// let mut moment = SecondMoment::new(2);
+/// moment.add(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0])?;
+/// let factor = Factor::new(&moment, Preservation { lambda: 3.0, rho: 0.0 })?;
+///
+/// // One edit: at this key, [f, B], the layer's output, d = 1, has to grow by 5: the residual, [d, B].
+/// let keys = from_row_major("keys", &[1.0, 2.0], 2, 1)?;
+/// let residual = from_row_major("residual", &[5.0], 1, 1)?;
+/// let problem = |mu| Problem { keys: keys.as_ref(), direction: None, residual: residual.as_ref(), mu, form: Form::Auto };
+///
+/// // EMMET's constraint is exact: the change does to the key what was asked.
+/// let mu = Objective::Emmet { epsilon: 0.1 }.mu(&[None])?;
+/// let emmet = solve(&factor, &problem(&mu))?;
+/// let moved = emmet.update.dense() * &keys;
+/// assert!((moved[(0, 0)] - 5.0).abs() < 1e-12);
+///
+/// // MEMIT weighs it against the corpus. With P = λC = [[2, 1], [1, 2]], kᵀP⁻¹k = 2, so that 2/(2 + 1) of it is done.
+/// let mu = Objective::Memit.mu(&[None])?;
+/// let memit = solve(&factor, &problem(&mu))?;
+/// let moved = memit.update.dense() * &keys;
+/// assert!((moved[(0, 0)] - 5.0 * 2.0 / 3.0).abs() < 1e-12);
+/// # Ok::<(), palinode_math::MathError>(())
+/// ```
+///
 /// # Errors
 /// [`MathError::Dimension`], [`MathError::NotFinite`], [`MathError::Parameter`] for a negative `μ` or a primal form with
 /// a hard constraint; [`MathError::Collision`] where the system is singular because edits share a key.

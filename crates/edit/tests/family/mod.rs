@@ -1,0 +1,87 @@
+//! The small models of every family, with the numbers that scripts/make_family_fixtures.py computed on them in plain PyTorch.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{Site, TargetSettings};
+use palinode_golden::{Folder, Json};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+
+/// Each of them has numbers; what is missing fails.
+const FAMILIES: [&str; 10] = [
+    "gpt2-tiny",
+    "gpt_neox-sequential-tiny",
+    "gpt_neox-tiny",
+    "gptj-tiny",
+    "llama-tiny",
+    "llama2-tiny",
+    "llama3-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+];
+
+pub struct Family {
+    pub name: &'static str,
+    pub decoder: Decoder,
+    pub text: Text,
+    pub templates: ContextTemplates,
+    /// Of the first request's target; `methods.*` uses the same.
+    pub settings: TargetSettings,
+    pub numbers: Folder,
+}
+
+pub fn families() -> Vec<Family> {
+    FAMILIES.into_iter().map(open).collect()
+}
+
+fn open(name: &'static str) -> Family {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = here.join("../model/tests/fixtures").join(name);
+    let config = DecoderConfig::read(&model.join("config.json")).unwrap();
+    let files: Vec<_> = Checkpoint::files(&model).unwrap().iter().map(|file| model.join(file)).collect();
+    let numbers = Folder::at(here.join("tests/fixtures").join(name));
+    let facts = numbers.json("edit.json");
+    let number = |name: &str| facts.field("settings").field(name).number();
+    Family {
+        name,
+        decoder: Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap(),
+        text: Text::open(&model.join("tokenizer.json")).unwrap(),
+        templates: ContextTemplates { groups: facts.field("groups").list().iter().map(Json::texts).collect() },
+        settings: TargetSettings {
+            site: Site::BlockOutput,
+            layer: number("layer") as usize,
+            steps: number("steps") as usize,
+            learning_rate: number("learning_rate"),
+            kl_factor: number("kl_factor"),
+            weight_decay: number("weight_decay"),
+            clamp: number("clamp"),
+            stop_loss: number("stop_loss"),
+        },
+        numbers,
+    }
+}
+
+/// A request as the fixtures have it.
+pub fn request(facts: &Json) -> EditRequest {
+    let text = |field: &str| facts.field(field).text().to_owned();
+    EditRequest {
+        id: text("id"),
+        subject: text("subject"),
+        prompt: text("prompt"),
+        target_new: text("target_new"),
+        ..EditRequest::default()
+    }
+}
+
+/// The largest difference of two traces of losses, in the first five steps and in all. They have to be of one length.
+pub fn losses(ours: impl Iterator<Item = f32>, theirs: &Json) -> (f64, f64) {
+    let ours: Vec<f64> = ours.map(f64::from).collect();
+    let theirs: Vec<f64> = theirs.list().iter().map(Json::number).collect();
+    assert_eq!(ours.len(), theirs.len(), "number of steps");
+    let differences: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).collect();
+    assert!(differences.iter().all(|difference| difference.is_finite()));
+    let most = |some: &[f64]| some.iter().copied().fold(0.0, f64::max);
+    (most(&differences[..differences.len().min(5)]), most(&differences))
+}

@@ -1,0 +1,84 @@
+//! Logits and tokens against the ones that transformers computed, for every family. All models are fixtures; the trained GPT-2's
+//! logits are compared by tests/golden.
+
+mod transformers;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use palinode_golden::Folder;
+use palinode_model::generate::{Sampling, generate};
+use palinode_model::{Batch, Text};
+use transformers::{largest_difference, load};
+
+/// Made by scripts/make_family_fixtures.py.
+const FAMILIES: [&str; 8] = [
+    "gpt2-tiny",
+    "gpt_neox-tiny",
+    "gpt_neox-sequential-tiny",
+    "llama2-tiny",
+    "llama3-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+#[test]
+fn logits_of_every_family() {
+    let mut worst = BTreeMap::new();
+    for name in FAMILIES.iter().chain(&["gptj-tiny", "llama-tiny"]).copied() {
+        let folder = Folder::at(fixture(name));
+        worst.insert(name, largest_difference(&folder, &folder));
+    }
+    println!("largest logit differences: {worst:?}");
+    for (name, difference) in worst {
+        assert!(difference < 2e-4, "{name}: {difference}");
+    }
+}
+
+/// One token after another with cached keys and values gives what the whole prompt at once does, windows included.
+#[test]
+fn steps_of_generation() {
+    for name in FAMILIES {
+        let decoder = load(&fixture(name));
+        let prompt = Folder::at(fixture(name)).tensors("logits.safetensors").ids("prompt0.ids");
+        let long = generate(&decoder, &prompt[..3], 24, Sampling::Greedy, 0, None).unwrap();
+        assert_eq!(long.len(), 24);
+        for length in 3..24 {
+            let batch = Batch::new(&[&long[..length]], &Device::flex());
+            let last = decoder.hidden(&batch).narrow(1, length - 1, 1).reshape([1, decoder.config().hidden]);
+            let logits = decoder.logits(last).into_data().try_into_vec::<f32>().unwrap();
+            let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+            assert_eq!(best as u32, long[length], "{name}: token {length}");
+        }
+    }
+}
+
+#[test]
+fn tokens_of_every_family() {
+    for name in FAMILIES {
+        let text = Text::open(&fixture(name).join("tokenizer.json")).unwrap();
+        let text = text.with_settings(&fixture(name).join("tokenizer_config.json")).unwrap();
+        let cases: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(fixture(name).join("tokens.json")).unwrap()).unwrap();
+        for case in cases.as_array().unwrap() {
+            let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let given = case["text"].as_str().unwrap();
+            assert_eq!(text.encode(given).unwrap(), expected, "{name}: {given:?}");
+        }
+        let bos = ["llama2-tiny", "llama3-tiny", "mistral-tiny"].contains(&name);
+        assert_eq!(text.prefix(), usize::from(bos), "{name}");
+        // A continuation is what follows a prompt, and its text, whole or in part, has its space.
+        let target = text.encode_target("Parma").unwrap();
+        let (prompt, whole) = (text.encode("The tower stands in").unwrap(), text.encode("The tower stands in Parma"));
+        assert_eq!([prompt, target.clone()].concat(), whole.unwrap(), "{name}");
+        assert_eq!(text.decode_target(&target).unwrap(), " Parma", "{name}");
+        let first = text.decode_target(&target[..1]).unwrap();
+        assert!(first.starts_with(" P") && " Parma".starts_with(&first), "{name}: {first:?}");
+    }
+}

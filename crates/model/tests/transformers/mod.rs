@@ -1,0 +1,46 @@
+//! Logits against the ones that transformers computed. `logits.rs` gives it the fixtures, the comparison with golden numbers the
+//! trained model.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use palinode_golden::Folder;
+use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig};
+
+/// The model in a folder of Hugging Face's layout.
+pub fn load(folder: &Path) -> Decoder {
+    let config = DecoderConfig::read(&folder.join("config.json")).unwrap();
+    let files: Vec<_> = Checkpoint::files(folder).unwrap().iter().map(|f| folder.join(f)).collect();
+    Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap()
+}
+
+/// Largest difference over every prompt's last logits (all positions of prompt 0), all prompts in one padded batch.
+pub fn largest_difference(model: &Folder, logits: &Folder) -> f64 {
+    let decoder = load(model.path());
+    let file = logits.tensors("logits.safetensors");
+    let count = file.names().iter().filter(|n| n.ends_with(".ids")).count();
+    assert!(count > 0, "no prompts");
+    let rows: Vec<Vec<u32>> = (0..count).map(|i| file.ids(&format!("prompt{i}.ids"))).collect();
+    let batch = Batch::new(&rows, &Device::flex());
+    let [n, seq, d] = decoder.hidden(&batch).dims();
+    let all = decoder.logits(decoder.hidden(&batch).reshape([n * seq, d])).into_data().try_into_vec::<f32>().unwrap();
+    let vocab = decoder.config().vocab;
+    let row = |i: usize, t: usize| &all[(i * seq + t) * vocab..][..vocab];
+    let mut worst = 0f64;
+    let mut compare = |ours: &[f32], theirs: &[f64]| {
+        assert_eq!(ours.len(), theirs.len());
+        for (a, b) in ours.iter().zip(theirs) {
+            assert!(a.is_finite(), "a logit is {a}");
+            worst = worst.max((f64::from(*a) - b).abs());
+        }
+    };
+    for (i, ids) in rows.iter().enumerate() {
+        compare(row(i, ids.len() - 1), &file.values(&format!("prompt{i}.last_logits")));
+    }
+    let first = file.values("prompt0.all_logits");
+    assert_eq!(first.len(), rows[0].len() * vocab);
+    for (t, theirs) in first.chunks_exact(vocab).enumerate() {
+        compare(row(0, t), theirs);
+    }
+    worst
+}

@@ -1,0 +1,93 @@
+# Recipes for work on Palinode: `just RECIPE`. `.ci/run` runs everything that must hold before a change lands; what takes longer is here.
+
+# lists the recipes
+default:
+    @just --list
+
+# builds the program
+build:
+    cargo build --release
+
+# all tests
+test:
+    cargo test --release --workspace
+
+# the comparison with golden numbers (tests/golden/README.md)
+golden folder="../shared/golden":
+    PALINODE_GOLDEN={{ folder }} cargo test --release --workspace --test golden
+
+# everything that must hold before a change lands
+ci:
+    .ci/run
+
+# the formatter and clippy
+lint:
+    cargo fmt --all --check && cargo clippy --release --workspace --all-targets -- -D warnings
+
+# the documentation of all crates
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
+
+# writes the JSON Schema of pipeline files anew
+schema:
+    cargo run --release -- schema --output docs/pipeline.schema.json
+
+# the README's demo
+demo:
+    cargo run --release -- run pipelines/demo.yaml
+
+# kills real runs at random moments, so many times
+kills count="100":
+    PALINODE_KILLS={{ count }} cargo test --release --workspace --test killed -- --nocapture
+
+# runs into a full disk (Linux, needs namespaces)
+full-disk:
+    cargo test --release --workspace --test full_disk -- --nocapture
+
+# feeds damaged checkpoints to the model's readers
+fuzz-checkpoint minutes="10":
+    cargo run --release -p palinode-model --example fuzz-checkpoint -- --minutes {{ minutes }}
+
+# feeds damaged records and corpora to the data readers
+fuzz-data minutes="10":
+    cargo run --release -p palinode-data --example fuzz -- --minutes {{ minutes }}
+
+# feeds damaged second moments of NumPy to their reader
+fuzz-npz minutes="10":
+    cargo run --release -p palinode-edit --example fuzz-npz -- --minutes {{ minutes }}
+
+# feeds random pipeline files to the loader
+fuzz-pipeline minutes="10":
+    cargo run --release -p palinode-engine --example fuzz-pipeline -- --minutes {{ minutes }}
+
+# criterion's benchmarks
+bench:
+    cargo bench --workspace --bench kernels --bench stages
+
+# builds the program with CUDA, which needs no toolkit
+cuda:
+    cargo build --release --features cuda
+
+# runs the demo on an emulated GPU (tools/emulated-gpu/README.md)
+emulated-gpu: cuda
+    tools/emulated-gpu/run.sh target/release/palinode run pipelines/demo.yaml --device cuda --store "$(mktemp -d)"
+
+# compares every stage on an emulated GPU with the CPU
+emulated-gpu-check: cuda
+    tools/emulated-gpu/run.sh scripts/gpu-check.sh --palinode target/release/palinode --shapes none
+
+# compares and times every stage on a real GPU
+gpu-check: cuda
+    scripts/gpu-check.sh --palinode target/release/palinode
+
+# makes the fixtures of the model families anew (needs torch, transformers, safetensors)
+fixtures:
+    python3 scripts/make_family_fixtures.py
+
+# licences, sources and banned packages (needs cargo-deny)
+deny:
+    cargo deny check licenses bans sources
+
+# dependencies that nothing uses (needs cargo-machete)
+machete:
+    cargo machete --with-metadata

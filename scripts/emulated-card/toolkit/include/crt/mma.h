@@ -1,1 +1,0 @@
-// On a card mma.h needs it.

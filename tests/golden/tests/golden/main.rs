@@ -1,0 +1,8 @@
+//! Every step of an edit against numbers of the authors' own code. README.md says how to run this and what is compared.
+
+mod data;
+mod edit;
+mod evaluation;
+mod model;
+mod pipelines;
+mod solve;

@@ -1,0 +1,1 @@
+// On a GPU mma.h needs it.
