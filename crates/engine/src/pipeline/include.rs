@@ -23,7 +23,7 @@ pub fn read(source: &Arc<Source>, base: &Path) -> Result<(Tree, Report), Diagnos
     let mut reader = Reader { open, broken: false, mistakes: Diagnostics(Vec::new()) };
     let read = reader.file(source, base);
     match read.filter(|_| !reader.broken) {
-        Some((tree, places)) => Ok((tree, Report { places, mistakes: reader.mistakes })),
+        Some((tree, places)) => Ok((tree, Report::new(places, reader.mistakes))),
         None => Err(reader.mistakes.sorted(source)),
     }
 }

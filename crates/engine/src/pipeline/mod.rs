@@ -25,6 +25,7 @@ pub use schema::pipeline_schema;
 
 use crate::catalogue::{Catalogue, ErasedStage, Params};
 use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::event::{Event, Observer};
 use crate::limits::{self, Limits};
 use crate::stage::ExternalFile;
 
@@ -46,6 +47,8 @@ pub struct Pipeline {
     pub axes: Vec<String>,
     /// Its stage instances; each comes after those it takes inputs from.
     pub instances: Vec<Instance>,
+    /// What is no mistake, but should be written otherwise: parameters under names that they had before.
+    pub warnings: Diagnostics,
 }
 
 /// One stage in one cell of the matrix.
@@ -109,6 +112,13 @@ impl Pipeline {
         catalogue: &Catalogue,
     ) -> Result<(Self, Diagnostics), Diagnostics> {
         resolve::check(source, base, overrides, catalogue)
+    }
+
+    /// Says the warnings, each with its place.
+    pub(crate) fn warn(&self, observer: &dyn Observer) {
+        for warning in &self.warnings.0 {
+            observer.event(&Event::Warning { message: warning.line() });
+        }
     }
 
     /// The instance of this name.

@@ -15,9 +15,10 @@ use super::report::Report;
 use super::spec::{self, Spec, StageSpec, texts};
 use super::yaml::Tree;
 use super::{Instance, Pipeline, include, limit, overrides};
-use crate::catalogue::{Catalogue, ErasedStage};
+use crate::catalogue::{Catalogue, ErasedStage, StageInfo};
 use crate::diagnostic::{Diagnostics, Source};
 use crate::error::{ErrorKind, FieldError};
+use crate::renamed::{OldName, to_new};
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
 
@@ -49,6 +50,7 @@ pub fn check(
         source: Arc::clone(source),
         axes: matrix.axes,
         instances: instances.into_iter().flatten().collect(),
+        warnings: report.warnings.sorted(source),
     };
     Ok((pipeline, absent))
 }
@@ -146,6 +148,30 @@ fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, rep
     }
 }
 
+/// Takes parameters under old names for those under the new ones, with a warning; `None` where one stands under both.
+fn old_names(value: &mut Value, info: &StageInfo, with: &str, report: &mut Report) -> Option<Vec<OldName>> {
+    let names = to_new(value, info.renamed);
+    for OldName { old, new, both } in &names {
+        let at = child(with, old);
+        if *both {
+            report.key(&at, format!("`{old}` is the old name of `{new}`, which is given as well"), |it| {
+                it.label("given twice").expected(format!("`{new}` alone"))
+            });
+        } else {
+            report.warn(&at, format!("`{old}` of `{}` is now called `{new}`; the old name is still read", info.name));
+        }
+    }
+    names.iter().all(|name| !name.both).then_some(names)
+}
+
+/// A mistake in a parameter, at the name under which that stands in the file.
+fn as_written(mut error: FieldError, old_names: &[OldName]) -> FieldError {
+    if let Some(name) = old_names.iter().find(|name| name.new == error.field) {
+        error.field = name.old.to_owned();
+    }
+    error
+}
+
 struct Builder<'a> {
     spec: &'a Spec,
     vars: &'a Map<String, Value>,
@@ -189,12 +215,13 @@ impl Builder<'_> {
         let inputs = self.inputs(number, &cell, &scope, kind.as_ref(), (known, instances), report);
         let limits = limit::read(stage, &scope, report);
         let with = child(&path, "with");
-        let value = eval(&stage.with, &with, &scope, report)?;
+        let mut value = eval(&stage.with, &with, &scope, report)?;
+        let old_names = old_names(&mut value, kind.info(), &with, report)?;
         let params = match kind.params(value) {
             Ok(params) => params,
             Err(errors) => {
                 for error in errors {
-                    report.field(&with, error);
+                    report.field(&with, as_written(error, &old_names));
                 }
                 return None;
             }
@@ -221,7 +248,7 @@ impl Builder<'_> {
                 errors.retain(|error| !absent || error.kind == ErrorKind::Pipeline);
                 let mistaken = !errors.is_empty();
                 for error in errors {
-                    report.field(&with, error);
+                    report.field(&with, as_written(error, &old_names));
                 }
                 if mistaken {
                     return None;
