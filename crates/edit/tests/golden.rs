@@ -263,8 +263,14 @@ fn whole_edits() {
                 _ => Objective::Emmet { epsilon: number(h, "emmet_lambda") },
             };
             let plan = Strategy::Memit.plan(&layers).unwrap();
-            let edit =
-                Edit { objective, plan: &plan, templates: &g.grouped, targets: settings, at_once: 32, tokens: 4096 };
+            let edit = Edit {
+                objective,
+                plan: &plan,
+                templates: &g.grouped,
+                targets: settings,
+                parallel_requests: 32,
+                tokens: 4096,
+            };
             let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap().layers;
             let file = File::open(g.folder.join(format!("{id}.safetensors")));
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
@@ -315,7 +321,7 @@ fn rome_edits() {
                 plan: &plan,
                 templates: &g.flat,
                 targets: settings,
-                at_once: 1,
+                parallel_requests: 1,
                 tokens: 4096,
             };
             let factors = BTreeMap::from([(layer, factor)]);
