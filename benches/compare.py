@@ -30,7 +30,7 @@ class Case:
 
 
 def targets(name, model, layer, goal, count=32, theirs=2, steps=20):
-    words = f"model={model} layer={layer} steps={steps} at_once=16"
+    words = f"model={model} layer={layer} steps={steps} parallel_requests=16"
     return Case(name, "targets", f"{words} requests={count}", f"{words} requests={theirs}", (count, theirs), goal)
 
 
@@ -39,7 +39,7 @@ def solve(name, f, d, batch, objective, cached, goal):
 
 
 def edit(name, count, goal, theirs):
-    words = "model=small layers=4,5,6,7,8 layer=8 steps=20 at_once=16"
+    words = "model=small layers=4,5,6,7,8 layer=8 steps=20 parallel_requests=16"
     return Case(name, "edit", f"{words} requests={count}", f"{words} requests={theirs}", (count, theirs), goal)
 
 

@@ -98,7 +98,7 @@ def main():
     parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated; none for the comparison alone")
     parser.add_argument("--dtypes", default="f32,bf16", help="types that weights are held in, one after the other")
     parser.add_argument("--edits", default="1,32,256,1000", help="numbers of edits, each with facts of its own")
-    parser.add_argument("--at-once", type=int, help="requests whose targets are looked for together; else as many as the program takes")
+    parser.add_argument("--parallel-requests", type=int, help="requests whose targets are searched for at the same time; else as many as the program takes")
     parser.add_argument("--tokens", type=int, default=100_000, help="tokens of second moments")
     parser.add_argument("--folder", type=Path, default=Path("gpu-check"))
     parser.add_argument("--no-agreement", action="store_true", help="leave the small models out")

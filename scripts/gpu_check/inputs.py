@@ -55,15 +55,15 @@ def documents(path, tokens):
     return path
 
 
-def chain(requests, offset, edits, layers, moments, at_once, name="", steps=20):
+def chain(requests, offset, edits, layers, moments, parallel_requests, name="", steps=20):
     """From requests to scores."""
-    at_once = f", at_once: {at_once}" if at_once else ""
+    parallel = f", parallel_requests: {parallel_requests}" if parallel_requests else ""
     return f"""
   edits{name}: {{ uses: load_requests, with: {{ path: {requests}, offset: {offset}, limit: {edits} }} }}
   targets{name}:
     uses: targets
     inputs: {{ model: model, requests: edits{name}, templates: contexts }}
-    with: {{ layer: {layers[-1]}, steps: {steps}, stop_loss: 0, clamp: 0.75{at_once} }}
+    with: {{ layer: {layers[-1]}, steps: {steps}, stop_loss: 0, clamp: 0.75{parallel} }}
   update{name}:
     uses: solve
     inputs: {{ model: model, requests: edits{name}, moments: {moments}, targets: targets{name}, plan: plan, templates: contexts }}

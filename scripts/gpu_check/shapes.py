@@ -26,7 +26,7 @@ class Memory(threading.Thread):
             time.sleep(0.3)
 
 
-def pipeline(model, shape, dtype, folder, counts, tokens, at_once):
+def pipeline(model, shape, dtype, folder, counts, tokens, parallel_requests):
     """One chain for every number of edits, each with facts of its own. What comes first reads the weights and compiles kernels."""
     layers = shape["layers"]
     facts = inputs.places(folder / "places.json", WARM_EDITS + sum(counts))
@@ -36,7 +36,7 @@ def pipeline(model, shape, dtype, folder, counts, tokens, at_once):
     parts += [inputs.moments("moments", corpus, layers, tokens), inputs.factors()]
     offset = 0
     for name, edits in [("_warm", WARM_EDITS), *((f"_{edits}", edits) for edits in counts)]:
-        parts.append(inputs.chain(facts, offset, edits, layers, "factors", at_once, name, shape["steps"]))
+        parts.append(inputs.chain(facts, offset, edits, layers, "factors", parallel_requests, name, shape["steps"]))
         offset += edits
     return "".join(parts)
 
@@ -59,7 +59,7 @@ def timed(args, name, dtype, folder):
     side = Palinode(args.palinode, folder / f"store-{name}-{dtype}", args.device)
     shutil.rmtree(side.store, ignore_errors=True)
     path = folder / f"{name}-{dtype}.yaml"
-    path.write_text(pipeline(model, shape, dtype, folder, args.edits, args.tokens, args.at_once))
+    path.write_text(pipeline(model, shape, dtype, folder, args.edits, args.tokens, args.parallel_requests))
     memory = Memory()
     memory.start()
     seconds = side.run(path)

@@ -10,7 +10,7 @@ use palinode_math::{
 };
 use palinode_model::{Decoder, Text, read};
 
-use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
+use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
 
 /// What to do to a batch of requests.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,8 @@ pub struct Edit<'a> {
     pub templates: &'a ContextTemplates,
     /// How targets are found, for plans whose later steps find their own; the site is where the given ones are values.
     pub targets: TargetSettings,
-    /// Requests whose targets are found at once.
-    pub at_once: usize,
+    /// Requests whose targets are searched for at the same time; changes nothing but the use of cores and memory.
+    pub parallel_requests: usize,
     /// Bound on a batch's rectangle of tokens.
     pub tokens: usize,
 }
@@ -133,12 +133,9 @@ pub fn apply(
 
 /// Targets found on the model as it stands, `[requests, d]` row-major.
 fn found(decoder: &Decoder, text: &Text, requests: &[EditRequest], edit: &Edit<'_>) -> Result<Vec<f32>, EditError> {
-    let mut values = Vec::with_capacity(requests.len() * decoder.config().hidden);
-    for block in requests.chunks(edit.at_once.max(1)) {
-        let targets = optimise(decoder, text, block, edit.templates, &edit.targets, |_| {})?;
-        values.extend(targets.iter().flat_map(crate::Target::value));
-    }
-    Ok(values)
+    let found =
+        optimise_at_most(decoder, text, requests, edit.templates, &edit.targets, edit.parallel_requests, |_| {})?;
+    Ok(found.iter().flat_map(crate::Target::value).collect())
 }
 
 /// The model with updates added to its down-projections, in the order given.

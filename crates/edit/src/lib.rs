@@ -23,4 +23,6 @@ pub use moments::Moments;
 pub use npz::{MomentFile, Precision, write_moment};
 pub use probe::{Site, Tap, probe};
 pub use prompts::Prompt;
-pub use targets::{Step, StepRecord, Target, TargetSettings, optimise};
+pub use targets::{
+    Step, StepRecord, TARGETS_IN_UNIT, Target, TargetSearch, TargetSettings, optimise, optimise_at_most, target_batch,
+};

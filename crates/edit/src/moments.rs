@@ -70,6 +70,16 @@ impl Moments {
         Ok(&self.layers)
     }
 
+    /// The moments, as [`Moments::layers`] gives them; none is left here.
+    ///
+    /// # Errors
+    /// As [`Moments::layers`].
+    pub fn take(&mut self) -> Result<BTreeMap<usize, SecondMoment>, EditError> {
+        self.layers()?;
+        self.there.clear();
+        Ok(std::mem::take(&mut self.layers))
+    }
+
     /// Adds documents, given as token rows, each cut to the model's context; returns the tokens counted. Padding is not
     /// counted. `tokens` bounds a batch's rectangle.
     ///

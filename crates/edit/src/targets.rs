@@ -9,15 +9,12 @@
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text, join, lanes, read};
+use palinode_model::{Decoder, Text, is_host, join, lanes, read};
 use serde::{Deserialize, Serialize};
 
 use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::suffix::{Losses, Suffix, prepare};
 use crate::{EditError, Site};
-
-/// Requests that are enough to keep a core busy.
-const LEAST: usize = 4;
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,12 +81,120 @@ pub struct Step {
     pub loss: f32,
 }
 
-/// Optimises the targets of a batch of requests. `watch` hears of every step; requests may be shared out among threads, which
-/// call it as they come to it.
+/// Requests whose targets make up a unit of work; no batch crosses it.
+pub const TARGETS_IN_UNIT: usize = 64;
+
+/// Neighbours on the CPU that are sorted by length among themselves. More of them would leave less padding, but the first requests of a
+/// data set would then wait for others before one of them is found and kept.
+const SORTED: usize = 16;
+
+/// Requests in a batch on the CPU: more of them make its products no faster.
+const CPU_BATCH: usize = 8;
+
+/// Requests in a batch on the CPU that are enough to keep a core busy: eight requests or more make two batches.
+const CPU_LEAST: usize = 4;
+
+/// The search for the targets of one unit of requests.
+///
+/// Requests are independent, but rows that are computed together are padded to the same length and multiplied in the same product, which
+/// shows in the last digits of each. So what is computed together is decided by the requests alone: the number of cores and the memory
+/// decide how many batches run side by side, and that changes no bit. Two things make batches smaller than that: a
+/// `parallel_requests` that is less than a batch, and a device that has no memory for a batch.
+#[derive(Debug)]
+pub struct TargetSearch<'a> {
+    decoder: &'a Decoder,
+    requests: &'a [EditRequest],
+    settings: &'a TargetSettings,
+    prompts: Vec<RewritePrompts>,
+    batches: Vec<Vec<usize>>,
+    side_by_side: usize,
+}
+
+impl<'a> TargetSearch<'a> {
+    /// Reads the prompts of a unit, at most [`TARGETS_IN_UNIT`] requests, and cuts it into batches. No more than `parallel_requests`
+    /// are searched for at the same time.
+    ///
+    /// # Errors
+    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`].
+    pub fn new(
+        decoder: &'a Decoder,
+        text: &Text,
+        requests: &'a [EditRequest],
+        templates: &ContextTemplates,
+        settings: &'a TargetSettings,
+        parallel_requests: usize,
+    ) -> Result<Self, EditError> {
+        decoder.config().check_layer(settings.layer)?;
+        let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
+        let prompts = requests
+            .iter()
+            .map(|r| rewrite_prompts(text, decoder.config(), r, &openings))
+            .collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<usize> =
+            prompts.iter().map(|p| p.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)).collect();
+        let device = decoder.device();
+        let most = target_batch(is_host(&device), parallel_requests);
+        let batches = batches(&lengths, is_host(&device), most);
+        let side_by_side = lanes::count(&device, batches.len(), 1).min(parallel_requests / most).max(1);
+        Ok(Self { decoder, requests, settings, prompts, batches, side_by_side })
+    }
+
+    /// The batches, as indices of requests.
+    pub fn batches(&self) -> &[Vec<usize>] {
+        &self.batches
+    }
+
+    /// How many batches this machine computes at the same time.
+    pub fn side_by_side(&self) -> usize {
+        self.side_by_side
+    }
+
+    /// Finds the targets of some batches at the same time, each in a thread of its own. `watch` hears of every step, from any of them.
+    ///
+    /// # Errors
+    /// [`EditError::Diverged`]; what the device failed at.
+    pub fn find(&self, batches: &[Vec<usize>], watch: impl Fn(Step) + Sync) -> Result<Vec<Vec<Target>>, EditError> {
+        let most = batches.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        self.decoder.within(most, |size| {
+            let found = lanes::map(batches.iter().collect(), |batch| {
+                let descend = |some: &[usize]| {
+                    let prompts: Vec<&RewritePrompts> = some.iter().map(|&i| &self.prompts[i]).collect();
+                    let names: Vec<&str> = some.iter().map(|&i| self.requests[i].id.as_str()).collect();
+                    descend(self.decoder, &names, &prompts, self.settings, &watch)
+                };
+                let parts = batch.chunks(size).map(descend).collect::<Result<Vec<_>, EditError>>()?;
+                Ok(parts.into_iter().flatten().collect())
+            });
+            found.into_iter().collect()
+        })
+    }
+}
+
+/// The largest batch of requests: it depends on the kind of device, and on `parallel_requests` where that is smaller.
+pub fn target_batch(on_cpu: bool, parallel_requests: usize) -> usize {
+    parallel_requests.clamp(1, if on_cpu { CPU_BATCH } else { TARGETS_IN_UNIT })
+}
+
+/// Cuts requests into batches of at most `most`, those of similar length together: what is shorter is padded. A GPU is best given
+/// everything at once; on the CPU a batch is a core's work.
+fn batches(lengths: &[usize], on_cpu: bool, most: usize) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..lengths.len()).collect();
+    let mut batches = Vec::new();
+    for some in all.chunks(if on_cpu { SORTED } else { TARGETS_IN_UNIT }) {
+        let mut order = some.to_vec();
+        order.sort_by_key(|&i| lengths[i]);
+        let count = if on_cpu { order.len().div_ceil(CPU_BATCH).max((order.len() / CPU_LEAST).min(2)) } else { 1 };
+        let share = order.len().div_ceil(count.max(1)).min(most);
+        batches.extend(order.chunks(share).map(<[usize]>::to_vec));
+    }
+    batches
+}
+
+/// Optimises the targets of requests, unit by unit, as many at the same time as the machine has cores for. `watch` hears of every
+/// step, from any thread.
 ///
 /// # Errors
-/// [`EditError::Request`] for prompts that cannot be used; [`EditError::Diverged`];
-/// [`palinode_model::ModelError::Layer`].
+/// As [`TargetSearch::new`] and [`TargetSearch::find`].
 pub fn optimise(
     decoder: &Decoder,
     text: &Text,
@@ -98,33 +203,36 @@ pub fn optimise(
     settings: &TargetSettings,
     watch: impl Fn(Step) + Sync,
 ) -> Result<Vec<Target>, EditError> {
+    optimise_at_most(decoder, text, requests, templates, settings, TARGETS_IN_UNIT, watch)
+}
+
+/// As [`optimise`], no more than `parallel_requests` at the same time.
+///
+/// # Errors
+/// As [`optimise`].
+pub fn optimise_at_most(
+    decoder: &Decoder,
+    text: &Text,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+    settings: &TargetSettings,
+    parallel_requests: usize,
+    watch: impl Fn(Step) + Sync,
+) -> Result<Vec<Target>, EditError> {
     decoder.config().check_layer(settings.layer)?;
-    let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
-    let prompts = requests
-        .iter()
-        .map(|r| rewrite_prompts(text, decoder.config(), r, &openings))
-        .collect::<Result<Vec<_>, _>>()?;
-    // Prompts of similar length go together: what is shorter is padded.
-    let mut order: Vec<usize> = (0..requests.len()).collect();
-    order.sort_by_key(|&i| prompts[i].rows.iter().map(|row| row.ids.len()).max());
-    let lanes = lanes::count(&decoder.device(), requests.len(), LEAST);
-    let share = requests.len().div_ceil(lanes).max(1);
-    let found = decoder.within(share, |size| {
-        let found = lanes::map(order.chunks(share).collect(), |part| {
-            let descend = |some: &[usize]| {
-                let prompts: Vec<&RewritePrompts> = some.iter().map(|&i| &prompts[i]).collect();
-                let names: Vec<&str> = some.iter().map(|&i| requests[i].id.as_str()).collect();
-                descend(decoder, &names, &prompts, settings, &watch)
-            };
-            part.chunks(size).map(descend).collect::<Result<Vec<_>, _>>()
-        });
-        found.into_iter().collect::<Result<Vec<_>, EditError>>()
-    })?;
-    let mut targets: Vec<Option<Target>> = vec![None; requests.len()];
-    for (&i, target) in order.iter().zip(found.into_iter().flatten().flatten()) {
-        targets[i] = Some(target);
+    let mut targets = Vec::with_capacity(requests.len());
+    for unit in requests.chunks(TARGETS_IN_UNIT) {
+        let search = TargetSearch::new(decoder, text, unit, templates, settings, parallel_requests)?;
+        let mut found: Vec<Option<Target>> = vec![None; unit.len()];
+        for some in search.batches().chunks(search.side_by_side()) {
+            let made = search.find(some, &watch)?;
+            for (&i, target) in some.iter().flatten().zip(made.into_iter().flatten()) {
+                found[i] = Some(target);
+            }
+        }
+        targets.extend(found.into_iter().flatten());
     }
-    Ok(targets.into_iter().flatten().collect())
+    Ok(targets)
 }
 
 /// Optimises some targets together.
@@ -275,4 +383,34 @@ impl Running {
 /// Euclidean norm of every row, `[n, 1]`.
 fn row_norms(x: &Tensor<2>) -> Tensor<2> {
     (x.clone() * x.clone()).sum_dim(1).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch never crosses sixteen neighbours on the CPU, nor a unit anywhere; every request is in one batch.
+    #[test]
+    fn batches_are_decided_by_the_requests_alone() {
+        for n in 0..TARGETS_IN_UNIT {
+            let lengths: Vec<usize> = (0..n).map(|i| 5 + i * 7 % 11).collect();
+            for most in [1, 3, CPU_BATCH] {
+                let cut = batches(&lengths, true, most);
+                let mut all: Vec<usize> = cut.iter().flatten().copied().collect();
+                all.sort_unstable();
+                assert_eq!(all, (0..n).collect::<Vec<_>>());
+                for batch in &cut {
+                    assert!(batch.len() <= most && batch.iter().all(|i| i / SORTED == batch[0] / SORTED), "{cut:?}");
+                }
+            }
+            assert_eq!(batches(&lengths, false, TARGETS_IN_UNIT).len(), n.min(1));
+        }
+    }
+
+    /// How many are searched for at the same time does not show in what goes together, down to the size of a batch.
+    #[test]
+    fn only_fewer_parallel_requests_than_a_batch_change_batches() {
+        assert_eq!(target_batch(true, 64), target_batch(true, CPU_BATCH));
+        assert_eq!((target_batch(true, 3), target_batch(true, 0), target_batch(false, 100)), (3, 1, TARGETS_IN_UNIT));
+    }
 }

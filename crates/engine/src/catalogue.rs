@@ -14,8 +14,10 @@ use crate::artifact::Artifact;
 use crate::context::StageContext;
 use crate::error::{FieldError, StageError};
 use crate::field;
+use crate::renamed::Renames;
 use crate::stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
 use crate::takes::Takes;
+use crate::unit_plan::UnitPlan;
 
 /// Everything about a kind of stage that can be told without its parameter type.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct StageInfo {
     pub unkeyed: &'static [&'static str],
     /// See [`StageKind::carries`].
     pub carries: &'static [u32],
+    /// Parameters that had another name before.
+    pub renamed: Renames,
     /// JSON Schema of the parameters.
     pub schema: Value,
 }
@@ -95,6 +99,9 @@ pub trait ErasedStage: Send + Sync {
     /// # Errors
     /// All mistakes found.
     fn describe(&self, params: &Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>>;
+
+    /// See [`StageKind::units`].
+    fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan>;
 
     /// See [`StageKind::run`].
     ///
@@ -163,6 +170,7 @@ impl<S: StageKind> Typed<S> {
                 inputs: S::inputs(),
                 unkeyed: S::unkeyed(),
                 carries: S::carries(),
+                renamed: S::renamed(),
                 schema: settings.into_generator().into_root_schema_for::<S::Params>().to_value(),
             },
             stage: PhantomData,
@@ -199,6 +207,10 @@ impl<S: StageKind> ErasedStage for Typed<S> {
 
     fn describe(&self, params: &Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         S::describe(typed::<S>(params), cx)
+    }
+
+    fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        S::units(typed::<S>(params), cx)
     }
 
     fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, StageError> {

@@ -154,6 +154,11 @@ impl StageContext {
         Progress::start(Arc::clone(&self.run.observer), &self.action.instance, what, total)
     }
 
+    /// Tells the reader something that is true of this run and no part of the result, such as how long later stages will take.
+    pub fn say(&self, line: impl Into<String>) {
+        self.run.observer.event(&Event::Said { instance: self.action.instance.clone(), line: line.into() });
+    }
+
     /// Tells the reader something that stops nothing.
     pub fn warn(&self, message: impl Into<String>) {
         let instance = Some(self.action.instance.clone());
@@ -168,6 +173,12 @@ impl StageContext {
     pub fn check_interrupt(&self) -> Result<(), StageError> {
         let wanted = [&self.run.interrupt, &self.stop].iter().any(|flag| flag.load(Ordering::Relaxed));
         if wanted { Err(StageError::interrupted()) } else { Ok(()) }
+    }
+
+    /// Whether equal keys must mean equal bits (`numerics: strict`). Then the key of a unit covers what can change its last digits.
+    pub fn strict(&self) -> bool {
+        // The build and the device are part of strict keys and of no others.
+        !self.action.preimage.environment.is_empty()
     }
 
     /// The key of a unit of work. It covers the stage kind, its version, under strict numerics the device

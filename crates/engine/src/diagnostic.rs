@@ -121,6 +121,13 @@ impl Diagnostic {
     }
 }
 
+impl Diagnostic {
+    /// In one line: `file:line:column: message`.
+    pub fn line(&self) -> String {
+        format!("{}:{}:{}: {}", self.source.name, self.span.line, self.span.column, self.message)
+    }
+}
+
 impl fmt::Display for Diagnostic {
     /// The plain form: `file:line:column: message`, the source line with carets, and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,6 +26,7 @@ mod perform;
 mod pipeline;
 mod plan;
 mod progress;
+mod renamed;
 mod run;
 mod runid;
 mod runs;
@@ -40,6 +41,7 @@ mod suggest;
 mod takes;
 mod time;
 mod unit;
+mod unit_plan;
 mod worker;
 
 pub use action::Action;
@@ -60,6 +62,7 @@ pub use past::{PastRun, PastStage};
 pub use pipeline::{Disk, Files, Instance, Pipeline, pipeline_schema};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
+pub use renamed::Renames;
 pub use run::{RunOptions, RunReport, StageReport, event_log, run};
 pub use runs::{
     Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
@@ -76,4 +79,5 @@ pub use store::{
 pub use suggest::{did_you_mean, nearest, one_of};
 pub use takes::{Cores, Machine, Takes};
 pub use time::{now_ms, utc};
+pub use unit_plan::UnitPlan;
 pub use worker::{work, work_aloud};

@@ -14,6 +14,7 @@ use crate::error::StageError;
 use crate::event::{Event, Observer};
 use crate::key::{Change, Preimage, flatten};
 use crate::pipeline::{Instance, Pipeline};
+use crate::renamed::first_name;
 use crate::store::{Manifest, Store};
 
 /// How many earlier results of a stage kind are compared with, to find the nearest.
@@ -130,6 +131,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
     let mut ahead = Ahead::default();
     let mut entries = Vec::new();
+    pipeline.warn(observer);
     for instance in &pipeline.instances {
         let waits_for: BTreeSet<usize> =
             instance.inputs.values().copied().filter(|&from| outputs[from].is_none()).collect();
@@ -231,7 +233,10 @@ impl Preimage {
     /// What is known of an instance's preimage before its inputs and files are.
     fn of(instance: &Instance) -> Self {
         let info = instance.kind.info();
-        Self::new(info.name, info.version, &instance.params.value, info.unkeyed)
+        let mut preimage = Self::new(info.name, info.version, &instance.params.value, info.unkeyed);
+        let params = preimage.params.into_iter();
+        preimage.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
+        preimage
     }
 }
 
@@ -261,7 +266,8 @@ impl<'a> Planner<'a> {
         }
         let mut unkeyed = BTreeMap::new();
         flatten("", &instance.params.value, &mut unkeyed);
-        unkeyed.retain(|name, _| !preimage.params.contains_key(name));
+        let renamed = instance.kind.info().renamed;
+        unkeyed.retain(|name, _| !preimage.params.contains_key(first_name(name, renamed)));
         let key = preimage.key();
         let found = match self.store.manifest(&key) {
             Some(manifest) => {

@@ -136,6 +136,7 @@ pub fn run(
         interrupt: Arc::clone(&options.interrupt),
         pool: Arc::new(SharedPool::default()),
     };
+    pipeline.warn(observer.as_ref());
     for message in store.take_notes() {
         observer.event(&Event::warning(message));
     }

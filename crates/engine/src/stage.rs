@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::artifact::Artifact;
 use crate::context::StageContext;
 use crate::error::{FieldError, StageError};
+use crate::renamed::Renames;
 use crate::takes::Takes;
+use crate::unit_plan::UnitPlan;
 
 /// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
 pub type ArtifactKind = &'static str;
@@ -109,6 +111,12 @@ pub trait StageKind: Send + Sync + 'static {
         &[]
     }
 
+    /// Parameters that had another name before: pairs of old and new name, dotted where they lie within another. The old name is
+    /// still read, with a warning, and stays the name by which keys know the parameter.
+    fn renamed() -> Renames {
+        &[]
+    }
+
     /// The external files it reads.
     ///
     /// # Errors
@@ -140,6 +148,12 @@ pub trait StageKind: Send + Sync + 'static {
     fn describe(params: &Self::Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let _ = (params, cx);
         Ok(Value::Null)
+    }
+
+    /// How the work is cut into units, where parameters and what is known of inputs tell before anything runs.
+    fn units(params: &Self::Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        let _ = (params, cx);
+        None
     }
 
     /// Does the work.

@@ -18,6 +18,7 @@ mod machine;
 mod measure;
 mod sinks;
 mod sources;
+mod units;
 
 use palinode_engine::Catalogue;
 

@@ -29,7 +29,7 @@ fn yaml() -> String {
         .replace("MODEL", "gpt2")
         .replace("[rome, memit, emmet]", "[memit]")
         .replace("[single, memit]", "[single]")
-        .replace("layer: 2, steps: 6", "layer: 2, steps: 6, at_once: 1")
+        .replace("layer: 2, steps: 6", "layer: 2, steps: 6, parallel_requests: 1")
 }
 
 fn run_until(bench: &Bench, yaml: &str, stage: &'static str) -> RunReport {
@@ -94,7 +94,7 @@ impl Observer for Found {
 #[test]
 fn targets_are_found_once_however_requests_are_cut_into_blocks() {
     let bench = Bench::new();
-    let together = yaml().replace(", at_once: 1", "");
+    let together = yaml().replace(", parallel_requests: 1", "");
     bench.run(&together.replace("path: requests.jsonl", "path: requests.jsonl, limit: 3"));
     let pipeline = bench.load(&together).unwrap();
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());

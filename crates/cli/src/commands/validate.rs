@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::input::PipelineArgs;
-use crate::terminal::{Style, format, print, print_json};
+use crate::terminal::{Style, complain, format, print, print_json};
 
 /// Check a pipeline without running it
 ///
@@ -50,7 +50,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return print_json(&json!({
             "pipeline": pipeline.name, "stages": stages, "instances": instances, "mistakes": [],
             "absent": absent.0.iter().map(told).collect::<Vec<_>>(),
+            "warnings": pipeline.warnings.0.iter().map(told).collect::<Vec<_>>(),
         }));
+    }
+    for warning in &pipeline.warnings.0 {
+        complain(&format!("{} {}\n", Style::stderr().yellow("warning:"), warning.line()));
     }
     if args.quiet {
         return Ok(());

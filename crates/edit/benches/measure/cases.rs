@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_edit::{Edit, Moments, Target, TargetSettings, apply, optimise};
+use palinode_edit::{Edit, Moments, Target, TargetSettings, apply, optimise_at_most};
 use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, Strategy};
 use palinode_model::Decoder;
 use serde_json::{Value, json};
@@ -13,15 +13,13 @@ use crate::settings::{Failure, Settings};
 
 const MEMIT_WEIGHT: Preservation = Preservation { lambda: 15_000.0, rho: 0.0 };
 
-/// Targets of `requests` records, `at_once` together.
+/// Targets of `requests` records, `parallel_requests` at the same time.
 pub fn targets(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
     let (requests, templates, how) = (settings.requests()?, settings.templates()?, settings.targets()?);
-    let at_once = settings.number("at_once")?;
-    let find = |how: &TargetSettings| {
-        let blocks = requests.chunks(at_once);
-        blocks.map(|block| optimise(&decoder, &text, block, &templates, how, |_| {})).collect::<Result<Vec<_>, _>>()
-    };
+    let parallel_requests = settings.number("parallel_requests")?;
+    let find =
+        |how: &TargetSettings| optimise_at_most(&decoder, &text, &requests, &templates, how, parallel_requests, |_| {});
     let before = decoder.work();
     let (found, mut measured) = measure(None, || find(&how));
     let whole = decoder.work() - before;
@@ -40,7 +38,7 @@ pub fn targets(settings: &Settings) -> Result<Value, Failure> {
         measured["gflop"] = json!((block_flop(&decoder) * tokens as f64 + head_flop(&decoder) * rows as f64) / 1e9);
     }
     // A search that ended early would have cost less than the case says.
-    let evaluations: usize = found?.iter().flatten().map(|target| target.trace.len()).sum();
+    let evaluations: usize = found?.iter().map(|target| target.trace.len()).sum();
     if evaluations < requests.len() * how.steps {
         eprintln!("{evaluations} evaluations instead of {}", requests.len() * how.steps);
     }
@@ -115,15 +113,12 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     let (requests, templates, how) = (settings.requests()?, settings.templates()?, settings.targets()?);
     let layers = settings.list("layers")?;
     let plan = Strategy::Memit.plan(&layers)?;
-    let at_once = settings.number("at_once")?;
+    let parallel_requests = settings.number("parallel_requests")?;
     let f = decoder.config().feed_forward;
     let moment = SecondMoment::from_sum(&smooth_moment(f), f, 1)?;
     let (edited, measured) = measure(None, || -> Result<Decoder, Failure> {
-        let mut values = Vec::new();
-        for block in requests.chunks(at_once) {
-            let found = optimise(&decoder, &text, block, &templates, &how, |_| {})?;
-            values.extend(found.iter().flat_map(Target::value));
-        }
+        let found = optimise_at_most(&decoder, &text, &requests, &templates, &how, parallel_requests, |_| {})?;
+        let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
         let factors = layers
             .iter()
             .map(|&layer| Ok((layer, Factor::new(&moment, MEMIT_WEIGHT)?)))
@@ -133,7 +128,7 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
             plan: &plan,
             templates: &templates,
             targets: how,
-            at_once,
+            parallel_requests,
             tokens: 4096,
         };
         let applied = apply(&decoder, &text, &requests, &values, &factors, &edit)?;

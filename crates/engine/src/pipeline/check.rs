@@ -17,8 +17,9 @@ use super::limits;
 use super::places::child;
 use super::report::Report;
 use super::spec::StageSpec;
-use crate::catalogue::{Catalogue, ErasedStage};
+use crate::catalogue::{Catalogue, ErasedStage, StageInfo};
 use crate::error::{ErrorKind, FieldError};
+use crate::renamed::{OldName, to_new};
 use crate::stage::{DescribeCx, ExternalFile};
 use crate::suggest::{did_you_mean, one_of};
 
@@ -72,6 +73,30 @@ fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, rep
     }
 }
 
+/// Takes parameters under old names for those under the new ones, with a warning; `None` where one stands under both.
+fn old_names(value: &mut Value, info: &StageInfo, with: &str, report: &mut Report) -> Option<Vec<OldName>> {
+    let names = to_new(value, info.renamed);
+    for OldName { old, new, both } in &names {
+        let at = child(with, old);
+        if *both {
+            report.key(&at, format!("`{old}` is the old name of `{new}`, which is given as well"), |it| {
+                it.label("given twice").expected(format!("`{new}` alone"))
+            });
+        } else {
+            report.warn(&at, format!("`{old}` of `{}` is now called `{new}`; the old name is still read", info.name));
+        }
+    }
+    names.iter().all(|name| !name.both).then_some(names)
+}
+
+/// A mistake in a parameter, at the name under which that stands in the file.
+fn as_written(mut error: FieldError, old_names: &[OldName]) -> FieldError {
+    if let Some(name) = old_names.iter().find(|name| name.new == error.field) {
+        error.field = name.old.to_owned();
+    }
+    error
+}
+
 struct Checker<'a> {
     stages: &'a [StageSpec],
     around: &'a Surroundings<'a>,
@@ -92,12 +117,13 @@ impl Checker<'_> {
         let inputs = self.inputs(stage, &node.inputs, kind.as_ref(), instances, report);
         let limits = limits::read(stage, scope, report);
         let with = child(&path, "with");
-        let value = eval(&stage.with, &with, scope, report)?;
+        let mut value = eval(&stage.with, &with, scope, report)?;
+        let old_names = old_names(&mut value, kind.info(), &with, report)?;
         let params = match kind.params(value) {
             Ok(params) => params,
             Err(errors) => {
                 for error in errors {
-                    report.field(&with, error);
+                    report.field(&with, as_written(error, &old_names));
                 }
                 return None;
             }
@@ -124,7 +150,7 @@ impl Checker<'_> {
                 errors.retain(|error| !absent || error.kind == ErrorKind::Pipeline);
                 let mistaken = !errors.is_empty();
                 for error in errors {
-                    report.field(&with, error);
+                    report.field(&with, as_written(error, &old_names));
                 }
                 if mistaken {
                     return None;

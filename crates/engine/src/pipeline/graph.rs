@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::catalogue::{ErasedStage, Params};
-use crate::diagnostic::{Source, Span};
+use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::event::{Event, Observer};
 use crate::limits::Limits;
 use crate::stage::ExternalFile;
 
@@ -30,6 +31,8 @@ pub struct Pipeline {
     pub axes: Vec<String>,
     /// Its stage instances; each comes after those it takes inputs from.
     pub instances: Vec<Instance>,
+    /// What is no mistake, but should be written otherwise: parameters under names that they had before.
+    pub warnings: Diagnostics,
 }
 
 /// One stage in one cell of the matrix.
@@ -65,6 +68,13 @@ impl fmt::Debug for Instance {
 }
 
 impl Pipeline {
+    /// Says the warnings, each with its place.
+    pub(crate) fn warn(&self, observer: &dyn Observer) {
+        for warning in &self.warnings.0 {
+            observer.event(&Event::warning(warning.line()));
+        }
+    }
+
     /// The instance of this name.
     pub fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.name == name)

@@ -24,7 +24,7 @@ pub fn read(source: &Arc<Source>, base: &Path, files: &dyn Files) -> Result<(Tre
     let mut reader = Reader { files, open, broken: false, mistakes: Diagnostics(Vec::new()) };
     let read = reader.file(source, base);
     match read.filter(|_| !reader.broken) {
-        Some((tree, places)) => Ok((tree, Report { places, mistakes: reader.mistakes })),
+        Some((tree, places)) => Ok((tree, Report::new(places, reader.mistakes))),
         None => Err(reader.mistakes.sorted(source)),
     }
 }

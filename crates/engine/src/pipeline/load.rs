@@ -68,6 +68,7 @@ impl Pipeline {
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let instances = check(&expanded, nodes, &Surroundings { files, base: &base, catalogue }, &mut report);
         let absent = report.mistakes.check(source)?;
+        let warnings = report.warnings.sorted(source);
         let pipeline = Self {
             name: expanded.spec.name,
             description: expanded.spec.description,
@@ -76,6 +77,7 @@ impl Pipeline {
             source: Arc::clone(source),
             axes: expanded.matrix.axes,
             instances: instances.into_iter().flatten().collect(),
+            warnings,
         };
         Ok((pipeline, absent))
     }

@@ -10,9 +10,22 @@ pub struct Report {
     pub places: Places,
     /// Mistakes so far.
     pub mistakes: Diagnostics,
+    /// What is no mistake, but should be written otherwise.
+    pub warnings: Diagnostics,
 }
 
 impl Report {
+    /// Of a pipeline in which these mistakes are known.
+    pub fn new(places: Places, mistakes: Diagnostics) -> Self {
+        Self { places, mistakes, warnings: Diagnostics(Vec::new()) }
+    }
+
+    /// A warning of the key at `path`.
+    pub fn warn(&mut self, path: &str, message: impl Into<String>) {
+        let (source, span) = self.places.key(path);
+        self.warnings.add(Diagnostic::new(source, span, message));
+    }
+
     /// A mistake in the value at `path`.
     pub fn value(&mut self, path: &str, message: impl Into<String>, more: impl FnOnce(Diagnostic) -> Diagnostic) {
         let (source, span) = self.places.value(path);

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::catalogue::{Catalogue, StageInfo};
+use crate::renamed::add_to_schema;
 
 /// The JSON Schema of a pipeline that uses the stages of `catalogue`. `uses` decides which `inputs` and `with` fit.
 pub fn pipeline_schema(catalogue: &Catalogue) -> Value {
@@ -89,6 +90,7 @@ fn kind_schema(info: &StageInfo) -> Value {
         .collect();
     let required: Vec<_> = info.inputs.iter().filter(|port| port.required).map(|port| port.name).collect();
     let mut with = info.schema.clone();
+    add_to_schema(&mut with, info.renamed);
     allow_expressions(&mut with);
     if let Value::Object(with) = &mut with {
         with.remove("title");
@@ -140,7 +142,7 @@ fn or_expression(schema: &mut Value) {
     // What an editor shows stays outside the choice.
     let mut outside = Map::new();
     if let Value::Object(map) = schema {
-        for shown in ["description", "default", "title"] {
+        for shown in ["description", "default", "title", "deprecated"] {
             outside.extend(map.remove(shown).map(|value| (shown.to_owned(), value)));
         }
         if map.get("type") == Some(&json!("string")) && !map.contains_key("enum") && !map.contains_key("const") {

@@ -1,6 +1,7 @@
 //! Second moments on their way between stages.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use palinode_engine::{Artifact, Digest, FileRef, Key, StageContext, StageError};
 use palinode_math::SecondMoment;
@@ -101,27 +102,40 @@ pub fn sources(artifact: &Artifact) -> Result<Vec<Digest>, StageError> {
         .map_err(|error| StageError::internal(format!("stored second moments: {error}")))
 }
 
-/// How far a layer's sum has come over a corpus: what a later run goes on from.
+/// A layer's sum over some units of a corpus, as it is kept: what a later run goes on from.
 pub struct Head {
-    /// Blocks of documents counted.
-    pub blocks: usize,
+    /// The first unit that is counted.
+    pub from: usize,
+    /// The end of the units that are counted.
+    pub units: usize,
     /// Their sum.
     pub moment: SecondMoment,
 }
 
 impl Head {
-    /// The furthest one kept under a key, if it is of no more than `most` blocks.
-    pub fn get(cx: &StageContext, key: &Key, most: usize) -> Option<Self> {
+    /// What is kept under a key.
+    pub fn get(cx: &StageContext, key: &Key) -> Option<Self> {
         let tensors = Tensors::new(cx.get_unit(key)?);
-        let [blocks, tokens] = serde_json::from_str::<[u64; 2]>(&tensors.note("head")?).ok()?;
+        let (from, units, tokens) = match serde_json::from_str::<Vec<u64>>(&tensors.note("head")?).ok()?[..] {
+            [from, units, tokens] => (from, units, tokens),
+            // Before sums had parts, all of them began with the corpus.
+            [units, tokens] => (0, units, tokens),
+            _ => return None,
+        };
         let (shape, sum) = tensors.values("sum").ok()?;
         let moment = SecondMoment::from_sum(&sum, *shape.first()?, tokens).ok()?;
-        (blocks as usize <= most).then_some(Self { blocks: blocks as usize, moment })
+        Some(Self { from: from as usize, units: units as usize, moment })
     }
 
-    /// Keeps a layer's sum after so many blocks, in the place of what was kept before.
-    pub fn put(cx: &StageContext, key: &Key, blocks: usize, moment: &SecondMoment) -> Result<(), StageError> {
-        let note = HashMap::from([("head".to_owned(), format!("[{blocks}, {}]", moment.count()))]);
+    /// Keeps it, in the place of what was kept before.
+    pub fn put(&self, cx: &StageContext, key: &Key) -> Result<(), StageError> {
+        Self::put_sum(cx, key, self.from..self.units, &self.moment)
+    }
+
+    /// Keeps a layer's sum over some units, in the place of what was kept before.
+    pub fn put_sum(cx: &StageContext, key: &Key, units: Range<usize>, moment: &SecondMoment) -> Result<(), StageError> {
+        let note = format!("[{}, {}, {}]", units.start, units.end, moment.count());
+        let note = HashMap::from([("head".to_owned(), note)]);
         cx.put_unit(key, &serialize(&[sum(moment)], Some(note))?)
     }
 }

@@ -1,23 +1,57 @@
-//! How much is computed at once where a pipeline does not say. Results do not depend on it but in their last digits.
+//! How much is computed at the same time where a pipeline does not say.
+//!
+//! [`BatchTokens`] changes last digits, and is the same on all machines with the same kind of device. [`requests`] follows the machine: it
+//! changes nothing but its use, unless memory has no room for a whole batch.
 
+use std::num::NonZero;
+use std::thread;
+
+use palinode_edit::{TARGETS_IN_UNIT, target_batch};
 use palinode_model::{Decoder, is_host, request_bytes, total_memory};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// A card is left idle by what keeps a processor busy.
-const CARD: usize = 4;
+/// A GPU is left idle by what keeps a CPU busy.
+const GPU: usize = 4;
 
-/// Tokens in a batch: as many as were asked for, or `usual` on the processor and more on a card.
-pub fn tokens(asked: Option<usize>, usual: usize, decoder: &Decoder) -> usize {
-    asked.unwrap_or(if is_host(&decoder.device()) { usual } else { CARD * usual })
+/// Tokens in a batch, padding included: bounds memory, and shows in last digits. Where it is left out, 2,048 on a CPU where
+/// running text is read and 4,096 where prompts are, and four times as many on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct BatchTokens(Option<usize>);
+
+impl BatchTokens {
+    /// The usual number where running text is read.
+    pub const TEXT: usize = 2048;
+    /// The usual number where prompts are.
+    pub const PROMPTS: usize = 4096;
+
+    /// The given number, or `usual` on a CPU and more on a GPU.
+    pub fn or(self, usual: usize, decoder: &Decoder) -> usize {
+        self.0.unwrap_or(if is_host(&decoder.device()) { usual } else { GPU * usual })
+    }
+
+    /// Whether it is given as 0.
+    pub fn is_zero(self) -> bool {
+        self.0 == Some(0)
+    }
 }
 
-/// Requests whose targets at `layer` are looked for together: as many as were asked for, or 16 on the processor and 64 on a card,
-/// where they take no more than half of the memory that the weights leave.
+/// Requests whose targets at `layer` are searched for at the same time: the given number, or on a CPU a batch for each core, and on a
+/// GPU one batch, but no more than take half of the memory that the weights leave.
 ///
-/// Of all memory, not of what is free: a run that is taken up again makes the same batches.
-pub fn requests(asked: Option<usize>, decoder: &Decoder, layer: usize) -> usize {
-    let (device, config) = (decoder.device(), decoder.config());
-    let usual = if is_host(&device) { 16 } else { CARD * 16 };
-    let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
-    let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.weight_bytes()) / 2 / each.max(1));
-    asked.unwrap_or_else(|| fitting.map_or(usual, |most| usual.min(most as usize)).max(1))
+/// Of all memory, not of what is free: where that is too little for a batch, a run that goes on makes the same smaller batches.
+pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize) -> usize {
+    given.unwrap_or_else(|| {
+        let (device, config) = (decoder.device(), decoder.config());
+        let usual = if is_host(&device) {
+            let cores = thread::available_parallelism().map_or(1, NonZero::get);
+            cores.saturating_mul(target_batch(true, TARGETS_IN_UNIT)).min(TARGETS_IN_UNIT)
+        } else {
+            TARGETS_IN_UNIT
+        };
+        let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
+        let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.weight_bytes()) / 2 / each.max(1));
+        fitting.map_or(usual, |most| usual.min(most as usize)).max(1)
+    })
 }

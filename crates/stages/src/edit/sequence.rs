@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, apply, optimise, with_edits};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, StageContext, StageError, StageKind};
+use palinode_edit::{Edit, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
+};
 use palinode_math::{Factor, Plan};
+use palinode_model::is_host;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,6 +22,7 @@ use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 use crate::sources::load_requests::{REQUESTS, requests};
 use crate::sources::templates::at_port;
+use crate::units;
 
 /// Parameters of `sequence`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -90,6 +94,16 @@ time on all edits made so far.";
         if errors.is_empty() { Ok(json!({ "model": cx.input("model")["model"], "batches": 1 })) } else { Err(errors) }
     }
 
+    fn renamed() -> Renames {
+        &[("targets.at_once", "targets.parallel_requests")]
+    }
+
+    fn units(params: &SequenceParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        let count = cx.input("requests")["requests"].as_u64()? as usize;
+        let size = params.solve.batch_size(count);
+        Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.saturating_mul(size).min(count)), size))
+    }
+
     fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let base = cx.input("model")?;
         let moments = cx.input("moments")?;
@@ -109,18 +123,22 @@ time on all edits made so far.";
             plan,
             origin: cx.unit_key(&json!({
                 "base": base_digest(base), "moments": moments.digest(), "plan": cx.input("plan")?.digest(),
-                "templates": cx.input_opt("templates").map(Artifact::digest), "with": [json!(params.targets), json!(params.solve)],
+                "templates": cx.input_opt("templates").map(Artifact::digest),
+                "with": [params.targets.in_unit_keys(), json!(params.solve)],
             })),
         };
+        let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
+        let digits = json!({ "batch": target_batch(is_host(&editor.model.decoder.device()), parallel_requests) });
         let edits: usize = blocks.iter().map(|block| block.len()).sum();
-        let bar = cx.progress("edits", Some(edits as u64));
+        let plan = rounds_of(edits, size);
+        let bar = cx.progress(plan.what, Some(plan.items as u64));
         let mut rounds = Rounds::new();
         let mut key = editor.origin;
         let mut done = Vec::with_capacity(blocks.len());
         for block in blocks {
             cx.check_interrupt()?;
             let range = rounds.edits()..rounds.edits() + block.len();
-            key = cx.unit_key(&json!({ "after": key.to_string(), "block": block }));
+            key = units::key(cx, &json!({ "after": key.to_string(), "block": block }), &digits);
             let batch = if let Some(batch) = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) {
                 bar.keep(block.len() as u64);
                 batch
@@ -157,6 +175,11 @@ time on all edits made so far.";
     }
 }
 
+/// Each round is a unit, and edits the model that the one before left.
+fn rounds_of(edits: usize, size: usize) -> UnitPlan {
+    UnitPlan::new("edits", edits, size).in_one_part()
+}
+
 fn within(part: &str, mut error: FieldError) -> FieldError {
     error.field = if error.field.is_empty() { part.to_owned() } else { format!("{part}.{}", error.field) };
     error
@@ -180,11 +203,11 @@ impl Editor<'_> {
         let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));
         let text = &self.model.text;
         let settings = self.params.targets.settings();
-        let at_once = self.params.targets.at_once(&model);
+        let parallel_requests = self.params.targets.parallel_requests(&model);
         let mut values = Vec::new();
-        for part in block.chunks(at_once) {
+        for part in block.chunks(TARGETS_IN_UNIT) {
             self.cx.check_interrupt()?;
-            let found = optimise(&model, text, part, &self.templates, &settings, |_| {});
+            let found = optimise_at_most(&model, text, part, &self.templates, &settings, parallel_requests, |_| {});
             values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
         }
         let edit = Edit {
@@ -192,7 +215,7 @@ impl Editor<'_> {
             plan: &self.plan,
             templates: &self.templates,
             targets: settings,
-            at_once,
+            parallel_requests,
             tokens: 4096,
         };
         let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;

@@ -248,7 +248,7 @@ result is an edited model: it can be evaluated and exported. It holds the change
             plan: &plan,
             templates: &templates,
             targets: found_with.settings(),
-            at_once: found_with.at_once(&model.decoder),
+            parallel_requests: found_with.parallel_requests(&model.decoder),
             tokens: 4096,
         };
         let size = params.batch_size(requests.len());

@@ -1,13 +1,14 @@
-//! Targets of one block of requests at a time, each found once.
+//! Targets of one unit of requests at a time, each found once.
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{StepRecord, Target, TargetSettings, optimise};
+use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings};
 use palinode_engine::{Key, Progress, StageContext, StageError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::model::Loaded;
 use crate::errors::StageFailure;
+use crate::units;
 
 /// A request's target as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -27,8 +28,8 @@ impl From<Target> for Kept {
 }
 
 /// Finds targets, and keeps them for the next time.
-pub struct Finder<'a> {
-    /// Where units are kept.
+pub struct TargetCache<'a> {
+    /// Where they are kept.
     pub cx: &'a StageContext,
     /// The model to be edited.
     pub model: &'a Loaded,
@@ -38,64 +39,84 @@ pub struct Finder<'a> {
     pub settings: TargetSettings,
     /// All that a target depends on beside its request.
     pub with: Value,
+    /// What can change its last digits.
+    pub digits: Value,
+    /// Requests that are searched for at the same time.
+    pub parallel_requests: usize,
     /// Counts requests.
     pub bar: &'a Progress,
 }
 
-impl Finder<'_> {
-    /// The targets of a block, optimised together.
+impl TargetCache<'_> {
+    /// The targets of a unit of requests.
     ///
-    /// A block is kept as a whole, so that a run that was killed ends with the same bits as one that was not: in the last
-    /// digits a target depends on the requests that were computed with it. Each target is kept by itself as well, for blocks
-    /// that are cut otherwise, as when there are more requests than before.
-    pub fn find(&self, block: &[EditRequest]) -> Result<Vec<Kept>, StageError> {
-        let whole = self.key(block);
-        if let Some(kept) = self.kept(&whole) {
-            self.bar.keep(block.len() as u64);
-            return Ok(kept);
-        }
-        let mut found: Vec<Option<Kept>> =
-            block.iter().map(|request| self.kept(&self.key(std::slice::from_ref(request)))?.pop()).collect();
-        let missing: Vec<usize> = (0..block.len()).filter(|&i| found[i].is_none()).collect();
-        self.bar.keep((block.len() - missing.len()) as u64);
-        if !missing.is_empty() {
-            let requests: Vec<EditRequest> = missing.iter().map(|&i| block[i].clone()).collect();
-            for (&i, target) in missing.iter().zip(self.optimise(&requests)?) {
-                found[i] = Some(target);
-            }
-        }
-        let found: Vec<Kept> = found.into_iter().flatten().collect();
-        self.keep(&whole, &found)?;
-        if block.len() > 1 {
-            for &i in &missing {
-                self.keep(&self.key(&block[i..=i]), &found[i..=i])?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn optimise(&self, requests: &[EditRequest]) -> Result<Vec<Kept>, StageError> {
-        let (decoder, text) = (&self.model.decoder, &self.model.text);
-        let steps = self.settings.steps;
-        let made = optimise(decoder, text, requests, self.templates, &self.settings, |step| {
-            self.bar.note(format!("step {} of {steps}, loss {:.3}", step.number + 1, step.loss));
-            self.bar.inc(step.finished as u64);
-        })
+    /// Each batch is kept as a whole as soon as it is found: in its last digits a target depends on the requests that were computed
+    /// with it, so a run that was killed ends with the same bits as one that was not. Each target is kept by itself as
+    /// well, for batches that are cut otherwise, as when there are more requests than before.
+    pub fn find(&self, unit: &[EditRequest]) -> Result<Vec<Kept>, StageError> {
+        let search = TargetSearch::new(
+            &self.model.decoder,
+            &self.model.text,
+            unit,
+            self.templates,
+            &self.settings,
+            self.parallel_requests,
+        )
         .map_err(StageFailure::stage)?;
-        Ok(made.into_iter().map(Kept::from).collect())
+        let mut found: Vec<Option<Kept>> = unit.iter().map(|_| None).collect();
+        let mut open = Vec::new();
+        for batch in search.batches() {
+            let whole = self.kept(&self.key(unit, batch)).filter(|targets| targets.len() == batch.len());
+            if let Some(targets) = whole {
+                self.bar.keep(batch.len() as u64);
+                batch.iter().zip(targets).for_each(|(&i, target)| found[i] = Some(target));
+                continue;
+            }
+            for &i in batch {
+                found[i] = self.kept(&self.key(unit, &[i])).and_then(|mut targets| targets.pop());
+            }
+            let lacking: Vec<usize> = batch.iter().copied().filter(|&i| found[i].is_none()).collect();
+            self.bar.keep((batch.len() - lacking.len()) as u64);
+            if lacking.is_empty() {
+                self.keep(unit, batch, &found)?;
+            } else {
+                open.push((batch, lacking));
+            }
+        }
+        for some in open.chunks(search.side_by_side()) {
+            self.cx.check_interrupt()?;
+            let lacking: Vec<Vec<usize>> = some.iter().map(|(_, lacking)| lacking.clone()).collect();
+            let made = search.find(&lacking, |step| {
+                let (number, steps) = (step.number + 1, self.settings.steps);
+                self.bar.note(format!("step {number} of {steps}, loss {:.3}", step.loss));
+                self.bar.inc(step.finished as u64);
+            });
+            for ((batch, lacking), targets) in some.iter().zip(made.map_err(StageFailure::stage)?) {
+                lacking.iter().zip(targets).for_each(|(&i, target)| found[i] = Some(target.into()));
+                // The whole first: a run that is killed between the two would find a part of the batch, and the rest of it
+                // would be computed without that part.
+                self.keep(unit, batch, &found)?;
+                for &i in lacking.iter().filter(|_| batch.len() > 1) {
+                    self.keep(unit, &[i], &found)?;
+                }
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
-    fn key(&self, block: &[EditRequest]) -> Key {
-        let requests: Vec<_> = block.iter().map(|r| [&r.prompt, &r.subject, &r.target_new]).collect();
-        self.cx.unit_key(&json!({ "with": self.with, "block": requests }))
+    /// Some requests of a unit as the unit of what is kept: a batch, or one request.
+    fn key(&self, unit: &[EditRequest], some: &[usize]) -> Key {
+        let requests: Vec<_> = some.iter().map(|&i| [&unit[i].prompt, &unit[i].subject, &unit[i].target_new]).collect();
+        units::key(self.cx, &json!({ "with": self.with, "block": requests }), &self.digits)
     }
 
     fn kept(&self, key: &Key) -> Option<Vec<Kept>> {
         self.cx.get_unit(key).and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    fn keep(&self, key: &Key, targets: &[Kept]) -> Result<(), StageError> {
-        let bytes = serde_json::to_vec(targets).map_err(|error| StageError::internal(error.to_string()))?;
-        self.cx.put_unit(key, &bytes)
+    fn keep(&self, unit: &[EditRequest], some: &[usize], found: &[Option<Kept>]) -> Result<(), StageError> {
+        let targets: Vec<&Kept> = some.iter().filter_map(|&i| found[i].as_ref()).collect();
+        let bytes = serde_json::to_vec(&targets).map_err(|error| StageError::internal(error.to_string()))?;
+        self.cx.put_unit(&self.key(unit, some), &bytes)
     }
 }

@@ -1,8 +1,10 @@
 //! `targets`: the values that edits should write.
 
-use palinode_edit::{Site, StepRecord, TargetSettings};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
-use palinode_model::Decoder;
+use palinode_edit::{Site, StepRecord, TARGETS_IN_UNIT, TargetSettings, target_batch};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
+};
+use palinode_model::{Decoder, is_host};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 use crate::artifacts::model::{Facts, MODEL, base_digest, file, open};
 use crate::artifacts::tensors::{Named, Tensors, put};
 use crate::edit::batch_limits;
-use crate::edit::target_cache::{Finder, Kept};
+use crate::edit::target_cache::{Kept, TargetCache};
 use crate::sources::load_requests::requests;
 use crate::sources::templates::at_port;
 
@@ -68,10 +70,11 @@ pub struct TargetsParams {
     /// A request is done when its loss falls below this.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
-    /// Requests optimised at once: bounds memory. Where it is left out, 16 on the processor and 64 on a card, or fewer where they would
-    /// take more than half of the memory that the weights leave.
+    /// Requests that are optimised at the same time, at most: bounds memory. Batches are of up to 8 requests on a CPU and of up to 64 on a
+    /// GPU; a smaller value makes them smaller, which shows in last digits. Where it is left out, as many batches as the CPU has
+    /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
-    at_once: Option<usize>,
+    parallel_requests: Option<usize>,
 }
 
 fn block_output() -> SiteName {
@@ -119,7 +122,7 @@ impl TargetsParams {
         if let Some(facts) = facts {
             errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
         }
-        for (name, zero) in [("steps", self.steps == 0), ("at_once", self.at_once == Some(0))] {
+        for (name, zero) in [("steps", self.steps == 0), ("parallel_requests", self.parallel_requests == Some(0))] {
             if zero {
                 errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
             }
@@ -153,9 +156,17 @@ impl TargetsParams {
         with
     }
 
-    /// Requests of this model that are optimised at once.
-    pub fn at_once(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.at_once, decoder, self.layer)
+    /// All that can change a unit of rounds, in the form in which units have always been kept: their keys know `parallel_requests` by
+    /// its first name and without a value.
+    pub fn in_unit_keys(&self) -> Value {
+        let mut with = self.keyed();
+        with["at_once"] = Value::Null;
+        with
+    }
+
+    /// Requests of this model that are optimised at the same time.
+    pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
+        batch_limits::requests(self.parallel_requests, decoder, self.layer)
     }
 }
 
@@ -174,7 +185,10 @@ there, makes it say the new target in every context template. z = h₀ + δ, wit
   mean −log p(target) per token  +  kl_factor · KL on \"{subject} is a\"  +  weight_decay · ‖δ‖/‖h₀‖²
 
 Targets do not depend on objective or distribution, so every cell of an ablation shares them. Requests are optimised many at \
-once, each with its own Adam state and early stop; a finished block of requests survives an interruption.";
+once, each with its own Adam state and early stop; a finished batch of requests survives an interruption.
+
+Requests are cut into units of 64 and into batches inside them, by their order and length alone: a target is the same to the last \
+bit however many are computed side by side, and however often the run was interrupted.";
     const OUTPUT: ArtifactKind = TARGETS;
 
     fn inputs() -> Vec<Port> {
@@ -191,7 +205,15 @@ once, each with its own Adam state and early stop; a finished block of requests 
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["at_once"]
+        &["parallel_requests"]
+    }
+
+    fn renamed() -> Renames {
+        &[("at_once", "parallel_requests")]
+    }
+
+    fn units(_: &TargetsParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        cx.input("requests")["requests"].as_u64().map(|count| units(count as usize))
     }
 
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
@@ -211,8 +233,10 @@ once, each with its own Adam state and early stop; a finished block of requests 
         let requests = requests(cx, asked)?;
         let templates = at_port(cx, "templates")?;
         let base = base_digest(artifact);
-        let bar = cx.progress("requests", Some(requests.len() as u64));
-        let finder = Finder {
+        let plan = units(requests.len());
+        let bar = cx.progress(plan.what, Some(plan.items as u64));
+        let parallel_requests = params.parallel_requests(&model.decoder);
+        let cache = TargetCache {
             cx,
             model: &model,
             templates: &templates,
@@ -222,12 +246,14 @@ once, each with its own Adam state and early stop; a finished block of requests 
                 "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
                 "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
             }),
+            digits: json!({ "batch": target_batch(is_host(&model.decoder.device()), parallel_requests) }),
+            parallel_requests,
             bar: &bar,
         };
         let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
-        for block in requests.chunks(params.at_once(&model.decoder)) {
+        for number in 0..plan.units() {
             cx.check_interrupt()?;
-            found.extend(finder.find(block)?);
+            found.extend(cache.find(&requests[plan.unit(number)])?);
         }
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
@@ -260,6 +286,11 @@ once, each with its own Adam state and early stop; a finished block of requests 
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
+}
+
+/// How so many requests are cut.
+fn units(requests: usize) -> UnitPlan {
+    UnitPlan::new("requests", requests, TARGETS_IN_UNIT)
 }
 
 /// The values `z = h₀ + δ` of an artifact, `[requests, d]` row-major.

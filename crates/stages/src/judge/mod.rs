@@ -6,5 +6,4 @@ pub mod measured;
 pub mod perplexity;
 pub mod preflight;
 pub mod probes;
-pub mod units;
 pub mod versions;

@@ -12,32 +12,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::model::{Facts, Loaded, MODEL, UPDATE};
-use crate::edit::batch_limits;
+use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
-use crate::judge::units::Blocks;
 use crate::judge::versions::{Version, Versions};
-use crate::sources::corpus::{Documents, FileFormat, corpus, files};
+use crate::sources::corpus::{CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, corpus, files};
+use crate::units::Units;
 
-/// Pieces of text run between two looks at Ctrl-C.
-const BLOCK: usize = 64;
+/// Pieces of text in a unit.
+const UNIT: usize = 64;
 
 /// Parameters of `perplexity`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PerplexityParams {
-    /// Text to predict, which the second moments should not have been measured on: a file, a folder, a pattern
-    /// (`wiki/*.parquet`), or files of the Hugging Face Hub (`hf:datasets/owner/name@revision/pattern`).
-    corpus: String,
-    /// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+    corpus: CorpusPath,
     #[serde(default)]
-    format: Option<FileFormat>,
-    /// What separates documents in plain text.
-    #[serde(default = "line")]
+    format: CorpusFormat,
+    #[serde(default)]
     documents: Documents,
-    /// The field of a JSON object, or the column of a table, that holds the text.
-    #[serde(default = "text")]
-    field: String,
+    #[serde(default)]
+    field: TextField,
     /// Skip so many documents first. With `covariance`'s seed and its number of samples, what is left is text that the second moments
     /// have not seen.
     #[serde(default)]
@@ -45,9 +40,8 @@ pub struct PerplexityParams {
     /// How many documents are read at most; all that are left where it is left out.
     #[serde(default)]
     samples: Option<usize>,
-    /// Seed of the order in which documents are taken.
-    #[serde(default = "one")]
-    seed: u64,
+    #[serde(default)]
+    seed: SampleSeed,
     /// Longer documents are cut into pieces of so many tokens, each predicted by itself; the model's context where it is left
     /// out.
     #[serde(default)]
@@ -58,30 +52,13 @@ pub struct PerplexityParams {
     /// Draws of the bootstrap behind the 95 % interval; 0 for none.
     #[serde(default = "thousand")]
     resamples: usize,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 2,048 on the processor and four times as many on a
-    /// card.
     #[serde(default)]
-    batch_tokens: Option<usize>,
-}
-
-fn line() -> Documents {
-    Documents::Line
-}
-
-fn text() -> String {
-    "text".to_owned()
-}
-
-fn one() -> u64 {
-    1
+    batch_tokens: BatchTokens,
 }
 
 fn thousand() -> usize {
     1000
 }
-
-/// Tokens in a batch on the processor, see [`at_once`].
-const BATCH_TOKENS: usize = 2048;
 
 /// See [`StageKind::DOC`].
 pub struct Perplexity;
@@ -93,7 +70,7 @@ impl StageKind for Perplexity {
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
 Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text but each \
-piece's first. An edit that leaves other things alone leaves it where it was; one that breaks the model lets it rise.
+piece's first. The text should be one that the second moments were not measured on, see `skip`. An edit that leaves other things alone leaves it where it was; one that breaks the model lets it rise.
 
 The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. Of a model that was edited in \
 several batches, each an edit of its own, the mean over the batches' models is told. After a `sequence`, `every: k` measures \
@@ -117,7 +94,7 @@ every k-th round too. The 95 % interval is that of a percentile bootstrap over d
         for (name, zero) in [
             ("samples", params.samples == Some(0)),
             ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens == Some(0)),
+            ("batch_tokens", params.batch_tokens.is_zero()),
         ] {
             if zero {
                 errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
@@ -143,10 +120,11 @@ every k-th round too. The 95 % interval is that of a percentile bootstrap over d
         };
         let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length)?;
         let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
-        let batch = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &all.model.decoder);
-        let blocks = Blocks { cx, bar: &bar, size: BLOCK };
+        let batch = params.batch_tokens.or(BatchTokens::TEXT, &all.model.decoder);
+        let digits = json!({ "batch_tokens": batch });
+        let units = Units { cx, bar: &bar, size: UNIT, digits };
         let measured = Measured::of(&all, params.every, |version: &Version| {
-            blocks.run(&json!(version.name), &pieces, |block| {
+            units.run(&json!(version.name), &pieces, |block| {
                 let found = surprise(&version.decoder, block, batch).map_err(StageFailure::stage)?;
                 if found.iter().any(|piece| !piece.nll.is_finite()) {
                     return Err(StageError::numerical("the model's predictions are not numbers")

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use palinode_data::{ContextTemplates, EditRequest, conflicts};
 use palinode_edit::{Prompt, Site, Tap, probe, prompts};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::{
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind,
+};
 use palinode_eval::score_requests;
 use palinode_math::Mat;
 use palinode_model::{Decoder, MemoryNeeds, request_bytes};
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::artifacts::model::{Facts, Loaded, MODEL, open};
 use crate::artifacts::moments::{LayerFacts, MOMENTS};
-use crate::edit::batch_limits;
+use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::sources::load_requests::requests;
 use crate::sources::templates::at_port;
@@ -24,6 +26,8 @@ use crate::sources::templates::at_port;
 const COMPARED: usize = 2048;
 /// Findings of one kind that are told one by one.
 const TOLD: usize = 5;
+/// Requests that the estimate of memory counts where nothing is given: the same on every machine, as a result has to be.
+const USUAL_REQUESTS: usize = 16;
 
 /// Parameters of `preflight`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -34,19 +38,17 @@ pub struct PreflightParams {
     /// Keys of two requests at this cosine or above are told.
     #[serde(default = "cosine")]
     cosine: f64,
-    /// Steps of `targets`, and how many of its requests are optimised at once: for the estimates of time and memory.
+    /// Steps of `targets`, for the estimates of work and time.
     #[serde(default = "steps")]
     steps: usize,
-    /// See `steps`; where it is left out, as many as `targets` takes then.
+    /// Requests that `targets` optimises at the same time, for the estimate of memory; 16 where it is left out.
     #[serde(default)]
-    at_once: Option<usize>,
+    parallel_requests: Option<usize>,
     /// Fail where anything is found, so that nothing after this runs.
     #[serde(default)]
     strict: bool,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
-    /// card.
     #[serde(default)]
-    batch_tokens: Option<usize>,
+    batch_tokens: BatchTokens,
 }
 
 fn cosine() -> f64 {
@@ -57,16 +59,13 @@ fn steps() -> usize {
     25
 }
 
-/// Tokens in a batch on the processor, see [`at_once`].
-const BATCH_TOKENS: usize = 4096;
-
 /// See [`StageKind::DOC`].
 pub struct Preflight;
 
 impl StageKind for Preflight {
     type Params = PreflightParams;
     const NAME: &'static str = "preflight";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Looks for what would spoil an edit, before an hour is spent on it.";
     const DOC: &'static str = "\
 Finds, in one short pass over the requests:
@@ -79,10 +78,10 @@ Finds, in one short pass over the requests:
 
 The samples show which token each subject was found at. With `strict`, findings fail the stage.
 
-It also says what is ahead, from how fast its own pass went on this machine: how long targets take for all requests, and second \
-moments of ten tokens for each key dimension at `layer`, in seconds; and the most memory that a stage needs, weights included, \
-when one layer is edited. Reckoned by the tokens that go through the blocks, backward counted as twice forward: the order of \
-magnitude, not more.";
+It also estimates what is ahead: the work of targets for all requests, and of second moments of ten tokens for each key dimension \
+at `layer`, in tokens that go through one block, backward counted as twice forward; and the most memory that a stage needs, \
+weights included, when one layer is edited. How long that takes on this machine, as fast as its own pass went, it says when it \
+runs: seconds are no part of the result. They are an order of magnitude, not more.";
     const OUTPUT: ArtifactKind = "preflight";
 
     fn inputs() -> Vec<Port> {
@@ -99,6 +98,10 @@ magnitude, not more.";
         &["batch_tokens"]
     }
 
+    fn renamed() -> Renames {
+        &[("at_once", "parallel_requests")]
+    }
+
     fn describe(params: &PreflightParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = Vec::new();
         if let Some(facts) = Facts::at(cx, "model") {
@@ -108,7 +111,7 @@ magnitude, not more.";
             let message = format!("`cosine` is {}", params.cosine);
             errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
         }
-        if params.batch_tokens == Some(0) {
+        if params.batch_tokens.is_zero() {
             errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
         }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
@@ -123,7 +126,7 @@ magnitude, not more.";
         let mut findings = twins(&requests);
         let rows = rows(&model, &requests, &templates)?;
         cx.check_interrupt()?;
-        let tokens = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder);
+        let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &model.decoder);
         findings.extend(parallel(params, &model, &requests, &rows, tokens)?);
         cx.check_interrupt()?;
         let scores = score_requests(&model.decoder, &model.text, &prompts_only(&requests), tokens);
@@ -148,7 +151,8 @@ magnitude, not more.";
             findings.extend(thin(moments, model.decoder.config().feed_forward));
         }
         let done = (model.decoder.work() - work).block_tokens as f64;
-        let ahead = Ahead::of(params, &model.decoder, &rows, done / begin.elapsed().as_secs_f64());
+        let ahead = Ahead::of(params, &model.decoder, &rows);
+        cx.say(ahead.times(done / begin.elapsed().as_secs_f64()));
         if params.strict && !findings.is_empty() {
             return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
         }
@@ -158,14 +162,20 @@ magnitude, not more.";
             "findings": findings, "samples": samples,
             "metrics": {
                 "requests": requests.len(), "known": known as f64 / olds.len().max(1) as f64, "findings": findings.len(),
-                "targets_s": ahead.targets, "moments_s": ahead.moments, "memory_gib": ahead.memory,
+                "targets_tokens": ahead.targets, "moments_tokens": ahead.moments, "memory_gib": ahead.memory,
             },
             "columns": [
                 { "name": "requests", "label": "requests", "format": "number" },
                 { "name": "known", "label": "old facts known", "format": "percent" },
                 { "name": "findings", "label": "findings", "format": "number" },
-                { "name": "targets_s", "label": "targets, s", "format": "number", "doc": "estimate for all requests" },
-                { "name": "moments_s", "label": "second moments, s", "format": "number", "doc": "estimate for 10 f tokens" },
+                {
+                    "name": "targets_tokens", "label": "targets, block tokens", "format": "number",
+                    "doc": "estimate for all requests",
+                },
+                {
+                    "name": "moments_tokens", "label": "second moments, block tokens", "format": "number",
+                    "doc": "estimate for 10 f tokens",
+                },
                 { "name": "memory_gib", "label": "memory, GiB", "format": "number", "doc": "the most that a stage needs" },
             ],
         });
@@ -175,17 +185,16 @@ magnitude, not more.";
 
 /// What is ahead.
 struct Ahead {
-    /// Seconds that targets take.
-    targets: f64,
-    /// Seconds that second moments take.
-    moments: f64,
+    /// Tokens that targets send through one block, a backward pass counted as two forward passes.
+    targets: usize,
+    /// Tokens that second moments send through one block.
+    moments: usize,
     /// GiB.
     memory: f64,
 }
 
 impl Ahead {
-    /// `rate` is tokens through one block in a second, forward.
-    fn of(params: &PreflightParams, decoder: &Decoder, rows: &[Vec<Prompt>], rate: f64) -> Self {
+    fn of(params: &PreflightParams, decoder: &Decoder, rows: &[Vec<Prompt>]) -> Self {
         const BACK_AND_FORTH: usize = 3;
         let config = decoder.config();
         let above = config.layers.saturating_sub(params.layer + 1);
@@ -195,15 +204,19 @@ impl Ahead {
         let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
         let needs = MemoryNeeds::of(config);
-        let at_once = batch_limits::requests(params.at_once, decoder, params.layer) as u64;
-        let targets_need = at_once * request_bytes(config, above);
+        let targets_need = params.parallel_requests.unwrap_or(USUAL_REQUESTS) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
-        Self {
-            targets: rounded(targets as f64 / rate),
-            moments: rounded(moments as f64 / rate),
-            memory: rounded((decoder.weight_bytes() + most) as f64 / (1u64 << 30) as f64),
-        }
+        Self { targets, moments, memory: rounded((decoder.weight_bytes() + most) as f64 / (1u64 << 30) as f64) }
+    }
+
+    /// How long that takes at `throughput` tokens through one block in a second.
+    fn times(&self, throughput: f64) -> String {
+        let seconds = |tokens: usize| tokens as f64 / throughput.max(f64::MIN_POSITIVE);
+        let (targets, moments) = (seconds(self.targets), seconds(self.moments));
+        format!(
+            "at this pass's throughput, targets take about {targets:.0} s and second moments of 10 f tokens about {moments:.0} s"
+        )
     }
 }
 

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::model::{MODEL, UPDATE};
-use crate::edit::batch_limits;
+use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
-use crate::judge::units::Blocks;
 use crate::judge::versions::{Version, Versions};
+use crate::units::Units;
 
-/// Questions run between two looks at Ctrl-C.
-const BLOCK: usize = 32;
+/// Questions in a unit.
+const UNIT: usize = 32;
 /// The logical name of the answers.
 const ANSWERS: &str = "answers.jsonl";
 
@@ -54,10 +54,8 @@ pub struct ProbesParams {
     /// Draws of the bootstrap behind the 95 % intervals; 0 for none.
     #[serde(default = "thousand")]
     resamples: usize,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
-    /// card.
     #[serde(default)]
-    batch_tokens: Option<usize>,
+    batch_tokens: BatchTokens,
 }
 
 fn label() -> String {
@@ -71,9 +69,6 @@ fn one() -> u64 {
 fn thousand() -> usize {
     1000
 }
-
-/// Tokens in a batch on the processor, see [`at_once`].
-const BATCH_TOKENS: usize = 4096;
 
 /// See [`StageKind::DOC`].
 pub struct Probes;
@@ -115,7 +110,7 @@ Answers are kept in the result, question by question.";
         for (name, zero) in [
             ("limit", params.limit == Some(0)),
             ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens == Some(0)),
+            ("batch_tokens", params.batch_tokens.is_zero()),
         ] {
             if zero {
                 errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
@@ -144,11 +139,12 @@ Answers are kept in the result, question by question.";
             .map_err(|message| StageError::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
         let all = Versions::open(cx, cx.input("model")?)?;
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
-        let blocks = Blocks { cx, bar: &bar, size: BLOCK };
         let text = &all.model.text;
-        let tokens = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &all.model.decoder);
+        let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &all.model.decoder);
+        let digits = json!({ "batch_tokens": tokens });
+        let units = Units { cx, bar: &bar, size: UNIT, digits };
         let measured = Measured::of(&all, params.every, |version: &Version| {
-            let chosen = blocks.run(&json!(version.name), &task.questions, |block| {
+            let chosen = units.run(&json!(version.name), &task.questions, |block| {
                 let chosen = choose(&version.decoder, text, block, tokens).map_err(StageFailure::stage)?;
                 bar.inc(block.len() as u64);
                 Ok(chosen)

@@ -1,47 +1,40 @@
 //! `covariance`: second moments of keys over a corpus.
 
-use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use palinode_data::Corpus;
-use palinode_edit::Moments;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
 };
-use palinode_math::SecondMoment;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::model::{Facts, Loaded, MODEL, base_digest, open};
-use crate::artifacts::moments::{Gathered, Head, LayerFacts, MOMENTS};
-use crate::edit::batch_limits;
+use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS};
+use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
-use crate::sources::corpus::{Documents, FileFormat, TokenCount, corpus, encode, files};
+use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
+use crate::sources::corpus::{
+    CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, TokenCount, corpus, encode, files,
+};
 use crate::sources::hub;
-
-/// Documents run between two looks at the clock and at Ctrl-C.
-const BLOCK: usize = 64;
+use crate::units;
 
 /// Parameters of `covariance`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CovarianceParams {
-    /// Text to measure on: a file, a folder, a pattern (`wiki/*.parquet`), or files of the Hugging Face Hub
-    /// (`hf:datasets/owner/name@revision/pattern`). Names are no part of the key: contents are.
-    corpus: String,
-    /// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+    corpus: CorpusPath,
     #[serde(default)]
-    format: Option<FileFormat>,
-    /// What separates documents in plain text.
-    #[serde(default = "line")]
+    format: CorpusFormat,
+    #[serde(default)]
     documents: Documents,
-    /// The field of a JSON object, or the column of a table, that holds the text.
-    #[serde(default = "text")]
-    field: String,
+    #[serde(default)]
+    field: TextField,
     /// The layers; all of them are measured in one pass over the corpus.
     layers: Vec<usize>,
     /// How many documents are read at most; all where it is left out.
@@ -51,29 +44,11 @@ pub struct CovarianceParams {
     /// `10f`.
     #[serde(default)]
     tokens: Option<TokenCount>,
-    /// Seed of the order in which documents are taken.
-    #[serde(default = "one")]
-    seed: u64,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 2,048 on the processor and four times as many on a
-    /// card.
     #[serde(default)]
-    batch_tokens: Option<usize>,
+    seed: SampleSeed,
+    #[serde(default)]
+    batch_tokens: BatchTokens,
 }
-
-fn line() -> Documents {
-    Documents::Line
-}
-
-fn text() -> String {
-    "text".to_owned()
-}
-
-fn one() -> u64 {
-    1
-}
-
-/// Tokens in a batch on the processor, see [`at_once`].
-const BATCH_TOKENS: usize = 2048;
 
 /// When sums were saved last, and how long that took.
 struct Saved {
@@ -120,7 +95,8 @@ read once to choose the sample, in memory that does not grow with it. Packed fil
 128 MiB of sampled text: take a sample of them rather than all. docs/inputs.md shows every layout by example.
 
 The sums are saved as they grow: an interrupted run goes on where it was, with the same result to the last bit, and so does \
-a later run over more documents or tokens, or with more layers.";
+a later run over more documents or tokens, or with more layers. Documents are added up in units of 64 and parts of 4,096, each \
+part by itself and then the parts in order, so that no machine and no interruption shows in the sum.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {
@@ -129,6 +105,10 @@ a later run over more documents or tokens, or with more layers.";
 
     fn unkeyed() -> &'static [&'static str] {
         &["corpus", "batch_tokens"]
+    }
+
+    fn units(params: &CovarianceParams, _: &DescribeCx<'_>) -> Option<UnitPlan> {
+        params.samples.map(part_sums::units)
     }
 
     fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -161,77 +141,62 @@ a later run over more documents or tokens, or with more layers.";
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
         let most = params.samples.or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
-        if let Some(commit) = hub::commit(&params.corpus) {
-            cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus));
+        if let Some(commit) = hub::commit(&params.corpus.0) {
+            cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus.0));
         }
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
-        // The last block may be a part of one, which a run over more documents would not have.
-        let whole = corpus.len() / BLOCK;
+        // The last unit may be a part of one, which a run over more documents would not have.
+        let whole = corpus.len() / UNIT;
         let base = base_digest(artifact);
-        let key = |layer: usize| {
-            cx.unit_key(&json!({
+        let batch = params.batch_tokens.or(BatchTokens::TEXT, &model.decoder);
+        let keys = params.layers.iter().map(|&layer| {
+            let mut of = json!({
                 "base": base, "corpus": digests, "documents": params.documents, "field": params.field,
-                "seed": params.seed, "block": BLOCK, "layer": layer,
-            }))
-        };
-        let mut heads: BTreeMap<usize, Head> = BTreeMap::new();
-        for &layer in &params.layers {
-            let nothing = || Head { blocks: 0, moment: SecondMoment::new(f) };
-            // A head with more tokens than are wanted is of no use.
-            let head = Head::get(cx, &key(layer), whole).filter(|head| head.moment.count() < enough);
-            heads.insert(layer, head.unwrap_or_else(nothing));
-        }
-        let kept: BTreeMap<usize, usize> = heads.iter().map(|(&layer, head)| (layer, head.blocks)).collect();
-        let start = kept.values().copied().min().unwrap_or(0);
+                "seed": params.seed, "block": UNIT, "layer": layer,
+            });
+            let digits = json!({ "batch_tokens": batch });
+            let open = units::key(cx, &of, &digits);
+            of["parts"] = json!("complete");
+            (layer, Keys { open, complete: units::key(cx, &of, &digits) })
+        });
+        let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
+        let (start, mut tokens) = sums.begin();
 
-        let batch = batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder);
-        let mut moments = Moments::new();
         let total = if params.tokens.is_some() { None } else { Some(corpus.len() as u64) };
         let bar = cx.progress("documents", total);
-        let mut read = (start * BLOCK).min(corpus.len());
+        let mut read = (start * UNIT).min(corpus.len());
         bar.keep(read as u64);
-        let mut tokens = heads.values().filter(|head| head.blocks == start).map(|head| head.moment.count()).next();
         let mut saved = Saved::now();
-        let mut ahead = (read < corpus.len() && tokens.unwrap_or(0) < enough)
-            .then(|| block(&mut corpus, &model, read, enough - tokens.unwrap_or(0)))
+        let mut ahead = (read < corpus.len() && tokens < enough)
+            .then(|| unit(&mut corpus, &model, read, enough - tokens))
             .transpose()?;
         while let Some((documents, counted)) = ahead {
             // Layers join where their sums left off; the forward pass is one for all that have.
-            for (layer, head) in heads.extract_if(.., |_, head| head.blocks == read / BLOCK) {
-                moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
-            }
+            sums.join(read / UNIT)?;
             read += documents.len();
-            tokens = Some(tokens.unwrap_or(0) + counted);
-            let left = enough - tokens.unwrap_or(0).min(enough);
+            tokens += counted;
+            let left = enough - tokens.min(enough);
             // The next documents are read and tokenized while the model is at these.
             let (added, next) = thread::scope(|scope| {
                 let more = read < corpus.len() && left > 0;
-                let reader = more.then(|| scope.spawn(|| block(&mut corpus, &model, read, left)));
-                let added = moments.add(&model.decoder, &documents, batch);
+                let reader = more.then(|| scope.spawn(|| unit(&mut corpus, &model, read, left)));
+                let added = sums.open.add(&model.decoder, &documents, batch);
                 (added, reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose())
             });
             added.map_err(StageFailure::stage)?;
-            bar.note(format!("{} tokens", tokens.unwrap_or(0)));
+            bar.note(format!("{tokens} tokens"));
             bar.inc(documents.len() as u64);
             let interrupted = cx.check_interrupt();
-            let last = read >= whole * BLOCK || tokens.unwrap_or(0) >= enough;
-            // Only whole blocks are the same in a larger run.
-            if documents.len() == BLOCK && (last || interrupted.is_err() || saved.long_ago()) {
-                let done = read / BLOCK;
-                saved = Saved::after(|| {
-                    let sums = moments.layers().map_err(StageFailure::stage)?;
-                    let further = sums.iter().filter(|(layer, _)| kept[layer] < done);
-                    further.into_iter().try_for_each(|(&layer, moment)| Head::put(cx, &key(layer), done, moment))
-                })?;
+            let last = read >= whole * UNIT || left == 0;
+            let done = read / UNIT;
+            let ends_part = part_sums::ends_part(done);
+            // Only whole units are the same in a larger run.
+            if documents.len() == UNIT && (ends_part || last || interrupted.is_err() || saved.long_ago()) {
+                saved = Saved::after(|| sums.keep(done))?;
             }
             interrupted?;
             ahead = next?;
         }
-        for (layer, head) in heads {
-            moments.insert(&model.decoder, layer, head.moment).map_err(StageFailure::stage)?;
-        }
-        let moments = moments.layers().map_err(StageFailure::stage)?;
-        let tokens = moments.values().map(SecondMoment::count).next().unwrap_or(0);
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
@@ -239,20 +204,18 @@ a later run over more documents or tokens, or with more layers.";
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} asked for: all of it was used"));
         }
         let mut made = Gathered::new(base);
-        for (&layer, moment) in moments {
-            made.put(cx, layer, moment)?;
-        }
+        sums.finish(|layer, moment| made.put(cx, layer, moment))?;
         Ok(made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect()))
     }
 }
 
-/// Tokens of the next documents, cut to the model's context: a block of them, or fewer where `enough` tokens are reached, and
+/// Tokens of the next documents, cut to the model's context: a unit of them, or fewer where `enough` tokens are reached, and
 /// how many tokens they have.
-fn block(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), StageError> {
+fn unit(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), StageError> {
     let context = model.decoder.config().context;
-    let mut documents = Vec::with_capacity(BLOCK);
+    let mut documents = Vec::with_capacity(UNIT);
     let mut counted = 0;
-    for index in from..corpus.len().min(from + BLOCK) {
+    for index in from..corpus.len().min(from + UNIT) {
         let text = corpus.read(index).map_err(StageFailure::stage)?;
         let tokens = encode(&model.text, &text, context).map_err(StageFailure::stage)?;
         counted += tokens.len() as u64;

@@ -3,3 +3,4 @@
 pub mod covariance;
 pub mod factor;
 pub mod merge_moments;
+mod part_sums;

@@ -15,17 +15,51 @@ use crate::sources::hub;
 /// Bytes of a document that are enough for any context: longer ones are cut before they are tokenized.
 const LONG: usize = 1 << 20;
 
-/// What separates documents.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+/// The text: a file, a folder, a pattern (`wiki/*.parquet`), or files of the Hugging Face Hub
+/// (`hf:datasets/owner/name@revision/pattern`). Names are no part of the key: contents are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CorpusPath(pub String);
+
+/// The field of a JSON object, or the column of a table, that holds the text.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct TextField(pub String);
+
+impl Default for TextField {
+    fn default() -> Self {
+        Self("text".to_owned())
+    }
+}
+
+/// Seed of the order in which documents are taken.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SampleSeed(pub u64);
+
+impl Default for SampleSeed {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+/// What separates documents in plain text.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Documents {
     /// Every line that is not blank is one.
+    #[default]
     Line,
     /// Blank lines separate them.
     BlankLine,
 }
 
-/// How the files of a corpus are laid out.
+/// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CorpusFormat(pub Option<FileFormat>);
+
+/// One layout for all files.
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
@@ -116,27 +150,27 @@ impl JsonSchema for TokenCount {
 /// all of its name that can change what is read.
 pub fn files(
     field: &str,
-    corpus: &str,
-    format: Option<FileFormat>,
+    corpus: &CorpusPath,
+    format: CorpusFormat,
     base: &Path,
 ) -> Result<Vec<ExternalFile>, FieldError> {
-    let format = format.map(|format| match format {
+    let format = format.0.map(|format| match format {
         FileFormat::Text => Format::Text,
         FileFormat::Jsonl => Format::Jsonl,
         FileFormat::Parquet => Format::Parquet,
     });
-    let found = match hub::data(field, corpus)? {
+    let found = match hub::data(field, &corpus.0)? {
         Some(paths) => paths
             .into_iter()
             .map(|path| corpus_files(&path, format))
             .collect::<Result<Vec<_>, _>>()
             .map(|files| files.concat()),
         // A plain name is left to the engine, which tells where it looked.
-        None => match base.join(corpus) {
+        None => match base.join(&corpus.0) {
             path if path.exists() || palinode_data::is_pattern(&path) => corpus_files(&path, format),
             path => {
                 let format = format.or_else(|| Format::of(&path)).unwrap_or(Format::Text);
-                Ok(vec![CorpusFile { path: corpus.into(), format }])
+                Ok(vec![CorpusFile { path: corpus.0.clone().into(), format }])
             }
         },
     };
@@ -163,8 +197,8 @@ fn ending(format: Format) -> &'static str {
 pub fn corpus(
     cx: &StageContext,
     documents: Documents,
-    field: &str,
-    seed: u64,
+    field: &TextField,
+    seed: SampleSeed,
     most: Option<usize>,
 ) -> Result<(Corpus, Vec<(String, Digest)>), StageError> {
     let (mut files, mut digests) = (Vec::new(), Vec::new());
@@ -177,10 +211,10 @@ pub fn corpus(
         Documents::Line => Split::Line,
         Documents::BlankLine => Split::BlankLine,
     };
-    let reading = Reading { split, field: field.to_owned() };
+    let reading = Reading { split, field: field.0.clone() };
     let bar = cx.progress("documents found", None);
     let mut before = 0;
-    let opened = Corpus::open(files, reading, Sampling { seed, most }, &mut |found| {
+    let opened = Corpus::open(files, reading, Sampling { seed: seed.0, most }, &mut |found| {
         bar.inc(found - before);
         before = found;
         cx.check_interrupt().is_ok()

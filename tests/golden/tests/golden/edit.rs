@@ -229,8 +229,14 @@ fn whole_edits() {
                 other => panic!("{}: unknown algorithm {other}", g.name),
             };
             let plan = Strategy::Memit.plan(&layers).unwrap();
-            let edit =
-                Edit { objective, plan: &plan, templates: &g.grouped, targets: settings, at_once: 32, tokens: 4096 };
+            let edit = Edit {
+                objective,
+                plan: &plan,
+                templates: &g.grouped,
+                targets: settings,
+                parallel_requests: 32,
+                tokens: 4096,
+            };
             let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap().layers;
             assert_eq!(edits.len(), layers.len(), "{} {id}", g.name);
             let file = g.folder.tensors(&format!("{id}.safetensors"));
@@ -285,7 +291,7 @@ fn rome_edits() {
                 plan: &plan,
                 templates: &g.flat,
                 targets: settings,
-                at_once: 1,
+                parallel_requests: 1,
                 tokens: 4096,
             };
             let factors = BTreeMap::from([(layer, factor)]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_data::{EditRequest, word_weights};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
 };
 use palinode_eval::{Group, RecordScores, Summary, Tfidf, Writing};
 use schemars::JsonSchema;
@@ -20,7 +20,7 @@ use self::samples::samples;
 use self::scorer::Scorer;
 use crate::artifacts::model::{MODEL, UPDATE, file};
 use crate::artifacts::update::Batch;
-use crate::edit::batch_limits;
+use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::versions::Versions;
 use crate::sources::load_requests::{REQUESTS, requests};
@@ -96,10 +96,8 @@ pub struct EvaluateParams {
     /// How many tokens of them.
     #[serde(default = "eight")]
     sample_tokens: usize,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
-    /// card.
     #[serde(default)]
-    batch_tokens: Option<usize>,
+    batch_tokens: BatchTokens,
 }
 
 fn hundred() -> usize {
@@ -125,9 +123,6 @@ fn three() -> usize {
 fn eight() -> usize {
     8
 }
-
-/// Tokens in a batch on the processor, see [`at_once`].
-const BATCH_TOKENS: usize = 4096;
 
 impl EvaluateParams {
     /// Whose metrics are told of these requests: what was asked for, else what the data set is judged by.
@@ -211,6 +206,11 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
         &["batch_tokens"]
     }
 
+    /// Those of one version of the model: each version's requests are cut alike.
+    fn units(_: &EvaluateParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        cx.input("requests")["requests"].as_u64().map(|count| scorer::units(count as usize))
+    }
+
     fn files(params: &EvaluateParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         let Some(weights) = &params.word_weights else { return Ok(Vec::new()) };
         Ok(vec![
@@ -222,7 +222,7 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
     fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let zero = |name: &str| FieldError::new(name, format!("`{name}` is 0")).expected("1 or more");
         let mut errors = Vec::new();
-        if params.batch_tokens == Some(0) {
+        if params.batch_tokens.is_zero() {
             errors.push(zero("batch_tokens"));
         }
         if params.every == Some(0) {
@@ -264,7 +264,7 @@ Every prompt's likelihoods are kept in the result: records.jsonl, one record a l
         let scorer = Scorer {
             cx,
             text: &model.text,
-            tokens: batch_limits::tokens(params.batch_tokens, BATCH_TOKENS, &model.decoder),
+            tokens: params.batch_tokens.or(BatchTokens::PROMPTS, &model.decoder),
             writing,
             tfidf: tfidf.as_ref(),
             bar: &bar,

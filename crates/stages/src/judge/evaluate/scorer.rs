@@ -1,21 +1,26 @@
-//! Requests scored block by block; finished blocks are kept, and shared with other stages that score the same model.
+//! Requests scored unit by unit; finished units are kept, and shared with other stages that score the same model.
 
 use palinode_data::EditRequest;
-use palinode_engine::{Progress, StageContext, StageError};
+use palinode_engine::{Progress, StageContext, StageError, UnitPlan};
 use palinode_eval::{RecordScores, Tfidf, Writing, score_requests, write};
 use palinode_model::{Decoder, Text};
 use serde_json::json;
 
 use crate::errors::StageFailure;
-use crate::judge::units::Blocks;
 use crate::judge::versions::Version;
+use crate::units::Units;
 
-/// Records scored between two looks at Ctrl-C.
-const BLOCK: usize = 32;
+/// Records in a unit.
+const UNIT: usize = 32;
+
+/// How so many records are cut.
+pub fn units(records: usize) -> UnitPlan {
+    UnitPlan::new("records", records, UNIT)
+}
 
 /// Scores requests on models.
 pub struct Scorer<'a> {
-    /// Where blocks are kept.
+    /// Where units are kept.
     pub cx: &'a StageContext,
     /// The models' tokenizer.
     pub text: &'a Text,
@@ -33,9 +38,10 @@ impl Scorer<'_> {
     /// The scores of requests on a version of a model.
     pub fn score(&self, version: &Version, requests: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
         let writing = self.writing.map(|w| [w.length as u64, w.top_k as u64, w.seed]);
-        let blocks = Blocks { cx: self.cx, bar: self.bar, size: BLOCK };
+        let digits = json!({ "batch_tokens": self.tokens });
+        let units = Units { cx: self.cx, bar: self.bar, size: UNIT, digits };
         let of = json!([version.name, writing]);
-        let mut scores = blocks.run(&of, requests, |block| self.block(&version.decoder, block))?;
+        let mut scores = units.run(&of, requests, |block| self.block(&version.decoder, block))?;
         for (record, request) in scores.iter_mut().zip(requests) {
             let compare = self.tfidf.filter(|_| !request.references.is_empty() && !record.generated.is_empty());
             record.reference =

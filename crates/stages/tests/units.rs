@@ -1,0 +1,361 @@
+//! Cuts that parameters decide: whatever is interrupted, kept, computed apart or finished in another order, the bits are those of one
+//! undisturbed run.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use common::{Bench, artifact};
+use palinode_edit::Moments;
+use palinode_engine::{DescribeCx, Event, Observer, Outcome, RunOptions, Silent, Store, run};
+use palinode_math::SecondMoment;
+use palinode_model::{Decoder, Text};
+use palinode_stages::catalogue;
+use serde_json::json;
+
+/// Documents of a unit, and of a part.
+const UNIT: usize = 64;
+const PART: usize = 64 * UNIT;
+
+/// Asks to stop once so many units were kept, in one store after the other.
+struct StopAfter {
+    left: AtomicU64,
+    interrupt: Arc<AtomicBool>,
+}
+
+impl Observer for StopAfter {
+    fn event(&self, event: &Event) {
+        if matches!(event, Event::UnitDone { .. }) && self.left.fetch_sub(1, Ordering::Relaxed) <= 1 {
+            self.interrupt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Asks to stop when a stage has done so many items.
+struct StopAt {
+    stage: &'static str,
+    items: u64,
+    interrupt: Arc<AtomicBool>,
+}
+
+impl Observer for StopAt {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { instance, done, what, .. } = event
+            && instance == self.stage
+            && what != "documents found"
+            && *done >= self.items
+        {
+            self.interrupt.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Runs with an observer that may ask to stop; says whether all stages have results.
+fn run_with(bench: &Bench, yaml: &str, observer: impl FnOnce(Arc<AtomicBool>) -> Arc<dyn Observer>) -> bool {
+    let pipeline = bench.load(yaml).unwrap();
+    let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let observer = observer(Arc::clone(&interrupt));
+    let report = run(&pipeline, &store, &RunOptions { interrupt, ..RunOptions::default() }, &observer).unwrap();
+    report.stages.iter().all(|stage| stage.artifact.is_some())
+}
+
+/// More documents than a part has, of two words each.
+fn long_corpus(bench: &Bench, documents: usize) {
+    let words = ["river", "tower", "poet", "city", "old", "young", "bridge", "harbour", "lake", "sea", "was"];
+    let mut text = String::new();
+    for i in 0..documents {
+        let _ = writeln!(text, "{} {} {}", words[i % 11], words[i / 11 % 11], words[(i * 7 + i / 121) % 11]);
+    }
+    std::fs::write(bench.path("corpus.txt"), text).unwrap();
+}
+
+fn moments(samples: usize, more: &str) -> String {
+    format!(
+        "
+name: moments
+stages:
+  model: {{ uses: load_model, with: {{ path: gpt2 }} }}
+  moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: corpus.txt, layers: [0, 1], samples: {samples}{more} }} }}
+"
+    )
+}
+
+#[test]
+fn second_moments_are_the_same_however_often_they_are_interrupted() {
+    const DOCUMENTS: usize = 2 * PART + 3 * UNIT + 5;
+    let whole = Bench::new();
+    long_corpus(&whole, DOCUMENTS);
+    let expected = artifact(&whole.run(&moments(DOCUMENTS, "")), "moments").digest();
+
+    // Stopped at the beginning, within a part, just before and at a part's end, and in the last, smaller unit.
+    let bench = Bench::new();
+    long_corpus(&bench, DOCUMENTS);
+    let unit = UNIT as u64;
+    for items in [1, 5 * unit, 63 * unit, 64 * unit, 65 * unit, 128 * unit, 130 * unit] {
+        let ended = run_with(&bench, &moments(DOCUMENTS, ""), |interrupt| {
+            Arc::new(StopAt { stage: "moments", items, interrupt })
+        });
+        assert!(!ended, "nothing was left to do after {items} documents");
+    }
+    assert!(artifact(&bench.run(&moments(DOCUMENTS, "")), "moments").digest() == expected);
+
+    // Grown from a smaller sample, within a part and beyond it; then another layer.
+    let bench = Bench::new();
+    long_corpus(&bench, DOCUMENTS);
+    for samples in [10 * UNIT, PART + 7] {
+        bench.run(&moments(samples, "").replace("[0, 1]", "[1]"));
+    }
+    assert!(artifact(&bench.run(&moments(DOCUMENTS, "")), "moments").digest() == expected);
+}
+
+/// What a cluster does: each part by itself, in any order, then the parts' sums in order.
+#[test]
+fn parts_that_are_computed_apart_add_up_to_the_same_bits() {
+    const DOCUMENTS: usize = 2 * PART + 100;
+    let bench = Bench::new();
+    long_corpus(&bench, DOCUMENTS);
+    let yaml = moments(DOCUMENTS, "");
+    let report = bench.run(&yaml);
+    let made = artifact(&report, "moments");
+
+    // The sample's order is the seed's: all documents are taken, so a file in that order gives them as they were read.
+    let decoder = bench.decoder("gpt2");
+    let documents = in_order(&bench, &decoder);
+    let part = |range: std::ops::Range<usize>| {
+        let mut moments = Moments::new();
+        for layer in [0, 1] {
+            moments.insert(&decoder, layer, SecondMoment::new(decoder.config().feed_forward)).unwrap();
+        }
+        documents[range].chunks(UNIT).for_each(|unit| {
+            moments.add(&decoder, unit, 2048).unwrap();
+        });
+        moments.take().unwrap()
+    };
+    let mut parts: BTreeMap<usize, _> = BTreeMap::new();
+    for number in [2, 0, 1] {
+        parts.insert(number, part(number * PART..((number + 1) * PART).min(DOCUMENTS)));
+    }
+    let mut parts = parts.into_values();
+    let mut total = parts.next().unwrap();
+    for other in parts {
+        for (layer, sum) in &mut total {
+            sum.merge(&other[layer]).unwrap();
+        }
+    }
+    for (layer, sum) in &total {
+        let bytes = std::fs::read(bench.blob(made, &format!("layer{layer}.safetensors"))).unwrap();
+        let kept = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let kept = kept.tensor("sum").unwrap();
+        let ours: Vec<u8> =
+            (0..sum.size()).flat_map(|i| sum.row(i).collect::<Vec<_>>()).flat_map(f64::to_le_bytes).collect();
+        assert!(kept.data() == ours, "layer {layer}");
+    }
+}
+
+/// Token rows of all documents in the order in which the sample has them.
+fn in_order(bench: &Bench, decoder: &Decoder) -> Vec<Vec<u32>> {
+    use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split};
+    let text = Text::open(&bench.path("gpt2/tokenizer.json")).unwrap();
+    let files = vec![CorpusFile { path: bench.path("corpus.txt"), format: Format::Text }];
+    let reading = Reading { split: Split::Line, field: "text".into() };
+    let mut corpus = Corpus::open(files, reading, Sampling { seed: 1, most: Some(usize::MAX) }, &mut |_| true).unwrap();
+    let context = decoder.config().context;
+    (0..corpus.len())
+        .map(|i| {
+            let mut ids = text.encode(&corpus.read(i).unwrap()).unwrap();
+            ids.truncate(context);
+            ids
+        })
+        .collect()
+}
+
+/// A batch stays within its unit: what is computed for two units is what is computed for each of them.
+#[test]
+fn no_batch_crosses_a_unit() {
+    let tokens = |samples: &str| {
+        let bench = Bench::new();
+        // The second unit's documents are longer: a batch across the border would be padded to their length.
+        let short = "a river\n".repeat(UNIT);
+        let long = "the tower of the old city by the river and by the sea was said to be young\n".repeat(UNIT);
+        let text = match samples {
+            "first" => short,
+            "second" => long,
+            _ => format!("{short}{long}"),
+        };
+        let decoder = bench.decoder("gpt2");
+        let tokenizer = Text::open(&bench.path("gpt2/tokenizer.json")).unwrap();
+        let rows: Vec<Vec<u32>> = text.lines().map(|line| tokenizer.encode(line).unwrap()).collect();
+        let mut moments = Moments::new();
+        moments.insert(&decoder, 1, SecondMoment::new(decoder.config().feed_forward)).unwrap();
+        let before = decoder.work();
+        rows.chunks(UNIT).for_each(|unit| {
+            moments.add(&decoder, unit, 4096).unwrap();
+        });
+        (decoder.work() - before).block_tokens
+    };
+    assert_eq!(tokens("first") + tokens("second"), tokens("both"));
+}
+
+const FACTS: usize = 40;
+
+/// A pipeline of targets and scores for forty requests of different lengths.
+fn facts(bench: &Bench, targets: &str, scores: &str) -> String {
+    let mut text = String::new();
+    for i in 0..FACTS {
+        let long = "very ".repeat(i % 5);
+        let _ = writeln!(
+            text,
+            "{}",
+            json!({
+                "id": format!("r{i}"), "subject": format!("The {long}old tower number {i}"), "prompt": "{} stands in",
+                "target_new": "Rome", "target_true": "Paris", "paraphrases": [], "neighbors": [],
+            })
+        );
+    }
+    std::fs::write(bench.path("requests.jsonl"), text).unwrap();
+    format!(
+        "
+name: facts
+stages:
+  model: {{ uses: load_model, with: {{ path: gpt2 }} }}
+  edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: requests.jsonl }} }}
+  targets: {{ uses: targets, inputs: {{ model: model, requests: edits }}, with: {{ layer: 1, steps: 3{targets} }} }}
+  scores: {{ uses: evaluate, inputs: {{ model: model, requests: edits }}, with: {{ samples: 0{scores} }} }}
+"
+    )
+}
+
+#[test]
+fn targets_and_scores_are_the_same_however_often_they_are_interrupted() {
+    let whole = Bench::new();
+    let yaml = facts(&whole, "", "");
+    let report = whole.run(&yaml);
+    let expected = ["targets", "scores"].map(|name| artifact(&report, name).digest());
+    for units in [1, 2, 3] {
+        let bench = Bench::new();
+        facts(&bench, "", "");
+        let mut runs = 0;
+        while !run_with(&bench, &yaml, |interrupt| Arc::new(StopAfter { left: AtomicU64::new(units), interrupt })) {
+            runs += 1;
+            assert!(runs < 100, "units are not found again");
+        }
+        assert!(runs > 1, "nothing was interrupted");
+        let report = bench.run(&yaml);
+        assert!(["targets", "scores"].map(|name| artifact(&report, name).digest()) == expected, "after {units} units");
+    }
+}
+
+/// As many as there are cores for, one batch after the other, or all: the same targets.
+#[test]
+fn requests_that_are_searched_for_in_parallel_do_not_show() {
+    let digest = |with: &str| {
+        let bench = Bench::new();
+        let report = bench.run(&facts(&bench, with, ""));
+        artifact(&report, "targets").digest()
+    };
+    let expected = digest("");
+    for parallel in [8, 16, 1000] {
+        assert!(digest(&format!(", parallel_requests: {parallel}")) == expected, "{parallel}");
+    }
+}
+
+/// What a run under other settings kept is taken over, and under strict numerics only what no digit depends on.
+#[test]
+fn units_are_found_again_under_other_settings_unless_numerics_are_strict() {
+    for (numerics, found) in [("portable", true), ("strict", false)] {
+        let bench = Bench::new();
+        let yaml = |targets: &str, scores: &str| format!("numerics: {numerics}{}", facts(&bench, targets, scores));
+        // The evaluation is stopped after its first unit.
+        let stopped =
+            run_with(&bench, &yaml("", ""), |interrupt| Arc::new(StopAt { stage: "scores", items: 1, interrupt }));
+        assert!(!stopped);
+        let kept = Arc::new(Kept::default());
+        assert!(run_with(&bench, &yaml("", ", batch_tokens: 64"), |_| Arc::clone(&kept) as Arc<dyn Observer>));
+        assert_eq!(kept.0.load(Ordering::Relaxed) > 0, found, "{numerics}");
+    }
+}
+
+/// The most records that were counted as found.
+#[derive(Default)]
+struct Kept(AtomicU64);
+
+impl Observer for Kept {
+    fn event(&self, event: &Event) {
+        if let Event::Progress { instance, kept, .. } = event
+            && instance == "scores"
+        {
+            self.0.fetch_max(*kept, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The old name of a parameter is read, with a warning that gives the new one, and finds the results made under it.
+#[test]
+fn an_old_name_is_read_with_a_warning() {
+    let bench = Bench::new();
+    let new = facts(&bench, ", parallel_requests: 16", "");
+    let old = new.replace("parallel_requests", "at_once");
+    let pipeline = bench.load(&old).unwrap();
+    let [warning] = &pipeline.warnings.0[..] else { panic!("{}", pipeline.warnings) };
+    assert!(warning.line().starts_with("pipeline.yaml:6:"), "{warning}");
+    assert!(warning.message.contains("`at_once` of `targets` is now called `parallel_requests`"), "{warning}");
+    assert!(bench.load(&new).unwrap().warnings.0.is_empty());
+    bench.run(&old);
+    let report = bench.run(&new);
+    assert!(report.stages.iter().all(|stage| stage.outcome == Outcome::Cached));
+
+    let both = new.replace("parallel_requests: 16", "parallel_requests: 16, at_once: 8");
+    assert!(bench.load(&both).unwrap_err().to_string().contains("`at_once` is the old name of `parallel_requests`"));
+    let zero = bench.load(&old.replace("at_once: 16", "at_once: 0")).unwrap_err().to_string();
+    assert!(zero.contains("at_once: 0"), "{zero}");
+}
+
+/// How a stage is cut is known before it runs.
+#[test]
+fn plans_of_units_can_be_asked_for() {
+    let stages = catalogue();
+    let units = |uses: &str, with: serde_json::Value| {
+        let stage = stages.get(uses).unwrap();
+        let params = stage.params(with).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let facts = json!({ "requests": 130 });
+        let inputs = BTreeMap::from([("requests", &facts)]);
+        let plan = stage.units(&params, &DescribeCx::new(std::path::Path::new("."), inputs))?;
+        Some((plan.what, plan.items, plan.units(), plan.parts()))
+    };
+    assert_eq!(units("targets", json!({ "layer": 1 })), Some(("requests", 130, 3, 3)));
+    assert_eq!(units("evaluate", json!({})), Some(("records", 130, 5, 5)));
+    let with = json!({ "corpus": "a.txt", "layers": [1], "samples": 100_000 });
+    assert_eq!(units("covariance", with), Some(("documents", 100_000, 1563, 25)));
+    assert_eq!(units("covariance", json!({ "corpus": "a.txt", "layers": [1], "tokens": "10f" })), None);
+    let with = json!({ "targets": { "layer": 1 }, "solve": { "objective": "memit", "lambda": 10, "batch_size": 10 } });
+    assert_eq!(units("sequence", with), Some(("edits", 130, 13, 1)));
+    assert_eq!(units("load_model", json!({ "path": "." })), None);
+}
+
+/// A run says the warnings as events.
+#[test]
+fn runs_tell_warnings_of_old_names() {
+    let bench = Bench::new();
+    let yaml = facts(&bench, ", at_once: 16", "");
+    let heard = Arc::new(Heard::default());
+    run_with(&bench, &yaml, |_| Arc::clone(&heard) as Arc<dyn Observer>);
+    assert_eq!(heard.0.load(Ordering::Relaxed), 1);
+    run_with(&bench, &yaml.replace("at_once", "parallel_requests"), |_| Arc::new(Silent));
+}
+
+#[derive(Default)]
+struct Heard(AtomicU64);
+
+impl Observer for Heard {
+    fn event(&self, event: &Event) {
+        if let Event::Warning { message, .. } = event
+            && message.contains("is now called")
+        {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
