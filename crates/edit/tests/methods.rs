@@ -88,7 +88,7 @@ fn memit_and_emmet() {
                 plan: &plan,
                 templates: &family.templates,
                 targets: family.settings,
-                at_once: 32,
+                parallel_requests: 32,
                 tokens: 4096,
             };
             let edits = apply(&family.decoder, &family.text, &requests, &values, &factors, &edit).unwrap().layers;
@@ -130,7 +130,7 @@ fn rome() {
             plan: &plan,
             templates: &flat,
             targets: settings,
-            at_once: 1,
+            parallel_requests: 1,
             tokens: 4096,
         };
         let factors = BTreeMap::from([(layer, factor)]);
