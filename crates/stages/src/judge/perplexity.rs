@@ -26,40 +26,40 @@ const BLOCK: usize = 64;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PerplexityParams {
-    /// Text to predict, which the second moments should not have been measured on: a file, a folder, a pattern
-    /// (`wiki/*.parquet`), or files of the Hugging Face Hub (`hf:datasets/owner/name@revision/pattern`).
+    /// Text to predict: a file, a folder, a pattern (`wiki/*.parquet`), or files of the Hugging Face Hub
+    /// (`hf:datasets/owner/name@revision/pattern`). It should not be the text that the second moments were measured on.
     corpus: String,
-    /// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+    /// The format of the files. The default follows from their extensions (.txt, .jsonl, .parquet, each also .gz or .zst).
     #[serde(default)]
     format: Option<FileFormat>,
-    /// What separates documents in plain text.
+    /// The separator of documents in plain text.
     #[serde(default = "line")]
     documents: Documents,
     /// The field of a JSON object, or the column of a table, that holds the text.
     #[serde(default = "text")]
     field: String,
-    /// Skip so many documents first. With `covariance`'s seed and its number of samples, what is left is text that the second moments
-    /// have not seen.
+    /// Number of documents to skip. With the seed of `covariance` and its number of samples, the remaining text was not
+    /// used for the second moments.
     #[serde(default)]
     skip: usize,
-    /// How many documents are read at most; all that are left where it is left out.
+    /// Maximum number of documents. The default is all remaining documents.
     #[serde(default)]
     samples: Option<usize>,
-    /// Seed of the order in which documents are taken.
+    /// Seed of the order of the documents.
     #[serde(default = "one")]
     seed: u64,
-    /// Longer documents are cut into pieces of so many tokens, each predicted by itself; the model's context where it is left
-    /// out.
+    /// Longer documents are cut into pieces of this many tokens, which are predicted separately. The default is the model's
+    /// context length.
     #[serde(default)]
     length: Option<usize>,
-    /// After a `sequence`: measure also after every so many rounds.
+    /// After a `sequence`: also measure after every this many rounds.
     #[serde(default)]
     every: Option<usize>,
-    /// Draws of the bootstrap behind the 95 % interval; 0 for none.
+    /// Number of bootstrap samples for the 95 % interval; 0 for no interval.
     #[serde(default = "thousand")]
     resamples: usize,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 2,048 on the processor and four times as many on a
-    /// card.
+    /// Tokens in a batch, padding included. It bounds memory. The default is 2,048 on a CPU, and four times as many on a
+    /// GPU.
     #[serde(default)]
     batch_tokens: Option<usize>,
 }
@@ -92,16 +92,16 @@ impl StageKind for Perplexity {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
-Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text but each \
-piece's first. An edit that leaves other things alone leaves it where it was; one that breaks the model lets it rise.
+Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text except the \
+first of each piece. It stays the same when an edit changes nothing else, and rises when an edit damages the model.
 
-The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. Of a model that was edited in \
-several batches, each an edit of its own, the mean over the batches' models is told. After a `sequence`, `every: k` measures \
-every k-th round too. The 95 % interval is that of a percentile bootstrap over documents.";
+The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. For a model that was edited in \
+several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
+measures every k-th round too. The 95 % interval comes from a percentile bootstrap over documents.";
     const OUTPUT: ArtifactKind = "perplexity";
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
     }
 
     fn unkeyed() -> &'static [&'static str] {

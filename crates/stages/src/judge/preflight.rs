@@ -22,29 +22,29 @@ use crate::sources::templates::at_port;
 
 /// Requests whose keys are compared pair by pair.
 const COMPARED: usize = 2048;
-/// Findings of one kind that are told one by one.
+/// Findings of one kind that are reported one by one.
 const TOLD: usize = 5;
 
 /// Parameters of `preflight`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreflightParams {
-    /// The layer that is to be edited; of several, the lowest: keys are the most alike there.
+    /// The layer to edit. Of several layers, give the lowest one, where keys are the most similar.
     layer: usize,
-    /// Keys of two requests at this cosine or above are told.
+    /// Two requests are reported when the cosine of their keys is at or above this value.
     #[serde(default = "cosine")]
     cosine: f64,
-    /// Steps of `targets`, and how many of its requests are optimised at once: for the estimates of time and memory.
+    /// Number of steps of `targets`, for the estimates of time and memory.
     #[serde(default = "steps")]
     steps: usize,
-    /// See `steps`; where it is left out, as many as `targets` takes then.
+    /// Parallel requests of `targets`, for the estimates of time and memory. The default is that of `targets`.
     #[serde(default)]
     at_once: Option<usize>,
-    /// Fail where anything is found, so that nothing after this runs.
+    /// Fail if there are findings, so that no stage that depends on this one runs.
     #[serde(default)]
     strict: bool,
-    /// Tokens run at once, padding included: bounds memory. Where it is left out, 4,096 on the processor and four times as many on a
-    /// card.
+    /// Tokens in a batch, padding included. It bounds memory. The default is 4,096 on a CPU, and four times as many on a
+    /// GPU.
     #[serde(default)]
     batch_tokens: Option<usize>,
 }
@@ -67,31 +67,31 @@ impl StageKind for Preflight {
     type Params = PreflightParams;
     const NAME: &'static str = "preflight";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Looks for what would spoil an edit, before an hour is spent on it.";
+    const SUMMARY: &'static str = "Finds problems of an edit before an hour is spent on it.";
     const DOC: &'static str = "\
-Finds, in one short pass over the requests:
+Reports, after one short pass over the requests:
 
   - subjects that are not in their prompts, and prompts longer than the context (these are errors)
-  - requests that are the same, or ask for different targets at the same prompt
-  - keys that point nearly the same way at the layer to be edited: no objective can tell such requests apart
-  - targets that the model says already, and facts to be replaced that it never knew
+  - requests that are equal, or that have different targets for the same prompt
+  - keys that are nearly parallel at the layer to edit: no objective can separate such requests
+  - targets that the model says already, and facts to replace that it did not know
   - second moments of too few tokens for their size
 
-The samples show which token each subject was found at. With `strict`, findings fail the stage.
+The samples show the subject token of each request. With `strict`, findings fail the stage.
 
-It also says what is ahead, from how fast its own pass went on this machine: how long targets take for all requests, and second \
-moments of ten tokens for each key dimension at `layer`, in seconds; and the most memory that a stage needs, weights included, \
-when one layer is edited. Reckoned by the tokens that go through the blocks, backward counted as twice forward: the order of \
-magnitude, not more.";
+It also estimates, from the speed of its own pass on this machine, how long targets take for all requests, and how long \
+second moments of ten tokens for each key dimension take at `layer`, in seconds; and the most memory that a stage needs, \
+weights included, when one layer is edited. The estimate counts tokens through blocks, and a backward pass as two forward \
+passes. It gives the order of magnitude.";
     const OUTPUT: ArtifactKind = "preflight";
 
     fn inputs() -> Vec<Port> {
         let port = |name, accepts, required, doc| Port { name, accepts, required, doc };
         vec![
             port("model", &[MODEL] as &[_], true, "The unedited model."),
-            port("requests", &["requests"], true, "The facts to be written."),
+            port("requests", &["requests"], true, "The facts to write."),
             port("templates", &["templates"], false, "Contexts over which keys are averaged."),
-            port("moments", &[MOMENTS], false, "Second moments, to see whether they are of enough text."),
+            port("moments", &[MOMENTS], false, "Second moments, to check their number of tokens."),
         ]
     }
 
