@@ -105,12 +105,7 @@ before each layer.";
     const OUTPUT: ArtifactKind = "plan";
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "model",
-            accepts: &[MODEL],
-            required: false,
-            doc: "Only to check the layers; optional.",
-        }]
+        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
     }
 
     fn takes(_: &DistributeParams) -> Takes {

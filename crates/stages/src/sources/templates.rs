@@ -65,7 +65,12 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
     const OUTPUT: ArtifactKind = "templates";
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "The model that generates the openings of `generate`." }]
+        vec![Port {
+            name: "model",
+            accepts: &[MODEL],
+            required: false,
+            doc: "The model that generates the openings of `generate`.",
+        }]
     }
 
     fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
