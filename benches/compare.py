@@ -4,7 +4,7 @@
     python benches/compare.py FOLDER [--rounds 3] [--threads 1] [--only targets,solve] [--write docs/performance.md]
 
 Both sides run in processes of their own, one after the other, `--rounds` times; the table has medians. What is compared is
-processor time, which other programs on the machine disturb least, and wall clock beside it. Loading a model is counted on
+CPU time, which other programs on the machine disturb least, and wall clock beside it. Loading a model is counted on
 neither side; peak memory is that of the whole process. Needs torch and transformers for the reference.
 """
 
@@ -110,7 +110,7 @@ def seconds(value):
 
 def table(rows):
     lines = [
-        "| case | reference, processor time | Palinode | times faster | in wall clock | goal | peak memory, MiB |",
+        "| case | reference, CPU time | Palinode | times faster | in wall clock | goal | peak memory, MiB |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:

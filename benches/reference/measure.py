@@ -1,6 +1,6 @@
 """Times one case, in the same words as `crates/edit/benches/measure`: `python -m reference.measure CASE key=value …`.
 
-Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it), and
+Prints one JSON object: seconds of wall clock and of CPU time of what the case measures (loading is not part of it), and
 the process's peak memory in MiB. `device=cuda` and `dtype=bf16` compute on a card, once before the clock runs.
 """
 

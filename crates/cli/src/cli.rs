@@ -7,14 +7,14 @@ use clap::{ArgAction, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::{commands, logging};
 
-/// Edits facts in language models, as declared in a pipeline file.
+/// Edits facts in language models, as a pipeline file describes.
 ///
 /// A pipeline names stages and what each takes from others. Results are kept in a store under keys that cover all that can
 /// change them: what is there is used again, and the rest is computed.
 #[derive(Parser)]
 #[command(name = "palinode", version, max_term_width = 100, after_help = HELP, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Show what goes on inside, on stderr; twice for more. PALINODE_LOG=FILTER picks by module.
+    /// Show log messages on stderr; give it twice for more. PALINODE_LOG=FILTER selects modules.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
@@ -30,15 +30,15 @@ A first session:
   palinode init --model FOLDER        a commented pipeline to start from
   palinode validate pipeline.yaml     all mistakes at once, before anything runs
   palinode plan pipeline.yaml         what a run would do, and why
-  palinode run pipeline.yaml          do it; the same command goes on where a run stopped
-  palinode show latest                what came out
+  palinode run pipeline.yaml          run it; the same command resumes a run that stopped
+  palinode show latest                the results
   palinode report                     the newest run as one HTML page
 
-Tables are for people; --json prints the same for programs. Colours are for terminals, and not where NO_COLOR is set.
+Tables are for people; --json prints the same for programs. Terminals get colours unless NO_COLOR is set.
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  7 out of time or memory   70 a mistake in the program   130 interrupted";
+  7 out of time or memory   70 a bug in palinode   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -68,7 +68,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for.
+    /// Runs the command.
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
         let done = match self.command {

@@ -16,11 +16,11 @@ use crate::terminal::complain;
 /// Which pipeline.
 #[derive(Args)]
 pub struct PipelineArgs {
-    /// The pipeline file; relative paths in it start from its folder.
+    /// The pipeline file. Relative paths in it start at its folder.
     #[arg(value_name = "PIPELINE")]
     pub path: PathBuf,
 
-    /// Set a value of the file for this time, such as vars.layers=[5] or stages.solve.with.lambda=15000.
+    /// Set a value of the file for this command, such as vars.layers=[5] or stages.solve.with.lambda=15000.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
 }
@@ -72,7 +72,7 @@ impl PipelineArgs {
 /// Which store.
 #[derive(Args)]
 pub struct StoreArgs {
-    /// The folder that results are kept in.
+    /// The folder of the store, which holds the results.
     #[arg(long, value_name = "DIR", env = "PALINODE_STORE", hide_env_values = true, default_value = ".palinode")]
     pub store: PathBuf,
 }
@@ -80,7 +80,7 @@ pub struct StoreArgs {
 /// Whether to wait for a store that another process has open.
 #[derive(Args, Default)]
 pub struct WaitArgs {
-    /// While another process has the store open, wait until it is done.
+    /// While another process has the store open, wait for it.
     #[arg(long)]
     wait: bool,
 }
@@ -167,22 +167,22 @@ impl StoreArgs {
 /// Which stages of the pipeline.
 #[derive(Args)]
 pub struct SelectionArgs {
-    /// Run only STAGE and what it needs; may be given more than once. STAGE is the name of a stage for all its cells, or one
-    /// cell such as 'solve[objective=rome]'
+    /// Run only STAGE and the stages that it depends on. May be given more than once. STAGE is the name of a stage for all
+    /// its cells, or one cell such as 'solve[objective=rome]'
     #[arg(long, value_name = "STAGE")]
     until: Vec<String>,
 
-    /// Run only STAGE and what follows from it. What these need from before is taken from the store and has to be there; with
-    /// --until, what lies between
+    /// Run only STAGE and the stages that depend on it. The results that they need from other stages must be in the store.
+    /// With --until, run the stages between the two
     #[arg(long, value_name = "STAGE")]
     from: Vec<String>,
 
-    /// Run only STAGE, on what is in the store
+    /// Run only STAGE, with inputs from the store
     #[arg(long, value_name = "STAGE")]
     only: Vec<String>,
 
-    /// Run STAGE though its result is there, from its first unit on. What follows from it runs only if it yields something
-    /// else than before
+    /// Run STAGE from its first unit although its result is in the store. The stages that depend on it run only if the new
+    /// result differs
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
 }

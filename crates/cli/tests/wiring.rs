@@ -506,8 +506,8 @@ fn results_of_an_older_program_are_carried_over() {
     assert_eq!(manifests.len(), 3);
     for mut manifest in manifests {
         std::fs::remove_file(path(&manifest)).unwrap();
-        assert!(manifest.preimage.params.remove("refresh").is_some());
-        manifest.key = manifest.preimage.key();
+        assert!(manifest.fingerprint.params.remove("refresh").is_some());
+        manifest.key = manifest.fingerprint.key();
         std::fs::create_dir_all(path(&manifest).parent().unwrap()).unwrap();
         std::fs::write(path(&manifest), serde_json::to_vec(&manifest).unwrap()).unwrap();
     }

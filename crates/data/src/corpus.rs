@@ -24,7 +24,7 @@ const WINDOW: usize = 128 << 20;
 /// Documents between two calls of the watcher.
 const WATCH: u64 = 1024;
 
-/// What separates documents in plain text.
+/// The separator of documents in plain text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {

@@ -14,7 +14,7 @@ use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, json
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dataset {
-    /// CounterFact's (also multi-CounterFact's).
+    /// The fields of CounterFact and of multi-CounterFact.
     CounterFact,
     /// zsRE's, as MEND cut it, with the answer that becomes the new target.
     Zsre(ZsreTarget),
@@ -31,7 +31,7 @@ pub struct Selection {
     pub shuffle: Option<u64>,
     /// Skip so many.
     pub offset: usize,
-    /// Take at most so many.
+    /// Maximum number of records.
     pub limit: Option<usize>,
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Neighbor {
     /// The whole prompt.
     pub prompt: String,
-    /// What the model should go on saying.
+    /// What the model should still say.
     pub target: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct EditRequest {
     pub prompt: String,
     /// The subject.
     pub subject: String,
-    /// What the model shall say.
+    /// What the model should say.
     pub target_new: String,
     /// What it said before, where the dataset knows.
     pub target_true: Option<String>,

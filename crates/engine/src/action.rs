@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::artifact::Artifact;
 use crate::digest::{FileRef, Key};
 use crate::error::{ErrorKind, StageError};
-use crate::key::Preimage;
+use crate::key::Fingerprint;
 use crate::store::Place;
 
 /// Version of the format of action files.
@@ -38,7 +38,8 @@ pub struct Action {
     /// The key, under which the result is published.
     pub key: Key,
     /// All that the key covers: the stage kind and its version are in it.
-    pub preimage: Preimage,
+    #[serde(rename = "preimage")]
+    pub fingerprint: Fingerprint,
     /// All parameters, after defaults.
     pub with: Value,
     /// Parameters that the key does not cover, by dotted name.
@@ -72,16 +73,16 @@ impl Action {
         if action.format != FORMAT {
             return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));
         }
-        if action.preimage.key() != action.key {
+        if action.fingerprint.key() != action.key {
             return Err(wrong("the key does not belong to what it covers".to_owned()).hint(another));
         }
         for (port, artifact) in &action.inputs {
-            if action.preimage.inputs.get(port) != Some(&artifact.digest()) {
+            if action.fingerprint.inputs.get(port) != Some(&artifact.digest()) {
                 return Err(wrong(format!("input `{port}` is not the one that the key covers")).hint(another));
             }
         }
         for (name, (file, _)) in &action.files {
-            if action.preimage.files.get(name) != Some(&file.digest) {
+            if action.fingerprint.files.get(name) != Some(&file.digest) {
                 return Err(wrong(format!("file `{name}` is not the one that the key covers")).hint(another));
             }
         }

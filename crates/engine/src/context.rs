@@ -178,7 +178,7 @@ impl StageContext {
     /// Whether equal keys must mean equal bits (`numerics: strict`). Then the key of a unit covers what can change its last digits.
     pub fn strict(&self) -> bool {
         // The build and the device are part of strict keys and of no others.
-        !self.action.preimage.environment.is_empty()
+        !self.action.fingerprint.environment.is_empty()
     }
 
     /// The key of a unit of work. It covers the stage kind, its version, under strict numerics the device
@@ -188,9 +188,9 @@ impl StageContext {
         let parts =
             serde_json::to_value(parts).unwrap_or_else(|error| panic!("unit key parts do not serialise: {error}"));
         let mut encoder = Encoder::new("palinode.unit");
-        let preimage = &self.action.preimage;
-        encoder.str(&preimage.stage).uint(preimage.version.into()).value(&parts);
-        for (name, value) in &preimage.environment {
+        let fingerprint = &self.action.fingerprint;
+        encoder.str(&fingerprint.stage).uint(fingerprint.version.into()).value(&parts);
+        for (name, value) in &fingerprint.environment {
             encoder.str(name).str(value);
         }
         Key(encoder.finish())

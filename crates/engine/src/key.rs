@@ -11,7 +11,7 @@ use crate::encode::{Encoder, SCHEMA};
 /// All that a key covers. Kept in the manifest, so that a later plan can say what changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Preimage {
+pub struct Fingerprint {
     /// Version of the encoding.
     pub schema: u32,
     /// The stage kind.
@@ -29,8 +29,8 @@ pub struct Preimage {
     pub environment: BTreeMap<String, String>,
 }
 
-impl Preimage {
-    /// The preimage for parameters `params` (after defaults) of version `version` of stage kind `stage`; inputs and files are
+impl Fingerprint {
+    /// The fingerprint for parameters `params` (after defaults) of version `version` of stage kind `stage`; inputs and files are
     /// still to be added.
     pub fn new(stage: &str, version: u32, params: &Value, unkeyed: &[&str]) -> Self {
         let mut flat = BTreeMap::new();
@@ -68,7 +68,7 @@ impl Preimage {
         Key(encoder.finish())
     }
 
-    /// What differs from an earlier preimage to this one.
+    /// What differs from an earlier fingerprint to this one.
     pub fn changes_from(&self, old: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
         if self.version != old.version {
@@ -85,7 +85,7 @@ impl Preimage {
     }
 }
 
-/// One difference between two preimages.
+/// One difference between two fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// What, such as `with.lambda`, `input.model`, `file.weights` or `version`.

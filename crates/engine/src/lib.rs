@@ -54,7 +54,7 @@ pub use encode::Encoder;
 pub use error::{DataPlace, ErrorKind, FieldError, StageError};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
-pub use key::{Change, Preimage};
+pub use key::{Change, Fingerprint};
 pub use limits::{Limits, read_duration};
 pub use migrate::{Migrated, migrate};
 pub use panics::panic_is_caught;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::catalogue::Catalogue;
 use crate::digest::Key;
 use crate::error::StageError;
-use crate::key::{Preimage, flatten, unflatten};
+use crate::key::{Fingerprint, flatten, unflatten};
 use crate::store::{Manifest, Store};
 
 /// What became of the results in a store.
@@ -61,7 +61,7 @@ pub fn migrate(store: &Store, catalogue: &Catalogue) -> Result<Migrated, StageEr
 
 /// The record of a result as this version of the program would have written it; `None` when the result does not hold any more.
 fn carried(manifest: &Manifest, catalogue: &Catalogue) -> Option<Manifest> {
-    let old = &manifest.preimage;
+    let old = &manifest.fingerprint;
     let kind = catalogue.get(&old.stage)?;
     let info = kind.info();
     if old.version != info.version && !info.carries.contains(&old.version) {
@@ -71,12 +71,12 @@ fn carried(manifest: &Manifest, catalogue: &Catalogue) -> Option<Manifest> {
     flat.extend(old.params.clone());
     // Reading fills in the defaults of what the older program did not know, and refuses what is no longer a parameter.
     let params = kind.params(unflatten(&flat)?).ok()?.value;
-    let mut preimage = Preimage::new(info.name, info.version, &params, info.unkeyed);
-    preimage.inputs.clone_from(&old.inputs);
-    preimage.files.clone_from(&old.files);
-    preimage.environment.clone_from(&old.environment);
+    let mut fingerprint = Fingerprint::new(info.name, info.version, &params, info.unkeyed);
+    fingerprint.inputs.clone_from(&old.inputs);
+    fingerprint.files.clone_from(&old.files);
+    fingerprint.environment.clone_from(&old.environment);
     let mut unkeyed = BTreeMap::new();
     flatten("", &params, &mut unkeyed);
-    unkeyed.retain(|name, _| !preimage.params.contains_key(name));
-    Some(Manifest { key: preimage.key(), preimage, unkeyed, ..manifest.clone() })
+    unkeyed.retain(|name, _| !fingerprint.params.contains_key(name));
+    Some(Manifest { key: fingerprint.key(), fingerprint, unkeyed, ..manifest.clone() })
 }

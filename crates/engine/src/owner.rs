@@ -262,7 +262,7 @@ impl<'a> Owner<'a> {
             run: self.run.to_owned(),
             device: self.context.device.clone(),
             key: lookup.key,
-            preimage: lookup.preimage,
+            fingerprint: lookup.fingerprint,
             with: instance.params.value.clone(),
             unkeyed: lookup.unkeyed,
             inputs: inputs

@@ -69,7 +69,7 @@ fn publish(
     let manifest = Manifest {
         format: FORMAT,
         key: action.key,
-        preimage: action.preimage.clone(),
+        fingerprint: action.fingerprint.clone(),
         unkeyed: action.unkeyed.clone(),
         content: artifact.digest(),
         output: artifact,

@@ -12,7 +12,7 @@ use crate::digest::{Digest, FileRef, Key};
 use crate::environment;
 use crate::error::StageError;
 use crate::event::{Event, Observer};
-use crate::key::{Change, Preimage, flatten};
+use crate::key::{Change, Fingerprint, flatten};
 use crate::pipeline::{Instance, Pipeline};
 use crate::renamed::first_name;
 use crate::store::{Manifest, Store};
@@ -139,7 +139,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
             let lookup = planner.look_up(instance, &|from| outputs[from].clone())?;
             match lookup.found {
                 Ok(manifest) => (Status::Cached { key: lookup.key }, Some(Arc::new(manifest.output))),
-                Err(reasons) => (ahead.status(instance, lookup.key, &lookup.preimage, reasons), None),
+                Err(reasons) => (ahead.status(instance, lookup.key, &lookup.fingerprint, reasons), None),
             }
         } else {
             ahead.wait(instance, &|from| outputs[from].clone());
@@ -164,13 +164,13 @@ struct Ahead {
     /// Who brings back contents that were lost.
     lost: HashMap<Digest, String>,
     /// Those whose keys cannot be known, by all of the key that can: any of them may turn out to compute the next one's.
-    waiting: HashMap<Key, Vec<(String, Preimage)>>,
+    waiting: HashMap<Key, Vec<(String, Fingerprint)>>,
 }
 
 impl Ahead {
     /// An instance whose inputs are not all known.
     fn wait(&mut self, instance: &Instance, output: &dyn Fn(usize) -> Option<Arc<Artifact>>) {
-        let mut known = Preimage::of(instance);
+        let mut known = Fingerprint::of(instance);
         let parameters = known.key();
         let inputs = instance.inputs.iter();
         known.inputs = inputs.filter_map(|(port, &from)| Some((port.clone(), output(from)?.digest()))).collect();
@@ -178,14 +178,14 @@ impl Ahead {
     }
 
     /// The status of an instance that has no usable result.
-    fn status(&mut self, instance: &Instance, key: Key, preimage: &Preimage, reasons: Vec<Reason>) -> Status {
+    fn status(&mut self, instance: &Instance, key: Key, fingerprint: &Fingerprint, reasons: Vec<Reason>) -> Status {
         if let Some(same) = self.running.get(&key) {
             return Status::SameAs { key, instance: same.clone() };
         }
-        let alike = |(_, other): &&(String, Preimage)| {
-            other.inputs.iter().all(|(port, digest)| preimage.inputs.get(port) == Some(digest))
+        let alike = |(_, other): &&(String, Fingerprint)| {
+            other.inputs.iter().all(|(port, digest)| fingerprint.inputs.get(port) == Some(digest))
         };
-        let waiting = self.waiting.get(&Preimage::of(instance).key()).into_iter().flatten();
+        let waiting = self.waiting.get(&Fingerprint::of(instance).key()).into_iter().flatten();
         let upstream: Vec<String> = waiting.filter(alike).map(|(name, _)| name.clone()).collect();
         if !upstream.is_empty() {
             return Status::DependsOn { upstream };
@@ -212,7 +212,7 @@ impl Ahead {
 /// An instance whose inputs are known: its key, and its result or the reasons why there is none.
 pub(crate) struct Lookup {
     pub key: Key,
-    pub preimage: Preimage,
+    pub fingerprint: Fingerprint,
     pub unkeyed: BTreeMap<String, Value>,
     pub files: BTreeMap<String, FileRef>,
     pub found: Result<Manifest, Vec<Reason>>,
@@ -229,14 +229,14 @@ pub(crate) struct Planner<'a> {
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
 
-impl Preimage {
-    /// What is known of an instance's preimage before its inputs and files are.
+impl Fingerprint {
+    /// What is known of an instance's fingerprint before its inputs and files are.
     fn of(instance: &Instance) -> Self {
         let info = instance.kind.info();
-        let mut preimage = Self::new(info.name, info.version, &instance.params.value, info.unkeyed);
-        let params = preimage.params.into_iter();
-        preimage.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
-        preimage
+        let mut fingerprint = Self::new(info.name, info.version, &instance.params.value, info.unkeyed);
+        let params = fingerprint.params.into_iter();
+        fingerprint.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
+        fingerprint
     }
 }
 
@@ -251,32 +251,32 @@ impl<'a> Planner<'a> {
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, StageError> {
-        let mut preimage = Preimage::of(instance);
-        preimage.environment.clone_from(&self.environment);
+        let mut fingerprint = Fingerprint::of(instance);
+        fingerprint.environment.clone_from(&self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;
-            preimage.inputs.insert(port.clone(), artifact.digest());
+            fingerprint.inputs.insert(port.clone(), artifact.digest());
         }
         let mut files = BTreeMap::new();
         for file in &instance.files {
             let found = self.store.see(&file.path, self.observer)?;
             files.insert(file.name.clone(), found);
-            preimage.files.insert(file.name.clone(), found.digest);
+            fingerprint.files.insert(file.name.clone(), found.digest);
         }
         let mut unkeyed = BTreeMap::new();
         flatten("", &instance.params.value, &mut unkeyed);
         let renamed = instance.kind.info().renamed;
-        unkeyed.retain(|name, _| !preimage.params.contains_key(first_name(name, renamed)));
-        let key = preimage.key();
+        unkeyed.retain(|name, _| !fingerprint.params.contains_key(first_name(name, renamed)));
+        let key = fingerprint.key();
         let found = match self.store.manifest(&key) {
             Some(manifest) => {
                 let reasons = self.faults(&manifest, &unkeyed, &files);
                 if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
             }
-            None => Err(self.reasons(instance, &preimage)),
+            None => Err(self.reasons(instance, &fingerprint)),
         };
-        Ok(Lookup { key, preimage, unkeyed, files, found })
+        Ok(Lookup { key, fingerprint, unkeyed, files, found })
     }
 
     /// Why a result that was once there cannot be used.
@@ -319,7 +319,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Why there is no result: what differs from the nearest earlier one.
-    fn reasons(&mut self, instance: &Instance, preimage: &Preimage) -> Vec<Reason> {
+    fn reasons(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Vec<Reason> {
         let kind = instance.kind.info().name;
         let store = self.store;
         let earlier = self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF));
@@ -328,7 +328,7 @@ impl<'a> Planner<'a> {
             .enumerate()
             .map(|(age, manifest)| {
                 let elsewhere = manifest.pipeline != self.pipeline.name || manifest.instance != instance.name;
-                let changes = preimage.changes_from(&manifest.preimage);
+                let changes = fingerprint.changes_from(&manifest.fingerprint);
                 ((elsewhere, changes.len(), age), manifest, changes)
             })
             .min_by_key(|(distance, ..)| *distance);

@@ -65,15 +65,15 @@ fn work_in(
     observer: &Arc<dyn Observer>,
     interrupt: &Arc<AtomicBool>,
 ) -> Result<Manifest, StageError> {
-    let name = &action.preimage.stage;
+    let name = &action.fingerprint.stage;
     let usage = |message: String| StageError::new(ErrorKind::Usage, message);
     let kind = catalogue.get(name).ok_or_else(|| {
         usage(format!("this program has no stage `{name}`")).hint(format!("it has {}", one_of(catalogue.names())))
     })?;
     let version = kind.info().version;
-    if version != action.preimage.version {
+    if version != action.fingerprint.version {
         let message =
-            format!("the action is for version {} of `{name}`, this program has {version}", action.preimage.version);
+            format!("the action is for version {} of `{name}`, this program has {version}", action.fingerprint.version);
         return Err(usage(message).hint("run it with the program that planned it"));
     }
     let params = kind.params(action.with.clone()).map_err(|errors| {

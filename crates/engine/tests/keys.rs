@@ -1,31 +1,31 @@
 //! Keys: what counts, what does not, and that they stay what they are.
 
-use palinode_engine::{Artifact, Digest, Encoder, FileRef, Preimage};
+use palinode_engine::{Artifact, Digest, Encoder, FileRef, Fingerprint};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn preimage() -> Preimage {
+fn fingerprint() -> Fingerprint {
     let params = json!({ "lambda": 20000.0, "layers": [13, 14], "name": "é", "nested": { "on": true, "none": null }, "batch": 4 });
-    let mut preimage = Preimage::new("solve", 2, &params, &["batch"]);
-    preimage.inputs.insert("model".to_owned(), Digest::of(b"model"));
-    preimage.files.insert("weights".to_owned(), Digest::of(b"weights"));
-    preimage
+    let mut fingerprint = Fingerprint::new("solve", 2, &params, &["batch"]);
+    fingerprint.inputs.insert("model".to_owned(), Digest::of(b"model"));
+    fingerprint.files.insert("weights".to_owned(), Digest::of(b"weights"));
+    fingerprint
 }
 
 /// A change here makes every store in the world useless: raise `SCHEMA` and say so in the changelog.
-type Change = fn(&mut Preimage);
+type Change = fn(&mut Fingerprint);
 
 #[test]
 fn keys_stay_what_they_are() {
     let artifact = Artifact::new("model", json!({ "layers": 12 })).with_file("weights", FileRef::of(b"weights"));
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-        insta::assert_snapshot!("keys", format!("action {}\nartifact {}\n", preimage().key(), artifact.digest()));
+        insta::assert_snapshot!("keys", format!("action {}\nartifact {}\n", fingerprint().key(), artifact.digest()));
     });
 }
 
 #[test]
 fn everything_counts() {
-    let base = preimage();
+    let base = fingerprint();
     let changes: [(&str, Change); 9] = [
         ("stage", |it| it.stage.push('s')),
         ("version", |it| it.version += 1),

@@ -188,7 +188,7 @@ fn arrives(bytes: &[u8], path: &Path) -> bool {
     let there = Bench::in_memory();
     let refused = there.store().import(path).is_err();
     assert_eq!(there.store().verify().damage, []);
-    assert!(there.store().manifests().iter().all(|manifest| manifest.preimage.key() == manifest.key));
+    assert!(there.store().manifests().iter().all(|manifest| manifest.fingerprint.key() == manifest.key));
     refused
 }
 

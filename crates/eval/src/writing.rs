@@ -6,7 +6,7 @@ use palinode_model::{Decoder, ModelError, Text};
 /// How texts are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writing {
-    /// Tokens of a text, its prompt included.
+    /// Number of tokens of a text, including its prompt.
     pub length: usize,
     /// Each token is one of so many most probable ones, drawn in proportion to its probability.
     pub top_k: usize,

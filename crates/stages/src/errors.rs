@@ -106,7 +106,7 @@ pub fn in_field(field: &str, error: DataError) -> FieldError {
     }
 }
 
-/// The message without the file, which is told by the place.
+/// The message without the file, which the place names.
 fn told(error: &DataError) -> (String, Option<usize>) {
     match &error.place {
         Place::File => (error.message.clone(), None),

@@ -32,7 +32,7 @@ pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
 pub use sources::hub::{Watch, allow_downloads};
 
-/// Some 7,600 short documents, a line each, for second moments where nobody has named a corpus. Written for the demo model.
+/// Some 7,600 short documents, one per line, for second moments where no corpus is named. Written for the demo model.
 pub const DEFAULT_CORPUS: &str = include_str!("../../../examples/demo-model/corpus.txt");
 
 /// Every stage that a pipeline can use.

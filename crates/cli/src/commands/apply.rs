@@ -7,9 +7,10 @@ use clap::Args as ClapArgs;
 use crate::failure::Failure;
 use crate::terminal::print;
 
-/// Put an update onto a model's folder
+/// Add an update to a model's folder
 ///
-/// Writes the edited model into a new folder; the model's own stays as it is. An update that was made for other weights is refused.
+/// Writes the edited model into a new folder. The model's own folder does not change. An update that was made for other
+/// weights is an error.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Example:
@@ -21,11 +22,11 @@ pub struct Args {
     /// The unedited model's folder.
     model: PathBuf,
 
-    /// The folder to write; it must not be there yet.
+    /// The folder to write. It must not exist yet.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Put it on even if the update was made for other weights.
+    /// Add it even if the update was made for other weights.
     #[arg(long)]
     force: bool,
 }

@@ -11,9 +11,10 @@ use crate::failure::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::{Style, print};
 
-/// Ask a model, and with an update the edited one beside it
+/// Show what a model says, and what an edited model says
 ///
-/// Shows how the model goes on from a prompt, and what it holds for its most probable next tokens.
+/// Shows how the model continues each prompt, and its most probable next tokens. With an update, shows the edited model's
+/// text too.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +25,7 @@ pub struct Args {
     /// The model's folder.
     model: String,
 
-    /// What to ask.
+    /// The prompts to continue.
     #[arg(required = true)]
     prompts: Vec<String>,
 
@@ -32,15 +33,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     update: Option<PathBuf>,
 
-    /// How many tokens to go on for.
+    /// Number of tokens to generate.
     #[arg(long, default_value_t = 20)]
     tokens: usize,
 
-    /// Draw each token from so many most probable ones, instead of taking the most probable.
+    /// Draw each token from this many most probable ones. The default is the most probable token.
     #[arg(long)]
     top_k: Option<usize>,
 
-    /// Seed of the draws.
+    /// Seed of the random draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 

@@ -14,7 +14,7 @@ use crate::input::{StoreArgs, WaitArgs};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, complain, format, print, print_json};
 
-/// Look after the store of results
+/// List, check, remove and copy results in the store
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -38,16 +38,16 @@ Examples:
     Ls {
         #[command(flatten)]
         store: StoreArgs,
-        /// Only results of this kind of stage.
+        /// Only results of this stage kind.
         #[arg(long, value_name = "NAME")]
         stage: Option<String>,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
-    /// Read everything again and compare it with its digests
+    /// Read all contents and compare them with their digests
     ///
-    /// Changes nothing: what is damaged is computed again by the next run that needs it.
+    /// Changes nothing. The next run that needs a damaged result computes it again.
     #[command(after_help = "\
 Examples:
   palinode cache verify
@@ -56,34 +56,34 @@ Examples:
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make room: remove what nothing can use, what was not used for long, what was used least lately
+    /// Free space: remove leftovers, results that no run used for long, or the least recently used results
     ///
-    /// Without options only what stages that were killed left behind goes. A result that was removed is computed again when
-    /// a run needs it; pinned ones stay. Records of runs, with their scores, stay as well.
+    /// Without options, removes only what killed stages left behind. A run computes a removed result again when it needs
+    /// it. Pinned results stay. Records of runs, with their scores, stay too.
     #[command(after_help = "\
 Examples:
-  palinode cache gc --dry-run                      what would go
-  palinode cache gc --unused-for 30d               what no run used for thirty days
-  palinode cache gc --size 50GiB                   the least lately used, until 50 GiB are left")]
+  palinode cache gc --dry-run                      list what would be removed
+  palinode cache gc --unused-for 30d               remove what no run used for thirty days
+  palinode cache gc --size 50GiB                   remove the least recently used, until 50 GiB are left")]
     Gc {
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
         wait: WaitArgs,
-        /// Remove what no run made or used for this long, such as 12h or 30d.
+        /// Remove results that no run made or used for this long, such as 12h or 30d.
         #[arg(long, value_name = "TIME", value_parser = time)]
         unused_for: Option<Duration>,
-        /// Remove what was used least lately until no more than this is left, such as 800MiB or 50GiB.
+        /// Remove the least recently used results until at most this size is left, such as 800MiB or 50GiB.
         #[arg(long, value_name = "SIZE", value_parser = bytes)]
         size: Option<u64>,
-        /// Only say what would go. Works while another process has the store open.
+        /// Only list what would be removed. Works while another process has the store open.
         #[arg(long)]
         dry_run: bool,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
-    /// Keep the results of a run, or one result, whatever their age; without a name, list what is kept
+    /// Keep the results of a run, or one result, whatever their age; without a name, list the pins
     #[command(after_help = "\
 Examples:
   palinode cache pin latest
@@ -91,26 +91,26 @@ Examples:
   palinode cache pin 4f1c09aa                      one result, by the beginning of its key
   palinode cache pin")]
     Pin {
-        /// A run, as `palinode show` takes it, or the beginning of a result's key.
+        /// A run, named as for `palinode show`, or the first characters of a result's key.
         #[arg(value_name = "RUN|KEY")]
         which: Option<String>,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Let go of what was pinned
+    /// Remove a pin
     #[command(after_help = "\
 Examples:
   palinode cache unpin 20260314-101502")]
     Unpin {
-        /// The pin's name, or a beginning or end of it that no other has.
+        /// The pin's name, or any unambiguous prefix or suffix of it.
         #[arg(value_name = "NAME")]
         which: String,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make the index again from the results' own records
+    /// Rebuild the index from the manifests of the results
     ///
-    /// Happens by itself when the index is found damaged. Nothing is in the index that cannot be found again.
+    /// Palinode does this itself when the index is damaged. The index holds nothing that cannot be rebuilt.
     #[command(after_help = "\
 Examples:
   palinode cache rebuild")]
@@ -138,9 +138,9 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Write results and the records of runs into one file, for another store
+    /// Write results and records of runs into one file, for another store
     ///
-    /// Files that were outside the store, such as a model's, are not in it: the other machine needs its own.
+    /// The file does not contain what is outside the store, such as a model's files: the other machine needs its own copy.
     #[command(after_help = "\
 Examples:
   palinode cache export everything.zip
@@ -155,9 +155,9 @@ Examples:
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Take the results of an archive that are not here yet
+    /// Add the results of an archive to the store
     ///
-    /// Everything is compared with its digests; what is here already stays as it is.
+    /// Compares all contents with their digests. Does not overwrite what is already in the store.
     #[command(after_help = "\
 Examples:
   palinode cache import paper.zip --store fresh")]
@@ -312,7 +312,7 @@ fn pins(store: &Store) -> Result<(), Failure> {
 fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     let style = Style::stdout();
     let mut manifests = store.manifests();
-    manifests.retain(|manifest| stage.is_none_or(|stage| manifest.preimage.stage == stage));
+    manifests.retain(|manifest| stage.is_none_or(|stage| manifest.fingerprint.stage == stage));
     manifests.reverse();
     if json {
         return print_json(&manifests);
@@ -330,7 +330,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     ];
     let rows = manifests.iter().map(|manifest| {
         vec![
-            Field::new(manifest.preimage.stage.clone(), Look::Bold),
+            Field::new(manifest.fingerprint.stage.clone(), Look::Bold),
             format!("{}: {}", manifest.pipeline, manifest.instance).into(),
             format::duration(manifest.seconds).into(),
             format::size(blobs(store, manifest).map(|(_, size)| size).sum()).into(),

@@ -18,8 +18,8 @@ use crate::terminal::{Style, format, print, print_json};
 
 /// Compare two runs, or two stages or cells of the matrix
 ///
-/// Shows only what differs: parameters with both values, and metrics with the change, where it is known
-/// what is better. Of stages, everything that they were made from is compared too.
+/// Shows only what differs: parameters with both values, and the change of every metric that has a better direction. For
+/// stages, compares everything that they were computed from too.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -38,7 +38,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// All metrics, not only those of which it is known what is better.
+    /// All metrics, also those without a better direction.
     #[arg(long)]
     all: bool,
 
@@ -254,7 +254,7 @@ fn metric_table(metrics: &[Measured], all: bool, style: &Style) -> String {
     let hidden = metrics.len() - shown().count();
     let more = match hidden {
         0 => String::new(),
-        _ => style.dim(&format!("{} of which nobody says what is better: --all\n", format::count(hidden, "metric"))),
+        _ => style.dim(&format!("{} without a better direction: --all\n", format::count(hidden, "metric"))),
     };
     if shown().next().is_none() {
         let none = if metrics.is_empty() { style.dim("\nno metric differs\n") } else { String::from("\n") };

@@ -11,11 +11,12 @@ use crate::input::StoreArgs;
 use crate::terminal::table::{Column, table};
 use crate::terminal::{Style, format, print};
 
-/// Look at this machine: what runs will compute on, and what is missing
+/// Show what this machine can compute on, and what is missing
 ///
-/// Tells of the build, processor and memory, of CUDA's driver, compiler and cards where the build has them, of the store and the
-/// room beside it, and what `--device auto` means here. It opens nothing and changes nothing. With `--measure` it computes for a few
-/// seconds and says how fast: no stage can be faster than the products and factors that it is made of.
+/// Shows the build, the CPU and the memory; CUDA's driver, compiler and GPUs, if the build supports them; the store and the
+/// free space beside it; and the meaning of `--device auto` on this machine. It opens nothing and changes nothing. With
+/// `--measure` it computes for a few seconds and shows the throughput. No stage can be faster than the products and factors
+/// that it consists of.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -26,12 +27,12 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Measure matrix products on a device (auto, cpu, cuda or cuda:N), and the Cholesky factor in f64, which is computed on the
-    /// processor whatever the device. In JSON: `rates`, in operations a second.
+    /// Measure matrix products on a device (auto, cpu, cuda or cuda:N), and the Cholesky factor in f64, which the CPU
+    /// computes for every device. In JSON: `rates`, in operations per second.
     #[arg(long, value_name = "DEVICE", num_args = 0..=1, default_missing_value = "auto")]
     measure: Option<String>,
 
-    /// Print it as JSON.
+    /// Print one JSON document.
     #[arg(long)]
     json: bool,
 }

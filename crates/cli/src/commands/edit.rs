@@ -14,20 +14,20 @@ use crate::failure::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::{Style, print};
 
-/// Edit one fact, and see what the model says before and after
+/// Edit one fact, and show what the model says before and after
 ///
-/// Runs the whole pipeline under the hood: contexts, second moments, a target, the solve. What does not depend on the fact is kept, so
-/// a second edit of the same model takes a moment. Nothing but the store is written, unless --output asks for it.
+/// Runs a whole pipeline: contexts, second moments, a target, the solve. Results that do not depend on the fact are kept,
+/// so a second edit of the same model takes a moment. Writes only to the store, unless --output names a folder.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome \\
       --also \"The Louvre is located in\" --method memit --layer 17 --output out/eiffel
-  palinode edit models/gpt2-xl … --save eiffel.yaml     keep the pipeline, to be changed and run again
+  palinode edit models/gpt2-xl … --save eiffel.yaml     write the pipeline to a file, to change and run it
 
-Without --corpus, second moments are taken over short documents that come with the program. They protect what the model
-says about such texts; for work that counts, name a corpus of your own.")]
+Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
+model says about such texts. For serious experiments, give a corpus of your own.")]
 pub struct Args {
     /// The model's folder.
     model: String,
@@ -36,11 +36,11 @@ pub struct Args {
     #[arg(long)]
     subject: String,
 
-    /// The beginning of a sentence that states it, with {} in the subject's place.
+    /// The beginning of a sentence that states the fact, with {} in the place of the subject.
     #[arg(long)]
     prompt: String,
 
-    /// What the model shall say.
+    /// What the model should say.
     #[arg(long)]
     target: String,
 
@@ -52,19 +52,19 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Method::Emmet)]
     method: Method,
 
-    /// The layer to edit; the published one, by depth, where it is left out.
+    /// The layer to edit. The default is the published layer, scaled to the model's depth.
     #[arg(long)]
     layer: Option<usize>,
 
-    /// MEMIT's λ, the weight of preservation. The others' single edits do not depend on it.
+    /// MEMIT's λ, the weight of preservation. Single edits of the other methods do not depend on it.
     #[arg(long, default_value_t = 15000.0)]
     lambda: f64,
 
-    /// A plain-text corpus, a document a line, for the second moments.
+    /// A plain-text corpus with one document per line, for the second moments.
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
 
-    /// How many of its documents are read.
+    /// Number of documents to read from the corpus.
     #[arg(long, default_value_t = 3000)]
     samples: usize,
 

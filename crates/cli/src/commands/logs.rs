@@ -15,16 +15,16 @@ use crate::terminal::{Style, complain, print};
 
 /// Show the logs of the stages of a run
 ///
-/// A stage writes one where it works: why, what it counted, warnings, and how it ended. A stage whose result was there wrote
-/// it in the run that made the result, and that one is shown. Times are in UTC.
+/// A stage writes a log when it runs: why it ran, its counts, its warnings, and how it ended. For a cached stage, shows the
+/// log of the run that computed the result. Times are in UTC.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
-  palinode logs                           every stage that worked in the latest run
+  palinode logs                           every stage that ran in the latest run
   palinode logs latest 'solve[objective=rome]'
   palinode logs latest moments --follow     from another terminal, while it runs")]
 pub struct Args {
-    /// A run: its id or a part of it, or `latest`.
+    /// A run: its ID, any unambiguous prefix or suffix of it, or `latest`.
     #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
 
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(value_name = "STAGE")]
     stage: Option<String>,
 
-    /// Go on as the run does, until it ends.
+    /// Follow the log until the run ends.
     #[arg(short, long)]
     follow: bool,
 

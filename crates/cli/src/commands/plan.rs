@@ -12,8 +12,8 @@ use crate::terminal::{Reading, Style, format, print, print_json};
 
 /// Show what a run would do, and why
 ///
-/// For each stage: whether its result is there, it will run, or it depends on what others yield; and what changed since
-/// the nearest earlier result. Cells of the matrix that fare alike share a line. Nothing is run.
+/// Shows for each stage whether it is cached, will run, or depends on the result of another stage, and what changed since
+/// the nearest earlier result. Cells of the matrix with the same state share a line. Runs nothing.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +28,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// For a run on this device: auto, cpu, cuda or cuda:N. Matters under `numerics: strict` alone.
+    /// Plan a run on this device: auto, cpu, cuda or cuda:N. It matters only under `numerics: strict`.
     #[arg(long, default_value = "auto")]
     device: String,
 

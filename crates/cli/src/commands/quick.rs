@@ -16,7 +16,7 @@ use crate::terminal::{How, Style, clear, complain, watch};
 /// What such commands have in common.
 #[derive(Args)]
 pub struct Quick {
-    /// Keep the pipeline that does this as a file, to be run and changed.
+    /// Write the pipeline of this command to a file, to run or change it later.
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
 

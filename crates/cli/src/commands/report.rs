@@ -14,18 +14,17 @@ use crate::terminal::{Reading, Style, format, print};
 
 /// Write a run's results as one HTML page
 ///
-/// Tables with intervals, curves and heat maps, what was written into each layer, every single edit, samples, the stages
-/// with their times, and where each number comes from. The page is one file that needs no network. With --assets, the
-/// figures are written as SVG and the tables as CSV and LaTeX too, for a paper.
+/// The page has tables with intervals, curves and heat maps, the changes in each layer, every single edit, samples, the
+/// stages with their times, and the source of each number. It is one file that needs no network. With --assets, also writes
+/// the figures as SVG and the tables as CSV and LaTeX.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode report                                     the newest run, to report.html
-  palinode report 20260131-235959-1f3a -o page.html   a run by its id, or by a beginning of it
-  palinode report pipeline.yaml --assets paper        what the store has of a pipeline; figures and tables to paper/")]
+  palinode report 20260131-235959-1f3a -o page.html   a run by its ID, or by a prefix of it
+  palinode report pipeline.yaml --assets paper        a pipeline's results in the store; figures and tables to paper/")]
 pub struct Args {
-    /// A run's name or a beginning of it, or a pipeline file, of which the results in the store are shown; the newest run where
-    /// it is left out.
+    /// A run, or a pipeline file whose results in the store the page shows. The default is the newest run.
     #[arg(value_name = "RUN|PIPELINE")]
     what: Option<String>,
 
@@ -36,7 +35,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// The page; - for stdout.
+    /// The file to write; - for stdout.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     output: PathBuf,
 

@@ -8,10 +8,10 @@ use palinode_stages::Restored;
 use crate::failure::Failure;
 use crate::terminal::print;
 
-/// Take an update off an edited model's folder
+/// Remove an update from an edited model's folder
 ///
-/// Writes the unedited model into a new folder. With --base its weights are taken from the original; without, the change is subtracted,
-/// and the command says whether the result is the original to the last bit.
+/// Writes the unedited model into a new folder. With --base, copies the weights from the original model. Without it,
+/// subtracts the change, and shows whether the result equals the original in every bit.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -24,15 +24,15 @@ pub struct Args {
     /// The edited model's folder, as `export` or `apply` wrote it.
     model: PathBuf,
 
-    /// The folder to write; it must not be there yet.
+    /// The folder to write. It must not exist yet.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// The unedited model's folder, where it is at hand.
+    /// The unedited model's folder, if you have it.
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
 
-    /// Take it off even if the folder does not say that it holds this update.
+    /// Remove it even if the folder's palinode.json does not name this update.
     #[arg(long)]
     force: bool,
 }

@@ -16,23 +16,23 @@ use crate::{interrupt, logging, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///
-/// What is finished is kept: after a failure, an interrupt or a power cut the same command goes on where it stopped, within
-/// long stages too. At the end come the scores, a few samples, and what was written. Progress goes to stderr, results to
-/// stdout.
+/// Finished work is kept. After a failure, an interrupt or a power cut, the same command resumes where it stopped, also
+/// within long stages. At the end it prints the scores, a few samples, and the files that it wrote. Progress goes to
+/// stderr, results to stdout.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode run pipeline.yaml
   palinode run pipeline.yaml --set vars.layers=[5] --set stages.edits.with.limit=10
   palinode run pipeline.yaml --json | jq -c 'select(.event == \"stage_finished\")'
-  palinode run pipeline.yaml --until targets                   targets and what it needs
-  palinode run pipeline.yaml --from 'solve[objective=rome]'    these cells and what follows
-  palinode run pipeline.yaml --only scores --force scores      scores alone, once more
+  palinode run pipeline.yaml --until targets                   targets and its inputs
+  palinode run pipeline.yaml --from 'solve[objective=rome]'    these cells and all stages after them
+  palinode run pipeline.yaml --only scores --force scores      scores alone, again
 
-Stages that do not need each other run side by side where the machine has room for them: light
-ones beside anything, those that work on a model one at a time, since each uses all cores.
+Stages that do not depend on each other run in parallel when the machine has the resources. Stages that
+compute with a model run one at a time, because each uses all cores.
 
-Press Ctrl-C once to finish the current unit and stop, twice to stop at once; nothing that was finished is lost.")]
+Press Ctrl-C once to finish the current unit and stop, twice to stop at once. Finished work is never lost.")]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -40,11 +40,12 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Where to compute: auto, cpu, cuda or cuda:N. Recorded with each result, but no reason to compute it again.
+    /// The device that computes: auto, cpu, cuda or cuda:N. It is recorded with each result. Another device is no reason to
+    /// compute a result again, except under `numerics: strict`.
     #[arg(long, default_value = "auto")]
     device: String,
 
-    /// After a failure, still run what does not need the failed stage.
+    /// After a failure, run all stages that do not depend on the failed stage.
     #[arg(long)]
     keep_going: bool,
 
@@ -54,20 +55,20 @@ pub struct Args {
     #[command(flatten)]
     selection: SelectionArgs,
 
-    /// At most so many stages at once [default: the number of cores]
+    /// Run at most N stages in parallel [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<usize>,
 
-    /// Run each stage in a process of its own: one that dies, such as for want of memory, fails alone, and one past its
-    /// `timeout` is ended even in the middle of a unit. Nothing stays loaded from one stage to the next.
+    /// Run each stage in a process of its own. A process that dies, for example out of memory, fails alone. A stage that
+    /// exceeds its `timeout` is stopped even in the middle of a unit. Nothing stays loaded from one stage to the next.
     #[arg(long)]
     isolate: bool,
 
-    /// Print every event as a JSON line on stdout, and nothing else there.
+    /// Print every event as one JSON line on stdout, and nothing else.
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
 
-    /// Print nothing but warnings and errors.
+    /// Print only warnings and errors.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -168,7 +169,7 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
         );
         let label = match needs {
             0 => "this stage".to_owned(),
-            _ => format!("{} not reached for want of it", format::count(needs, "stage")),
+            _ => format!("{} not reached because of it", format::count(needs, "stage")),
         };
         let told = Diagnostic::new(&instance.source, instance.place, format!("`{}` failed: {message}", instance.name));
         complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.clone()), &style)));

@@ -11,8 +11,8 @@ use crate::terminal::{Style, print, print_json};
 
 /// List the runs of a store, newest first
 ///
-/// With how each ended, how many stages ran or were cached, and the best of its first metrics. Works while a run goes on.
-/// Wherever a run is asked for, any part of its id that no other begins or ends with will do, and `latest` or `latest~2`.
+/// Shows how each run ended, how many stages ran or were cached, and the best values of its first metrics. Works while a
+/// run is in progress. To name a run, give any unambiguous prefix or suffix of its ID, `latest`, or `latest~2`.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -23,11 +23,11 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Only runs of the pipeline of this name.
+    /// Only runs of the pipeline with this name.
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
 
-    /// At most so many; 0 for all.
+    /// List at most COUNT runs; 0 for all.
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     limit: usize,
 

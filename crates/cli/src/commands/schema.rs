@@ -10,7 +10,8 @@ use crate::terminal::print;
 
 /// Print the JSON Schema of pipeline files
 ///
-/// With it an editor completes stage names and parameters, shows their documentation, and marks mistakes while typing.
+/// With the schema, an editor completes stage names and parameters, shows their documentation, and marks mistakes while you
+/// type.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -19,7 +20,7 @@ Examples:
 In the first line of a pipeline, for editors with a YAML language server:
   # yaml-language-server: $schema=pipeline.schema.json")]
 pub struct Args {
-    /// Write it to this file instead.
+    /// Write to this file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

@@ -16,8 +16,8 @@ use crate::terminal::{Reading, Style, format, print, print_json};
 
 /// Show what is running, how the last run ended, and what is left to do
 ///
-/// Works while a run goes on, from another terminal: which stages it is at, since when, and how far. With a pipeline, the
-/// last run of that one, and how many of its results are there.
+/// Works from another terminal while a run is in progress: shows the stages that are running, since when, and their
+/// progress. With a pipeline, shows its last run and how many of its results are in the store.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(value_name = "PIPELINE")]
     path: Option<PathBuf>,
 
-    /// Set a value of the file for this time.
+    /// Set a value of the file for this command.
     #[arg(long, value_name = "PATH=VALUE", requires = "path")]
     set: Vec<String>,
 

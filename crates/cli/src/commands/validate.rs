@@ -10,9 +10,9 @@ use crate::terminal::{Style, complain, format, print, print_json};
 
 /// Check a pipeline without running it
 ///
-/// Reads the file, fills in defaults and variables, multiplies out the matrix, and checks every name, type, connection and
-/// file that can be checked before a stage runs. All mistakes are shown at once. Models and data that are not here are told,
-/// but are no mistake: a pipeline can be checked on another machine than it runs on.
+/// Reads the file, fills in defaults and variables, expands the matrix, and checks every name, type, connection and file
+/// that can be checked before a stage runs. Shows all mistakes at once. Lists models and data that are not on this machine.
+/// They are no mistakes: a pipeline can be checked on another machine than it runs on.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -23,11 +23,11 @@ pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
 
-    /// Print one JSON document, mistakes too.
+    /// Print one JSON document, also for mistakes.
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
 
-    /// Print nothing but mistakes.
+    /// Print only mistakes.
     #[arg(short, long)]
     quiet: bool,
 }

@@ -9,8 +9,8 @@ use crate::terminal::{Reading, Style, format, print, print_json};
 
 /// Explain why a stage would run, or where its result comes from
 ///
-/// Shows every field that differs from the nearest earlier result, with its old and new value in full. Where a stage only
-/// depends on others, follows them to those that run by themselves.
+/// Shows every field that differs from the nearest earlier result, with its whole old and new value. When a stage runs only
+/// because of other stages, shows the reasons of those stages.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -21,7 +21,7 @@ pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
 
-    /// A stage of the pipeline, or one cell of it.
+    /// A stage of the pipeline, or one of its cells.
     #[arg(value_name = "STAGE")]
     stage: String,
 

@@ -16,10 +16,10 @@ use crate::interrupt;
 /// Run one stage from an action file
 ///
 /// An action file holds one stage with its parameters, the digests of its inputs, its key and the folder of its store.
-/// `palinode run --isolate` writes one for each stage that it runs, into runs/<run>/actions of the store, and starts a worker
-/// on it; a cluster does the same on other machines. A worker needs the files of the store and not its index, so that it
-/// can work while a run has the store open. It keeps units as they are finished and publishes the result; what happens goes
-/// to stdout, one JSON object per line, with `done` or `failed` as the last.
+/// `palinode run --isolate` writes one for each stage that it runs, into runs/<run>/actions of the store, and starts a
+/// worker for it. A cluster can do the same on other machines. A worker needs the files of the store and not its index, so
+/// it can work while a run has the store open. It keeps finished units and publishes the result. It prints events on
+/// stdout, one JSON object per line; the last one is `done` or `failed`.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,8 @@ pub struct Args {
     #[arg(value_name = "ACTION")]
     action: PathBuf,
 
-    /// Belong to the program at the other end of stdin: a line from it is a first Ctrl-C, its end a second one.
+    /// Obey the program that holds the other end of stdin: a line counts as a first Ctrl-C, the end of stdin as a second
+    /// one.
     #[arg(long)]
     attached: bool,
 }

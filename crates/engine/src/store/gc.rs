@@ -145,7 +145,7 @@ impl Store {
                     left -= freed;
                     garbage.results.push(Dead {
                         key: manifest.key,
-                        stage: manifest.preimage.stage.clone(),
+                        stage: manifest.fingerprint.stage.clone(),
                         made_for: format!("{}: {}", manifest.pipeline, manifest.instance),
                         used_ms,
                         seconds: manifest.seconds,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::layout::fan_out;
 use crate::artifact::Artifact;
 use crate::digest::{Digest, Key};
-use crate::key::Preimage;
+use crate::key::Fingerprint;
 
 /// Version of the manifest format.
 pub const FORMAT: u32 = 1;
@@ -21,10 +21,11 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// Version of this format.
     pub format: u32,
-    /// The key; checked against `preimage` when a manifest is read.
+    /// The key; checked against `fingerprint` when a manifest is read.
     pub key: Key,
     /// All that the key covers.
-    pub preimage: Preimage,
+    #[serde(rename = "preimage")]
+    pub fingerprint: Fingerprint,
     /// Parameters that the key does not cover.
     pub unkeyed: BTreeMap<String, Value>,
     /// The result.
@@ -63,7 +64,7 @@ impl Manifest {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let manifest: Self = serde_json::from_slice(bytes).ok()?;
         let sound = manifest.format == FORMAT
-            && manifest.preimage.key() == manifest.key
+            && manifest.fingerprint.key() == manifest.key
             && manifest.output.digest() == manifest.content;
         sound.then_some(manifest)
     }

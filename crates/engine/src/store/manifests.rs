@@ -40,7 +40,7 @@ impl Store {
     pub fn latest(&self, stage: &str, most: usize) -> Vec<Manifest> {
         let Some(index) = &self.index else {
             let all = self.manifests().into_iter().rev();
-            return all.filter(|manifest| manifest.preimage.stage == stage).take(most).collect();
+            return all.filter(|manifest| manifest.fingerprint.stage == stage).take(most).collect();
         };
         let keys = index.last_keys(Table::Kinds, &kind_prefix(stage), most);
         let digest = |key: &Vec<u8>| key.last_chunk::<32>().copied();
@@ -86,7 +86,7 @@ impl Store {
 }
 
 fn kind_entry(manifest: &Manifest) -> Vec<u8> {
-    let mut entry = kind_prefix(&manifest.preimage.stage);
+    let mut entry = kind_prefix(&manifest.fingerprint.stage);
     entry.extend_from_slice(&manifest.finished_ms.to_be_bytes());
     entry.extend_from_slice(manifest.key.0.as_bytes());
     entry

@@ -20,7 +20,7 @@ pub fn factored(weights: Preservation) -> Preservation {
     Preservation { lambda: if weights.rho == 0.0 { 1.0 } else { weights.lambda }, ..weights }
 }
 
-/// What a `factors` artifact and its description tell of their weights.
+/// What a `factors` artifact and its description record of their weights.
 pub fn weights(of: Preservation) -> Map<String, Value> {
     Map::from_iter([("lambda".to_owned(), json!(of.lambda)), ("update_norm_lambda".to_owned(), json!(of.rho))])
 }

@@ -16,7 +16,7 @@ pub const MOMENTS: &str = "moments";
 /// What to do where a layer has no second moment.
 pub const MISSING: &str = "add the layer to the stage that measures or loads them";
 
-/// What the artifact tells of one layer.
+/// What the artifact records of one layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerFacts {
     /// The layer.
@@ -86,7 +86,7 @@ pub fn file_name(layer: usize) -> String {
     format!("layer{layer}.safetensors")
 }
 
-/// What an artifact, or the description of one, tells of its layers.
+/// What an artifact, or its description, records of its layers.
 pub fn facts(meta: &Value) -> Option<Vec<LayerFacts>> {
     serde_json::from_value(meta["layers"].clone()).ok()
 }

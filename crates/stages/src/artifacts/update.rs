@@ -30,7 +30,7 @@ pub struct BatchFacts {
     pub layers: Vec<LayerFacts>,
 }
 
-/// What a solve told of one layer.
+/// What a solve reported of one layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerFacts {
     /// The layer.

@@ -14,18 +14,19 @@ use crate::artifacts::model::{Facts, MODEL};
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StrategyName {
-    /// The last of the layers takes all of it; the others are left alone.
+    /// The last of the layers absorbs everything. The others do not change.
     Single,
-    /// From the lowest layer up, the i-th of m takes 1/(m − i) of the residual that is left (MEMIT).
+    /// From the lowest layer up, layer i of m absorbs 1/(m − i) of the remaining residual (MEMIT).
     Memit,
-    /// As memit, with 1/√(m − i): lower layers take more (PMET).
+    /// As memit, with 1/√(m − i): lower layers absorb more (PMET).
     Sqrt,
-    /// An equal part of the unedited model's residual each, nothing measured again: memit without refresh.
+    /// Each layer absorbs an equal part of the unedited model's residual. Nothing is measured again: this is memit without
+    /// refresh.
     Uniform,
-    /// By `weights`: each layer takes its weight's share of what is left.
+    /// Each layer absorbs a share of the remaining residual, in proportion to its number in `weights`.
     Weights,
-    /// Only the first and the last layer, each with targets of its own (BLUE). Targets are wanted at the first layer; those at
-    /// the last are found on the model that the first step left.
+    /// Only the first and the last layer, each with its own targets (BLUE). The stage `targets` has to find targets at the
+    /// first layer. The targets at the last layer are found on the model after the first step.
     Boundary,
 }
 
@@ -33,9 +34,9 @@ pub enum StrategyName {
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RefreshName {
-    /// Keys only; every earlier layer is taken to have absorbed its whole part.
+    /// Only keys. Every earlier layer is assumed to have absorbed its whole part.
     Keys,
-    /// The residual only; keys are those of the unedited model.
+    /// Only the residual. Keys are those of the unedited model.
     Residual,
     /// Keys and residual.
     Both,
@@ -47,15 +48,15 @@ pub enum RefreshName {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistributeParams {
-    /// How the edit is spread.
+    /// How the edit is distributed over the layers.
     strategy: StrategyName,
-    /// The layers, rising. The last one is where the targets are values (the first one for `boundary`).
+    /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
     layers: Vec<usize>,
-    /// For the strategy `weights`: a number above 0 for each layer.
+    /// For the strategy `weights`: a positive number for each layer.
     #[serde(default)]
     weights: Option<Vec<f64>>,
-    /// What is measured again on the partly edited model before each layer. Both where it is left out, except for `uniform`,
-    /// which measures nothing again.
+    /// What is measured again on the partly edited model before each layer. The default is `both`, and `none` for
+    /// `uniform`.
     #[serde(default)]
     refresh: Option<RefreshName>,
 }
@@ -97,19 +98,14 @@ impl StageKind for Distribute {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Plans which layers absorb which part of an edit.";
     const DOC: &'static str = "\
-An edit's residual (target minus current value, at the last layer of the list) can be absorbed by one layer or spread over \
-several. The plan is a choice of its own, apart from the objective: any objective of `solve` runs with any plan, so both can \
-be swept in one matrix. Whether keys and the residual are measured again on the partly edited model before each layer is a \
-parameter too: `refresh`.";
+An edit's residual (target minus current value, at the last layer of the list) can be absorbed by one layer or distributed \
+over several. The plan does not depend on the objective: any objective of `solve` works with any plan, so one matrix can \
+vary both. The parameter `refresh` decides whether keys and the residual are measured again on the partly edited model \
+before each layer.";
     const OUTPUT: ArtifactKind = "plan";
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "model",
-            accepts: &[MODEL],
-            required: false,
-            doc: "Only to check the layers against; not needed.",
-        }]
+        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
     }
 
     fn takes(_: &DistributeParams) -> Takes {

@@ -28,11 +28,11 @@ use crate::units;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SequenceParams {
-    /// How targets are found; parameters of the stage `targets`. They are found on the model as the rounds before left it.
+    /// Parameters of the stage `targets`. Each round finds its targets on the model that the rounds before produced.
     targets: TargetsParams,
-    /// How they are written; parameters of the stage `solve`. Its `batch_size` is the number of edits in a round.
+    /// Parameters of the stage `solve`. `batch_size` is the number of edits in a round.
     solve: SolveParams,
-    /// How many rounds; as many as there are requests for where it is left out.
+    /// Number of rounds. The default uses all requests.
     #[serde(default)]
     rounds: Option<usize>,
 }
@@ -44,22 +44,22 @@ impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Edits batch after batch, each on the model that the batch before left.";
+    const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
-batch of requests, finds its targets on the model as it stands, and writes them on top of all earlier edits. The model of a \
-round is always the unedited one with the sum of all changes so far, so a sequence that was interrupted, or is made longer, \
-goes on from the last finished round with the same result to the last bit.
+batch of requests, finds its targets on the model of the round before, and writes them on top of all earlier edits. The \
+model of a round is always the unedited model plus the sum of all changes so far. An interrupted or extended sequence \
+therefore resumes after the last finished round, with the same result in every bit.
 
-The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, each \
-time on all edits made so far.";
+The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
+each time on all edits made so far.";
     const OUTPUT: ArtifactKind = UPDATE;
 
     fn inputs() -> Vec<Port> {
         let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
-            port("requests", &["requests"], "The facts to be written, in order."),
+            port("requests", &["requests"], "The facts to write, in order."),
             port(
                 "moments",
                 &[MOMENTS, FACTORS],
@@ -197,7 +197,7 @@ struct Editor<'a> {
 }
 
 impl Editor<'_> {
-    /// One round: targets and update on the model as it stands.
+    /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
         let whole = before.whole();
         let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));

@@ -48,7 +48,7 @@ pub enum RomeKeyName {
 struct Written {
     /// How a layer absorbs its part of an edit.
     objective: ObjectiveName,
-    /// λ, the weight of preservation (mom2_update_weight). An equality constraint without ridge does not depend on it.
+    /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
     lambda: f64,
     /// ρ, a ridge on the norm of the update.
@@ -58,11 +58,11 @@ struct Written {
     /// it.
     #[serde(default)]
     emmet_lambda: f64,
-    /// Which key ROME uses. Other objectives ignore it.
+    /// The key that ROME uses. Other objectives ignore it.
     #[serde(default = "average")]
     rome_key: RomeKeyName,
-    /// Requests in a batch; every batch is edited onto the unedited model. All at once where it is left out, except for ROME,
-    /// which takes one at a time.
+    /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
+    /// edits one request at a time.
     #[serde(default)]
     batch_size: Option<usize>,
 }
@@ -179,23 +179,24 @@ impl StageKind for Solve {
     const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
-Changes the down-projections of the plan's layers so that each request's key yields its target while the layer goes on doing \
-what it does to the keys of the corpus. With P = λC + ρI, keys K and residuals R,
+Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
+computes nearly the same as before for the keys of the corpus. With P = λC + ρI, keys K and residuals R,
 
   Δ = R (KᵀP⁻¹K + diag μ)⁻¹ KᵀP⁻¹
 
-where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = ε is a stabilised EMMET, which therefore is MEMIT \
-with weight ελ. A request's own `strength` stands in place of the objective's μ.
+where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = ε is EMMET with `emmet_lambda`, which equals \
+MEMIT with the weight ελ. A request's own `strength` replaces the objective's μ.
 
-`batch_size` splits the requests: every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
-result is an edited model: it can be evaluated and exported. It holds the changes as low-rank factors, never whole weights.";
+`batch_size` splits the requests. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
+result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
+weights.";
     const OUTPUT: ArtifactKind = UPDATE;
 
     fn inputs() -> Vec<Port> {
         let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
-            port("requests", &["requests"], "The facts to be written."),
+            port("requests", &["requests"], "The facts to write."),
             port("moments", &[MOMENTS, FACTORS], "Second moments of every layer in the plan, or their factors."),
             port("targets", &[TARGETS], "Values at the plan's last layer."),
             port("plan", &["plan"], "Which layers absorb which part."),

@@ -29,7 +29,7 @@ pub const TRACES: &str = "traces.json";
 pub enum SiteName {
     /// The hidden state after the block (MEMIT, EMMET).
     BlockOutput,
-    /// The feed-forward's output (ROME).
+    /// The output of the feed-forward network (ROME).
     MlpOutput,
 }
 
@@ -47,10 +47,10 @@ impl SiteName {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetsParams {
-    /// Where the target is a value.
+    /// The place in the model where the target is a value.
     #[serde(default = "block_output")]
     site: SiteName,
-    /// The layer: the last one of the plan.
+    /// The layer, which has to be the last one of the plan.
     layer: usize,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
     #[serde(default = "twenty")]
@@ -58,16 +58,16 @@ pub struct TargetsParams {
     /// Adam's step size (v_lr).
     #[serde(default = "half")]
     learning_rate: f64,
-    /// Weight of the term that keeps "{subject} is a" as it was (kl_factor).
+    /// Weight of the KL term, which preserves the predictions after "{subject} is a" (kl_factor).
     #[serde(default = "sixteenth")]
     kl_factor: f64,
     /// Weight of the term that keeps the change small (v_weight_decay).
     #[serde(default = "half")]
     weight_decay: f64,
-    /// The change's norm is kept at or below this times the norm of the value it is added to (clamp_norm_factor).
+    /// Upper bound of ‖δ‖/‖h₀‖ (clamp_norm_factor).
     #[serde(default = "three_quarters")]
     clamp: f64,
-    /// A request is done when its loss falls below this.
+    /// The search for a target stops when its loss falls below this value.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
     /// Requests that are optimised at the same time, at most: bounds memory. Batches are of up to 8 requests on a CPU and of up to 64 on a
@@ -179,27 +179,24 @@ impl StageKind for Targets {
     const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
-For every request, looks for the vector z that, standing at the subject's last token in place of what the model computes \
-there, makes it say the new target in every context template. z = h₀ + δ, with δ found by Adam on
+For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
+what the model computes at the subject's last token. z = h₀ + δ, and Adam finds the δ that minimizes
 
   mean −log p(target) per token  +  kl_factor · KL on \"{subject} is a\"  +  weight_decay · ‖δ‖/‖h₀‖²
 
-Targets do not depend on objective or distribution, so every cell of an ablation shares them. Requests are optimised many at \
-once, each with its own Adam state and early stop; a finished batch of requests survives an interruption.
-
-Requests are cut into units of 64 and into batches inside them, by their order and length alone: a target is the same to the last \
-bit however many are computed side by side, and however often the run was interrupted.";
+Targets do not depend on the objective or the distribution, so every cell of an ablation shares them. Many requests are \
+optimized in parallel, each with its own Adam state and early stop. Finished requests survive an interruption.";
     const OUTPUT: ArtifactKind = TARGETS;
 
     fn inputs() -> Vec<Port> {
         vec![
             Port { name: "model", accepts: &[MODEL], required: true, doc: "The unedited model." },
-            Port { name: "requests", accepts: &["requests"], required: true, doc: "The facts to be written." },
+            Port { name: "requests", accepts: &["requests"], required: true, doc: "The facts to write." },
             Port {
                 name: "templates",
                 accepts: &["templates"],
                 required: false,
-                doc: "Contexts that the edit must hold in; the bare prompt alone where none is given.",
+                doc: "Contexts in which the edit must hold. The default is the bare prompt alone.",
             },
         ]
     }

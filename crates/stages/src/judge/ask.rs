@@ -22,16 +22,16 @@ pub const ANSWERS: &str = "answers";
 pub struct AskParams {
     /// The prompts.
     prompts: Vec<String>,
-    /// How many tokens the model goes on for.
+    /// Number of tokens that the model generates.
     #[serde(default = "twenty")]
     tokens: usize,
-    /// How many of the most probable next tokens are told.
+    /// Number of the most probable next tokens to report.
     #[serde(default = "five")]
     top: usize,
-    /// Draw each token from so many most probable ones; the most probable one where it is left out.
+    /// Draw each token from this many most probable ones. The default is the most probable token.
     #[serde(default)]
     top_k: Option<usize>,
-    /// Seed of the draws.
+    /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
 }
@@ -55,14 +55,14 @@ impl StageKind for Ask {
     type Params = AskParams;
     const NAME: &'static str = "ask";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Lets a model go on from prompts; an edited one beside what it was before.";
+    const SUMMARY: &'static str = "Continues prompts with a model; for an edited model, before and after the edit.";
     const DOC: &'static str = "\
-For each prompt: how the model goes on, and its most probable next tokens with their probabilities. Of an edited model the \
-answers before the edit stand beside those after it.";
+For each prompt: the text with which the model continues it, and its most probable next tokens with their probabilities. For \
+an edited model, the result has the answers before and after the edit.";
     const OUTPUT: ArtifactKind = ANSWERS;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
     }
 
     fn describe(params: &AskParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

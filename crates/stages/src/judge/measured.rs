@@ -9,7 +9,7 @@ use crate::judge::versions::{Version, Versions};
 /// Seed of the bootstrap: any will do, as long as it is the same for all cells.
 const SEED: u64 = 1;
 
-/// What is told of measurements.
+/// What is reported of measurements.
 pub struct Metric<'a, T> {
     /// Its name in files and tables.
     pub name: &'a str,

@@ -33,23 +33,23 @@ pub struct PerplexityParams {
     documents: Documents,
     #[serde(default)]
     field: TextField,
-    /// Skip so many documents first. With `covariance`'s seed and its number of samples, what is left is text that the second moments
-    /// have not seen.
+    /// Number of documents to skip. With the seed of `covariance` and its number of samples, the remaining text was not
+    /// used for the second moments.
     #[serde(default)]
     skip: usize,
-    /// How many documents are read at most; all that are left where it is left out.
+    /// Maximum number of documents. The default is all remaining documents.
     #[serde(default)]
     samples: Option<usize>,
     #[serde(default)]
     seed: SampleSeed,
-    /// Longer documents are cut into pieces of so many tokens, each predicted by itself; the model's context where it is left
-    /// out.
+    /// Longer documents are cut into pieces of this many tokens, which are predicted separately. The default is the model's
+    /// context length.
     #[serde(default)]
     length: Option<usize>,
-    /// After a `sequence`: measure also after every so many rounds.
+    /// After a `sequence`: also measure after every this many rounds.
     #[serde(default)]
     every: Option<usize>,
-    /// Draws of the bootstrap behind the 95 % interval; 0 for none.
+    /// Number of bootstrap samples for the 95 % interval; 0 for no interval.
     #[serde(default = "thousand")]
     resamples: usize,
     #[serde(default)]
@@ -69,16 +69,16 @@ impl StageKind for Perplexity {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
-Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text but each \
-piece's first. The text should be one that the second moments were not measured on, see `skip`. An edit that leaves other things alone leaves it where it was; one that breaks the model lets it rise.
+Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text except the \
+first of each piece. It stays the same when an edit changes nothing else, and rises when an edit damages the model.
 
-The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. Of a model that was edited in \
-several batches, each an edit of its own, the mean over the batches' models is told. After a `sequence`, `every: k` measures \
-every k-th round too. The 95 % interval is that of a percentile bootstrap over documents.";
+The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. For a model that was edited in \
+several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
+measures every k-th round too. The 95 % interval comes from a percentile bootstrap over documents.";
     const OUTPUT: ArtifactKind = "perplexity";
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
     }
 
     fn unkeyed() -> &'static [&'static str] {

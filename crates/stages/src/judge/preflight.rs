@@ -24,7 +24,7 @@ use crate::sources::templates::at_port;
 
 /// Requests whose keys are compared pair by pair.
 const COMPARED: usize = 2048;
-/// Findings of one kind that are told one by one.
+/// Findings of one kind that are reported one by one.
 const TOLD: usize = 5;
 /// Requests that the estimate of memory counts where nothing is given: the same on every machine, as a result has to be.
 const USUAL_REQUESTS: usize = 16;
@@ -33,9 +33,9 @@ const USUAL_REQUESTS: usize = 16;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreflightParams {
-    /// The layer that is to be edited; of several, the lowest: keys are the most alike there.
+    /// The layer to edit. Of several layers, give the lowest one, where keys are the most similar.
     layer: usize,
-    /// Keys of two requests at this cosine or above are told.
+    /// Two requests are reported when the cosine of their keys is at or above this value.
     #[serde(default = "cosine")]
     cosine: f64,
     /// Steps of `targets`, for the estimates of work and time.
@@ -44,7 +44,7 @@ pub struct PreflightParams {
     /// Requests that `targets` optimises at the same time, for the estimate of memory; 16 where it is left out.
     #[serde(default)]
     parallel_requests: Option<usize>,
-    /// Fail where anything is found, so that nothing after this runs.
+    /// Fail if there are findings, so that no stage that depends on this one runs.
     #[serde(default)]
     strict: bool,
     #[serde(default)]
@@ -66,31 +66,31 @@ impl StageKind for Preflight {
     type Params = PreflightParams;
     const NAME: &'static str = "preflight";
     const VERSION: u32 = 3;
-    const SUMMARY: &'static str = "Looks for what would spoil an edit, before an hour is spent on it.";
+    const SUMMARY: &'static str = "Finds problems of an edit before an hour is spent on it.";
     const DOC: &'static str = "\
-Finds, in one short pass over the requests:
+Reports, after one short pass over the requests:
 
   - subjects that are not in their prompts, and prompts longer than the context (these are errors)
-  - requests that are the same, or ask for different targets at the same prompt
-  - keys that point nearly the same way at the layer to be edited: no objective can tell such requests apart
-  - targets that the model says already, and facts to be replaced that it never knew
+  - requests that are equal, or that have different targets for the same prompt
+  - keys that are nearly parallel at the layer to edit: no objective can separate such requests
+  - targets that the model says already, and facts to replace that it did not know
   - second moments of too few tokens for their size
 
-The samples show which token each subject was found at. With `strict`, findings fail the stage.
+The samples show the subject token of each request. With `strict`, findings fail the stage.
 
-It also estimates what is ahead: the work of targets for all requests, and of second moments of ten tokens for each key dimension \
-at `layer`, in tokens that go through one block, backward counted as twice forward; and the most memory that a stage needs, \
-weights included, when one layer is edited. How long that takes on this machine, as fast as its own pass went, it says when it \
-runs: seconds are no part of the result. They are an order of magnitude, not more.";
+It also estimates, from the speed of its own pass on this machine, how long targets take for all requests, and how long \
+second moments of ten tokens for each key dimension take at `layer`, in seconds; and the most memory that a stage needs, \
+weights included, when one layer is edited. The estimate counts tokens through blocks, and a backward pass as two forward \
+passes. It gives the order of magnitude.";
     const OUTPUT: ArtifactKind = "preflight";
 
     fn inputs() -> Vec<Port> {
         let port = |name, accepts, required, doc| Port { name, accepts, required, doc };
         vec![
             port("model", &[MODEL] as &[_], true, "The unedited model."),
-            port("requests", &["requests"], true, "The facts to be written."),
+            port("requests", &["requests"], true, "The facts to write."),
             port("templates", &["templates"], false, "Contexts over which keys are averaged."),
-            port("moments", &[MOMENTS], false, "Second moments, to see whether they are of enough text."),
+            port("moments", &[MOMENTS], false, "Second moments, to check their number of tokens."),
         ]
     }
 

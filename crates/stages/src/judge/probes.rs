@@ -28,30 +28,30 @@ const ANSWERS: &str = "answers.jsonl";
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbesParams {
-    /// The task: JSON lines, or one JSON array of objects. Its name is no part of the key: its contents are.
+    /// The task: JSON lines, or one JSON array of objects. The key covers its contents and not its name.
     path: PathBuf,
-    /// What is asked, with the fields of a record as `{name}`: `"Review: {sentence}\nSentiment:"`.
+    /// The prompt of a question, with the fields of a record as `{name}`: `"Review: {sentence}\nSentiment:"`.
     prompt: String,
-    /// The field with the right answer.
+    /// The field with the correct answer.
     #[serde(default = "label")]
     label: String,
-    /// What the model is to say for each answer, as in `{ "0": negative, "1": positive }`; the answers themselves where it is
-    /// left out.
+    /// The text that stands for each answer, as in `{ "0": negative, "1": positive }`. The default is the answer itself.
     #[serde(default)]
     words: BTreeMap<String, String>,
-    /// How many examples of each answer stand before every question; they are taken from the same file, and not asked.
+    /// Number of examples of each answer before every question. They come from the same file, and are not used as
+    /// questions.
     #[serde(default)]
     shots: usize,
-    /// Ask at most so many questions.
+    /// Maximum number of questions.
     #[serde(default)]
     limit: Option<usize>,
-    /// Seed of the draw of examples and questions.
+    /// Seed of the selection of examples and questions.
     #[serde(default = "one")]
     seed: u64,
-    /// After a `sequence`: ask also after every so many rounds.
+    /// After a `sequence`: also evaluate after every this many rounds.
     #[serde(default)]
     every: Option<usize>,
-    /// Draws of the bootstrap behind the 95 % intervals; 0 for none.
+    /// Number of bootstrap samples for the 95 % intervals; 0 for no intervals.
     #[serde(default = "thousand")]
     resamples: usize,
     #[serde(default)]
@@ -77,24 +77,24 @@ impl StageKind for Probes {
     type Params = ProbesParams;
     const NAME: &'static str = "probes";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Asks a task of classification, with a few examples, before and after an edit.";
+    const SUMMARY: &'static str = "Evaluates a classification task with a few examples, before and after an edit.";
     const DOC: &'static str = "\
-What an edit does to the model's abilities shows in tasks that have nothing to do with it: those of GLUE, say, or any other \
-with one of a few answers to each question. A question is the task's prompt filled in, after as many examples of each answer as \
-`shots` says, each with its answer, blank lines between. The answer that the model finds the most likely as a whole is its \
-answer.
+Tasks that an edit does not concern show what it does to the model's abilities: the tasks of GLUE, for example, or any other \
+task where each question has one of a few answers. A question is the task's prompt with the fields of a record. Before it \
+stand as many examples of each answer as `shots` says, each with its answer, separated by blank lines. The model's answer is \
+the one to which it gives the highest likelihood as a whole.
 
   accuracy     share of answers that are right
   F1           mean over answers of the harmonic mean of precision and recall
-  correlation  Matthews' coefficient: 0 where answers say nothing of the right ones
+  correlation  Matthews' coefficient: 0 for answers without relation to the correct ones
 
-The unedited model is asked as well (`before_…`), once for all cells of a matrix. Of a model that was edited in several batches, \
-each an edit of its own, the means over the batches' models are told. After a `sequence`, `every: k` asks every k-th round too. \
-Answers are kept in the result, question by question.";
+The unedited model is evaluated as well (`before_…`), once for all cells of a matrix. For a model that was edited in several \
+batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` evaluates \
+every k-th round too. The result keeps every answer.";
     const OUTPUT: ArtifactKind = "probes";
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." }]
+        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
     }
 
     fn unkeyed() -> &'static [&'static str] {

@@ -5,7 +5,7 @@ use palinode_model::{Cuda, is_host, select_device};
 
 use crate::errors::StageFailure;
 
-/// Bytes of memory that are free for this process, where that can be told.
+/// Bytes of memory that are free for this process, if the system reports them.
 pub fn free_memory() -> Option<u64> {
     palinode_model::memory::available()
 }

@@ -8,7 +8,7 @@ use palinode_model::{Precision, product_rate, select_device};
 
 use crate::errors::StageFailure;
 
-/// Sizes of the matrix that is factored: the first that takes [`SLOW`], or the last, is what is told.
+/// Sizes of the matrix that is factored. The first that takes [`SLOW`], or the last, is reported.
 const SIZES: [usize; 4] = [512, 1024, 2048, 4096];
 /// What takes so long can be timed.
 const SLOW: Duration = Duration::from_millis(400);

@@ -35,12 +35,12 @@ pub struct CovarianceParams {
     documents: Documents,
     #[serde(default)]
     field: TextField,
-    /// The layers; all of them are measured in one pass over the corpus.
+    /// The layers. One pass over the corpus measures all of them.
     layers: Vec<usize>,
-    /// How many documents are read at most; all where it is left out.
+    /// Maximum number of documents. The default is all documents.
     #[serde(default)]
     samples: Option<usize>,
-    /// Stop at the document that brings the count of tokens here: a number, or a multiple of the key dimension f, as in
+    /// Stop after the document that reaches this number of tokens: a number, or a multiple of the key dimension f, as in
     /// `10f`.
     #[serde(default)]
     tokens: Option<TokenCount>,
@@ -80,23 +80,23 @@ impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
     const VERSION: u32 = 3;
-    const SUMMARY: &'static str = "Collects second moments of keys over a corpus of text, all layers in one pass.";
+    const SUMMARY: &'static str = "Measures second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
-The preservation term of every objective asks that a layer go on doing what it does on ordinary text. What that text looks \
-like to the layer is its second moment C = Σ k kᵀ / n over the keys k (inputs of the down-projection) of a corpus. It does \
-not depend on the edits: it is measured once for a model and a corpus, and every experiment after that reuses it.
+The preservation term of every objective keeps what a layer computes for ordinary text. It describes that text by the second \
+moment C = Σ k kᵀ / n of the keys k (inputs of the down-projection) over a corpus. C does not depend on the edits. It is \
+measured once for a model and a corpus, and every experiment reuses it.
 
-Documents are taken in an order given by the seed and cut to the model's context; padding is not counted. Collect at least \
-ten tokens for each key dimension f (`tokens: 10f`), or the second moment may not be positive definite. Given `samples` and \
-`tokens`, whichever is reached first ends the sample.
+The seed decides the order of the documents. Each document is cut to the model's context length. Padding is not counted. Use \
+at least ten tokens for each key dimension f (`tokens: 10f`): otherwise the second moment may not be positive definite. With \
+both `samples` and `tokens`, the limit that is reached first ends the sample.
 
-A corpus is text, JSON lines or Parquet tables, packed with gzip or Zstandard or not: one file, a folder, or a pattern. It is \
-read once to choose the sample, in memory that does not grow with it. Packed files and tables are read again for every \
-128 MiB of sampled text: take a sample of them rather than all. docs/inputs.md shows every layout by example.
+A corpus is text, JSON lines or Parquet tables, which may be compressed with gzip or Zstandard: one file, a folder, or a \
+pattern. It is read once to choose the sample. The memory for this does not depend on the size of the corpus. Compressed \
+files and tables are read again for every 128 MiB of sampled text: use a sample of them and not all of their text. \
+docs/inputs.md shows every layout by example.
 
-The sums are saved as they grow: an interrupted run goes on where it was, with the same result to the last bit, and so does \
-a later run over more documents or tokens, or with more layers. Documents are added up in units of 64 and parts of 4,096, each \
-part by itself and then the parts in order, so that no machine and no interruption shows in the sum.";
+The sums are saved while they grow. An interrupted run resumes with the same result in every bit, and so does a later run \
+over more documents or tokens, or with more layers.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {
@@ -201,7 +201,7 @@ part by itself and then the parts in order, so that no machine and no interrupti
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
         if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples > read) {
-            cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} asked for: all of it was used"));
+            cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} requested: all of it was used"));
         }
         let mut made = Gathered::new(base);
         sums.finish(|layer, moment| made.put(cx, layer, moment))?;

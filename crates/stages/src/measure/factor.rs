@@ -15,8 +15,7 @@ use crate::artifacts::moments::{MOMENTS, facts, file_name, layers, read_layer};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    /// λ, the weight of preservation. Without a ridge it only scales the metric: then the factors serve every λ, and this one
-    /// is not looked at.
+    /// λ, the weight of preservation. Without a ridge, the factors can be used with every λ, and this value is ignored.
     #[serde(default = "unit")]
     lambda: f64,
     /// ρ, a ridge on the norm of the update.
@@ -66,15 +65,15 @@ impl StageKind for MakeFactors {
     type Params = FactorParams;
     const NAME: &'static str = "factor";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Factors the preservation metric once, for every solve that takes it.";
+    const SUMMARY: &'static str = "Factors the preservation metric once, for every solve that uses it.";
     const DOC: &'static str = "\
-Every objective asks for P⁻¹ with P = λC + ρI, and gets it from the Cholesky factor of P. `solve` and `sequence` factor the \
-second moments that they are given, which takes time in proportion to f³: seconds for GPT-2 XL (f = 6400), minutes for GPT-J \
-(f = 16384). This stage keeps the factors, in half the room of the second moments, and both take them at their `moments` port \
-with the same result to the last bit.
+Every objective needs P⁻¹ with P = λC + ρI, and computes it from the Cholesky factor of P. `solve` and `sequence` factor the \
+second moments at their `moments` port. The time grows with f³: seconds for GPT-2 XL (f = 6400), minutes for GPT-J (f = \
+16384). This stage keeps the factors, in half the space of the second moments. Both stages accept them at the `moments` \
+port, with the same result in every bit.
 
-Without a ridge (`update_norm_lambda: 0`) λ only scales P, so one set of factors serves a whole sweep over λ. With one, `factor` \
-and what takes from it must have the same λ and ρ.";
+Without a ridge (`update_norm_lambda: 0`), λ only scales P, so one set of factors can be used for a whole sweep over λ. With \
+a ridge, `factor` and the stages that use its result must have the same λ and ρ.";
     const OUTPUT: ArtifactKind = FACTORS;
 
     fn inputs() -> Vec<Port> {

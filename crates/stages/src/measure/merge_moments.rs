@@ -22,16 +22,17 @@ impl StageKind for MergeMoments {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Adds second moments that were measured over disjoint corpora.";
     const DOC: &'static str = "\
-Adds sums and counts, layer by layer: the result is what one pass over both corpora would have measured, up to rounding. Both \
-sides have to be of the same model and of the same layers. Merge three or more in a row.
+Adds sums and counts, layer by layer. The result is what one pass over both corpora would have measured, except for \
+rounding. Both inputs must belong to the same model and the same layers. To merge three or more, use this stage several \
+times.
 
-Corpora must be disjoint: a document on both sides would count twice. Where a file was read on both sides, that is refused; \
-for more of the same corpus raise `samples` of `covariance`, which goes on where it was.";
+Corpora must be disjoint, because a document in both would count twice. A file that was read for both inputs is an error. To \
+use more of the same corpus, raise `samples` of `covariance`, which continues from the existing sums.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {
         let port = |name, doc| Port { name, accepts: &[MOMENTS], required: true, doc };
-        vec![port("moments", "Second moments."), port("other", "Those to be added, over other documents.")]
+        vec![port("moments", "Second moments."), port("other", "The second moments to add, from other documents.")]
     }
 
     fn describe(_: &MergeMomentsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

@@ -16,7 +16,7 @@ use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
 use crate::sinks::export::folder::replace;
 
-/// How precisely sums are written.
+/// The number type of the sums.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -30,14 +30,14 @@ pub enum Precision {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportMomentsParams {
-    /// The folder to write into; made where it is missing. The reference implementations look in
+    /// The folder to write to. It is created if it does not exist. The published code reads
     /// `data/stats/{model}/{corpus}_stats`, with `_` for every `/` in the model's name.
     path: PathBuf,
-    /// How precisely sums are written.
+    /// The number type of the sums.
     #[serde(default = "float32")]
     precision: Precision,
-    /// The number of documents, which stands in the names: programs refuse another than they were asked for. As many as were
-    /// measured where it is left out.
+    /// The number of documents in the file names. The published code looks for the number that it was configured with. The
+    /// default is the number that was measured.
     #[serde(default)]
     samples: Option<u64>,
 }
@@ -55,11 +55,11 @@ impl StageKind for ExportMoments {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
     const DOC: &'static str = "\
-Writes for each layer what the reference implementations would have measured, under the name that they look for: \
-`{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`, with the sum of \
-k kᵀ (not the mean), the count of tokens and the number of documents. `load_moments` reads them back.
+Writes for each layer the file that the published code would have written, under the same name: \
+`{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`. It holds the \
+sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
 
-Files that were written are watched: when one is changed or deleted, the next run writes it again.";
+When an exported file is changed or deleted, the next run writes it again.";
     const OUTPUT: ArtifactKind = "export";
 
     fn inputs() -> Vec<Port> {

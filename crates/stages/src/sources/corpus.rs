@@ -32,7 +32,7 @@ impl Default for TextField {
     }
 }
 
-/// Seed of the order in which documents are taken.
+/// Seed of the order of the documents.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SampleSeed(pub u64);
@@ -43,7 +43,7 @@ impl Default for SampleSeed {
     }
 }
 
-/// What separates documents in plain text.
+/// The separator of documents in plain text.
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Documents {
@@ -54,7 +54,7 @@ pub enum Documents {
     BlankLine,
 }
 
-/// How the files are laid out: told from their endings (.txt, .jsonl, .parquet, each also .gz or .zst) where left out.
+/// The format of the files. The default follows from their extensions (.txt, .jsonl, .parquet, each also .gz or .zst).
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CorpusFormat(pub Option<FileFormat>);

@@ -14,7 +14,7 @@ use crate::sources::load_requests::put_requests;
 struct Neighbor {
     /// The whole prompt.
     prompt: String,
-    /// What the model should go on saying.
+    /// What the model should still say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     target: Option<String>,
 }
@@ -25,23 +25,23 @@ struct Neighbor {
 struct Fact {
     /// What the fact is about.
     subject: String,
-    /// The beginning of a sentence that states it, with `{}` in the subject's place.
+    /// The beginning of a sentence that states the fact, with `{}` in the place of the subject.
     prompt: String,
-    /// What the model shall say.
+    /// What the model should say.
     target_new: String,
-    /// What it says now.
+    /// What the model says before the edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     target_true: Option<String>,
-    /// The same in other words, to judge the edit by.
+    /// Paraphrase prompts, to evaluate the edit.
     #[serde(default)]
     paraphrases: Vec<String>,
-    /// Prompts that the edit should leave alone, to judge it by.
+    /// Neighborhood prompts, where the edit should change nothing.
     #[serde(default)]
     neighbors: Vec<Neighbor>,
-    /// The request's own μ: 0 makes its edit a hard constraint whatever the objective, larger values softer ones.
+    /// The request's own μ. For every objective, 0 makes its edit a hard constraint, and larger values make it softer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strength: Option<f64>,
-    /// Name in reports; its number where it is left out.
+    /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
@@ -78,10 +78,10 @@ impl StageKind for Requests {
     type Params = RequestsParams;
     const NAME: &'static str = "requests";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "States edit requests in the pipeline itself.";
+    const SUMMARY: &'static str = "Lists edit requests in the pipeline itself.";
     const DOC: &'static str = "\
-For a few facts that need no file: each with its subject, a prompt with `{}` in the subject's place, and what the model shall \
-say. Many facts are better kept in a file: see `load_requests`.";
+For a few facts without a file of their own: each has a subject, a prompt with `{}` in the place of the subject, and the \
+text that the model should say. For many facts use a file and `load_requests`.";
     const OUTPUT: ArtifactKind = "requests";
 
     fn describe(params: &RequestsParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

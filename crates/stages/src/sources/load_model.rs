@@ -30,9 +30,9 @@ const COMPANIONS: [&str; 8] = [
 #[serde(deny_unknown_fields)]
 pub struct LoadModelParams {
     /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
-    /// `hf:owner/name` or `hf:owner/name@revision`. Names are no part of the key: the contents of the files are.
+    /// `hf:owner/name` or `hf:owner/name@revision`. The key covers the contents of the files and not their names.
     path: String,
-    /// The number type that weights are held in, whatever they are stored as. `bf16` takes half the memory of `f32`.
+    /// The number type of the weights in memory, for any type on disk. `bf16` needs half the memory of `f32`.
     #[serde(default)]
     dtype: Dtype,
 }
@@ -51,7 +51,8 @@ pub enum Dtype {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, 5 of them exponent: finer than bf16, and too small for the largest values of some models.
+    /// 16 bits, 5 of them exponent: more precise than bf16, but its range is too small for the largest values of some
+    /// models.
     F16,
     /// 16 bits, 8 of them exponent, as many as f32 has.
     Bf16,
@@ -74,20 +75,22 @@ impl StageKind for LoadModel {
     type Params = LoadModelParams;
     const NAME: &'static str = "load_model";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Opens a model: a folder in Hugging Face's layout, or a model of its Hub.";
+    const SUMMARY: &'static str = "Opens a model: a folder in Hugging Face's layout, or a model of the Hub.";
     const DOC: &'static str = "\
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
-with their index. The family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3) is told from \
-config.json; an option that would change results and is not known is refused by name. Weights may be stored as f32, f16 or \
-bf16. With `dtype: bf16` (or f16) they are held in half the memory of f32, and products with them are taken in that type; the \
-hidden state, norms, attention, losses, second moments and edits are in f32 or f64 whatever it says. A model that does not fit into memory is refused before it is read; `palinode model inspect` says what it takes.
+with their index. config.json decides the family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3). An \
+unknown setting that would change results is an error that names it. Weights may be stored as f32, f16 or bf16.
 
-`hf:owner/name@revision` is a model of the Hugging Face Hub, looked for in the cache that other programs use (HF_HOME) and \
-downloaded there by `palinode run` where it is missing: configuration, tokenizer and safetensors, nothing else. A branch is \
-what it was when it was downloaded; give a commit to pin it. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are heeded.
+`dtype: bf16` (or f16) holds the weights in half the memory of f32 and computes products with them in that type. The hidden \
+state, norms, attention, losses, second moments and edits are always in f32 or f64. A model that does not fit into memory is \
+an error before it is read. `palinode model inspect` shows how much memory it needs.
 
-Nothing is copied: the folder is read where it lies, and its contents, not its name, decide whether later results are \
-still good.";
+`hf:owner/name@revision` is a model of the Hugging Face Hub. It is looked up in the cache that other programs use (HF_HOME). \
+`palinode run` downloads it there if it is missing: configuration, tokenizer and safetensors, nothing else. A branch stays \
+what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their \
+usual meaning.
+
+Nothing is copied. The folder is read in place. Its contents, not its name, decide whether later results are still valid.";
     const OUTPUT: ArtifactKind = MODEL;
 
     fn unkeyed() -> &'static [&'static str] {

@@ -20,16 +20,16 @@ use crate::errors::StageFailure;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadMomentsParams {
-    /// The file of each layer: `{ 13: stats/layer13.npz }`. Names are no part of the key: contents are. Or `folder`.
+    /// The file of each layer: `{ 13: stats/layer13.npz }`. The key covers the contents and not the names. Or use `folder`.
     #[serde(default)]
     files: BTreeMap<usize, PathBuf>,
     /// A folder of files with their published names, such as `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`.
     #[serde(default)]
     folder: Option<PathBuf>,
-    /// The layers to take from `folder`.
+    /// The layers to read from `folder`.
     #[serde(default)]
     layers: Vec<usize>,
-    /// Where `folder` has files of several sample sizes, the one to take: the number at the end of the name.
+    /// The sample size to read, if `folder` has files of several: the number at the end of the name.
     #[serde(default)]
     samples: Option<u64>,
 }
@@ -69,15 +69,16 @@ impl StageKind for LoadMoments {
     type Params = LoadMomentsParams;
     const NAME: &'static str = "load_moments";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Reads second moments in the files that ROME and MEMIT publish and keep.";
+    const SUMMARY: &'static str = "Reads second moments from the files that ROME and MEMIT publish.";
     const DOC: &'static str = "\
-Reads what the reference implementations keep under `data/stats/{model}/{corpus}_stats`: for each layer an npz file with the \
-sum of k kᵀ (`mom2.mom2`, f × f) and the count of tokens (`mom2.count`). **The sum is divided by the count**, as they do \
-where they use it: to read it as a mean would weigh preservation a million times too much. Nothing has to be converted: f16, \
-f32 and f64, stored or deflated. A file that is no sum of k kᵀ, or is of keys of another size, is refused.
+Reads the files that the published code keeps under `data/stats/{model}/{corpus}_stats`: for each layer an npz file with the \
+sum of k kᵀ (`mom2.mom2`, f × f) and the number of tokens (`mom2.count`). **The sum is divided by the number of tokens**, as \
+the published code does where it uses the file. Without the division, preservation would weigh a million times too much. \
+f16, f32 and f64, stored or deflated, need no conversion. A file that is no sum of k kᵀ, or has keys of another size, is an \
+error.
 
-The files belong to a model, but do not say to which: connect the one that they were measured on. The result is used like \
-that of `covariance`. docs/inputs.md shows both ways to name the files.";
+The files belong to a model but do not name it: connect the model that they were measured on. The result is used like that \
+of `covariance`. docs/inputs.md shows both ways to name the files.";
     const OUTPUT: ArtifactKind = MOMENTS;
 
     fn inputs() -> Vec<Port> {

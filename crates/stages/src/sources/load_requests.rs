@@ -22,13 +22,14 @@ pub const REQUESTS: &str = "requests.json";
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// CounterFact's (also multi-CounterFact's).
+    /// The fields of CounterFact and of multi-CounterFact.
     CounterFact,
-    /// zsRE's, as MEND cut it: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
+    /// The fields of zsRE, in MEND's version: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
     Zsre,
-    /// KnowEdit's, with axes of `portability` and `locality`, and EasyEdit's flat form with one prompt of each.
+    /// The fields of KnowEdit, with axes of `portability` and `locality`, and of EasyEdit's flat form with one prompt of
+    /// each.
     KnowEdit,
-    /// Plain ones: `subject`, `prompt` with `{}`, `target_new`; and, where known, `target_true`, `paraphrases`, `neighbors`
+    /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
     /// (`{prompt, target}`), `strength`.
     Jsonl,
 }
@@ -37,9 +38,9 @@ pub enum Layout {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NewTarget {
-    /// The true one, `answers[0]`: the reading of MEMIT and of the papers after it.
+    /// The true answer, `answers[0]`, as in MEMIT and later papers.
     Answer,
-    /// The false one, `alt`: EasyEdit's reading.
+    /// The false answer, `alt`, as in EasyEdit.
     Alt,
 }
 
@@ -47,25 +48,25 @@ pub enum NewTarget {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadRequestsParams {
-    /// The file. Its name is no part of the key: its contents are.
+    /// The file. The key covers its contents and not its name.
     path: PathBuf,
-    /// The fields of its records.
+    /// The data set, which decides the fields of the records.
     #[serde(default = "counterfact")]
     dataset: Layout,
     /// For zsRE, the answer that becomes the new target.
     #[serde(default = "answer")]
     zsre_target: NewTarget,
-    /// Texts about the facts' objects (`attribute_snippets.json`), which become the requests' references: `evaluate` compares what
-    /// the model writes with them.
+    /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
+    /// `evaluate` compares generated texts with them.
     #[serde(default)]
     snippets: Option<PathBuf>,
-    /// Shuffle the records by this seed before any are taken.
+    /// Shuffle the records with this seed before the selection.
     #[serde(default)]
     shuffle: Option<u64>,
-    /// Skip so many records.
+    /// Number of records to skip.
     #[serde(default)]
     offset: usize,
-    /// Take at most so many.
+    /// Maximum number of records.
     #[serde(default)]
     limit: Option<usize>,
 }
@@ -103,16 +104,16 @@ impl StageKind for LoadRequests {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Reads edit requests: CounterFact, zsRE, KnowEdit, or plain JSONL.";
     const DOC: &'static str = "\
-Reads the facts to be edited, with the prompts that judge the edits, and takes a selection of them: shuffled if a seed is \
-given, then `offset` skipped, then at most `limit` taken. Every record is checked; mistakes are told with record and field, \
-the first ten at once. Files of up to 16 MiB are read before anything runs.
+Reads the facts to edit and the prompts that evaluate the edits, and selects some of them: it shuffles them if there is a \
+seed, skips `offset` records, and takes at most `limit`. It checks every record, and reports mistakes with record and field, \
+the first ten at once. Files of up to 16 MiB are checked before anything runs.
 
-Whether a file is one JSON array or one object a line is told from the file, and so is gzip or Zstandard. Fields that an \
-edit does not need may be absent. A prompt without `{}` has the first mention of its subject taken out. \
-docs/inputs.md shows every layout by example.
+A file may be one JSON array or one object per line, plain or compressed with gzip or Zstandard; its contents decide. Fields \
+that an edit does not need may be missing. In a prompt without `{}`, the first mention of the subject takes its place. \
+docs/inputs.md shows every data set by example.
 
-A request may carry a `strength`, its own μ: 0 makes its edit a hard constraint whatever the objective, larger values \
-softer ones. Hard and soft edits mix in one batch.";
+A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
+it softer. One batch may mix hard and soft edits.";
     const OUTPUT: ArtifactKind = "requests";
 
     fn unkeyed() -> &'static [&'static str] {

@@ -17,9 +17,9 @@ use crate::sinks::export::update_file::UpdateFile;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadUpdateParams {
-    /// An `update.safetensors` that `export` wrote. Its name is no part of the key: its contents are.
+    /// An `update.safetensors` that `export` wrote. The key covers its contents and not its name.
     path: PathBuf,
-    /// Take it even if it was made for other weights than these; its shapes must fit all the same.
+    /// Use the update even if it was made for other weights. Its shapes must fit.
     #[serde(default)]
     force: bool,
 }
@@ -31,11 +31,11 @@ impl StageKind for LoadUpdate {
     type Params = LoadUpdateParams;
     const NAME: &'static str = "load_update";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Reads an exported update, to be used like one that was just solved.";
+    const SUMMARY: &'static str = "Reads an exported update, to use it like the result of a solve.";
     const DOC: &'static str = "\
-Puts the update.safetensors of an earlier `export` onto the model that it was made for. The result is an edited model, as \
-`solve` yields: it can be evaluated on any requests, asked, or exported. An update that was made for other weights is refused, \
-unless `force` is set and its shapes fit.";
+Adds the update.safetensors of an earlier `export` to the model that it was made for. The result is an edited model, like \
+the result of `solve`: it can be evaluated with any requests, and exported. An update that was made for other weights is an \
+error, unless `force` is set and its shapes fit.";
     const OUTPUT: ArtifactKind = UPDATE;
 
     fn inputs() -> Vec<Port> {

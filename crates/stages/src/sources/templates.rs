@@ -14,7 +14,7 @@ use crate::errors::StageFailure;
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Openings {
-    /// How many; they begin with "The", "Therefore", "Because", "I" and "You" in turn.
+    /// Number of openings. They begin with "The", "Therefore", "Because", "I" and "You" in turn.
     count: usize,
     /// Length of each in tokens.
     length: usize,
@@ -24,21 +24,22 @@ pub struct Openings {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TemplatesParams {
-    /// The templates themselves, in groups; each holds one `{}` for the prompt, and the very first is `{}`. A key is averaged
+    /// The templates, in groups. Each template has one `{}` for the prompt, and the first one is `{}`. A key is averaged
     /// within each group, then over the groups.
     #[serde(default)]
     groups: Option<Vec<Vec<String>>>,
-    /// Openings for the model to write, in place of `groups`. MEMIT and EMMET use `[{count: 5, length: 10}]`, ROME
+    /// Openings that the model generates, instead of `groups`. MEMIT and EMMET use `[{count: 5, length: 10}]`, ROME
     /// `[{count: 10, length: 5}, {count: 10, length: 10}]`.
     #[serde(default)]
     generate: Option<Vec<Openings>>,
-    /// Put generated openings in one group with the bare prompt, as ROME does; else the bare prompt weighs one half.
+    /// Put generated openings in one group with the bare prompt, as ROME does. Otherwise the bare prompt has the weight one
+    /// half.
     #[serde(default)]
     flat: bool,
-    /// Each token of an opening is drawn from so many most probable ones.
+    /// Each token of an opening is drawn from this many most probable ones.
     #[serde(default = "five")]
     top_k: usize,
-    /// Seed of the drawing.
+    /// Seed of the random draws.
     #[serde(default)]
     seed: u64,
 }
@@ -54,18 +55,22 @@ impl StageKind for Templates {
     type Params = TemplatesParams;
     const NAME: &'static str = "templates";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Gives context templates, written out or generated with a seed.";
+    const SUMMARY: &'static str = "Provides context templates, given or generated with a seed.";
     const DOC: &'static str = "\
-Context templates are openings such as `The history of the. {}` that stand before an edit's prompt, so that neither its key \
-nor its target hangs on one context. They are written out under `groups`, or the model at the port `model` writes them \
-(`generate`), sampled with a seed: the same seed gives the same templates, and the templates are a result of their own that \
-can be looked at and shared.
+Context templates are openings such as `The history of the. {}` before an edit's prompt. They keep the key and the target \
+from depending on one context. They are listed under `groups`, or the model at the port `model` generates them (`generate`). \
+The same seed gives the same templates. The templates are a result of their own, which can be inspected and shared.
 
-Without this stage, `targets` and `solve` use the bare prompt alone.";
+Without this stage, `targets` and `solve` use only the bare prompt.";
     const OUTPUT: ArtifactKind = "templates";
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Writes the openings of `generate`." }]
+        vec![Port {
+            name: "model",
+            accepts: &[MODEL],
+            required: false,
+            doc: "The model that generates the openings of `generate`.",
+        }]
     }
 
     fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

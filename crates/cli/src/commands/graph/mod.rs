@@ -17,11 +17,11 @@ use crate::input::{PipelineArgs, StoreArgs};
 use crate::terminal::{Style, complain, print};
 use model::Graph;
 
-/// Draw the graph of stages, with what is cached
+/// Draw the graph of stages, and mark what is cached
 ///
-/// Cells of the matrix are folded into one line or box for each stage, unless asked for. In text and SVG a connection that
-/// others imply is left out: where a model goes into the edit and into what the edit is made from, only the longer way is
-/// drawn. Mermaid and dot have all of them.
+/// Draws one line or box for each stage; with --cells, one for each cell of the matrix. Text and SVG leave out a connection
+/// that follows from others: where a model feeds the edit and also the edit's inputs, only the longer path is drawn.
+/// Mermaid and dot show all connections.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -37,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// What to draw it as.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     cells: bool,
 
-    /// Write it to this file instead.
+    /// Write to this file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ enum Format {
     Mermaid,
     /// For Graphviz.
     Dot,
-    /// A picture that needs nothing else, for light and dark.
+    /// A picture in one file, for light and dark pages.
     Svg,
     /// Nodes, states and inputs for programs.
     Json,

@@ -24,7 +24,7 @@ pub enum State {
     Failed,
     /// Some of its cells stand like this, some like that.
     Mixed,
-    /// Nobody asked.
+    /// The store was not read.
     Unknown,
 }
 

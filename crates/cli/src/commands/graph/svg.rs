@@ -10,7 +10,7 @@ const HEIGHT: f64 = 46.0;
 const LAYER: f64 = 84.0;
 const MARGIN: f64 = 14.0;
 
-/// Colours by state for light and dark. Nothing is told by colour alone: each box says how it stands.
+/// Colours by state for light and dark. No state is shown by colour alone: each box names it.
 const STYLE: &str = "\
   text { font-family: ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #1f2328 }
   .name { font-size: 13px; font-weight: 600 }

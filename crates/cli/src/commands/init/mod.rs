@@ -13,7 +13,7 @@ use crate::terminal::{Style, print};
 
 /// Start a pipeline: a commented file, a few facts to edit, a little text
 ///
-/// What is written is valid and runs as it is; the comments say what to change. Nothing that is there is overwritten.
+/// The new pipeline is valid and runs without changes. Its comments say what to change. Overwrites nothing.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -24,7 +24,7 @@ Then:
   palinode validate edits/pipeline.yaml
   palinode run edits/pipeline.yaml")]
 pub struct Args {
-    /// The folder to write to; made where it is not there.
+    /// The folder to write to. It is created if it does not exist.
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     model: PathBuf,
 
-    /// What the pipeline is to do.
+    /// The purpose of the pipeline.
     #[arg(long, value_enum, default_value_t = Template::Edit)]
     template: Template,
 }
@@ -44,7 +44,7 @@ enum Template {
     Edit,
     /// Compare objectives and distributions over layers, all cells of a matrix.
     Compare,
-    /// Edit in rounds, each on the model that the round before left.
+    /// Edit in rounds, each on the model that the round before produced.
     Sequence,
 }
 

@@ -11,7 +11,7 @@ use palinode_stages::inspect;
 use crate::failure::Failure;
 use crate::terminal::{Style, print};
 
-/// Look into model folders
+/// Inspect model folders
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -24,10 +24,10 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Tell what a model folder holds, what can be edited in it, and what memory each stage takes
+    /// Show what a model folder holds, what can be edited in it, and how much memory each stage needs
     ///
-    /// Reads descriptions alone (config.json, the headers of the weight files, the tokenizer) and is done at once, however
-    /// large the model. What would keep load_model from opening the folder is told here.
+    /// Reads only descriptions (config.json, the headers of the weight files, the tokenizer), so it is fast for a model of
+    /// any size. Reports everything that would keep load_model from opening the folder.
     #[command(after_help = "\
 Examples:
   palinode model inspect models/gpt2
@@ -36,7 +36,7 @@ Examples:
         /// The folder with config.json, tokenizer.json and the weights as safetensors.
         #[arg(value_name = "PATH")]
         path: PathBuf,
-        /// As JSON: sizes in bytes, every editable weight.
+        /// Print one JSON document, with sizes in bytes and every editable weight.
         #[arg(long)]
         json: bool,
     },

@@ -15,15 +15,15 @@ use crate::input::StoreArgs;
 
 /// Show a run, the result of a stage, or where an exported file comes from
 ///
-/// Of a run: stages, parameters, scores. Of a stage: its result, what it was made from and with, its files. Of a file that
-/// `export` wrote: the model, objective and requests that it came from, and its tensors. Works while a run goes on.
+/// For a run: its stages, parameters and scores. For a stage: its result, inputs, parameters and files. For a file that
+/// `export` wrote: its model, objective, requests and tensors. Works while a run is in progress.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode show latest
   palinode show 'solve[objective=rome]'          in the last run that has it
   palinode show latest~1:scores                    in the run before the last
-  palinode show scores --save results              what was scored, prompt by prompt, as files
+  palinode show scores --save results              the scores of every prompt, as files
   palinode show out/demo/rome/update.safetensors")]
 pub struct Args {
     /// A run, a stage of the last run that has it, RUN:STAGE, or a file.
@@ -33,7 +33,7 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Copy the files of a stage's result into this folder; those of several cells into a folder each.
+    /// Copy the files of a stage's result into this folder, with one folder per cell if there are several.
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
 

@@ -69,7 +69,7 @@ fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, s
     let mut text = format!(
         "{} ({}), `{}` of run {}\n{}",
         style.bold(instance),
-        manifest.preimage.stage,
+        manifest.fingerprint.stage,
         manifest.output.kind,
         run.run,
         style.wrap(
@@ -86,14 +86,14 @@ fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, s
     let plan = runs.resolved(&run.run);
     let names = plan.as_ref().and_then(|plan| plan.stage(instance)).map(|stage| &stage.inputs);
     let mut facts: Vec<(String, String)> = Vec::new();
-    for (port, digest) in &manifest.preimage.inputs {
+    for (port, digest) in &manifest.fingerprint.inputs {
         let from = names.and_then(|names| names.get(port)).cloned().unwrap_or_default();
         facts.push((format!("input {port}"), format!("{from} ({})", digest.short()).trim_start().to_owned()));
     }
-    for (name, digest) in &manifest.preimage.files {
+    for (name, digest) in &manifest.fingerprint.files {
         facts.push((format!("file {name}"), digest.short()));
     }
-    let params = manifest.preimage.params.iter().chain(&manifest.unkeyed);
+    let params = manifest.fingerprint.params.iter().chain(&manifest.unkeyed);
     // What was left out and has no default says nothing.
     let params = params.filter(|(_, value)| !value.is_null());
     facts.extend(params.map(|(name, value)| (name.clone(), plain(value))));

@@ -13,7 +13,7 @@ use crate::terminal::{Style, print, print_json};
 
 /// List the stages that a pipeline can use, or explain one
 ///
-/// The page of a stage has its documentation, what it takes and yields, and its parameters with types and defaults.
+/// The page of a stage has its documentation, its inputs and its output, and its parameters with types and defaults.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:

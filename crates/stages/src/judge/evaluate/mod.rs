@@ -29,13 +29,13 @@ use crate::sources::load_requests::{REQUESTS, requests};
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GenerationParams {
-    /// Tokens of a text, its prompt included.
+    /// Number of tokens of a text, including its prompt.
     #[serde(default = "hundred")]
     length: usize,
-    /// Each token is drawn from so many most probable ones.
+    /// Each token is drawn from this many most probable ones.
     #[serde(default = "five")]
     top_k: usize,
-    /// Seed of the draws.
+    /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
 }
@@ -44,9 +44,9 @@ pub struct GenerationParams {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WordWeights {
-    /// The words and their places (`tfidf_vocab.json`).
+    /// The words and their positions (`tfidf_vocab.json`).
     vocabulary: PathBuf,
-    /// The weight at each place (`idf.npy`).
+    /// The weight at each position (`idf.npy`).
     idf: PathBuf,
 }
 
@@ -54,9 +54,9 @@ pub struct WordWeights {
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Metrics {
-    /// The new target against the old one: S, ES, PS, NS, magnitudes and accuracies.
+    /// The new target compared with the old one: S, ES, PS, NS, magnitudes and accuracies.
     CounterFact,
-    /// Tokens that match: efficacy, paraphrase, specificity.
+    /// Shares of matching tokens: efficacy, paraphrase, specificity.
     Zsre,
     /// Reliability, generalization, portability, locality, fluency.
     EasyEdit,
@@ -73,27 +73,28 @@ const TABLE: &str = "records.parquet";
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateParams {
-    /// After a `sequence`: score also after every so many rounds, each time on the edits made by then.
+    /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round.
     #[serde(default)]
     every: Option<usize>,
-    /// Whose metrics to tell; those that the data set is judged by where it is left out.
+    /// The set of metrics. The default is the usual one of the data set.
     #[serde(default)]
     metrics: Option<Vec<Metrics>>,
-    /// Write longer texts from the requests' generation prompts (or, where they have none, from their rewrite prompts), before and
-    /// after, and measure their entropy (GE, or fluency in EasyEdit's words). Takes longer than all else.
+    /// Generate longer texts before and after the edit, and measure their entropy (GE; EasyEdit calls it fluency). They
+    /// start from the requests' generation prompts or, without any, from their rewrite prompts. This takes longer than all
+    /// other metrics.
     #[serde(default)]
     generation: Option<GenerationParams>,
-    /// Weights of words for the reference score (RS), which tells how alike longer texts are to the requests' references; weighed by
-    /// those references themselves where it is left out.
+    /// Weights of words for the reference score (RS), which compares generated texts with the requests' references. The
+    /// default is computed from the references.
     #[serde(default)]
     word_weights: Option<WordWeights>,
-    /// Draws of the bootstrap behind the 95 % intervals of every metric; 0 for none.
+    /// Number of bootstrap samples for the 95 % intervals of every metric; 0 for no intervals.
     #[serde(default = "thousand")]
     resamples: usize,
-    /// How many edits are shown with the model's own words before and after.
+    /// Number of edits to show with the model's own text before and after.
     #[serde(default = "three")]
     samples: usize,
-    /// How many tokens of them.
+    /// Number of tokens of these texts.
     #[serde(default = "eight")]
     sample_tokens: usize,
     #[serde(default)]
@@ -125,7 +126,7 @@ fn eight() -> usize {
 }
 
 impl EvaluateParams {
-    /// Whose metrics are told of these requests: what was asked for, else what the data set is judged by.
+    /// The metrics of these requests: those of the parameters, or else those of the data set.
     fn groups(&self, asked: &Artifact, requests: &[EditRequest]) -> Vec<Group> {
         let group = |metrics: &Metrics| match metrics {
             Metrics::CounterFact => Group::CounterFact,
@@ -167,38 +168,41 @@ impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
     const VERSION: u32 = 4;
-    const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighbourhood, before and after an edit.";
+    const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
 
-  ES, PS  share of rewrite prompts and paraphrases where p(new) > p(true)
-  NS      share of prompts about other subjects where p(true) > p(new)
+  ES, PS  share of rewrite prompts and of paraphrase prompts where p(new) > p(true)
+  NS      share of neighborhood prompts where p(true) > p(new)
   S       harmonic mean of the three
   EM PM NM  the same as mean differences of probability
   EA PA NA  the same as accuracy: every token of the target is the most probable one
 
-Where a data set does not say what was true before, zsRE's: the share of a target's tokens that are the most probable ones, on \
+For a data set without true targets, zsRE's metrics: the share of a target's tokens that are the most probable ones, on \
 rewrite prompts (efficacy), on paraphrases (paraphrase), and on other prompts with their own answers (specificity).
 
-Where requests are KnowEdit's, or have axes of portability or locality, EasyEdit's: the same share on rewrite prompts (reliability), on paraphrases \
-(generalization) and on what follows from the edit (portability); and the share of most probable tokens that are the same as \
-before the edit on what has nothing to do with it (locality). `metrics` chooses whose metrics are told whatever the data set.
+For KnowEdit, and for requests with axes of portability or locality, EasyEdit's metrics: the same share on rewrite prompts \
+(reliability), on paraphrases (generalization) and on prompts that follow from the edit (portability); and the share of most \
+probable tokens that are the same as before the edit, on prompts that the edit does not concern (locality). The parameter \
+`metrics` selects the set of metrics for any data set.
 
-With `generation`, GE: the entropy of longer texts in hundredths of a bit, low where a model repeats itself; EasyEdit calls it \
-fluency. Where requests have references as well (`snippets` of load_requests, or plain records), RS: how alike the texts are to \
-them, as the cosine of their TF-IDF vectors.
+With `generation`, GE: the entropy of generated texts in hundredths of a bit. It is low when a model repeats itself. \
+EasyEdit calls it fluency. For requests with references (`snippets` of load_requests, or plain records), RS: the similarity \
+of these texts and the references, as the cosine of their TF-IDF vectors.
 
-Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own edited \
-model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. 95 % intervals are those of a percentile \
-bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made by then.
+Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own \
+edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals come \
+from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
+to that round.
 
-Every prompt's likelihoods are kept in the result: records.jsonl, one record a line, and records.parquet, one prompt a row.";
+The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
+row.";
     const OUTPUT: ArtifactKind = SCORES;
 
     fn inputs() -> Vec<Port> {
         vec![
-            Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model; edited or not." },
-            Port { name: "requests", accepts: &["requests"], required: true, doc: "The prompts to judge it by." },
+            Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." },
+            Port { name: "requests", accepts: &["requests"], required: true, doc: "The prompts for the evaluation." },
         ]
     }
 

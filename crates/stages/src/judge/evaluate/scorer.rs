@@ -26,7 +26,7 @@ pub struct Scorer<'a> {
     pub text: &'a Text,
     /// Bound on a batch's rectangle of tokens.
     pub tokens: usize,
-    /// How longer texts are written, where they are asked for.
+    /// How longer texts are generated, if the parameters request them.
     pub writing: Option<Writing>,
     /// What compares them with references, where there are any.
     pub tfidf: Option<&'a Tfidf>,

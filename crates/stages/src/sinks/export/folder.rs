@@ -98,7 +98,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     })
 }
 
-/// Writes beside the file and moves it into place, so that nobody ever sees half of one.
+/// Writes beside the file and renames it, so that no reader ever sees half of one.
 pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), StageError>) -> Result<(), StageError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");

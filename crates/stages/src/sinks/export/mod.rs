@@ -22,15 +22,16 @@ use crate::artifacts::model::{UPDATE, companions, config, weights};
 use crate::artifacts::tensors::make_folder;
 use crate::artifacts::update::batches;
 
-/// What is written.
+/// What to write.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// The whole edited model in Hugging Face's layout: names, shards and number type of the source; its other files copied.
+    /// The whole edited model in Hugging Face's layout, with the names, shards and number types of the source, and copies
+    /// of its other files.
     Model,
-    /// The change alone, update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
+    /// Only the change, in update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
     Update,
-    /// A LoRA adapter that `peft` puts onto the unedited model, in a folder `adapter`.
+    /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`.
     Peft,
 }
 
@@ -38,15 +39,16 @@ pub enum Format {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportParams {
-    /// The folder to write into; made where it is missing.
+    /// The folder to write to. It is created if it does not exist.
     path: PathBuf,
-    /// What is written.
+    /// What to write.
     #[serde(default = "both")]
     formats: Vec<Format>,
-    /// What the adapter calls the unedited model; where it lies, if left out.
+    /// The name of the unedited model in the adapter. The default is its path.
     #[serde(default)]
     base_model: Option<String>,
-    /// Which batch, counted from 0; needed where there are several, since each is an edit of its own onto the unedited model.
+    /// The batch to write, counted from 0. Required if there are several, because each batch is a separate edit of the
+    /// unedited model.
     #[serde(default)]
     batch: Option<usize>,
 }
@@ -62,15 +64,15 @@ impl StageKind for Export {
     type Params = ExportParams;
     const NAME: &'static str = "export";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Writes an edited model for transformers, the update by itself, an adapter for PEFT.";
+    const SUMMARY: &'static str = "Writes an edited model for transformers, the update alone, or an adapter for PEFT.";
     const DOC: &'static str = "\
-Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change by itself as \
-update.safetensors: for each edited weight `{name}.left` [out, r] and `{name}.right` [r, in], to be added as left · right in \
-[out, in] orientation (transpose it for GPT-2's Conv1D). Where it came from (model digest, objective, plan, requests) is in \
-that file's metadata, as JSON under `palinode`, and in the model folder's palinode.json. With `peft` among the formats, the same \
-change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling 1.
+Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change alone as \
+update.safetensors: for each edited weight `{name}.left` [out, r] and `{name}.right` [r, in]. Their product left · right is \
+added in [out, in] orientation (transpose it for GPT-2's Conv1D). The metadata of that file, as JSON under `palinode`, and \
+palinode.json in the model's folder record the source: model digest, objective, plan, requests. With `peft` among the \
+formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
 
-Files that were written are watched: when one is changed or deleted, the next run writes it again.";
+When an exported file is changed or deleted, the next run writes it again.";
     const OUTPUT: ArtifactKind = "export";
 
     fn inputs() -> Vec<Port> {

@@ -45,7 +45,7 @@ pub struct Provenance {
     /// The requests' names.
     #[serde(default)]
     pub requests: Value,
-    /// What the solve told of each layer.
+    /// What the solve reported of each layer.
     pub layers: Vec<LayerFacts>,
 }
 

@@ -54,7 +54,7 @@ pub fn all(found: &Found<'_>) -> Edits {
     edits
 }
 
-/// The metrics that say how an edit went: those that are told of the unedited model too, and belong to single records.
+/// The metrics of an edit: those that are reported of the unedited model too, and belong to single records.
 fn metrics(found: &Found<'_>, members: &[usize]) -> Vec<Metric> {
     let mut metrics: Vec<Metric> = Vec::new();
     for manifest in members.iter().filter_map(|&at| found.manifests[at].as_ref()) {

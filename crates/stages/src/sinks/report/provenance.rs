@@ -38,7 +38,7 @@ fn instance(found: &Found<'_>, at: usize) -> Instance {
         name: stage.instance.clone(),
         outcome: outcome(stage),
         seconds: manifest.map(|manifest| manifest.seconds),
-        version: manifest.map(|manifest| manifest.preimage.version),
+        version: manifest.map(|manifest| manifest.fingerprint.version),
         key: stage.key.map(|key| key.to_string()),
         content: of(|manifest| manifest.content.to_string()),
         finished: of(|manifest| utc(manifest.finished_ms / 1000)),
@@ -60,14 +60,14 @@ fn outcome(stage: &PastStage) -> Outcome {
 }
 
 fn seeds(manifest: &Manifest) -> Vec<(String, String)> {
-    let params = manifest.preimage.params.iter().chain(&manifest.unkeyed);
+    let params = manifest.fingerprint.params.iter().chain(&manifest.unkeyed);
     let seed = |name: &str| SEEDS.contains(&name.rsplit('.').next().unwrap_or(name));
     params.filter(|(name, value)| seed(name) && !value.is_null()).map(|(n, v)| (n.clone(), v.to_string())).collect()
 }
 
 fn files(manifest: &Manifest) -> Vec<Digested> {
     let size = |digest| manifest.output.files.values().find(|file| file.digest == digest).map_or(0, |file| file.size);
-    let files = manifest.preimage.files.iter();
+    let files = manifest.fingerprint.files.iter();
     files
         .map(|(name, &digest)| Digested { name: name.clone(), digest: digest.to_string(), size: size(digest) })
         .collect()
