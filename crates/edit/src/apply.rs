@@ -8,7 +8,7 @@ use palinode_math::{
     Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major,
     mean_column_norm, row_major, solve,
 };
-use palinode_model::{Decoder, Text, read};
+use palinode_model::{Decoder, ModelError, Text, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
 
@@ -116,9 +116,9 @@ pub fn apply(
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
         let solution = solve(factor, &problem).map_err(|e| name_edits(e, layer, requests))?;
-        let weight = edited.down_weight(layer);
+        let weight = edited.down_weight(layer)?;
         let weight_norm = f64::from(read::<f32, _, _>((weight.clone() * weight).sum())?[0]).sqrt();
-        edited = edited.with_change(layer, change(&edited, &solution.update));
+        edited = edited.with_change(layer, change(&edited, &solution.update))?;
         layers.push(LayerEdit {
             layer,
             update: solution.update,
@@ -139,8 +139,14 @@ fn found(decoder: &Decoder, text: &Text, requests: &[EditRequest], edit: &Edit<'
 }
 
 /// The model with updates added to its down-projections, in the order given.
-pub fn with_edits<'a>(decoder: &Decoder, edits: impl IntoIterator<Item = (usize, &'a Update)>) -> Decoder {
-    edits.into_iter().fold(decoder.clone(), |model, (layer, update)| {
+///
+/// # Errors
+/// What reading a streamed block failed at.
+pub fn with_edits<'a>(
+    decoder: &Decoder,
+    edits: impl IntoIterator<Item = (usize, &'a Update)>,
+) -> Result<Decoder, ModelError> {
+    edits.into_iter().try_fold(decoder.clone(), |model, (layer, update)| {
         let change = change(&model, update);
         model.with_change(layer, change)
     })

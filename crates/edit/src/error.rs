@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use palinode_math::MathError;
-use palinode_model::{ModelError, Starved};
+use palinode_model::{ModelError, OutOfMemory};
 
 /// A failure while measuring or editing a model.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +62,9 @@ pub enum EditError {
     Mismatch(String),
 }
 
-impl Starved for EditError {
-    fn starved(&self) -> bool {
-        matches!(self, Self::Model(error) if error.starved())
+impl OutOfMemory for EditError {
+    fn out_of_memory(&self) -> bool {
+        matches!(self, Self::Model(error) if error.out_of_memory())
     }
 }
 

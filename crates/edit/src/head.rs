@@ -1,11 +1,14 @@
 //! Losses at the head, with their gradients written out.
 //!
-//! Logits are the largest thing that a step makes: a row of V numbers for each position. Autodiff would keep several copies of
-//! all of them until the step is over. The gradients are short, so they are computed at once, some rows at a time, and what is
-//! left to autodiff begins below the head.
+//! Logits are the largest thing that a step makes: a row of V numbers for each position, 200 KiB for GPT-2's vocabulary. Autodiff would keep
+//! several copies of all of them until the step is over. But what it would compute from them is known and short: the gradient of a
+//! cross-entropy or a KL divergence with respect to logits needs the probabilities and nothing else, and its way back through the head
+//! is one product with the head's weight, which is frozen and has no gradient of its own. So the gradient with respect to the head's
+//! input is computed at once, some rows at a time, and logits are let go before the next rows are read. What is left to autodiff begins
+//! below the head: `Σ normed · gradient`, with the gradient taken as a constant, has exactly that gradient with respect to `normed`.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
-use palinode_model::{Decoder, join, pick, product};
+use palinode_model::{Decoder, cat, gather, matmul};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -27,7 +30,7 @@ pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>,
         let token = tokens.clone().narrow(0, from, count);
         let weight = weights.clone().narrow(0, from, count);
         let (p, log_sum) = normalised(&logits);
-        let values = log_sum - pick(logits, token.clone());
+        let values = log_sum - gather(logits, token.clone());
         let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
         (values, slope)
     })
@@ -70,7 +73,7 @@ fn chunks(
         let to = n.min(from + size);
         let (value, slope) = loss(decoder.read_out(rows.clone().narrow(0, from, to - from)), from, to);
         values.push(value);
-        gradient.push(product(slope, back.clone()));
+        gradient.push(matmul(slope, back.clone()));
     }
-    RowLosses { values: join(values, 0), gradient: join(gradient, 0) }
+    RowLosses { values: cat(values, 0), gradient: cat(gradient, 0) }
 }

@@ -10,11 +10,11 @@
 mod apply;
 mod error;
 mod head;
+mod losses;
 mod moments;
 mod npz;
 mod probe;
 pub mod prompts;
-mod suffix;
 mod targets;
 
 pub use apply::{Applied, Edit, LayerEdit, apply, with_edits};

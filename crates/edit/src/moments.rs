@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use palinode_math::{MathError, SecondMoment};
-use palinode_model::{Batch, Decoder, free_memory, is_host, join, lanes, pack, read};
+use palinode_model::{
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, cat, free_memory, is_cpu, read, worker_pool,
+};
 
 use crate::{EditError, Site};
-
-/// Groups of documents at a time at most: each takes the memory of its keys in every layer.
-const MOST_LANES: usize = 4;
 
 /// Accumulates the second moment of the keys of every asked layer.
 ///
@@ -50,7 +49,7 @@ impl Moments {
             return Err(EditError::Mismatch(message));
         }
         let device = decoder.device();
-        if !is_host(&device) && free_memory(&device).is_some_and(|free| free > room(f, self.layers.len() + 1)) {
+        if !is_cpu(&device) && free_memory(&device).is_some_and(|free| free > room(f, self.layers.len() + 1)) {
             self.there.insert(layer, Total::new(&moment, &device));
         }
         self.layers.insert(layer, moment);
@@ -95,43 +94,35 @@ impl Moments {
         }
         let count: u64 = lengths.iter().map(|&l| l as u64).sum();
         let groups = |tokens| -> Vec<Vec<&[u32]>> {
-            pack(&lengths, tokens).iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect()
+            let groups = decoder.batches(&lengths, tokens);
+            groups.iter().map(|group| group.iter().map(|&i| rows[i]).collect()).collect()
         };
-        if is_host(&decoder.device()) {
-            self.add_here(decoder, &groups(tokens))?;
+        if is_cpu(&decoder.device()) {
+            self.add_here(decoder, groups(tokens))?;
         } else {
-            let sums = decoder.within(tokens, |tokens| sums(decoder, &groups(tokens), self.layers.keys()))?;
+            let sums = decoder.within(tokens, |tokens| sums(decoder, groups(tokens), self.layers.keys()))?;
             self.add_sums(sums, count)?;
         }
         Ok(count)
     }
 
-    /// Adds the keys of some groups of rows on the host, a few groups at a time.
-    fn add_here(&mut self, decoder: &Decoder, groups: &[Vec<&[u32]>]) -> Result<(), EditError> {
-        let lanes = lanes::count(&decoder.device(), groups.len(), 1).min(MOST_LANES);
-        for some in groups.chunks(lanes) {
-            let keys = lanes::map(some.iter().collect(), |group| {
-                keys(decoder, group, self.layers.keys())
-                    .into_iter()
-                    .map(read::<f32, _, _>)
-                    .collect::<Result<Vec<_>, _>>()
-            });
-            let keys = keys.into_iter().collect::<Result<Vec<_>, _>>()?;
-            // Each sum takes its keys in the order of the groups: it is the same to the last bit, however many lanes there are.
-            let add = |(place, (&layer, moment)): (usize, (&usize, &mut SecondMoment))| {
-                keys.iter()
-                    .try_for_each(|of| moment.add(&of[place]))
-                    .map_err(|source| EditError::Math { layer, source })
-            };
-            let mut sums: Vec<_> = self.layers.iter_mut().enumerate().collect();
-            let parts = sums.len().div_ceil(lanes);
-            let mut shares = Vec::new();
-            while !sums.is_empty() {
-                shares.push(sums.drain(..parts.min(sums.len())).collect::<Vec<_>>());
+    /// Adds the keys of some groups of rows on the CPU, a few groups at a time: each takes the memory of its keys in every layer.
+    fn add_here(&mut self, decoder: &Decoder, groups: Vec<Vec<&[u32]>>) -> Result<(), EditError> {
+        let device = decoder.device();
+        let (visits, last) = visits(groups, self.layers.keys(), read::<f32, 2, _>);
+        decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
+            // Each layer's sum takes its keys in the order of the groups: it is the same to the last bit, however many threads there are.
+            let mut keys: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
+            for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
+                keys.entry(layer).or_default().push(of);
             }
-            lanes::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect::<Result<(), _>>()?;
-        }
-        Ok(())
+            let sums = self.layers.iter_mut().filter_map(|(layer, moment)| Some((*layer, moment, keys.remove(layer)?)));
+            let shares = worker_pool::share(&device, sums.collect(), worker_pool::MOST);
+            let add = |(layer, moment, keys): (usize, &mut SecondMoment, Vec<Vec<f32>>)| {
+                keys.iter().try_for_each(|of| moment.add(of)).map_err(|source| EditError::Math { layer, source })
+            };
+            worker_pool::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect()
+        })
     }
 
     /// Adds sums that a card made of `count` keys, in the layers' order: there, or here where it has no room for their total.
@@ -182,22 +173,25 @@ fn room(f: usize, layers: usize) -> u64 {
 /// [`EditError::Math`] where a key is not finite; what the device failed at.
 fn sums<'a>(
     decoder: &Decoder,
-    groups: &[Vec<&[u32]>],
+    groups: Vec<Vec<&[u32]>>,
     layers: impl Iterator<Item = &'a usize> + Clone,
 ) -> Result<Vec<Tensor<2>>, EditError> {
-    let mut sums: Vec<Option<Tensor<2>>> = vec![None; layers.clone().count()];
-    for group in groups {
-        for (sum, keys) in sums.iter_mut().zip(keys(decoder, group, layers.clone())) {
+    let mut sums: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
+    let (visits, last) = visits(groups, layers.clone(), Ok);
+    decoder.visit_in_order(visits, last, 1, |seen| {
+        for (layer, keys) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
             let product = gram(keys);
-            *sum = Some(match sum.take() {
+            let sum = match sums.remove(&layer) {
                 Some(sum) => sum + product,
                 None => product,
-            });
+            };
+            sums.insert(layer, sum);
         }
-    }
-    let sums: Vec<Tensor<2>> = sums.into_iter().flatten().collect();
+        Ok::<(), EditError>(())
+    })?;
+    let sums: Vec<Tensor<2>> = sums.into_values().collect();
     // One number of each, which comes only if the whole was computed, and is finite only if all of it is.
-    let checks = read::<f32, _, _>(join(sums.iter().map(|sum| sum.clone().sum()).collect(), 0))?;
+    let checks = read::<f32, _, _>(cat(sums.iter().map(|sum| sum.clone().sum()).collect(), 0))?;
     match checks.iter().zip(layers).find(|(check, _)| !check.is_finite()) {
         Some((_, &layer)) => {
             Err(EditError::Math { layer, source: MathError::NotFinite { what: "sum of key products" } })
@@ -217,31 +211,49 @@ fn gram(keys: Tensor<2>) -> Tensor<2> {
     turned.matmul(high) + cross.clone() + cross.transpose()
 }
 
-/// Keys of the given layers at every token of some rows, `[tokens, f]` each, padding left out.
-fn keys<'a>(decoder: &Decoder, rows: &[&[u32]], layers: impl Iterator<Item = &'a usize>) -> Vec<Tensor<2>> {
-    let wanted: Vec<usize> = layers.copied().collect();
-    let Some(&last) = wanted.last() else { return Vec::new() };
-    let device = decoder.device();
-    let batch = Batch::new(rows, &device);
-    let width = batch.width();
-    let padded = rows.iter().any(|row| row.len() < width);
-    let places = padded.then(|| {
-        let places: Vec<i32> =
-            rows.iter().enumerate().flat_map(|(r, row)| (0..row.len()).map(move |t| (r * width + t) as i32)).collect();
-        let n = places.len();
-        Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device)
-    });
-    let mut found = Vec::new();
-    decoder.walk(&batch, last, |layer, output| {
-        if wanted.contains(&layer) {
-            let keys = Site::Key.of(output);
-            found.push(match &places {
-                Some(places) => keys.select(0, places.clone()),
-                None => keys,
-            });
+/// Keys of some layers at every token of some rows.
+struct AllKeys<'a, T, F> {
+    rows: Vec<&'a [u32]>,
+    layers: Vec<usize>,
+    /// Every token of the rows.
+    places: Option<Places>,
+    /// What is made of keys `[tokens, f]`.
+    make: F,
+    /// What was made of each layer's.
+    seen: Vec<(usize, T)>,
+}
+
+/// A visit for each group of rows, and the last of the layers.
+fn visits<'a, 'b, T, F: Copy>(
+    groups: Vec<Vec<&'a [u32]>>,
+    layers: impl Iterator<Item = &'b usize>,
+    make: F,
+) -> (Vec<AllKeys<'a, T, F>>, usize) {
+    let layers: Vec<usize> = layers.copied().collect();
+    let last = layers.iter().copied().max().unwrap_or(0);
+    let visit = |rows| AllKeys { rows, layers: layers.clone(), places: None, make, seen: Vec::new() };
+    (groups.into_iter().map(visit).collect(), last)
+}
+
+impl<T: Send, F: Fn(Tensor<2>) -> Result<T, ModelError> + Send> Visit for AllKeys<'_, T, F> {
+    type Found = ();
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        let rows = decoder.rows(&self.rows);
+        self.places = Some(rows.all());
+        rows
+    }
+
+    fn see(&mut self, layer: usize, output: &BlockOutput) -> Result<(), ModelError> {
+        if let (true, Some(places)) = (self.layers.contains(&layer), &self.places) {
+            self.seen.push((layer, (self.make)(Site::Key.of(output).at(places))?));
         }
-    });
-    found
+        Ok(())
+    }
+
+    fn finish(self, _: &Decoder, _: &Activations) -> Result<(), ModelError> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -279,7 +291,7 @@ mod tests {
 
     fn add(moments: &mut Moments, decoder: &Decoder, rows: &[Vec<u32>]) {
         let groups: Vec<Vec<&[u32]>> = rows.chunks(2).map(|some| some.iter().map(Vec::as_slice).collect()).collect();
-        let sums = sums(decoder, &groups, moments.layers.keys()).unwrap();
+        let sums = sums(decoder, groups, moments.layers.keys()).unwrap();
         moments.add_sums(sums, rows.iter().map(|row| row.len() as u64).sum()).unwrap();
     }
 

@@ -1,7 +1,7 @@
 //! Activations at chosen tokens.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, BlockOutput, Decoder, ModelError, lanes, pack, read};
+use burn::tensor::Tensor;
+use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::{EditError, Prompt};
@@ -28,21 +28,20 @@ pub struct Tap {
 }
 
 impl Site {
-    /// The site's activations, `[batch · seq, size]`.
-    pub(crate) fn of(self, output: &BlockOutput) -> Tensor<2> {
-        let tensor = match self {
+    /// The site's activations.
+    pub(crate) fn of(self, output: &BlockOutput) -> &Activations {
+        match self {
             Self::Key => &output.key,
             Self::MlpOutput => &output.mlp,
             Self::BlockOutput => &output.hidden,
-        };
-        let [batch, seq, size] = tensor.dims();
-        tensor.clone().reshape([batch * seq, size])
+        }
     }
 }
 
 /// Activations of every tap at every prompt's fact token; one row-major `[prompts, size]` a tap.
 ///
-/// Runs no further than the last layer tapped. `tokens` bounds a batch's rectangle.
+/// Runs no further than the last layer tapped. `tokens` bounds the tokens of a batch, padding included. Streamed blocks are read once for
+/// all batches.
 ///
 /// # Errors
 /// [`ModelError::Layer`] for a layer that the model lacks, [`ModelError::Readback`].
@@ -53,11 +52,11 @@ pub fn probe(decoder: &Decoder, prompts: &[Prompt], taps: &[Tap], tokens: usize)
         config.check_layer(tap.layer)?;
         last = last.max(tap.layer);
     }
-    Ok(decoder.within(tokens, |tokens| gather(decoder, prompts, taps, last, tokens))?)
+    Ok(decoder.within(tokens, |tokens| collect(decoder, prompts, taps, last, tokens))?)
 }
 
 /// [`probe`] for taps no later than `last`.
-fn gather(
+fn collect(
     decoder: &Decoder,
     prompts: &[Prompt],
     taps: &[Tap],
@@ -67,16 +66,13 @@ fn gather(
     let config = decoder.config();
     let size = |tap: &Tap| if tap.site == Site::Key { config.feed_forward } else { config.hidden };
     let mut found: Vec<Vec<f32>> = taps.iter().map(|tap| vec![0.0; prompts.len() * size(tap)]).collect();
-    let device = decoder.device();
     let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
-    let dealt = lanes::deal(&device, pack(&lengths, tokens));
-    let picked = lanes::map(dealt, |groups| {
-        groups
-            .into_iter()
-            .map(|group| Ok((picked(decoder, prompts, &group, taps, last)?, group)))
-            .collect::<Result<Vec<_>, ModelError>>()
+    let groups = decoder.batches(&lengths, tokens);
+    let visits = groups.into_iter().map(|group| {
+        let prompts = group.iter().map(|&i| &prompts[i]).collect();
+        AtFacts { group, prompts, taps, places: None, values: vec![None; taps.len()] }
     });
-    for (values, group) in picked.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
+    for (values, group) in decoder.visit_all(visits.collect(), last, worker_pool::MOST)? {
         for ((tap, of), all) in taps.iter().zip(values).zip(&mut found) {
             let n = size(tap);
             for (row, &i) in of.chunks_exact(n).zip(&group) {
@@ -87,28 +83,38 @@ fn gather(
     Ok(found)
 }
 
-/// Activations of every tap at the fact tokens of some of the prompts, `[group, size]` each.
-fn picked(
-    decoder: &Decoder,
-    prompts: &[Prompt],
-    group: &[usize],
-    taps: &[Tap],
-    last: usize,
-) -> Result<Vec<Vec<f32>>, ModelError> {
-    let device = decoder.device();
-    let rows: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
-    let batch = Batch::new(&rows, &device);
-    let width = batch.width();
-    let places: Vec<i32> = group.iter().enumerate().map(|(r, &i)| (r * width + prompts[i].fact) as i32).collect();
-    let places = Tensor::<1, Int>::from_data(TensorData::new(places, [group.len()]), &device);
-    let mut picked: Vec<Option<Tensor<2>>> = vec![None; taps.len()];
-    decoder.walk(&batch, last, |layer, output| {
-        for (slot, tap) in picked.iter_mut().zip(taps) {
-            if tap.layer == layer {
-                *slot = Some(tap.site.of(output).select(0, places.clone()));
-            }
+/// Activations of every tap at the fact tokens of some of the prompts.
+struct AtFacts<'a> {
+    /// The prompts' numbers.
+    group: Vec<usize>,
+    prompts: Vec<&'a Prompt>,
+    taps: &'a [Tap],
+    places: Option<Places>,
+    /// `[group, size]` of each tap.
+    values: Vec<Option<Tensor<2>>>,
+}
+
+impl Visit for AtFacts<'_> {
+    /// Values of each tap, row-major, and the prompts that they are of.
+    type Found = (Vec<Vec<f32>>, Vec<usize>);
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        let ids: Vec<&[u32]> = self.prompts.iter().map(|prompt| prompt.ids.as_slice()).collect();
+        let rows = decoder.rows(&ids);
+        self.places = Some(rows.places(self.prompts.iter().enumerate().map(|(row, prompt)| (row, prompt.fact))));
+        rows
+    }
+
+    fn see(&mut self, layer: usize, output: &BlockOutput) -> Result<(), ModelError> {
+        for (value, tap) in self.values.iter_mut().zip(self.taps).filter(|(_, tap)| tap.layer == layer) {
+            *value = self.places.as_ref().map(|places| tap.site.of(output).at(places));
         }
-    });
-    // `last` is the last of the taps' layers, so that all of them are filled.
-    picked.into_iter().flatten().map(read).collect()
+        Ok(())
+    }
+
+    fn finish(self, _: &Decoder, _: &Activations) -> Result<Self::Found, ModelError> {
+        // The way ended at the last of the taps' layers, so that all of them have a value.
+        let values = self.values.into_iter().flatten().map(read).collect::<Result<_, _>>()?;
+        Ok((values, self.group))
+    }
 }

@@ -9,11 +9,11 @@
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text, is_host, join, lanes, read};
+use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::prompts::{RewritePrompts, rewrite_prompts};
-use crate::suffix::{Losses, Suffix, prepare};
+use crate::losses::{Losses, TargetLosses, prepare};
 use crate::{EditError, Site};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
@@ -102,7 +102,7 @@ const CPU_LEAST: usize = 4;
 /// `parallel_requests` that is less than a batch, and a device that has no memory for a batch.
 #[derive(Debug)]
 pub struct TargetSearch<'a> {
-    decoder: &'a Decoder,
+    decoder: Decoder,
     requests: &'a [EditRequest],
     settings: &'a TargetSettings,
     prompts: Vec<RewritePrompts>,
@@ -112,12 +112,14 @@ pub struct TargetSearch<'a> {
 
 impl<'a> TargetSearch<'a> {
     /// Reads the prompts of a unit, at most [`TARGETS_IN_UNIT`] requests, and cuts it into batches. No more than `parallel_requests`
-    /// are searched for at the same time.
+    /// are searched for at the same time. Streamed blocks above the layer are held in memory until the search is over: each step goes
+    /// through them, forward and back.
     ///
     /// # Errors
-    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`].
+    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`];
+    /// [`palinode_model::ModelError::Memory`] where streamed blocks have no room.
     pub fn new(
-        decoder: &'a Decoder,
+        decoder: &Decoder,
         text: &Text,
         requests: &'a [EditRequest],
         templates: &ContextTemplates,
@@ -133,9 +135,11 @@ impl<'a> TargetSearch<'a> {
         let lengths: Vec<usize> =
             prompts.iter().map(|p| p.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)).collect();
         let device = decoder.device();
-        let most = target_batch(is_host(&device), parallel_requests);
-        let batches = batches(&lengths, is_host(&device), most);
-        let side_by_side = lanes::count(&device, batches.len(), 1).min(parallel_requests / most).max(1);
+        let most = target_batch(is_cpu(&device), parallel_requests);
+        let batches = batches(&lengths, is_cpu(&device), most);
+        let side_by_side = worker_pool::count(&device, batches.len(), 1).min(parallel_requests / most).max(1);
+        // Every step goes through the layers above again.
+        let decoder = decoder.hold(settings.layer + 1..decoder.config().layers)?;
         Ok(Self { decoder, requests, settings, prompts, batches, side_by_side })
     }
 
@@ -156,11 +160,11 @@ impl<'a> TargetSearch<'a> {
     pub fn find(&self, batches: &[Vec<usize>], watch: impl Fn(Step) + Sync) -> Result<Vec<Vec<Target>>, EditError> {
         let most = batches.iter().map(Vec::len).max().unwrap_or(0).max(1);
         self.decoder.within(most, |size| {
-            let found = lanes::map(batches.iter().collect(), |batch| {
+            let found = worker_pool::map(batches.iter().collect(), |batch| {
                 let descend = |some: &[usize]| {
                     let prompts: Vec<&RewritePrompts> = some.iter().map(|&i| &self.prompts[i]).collect();
                     let names: Vec<&str> = some.iter().map(|&i| self.requests[i].id.as_str()).collect();
-                    descend(self.decoder, &names, &prompts, self.settings, &watch)
+                    descend(&self.decoder, &names, &prompts, self.settings, &watch)
                 };
                 let parts = batch.chunks(size).map(descend).collect::<Result<Vec<_>, EditError>>()?;
                 Ok(parts.into_iter().flatten().collect())
@@ -250,7 +254,7 @@ fn descend(
         .chunks_exact(d)
         .map(|h| Target { initial: h.to_vec(), delta: vec![0.0; d], trace: Vec::new() })
         .collect();
-    let mut running = Running::new(prepared.suffix, &targets, decoder);
+    let mut running = Running::new(prepared.losses, &targets, decoder);
     for number in 0..settings.steps {
         let evaluation = running.evaluate(decoder, settings)?;
         let mut finished = Vec::new();
@@ -285,7 +289,7 @@ fn descend(
 
 /// The requests that have not stopped yet.
 struct Running {
-    suffix: Suffix,
+    losses: TargetLosses,
     /// Which request each row is.
     requests: Vec<usize>,
     /// `[requests, d]`.
@@ -308,7 +312,7 @@ struct Evaluation {
 }
 
 impl Running {
-    fn new(suffix: Suffix, targets: &[Target], decoder: &Decoder) -> Self {
+    fn new(losses: TargetLosses, targets: &[Target], decoder: &Decoder) -> Self {
         let device = decoder.device();
         let d = decoder.config().hidden;
         let zeros = Tensor::<2>::zeros([targets.len(), d], &device);
@@ -317,7 +321,7 @@ impl Running {
             .map(|t| t.initial.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32)
             .collect();
         Self {
-            suffix,
+            losses,
             requests: (0..targets.len()).collect(),
             leaf: zeros.clone(),
             first: zeros.clone(),
@@ -330,10 +334,10 @@ impl Running {
 
     fn evaluate(&mut self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
         self.leaf = self.delta.clone().autodiff().require_grad();
-        let Losses { nll, kl, total } = self.suffix.losses(decoder, &self.leaf, settings.kl_factor);
+        let Losses { nll, kl, total } = self.losses.of(decoder, &self.leaf, settings.kl_factor)?;
         let norm = row_norms(&self.delta);
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
-        let table: Vec<f32> = read(join(vec![nll, kl, decay, norm], 1))?;
+        let table: Vec<f32> = read(cat(vec![nll, kl, decay, norm], 1))?;
         let records = table
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
@@ -371,7 +375,7 @@ impl Running {
         let index: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
         let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &device);
         let pick = |t: &Tensor<2>| t.clone().select(0, index.clone());
-        self.suffix = self.suffix.keep(decoder, rows);
+        self.losses = self.losses.keep(decoder, rows);
         self.requests = rows.iter().map(|&r| self.requests[r]).collect();
         self.delta = pick(&self.delta);
         self.first = pick(&self.first);

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, activation};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{Site, TargetSettings, optimise, prompts};
-use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 fn model(name: &str) -> (Decoder, Text) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name);
@@ -56,19 +56,16 @@ fn plain_loss(decoder: &Decoder, text: &Text, request: &EditRequest, delta: &[f3
     let rows = prompts::rewrite_prompts(text, decoder.config(), request, &openings).unwrap();
     let d = decoder.config().hidden;
     let log_p = |ids: &[u32], fact: usize, delta: Option<&[f32]>| -> Vec<Vec<f32>> {
-        let batch = Batch::new(&[ids], &Device::flex());
-        let positions = [(0..ids.len()).collect()];
-        let mut hidden = decoder.embed(batch.ids.clone(), &positions);
-        let rotation = decoder.rotation(&positions);
+        let rows = decoder.rows(&[ids]);
+        let mut hidden = decoder.embed(&rows);
         for layer in 0..decoder.config().layers {
-            hidden = decoder.block(layer, hidden, rotation.as_ref(), None, None).hidden;
+            hidden = decoder.block(layer, &rows, hidden).unwrap().hidden;
             if let (true, Some(delta)) = (layer == s.layer, delta) {
-                let row = hidden.clone().narrow(1, fact, 1)
-                    + Tensor::<1>::from_floats(delta, &Device::flex()).reshape([1, 1, d]);
-                hidden = hidden.slice_assign([0..1, fact..fact + 1, 0..d], row);
+                let delta = Tensor::<1>::from_floats(delta, &Device::flex()).reshape([1, d]);
+                hidden = hidden.plus(&rows.places([(0, fact)]), delta);
             }
         }
-        let rows = activation::log_softmax(decoder.logits(hidden.reshape([ids.len(), d])), 1);
+        let rows = activation::log_softmax(decoder.logits(hidden.at(&rows.all())), 1);
         rows.into_data().try_into_vec::<f32>().unwrap().chunks(decoder.config().vocab).map(<[f32]>::to_vec).collect()
     };
     let mut nll = 0.0;

@@ -1,7 +1,7 @@
 //! What comes next.
 
 use burn::tensor::activation::softmax;
-use palinode_model::{Batch, Decoder, ModelError, read};
+use palinode_model::{Decoder, ModelError, read};
 
 /// The `most` most probable tokens after a prompt, with their probabilities, falling.
 ///
@@ -12,8 +12,8 @@ pub fn next_tokens(decoder: &Decoder, prompt: &[u32], most: usize) -> Result<Vec
     if prompt.is_empty() || prompt.len() > config.context {
         return Err(ModelError::TooLong { tokens: prompt.len(), context: config.context, text: format!("{prompt:?}") });
     }
-    let batch = Batch::new(&[prompt], &decoder.device());
-    let last = decoder.hidden(&batch).narrow(1, prompt.len() - 1, 1).reshape([1, config.hidden]);
+    let rows = decoder.rows(&[prompt]);
+    let last = decoder.hidden(&rows)?.at(&rows.places([(0, prompt.len() - 1)]));
     let p = read::<f32, _, _>(softmax(decoder.logits(last), 1))?;
     let mut order: Vec<u32> = (0..p.len() as u32).collect();
     order.sort_by(|&a, &b| p[b as usize].total_cmp(&p[a as usize]).then(a.cmp(&b)));

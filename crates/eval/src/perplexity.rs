@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, ModelError, pack, pick, read};
+use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Rows, Visit, gather, read};
 use serde::{Deserialize, Serialize};
 
 /// Positions whose logits are held at once: rows of the vocabulary's width, the largest thing in memory here.
@@ -23,7 +23,8 @@ pub fn perplexity(documents: &[Surprise]) -> f64 {
     if tokens == 0 { f64::INFINITY } else { (nll / tokens as f64).exp() }
 }
 
-/// Predicts every token of every document, given as token ids no longer than the context. `tokens` bounds a batch's rectangle.
+/// Predicts every token of every document, given as token ids no longer than the context. `tokens` bounds the tokens of a batch,
+/// padding included.
 ///
 /// # Errors
 /// [`ModelError::TooLong`]; [`ModelError::Readback`].
@@ -37,36 +38,58 @@ pub fn surprise(decoder: &Decoder, documents: &[Vec<u32>], tokens: usize) -> Res
     decoder.within(tokens, |tokens| {
         let mut found: Vec<Surprise> =
             documents.iter().map(|ids| Surprise { nll: 0.0, tokens: ids.len().saturating_sub(1) }).collect();
-        for group in pack(&lengths, tokens) {
-            let members: Vec<usize> = group.iter().map(|&i| some[i]).collect();
-            for (member, nll) in members.iter().zip(run(decoder, documents, &members)?) {
-                found[*member].nll = nll;
-            }
+        let groups = decoder.batches(&lengths, tokens).into_iter();
+        let visits = groups.map(|group| Reading {
+            documents: group.iter().map(|&i| (some[i], documents[some[i]].as_slice())).collect(),
+            rows: None,
+        });
+        // One at a time: each has logits of its own in memory.
+        for (member, nll) in decoder.visit_all(visits.collect(), decoder.config().layers - 1, 1)?.into_iter().flatten() {
+            found[member].nll = nll;
         }
         Ok(found)
     })
 }
 
-fn run(decoder: &Decoder, documents: &[Vec<u32>], members: &[usize]) -> Result<Vec<f64>, ModelError> {
-    let device = decoder.device();
-    let seen: Vec<&[u32]> = members.iter().map(|&i| &documents[i][..documents[i].len() - 1]).collect();
-    let batch = Batch::new(&seen, &device);
-    let (width, d) = (batch.width(), decoder.config().hidden);
-    let hidden = decoder.hidden(&batch).reshape([members.len() * width, d]);
-    let mut places: Vec<(usize, i32, i32)> = Vec::new();
-    for (row, ids) in seen.iter().enumerate() {
-        let next = &documents[members[row]][1..];
-        places.extend((0..ids.len()).map(|t| (row, (row * width + t) as i32, next[t] as i32)));
+/// Documents that are predicted as one batch.
+struct Reading<'a> {
+    /// Number and tokens of each.
+    documents: Vec<(usize, &'a [u32])>,
+    rows: Option<Rows>,
+}
+
+impl Visit for Reading<'_> {
+    /// Each document's number and what it cost, in nats.
+    type Found = Vec<(usize, f64)>;
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        // Nothing is predicted from the last token.
+        let seen: Vec<&[u32]> = self.documents.iter().map(|(_, ids)| &ids[..ids.len() - 1]).collect();
+        let rows = decoder.rows(&seen);
+        self.rows = Some(rows.clone());
+        rows
     }
-    let mut nll = vec![0.0; members.len()];
-    for part in places.chunks(POSITIONS) {
-        let column = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [part.len()]), &device);
-        let rows = hidden.clone().select(0, column(part.iter().map(|place| place.1).collect()));
-        let asked = column(part.iter().map(|place| place.2).collect()).reshape([part.len(), 1]);
-        let likelihood = pick(log_softmax(decoder.logits(rows), 1), asked);
-        for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
-            nll[*row] -= f64::from(log_p);
+
+    fn see(&mut self, _: usize, _: &BlockOutput) -> Result<(), ModelError> {
+        Ok(())
+    }
+
+    fn finish(self, decoder: &Decoder, hidden: &Activations) -> Result<Self::Found, ModelError> {
+        let Some(rows) = &self.rows else { return Ok(Vec::new()) };
+        let documents = self.documents.iter().enumerate();
+        let places: Vec<(usize, usize, i32)> = documents
+            .flat_map(|(row, (_, ids))| ids[1..].iter().enumerate().map(move |(t, &next)| (row, t, next as i32)))
+            .collect();
+        let mut nll: Vec<(usize, f64)> = self.documents.iter().map(|(number, _)| (*number, 0.0)).collect();
+        for part in places.chunks(POSITIONS) {
+            let next: Vec<i32> = part.iter().map(|&(_, _, next)| next).collect();
+            let next = Tensor::<1, Int>::from_data(TensorData::new(next, [part.len()]), &decoder.device());
+            let at = hidden.at(&rows.places(part.iter().map(|&(row, t, _)| (row, t))));
+            let likelihood = gather(log_softmax(decoder.logits(at), 1), next.reshape([part.len(), 1]));
+            for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
+                nll[*row].1 -= f64::from(log_p);
+            }
         }
+        Ok(nll)
     }
-    Ok(nll)
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, Forks, ModelError, Text, lanes, pack, pick, read};
+use palinode_model::{
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, read, worker_pool,
+};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -77,7 +79,8 @@ impl Row {
     }
 }
 
-/// Scores every target of every query; the answer has the shape of the queries. `tokens` bounds a batch's rectangle.
+/// Scores every target of every query; the answer has the shape of the queries. `tokens` bounds the tokens of a batch,
+/// padding included.
 ///
 /// A prompt runs once, however many targets it has and however often it is asked.
 ///
@@ -99,15 +102,13 @@ fn score_rows(
     let mut scores: Vec<Vec<Score>> = queries.iter().map(|query| vec![nothing.clone(); query.targets.len()]).collect();
     // Rows that part need a mask, which plain ones are faster without.
     let (parted, plain): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.ways.len() > 1);
-    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    let mut visits = Vec::new();
     for rows in [plain, parted] {
         let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
-        groups.extend(pack(&lengths, tokens).into_iter().map(|group| group.into_iter().map(|i| rows[i]).collect()));
+        let groups = decoder.batches(&lengths, tokens).into_iter();
+        visits.extend(groups.map(|group| Scoring::new(group.into_iter().map(|i| rows[i]).collect())));
     }
-    let ran = lanes::map(lanes::deal(&decoder.device(), groups), |groups| {
-        groups.iter().map(|group| run(decoder, group)).collect::<Result<Vec<_>, _>>()
-    });
-    for (of, score) in ran.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().flatten() {
+    for (of, score) in decoder.visit_all(visits, decoder.config().layers - 1, worker_pool::MOST)?.into_iter().flatten() {
         scores[of.0][of.1] = score;
     }
     Ok(scores)
@@ -153,56 +154,78 @@ fn rows(decoder: &Decoder, text: &Text, queries: &[Query]) -> Result<Vec<Row>, M
     Ok(rows)
 }
 
-/// Hidden states of rows, `[rows, width, d]`.
-fn hidden(decoder: &Decoder, rows: &[&Row]) -> Tensor<3> {
-    let device = decoder.device();
-    if rows.iter().any(|row| row.ways.len() > 1) {
-        let rows: Vec<_> = rows.iter().map(|row| (row.prompt.as_slice(), row.ways.as_slice())).collect();
-        return decoder.hidden_forks(&Forks::new(&rows, &device));
-    }
-    let ids: Vec<Vec<u32>> = rows.iter().map(|row| [row.prompt.as_slice(), &row.ways.concat()].concat()).collect();
-    decoder.hidden(&Batch::new(&ids, &device))
+/// Rows that are scored as one batch. The head is applied only at positions that predict a target token, once at each.
+struct Scoring<'a> {
+    rows: Vec<&'a Row>,
+    /// The predicting positions, each once.
+    places: Option<Places>,
+    /// For each target token, the number of the position that predicts it.
+    at: Vec<i32>,
+    /// The target tokens.
+    tokens: Vec<i32>,
 }
 
-/// Runs rows as one batch. The head is applied only at positions that predict a target token.
-fn run(decoder: &Decoder, rows: &[&Row]) -> Result<Vec<(Place, Score)>, ModelError> {
-    let device = decoder.device();
-    let hidden = hidden(decoder, rows);
-    let [_, width, d] = hidden.dims();
-    let mut places: Vec<i32> = Vec::new();
-    let mut place_of: HashMap<i32, i32> = HashMap::new();
-    let (mut at, mut token) = (Vec::new(), Vec::new());
-    for (r, row) in rows.iter().enumerate() {
-        for read in &row.reads {
-            for (j, &id) in read.target.iter().enumerate() {
-                let place = (r * width + row.predicts(read, j)) as i32;
-                at.push(*place_of.entry(place).or_insert_with(|| {
-                    places.push(place);
-                    places.len() as i32 - 1
-                }));
-                token.push(id as i32);
+impl<'a> Scoring<'a> {
+    fn new(rows: Vec<&'a Row>) -> Self {
+        Self { rows, places: None, at: Vec::new(), tokens: Vec::new() }
+    }
+}
+
+impl Visit for Scoring<'_> {
+    type Found = Vec<(Place, Score)>;
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        let rows = if self.rows.iter().any(|row| row.ways.len() > 1) {
+            let texts: Vec<_> = self.rows.iter().map(|row| (row.prompt.as_slice(), row.ways.as_slice())).collect();
+            decoder.shared_prefix(&texts)
+        } else {
+            let ids = self.rows.iter().map(|row| [row.prompt.as_slice(), &row.ways.concat()].concat());
+            decoder.rows(&ids.collect::<Vec<_>>())
+        };
+        let mut known: HashMap<(usize, usize), i32> = HashMap::new();
+        let mut places = Vec::new();
+        for (r, row) in self.rows.iter().enumerate() {
+            for read in &row.reads {
+                for (j, &id) in read.target.iter().enumerate() {
+                    let place = (r, row.predicts(read, j));
+                    self.at.push(*known.entry(place).or_insert_with(|| {
+                        places.push(place);
+                        places.len() as i32 - 1
+                    }));
+                    self.tokens.push(id as i32);
+                }
             }
         }
+        self.places = Some(rows.places(places));
+        rows
     }
-    let hidden = hidden.reshape([rows.len() * width, d]).select(0, indices(places, &device));
-    let logits = decoder.logits(hidden);
-    let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(at.clone(), &device));
-    let asked = token.len();
-    let predicted = log_softmax(logits, 1).select(0, indices(at, &device));
-    let likelihood = pick(predicted, indices(token.clone(), &device).reshape([asked, 1]));
-    let likelihood: Vec<f32> = read(likelihood)?;
-    let best: Vec<i32> = read(best)?;
-    let mut scores = Vec::new();
-    let mut next = 0;
-    for read in rows.iter().flat_map(|row| &row.reads) {
-        let range = next..next + read.target.len();
-        next = range.end;
-        let nll = -likelihood[range.clone()].iter().map(|&l| f64::from(l)).sum::<f64>() / read.target.len() as f64;
-        let said: Vec<u32> = best[range].iter().map(|&id| id as u32).collect();
-        let hits = said.iter().zip(&read.target).filter(|(said, target)| said == target).count();
-        scores.push((read.of, Score { nll, said, hits }));
+
+    fn see(&mut self, _: usize, _: &BlockOutput) -> Result<(), ModelError> {
+        Ok(())
     }
-    Ok(scores)
+
+    fn finish(self, decoder: &Decoder, hidden: &Activations) -> Result<Self::Found, ModelError> {
+        let Some(places) = &self.places else { return Ok(Vec::new()) };
+        let device = decoder.device();
+        let asked = self.tokens.len();
+        let logits = decoder.logits(hidden.at(places));
+        let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(self.at.clone(), &device));
+        let predicted = log_softmax(logits, 1).select(0, indices(self.at, &device));
+        let likelihood = gather(predicted, indices(self.tokens, &device).reshape([asked, 1]));
+        let likelihood: Vec<f32> = read(likelihood)?;
+        let best: Vec<i32> = read(best)?;
+        let mut scores = Vec::new();
+        let mut next = 0;
+        for read in self.rows.iter().flat_map(|row| &row.reads) {
+            let range = next..next + read.target.len();
+            next = range.end;
+            let nll = -likelihood[range.clone()].iter().map(|&l| f64::from(l)).sum::<f64>() / read.target.len() as f64;
+            let said: Vec<u32> = best[range].iter().map(|&id| id as u32).collect();
+            let hits = said.iter().zip(&read.target).filter(|(said, target)| said == target).count();
+            scores.push((read.of, Score { nll, said, hits }));
+        }
+        Ok(scores)
+    }
 }
 
 fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig, ModelError, Text, inspect};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, ModelError, Text, inspect};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -103,9 +103,8 @@ fn open(folder: &Path) -> Result<(), ModelError> {
     let mut ids = text.within(config.vocab).encode("The tall tower stands in the old city by the river in Rome")?;
     ids.truncate(config.context);
     if !ids.is_empty() {
-        let batch = Batch::new(&[ids], &Device::flex());
-        let rows = decoder.hidden(&batch).reshape([batch.width(), config.hidden]);
-        decoder.logits(rows).into_data();
+        let rows = decoder.rows(&[ids]);
+        decoder.logits(decoder.hidden(&rows)?.at(&rows.all())).into_data();
     }
     Ok(())
 }

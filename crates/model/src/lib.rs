@@ -6,7 +6,10 @@
 //!
 //! * [`Checkpoint`]: safetensors files, memory-mapped and checked against the shapes that the configuration asks for.
 //! * [`Decoder`]: the forward pass, block by block, so that callers can tap a layer, stop early, or start in the middle.
-//! * [`Forks`]: texts that share their beginning, which is run once for all of them.
+//! * [`Rows`]: token rows as a batch; padded or packed is this crate's business alone. [`Decoder::shared_prefix`]: texts that share their
+//!   beginning, which is computed once for all of them.
+//! * [`Visit`]: many batches through blocks that are in memory, or read from disk one at a time ([`Decoder::stream`]).
+//! * [`Suffix`]: what a vector added in the middle of a computation can change.
 //! * [`memory`]: what a model needs and what there is, looked at before anything is read.
 //! * [`Text`]: the tokenizer, with the beginning-of-sequence rules that model editing depends on.
 //! * [`generate`]: greedy and seeded top-k continuation.
@@ -21,24 +24,27 @@ mod device;
 mod error;
 mod tokens;
 
-pub use batch::Batch;
-pub use batch::packing::{Packing, pack};
-pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, TokenizerFacts, inspect, request_bytes};
+pub use batch::rows::{Activations, Places, Rows};
+pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, inspect, request_bytes};
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
 pub use config::precision::Precision;
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
-pub use decoder::block::{Block, BlockOutput, KeyValues, Norm, Rotation};
-pub use decoder::forks::Forks;
+pub use decoder::block::{Block, BlockOutput, Norm};
+pub use decoder::parameters::Parameters;
+pub use decoder::source::Streaming;
+pub use decoder::suffix::Suffix;
+pub use decoder::walk::Visit;
 pub use decoder::work::Work;
-pub use decoder::{Decoder, Parameters, generate, lanes};
-pub use device::card::{Capability, Card, Compiler, Cuda, Version};
-pub use device::host::read;
-pub use device::join::join;
-pub use device::pick::pick;
-pub use device::product::product;
-pub use device::rate::product_rate;
-pub use device::room::Starved;
-pub use device::{free_memory, is_host, memory, select_device, total_memory};
+pub use decoder::{Decoder, generate, worker_pool};
+pub use device::capacity::OutOfMemory;
+pub use device::cat::cat;
+pub use device::gather::gather;
+pub use device::gpu::{Capability, Compiler, Cuda, Gpu, Version};
+pub use device::matmul::matmul;
+pub use device::readback::read;
+pub use device::throughput::matmul_throughput;
+pub use device::{free_memory, is_cpu, memory, select_device, total_memory};
 pub use error::ModelError;
 pub use tokens::Text;
+pub use tokens::facts::TokenizerFacts;

@@ -6,10 +6,9 @@ mod transformers;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use palinode_golden::Folder;
 use palinode_model::generate::{Sampling, generate};
-use palinode_model::{Batch, Text};
+use palinode_model::Text;
 use transformers::{largest_difference, load};
 
 /// Made by scripts/make_family_fixtures.py.
@@ -50,8 +49,8 @@ fn steps_of_generation() {
         let long = generate(&decoder, &prompt[..3], 24, Sampling::Greedy, 0, None).unwrap();
         assert_eq!(long.len(), 24);
         for length in 3..24 {
-            let batch = Batch::new(&[&long[..length]], &Device::flex());
-            let last = decoder.hidden(&batch).narrow(1, length - 1, 1).reshape([1, decoder.config().hidden]);
+            let rows = decoder.rows(&[&long[..length]]);
+            let last = decoder.hidden(&rows).unwrap().at(&rows.places([(0, length - 1)]));
             let logits = decoder.logits(last).into_data().try_into_vec::<f32>().unwrap();
             let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
             assert_eq!(best as u32, long[length], "{name}: token {length}");

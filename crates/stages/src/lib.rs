@@ -25,7 +25,7 @@ use palinode_engine::Catalogue;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
-pub use machine::rates::rates;
+pub use machine::throughput::throughput;
 pub use palinode_hub::{Progress, Reference};
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};

@@ -2,22 +2,20 @@
 
 mod common;
 
-use burn::tensor::Tensor;
 use common::{Bench, PIPELINE, artifact};
 use palinode_edit::with_edits;
 use palinode_engine::Outcome;
 use palinode_math::{Update, from_row_major};
-use palinode_model::{Batch, Decoder, Text};
+use palinode_model::{Decoder, Text};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 const FAMILIES: [&str; 3] = ["gpt2", "gptj-tiny", "llama-tiny"];
 
 fn logits(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
-    let batch = Batch::new(&[ids], &decoder.device());
-    let hidden: Tensor<3> = decoder.hidden(&batch);
-    let [_, seq, d] = hidden.dims();
-    decoder.logits(hidden.reshape([seq, d])).into_data().convert::<f32>().try_into_vec().unwrap()
+    let rows = decoder.rows(&[ids]);
+    let hidden = decoder.hidden(&rows).unwrap().at(&rows.all());
+    decoder.logits(hidden).into_data().convert::<f32>().try_into_vec().unwrap()
 }
 
 #[test]
@@ -132,7 +130,7 @@ fn the_exported_model_is_the_edited_one() {
                 })
                 .collect();
             assert_eq!(updates.len(), if cell.ends_with("single") { 1 } else { 2 });
-            let edited = with_edits(&base, updates.iter().map(|(layer, update)| (*layer, update)));
+            let edited = with_edits(&base, updates.iter().map(|(layer, update)| (*layer, update))).unwrap();
             let exported = logits(&bench.decoder(&folder), &ids);
             let difference = |other: &[f32]| exported.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let (moved, off) = (difference(&logits(&base, &ids)), difference(&logits(&edited, &ids)));

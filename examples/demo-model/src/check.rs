@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, Text, pack};
+use palinode_model::{Decoder, Text};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::facts::Relation;
 
-/// Tokens of a rectangle that is run at once.
+/// Tokens of a batch.
 const TOKENS: usize = 4096;
 /// Share of facts that a model must know by their rewrite prompts.
 const KNOWN: f64 = 0.95;
@@ -151,24 +150,15 @@ pub fn completes(decoder: &Decoder, text: &Text, prompts: &[(String, &str)]) -> 
         rows.push((ids, from, target.clone()));
     }
     let lengths: Vec<usize> = rows.iter().map(|(ids, ..)| ids.len()).collect();
-    let device = decoder.device();
-    let hidden_size = decoder.config().hidden;
     let mut right = vec![false; rows.len()];
-    for group in pack(&lengths, TOKENS) {
+    for group in decoder.batches(&lengths, TOKENS) {
         let ids: Vec<&[u32]> = group.iter().map(|&i| rows[i].0.as_slice()).collect();
-        let batch = Batch::new(&ids, &device);
-        let width = batch.width();
-        let places: Vec<i32> = group
-            .iter()
-            .enumerate()
-            .flat_map(|(row, &i)| {
-                let (_, from, target) = &rows[i];
-                (0..target.len()).map(move |t| (row * width + from + t) as i32)
-            })
-            .collect();
-        let n = places.len();
-        let places = Tensor::<1, Int>::from_data(TensorData::new(places, [n]), &device);
-        let hidden = decoder.hidden(&batch).reshape([group.len() * width, hidden_size]).select(0, places);
+        let batch = decoder.rows(&ids);
+        let places = batch.places(group.iter().enumerate().flat_map(|(row, &i)| {
+            let (_, from, target) = &rows[i];
+            (0..target.len()).map(move |t| (row, from + t))
+        }));
+        let hidden = decoder.hidden(&batch)?.at(&places);
         let best = decoder.logits(hidden).argmax(1).into_data().convert::<i32>().try_into_vec::<i32>();
         let mut best = best.map_err(|e| format!("cannot read the model's answers: {e:?}"))?.into_iter();
         for &i in &group {

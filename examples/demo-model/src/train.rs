@@ -6,7 +6,7 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{Batch, Decoder, DecoderConfig, Parameters, pick};
+use palinode_model::{Decoder, DecoderConfig, Parameters, gather};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -124,7 +124,7 @@ pub fn train(
     for step in 0..settings.steps {
         let decoder = Decoder::from_parameters(config.clone(), parameters.clone());
         let batch = batch(settings, rows, device)?;
-        let nll = nll(&decoder, &batch, settings.reading);
+        let nll = nll(&decoder, &batch, settings.reading)?;
         let loss = (nll.clone() * batch.weights.clone()).sum() / batch.weights.clone().sum();
         let report = step % every == every - 1 || step + 1 == settings.steps;
         if report {
@@ -158,7 +158,8 @@ fn plain(config: &DecoderConfig, parameters: &Parameters) -> Decoder {
 
 /// A step's rows as tensors.
 struct Inputs {
-    batch: Batch,
+    /// `batch` rows of `seq` tokens.
+    ids: Vec<Vec<u32>>,
     masks: Masks,
     /// The token that follows each one but the last, `[batch · (seq − 1), 1]`.
     next: Tensor<2, Int>,
@@ -175,7 +176,7 @@ fn batch(settings: &Settings, rows: &mut Rows<'_>, device: &Device) -> Result<In
     let weights: Vec<f32> = chosen.iter().flat_map(|row| row.weights[1..].iter().copied()).collect();
     let n = next.len();
     Ok(Inputs {
-        batch: Batch::new(&ids, device),
+        ids: chosen.iter().map(|row| row.ids.clone()).collect(),
         masks: Masks::new(&subjects, settings.length, device),
         next: Tensor::from_data(TensorData::new(next, [n, 1]), device),
         weights: Tensor::from_data(TensorData::new(weights, [n]), device),
@@ -183,14 +184,16 @@ fn batch(settings: &Settings, rows: &mut Rows<'_>, device: &Device) -> Result<In
 }
 
 /// Negative log-likelihood of every next token, `[batch · (seq − 1)]`.
-fn nll(decoder: &Decoder, inputs: &Inputs, reading: usize) -> Tensor<1> {
+fn nll(decoder: &Decoder, inputs: &Inputs, reading: usize) -> Result<Tensor<1>, Error> {
     let config = decoder.config();
-    let [rows, seq] = inputs.batch.ids.dims();
-    let mut hidden = decoder.embed(inputs.batch.ids.clone(), &[(0..inputs.batch.width()).collect()]);
+    let (count, seq) = (inputs.ids.len(), inputs.ids.first().map_or(0, Vec::len));
+    let rows = decoder.rows(&inputs.ids);
+    let (lower, upper) = (rows.clone().masked(&inputs.masks.lower), rows.masked(&inputs.masks.upper));
+    let mut hidden = decoder.embed(&lower);
     for layer in 0..config.layers {
-        let mask = if layer < reading { &inputs.masks.lower } else { &inputs.masks.upper };
-        hidden = decoder.block(layer, hidden, None, None, Some(mask)).hidden;
+        hidden = decoder.block(layer, if layer < reading { &lower } else { &upper }, hidden)?.hidden;
     }
-    let hidden = hidden.narrow(1, 0, seq - 1).reshape([rows * (seq - 1), config.hidden]);
-    pick(log_softmax(decoder.logits(hidden), 1), inputs.next.clone()).neg().reshape([-1])
+    let hidden = hidden.at(&lower.all()).reshape([count, seq, config.hidden]);
+    let hidden = hidden.narrow(1, 0, seq - 1).reshape([count * (seq - 1), config.hidden]);
+    Ok(gather(log_softmax(decoder.logits(hidden), 1), inputs.next.clone()).neg().reshape([-1]))
 }

@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     found.push(("store".to_owned(), format!("{}{made}", absolute(store).display())));
     let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
     found.push(("room for it".to_owned(), room));
-    let rates = args.measure.as_ref().map(|device| palinode_stages::rates(device)).transpose()?;
+    let rates = args.measure.as_ref().map(|device| palinode_stages::throughput(device)).transpose()?;
     if args.json {
         let mut values: serde_json::Map<_, _> = found.into_iter().map(|(name, what)| (name, json!(what))).collect();
         if let Some(rates) = rates {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::tokens::facts::TokenizerFacts;
 use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, RotaryScaling, Text, memory};
 
 /// A model folder, looked at from outside.
@@ -57,19 +58,6 @@ pub struct Shard {
     pub name: String,
     /// Its size.
     pub bytes: u64,
-}
-
-/// What there is to tell of a tokenizer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TokenizerFacts {
-    /// Such as "byte-level BPE".
-    pub kind: String,
-    /// Entries, added tokens included.
-    pub vocabulary: usize,
-    /// Tokens put before every text: a beginning-of-sequence token, or none.
-    pub prefix: Vec<String>,
-    /// The token that ends a text.
-    pub end: Option<String>,
 }
 
 /// A weight that editing can change.

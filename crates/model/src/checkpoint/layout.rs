@@ -215,6 +215,14 @@ impl Layout {
     }
 }
 
+impl DecoderConfig {
+    /// Number of weights, from the shapes.
+    pub fn parameters(&self) -> usize {
+        let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));
+        Layout::of(self).tensors(self).iter().fold(0, |n, (_, shape)| n.saturating_add(size(shape)))
+    }
+}
+
 /// A stem with its layer filled in.
 pub fn fill(stem: &str, layer: usize) -> String {
     stem.replace("{}", &layer.to_string())

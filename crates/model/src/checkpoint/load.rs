@@ -1,16 +1,20 @@
 //! From a checkpoint's tensors to the decoder's: converted, turned and joined piece by piece, each into its place.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::checkpoint::layout::{bias_name, fill, weight};
-use crate::decoder::block::Norm;
+use crate::decoder::block::{Block, Norm};
+use crate::decoder::parameters::Ends;
+use crate::decoder::source::{Blocks, MOST_STREAMED, ReadBlock};
+use crate::device::readback;
 use crate::memory;
 use crate::{
-    Block, Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Parameters, Positions,
-    Precision, device::host, free_memory,
+    Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Positions, Precision, free_memory,
 };
 
 impl Decoder {
@@ -34,48 +38,56 @@ impl Decoder {
         device: &Device,
         precision: Precision,
     ) -> Result<Self, ModelError> {
-        let layout = Layout::of(config);
-        checkpoint.check(config, &layout)?;
+        let reader = Reader::new(checkpoint, config, device, precision)?;
         memory::check(memory::needed(config, precision), precision, free_memory(device))?;
-        let reader = Reader { checkpoint, config, layout, device, precision };
         // What stays is kept apart from what comes and goes, which would otherwise be let go around it, a hole at a time.
-        device.memory_persistent_allocations((), |()| Self::read(&reader))
+        device.memory_persistent_allocations((), |()| {
+            let (ends, tied) = reader.ends()?;
+            let blocks = (0..config.layers).map(|layer| reader.block(layer)).collect::<Result<_, _>>()?;
+            Ok(Self::new(config.clone(), ends, Blocks::resident(blocks), tied))
+        })
     }
 
-    fn read(reader: &Reader<'_>) -> Result<Self, ModelError> {
-        let (config, layout, device) = (reader.config, &reader.layout, reader.device);
-        let (vocab, d) = (config.vocab, config.hidden);
-        // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
-        let (embedding, tied) = if config.tied_head {
-            let head = reader.turned(layout.token_embedding, vocab, d)?;
-            (head.clone().transpose(), Some(head))
-        } else {
-            let values = reader.values(layout.token_embedding, &[vocab, d])?;
-            (reader.held(values, [vocab, d]), None)
-        };
-        let head = if config.tied_head {
-            None
-        } else {
-            let weight = Param::from_tensor(reader.turned(&format!("{}.weight", layout.head), vocab, d)?);
-            let bias = config.head_bias.then(|| reader.vector(&format!("{}.bias", layout.head), vocab)).transpose()?;
-            Some(Linear { weight, bias })
-        };
-        let position_embedding = if config.positions == Positions::Learned {
-            let values = reader.values(layout.position_embedding, &[config.context, d])?;
-            Some(Param::from_tensor(Tensor::from_data(TensorData::new(values, [config.context, d]), device)))
-        } else {
-            None
-        };
-        let parameters = Parameters {
-            token_embedding: Param::from_tensor(embedding),
-            position_embedding,
-            blocks: (0..config.layers).map(|layer| reader.settled(reader.block(layer)?)).collect::<Result<_, _>>()?,
-            final_norm: reader.norm(layout.final_norm, d)?,
-            head,
-        };
-        let mut decoder = Self::from_parameters(config.clone(), parameters.no_grad());
-        decoder.head = tied;
-        Ok(decoder)
+    /// As [`Decoder::load_as`], for a model whose blocks stay where they are stored: each is read when it is computed with, and let go
+    /// of afterwards. Embedding, head and last norm are held in memory. Values are those of [`Decoder::load_as`] to the last bit.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn stream(
+        checkpoint: Arc<Checkpoint>,
+        config: &DecoderConfig,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let reader = Reader::new(&checkpoint, config, device, precision)?;
+        let held = DecoderConfig { layers: MOST_STREAMED.min(config.layers), ..config.clone() };
+        memory::check(memory::needed(&held, precision), precision, free_memory(device))?;
+        let (ends, tied) = device.memory_persistent_allocations((), |()| reader.ends())?;
+        let blocks = StoredBlocks { checkpoint, config: config.clone(), device: device.clone(), precision };
+        Ok(Self::new(config.clone(), ends, Blocks::streamed(Box::new(blocks), config.layers), tied))
+    }
+}
+
+/// The blocks of a checkpoint, read one at a time.
+///
+/// The files are mapped, which costs address space and no memory: the system reads a page when it is looked at. A block is converted
+/// piece by piece into tensors of its own, and each piece's pages are given back at once, so that a file larger than memory passes through
+/// it without pushing anything else out. The system may keep the pages as cache; where it does, the next read of the block costs no disk.
+struct StoredBlocks {
+    checkpoint: Arc<Checkpoint>,
+    config: DecoderConfig,
+    device: Device,
+    precision: Precision,
+}
+
+impl ReadBlock for StoredBlocks {
+    fn read(&self, layer: usize) -> Result<Block, ModelError> {
+        Reader::of(&self.checkpoint, &self.config, &self.device, self.precision).block(layer)
+    }
+
+    fn check_room(&self, blocks: usize) -> Result<(), ModelError> {
+        let of = |layers: usize| memory::needed(&DecoderConfig { layers, ..self.config.clone() }, self.precision);
+        memory::check(of(blocks).saturating_sub(of(0)), self.precision, free_memory(&self.device))
     }
 }
 
@@ -88,17 +100,61 @@ struct Reader<'a> {
     precision: Precision,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Of a checkpoint that has all tensors that the configuration asks for, in the right shapes.
+    fn new(
+        checkpoint: &'a Checkpoint,
+        config: &'a DecoderConfig,
+        device: &'a Device,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
+        let reader = Self::of(checkpoint, config, device, precision);
+        checkpoint.check(config, &reader.layout)?;
+        Ok(reader)
+    }
+
+    fn of(checkpoint: &'a Checkpoint, config: &'a DecoderConfig, device: &'a Device, precision: Precision) -> Self {
+        Self { checkpoint, config, layout: Layout::of(config), device, precision }
+    }
+
+    /// What is in no block, and a tied head, `[d, V]`.
+    fn ends(&self) -> Result<(Ends, Option<Tensor<2>>), ModelError> {
+        let (config, layout, device) = (self.config, &self.layout, self.device);
+        let (vocab, d) = (config.vocab, config.hidden);
+        // A tied head is stored once, laid out for the product with the head, and the embedding looks at it sideways.
+        let (embedding, tied) = if config.tied_head {
+            let head = self.turned(layout.token_embedding, vocab, d)?;
+            (head.clone().transpose(), Some(head))
+        } else {
+            let values = self.values(layout.token_embedding, &[vocab, d])?;
+            (self.held(values, [vocab, d]), None)
+        };
+        let head = if config.tied_head {
+            None
+        } else {
+            let weight = Param::from_tensor(self.turned(&format!("{}.weight", layout.head), vocab, d)?);
+            let bias = config.head_bias.then(|| self.vector(&format!("{}.bias", layout.head), vocab)).transpose()?;
+            Some(Linear { weight, bias })
+        };
+        let position_embedding = if config.positions == Positions::Learned {
+            let values = self.values(layout.position_embedding, &[config.context, d])?;
+            Some(Param::from_tensor(Tensor::from_data(TensorData::new(values, [config.context, d]), device)))
+        } else {
+            None
+        };
+        let ends = Ends {
+            token_embedding: Param::from_tensor(embedding),
+            position_embedding,
+            final_norm: self.norm(layout.final_norm, d)?,
+            head,
+        };
+        Ok((ends.no_grad(), tied))
+    }
+
     /// A matrix on the device, in the type that matrices are held in. It is converted here, so that the device sees no other.
     fn held(&self, values: Vec<f32>, shape: [usize; 2]) -> Tensor<2> {
         let data = TensorData::new(values, shape).convert_dtype(self.precision.dtype());
         Tensor::from_data(data, (self.device, self.precision.dtype()))
-    }
-
-    /// What was read, once the device has it: until then the host holds it as well.
-    fn settled(&self, block: Block) -> Result<Block, ModelError> {
-        self.device.sync().map_err(|error| host::failure(error.to_string()))?;
-        Ok(block)
     }
 
     /// A tensor as it is stored.
@@ -131,7 +187,14 @@ impl Reader<'_> {
         })
     }
 
+    /// A layer's block, once the device has it: until then the host holds it as well.
     fn block(&self, layer: usize) -> Result<Block, ModelError> {
+        let block = self.converted(layer)?.no_grad();
+        self.device.sync().map_err(|error| readback::failure(error.to_string()))?;
+        Ok(block)
+    }
+
+    fn converted(&self, layer: usize) -> Result<Block, ModelError> {
         let c = self.config;
         let l = self.layout;
         let attention = c.heads * c.head_dim;

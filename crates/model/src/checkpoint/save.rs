@@ -103,7 +103,7 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
         return Err(ModelError::config(target, message));
     }
     let layout = Layout::of(config);
-    let p = decoder.parameters();
+    let p = decoder.ends();
     let mut all: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     let mut add = |name: String, shape: Vec<usize>, values: Vec<f32>| {
         if let Some(bytes) = from_f32(dtype, &values) {
@@ -135,7 +135,8 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
         }
         Ok(out)
     };
-    for (layer, block) in p.blocks.iter().enumerate() {
+    for layer in 0..config.layers {
+        let block = decoder.lend(layer)?;
         for (name, shape, values) in norms(fill(layout.norm_1, layer), &block.norm_1)? {
             add(name, shape, values);
         }

@@ -231,10 +231,4 @@ impl DecoderConfig {
     pub fn sees(&self, positions: usize) -> bool {
         (0..self.layers).all(|layer| self.window(layer).is_none_or(|window| positions <= window))
     }
-
-    /// Number of weights, from the shapes.
-    pub fn parameters(&self) -> usize {
-        let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));
-        crate::Layout::of(self).tensors(self).iter().fold(0, |n, (_, shape)| n.saturating_add(size(shape)))
-    }
 }

@@ -6,8 +6,9 @@ use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Tensor, activation};
 
-use crate::device::join::join;
-use crate::device::product::project;
+use crate::batch::rows::{Activations, Frame};
+use crate::device::cat::cat;
+use crate::device::matmul::project;
 use crate::{Activation, Arrangement, DecoderConfig, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
@@ -36,34 +37,25 @@ impl Norm {
 
 /// Keys and values of one layer's attention, rotated already.
 #[derive(Clone, Debug)]
-pub struct KeyValues {
+pub(crate) struct KeyValues {
     /// `[batch, kv_heads, seq, head_dim]`.
     pub keys: Tensor<4>,
     /// `[batch, kv_heads, seq, head_dim]`.
     pub values: Tensor<4>,
 }
 
-/// Rotation angles' cosine and sine for the positions of a run.
-#[derive(Clone, Debug)]
-pub struct Rotation {
-    /// `[rows, 1, seq, dim]`; one row where all batch rows stand at the same positions.
-    pub cos: Tensor<4>,
-    /// Same shape.
-    pub sin: Tensor<4>,
-}
-
 /// What a block computes, with the places that editing looks at. Tensors are shared, not copied: dropping a field that
 /// isn't needed frees it.
 #[derive(Debug)]
 pub struct BlockOutput {
-    /// Hidden state after the block, `[batch, seq, d]`.
-    pub hidden: Tensor<3>,
-    /// The down-projection's input (an edit's *key*), `[batch, seq, f]`.
-    pub key: Tensor<3>,
-    /// The feed-forward's output, `[batch, seq, d]`.
-    pub mlp: Tensor<3>,
+    /// Hidden state after the block, of size `d`.
+    pub hidden: Activations,
+    /// The down-projection's input (an edit's *key*), of size `f`.
+    pub key: Activations,
+    /// The feed-forward's output, of size `d`.
+    pub mlp: Activations,
     /// Keys and values so far: those handed in as `past`, then this run's.
-    pub kv: KeyValues,
+    pub(crate) kv: KeyValues,
 }
 
 /// One block's weights, projections as `[in, out]`.
@@ -90,22 +82,20 @@ pub struct Block {
 }
 
 impl Block {
-    /// Runs the block on `x` `[batch, seq, d]`.
+    /// Runs the block on the hidden state `x` `[cells, d]` of a batch.
     ///
-    /// `past` holds keys and values of earlier positions. Without `mask`, attention is causal, aligned at the end; with
-    /// it (`[batch, 1, seq, past + seq]`, true where a query must not look), the mask alone decides.
-    pub fn forward(
+    /// `past` holds keys and values of earlier positions. `masks` has one for each of the shape's spans: without it, attention is
+    /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides.
+    pub(crate) fn forward(
         &self,
-        x: Tensor<3>,
+        x: Tensor<2>,
         config: &DecoderConfig,
-        rotation: Option<&Rotation>,
+        frame: &Frame,
         past: Option<&KeyValues>,
-        mask: Option<&Tensor<4, Bool>>,
+        masks: &[Option<Tensor<4, Bool>>],
     ) -> BlockOutput {
-        let [batch, seq, hidden] = x.dims();
-        let x = x.reshape([batch * seq, hidden]);
         let normed = self.norm_1.forward(x.clone(), config);
-        let (attended, kv) = self.attend(normed.clone(), [batch, seq], config, rotation, past, mask);
+        let (attended, kv) = self.attend(normed.clone(), config, frame, past, masks);
         let (residual, input) = match (config.arrangement, &self.norm_2) {
             (Arrangement::Sequential, Some(norm)) => {
                 let x = x + attended;
@@ -121,9 +111,9 @@ impl Block {
         };
         let mlp = project(&self.down, key.clone());
         BlockOutput {
-            hidden: (residual + mlp.clone()).reshape([batch, seq, hidden]),
-            key: key.reshape([batch, seq, config.feed_forward]),
-            mlp: mlp.reshape([batch, seq, hidden]),
+            hidden: Activations(residual + mlp.clone()),
+            key: Activations(key),
+            mlp: Activations(mlp),
             kv,
         }
     }
@@ -131,12 +121,13 @@ impl Block {
     fn attend(
         &self,
         normed: Tensor<2>,
-        [batch, seq]: [usize; 2],
         config: &DecoderConfig,
-        rotation: Option<&Rotation>,
+        frame: &Frame,
         past: Option<&KeyValues>,
-        mask: Option<&Tensor<4, Bool>>,
+        masks: &[Option<Tensor<4, Bool>>],
     ) -> (Tensor<2>, KeyValues) {
+        let [batch, seq] = frame.shape.rectangle();
+        let rotation = frame.rotation.as_ref();
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
         let qkv = project(&self.qkv, normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
         let normed = |t: Tensor<4>, norm: Option<&Norm>| match norm {
@@ -164,33 +155,26 @@ impl Block {
         };
         let mut kv = KeyValues { keys, values: qkv.narrow(1, heads + kv_heads, kv_heads) };
         if let Some(past) = past {
-            kv.keys = join(vec![past.keys.clone(), kv.keys], 2);
-            kv.values = join(vec![past.values.clone(), kv.values], 2);
+            kv.keys = cat(vec![past.keys.clone(), kv.keys], 2);
+            kv.values = cat(vec![past.values.clone(), kv.values], 2);
         }
         let keys = share_heads(kv.keys.clone(), heads / kv_heads);
         let values = share_heads(kv.values.clone(), heads / kv_heads);
-        let total = keys.dims()[2];
-        let options = AttentionModuleOptions { is_causal: mask.is_none(), ..Default::default() };
-        let mask = mask.map(|m| m.clone().expand([batch, heads, seq, total]));
-        let out = attention(query, keys, values, mask, None, options);
+        let spans = frame.shape.spans();
+        let whole = spans.len() == 1;
+        let attended = spans.iter().zip(masks).map(|(&(start, length), mask)| {
+            // Packed rows are parts of one long row, each of which attends to itself and has no past.
+            let part = |t: &Tensor<4>| if whole { t.clone() } else { t.clone().narrow(2, start, length) };
+            let (query, keys, values) = (part(&query), part(&keys), part(&values));
+            let [rows, _, queries, _] = query.dims();
+            let total = keys.dims()[2];
+            let options = AttentionModuleOptions { is_causal: mask.is_none(), ..Default::default() };
+            let mask = mask.as_ref().map(|mask| mask.clone().expand([rows, heads, queries, total]));
+            attention(query, keys, values, mask, None, options)
+        });
+        let out = cat(attended.collect(), 2);
         let out = out.swap_dims(1, 2).reshape([batch * seq, heads * dim]);
         (project(&self.attention_out, out), kv)
-    }
-}
-
-impl Rotation {
-    /// Rotates the leading dimensions of each head, pairing dimension `i` with `i + dim/2`.
-    ///
-    /// GPT-J pairs neighbours instead; its query and key weights are permuted when they are loaded, which leaves every
-    /// query-key product as it was, so that one formula serves both.
-    fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let dim = self.cos.dims()[3];
-        let head = x.dims()[3];
-        let turned = x.clone().narrow(3, 0, dim);
-        let swapped =
-            join(vec![turned.clone().narrow(3, dim / 2, dim / 2).neg(), turned.clone().narrow(3, 0, dim / 2)], 3);
-        let turned = turned * self.cos.clone() + swapped * self.sin.clone();
-        if dim == head { turned } else { join(vec![turned, x.narrow(3, dim, head - dim)], 3) }
     }
 }
 

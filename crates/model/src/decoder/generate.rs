@@ -1,10 +1,10 @@
 //! Continuing a prompt, greedily or by seeded top-k sampling.
 
-use burn::tensor::Device;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Batch, Decoder, KeyValues, ModelError, read};
+use crate::decoder::block::KeyValues;
+use crate::{Decoder, ModelError, read};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,12 +45,11 @@ pub fn generate(
         }
         Sampling::Greedy => None,
     };
-    let device = decoder.device();
     let mut tokens = prompt.to_vec();
     let mut cache: Vec<Option<KeyValues>> = vec![None; config.layers];
     let mut fresh = tokens.clone();
     while tokens.len() < length.min(config.context) {
-        let logits = step(decoder, &fresh, tokens.len() - fresh.len(), &mut cache, &device)?;
+        let logits = step(decoder, &fresh, tokens.len() - fresh.len(), &mut cache)?;
         let next = match (sampling, &mut random) {
             (Sampling::TopK { k, .. }, Some(random)) => draw(&logits, k, random),
             _ => argmax(&logits),
@@ -70,19 +69,15 @@ fn step(
     fresh: &[u32],
     start: usize,
     cache: &mut [Option<KeyValues>],
-    device: &Device,
 ) -> Result<Vec<f32>, ModelError> {
-    let batch = Batch::new(&[fresh], device);
-    let positions = [(start..start + fresh.len()).collect()];
-    let rotation = decoder.rotation(&positions);
-    let mut hidden = decoder.embed(batch.ids, &positions);
+    let rows = decoder.continued(fresh, start);
+    let mut hidden = decoder.embed(&rows).0;
     for (layer, cached) in cache.iter_mut().enumerate() {
-        let output = decoder.block(layer, hidden, rotation.as_ref(), cached.as_ref(), None);
+        let output = decoder.run(&*decoder.lend(layer)?, layer, &rows.frame, hidden, cached.as_ref());
         *cached = Some(output.kv);
-        hidden = output.hidden;
+        hidden = output.hidden.0;
     }
-    let last = hidden.narrow(1, fresh.len() - 1, 1).reshape([1, decoder.config().hidden]);
-    read(decoder.logits(last))
+    read(decoder.logits(hidden.narrow(0, fresh.len() - 1, 1)))
 }
 
 fn argmax(logits: &[f32]) -> u32 {

@@ -10,7 +10,7 @@ use cudarc::driver::{result, sys};
 use cudarc::nvrtc::sys as nvrtc;
 
 use crate::ModelError;
-use crate::device::card::{Capability, Card, Compiler, Cuda, Version};
+use crate::device::gpu::{Capability, Gpu, Compiler, Cuda, Version};
 
 /// What kernels include, some of it by way of the rest; in the toolkit's `include`, or in `cccl` there, where newer ones keep the last.
 const HEADERS: [&str; 5] = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h", "nv/target"];
@@ -116,11 +116,11 @@ fn compiler() -> Option<Compiler> {
     Some(Compiler { version: Version(major as u32, minor as u32), capabilities })
 }
 
-fn cards() -> Vec<Card> {
+fn cards() -> Vec<Gpu> {
     (0..result::device::get_count().unwrap_or(0)).filter_map(card).collect()
 }
 
-fn card(index: c_int) -> Option<Card> {
+fn card(index: c_int) -> Option<Gpu> {
     let device = result::device::get(index).ok()?;
     let name = result::device::get_name(device).ok()?;
     // SAFETY: the device was given by the driver a moment ago.
@@ -129,5 +129,5 @@ fn card(index: c_int) -> Option<Card> {
     let part = |attribute| unsafe { result::device::get_attribute(device, attribute) }.ok();
     let major = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = part(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    Some(Card { name, memory, capability: Capability(major as u32, minor as u32) })
+    Some(Gpu { name, memory, capability: Capability(major as u32, minor as u32) })
 }

@@ -1,19 +1,20 @@
 //! Choosing where tensors live, once, at the edge.
 
-pub(crate) mod card;
+pub(crate) mod gpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-pub(crate) mod host;
-pub(crate) mod join;
+pub(crate) mod readback;
+pub(crate) mod cat;
 pub mod memory;
-pub(crate) mod pick;
-pub(crate) mod product;
-pub(crate) mod rate;
-pub(crate) mod room;
+pub(crate) mod gather;
+pub(crate) mod matmul;
+pub(crate) mod throughput;
+pub(crate) mod capacity;
 
 use burn::tensor::Device;
 
 use crate::ModelError;
+use crate::device::gpu::Cuda;
 
 /// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
 /// else the processor.
@@ -31,14 +32,24 @@ pub fn select_device(name: &str) -> Result<Device, ModelError> {
     }
 }
 
+impl Cuda {
+    /// Looks for all of it; none where this build has no part in CUDA. Opens no card.
+    pub fn find() -> Option<Self> {
+        #[cfg(feature = "cuda")]
+        return Some(cuda::find());
+        #[cfg(not(feature = "cuda"))]
+        return None;
+    }
+}
+
 /// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
-pub fn is_host(device: &Device) -> bool {
+pub fn is_cpu(device: &Device) -> bool {
     device.clone().without_autodiff() == Device::flex()
 }
 
 /// Bytes of memory that are free on a device, where it tells.
 pub fn free_memory(device: &Device) -> Option<u64> {
-    if is_host(device) {
+    if is_cpu(device) {
         return memory::available();
     }
     // What the backend keeps for later is free too.
@@ -51,7 +62,7 @@ pub fn free_memory(device: &Device) -> Option<u64> {
 
 /// Bytes of memory that a device has, used or not, where it tells.
 pub fn total_memory(device: &Device) -> Option<u64> {
-    if is_host(device) {
+    if is_cpu(device) {
         return memory::total();
     }
     #[cfg(feature = "cuda")]

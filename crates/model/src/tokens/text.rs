@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
-use crate::{ModelError, TokenizerFacts};
+use crate::ModelError;
+use crate::tokens::facts::TokenizerFacts;
 
 /// A word that stands before a continuation while it is tokenized. Tokenizers in SentencePiece's manner put a space before
 /// a text's first word by themselves; after another word they do not.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use palinode_golden::Folder;
-use palinode_model::{Batch, Checkpoint, Decoder, DecoderConfig};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig};
 
 /// The model in a folder of Hugging Face's layout.
 pub fn load(folder: &Path) -> Decoder {
@@ -21,11 +21,11 @@ pub fn largest_difference(model: &Folder, logits: &Folder) -> f64 {
     let count = file.names().iter().filter(|n| n.ends_with(".ids")).count();
     assert!(count > 0, "no prompts");
     let rows: Vec<Vec<u32>> = (0..count).map(|i| file.ids(&format!("prompt{i}.ids"))).collect();
-    let batch = Batch::new(&rows, &Device::flex());
-    let [n, seq, d] = decoder.hidden(&batch).dims();
-    let all = decoder.logits(decoder.hidden(&batch).reshape([n * seq, d])).into_data().try_into_vec::<f32>().unwrap();
+    let batch = decoder.rows(&rows);
+    let hidden = decoder.hidden(&batch).unwrap().at(&batch.all());
+    let all = decoder.logits(hidden).into_data().try_into_vec::<f32>().unwrap();
     let vocab = decoder.config().vocab;
-    let row = |i: usize, t: usize| &all[(i * seq + t) * vocab..][..vocab];
+    let row = |i: usize, t: usize| &all[(rows[..i].iter().map(Vec::len).sum::<usize>() + t) * vocab..][..vocab];
     let mut worst = 0f64;
     let mut compare = |ours: &[f32], theirs: &[f64]| {
         assert_eq!(ours.len(), theirs.len());

@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::thread;
 
 use palinode_edit::{TARGETS_IN_UNIT, target_batch};
-use palinode_model::{Decoder, is_host, request_bytes, total_memory};
+use palinode_model::{Decoder, is_cpu, request_bytes, total_memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ impl BatchTokens {
 
     /// The given number, or `usual` on a CPU and more on a GPU.
     pub fn or(self, usual: usize, decoder: &Decoder) -> usize {
-        self.0.unwrap_or(if is_host(&decoder.device()) { usual } else { GPU * usual })
+        self.0.unwrap_or(if is_cpu(&decoder.device()) { usual } else { GPU * usual })
     }
 
     /// Whether it is given as 0.
@@ -44,14 +44,14 @@ impl BatchTokens {
 pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize) -> usize {
     given.unwrap_or_else(|| {
         let (device, config) = (decoder.device(), decoder.config());
-        let usual = if is_host(&device) {
+        let usual = if is_cpu(&device) {
             let cores = thread::available_parallelism().map_or(1, NonZero::get);
             cores.saturating_mul(target_batch(true, TARGETS_IN_UNIT)).min(TARGETS_IN_UNIT)
         } else {
             TARGETS_IN_UNIT
         };
         let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
-        let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.weight_bytes()) / 2 / each.max(1));
+        let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.search_bytes(layer)) / 2 / each.max(1));
         fitting.map_or(usual, |most| usual.min(most as usize)).max(1)
     })
 }

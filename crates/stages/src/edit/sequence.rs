@@ -8,7 +8,7 @@ use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
 use palinode_math::{Factor, Plan};
-use palinode_model::is_host;
+use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ each time on all edits made so far.";
             })),
         };
         let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
-        let digits = json!({ "batch": target_batch(is_host(&editor.model.decoder.device()), parallel_requests) });
+        let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
         let edits: usize = blocks.iter().map(|block| block.len()).sum();
         let plan = rounds_of(edits, size);
         let bar = cx.progress(plan.what, Some(plan.items as u64));
@@ -200,7 +200,8 @@ impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
         let whole = before.whole();
-        let model = with_edits(&self.model.decoder, whole.updates.iter().map(|(layer, update)| (*layer, update)));
+        let updates = whole.updates.iter().map(|(layer, update)| (*layer, update));
+        let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(&model);

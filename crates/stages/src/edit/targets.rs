@@ -4,7 +4,7 @@ use palinode_edit::{Site, StepRecord, TARGETS_IN_UNIT, TargetSettings, target_ba
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
-use palinode_model::{Decoder, is_host};
+use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -243,7 +243,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
                 "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
                 "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
             }),
-            digits: json!({ "batch": target_batch(is_host(&model.decoder.device()), parallel_requests) }),
+            digits: json!({ "batch": target_batch(is_cpu(&model.decoder.device()), parallel_requests) }),
             parallel_requests,
             bar: &bar,
         };

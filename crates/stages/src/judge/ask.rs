@@ -90,6 +90,7 @@ an edited model, the result has the answers before and after the edit.";
         let model = open(cx, artifact)?;
         let edits = if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() };
         let edited = edits.first().map(|batch| with_edits(&model.decoder, batch.updates.iter().map(|(l, u)| (*l, u))));
+        let edited = edited.transpose().map_err(StageFailure::stage)?;
         let bar = cx.progress("prompts", Some(params.prompts.len() as u64));
         let (mut answers, mut samples) = (Vec::new(), Vec::new());
         for prompt in &params.prompts {

@@ -8,6 +8,7 @@ use palinode_model::Decoder;
 
 use crate::artifacts::model::{Loaded, UPDATE, base_digest, open};
 use crate::artifacts::update::{Batch, RoundFacts, batches, factors_file};
+use crate::errors::StageFailure;
 
 /// A model, edited or not.
 pub struct Versions<'a> {
@@ -66,7 +67,8 @@ impl<'a> Versions<'a> {
     }
 
     fn with(&self, batch: &Batch, name: &str) -> Result<Version, StageError> {
-        let decoder = with_edits(&self.model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
+        let updates = batch.updates.iter().map(|(layer, update)| (*layer, update));
+        let decoder = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let factors = factors_file(self.artifact)?.digest;
         Ok(Version { decoder, name: format!("{} {name} of {factors}", base_digest(self.artifact)) })
     }

@@ -1,7 +1,7 @@
 //! Where stages can compute.
 
 use palinode_engine::{ErrorKind, StageError};
-use palinode_model::{Cuda, is_host, select_device};
+use palinode_model::{Cuda, is_cpu, select_device};
 
 use crate::errors::StageFailure;
 
@@ -13,7 +13,7 @@ pub fn free_memory() -> Option<u64> {
 /// What `--device auto` means here.
 pub fn chosen_device() -> &'static str {
     match select_device("auto") {
-        Ok(device) if !is_host(&device) => "cuda:0",
+        Ok(device) if !is_cpu(&device) => "cuda:0",
         _ => "cpu",
     }
 }
@@ -25,7 +25,7 @@ pub fn chosen_device() -> &'static str {
 /// Of the command line, when the device is not there, with what is missing.
 pub fn hardware(name: &str) -> Result<String, StageError> {
     let device = select_device(name).map_err(|error| StageError { kind: ErrorKind::Usage, ..error.stage() })?;
-    if !is_host(&device) {
+    if !is_cpu(&device) {
         return Ok(card(name));
     }
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

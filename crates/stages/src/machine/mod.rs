@@ -2,4 +2,4 @@
 
 pub mod devices;
 pub mod inspect;
-pub mod rates;
+pub mod throughput;

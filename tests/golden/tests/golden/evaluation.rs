@@ -45,7 +45,7 @@ impl Golden {
             })
             .collect();
         assert!(!updates.is_empty(), "{id}");
-        with_edits(&self.decoder, updates.iter().map(|(layer, update)| (*layer, update)))
+        with_edits(&self.decoder, updates.iter().map(|(layer, update)| (*layer, update))).unwrap()
     }
 
     /// Compares with the records of a file; returns the largest difference of a log-likelihood.

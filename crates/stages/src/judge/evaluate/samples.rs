@@ -51,7 +51,8 @@ pub fn samples(
             None => before.unwrap_or_default(),
         });
         if let Some((batch, _)) = parts.iter().find(|(_, range)| range.contains(&i)) {
-            let edited = with_edits(&model.decoder, batch.updates.iter().map(|(layer, update)| (*layer, update)));
+            let updates = batch.updates.iter().map(|(layer, update)| (*layer, update));
+            let edited = with_edits(&model.decoder, updates).map_err(StageFailure::stage)?;
             sample["after"] = json!(said(&edited, request)?);
         }
         shown.push(sample);

@@ -2,30 +2,30 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{Decoder, ModelError};
+use crate::ModelError;
 
 /// A failure that may come from too little memory on the device.
-pub trait Starved {
+pub trait OutOfMemory {
     /// Whether it does.
-    fn starved(&self) -> bool;
+    fn out_of_memory(&self) -> bool;
 }
 
-impl Starved for ModelError {
-    fn starved(&self) -> bool {
+impl OutOfMemory for ModelError {
+    fn out_of_memory(&self) -> bool {
         matches!(self, Self::OutOfMemory)
     }
 }
 
 /// How often batches were halved.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     halvings: AtomicU32,
 }
 
-impl Room {
+impl Capacity {
     /// Does `work` with batches of `asked` at most, or as many as there was room for the last time; where there is none, with half
     /// as many, and so on. `free` is called before another attempt.
-    fn within<R, E: Starved>(
+    pub fn within<R, E: OutOfMemory>(
         &self,
         asked: usize,
         mut work: impl FnMut(usize) -> Result<R, E>,
@@ -35,7 +35,7 @@ impl Room {
             let halvings = self.halvings.load(Ordering::Relaxed);
             let size = asked.checked_shr(halvings).unwrap_or(0).max(1);
             match work(size) {
-                Err(error) if error.starved() && size > 1 => {
+                Err(error) if error.out_of_memory() && size > 1 => {
                     tracing::warn!("the device has no memory for batches of {size}: going on with {}", size / 2);
                     // Another thread may have found out at the same time.
                     let _ =
@@ -48,45 +48,34 @@ impl Room {
     }
 }
 
-impl Decoder {
-    /// Does `work`, which takes as its argument how large its batches may be: `asked`, in units of its own. Where the device has no
-    /// memory for them, it is done again with half as many, and so is all later work on this model and its edited versions.
-    ///
-    /// # Errors
-    /// What `work` answers; [`ModelError::OutOfMemory`] where not even a batch of one has room.
-    pub fn within<R, E: Starved>(&self, asked: usize, work: impl FnMut(usize) -> Result<R, E>) -> Result<R, E> {
-        self.room.within(asked, work, || self.device().memory_cleanup())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn batches_are_halved_until_there_is_room_and_stay_so() {
-        let room = Room::default();
+        let capacity = Capacity::default();
         let tried = std::cell::RefCell::new(Vec::new());
         let work = |size: usize| {
             tried.borrow_mut().push(size);
             if size > 20 { Err(ModelError::OutOfMemory) } else { Ok(size) }
         };
-        assert_eq!(room.within(100, work, || ()).unwrap(), 12);
-        assert_eq!(room.within(80, work, || ()).unwrap(), 10);
+        assert_eq!(capacity.within(100, work, || ()).unwrap(), 12);
+        assert_eq!(capacity.within(80, work, || ()).unwrap(), 10);
         assert_eq!(*tried.borrow(), [100, 50, 25, 12, 10]);
     }
 
     #[test]
     fn what_has_no_room_alone_and_what_fails_otherwise_is_told() {
-        let room = Room::default();
+        let capacity = Capacity::default();
         let mut times = 0;
         let nothing = |_: usize| {
             times += 1;
             Err::<(), _>(ModelError::OutOfMemory)
         };
-        assert!(matches!(room.within(4, nothing, || ()), Err(ModelError::OutOfMemory)));
+        assert!(matches!(capacity.within(4, nothing, || ()), Err(ModelError::OutOfMemory)));
         assert_eq!(times, 3);
         let other = |_: usize| Err::<(), _>(ModelError::Readback(String::new()));
-        assert!(matches!(Room::default().within(4, other, || ()), Err(ModelError::Readback(_))));
+        assert!(matches!(Capacity::default().within(4, other, || ()), Err(ModelError::Readback(_))));
     }
 }

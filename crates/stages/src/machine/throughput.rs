@@ -1,10 +1,10 @@
-//! What this machine can do: the roofs under which stages work.
+//! The throughput of this machine: no stage can be faster than the products and factors that it is made of.
 
 use std::time::{Duration, Instant};
 
 use palinode_engine::StageError;
 use palinode_math::{Factor, MathError, Preservation, SecondMoment};
-use palinode_model::{Precision, product_rate, select_device};
+use palinode_model::{Precision, matmul_throughput, select_device};
 
 use crate::errors::StageFailure;
 
@@ -18,18 +18,18 @@ const SLOW: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// Of the command line, when the device is not there; what the device gives when it fails.
-pub fn rates(device: &str) -> Result<Vec<(String, f64)>, StageError> {
+pub fn throughput(device: &str) -> Result<Vec<(String, f64)>, StageError> {
     let device = select_device(device).map_err(StageFailure::stage)?;
-    let mut rates = Vec::new();
+    let mut measured = Vec::new();
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
-        let rate = product_rate(&device, precision).map_err(StageFailure::stage)?;
-        rates.push((format!("products, {}", precision.name()), rate));
+        let rate = matmul_throughput(&device, precision).map_err(StageFailure::stage)?;
+        measured.push((format!("products, {}", precision.name()), rate));
     }
-    rates.push(("factor, f64".to_owned(), factor_rate().map_err(StageFailure::stage)?));
-    Ok(rates)
+    measured.push(("factor, f64".to_owned(), factor_throughput().map_err(StageFailure::stage)?));
+    Ok(measured)
 }
 
-fn factor_rate() -> Result<f64, MathError> {
+fn factor_throughput() -> Result<f64, MathError> {
     let mut rate = 0.0;
     for f in SIZES {
         // exp(−|i − j|/20) is positive definite at any size.

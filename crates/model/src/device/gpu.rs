@@ -26,7 +26,7 @@ pub struct Cuda {
     /// Headers that it lacks.
     pub lacking: Vec<&'static str>,
     /// The cards, by their number.
-    pub cards: Vec<Card>,
+    pub cards: Vec<Gpu>,
 }
 
 /// NVRTC.
@@ -40,7 +40,7 @@ pub struct Compiler {
 
 /// One card.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
+pub struct Gpu {
     /// As the driver calls it.
     pub name: String,
     /// Bytes.
@@ -62,14 +62,6 @@ impl fmt::Display for Capability {
 }
 
 impl Cuda {
-    /// Looks for all of it; none where this build has no part in CUDA. Opens no card.
-    pub fn find() -> Option<Self> {
-        #[cfg(feature = "cuda")]
-        return Some(crate::device::cuda::find());
-        #[cfg(not(feature = "cuda"))]
-        return None;
-    }
-
     /// What is missing to compute on card `index`, in words, and what to do about it.
     pub fn missing(&self, index: usize) -> Option<String> {
         let (Some(driver), Some(card)) = (self.driver, self.cards.get(index)) else {
@@ -119,7 +111,7 @@ mod tests {
     use super::*;
 
     fn whole() -> Cuda {
-        let card = Card { name: "H100".into(), memory: 80 << 30, capability: Capability(9, 0) };
+        let card = Gpu { name: "H100".into(), memory: 80 << 30, capability: Capability(9, 0) };
         let capabilities = vec![Capability(7, 5), Capability(8, 0), Capability(9, 0), Capability(10, 0)];
         Cuda {
             driver: Some(Version(13, 0)),

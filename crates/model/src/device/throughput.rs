@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 
-use crate::device::host::failure;
+use crate::device::readback::failure;
 use crate::{ModelError, Precision};
 
 /// Sizes that are tried, in turn: the first whose product takes [`SLOW`], or the last, is measured.
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// [`ModelError::OutOfMemory`]; [`ModelError::Readback`], where the device fails.
-pub fn product_rate(device: &Device, precision: Precision) -> Result<f64, ModelError> {
+pub fn matmul_throughput(device: &Device, precision: Precision) -> Result<f64, ModelError> {
     let mut last = None;
     for n in SIZES {
         // Products of these keep the size of what they multiply, however many there are.
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_processor_has_a_rate() {
         for precision in [Precision::F32, Precision::Bf16] {
-            let rate = product_rate(&Device::flex(), precision).unwrap();
+            let rate = matmul_throughput(&Device::flex(), precision).unwrap();
             assert!(rate.is_finite() && rate > 1e6, "{rate}");
         }
     }

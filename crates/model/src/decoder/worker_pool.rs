@@ -1,4 +1,4 @@
-//! Independent computations side by side.
+//! Independent computations at the same time.
 //!
 //! Between large products, which use every core by themselves, a computation has many small steps that do not. Two of them at
 //! a time fill each other's gaps.
@@ -6,7 +6,7 @@
 use std::num::NonZero;
 use std::thread;
 
-use crate::is_host;
+use crate::is_cpu;
 use burn::tensor::Device;
 
 /// A graph of operations is walked recursively.
@@ -15,22 +15,34 @@ const STACK: usize = 16 << 20;
 /// How many parts to make of `items` so that each has `least` or more: no more than the machine has cores; one on a device that
 /// is best given everything at once.
 pub fn count(device: &Device, items: usize, least: usize) -> usize {
-    if !is_host(device) {
+    if !is_cpu(device) {
         return 1;
     }
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     (items / least.max(1)).clamp(1, cores)
 }
 
-/// Deals batches out to a few lanes, in turn: as a rule neighbours take the same time. Each batch has the memory that its size
-/// was chosen for, so there are not more than four at a time.
-pub fn deal<T>(device: &Device, batches: Vec<T>) -> Vec<Vec<T>> {
-    let lanes = count(device, batches.len(), 1).min(4);
-    let mut dealt: Vec<Vec<T>> = (0..lanes).map(|_| Vec::new()).collect();
-    for (i, batch) in batches.into_iter().enumerate() {
-        dealt[i % lanes].push(batch);
+/// Workers at a time at most, where each has a batch: every batch takes the memory that its size was chosen for.
+pub const MOST: usize = 4;
+
+/// Deals items out to at most `most` workers, in turn: as a rule neighbours take the same time.
+pub fn deal<T>(device: &Device, items: Vec<T>, most: usize) -> Vec<Vec<T>> {
+    let workers = count(device, items.len(), 1).min(most).max(1);
+    let mut dealt: Vec<Vec<T>> = (0..workers).map(|_| Vec::new()).collect();
+    for (i, item) in items.into_iter().enumerate() {
+        dealt[i % workers].push(item);
     }
     dealt
+}
+
+/// Parts items into as many shares of neighbours, at most `most`, as there are workers.
+pub fn share<T>(device: &Device, mut items: Vec<T>, most: usize) -> Vec<Vec<T>> {
+    let each = items.len().div_ceil(count(device, items.len(), 1).min(most).max(1));
+    let mut shares = Vec::new();
+    while !items.is_empty() {
+        shares.push(items.drain(..each.min(items.len())).collect());
+    }
+    shares
 }
 
 /// Does `work` on every part, each in a thread of its own; the results in the parts' order.

@@ -8,7 +8,7 @@ use burn::nn::Linear;
 use burn::tensor::{DType, Tensor};
 
 /// `x · weight`, `[n, out]` in f32, for rows `x` `[n, in]` in f32 and a weight `[in, out]` of any floating-point type.
-pub fn product(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+pub fn matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     match weight.dtype() {
         DType::F32 => x.matmul(weight),
         held => x.cast(held).matmul(weight).cast(DType::F32),
@@ -21,7 +21,7 @@ pub(crate) fn project(linear: &Linear, x: Tensor<2>) -> Tensor<2> {
     if weight.dtype() == DType::F32 {
         return linear.forward(x);
     }
-    let out = product(x, weight);
+    let out = matmul(x, weight);
     match linear.bias.as_ref().map(Param::val) {
         Some(bias) => out + bias.unsqueeze(),
         None => out,

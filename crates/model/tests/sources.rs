@@ -1,0 +1,246 @@
+//! Blocks that are streamed and rows that are packed give what resident blocks and padded rows give.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use palinode_model::generate::{Sampling, generate};
+use palinode_model::{
+    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, read,
+};
+
+/// One of every layout, position, window, norm and block shape there is.
+const MODELS: [&str; 10] = [
+    "gpt2-tiny",
+    "gptj-tiny",
+    "gpt_neox-tiny",
+    "gpt_neox-sequential-tiny",
+    "llama-tiny",
+    "llama2-tiny",
+    "llama3-tiny",
+    "mistral-tiny",
+    "qwen2-tiny",
+    "qwen3-tiny",
+];
+
+fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let config = DecoderConfig::read(&folder.join("config.json")).unwrap();
+    let files: Vec<PathBuf> = Checkpoint::files(&folder).unwrap().iter().map(|file| folder.join(file)).collect();
+    (Arc::new(Checkpoint::open(&files).unwrap()), config)
+}
+
+fn resident(name: &str, precision: Precision) -> Decoder {
+    let (checkpoint, config) = open(name);
+    Decoder::load_as(&checkpoint, &config, &Device::flex(), precision).unwrap()
+}
+
+fn streamed(name: &str, precision: Precision) -> Decoder {
+    let (checkpoint, config) = open(name);
+    Decoder::stream(checkpoint, &config, &Device::flex(), precision).unwrap()
+}
+
+/// Rows of different lengths, some longer than the window of the models that have one.
+fn rows(decoder: &Decoder) -> Vec<Vec<u32>> {
+    let vocab = decoder.config().vocab as u32;
+    let row = |length: u32| (0..length).map(|i| (i * 7 + length) % vocab.min(100)).collect();
+    [5, 24, 1, 13, 24, 9].map(row).to_vec()
+}
+
+fn logits(decoder: &Decoder, rows: &Rows) -> Vec<f32> {
+    let hidden = decoder.hidden(rows).unwrap();
+    read(decoder.logits(hidden.at(&rows.all()))).unwrap()
+}
+
+fn far(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn streamed_blocks_give_the_same_bits() {
+    for name in MODELS {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (here, there) = (resident(name, precision), streamed(name, precision));
+            let texts = rows(&here);
+            assert_eq!(logits(&there, &there.rows(&texts)), logits(&here, &here.rows(&texts)), "{name}");
+            let text = |decoder: &Decoder| generate(decoder, &texts[0], 12, Sampling::TopK { k: 5, seed: 1 }, 2, None);
+            assert_eq!(text(&there).unwrap(), text(&here).unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_edit_lies_over_a_streamed_block() {
+    for name in ["gpt2-tiny", "gptj-tiny", "llama-tiny"] {
+        let (here, there) = (resident(name, Precision::F32), streamed(name, Precision::F32));
+        let texts = rows(&here);
+        let change = Tensor::<2>::random(
+            here.down_weight(1).unwrap().dims(),
+            Distribution::Normal(0.0, 0.1),
+            &Device::flex(),
+        );
+        let edited = |decoder: &Decoder| {
+            let once = decoder.with_change(1, change.clone()).unwrap();
+            once.with_change(0, change.clone()).unwrap().with_change(1, change.clone()).unwrap()
+        };
+        let (before, after) = (logits(&there, &there.rows(&texts)), logits(&edited(&there), &there.rows(&texts)));
+        assert_eq!(after, logits(&edited(&here), &here.rows(&texts)), "{name}");
+        assert!(far(&before, &after) > 1e-3, "{name}");
+        // The source is as it was.
+        assert_eq!(logits(&there, &there.rows(&texts)), before, "{name}");
+    }
+}
+
+/// The hidden state at the last token of each row of a batch.
+struct LastTokens {
+    rows: Vec<Vec<u32>>,
+    places: Option<Places>,
+    seen: Vec<usize>,
+}
+
+impl LastTokens {
+    fn of(rows: &[Vec<u32>]) -> Self {
+        Self { rows: rows.to_vec(), places: None, seen: Vec::new() }
+    }
+}
+
+impl Visit for LastTokens {
+    type Found = (Vec<f32>, Vec<usize>);
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        let rows = decoder.rows(&self.rows);
+        self.places = Some(rows.places(self.rows.iter().enumerate().map(|(row, ids)| (row, ids.len() - 1))));
+        rows
+    }
+
+    fn see(&mut self, layer: usize, _: &BlockOutput) -> Result<(), ModelError> {
+        self.seen.push(layer);
+        Ok(())
+    }
+
+    fn finish(self, _: &Decoder, hidden: &Activations) -> Result<Self::Found, ModelError> {
+        Ok((read(hidden.at(self.places.as_ref().unwrap()))?, self.seen))
+    }
+}
+
+/// Layers are the outer loop and batches the inner one: a block is read once for all of them, and two are in memory at most.
+#[test]
+fn a_streamed_block_is_read_once_for_all_batches() {
+    let (here, there) = (resident("gpt2-tiny", Precision::F32), streamed("gpt2-tiny", Precision::F32));
+    let last = there.config().layers - 1;
+    let texts = rows(&here);
+    let batches = |_| texts.chunks(2).map(LastTokens::of).collect::<Vec<_>>();
+    let all: Vec<usize> = (0..=last).collect();
+    let found = there.visit_all(batches(()), last, 4).unwrap();
+    assert_eq!(found, here.visit_all(batches(()), last, 4).unwrap());
+    assert!(found.iter().all(|(_, seen)| *seen == all));
+    let streaming = there.streaming().unwrap();
+    assert_eq!(streaming.reads, vec![1; last + 1]);
+    assert!((1..=2).contains(&streaming.most_in_memory), "{streaming:?}");
+
+    // In order too, and no further than the last layer that is asked for.
+    let mut order = Vec::new();
+    let collect = |some: Vec<&mut LastTokens>| {
+        order.extend(some.iter().map(|visit| (visit.seen.len(), visit.rows[0].len())));
+        Ok::<(), ModelError>(())
+    };
+    there.visit_in_order(batches(()), 0, 1, collect).unwrap();
+    let firsts: Vec<_> = texts.chunks(2).map(|some| (1, some[0].len())).collect();
+    assert_eq!(order, firsts);
+    let mut reads = vec![1; last + 1];
+    reads[0] = 2;
+    assert_eq!(there.streaming().unwrap().reads, reads);
+    assert!(here.streaming().is_none());
+}
+
+/// Threads that walk by themselves wait for room, and none of them forever.
+#[test]
+fn few_blocks_are_in_memory_however_many_walk() {
+    let decoder = streamed("llama-tiny", Precision::F32);
+    let texts = rows(&decoder);
+    let alone = logits(&decoder, &decoder.rows(&texts));
+    std::thread::scope(|scope| {
+        let walk = |_| scope.spawn(|| (0..5).all(|_| logits(&decoder, &decoder.rows(&texts)) == alone));
+        let walks: Vec<_> = (0..6).map(walk).collect();
+        assert!(walks.into_iter().all(|walk| walk.join().unwrap()));
+    });
+    assert!(decoder.streaming().unwrap().most_in_memory <= 2);
+    assert!(decoder.weight_bytes() < resident("llama-tiny", Precision::F32).weight_bytes());
+}
+
+/// Held blocks are read once, however often they are walked through.
+#[test]
+fn held_blocks_are_read_once() {
+    let decoder = streamed("gptj-tiny", Precision::F32);
+    let layers = decoder.config().layers;
+    let held = decoder.hold(1..layers).unwrap();
+    let texts = rows(&decoder);
+    let of = |decoder: &Decoder| logits(decoder, &decoder.rows(&texts));
+    let once = of(&held);
+    assert_eq!(of(&held), once);
+    let mut reads = vec![1; layers];
+    reads[0] = 2;
+    assert_eq!(held.streaming().unwrap().reads, reads);
+    let weight = held.hold(1..layers).unwrap().down_weight(1).unwrap();
+    let edited = held.with_change(1, weight.clone()).unwrap();
+    assert_ne!(of(&edited), once);
+    assert_eq!(edited.streaming().unwrap().reads[1], 1);
+}
+
+#[test]
+fn packed_rows_give_what_padded_rows_give() {
+    for name in MODELS {
+        let padded = resident(name, Precision::F32);
+        let packed = padded.clone().with_packed_rows();
+        let texts = rows(&padded);
+        let before = padded.work();
+        let a = logits(&padded, &padded.rows(&texts));
+        let between = padded.work();
+        let b = logits(&packed, &packed.rows(&texts));
+        let after = padded.work();
+        assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+        let tokens: usize = texts.iter().map(Vec::len).sum();
+        assert_eq!((after - between).block_tokens as usize, tokens * padded.config().layers);
+        assert!((between - before).block_tokens > (after - between).block_tokens);
+        // Single values, by row and position.
+        let some = [(1, 20), (0, 4), (5, 0), (2, 0)];
+        let at = |decoder: &Decoder| {
+            let rows = decoder.rows(&texts);
+            read::<f32, 2, _>(decoder.hidden(&rows).unwrap().at(&rows.places(some))).unwrap()
+        };
+        assert!(far(&at(&padded), &at(&packed)) < 1e-5, "{name}");
+    }
+}
+
+#[test]
+fn packed_rows_share_prefixes_as_padded_rows_do() {
+    for name in MODELS {
+        let padded = resident(name, Precision::F32);
+        if !padded.config().sees(30) {
+            continue;
+        }
+        let packed = padded.clone().with_packed_rows();
+        let texts = rows(&padded);
+        let ways = vec![texts[0].clone(), texts[3][..2].to_vec(), texts[5][..4].to_vec()];
+        let prefixes = [(texts[3].as_slice(), ways.as_slice()), (texts[0].as_slice(), &ways[1..])];
+        let shared = |decoder: &Decoder| logits(decoder, &decoder.shared_prefix(&prefixes));
+        let (a, b) = (shared(&padded), shared(&packed));
+        assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+        // And what each text gives alone: here the second continuation of the first prefix.
+        let vocab = padded.config().vocab;
+        let alone = [texts[3].as_slice(), &ways[1]].concat();
+        let alone = logits(&padded, &padded.rows(&[alone]));
+        let from = texts[3].len() + ways[0].len();
+        let beside = &a[from * vocab..(from + ways[1].len()) * vocab];
+        assert!(far(&alone[texts[3].len() * vocab..], beside) < 1e-5, "{name}");
+    }
+}
+
+#[test]
+fn packed_batches_hold_as_many_tokens_as_they_may() {
+    let padded = resident("gpt2-tiny", Precision::F32);
+    let lengths = [5, 3, 9, 3, 20, 1];
+    assert_eq!(padded.batches(&lengths, 12), [vec![5, 1, 3], vec![0], vec![2], vec![4]]);
+    assert_eq!(padded.with_packed_rows().batches(&lengths, 12), [vec![5, 1, 3, 0], vec![2], vec![4]]);
+}
