@@ -12,8 +12,8 @@ use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
-use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::losses::{Losses, TargetLosses, prepare};
+use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::{EditError, Site};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.

@@ -35,6 +35,9 @@ pub struct Action {
     pub run: String,
     /// The device asked for.
     pub device: String,
+    /// Settings of the run that change no bit of a result.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// The key, under which the result is published.
     pub key: Key,
     /// All that the key covers: the stage kind and its version are in it.

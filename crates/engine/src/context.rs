@@ -32,6 +32,8 @@ pub struct RunContext {
     pub base: PathBuf,
     /// The device asked for; recorded, not part of any key.
     pub device: String,
+    /// See [`crate::RunOptions::settings`].
+    pub settings: BTreeMap<String, String>,
     /// Who hears of progress.
     pub observer: Arc<dyn Observer>,
     /// Set when the user asks to stop.
@@ -142,6 +144,11 @@ impl StageContext {
     /// The pipeline's folder; relative paths in parameters start here.
     pub fn base_dir(&self) -> &Path {
         &self.run.base
+    }
+
+    /// A setting of the run that changes no bit of a result.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.run.settings.get(name).map(String::as_str)
     }
 
     /// The device asked for; recorded, not part of any key.

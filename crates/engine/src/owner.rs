@@ -261,6 +261,7 @@ impl<'a> Owner<'a> {
             instance: instance.name.clone(),
             run: self.run.to_owned(),
             device: self.context.device.clone(),
+            settings: self.context.settings.clone(),
             key: lookup.key,
             fingerprint: lookup.fingerprint,
             with: instance.params.value.clone(),

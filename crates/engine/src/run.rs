@@ -2,6 +2,7 @@
 //!
 //! What a run is asked to do and what it did; how it goes about it is the owner's part.
 
+use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use crate::takes::Machine;
 pub struct RunOptions {
     /// The device that stages are asked to use; recorded, not part of any key.
     pub device: String,
+    /// What stages are to know of how they shall work and that changes no bit of a result, by name; in no key.
+    pub settings: BTreeMap<String, String>,
     /// Whether stages that do not need a failed one still run.
     pub keep_going: bool,
     /// Set it to stop after the unit that is being worked on.
@@ -49,6 +52,7 @@ impl Default for RunOptions {
     fn default() -> Self {
         Self {
             device: "auto".to_owned(),
+            settings: BTreeMap::new(),
             keep_going: false,
             interrupt: Arc::default(),
             selection: Selection::default(),
@@ -132,6 +136,7 @@ pub fn run(
         store: Arc::clone(store),
         base: pipeline.base.clone(),
         device: options.device.clone(),
+        settings: options.settings.clone(),
         observer: Arc::clone(&observer),
         interrupt: Arc::clone(&options.interrupt),
         pool: Arc::new(SharedPool::default()),

@@ -94,6 +94,7 @@ fn work_in(
         store: Arc::clone(store),
         base: action.base.clone(),
         device: action.device.clone(),
+        settings: action.settings.clone(),
         observer: Arc::clone(observer),
         interrupt: Arc::clone(interrupt),
         pool: Arc::new(SharedPool::default()),

@@ -44,7 +44,8 @@ pub fn surprise(decoder: &Decoder, documents: &[Vec<u32>], tokens: usize) -> Res
             rows: None,
         });
         // One at a time: each has logits of its own in memory.
-        for (member, nll) in decoder.visit_all(visits.collect(), decoder.config().layers - 1, 1)?.into_iter().flatten() {
+        for (member, nll) in decoder.visit_all(visits.collect(), decoder.config().layers - 1, 1)?.into_iter().flatten()
+        {
             found[member].nll = nll;
         }
         Ok(found)

@@ -108,7 +108,8 @@ fn score_rows(
         let groups = decoder.batches(&lengths, tokens).into_iter();
         visits.extend(groups.map(|group| Scoring::new(group.into_iter().map(|i| rows[i]).collect())));
     }
-    for (of, score) in decoder.visit_all(visits, decoder.config().layers - 1, worker_pool::MOST)?.into_iter().flatten() {
+    for (of, score) in decoder.visit_all(visits, decoder.config().layers - 1, worker_pool::MOST)?.into_iter().flatten()
+    {
         scores[of.0][of.1] = score;
     }
     Ok(scores)

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_golden::Folder;
-use palinode_model::generate::{Sampling, generate};
 use palinode_model::Text;
+use palinode_model::generate::{Sampling, generate};
 use transformers::{largest_difference, load};
 
 /// Made by scripts/make_family_fixtures.py.

@@ -75,11 +75,8 @@ fn an_edit_lies_over_a_streamed_block() {
     for name in ["gpt2-tiny", "gptj-tiny", "llama-tiny"] {
         let (here, there) = (resident(name, Precision::F32), streamed(name, Precision::F32));
         let texts = rows(&here);
-        let change = Tensor::<2>::random(
-            here.down_weight(1).unwrap().dims(),
-            Distribution::Normal(0.0, 0.1),
-            &Device::flex(),
-        );
+        let change =
+            Tensor::<2>::random(here.down_weight(1).unwrap().dims(), Distribution::Normal(0.0, 0.1), &Device::flex());
         let edited = |decoder: &Decoder| {
             let once = decoder.with_change(1, change.clone()).unwrap();
             once.with_change(0, change.clone()).unwrap().with_change(1, change.clone()).unwrap()
@@ -130,7 +127,7 @@ fn a_streamed_block_is_read_once_for_all_batches() {
     let (here, there) = (resident("gpt2-tiny", Precision::F32), streamed("gpt2-tiny", Precision::F32));
     let last = there.config().layers - 1;
     let texts = rows(&here);
-    let batches = |_| texts.chunks(2).map(LastTokens::of).collect::<Vec<_>>();
+    let batches = |()| texts.chunks(2).map(LastTokens::of).collect::<Vec<_>>();
     let all: Vec<usize> = (0..=last).collect();
     let found = there.visit_all(batches(()), last, 4).unwrap();
     assert_eq!(found, here.visit_all(batches(()), last, 4).unwrap());
@@ -169,7 +166,7 @@ fn few_blocks_are_in_memory_however_many_walk() {
     assert!(decoder.weight_bytes() < resident("llama-tiny", Precision::F32).weight_bytes());
 }
 
-/// Held blocks are read once, however often they are walked through.
+/// Held blocks are read once, however often they are walked through; the one block that is not held stays where it was read.
 #[test]
 fn held_blocks_are_read_once() {
     let decoder = streamed("gptj-tiny", Precision::F32);
@@ -179,9 +176,7 @@ fn held_blocks_are_read_once() {
     let of = |decoder: &Decoder| logits(decoder, &decoder.rows(&texts));
     let once = of(&held);
     assert_eq!(of(&held), once);
-    let mut reads = vec![1; layers];
-    reads[0] = 2;
-    assert_eq!(held.streaming().unwrap().reads, reads);
+    assert_eq!(held.streaming().unwrap().reads, vec![1; layers]);
     let weight = held.hold(1..layers).unwrap().down_weight(1).unwrap();
     let edited = held.with_change(1, weight.clone()).unwrap();
     assert_ne!(of(&edited), once);

@@ -22,6 +22,7 @@ mod units;
 
 use palinode_engine::Catalogue;
 
+pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};

@@ -1,10 +1,11 @@
 //! `palinode run`
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use palinode_engine::{
     Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log,
 };
@@ -45,6 +46,12 @@ pub struct Args {
     #[arg(long, default_value = "auto")]
     device: String,
 
+    /// Where a model's blocks are while stages compute with them. Resident blocks are all in memory, which is fast. Streamed blocks
+    /// are read from the model's files when they are needed, so that a model larger than memory can be used; every pass over the model reads
+    /// them again. Both give the same results, bit for bit. By default, blocks are resident if the model fits into memory.
+    #[arg(long, value_enum, default_value_t = Blocks::Auto, value_name = "WHERE")]
+    blocks: Blocks,
+
     /// After a failure, run all stages that do not depend on the failed stage.
     #[arg(long)]
     keep_going: bool,
@@ -73,6 +80,29 @@ pub struct Args {
     quiet: bool,
 }
 
+/// Where blocks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Blocks {
+    /// Resident if the model fits into memory, otherwise streamed, with a warning.
+    Auto,
+    /// In memory.
+    Resident,
+    /// Read when they are needed.
+    Streamed,
+}
+
+impl Blocks {
+    /// As stages know it.
+    fn settings(self) -> BTreeMap<String, String> {
+        let value = match self {
+            Self::Auto => return BTreeMap::new(),
+            Self::Resident => "resident",
+            Self::Streamed => "streamed",
+        };
+        BTreeMap::from([(palinode_stages::BLOCKS.to_owned(), value.to_owned())])
+    }
+}
+
 /// Runs the pipeline and tells how it went.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (pipeline, store) = load_beside(&args.pipeline, &args.device, &args.store, &args.wait)?;
@@ -80,6 +110,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let interrupt = interrupt::watch();
     let options = RunOptions {
         device: if args.device == "auto" { palinode_stages::chosen_device().to_owned() } else { args.device.clone() },
+        settings: args.blocks.settings(),
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),
         selection: args.selection.selection(),

@@ -15,15 +15,12 @@ pub(crate) fn groups(lengths: &[usize], tokens: usize, form: RowForm) -> Vec<Vec
             RowForm::Padded => (members + 1) * lengths[index],
             RowForm::Packed => sum + lengths[index],
         };
-        match groups.last_mut().filter(|group| cells(group.len()) <= tokens) {
-            Some(group) => {
-                sum += lengths[index];
-                group.push(index);
-            }
-            None => {
-                sum = lengths[index];
-                groups.push(vec![index]);
-            }
+        if let Some(group) = groups.last_mut().filter(|group| cells(group.len()) <= tokens) {
+            sum += lengths[index];
+            group.push(index);
+        } else {
+            sum = lengths[index];
+            groups.push(vec![index]);
         }
     }
     groups

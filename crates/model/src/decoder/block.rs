@@ -110,12 +110,7 @@ impl Block {
             None => activate(up, config.activation),
         };
         let mlp = project(&self.down, key.clone());
-        BlockOutput {
-            hidden: Activations(residual + mlp.clone()),
-            key: Activations(key),
-            mlp: Activations(mlp),
-            kv,
-        }
+        BlockOutput { hidden: Activations(residual + mlp.clone()), key: Activations(key), mlp: Activations(mlp), kv }
     }
 
     fn attend(

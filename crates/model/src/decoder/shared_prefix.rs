@@ -37,8 +37,7 @@ pub(crate) fn rows(texts: &[(&[u32], &[Vec<u32>])], form: RowForm, device: &Devi
             (0..cells).flat_map(|query| (0..cells).map(move |key| (query, key))).map(|(q, k)| hidden(q, k)).collect();
         masks.push((mask, cells));
     }
-    let tensor =
-        |mask: Vec<bool>, shape: [usize; 4]| Some(Tensor::from_data(TensorData::new(mask, shape), device));
+    let tensor = |mask: Vec<bool>, shape: [usize; 4]| Some(Tensor::from_data(TensorData::new(mask, shape), device));
     if rows.frame.masks.len() == 1 {
         // A rectangle: all of its rows have the same number of cells.
         let cells = masks.first().map_or(0, |(_, cells)| *cells);

@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use burn::module::Param;
 use burn::tensor::Tensor;
 
-use crate::decoder::block::Block;
 use crate::ModelError;
+use crate::decoder::block::Block;
 
 /// Streamed blocks that are in memory at the same time: one that is computed with, and one more, so that two threads which compute
 /// side by side need not wait for each other.

@@ -141,7 +141,12 @@ impl Suffix {
         let mut frame = Frame {
             shape: Shape::new(vec![seq; rows.len()], RowForm::Padded),
             rotation: self.frame.rotation.clone(),
-            masks: self.frame.masks.iter().map(|mask| mask.clone().map(|mask| mask.select(0, picked.clone()))).collect(),
+            masks: self
+                .frame
+                .masks
+                .iter()
+                .map(|mask| mask.clone().map(|mask| mask.select(0, picked.clone())))
+                .collect(),
         };
         if let Some(rotation) = &mut frame.rotation {
             (rotation.cos, rotation.sin) = (part(&rotation.cos), part(&rotation.sin));

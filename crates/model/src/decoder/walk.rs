@@ -153,11 +153,7 @@ impl Decoder {
     }
 
     /// Parts batches into passes over the blocks, each of as many as may wait for a block at the same time.
-    fn passes<V: Visit, E>(
-        &self,
-        visits: Vec<V>,
-        mut pass: impl FnMut(Vec<Way<V>>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn passes<V: Visit, E>(&self, visits: Vec<V>, mut pass: impl FnMut(Vec<Way<V>>) -> Result<(), E>) -> Result<(), E> {
         let most = WAITING / (self.config().hidden * size_of::<f32>()).max(1);
         let (mut ways, mut cells) = (Vec::new(), 0);
         for mut visit in visits {

@@ -10,7 +10,7 @@ use cudarc::driver::{result, sys};
 use cudarc::nvrtc::sys as nvrtc;
 
 use crate::ModelError;
-use crate::device::gpu::{Capability, Gpu, Compiler, Cuda, Version};
+use crate::device::gpu::{Capability, Compiler, Cuda, Gpu, Version};
 
 /// What kernels include, some of it by way of the rest; in the toolkit's `include`, or in `cccl` there, where newer ones keep the last.
 const HEADERS: [&str; 5] = ["cuda_fp16.h", "cuda_bf16.h", "mma.h", "crt/mma.h", "nv/target"];

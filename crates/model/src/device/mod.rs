@@ -1,15 +1,15 @@
 //! Choosing where tensors live, once, at the edge.
 
-pub(crate) mod gpu;
+pub(crate) mod capacity;
+pub(crate) mod cat;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-pub(crate) mod readback;
-pub(crate) mod cat;
-pub mod memory;
 pub(crate) mod gather;
+pub(crate) mod gpu;
 pub(crate) mod matmul;
+pub mod memory;
+pub(crate) mod readback;
 pub(crate) mod throughput;
-pub(crate) mod capacity;
 
 use burn::tensor::Device;
 

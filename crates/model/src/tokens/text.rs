@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
 use crate::ModelError;
+use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
 use crate::tokens::facts::TokenizerFacts;
 
 /// A word that stands before a continuation while it is tokenized. Tokenizers in SentencePiece's manner put a space before

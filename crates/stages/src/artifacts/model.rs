@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palinode_engine::{Artifact, DescribeCx, FieldError, FileRef, StageContext, StageError};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Precision, Text, select_device};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, ModelError, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::StageFailure;
@@ -13,6 +13,10 @@ use crate::errors::StageFailure;
 pub const MODEL: &str = "model";
 /// The kind of an edited model's: the plain model's files, and the update.
 pub const UPDATE: &str = "update";
+
+/// The setting of a run that says where a model's blocks are, `resident` or `streamed`. Where it is not given, they are resident if
+/// the model fits into memory. Both give the same bits.
+pub const BLOCKS: &str = "blocks";
 
 /// The configuration's logical name.
 pub const CONFIG: &str = "config.json";
@@ -97,9 +101,25 @@ pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, Stage
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
-        let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
-        let decoder =
-            Decoder::load_as(&checkpoint, &config, &device, precision(artifact)).map_err(StageFailure::stage)?;
+        let checkpoint = Arc::new(Checkpoint::open(&paths).map_err(StageFailure::stage)?);
+        let precision = precision(artifact);
+        let resident = || Decoder::load_as(&checkpoint, &config, &device, precision);
+        let streamed = || Decoder::stream(Arc::clone(&checkpoint), &config, &device, precision);
+        let decoder = match cx.setting(BLOCKS) {
+            Some("resident") => resident(),
+            Some("streamed") => streamed(),
+            None => resident().or_else(|error| match error {
+                ModelError::Memory { .. } => {
+                    cx.warn(format!(
+                        "{error}: its blocks are read from the files whenever they are needed, which is slower"
+                    ));
+                    streamed()
+                }
+                other => Err(other),
+            }),
+            Some(other) => return Err(StageError::internal(format!("blocks cannot be `{other}`"))),
+        };
+        let decoder = decoder.map_err(StageFailure::stage)?;
         let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
@@ -121,7 +141,7 @@ pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, S
 }
 
 /// Reads a configuration.
-pub fn read_config(path: &Path) -> Result<DecoderConfig, palinode_model::ModelError> {
+pub fn read_config(path: &Path) -> Result<DecoderConfig, ModelError> {
     DecoderConfig::read(path)
 }
 

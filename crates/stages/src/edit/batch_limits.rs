@@ -51,7 +51,8 @@ pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize) -> usize 
             TARGETS_IN_UNIT
         };
         let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
-        let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.search_bytes(layer)) / 2 / each.max(1));
+        let fitting =
+            total_memory(&device).map(|all| all.saturating_sub(decoder.search_bytes(layer)) / 2 / each.max(1));
         fitting.map_or(usual, |most| usual.min(most as usize)).max(1)
     })
 }

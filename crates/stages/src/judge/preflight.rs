@@ -207,7 +207,11 @@ impl Ahead {
         let targets_need = params.parallel_requests.unwrap_or(USUAL_REQUESTS) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
-        Self { targets, moments, memory: rounded((decoder.search_bytes(params.layer) + most) as f64 / (1u64 << 30) as f64) }
+        Self {
+            targets,
+            moments,
+            memory: rounded((decoder.search_bytes(params.layer) + most) as f64 / (1u64 << 30) as f64),
+        }
     }
 
     /// How long that takes at `throughput` tokens through one block in a second.

@@ -82,8 +82,9 @@ with their index. config.json decides the family (GPT-2, GPT-J, GPT-NeoX and Pyt
 unknown setting that would change results is an error that names it. Weights may be stored as f32, f16 or bf16.
 
 `dtype: bf16` (or f16) holds the weights in half the memory of f32 and computes products with them in that type. The hidden \
-state, norms, attention, losses, second moments and edits are always in f32 or f64. A model that does not fit into memory is \
-an error before it is read. `palinode model inspect` shows how much memory it needs.
+state, norms, attention, losses, second moments and edits are always in f32 or f64. Blocks of a model \
+that does not fit into memory are read from its files whenever they are needed, with the same results; that is slower, and a warning says \
+so. `palinode model inspect` shows how much memory a model needs.
 
 `hf:owner/name@revision` is a model of the Hugging Face Hub. It is looked up in the cache that other programs use (HF_HOME). \
 `palinode run` downloads it there if it is missing: configuration, tokenizer and safetensors, nothing else. A branch stays \
