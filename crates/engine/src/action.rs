@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifact::Artifact;
-use crate::digest::{FileRef, Key};
-use crate::error::{ErrorKind, StageError};
-use crate::key::Fingerprint;
-use crate::store::Place;
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::Fingerprint;
+use palinode_fingerprint::{FileRef, Key};
+use palinode_store::Artifact;
+use palinode_store::Place;
 
 /// Version of the format of action files.
 const FORMAT: u32 = 1;

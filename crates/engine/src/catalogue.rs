@@ -1,108 +1,22 @@
-//! The stages that a pipeline can use.
+//! The stages that a program has: how they are described, and how they do their work.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use palinode_error::{FieldError, StageError};
+use palinode_pipeline::{DescribeCx, ExternalFile, Kinds, Params, Stage, StageInfo, Takes, UnitPlan, read_params};
+use palinode_store::Artifact;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::artifact::Artifact;
 use crate::context::StageContext;
-use crate::error::{FieldError, StageError};
-use crate::field;
-use crate::renamed::Renames;
-use crate::stage::{ArtifactKind, DescribeCx, ExternalFile, Port, StageKind};
-use crate::takes::Takes;
-use crate::unit_plan::UnitPlan;
-
-/// Everything about a kind of stage that can be told without its parameter type.
-#[derive(Clone, Debug)]
-pub struct StageInfo {
-    /// The word after `uses:`.
-    pub name: &'static str,
-    /// Part of every key.
-    pub version: u32,
-    /// One line for lists.
-    pub summary: &'static str,
-    /// Paragraphs of documentation.
-    pub doc: &'static str,
-    /// The kind of artifact it yields.
-    pub output: ArtifactKind,
-    /// The inputs it takes.
-    pub inputs: Vec<Port>,
-    /// Parameters that stay out of the key.
-    pub unkeyed: &'static [&'static str],
-    /// See [`StageKind::carries`].
-    pub carries: &'static [u32],
-    /// Parameters that had another name before.
-    pub renamed: Renames,
-    /// JSON Schema of the parameters.
-    pub schema: Value,
-}
-
-impl StageInfo {
-    /// The port of this name.
-    pub fn port(&self, name: &str) -> Option<&Port> {
-        self.inputs.iter().find(|port| port.name == name)
-    }
-
-    /// The names of the parameters, where they form a plain mapping.
-    pub fn fields(&self) -> Option<Vec<&str>> {
-        let properties = self.schema.get("properties")?.as_object()?;
-        Some(properties.keys().map(String::as_str).collect())
-    }
-}
-
-/// Parameters that fit a stage kind: typed for the stage, and as a value with all defaults filled in for keys and people.
-#[derive(Clone)]
-pub struct Params {
-    typed: Arc<dyn Any + Send + Sync>,
-    /// The parameters with defaults filled in.
-    pub value: Value,
-}
-
-impl fmt::Debug for Params {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.value.fmt(f)
-    }
-}
+use crate::stage::StageKind;
 
 /// A kind of stage with its parameter type erased.
-pub trait ErasedStage: Send + Sync {
-    /// Its description.
-    fn info(&self) -> &StageInfo;
-
-    /// Reads parameters.
-    ///
-    /// # Errors
-    /// All mistakes found.
-    fn params(&self, with: Value) -> Result<Params, Vec<FieldError>>;
-
-    /// See [`StageKind::files`].
-    ///
-    /// # Errors
-    /// When a parameter cannot be turned into files.
-    fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError>;
-
-    /// See [`StageKind::takes`].
-    fn takes(&self, params: &Params) -> Takes;
-
-    /// See [`StageKind::publishes`].
-    fn publishes(&self, params: &Params) -> Vec<(&'static str, PathBuf)>;
-
-    /// See [`StageKind::describe`].
-    ///
-    /// # Errors
-    /// All mistakes found.
-    fn describe(&self, params: &Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>>;
-
-    /// See [`StageKind::units`].
-    fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan>;
-
+pub trait ErasedStage: Stage {
     /// See [`StageKind::run`].
     ///
     /// # Errors
@@ -110,9 +24,10 @@ pub trait ErasedStage: Send + Sync {
     fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, StageError>;
 }
 
-/// The stages that a pipeline can use, by name.
-#[derive(Default)]
+/// The stages of a program, by name. To a pipeline it is the [`Kinds`] that it can use.
+#[derive(Clone, Default)]
 pub struct Catalogue {
+    kinds: Kinds,
     stages: BTreeMap<&'static str, Arc<dyn ErasedStage>>,
 }
 
@@ -127,24 +42,23 @@ impl Catalogue {
     /// # Panics
     /// When the name is taken: two kinds of one name are a mistake in the program.
     pub fn register<S: StageKind>(&mut self) -> &mut Self {
-        let before = self.stages.insert(S::NAME, Arc::new(Typed::<S>::new()));
-        assert!(before.is_none(), "two stages are named `{}`", S::NAME);
+        let stage = Arc::new(Typed::<S>::new());
+        assert!(self.kinds.add(stage.clone()), "two stages are named `{}`", S::NAME);
+        self.stages.insert(S::NAME, stage);
         self
     }
 
-    /// The names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.stages.keys().copied()
-    }
-
-    /// The stage of this name.
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn ErasedStage>> {
+    /// The stage of this name, to be run.
+    pub fn runnable(&self, name: &str) -> Option<&Arc<dyn ErasedStage>> {
         self.stages.get(name)
     }
+}
 
-    /// All stages, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn ErasedStage>> {
-        self.stages.values()
+impl Deref for Catalogue {
+    type Target = Kinds;
+
+    fn deref(&self) -> &Kinds {
+        &self.kinds
     }
 }
 
@@ -179,18 +93,18 @@ impl<S: StageKind> Typed<S> {
 }
 
 fn typed<S: StageKind>(params: &Params) -> &S::Params {
-    params.typed.downcast_ref().expect("parameters were read by the same stage kind")
+    params.typed().expect("parameters were read by the same stage kind")
 }
 
-impl<S: StageKind> ErasedStage for Typed<S> {
+impl<S: StageKind> Stage for Typed<S> {
     fn info(&self) -> &StageInfo {
         &self.info
     }
 
     fn params(&self, with: Value) -> Result<Params, Vec<FieldError>> {
-        let typed: S::Params = field::read(with, self.info.name, self.info.fields().as_deref())?;
+        let typed: S::Params = read_params(with, self.info.name, self.info.fields().as_deref())?;
         let value = serde_json::to_value(&typed).map_err(|error| vec![FieldError::new("", error.to_string())])?;
-        Ok(Params { typed: Arc::new(typed), value })
+        Ok(Params::new(Arc::new(typed), value))
     }
 
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -212,7 +126,9 @@ impl<S: StageKind> ErasedStage for Typed<S> {
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
         S::units(typed::<S>(params), cx)
     }
+}
 
+impl<S: StageKind> ErasedStage for Typed<S> {
     fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, StageError> {
         S::run(typed::<S>(params), cx)
     }

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::action::Action;
-use crate::artifact::Artifact;
-use crate::digest::{FileRef, Key};
-use crate::encode::Encoder;
-use crate::error::StageError;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, hashing};
 use crate::progress::Progress;
 use crate::shared::SharedPool;
-use crate::store::Store;
 use crate::unit::Units;
+use palinode_error::StageError;
+use palinode_fingerprint::Encoder;
+use palinode_fingerprint::{FileRef, Key};
+use palinode_store::Artifact;
+use palinode_store::Store;
 
 /// External files of a stage by logical name: contents and where they lie.
 pub type ExternalFiles = BTreeMap<String, (FileRef, PathBuf)>;
@@ -104,7 +104,7 @@ impl StageContext {
     /// As [`StageContext::path`], or when the file cannot be read.
     pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, StageError> {
         let path = self.path(file)?;
-        std::fs::read(&path).map_err(|error| StageError::io(crate::ErrorKind::Store, "read", &path, error))
+        std::fs::read(&path).map_err(|error| StageError::io(palinode_error::ErrorKind::Store, "read", &path, error))
     }
 
     /// Puts bytes into the store.
@@ -135,10 +135,10 @@ impl StageContext {
     ///
     /// # Errors
     /// When the file cannot be read back.
-    pub fn publish(&self, path: &Path) -> Result<crate::Published, StageError> {
+    pub fn publish(&self, path: &Path) -> Result<palinode_store::Published, StageError> {
         let full = self.run.base.join(path);
-        let file = self.run.store.digest_of(&full, self.run.observer.as_ref())?;
-        Ok(crate::Published { path: path.to_owned(), file })
+        let file = self.run.store.digest_of(&full, &hashing(self.run.observer.as_ref()))?;
+        Ok(palinode_store::Published { path: path.to_owned(), file })
     }
 
     /// The pipeline's folder; relative paths in parameters start here.

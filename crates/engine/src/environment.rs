@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use crate::digest::FileRef;
-use crate::pipeline::Pipeline;
+use palinode_fingerprint::FileRef;
+use palinode_pipeline::Pipeline;
 
 /// What keys of a pipeline's stages cover besides: nothing, or under `numerics: strict` the device and this program to the
 /// byte, since two builds of one version may round differently.

@@ -1,11 +1,12 @@
 //! What happens during a run, told to whoever watches: the command line, the event log, a test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Key;
-use crate::error::ErrorKind;
+use palinode_error::ErrorKind;
+use palinode_fingerprint::Key;
+use palinode_pipeline::Pipeline;
 
 /// Something that happened. One JSON object per line in a run's event log, with `event` naming the variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -171,7 +172,7 @@ pub enum Outcome {
         /// The failed stage that it needs; `None` when the run stopped before it.
         because: Option<String>,
     },
-    /// The run was not about it: see [`crate::Selection`].
+    /// The run was not about it: see [`palinode_pipeline::Selection`].
     NotAsked,
 }
 
@@ -186,4 +187,16 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn event(&self, _event: &Event) {}
+}
+
+/// What tells an observer that a file is read for its digest.
+pub(crate) fn hashing(observer: &dyn Observer) -> impl Fn(&Path, u64) + '_ {
+    |path, size| observer.event(&Event::Hashing { path: path.to_owned(), size })
+}
+
+/// Tells an observer the warnings of a pipeline, each with its place.
+pub(crate) fn warn(pipeline: &Pipeline, observer: &dyn Observer) {
+    for warning in &pipeline.warnings.0 {
+        observer.event(&Event::warning(warning.line()));
+    }
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use crate::action::Action;
 use crate::context::RunContext;
-use crate::error::{ErrorKind, StageError, plain};
 use crate::event::Event;
 use crate::stop::Stop;
-use crate::store::Manifest;
 use crate::worker::Message;
+use palinode_error::{ErrorKind, StageError, plain};
+use palinode_store::Manifest;
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
 /// [`crate::work_aloud`], to finish its unit and stop when a line comes on its stdin, and to end at once when its stdin

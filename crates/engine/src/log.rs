@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Observer};
 use crate::stagelog;
-use crate::time::now_ms;
+use palinode_error::now_ms;
+use palinode_error::{ErrorKind, StageError};
 
 /// The file's name in the folder of a run.
 pub const NAME: &str = "events.jsonl";

@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalogue::Catalogue;
-use crate::digest::Key;
-use crate::error::StageError;
-use crate::key::{Fingerprint, flatten, unflatten};
-use crate::store::{Manifest, Store};
+use palinode_error::StageError;
+use palinode_fingerprint::Key;
+use palinode_fingerprint::{Fingerprint, flatten, unflatten};
+use palinode_store::{Manifest, Store};
 
 /// What became of the results in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -11,22 +11,24 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use crate::action::Action;
-use crate::artifact::Artifact;
+use crate::catalogue::Catalogue;
 use crate::context::RunContext;
-use crate::digest::{Digest, Key};
-use crate::error::{ErrorKind, StageError};
 use crate::event::{Event, Outcome};
 use crate::isolate::perform_apart;
-use crate::limits::{self, Limits};
-use crate::panics;
+use crate::machine::Room;
 use crate::perform::perform;
-use crate::pipeline::{Instance, Pipeline};
 use crate::plan::{Lookup, Planner, Reason};
 use crate::run::{RunOptions, StageReport};
-use crate::select::Chosen;
 use crate::stop::Stop;
-use crate::store::Manifest;
-use crate::takes::{Room, Takes};
+use palinode_error::panics;
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::{Digest, Key};
+use palinode_pipeline::Chosen;
+use palinode_pipeline::Takes;
+use palinode_pipeline::{Instance, Pipeline};
+use palinode_pipeline::{Limits, limits};
+use palinode_store::Artifact;
+use palinode_store::Manifest;
 
 /// Stages recurse deeply in places; they get what a main thread has, and more.
 const STACK: usize = 32 << 20;
@@ -37,6 +39,7 @@ type End = (usize, Result<Manifest, StageError>);
 /// Owns a run.
 pub(crate) struct Owner<'a> {
     pipeline: &'a Pipeline,
+    catalogue: &'a Catalogue,
     context: &'a RunContext,
     run: &'a str,
     options: &'a RunOptions,
@@ -85,6 +88,7 @@ impl<'a> Owner<'a> {
     /// For a run that begins.
     pub fn new(
         pipeline: &'a Pipeline,
+        catalogue: &'a Catalogue,
         context: &'a RunContext,
         run: &'a str,
         options: &'a RunOptions,
@@ -101,6 +105,7 @@ impl<'a> Owner<'a> {
         }
         Self {
             pipeline,
+            catalogue,
             context,
             run,
             options,
@@ -296,16 +301,20 @@ impl<'a> Owner<'a> {
         work.late = false;
         work.deadline = work.limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (context, action, stop) = (self.context.clone(), Arc::clone(&work.action), work.stop.clone());
-        let (kind, params, ends) = (Arc::clone(&instance.kind), instance.params.clone(), self.ends.0.clone());
+        let name = instance.kind.info().name;
+        // A pipeline is checked against the stages that run it; if it was not, that is a mistake of the program.
+        let kind = self.catalogue.runnable(name).cloned();
+        let kind = kind.ok_or_else(|| StageError::internal(format!("there is no stage `{name}` to run")));
+        let (params, ends) = (instance.params.clone(), self.ends.0.clone());
         let worker = self.options.worker.clone();
         let path = context.store.run_dir(self.run).join("actions").join(format!("{at:04}-{}.json", instance.stage));
         let body = move || {
             let done = panics::catch(|| match &worker {
                 Some(worker) => perform_apart(&context, worker, &path, &action, &stop),
-                None => perform(&context, &kind, &params, &action, &stop),
+                None => kind.and_then(|kind| perform(&context, &kind, &params, &action, &stop)),
             });
             // The store is let go of before the end is told: whoever hears of it may want to open it.
-            drop((context, kind, params, action));
+            drop((context, params, action));
             let done = done.unwrap_or_else(|panic| Err(StageError::internal(format!("the engine panicked: {panic}"))));
             let _ = ends.send((at, done));
         };

@@ -5,13 +5,12 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::digest::Key;
-use crate::error::{ErrorKind, StageError};
 use crate::event::Outcome;
-use crate::pipeline::{Pipeline, read_value};
 use crate::plan::{Plan, PlanEntry, Status};
 use crate::runs::{RESOLVED, RunRecord, Runs, StageRecord, StageState};
-use crate::store::Store;
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::Key;
+use palinode_pipeline::{Pipeline, read_value};
 
 /// A run as it was, or, of a pipeline that is only planned, as far as it is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +66,7 @@ impl PastRun {
 
     /// A pipeline whose results are those that the store has of it.
     pub fn planned(pipeline: &Pipeline, plan: &Plan) -> Self {
-        let stage = |(instance, entry): (&crate::Instance, &PlanEntry)| {
+        let stage = |(instance, entry): (&palinode_pipeline::Instance, &PlanEntry)| {
             let key = match entry.status {
                 Status::Cached { key } => Some(key),
                 _ => None,
@@ -125,13 +124,6 @@ impl PastRun {
             resolved,
             stages: record.stages.iter().enumerate().map(stage).collect(),
         }
-    }
-}
-
-impl Store {
-    /// The records of its runs.
-    pub fn runs(&self) -> Runs {
-        Runs::of(self.root())
     }
 }
 

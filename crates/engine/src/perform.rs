@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::action::Action;
-use crate::artifact::Artifact;
-use crate::catalogue::{ErasedStage, Params};
+use crate::catalogue::ErasedStage;
 use crate::context::{RunContext, StageContext};
-use crate::error::StageError;
-use crate::panics;
 use crate::stop::Stop;
-use crate::store::{FORMAT, Manifest, Store};
-use crate::time::now_ms;
 use crate::unit::Units;
+use palinode_error::StageError;
+use palinode_error::now_ms;
+use palinode_error::panics;
+use palinode_pipeline::Params;
+use palinode_store::Artifact;
+use palinode_store::{FORMAT, Manifest, Store};
 
 /// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
 /// any other.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifact::Artifact;
-use crate::digest::{Digest, FileRef, Key};
 use crate::environment;
-use crate::error::StageError;
-use crate::event::{Event, Observer};
-use crate::key::{Change, Fingerprint, flatten};
-use crate::pipeline::{Instance, Pipeline};
-use crate::renamed::first_name;
-use crate::store::{Manifest, Store};
+use crate::event::{Event, Observer, hashing, warn};
+use palinode_error::StageError;
+use palinode_fingerprint::{Change, Fingerprint, flatten};
+use palinode_fingerprint::{Digest, FileRef, Key};
+use palinode_pipeline::first_name;
+use palinode_pipeline::{Instance, Pipeline};
+use palinode_store::Artifact;
+use palinode_store::{Manifest, Store};
 
 /// How many earlier results of a stage kind are compared with, to find the nearest.
 const NEAREST_OF: usize = 64;
@@ -131,7 +131,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
     let mut ahead = Ahead::default();
     let mut entries = Vec::new();
-    pipeline.warn(observer);
+    warn(pipeline, observer);
     for instance in &pipeline.instances {
         let waits_for: BTreeSet<usize> =
             instance.inputs.values().copied().filter(|&from| outputs[from].is_none()).collect();
@@ -170,7 +170,7 @@ struct Ahead {
 impl Ahead {
     /// An instance whose inputs are not all known.
     fn wait(&mut self, instance: &Instance, output: &dyn Fn(usize) -> Option<Arc<Artifact>>) {
-        let mut known = Fingerprint::of(instance);
+        let mut known = known_of(instance);
         let parameters = known.key();
         let inputs = instance.inputs.iter();
         known.inputs = inputs.filter_map(|(port, &from)| Some((port.clone(), output(from)?.digest()))).collect();
@@ -185,7 +185,7 @@ impl Ahead {
         let alike = |(_, other): &&(String, Fingerprint)| {
             other.inputs.iter().all(|(port, digest)| fingerprint.inputs.get(port) == Some(digest))
         };
-        let waiting = self.waiting.get(&Fingerprint::of(instance).key()).into_iter().flatten();
+        let waiting = self.waiting.get(&known_of(instance).key()).into_iter().flatten();
         let upstream: Vec<String> = waiting.filter(alike).map(|(name, _)| name.clone()).collect();
         if !upstream.is_empty() {
             return Status::DependsOn { upstream };
@@ -229,15 +229,13 @@ pub(crate) struct Planner<'a> {
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
 
-impl Fingerprint {
-    /// What is known of an instance's fingerprint before its inputs and files are.
-    fn of(instance: &Instance) -> Self {
-        let info = instance.kind.info();
-        let mut fingerprint = Self::new(info.name, info.version, &instance.params.value, info.unkeyed);
-        let params = fingerprint.params.into_iter();
-        fingerprint.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
-        fingerprint
-    }
+/// What is known of an instance's fingerprint before its inputs and files are.
+fn known_of(instance: &Instance) -> Fingerprint {
+    let info = instance.kind.info();
+    let mut fingerprint = Fingerprint::new(info.name, info.version, &instance.params.value, info.unkeyed);
+    let params = fingerprint.params.into_iter();
+    fingerprint.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
+    fingerprint
 }
 
 impl<'a> Planner<'a> {
@@ -251,7 +249,7 @@ impl<'a> Planner<'a> {
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, StageError> {
-        let mut fingerprint = Fingerprint::of(instance);
+        let mut fingerprint = known_of(instance);
         fingerprint.environment.clone_from(&self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
@@ -260,7 +258,7 @@ impl<'a> Planner<'a> {
         }
         let mut files = BTreeMap::new();
         for file in &instance.files {
-            let found = self.store.see(&file.path, self.observer)?;
+            let found = self.store.see(&file.path, &hashing(self.observer))?;
             files.insert(file.name.clone(), found);
             fingerprint.files.insert(file.name.clone(), found.digest);
         }
@@ -296,7 +294,7 @@ impl<'a> Planner<'a> {
         }
         for published in &manifest.output.published {
             let path = published.path.display().to_string();
-            match self.store.digest_of(&self.pipeline.base.join(&published.path), self.observer) {
+            match self.store.digest_of(&self.pipeline.base.join(&published.path), &hashing(self.observer)) {
                 Ok(found) if found == published.file => {}
                 Ok(_) => reasons.push(Reason::PublishedChanged { path }),
                 Err(_) => reasons.push(Reason::PublishedMissing { path }),

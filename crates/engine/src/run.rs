@@ -10,20 +10,21 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::artifact::Artifact;
+use crate::catalogue::Catalogue;
 use crate::context::RunContext;
-use crate::error::{ErrorKind, StageError};
-use crate::event::{Event, Observer, Outcome};
+use crate::event::{Event, Observer, Outcome, warn};
 use crate::isolate::WorkerCommand;
 use crate::log::{EventLog, Tee};
+use crate::machine::Machine;
 use crate::owner::Owner;
-use crate::pipeline::Pipeline;
 use crate::runid;
 use crate::runs::Recorder;
-use crate::select::Selection;
 use crate::shared::SharedPool;
-use crate::store::Store;
-use crate::takes::Machine;
+use palinode_error::{ErrorKind, StageError};
+use palinode_pipeline::Pipeline;
+use palinode_pipeline::Selection;
+use palinode_store::Artifact;
+use palinode_store::Store;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -107,12 +108,13 @@ impl RunReport {
 
 /// Runs a pipeline: every stage whose result is not in the store.
 ///
-/// A failed stage is in the report, not an error of this function.
+/// `catalogue` holds the stages that the pipeline was checked against. A failed stage is in the report, not an error of this function.
 ///
 /// # Errors
 /// When the selection names a stage that is not there, or the run itself cannot be kept: the store cannot be written.
 pub fn run(
     pipeline: &Pipeline,
+    catalogue: &Catalogue,
     store: &Arc<Store>,
     options: &RunOptions,
     observer: &Arc<dyn Observer>,
@@ -141,14 +143,14 @@ pub fn run(
         interrupt: Arc::clone(&options.interrupt),
         pool: Arc::new(SharedPool::default()),
     };
-    pipeline.warn(observer.as_ref());
+    warn(pipeline, observer.as_ref());
     for message in store.take_notes() {
         observer.event(&Event::warning(message));
     }
     let stages = thread::scope(|scope| {
         // What runs is written down while it begins.
         let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
-        let stages = Owner::new(pipeline, &context, &id, options, &chosen).run();
+        let stages = Owner::new(pipeline, catalogue, &context, &id, options, &chosen).run();
         if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
             observer.event(&Event::warning(format!("the run's pipeline is not written down: {error}")));
         }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::time::utc;
+use palinode_error::utc;
 
 /// A new name, such as `20260131-235959-1f3a`, in UTC; the last part counts 65,536ths of a second, so that names are in the
 /// order of time. One store is run by one process at a time.

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::digest::Digest;
 use crate::event::{Event, Outcome};
-use crate::time::utc;
+use palinode_error::utc;
+use palinode_fingerprint::Digest;
 
 /// Longest name of a log before its ending; file systems allow 255 bytes.
 const LONGEST: usize = 120;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tracing::Span;
 
-use crate::digest::Key;
+use palinode_fingerprint::Key;
 
 /// The units of one stage.
 pub(crate) struct Units {

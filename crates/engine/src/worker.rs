@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::action::Action;
 use crate::catalogue::Catalogue;
 use crate::context::RunContext;
-use crate::error::{DataPlace, ErrorKind, StageError};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Observer, hashing};
 use crate::perform::perform;
 use crate::shared::SharedPool;
 use crate::stop::Stop;
-use crate::store::{Manifest, Place, Store};
-use crate::suggest::one_of;
+use palinode_error::one_of;
+use palinode_error::{DataPlace, ErrorKind, StageError};
+use palinode_store::{Manifest, Place, Store};
 
 /// What a worker tells whoever started it: one JSON object per line on its stdout.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ fn work_in(
 ) -> Result<Manifest, StageError> {
     let name = &action.fingerprint.stage;
     let usage = |message: String| StageError::new(ErrorKind::Usage, message);
-    let kind = catalogue.get(name).ok_or_else(|| {
+    let kind = catalogue.runnable(name).ok_or_else(|| {
         usage(format!("this program has no stage `{name}`")).hint(format!("it has {}", one_of(catalogue.names())))
     })?;
     let version = kind.info().version;
@@ -84,7 +84,7 @@ fn work_in(
         store.learn(place);
     }
     for (file, path) in action.files.values() {
-        let found = store.see(path, observer.as_ref())?;
+        let found = store.see(path, &hashing(observer.as_ref()))?;
         if found != *file {
             let message = "it is no longer what it was when this stage was planned";
             return Err(StageError::input(message).at(path, None).hint("run again: it is then read anew"));

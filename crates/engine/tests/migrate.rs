@@ -106,7 +106,7 @@ fn results_are_carried_over_to_new_keys() {
     program::<Old>(&mut bench);
     assert_eq!(bench.outcomes(PIPELINE), "a: ran\nscores: ran\n");
     let run = bench.run(PIPELINE).run;
-    bench.store().pin(&run).unwrap();
+    palinode_engine::pin(&bench.store(), &run).unwrap();
     assert_eq!(migrate(&bench.store(), &bench.catalogue).unwrap(), counts(2, 0, 0));
 
     // A parameter more, then another version: in both what was there is found.
@@ -125,7 +125,7 @@ fn results_are_carried_over_to_new_keys() {
     // What was pinned stays, under its new keys too.
     let everything = Retention { unused_for: Some(std::time::Duration::ZERO), size: None };
     std::thread::sleep(std::time::Duration::from_millis(5));
-    bench.store().collect(&everything).unwrap();
+    palinode_engine::collect(&bench.store(), &everything).unwrap();
     assert_eq!(bench.outcomes(PIPELINE), "a: cached\nscores: cached\n");
 
     // An older program still finds what it made.

@@ -163,7 +163,7 @@ proptest! {
             let Ok(loaded) = loaded else { continue };
             let store = bench.store();
             let planned = plan(&loaded, &store, silent.as_ref()).unwrap();
-            let report = run(&loaded, &store, &options, &silent).unwrap();
+            let report = run(&loaded, &bench.catalogue, &store, &options, &silent).unwrap();
             for (entry, stage) in planned.entries.iter().zip(&report.stages) {
                 prop_assert_eq!(&entry.instance, &stage.instance);
                 let kept = match &entry.status {
@@ -187,7 +187,7 @@ proptest! {
         let Some(last) = last else { return Ok(()) };
         let fresh = Store::open(&bench.path("fresh")).unwrap();
         let Ok(loaded) = bench.load(&yaml(&stages), &[]) else { return Ok(()) };
-        let afresh = run(&loaded, &Arc::new(fresh), &RunOptions::default(), &silent).unwrap();
+        let afresh = run(&loaded, &bench.catalogue, &Arc::new(fresh), &RunOptions::default(), &silent).unwrap();
         for (kept, made) in last.stages.iter().zip(&afresh.stages) {
             let digest = |stage: &palinode_engine::StageReport| stage.artifact.as_ref().map(|artifact| artifact.digest());
             prop_assert_eq!(digest(kept), digest(made));

@@ -57,7 +57,9 @@ fn strict_numerics_tell_devices_apart() {
             let mut pipeline = bench.load(&yaml, &[]).unwrap();
             pipeline.compute_on(device);
             let planned = palinode_engine::plan(&pipeline, &bench.store(), silent.as_ref()).unwrap();
-            let report = palinode_engine::run(&pipeline, &bench.store(), &RunOptions::default(), &silent).unwrap();
+            let report =
+                palinode_engine::run(&pipeline, &bench.catalogue, &bench.store(), &RunOptions::default(), &silent)
+                    .unwrap();
             (format!("{:?}", planned.entries[0].status), report.stages[0].outcome.clone())
         };
         assert_eq!(run("one").1, Outcome::Ran);

@@ -21,7 +21,7 @@ fn run(bench: &Bench, yaml: &str, selection: Selection) -> String {
     let silent: Arc<dyn Observer> = Arc::new(Silent);
     let pipeline = bench.load(yaml, &[]).unwrap();
     let options = RunOptions { selection, jobs: Some(1), ..RunOptions::default() };
-    match palinode_engine::run(&pipeline, &bench.store(), &options, &silent) {
+    match palinode_engine::run(&pipeline, &bench.catalogue, &bench.store(), &options, &silent) {
         Ok(report) => outcomes(&report),
         Err(error) => format!("{:?}: {error}\n  hint: {}\n", error.kind, error.hint.as_deref().unwrap_or_default()),
     }

@@ -39,15 +39,15 @@ fn what_nothing_can_use_goes_and_nothing_else() {
     let bench = Bench::new();
     bench.run(PIPELINE);
     let store = bench.store();
-    assert!(store.garbage(&NOTHING).is_empty());
+    assert!(palinode_engine::garbage(&store, &NOTHING).is_empty());
     let orphan = store.put_bytes(b"of nobody").unwrap();
     fs::write(bench.store_path().join("blobs/00nonsense"), "").unwrap();
     fs::create_dir_all(bench.store_path().join("actions/zz")).unwrap();
     fs::write(bench.store_path().join("actions/zz/zz.json"), "{").unwrap();
-    let seen = store.garbage(&NOTHING);
+    let seen = palinode_engine::garbage(&store, &NOTHING);
     assert_eq!((seen.results.len(), seen.orphans, seen.kept), (0, 2, 3), "{seen:?}");
     assert!(store.blob_path(&orphan.digest).exists());
-    assert_eq!(store.collect(&NOTHING).unwrap(), seen);
+    assert_eq!(palinode_engine::collect(&store, &NOTHING).unwrap(), seen);
     assert!(!store.blob_path(&orphan.digest).exists());
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
@@ -63,8 +63,8 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     // Used again, though made before.
     bench.run(PIPELINE);
     let store = bench.store();
-    let all = store.garbage(&NOTHING).kept_bytes;
-    let some = store.collect(&Retention { size: Some(all - 1), unused_for: None }).unwrap();
+    let all = palinode_engine::garbage(&store, &NOTHING).kept_bytes;
+    let some = palinode_engine::collect(&store, &Retention { size: Some(all - 1), unused_for: None }).unwrap();
     assert!(some.kept_bytes < all && (1..=3).contains(&some.results.len()), "{some:?}");
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
@@ -72,9 +72,9 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     later();
 
     let store = bench.store();
-    assert_eq!(store.pin(&first).unwrap().keys.len(), 3);
+    assert_eq!(palinode_engine::pin(&store, &first).unwrap().keys.len(), 3);
     assert_eq!(store.pins().len(), 1);
-    let gone = store.collect(&EVERYTHING).unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING).unwrap();
     assert_eq!((gone.kept, gone.pinned), (3, 3), "{gone:?}");
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
@@ -83,7 +83,7 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Usage, "there is no pin `none`"));
     store.unpin(&first).unwrap();
     later();
-    assert_eq!(store.collect(&EVERYTHING).unwrap().kept, 0);
+    assert_eq!(palinode_engine::collect(&store, &EVERYTHING).unwrap().kept, 0);
     assert_eq!(store.verify().blobs, 0);
     drop(store);
     // Its run is still known.
@@ -99,9 +99,10 @@ fn age_counts_from_the_last_use() {
     let key = Key(Digest::of(b"unit"));
     store.put_unit(&key, b"part").unwrap();
     let aged = |unused_for: u64| Retention { unused_for: Some(Duration::from_secs(unused_for)), size: None };
-    assert!(store.garbage(&aged(3600)).is_empty());
+    assert!(palinode_engine::garbage(&store, &aged(3600)).is_empty());
     std::thread::sleep(Duration::from_millis(20));
-    let gone = store.collect(&Retention { unused_for: Some(Duration::from_millis(10)), size: None }).unwrap();
+    let gone = palinode_engine::collect(&store, &Retention { unused_for: Some(Duration::from_millis(10)), size: None })
+        .unwrap();
     assert_eq!((gone.results.len(), gone.units, gone.kept_bytes), (3, 1, 0), "{gone:?}");
     assert_eq!(store.get_unit(&key), None);
 }
@@ -115,9 +116,9 @@ fn shared_contents_stay() {
     bench.run(two);
     let store = bench.store();
     let one = store.manifests().into_iter().find(|manifest| manifest.instance == "b").unwrap();
-    store.pin(&one.key.to_string()[..12]).unwrap();
+    palinode_engine::pin(&store, &one.key.to_string()[..12]).unwrap();
     later();
-    let gone = store.collect(&EVERYTHING).unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING).unwrap();
     assert_eq!((gone.results.len(), gone.results[0].bytes, gone.kept_bytes), (1, 0, 3), "{gone:?}");
     drop(store);
     assert_eq!(bench.outcomes(two), "a: ran\nb: cached\n");
@@ -131,11 +132,11 @@ fn nothing_goes_while_the_files_are_used() {
     later();
     let used = Store::bare(&bench.store_path()).unwrap();
     let store = bench.store();
-    let error = store.collect(&EVERYTHING).unwrap_err();
+    let error = palinode_engine::collect(&store, &EVERYTHING).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Store);
     assert!(error.message.contains("workers are at work"), "{error}");
     drop(used);
-    assert_eq!(store.collect(&EVERYTHING).unwrap().results.len(), 3);
+    assert_eq!(palinode_engine::collect(&store, &EVERYTHING).unwrap().results.len(), 3);
 }
 
 #[test]
@@ -144,19 +145,19 @@ fn results_move_to_another_store() {
     let run = here.run(PIPELINE).run;
     here.run(&other());
     let path = here.path("run.zip");
-    let exported = here.store().export(std::slice::from_ref(&run), &path).unwrap();
+    let exported = palinode_engine::export(&here.store(), std::slice::from_ref(&run), &path).unwrap();
     assert_eq!((exported.results, exported.contents, exported.runs), (3, 2, 1));
-    assert_eq!(here.store().export(&[], &path).unwrap_err().kind, ErrorKind::Usage);
-    assert!(here.store().export(&["none".to_owned()], &here.path("none.zip")).is_err());
-    let imported = there.store().import(&path).unwrap();
+    assert_eq!(palinode_engine::export(&here.store(), &[], &path).unwrap_err().kind, ErrorKind::Usage);
+    assert!(palinode_engine::export(&here.store(), &["none".to_owned()], &here.path("none.zip")).is_err());
+    let imported = palinode_engine::import(&there.store(), &path).unwrap();
     assert_eq!((imported.results, imported.contents, imported.runs, imported.known), (3, 2, 1, 0));
     assert_eq!(there.outcomes(PIPELINE), ALL_CACHED);
     assert!(Runs::of(&there.store_path()).open(&run).is_ok());
-    let again = there.store().import(&path).unwrap();
+    let again = palinode_engine::import(&there.store(), &path).unwrap();
     assert_eq!((again.results, again.contents, again.runs, again.known), (0, 0, 0, 3));
     let all = here.path("all.zip");
-    assert_eq!(here.store().export(&[], &all).unwrap().results, 6);
-    assert_eq!(there.store().import(&all).unwrap().results, 3);
+    assert_eq!(palinode_engine::export(&here.store(), &[], &all).unwrap().results, 6);
+    assert_eq!(palinode_engine::import(&there.store(), &all).unwrap().results, 3);
     assert_eq!(there.outcomes(&other()), ALL_CACHED);
     assert_eq!(there.store().verify().damage, []);
 }
@@ -166,7 +167,7 @@ fn a_damaged_archive_brings_nothing_wrong() {
     let bench = Bench::new();
     bench.run(PIPELINE);
     let path = bench.path("all.zip");
-    bench.store().export(&[], &path).unwrap();
+    palinode_engine::export(&bench.store(), &[], &path).unwrap();
     let whole = fs::read(&path).unwrap();
     let harmed = bench.path("harmed.zip");
     let mut refused = 0;
@@ -186,7 +187,7 @@ fn a_damaged_archive_brings_nothing_wrong() {
 fn arrives(bytes: &[u8], path: &Path) -> bool {
     fs::write(path, bytes).unwrap();
     let there = Bench::in_memory();
-    let refused = there.store().import(path).is_err();
+    let refused = palinode_engine::import(&there.store(), path).is_err();
     assert_eq!(there.store().verify().damage, []);
     assert!(there.store().manifests().iter().all(|manifest| manifest.fingerprint.key() == manifest.key));
     refused

@@ -85,6 +85,6 @@ fn an_archive_of_a_later_version_is_refused() {
     writeln!(zip, "{}", STORE_VERSION + 1).unwrap();
     zip.start_file("things/of/another/kind", options).unwrap();
     zip.finish().unwrap();
-    let error = bench.store().import(&path).unwrap_err();
+    let error = palinode_engine::import(&bench.store(), &path).unwrap_err();
     assert!(error.message.contains("was written by a newer version of the program"), "{error}");
 }

@@ -11,8 +11,15 @@ use circles::Crate;
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 12] = [
-    ("palinode-engine", &[]),
+const RULE: [(&str, &[&str]); 16] = [
+    // The words in which all others tell what went wrong.
+    ("palinode-error", &[]),
+    ("palinode-fingerprint", &[]),
+    // A store knows no run and no pipeline.
+    ("palinode-store", &["palinode-error", "palinode-fingerprint"]),
+    // Text in, checked graph out.
+    ("palinode-pipeline", &["palinode-error"]),
+    ("palinode-engine", &["palinode-error", "palinode-fingerprint", "palinode-store", "palinode-pipeline"]),
     ("palinode-math", &[]),
     ("palinode-model", &[]),
     ("palinode-data", &[]),
@@ -42,11 +49,13 @@ const RULE: [(&str, &[&str]); 12] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 11] = [
+const HOME: [(&[&str], &[&str]); 13] = [
     // The store and the pipeline file have one reader each.
-    (&["sled", "serde_yaml", "petgraph", "saphyr-parser"], &["palinode-engine"]),
+    (&["sled"], &["palinode-store"]),
+    (&["serde_yaml", "petgraph", "saphyr-parser"], &["palinode-pipeline"]),
+    (&["blake3"], &["palinode-fingerprint", "palinode-store"]),
     // One language of expressions: in pipeline files, and in the templates of reports.
-    (&["minijinja"], &["palinode-engine", "palinode-report"]),
+    (&["minijinja"], &["palinode-pipeline", "palinode-report"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     // One crate knows what a card is.
@@ -55,7 +64,7 @@ const HOME: [(&[&str], &[&str]); 11] = [
     // Published second moments have one reader, and so have published weights of words; results travel in archives of the kind of
     // the first.
     (&["npyz"], &["palinode-edit", "palinode-data"]),
-    (&["zip"], &["palinode-edit", "palinode-engine"]),
+    (&["zip"], &["palinode-edit", "palinode-store"]),
     (&["faer"], &["palinode-math"]),
     // The network has one door, and packed files one reader.
     (&["ureq"], &["palinode-hub"]),

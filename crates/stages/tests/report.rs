@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Bench, PIPELINE};
-use palinode_engine::{PastRun, RunReport, Silent, Store, plan};
+use palinode_engine::{PastRun, RunReport, Runs, Silent, Store, plan};
 use palinode_report::{Level, Outcome, Report, render};
 
 fn past(bench: &Bench, report: &RunReport) -> (PastRun, Report) {
     let store = Store::open(&bench.path(".palinode")).unwrap();
-    let runs = store.runs();
+    let runs = Runs::of(store.root());
     let past = PastRun::open(&runs, &runs.open(&report.run).unwrap()).unwrap();
     let report = palinode_stages::report(&past, &store);
     (past, report)

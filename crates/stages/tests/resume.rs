@@ -37,7 +37,8 @@ fn run_until(bench: &Bench, yaml: &str, stage: &'static str) -> RunReport {
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
     let interrupt = Arc::new(AtomicBool::new(false));
     let observer: Arc<dyn Observer> = Arc::new(Stopper { stage, interrupt: Arc::clone(&interrupt) });
-    run(&pipeline, &store, &RunOptions { interrupt, ..RunOptions::default() }, &observer).unwrap()
+    run(&pipeline, &palinode_stages::catalogue(), &store, &RunOptions { interrupt, ..RunOptions::default() }, &observer)
+        .unwrap()
 }
 
 const SCORES: &str = "scores[objective=memit,strategy=single]";
@@ -100,7 +101,7 @@ fn targets_are_found_once_however_requests_are_cut_into_blocks() {
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
     let found = Arc::new(Found(AtomicU64::new(0)));
     let observer: Arc<dyn Observer> = Arc::clone(&found) as Arc<dyn Observer>;
-    let report = run(&pipeline, &store, &RunOptions::default(), &observer).unwrap();
+    let report = run(&pipeline, &palinode_stages::catalogue(), &store, &RunOptions::default(), &observer).unwrap();
     assert_eq!(artifact(&report, "targets").meta["requests"], 4);
     assert_eq!(found.0.load(Ordering::Relaxed), 3);
 }

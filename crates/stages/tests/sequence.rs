@@ -63,7 +63,14 @@ fn a_stopped_sequence_goes_on_to_the_same_end() {
     let interrupt = Arc::new(AtomicBool::new(false));
     let observer: Arc<dyn Observer> = Arc::new(Stopper(Arc::clone(&interrupt)));
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
-    let report = run(&pipeline, &store, &RunOptions { interrupt, ..RunOptions::default() }, &observer).unwrap();
+    let report = run(
+        &pipeline,
+        &palinode_stages::catalogue(),
+        &store,
+        &RunOptions { interrupt, ..RunOptions::default() },
+        &observer,
+    )
+    .unwrap();
     drop(store);
     let (failed, kind) = report.failure().expect("the sequence was not stopped");
     assert_eq!((failed.instance.as_str(), kind.exit_code()), ("update", 130));

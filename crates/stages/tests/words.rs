@@ -49,7 +49,7 @@ const PHRASES: [(&str, &str); 11] = [
 
 /// Places where a word has another meaning, or is a name that is not ours to choose: file, word, reason.
 const ALLOWED: [(&str, &str, &str); 7] = [
-    ("crates/engine/src/store/manifest.rs", "preimage", "a field's name on disk"),
+    ("crates/store/src/manifest.rs", "preimage", "a field's name on disk"),
     ("crates/engine/src/action.rs", "preimage", "a field's name on disk"),
     ("crates/cli/src/commands/graph/text.rs", "lane", "a column of a drawn graph, as in version control"),
     ("crates/cli/src/commands/graph/text.rs", "lanes", "columns of a drawn graph"),

@@ -188,15 +188,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Command::Gc { store, wait, unused_for, size, dry_run, json } => {
             let retention = Retention { unused_for: *unused_for, size: *size };
             let garbage = if *dry_run {
-                store.look()?.garbage(&retention)
+                palinode_engine::garbage(&store.look()?, &retention)
             } else {
-                wait.open_existing(store)?.collect(&retention)?
+                palinode_engine::collect(&wait.open_existing(store)?, &retention)?
             };
             if *json { print_json(&garbage) } else { tell_garbage(&garbage, *dry_run) }
         }
         Command::Pin { which: None, store } => pins(&store.look()?),
         Command::Pin { which: Some(which), store } => {
-            let pin = store.look()?.pin(which)?;
+            let pin = palinode_engine::pin(&store.look()?, which)?;
             print(&format!("kept: {} of {} ({})\n", format::count(pin.keys.len(), "result"), pin.name, pin.what))
         }
         Command::Unpin { which, store } => {
@@ -222,7 +222,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{} carried over, {current} found as before{left}\n", format::count(carried, "result")))
         }
         Command::Export { file, runs, store } => {
-            let exported = store.share()?.export(runs, file)?;
+            let exported = palinode_engine::export(&store.share()?, runs, file)?;
             let outside = match exported.outside {
                 0 => String::new(),
                 files => format!("; {} outside the store left out", format::count(files, "file")),
@@ -232,7 +232,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{}: {results} of {runs}, {size}{outside}\n", file.display()))
         }
         Command::Import { file, store, wait } => {
-            let imported = wait.open(store)?.import(file)?;
+            let imported = palinode_engine::import(&wait.open(store)?, file)?;
             let (results, runs) =
                 (format::count(imported.results, "new result"), format::count(imported.runs, "new run"));
             let known =

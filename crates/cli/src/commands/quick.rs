@@ -43,14 +43,15 @@ pub fn run(name: &str, stages: &[(&str, Value)], quick: &Quick, store: &StoreArg
         save(path, &yaml)?;
     }
     let source = Source::new(format!("{name}.yaml"), yaml);
-    let pipeline = Pipeline::load(&source, Path::new("."), &[], &palinode_stages::catalogue())?;
+    let catalogue = palinode_stages::catalogue();
+    let pipeline = Pipeline::load(&source, Path::new("."), &[], &catalogue)?;
     let store = Arc::new(store.open()?);
     let interrupt = interrupt::watch();
     let device = palinode_stages::chosen_device().to_owned();
     let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
     // A person sees long work go on; where nobody looks, only the result is told.
     let how = if Style::stderr().terminal && !quick.json { How::Person } else { How::Quiet };
-    let report = palinode_engine::run(&pipeline, &store, &options, &watch(how, &pipeline));
+    let report = palinode_engine::run(&pipeline, &catalogue, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
     super::run::end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, PastRun, StageError, Store, plan};
+use palinode_engine::{ErrorKind, PastRun, Runs, StageError, Store, plan};
 use palinode_report::{Document, render};
 
 use crate::failure::Failure;
@@ -76,7 +76,7 @@ fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
     let path = Path::new(what);
     let pipeline = path.extension().is_some_and(|end| end == "yaml" || end == "yml") || path.is_file();
     if !pipeline {
-        let runs = store.runs();
+        let runs = Runs::of(store.root());
         return Ok(PastRun::open(&runs, &runs.open(what)?)?);
     }
     let loaded = PipelineArgs { path: path.to_owned(), set: args.set.clone() }.load()?;

@@ -123,7 +123,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         (_, true) => How::Quiet,
         _ => How::Person,
     };
-    let report = palinode_engine::run(&pipeline, &store, &options, &watch(how, &pipeline));
+    let report =
+        palinode_engine::run(&pipeline, &palinode_stages::catalogue(), &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };

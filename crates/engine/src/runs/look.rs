@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{RESOLVED, ResolvedPipeline, Runs};
-use crate::digest::{Digest, Key};
 use crate::event::Event;
-use crate::store::{Holder, Manifest, blob_file};
+use palinode_fingerprint::{Digest, Key};
+use palinode_store::{Holder, Manifest, blob_file};
 
 /// Units of work counted so far in a stage that is at work.
 #[derive(Clone, Debug, PartialEq, Serialize)]

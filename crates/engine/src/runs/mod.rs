@@ -9,6 +9,7 @@
 //! A record whose run has not ended says what was to be done; what was done so far is in the event log, and both are put
 //! together here. That is why a run can be looked at while it goes on, and after it was killed.
 
+mod keep;
 mod look;
 mod outline;
 mod record;
@@ -18,16 +19,17 @@ mod resolved;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use keep::{Exported, Imported, collect, export, garbage, import, pin};
 pub use look::Count;
 pub use record::{Ended, RunRecord, StageRecord, StageState};
 pub(crate) use recorder::Recorder;
 pub use resolved::{ResolvedPipeline, ResolvedStage};
 
-use crate::error::{ErrorKind, StageError};
 use crate::event::Event;
 use crate::log;
-use crate::store::{Holder, Manifest};
-use crate::suggest::did_you_mean;
+use palinode_error::did_you_mean;
+use palinode_error::{ErrorKind, StageError};
+use palinode_store::{Holder, Manifest};
 
 /// The record's name in the folder of a run.
 pub const RECORD: &str = "run.json";

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::record::{Ended, FORMAT, Near, RunRecord, StageRecord, StageState};
-use crate::digest::Digest;
-use crate::pipeline::{Instance, Pipeline};
-use crate::store::Holder;
+use palinode_fingerprint::Digest;
+use palinode_pipeline::{Instance, Pipeline};
+use palinode_store::Holder;
 
 /// The record of a run that begins now.
 pub fn outline(run: &str, pipeline: &Pipeline, device: &str, started_ms: u64) -> RunRecord {

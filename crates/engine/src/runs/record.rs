@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifact::{Artifact, Published};
-use crate::digest::{Digest, Key};
-use crate::error::ErrorKind;
 use crate::event::{Event, Outcome};
+use palinode_error::ErrorKind;
+use palinode_fingerprint::{Digest, Key};
+use palinode_store::{Artifact, Published};
 
 /// Version of the record's format.
 pub const FORMAT: u32 = 1;

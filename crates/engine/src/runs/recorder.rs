@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::outline::outline;
 use super::record::RunRecord;
 use super::{RECORD, RESOLVED};
-use crate::error::StageError;
 use crate::event::{Event, Observer};
-use crate::pipeline::Pipeline;
 use crate::run::StageReport;
-use crate::store::Store;
-use crate::time::now_ms;
+use palinode_error::StageError;
+use palinode_error::now_ms;
+use palinode_pipeline::Pipeline;
+use palinode_store::Store;
 
 /// Hears what happens, tells it on, and writes the record down at the end. In between, the event log says it all.
 pub struct Recorder {

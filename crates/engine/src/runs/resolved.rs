@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::key::flatten;
-use crate::pipeline::read_value;
+use palinode_fingerprint::flatten;
+use palinode_pipeline::read_value;
 
 /// What a run was asked to do.
 #[derive(Clone, Debug, Serialize)]

@@ -429,7 +429,7 @@ impl Bench {
 
     pub fn run_with(&self, yaml: &str, options: &RunOptions, observer: &Arc<dyn Observer>) -> RunReport {
         let pipeline = self.load(yaml, &[]).unwrap();
-        palinode_engine::run(&pipeline, &self.store(), options, observer).unwrap()
+        palinode_engine::run(&pipeline, &self.catalogue, &self.store(), options, observer).unwrap()
     }
 
     /// `instance: outcome` lines.

@@ -115,7 +115,7 @@ impl Bench {
         let pipeline = self.load(yaml).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let store = Arc::new(Store::open(&self.path(".palinode")).unwrap());
         let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
-        run(&pipeline, &store, &RunOptions::default(), &observer).unwrap()
+        run(&pipeline, &catalogue(), &store, &RunOptions::default(), &observer).unwrap()
     }
 
     /// Runs, and fails unless every stage has a result; names of those that worked.

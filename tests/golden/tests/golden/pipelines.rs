@@ -48,7 +48,7 @@ fn scores(golden: &Folder, objectives: &str, requests: &str, dataset: &str, step
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let store = Arc::new(Store::open(&dir.path().join(".palinode")).unwrap());
     let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
-    let report = run(&pipeline, &store, &RunOptions::default(), &observer).unwrap();
+    let report = run(&pipeline, &catalogue(), &store, &RunOptions::default(), &observer).unwrap();
     let scores = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == "scores");
     scores
         .map(|(instance, stage)| (instance.name.clone(), stage.artifact.as_ref().unwrap().meta["metrics"].clone()))

@@ -1,0 +1,291 @@
+//! The fourth step: whether every instance fits its kind of stage. Parameters, inputs and files are looked at, and each
+//! stage describes what it will yield; those below it are checked against that.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::connect::Node;
+use super::eval::eval;
+use super::expand::Expanded;
+use super::expr::{Scope, Template};
+use super::files::Files;
+use super::graph::Instance;
+use super::places::child;
+use super::read_limits;
+use super::report::Report;
+use super::spec::StageSpec;
+use crate::kinds::{Kinds, Stage, StageInfo};
+use crate::renamed::{OldName, to_new};
+use crate::stage::{DescribeCx, ExternalFile};
+use palinode_error::{ErrorKind, FieldError};
+use palinode_error::{did_you_mean, one_of};
+
+/// What instances are checked against, besides each other.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The files of the place.
+    pub files: &'a dyn Files,
+    /// The pipeline's folder, as a full path.
+    pub base: &'a Path,
+    /// The kinds of stages.
+    pub catalogue: &'a Kinds,
+}
+
+/// Checks all nodes in their order and reports what does not fit. An instance with a mistake is `None`, so that those who
+/// take inputs from it are spared.
+pub fn check(
+    expanded: &Expanded,
+    nodes: Vec<Node>,
+    around: &Surroundings<'_>,
+    report: &mut Report,
+) -> Vec<Option<Instance>> {
+    let checker = Checker { stages: &expanded.spec.stages, around };
+    let mut instances = Vec::new();
+    for node in nodes {
+        let scope = expanded.scope(&node.cell);
+        let instance = checker.instance(node, &scope, &instances, report);
+        instances.push(instance);
+    }
+    published(instances.iter().flatten(), around.base, report);
+    instances
+}
+
+/// Reports instances that publish to one place: the later would overwrite the earlier, run after run.
+fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, report: &mut Report) {
+    let mut taken: BTreeMap<PathBuf, &Instance> = BTreeMap::new();
+    for instance in instances {
+        for (field, path) in instance.kind.publishes(&instance.params) {
+            let full: PathBuf = base.join(&path).components().collect();
+            let Some(other) = taken.insert(full, instance) else { continue };
+            let at = child(&child(&child("stages", &instance.stage), "with"), field);
+            let missing: Vec<_> = instance.cell.iter().filter(|value| !other.cell.contains(value)).collect();
+            let message = format!("`{}` and `{}` both write to {}", other.name, instance.name, path.display());
+            report.value(&at, message, |it| match missing.as_slice() {
+                [(axis, _), ..] if other.stage == instance.stage => {
+                    it.expected("a path for each").hint(format!("put `${{matrix.{axis}}}` into the path"))
+                }
+                _ => it.expected("a path for each"),
+            });
+        }
+    }
+}
+
+/// Takes parameters under old names for those under the new ones, with a warning; `None` where one stands under both.
+fn old_names(value: &mut Value, info: &StageInfo, with: &str, report: &mut Report) -> Option<Vec<OldName>> {
+    let names = to_new(value, info.renamed);
+    for OldName { old, new, both } in &names {
+        let at = child(with, old);
+        if *both {
+            report.key(&at, format!("`{old}` is the old name of `{new}`, which is given as well"), |it| {
+                it.label("given twice").expected(format!("`{new}` alone"))
+            });
+        } else {
+            report.warn(&at, format!("`{old}` of `{}` is now called `{new}`; the old name is still read", info.name));
+        }
+    }
+    names.iter().all(|name| !name.both).then_some(names)
+}
+
+/// A mistake in a parameter, at the name under which that stands in the file.
+fn as_written(mut error: FieldError, old_names: &[OldName]) -> FieldError {
+    if let Some(name) = old_names.iter().find(|name| name.new == error.field) {
+        error.field = name.old.to_owned();
+    }
+    error
+}
+
+struct Checker<'a> {
+    stages: &'a [StageSpec],
+    around: &'a Surroundings<'a>,
+}
+
+impl Checker<'_> {
+    fn instance(
+        &self,
+        node: Node,
+        scope: &Scope,
+        instances: &[Option<Instance>],
+        report: &mut Report,
+    ) -> Option<Instance> {
+        let stage = &self.stages[node.stage];
+        let path = stage.path();
+        let kind = self.kind(stage, scope, report)?;
+        // All of a stage is looked at before one mistake ends it, so that none hides another.
+        let inputs = self.inputs(stage, &node.inputs, kind.as_ref(), instances, report);
+        let limits = read_limits::read(stage, scope, report);
+        let with = child(&path, "with");
+        let mut value = eval(&stage.with, &with, scope, report)?;
+        let old_names = old_names(&mut value, kind.info(), &with, report)?;
+        let params = match kind.params(value) {
+            Ok(params) => params,
+            Err(errors) => {
+                for error in errors {
+                    report.field(&with, as_written(error, &old_names));
+                }
+                return None;
+            }
+        };
+        let (files, absent) = match kind.files(&params, self.around.base) {
+            Ok(files) => self.files(files, &with, report),
+            Err(error) => {
+                let absent = error.absent;
+                report.field(&with, error);
+                (absent.then(Vec::new), absent)
+            }
+        };
+        let inputs = inputs?;
+        let facts: BTreeMap<&str, &Value> = inputs
+            .iter()
+            .map(|(port, &from)| (port.as_str(), instances[from].as_ref().map_or(&Value::Null, |from| &from.facts)))
+            .collect();
+        let facts = match kind.describe(&params, &DescribeCx::new(self.around.base, facts)) {
+            Ok(facts) => facts,
+            // Without its files a stage cannot say anything sensible.
+            Err(_) if files.is_none() => return None,
+            Err(mut errors) => {
+                // Where some are not here, what it says of files may be due to that.
+                errors.retain(|error| !absent || error.kind == ErrorKind::Pipeline);
+                let mistaken = !errors.is_empty();
+                for error in errors {
+                    report.field(&with, as_written(error, &old_names));
+                }
+                if mistaken {
+                    return None;
+                }
+                Value::Null
+            }
+        };
+        let Node { name, cell, .. } = node;
+        let (source, place) = report.places.key(&path);
+        let source = Arc::clone(source);
+        let (stage, files, limits) = (stage.id.clone(), files?, limits?);
+        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, source, place })
+    }
+
+    fn kind(&self, stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Arc<dyn Stage>> {
+        if stage.uses.is_empty() {
+            return None;
+        }
+        let path = child(&stage.path(), "uses");
+        // A mistake in an expression has been reported with the stage's mentions.
+        let name = Template::parse(&stage.uses).ok()?.eval(scope).ok()?;
+        let name = name.as_str().unwrap_or(&stage.uses);
+        let kind = self.around.catalogue.get(name);
+        if kind.is_none() {
+            report.value(&path, format!("there is no stage kind `{name}`"), |it| {
+                it.label("unknown stage kind")
+                    .expected(one_of(self.around.catalogue.names()))
+                    .hint(did_you_mean(name, self.around.catalogue.names()))
+            });
+        }
+        kind.cloned()
+    }
+
+    /// The instance at each port; `None` when one is missing, wrong or has mistakes of its own.
+    fn inputs(
+        &self,
+        stage: &StageSpec,
+        feeders: &[Option<usize>],
+        kind: &dyn Stage,
+        instances: &[Option<Instance>],
+        report: &mut Report,
+    ) -> Option<BTreeMap<String, usize>> {
+        let info = kind.info();
+        let under = child(&stage.path(), "inputs");
+        let mut inputs = Some(BTreeMap::new());
+        for ((name, _), feeder) in stage.inputs.iter().zip(feeders) {
+            let path = child(&under, name);
+            let Some(port) = info.port(name) else {
+                let names = || info.inputs.iter().map(|port| port.name);
+                report.key(&path, format!("`{}` has no input `{name}`", info.name), |it| {
+                    let expected = if info.inputs.is_empty() { "no inputs".to_owned() } else { one_of(names()) };
+                    it.label("unknown input").expected(expected).hint(did_you_mean(name, names()))
+                });
+                inputs = None;
+                continue;
+            };
+            let Some((at, upstream)) = feeder.and_then(|at| Some((at, instances[at].as_ref()?))) else {
+                inputs = None;
+                continue;
+            };
+            let output = upstream.kind.info().output;
+            if !port.accepts.contains(&output) {
+                let accepted = port.accepts.join("` or `");
+                report.value(&path, format!("input `{name}` does not take `{output}`"), |it| {
+                    it.label(format!("`{}` yields `{output}`", upstream.stage))
+                        .expected(format!("a stage that yields `{accepted}`"))
+                        .hint(self.yielding(port.accepts, &stage.id))
+                });
+                inputs = None;
+                continue;
+            }
+            if let Some(inputs) = &mut inputs {
+                inputs.insert(name.clone(), at);
+            }
+        }
+        for port in info.inputs.iter().filter(|port| port.required) {
+            if !stage.inputs.iter().any(|(name, _)| name == port.name) {
+                let at = if stage.inputs.is_empty() { stage.path() } else { under.clone() };
+                report.key(&at, format!("`{}` needs the input `{}`", info.name, port.name), |it| {
+                    it.label("incomplete")
+                        .expected(format!("`{}:` and a stage that yields `{}`", port.name, port.accepts.join("` or `")))
+                        .hint(self.yielding(port.accepts, &stage.id))
+                });
+                inputs = None;
+            }
+        }
+        inputs
+    }
+
+    /// "`a` yields that" for stages of this pipeline that would fit.
+    fn yielding(&self, kinds: &[&str], not: &str) -> Option<String> {
+        let fits = |stage: &&StageSpec| {
+            stage.id != not
+                && self.around.catalogue.get(&stage.uses).is_some_and(|kind| kinds.contains(&kind.info().output))
+        };
+        let names: Vec<_> = self.stages.iter().filter(fits).map(|stage| format!("`{}`", stage.id)).collect();
+        match names.as_slice() {
+            [] => None,
+            [one] => Some(format!("{one} yields that")),
+            many => Some(format!("{} yield that", many.join(", "))),
+        }
+    }
+
+    /// Full paths of external files, and whether some are not here; those are reported at their parameters and left out, and
+    /// one that cannot be read otherwise leaves nothing.
+    fn files(&self, files: Vec<ExternalFile>, with: &str, report: &mut Report) -> (Option<Vec<ExternalFile>>, bool) {
+        let (mut found, mut some_absent) = (Some(Vec::new()), false);
+        for file in files {
+            let path = self.around.base.join(&file.path);
+            let mut absent = false;
+            let problem = match self.around.files.is_file(&path) {
+                Err(error) => {
+                    absent = error.kind() == std::io::ErrorKind::NotFound;
+                    Some(palinode_error::plain(&error))
+                }
+                Ok(true) => None,
+                Ok(false) => Some("it is a folder".to_owned()),
+            };
+            if let Some(problem) = problem {
+                let message = format!("cannot read {}: {problem}", file.path.display());
+                let mut error = FieldError::new(&file.field, message).expected(format!("the file for `{}`", file.name));
+                error.kind = ErrorKind::Input;
+                error.absent = absent;
+                some_absent |= absent;
+                if file.path.is_relative() {
+                    error.hint = Some("paths start from the pipeline file's folder".to_owned());
+                }
+                report.field(with, error);
+                if !absent {
+                    found = None;
+                }
+            } else if let Some(found) = &mut found {
+                found.push(ExternalFile { path, ..file });
+            }
+        }
+        (found, some_absent)
+    }
+}

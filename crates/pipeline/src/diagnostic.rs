@@ -1,0 +1,204 @@
+//! Mistakes in a pipeline, each with its place; how they are drawn is the command line's business.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use palinode_error::{DataPlace, ErrorKind, StageError};
+
+/// A text that places point into: a pipeline file, or a `--set` from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The name to show: a path, or `--set`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+impl Source {
+    /// A named text.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), text: text.into() })
+    }
+
+    /// Reads a pipeline file.
+    ///
+    /// # Errors
+    /// When it cannot be read as text.
+    pub fn read(path: &Path) -> Result<Arc<Self>, StageError> {
+        std::fs::read_to_string(path)
+            .map(|text| Self::new(path.display().to_string(), text))
+            .map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))
+    }
+
+    /// The span of `len` bytes from byte `offset`. What would stand behind the end of the last line stands at its end.
+    pub fn span(&self, offset: usize, len: usize) -> Span {
+        let last = self.text.strip_suffix('\n').unwrap_or(&self.text).len();
+        let offset = self.text.floor_char_boundary(offset.min(last));
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let end = self.text.floor_char_boundary(offset + len);
+        Span {
+            offset,
+            len: end - offset,
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+        }
+    }
+}
+
+/// A stretch of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// First byte.
+    pub offset: usize,
+    /// Length in bytes.
+    pub len: usize,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// [`ErrorKind::Pipeline`], or [`ErrorKind::Input`] when a file outside is at fault.
+    pub kind: ErrorKind,
+    /// What is wrong, as a lowercase fragment.
+    pub message: String,
+    /// A few words to write at the span.
+    pub label: String,
+    /// Where.
+    pub source: Arc<Source>,
+    /// Where exactly.
+    pub span: Span,
+    /// What would have been right.
+    pub expected: Option<String>,
+    /// What the reader can do about it.
+    pub hint: Option<String>,
+    /// The place in a data file that it concerns.
+    pub at: Option<Box<DataPlace>>,
+    /// Whether nothing is wrong but that a file is not here.
+    pub absent: bool,
+}
+
+impl Diagnostic {
+    /// A mistake in the pipeline file itself.
+    pub fn new(source: &Arc<Source>, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Pipeline,
+            message: message.into(),
+            label: "here".to_owned(),
+            source: Arc::clone(source),
+            span,
+            expected: None,
+            hint: None,
+            at: None,
+            absent: false,
+        }
+    }
+
+    /// Sets the words at the span.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Sets what would have been right.
+    #[must_use]
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// Sets what the reader can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+impl Diagnostic {
+    /// In one line: `file:line:column: message`.
+    pub fn line(&self) -> String {
+        format!("{}:{}:{}: {}", self.source.name, self.span.line, self.span.column, self.message)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// The plain form: `file:line:column: message`, the source line with carets, and what was expected.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Span { line, column, offset, len } = self.span;
+        writeln!(f, "{}:{line}:{column}: {}", self.source.name, self.message)?;
+        let text = self.source.text.lines().nth(line - 1).unwrap_or_default();
+        let rest = text.chars().skip(column - 1).count();
+        let marked = self.source.text.get(offset..offset + len).unwrap_or_default();
+        let marks = marked.lines().next().unwrap_or_default().chars().count().clamp(1, rest.max(1));
+        writeln!(f, "  | {text}")?;
+        writeln!(f, "  | {}{} {}", " ".repeat(column - 1), "^".repeat(marks), self.label)?;
+        if let Some(expected) = &self.expected {
+            writeln!(f, "  = expected {expected}")?;
+        }
+        if let Some(at) = &self.at {
+            writeln!(f, "  = see {at}")?;
+        }
+        if let Some(hint) = &self.hint {
+            writeln!(f, "  = hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// All mistakes of a pipeline, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// The kind that decides the exit code: mistakes in the file itself weigh more than those in the files it names.
+    pub fn kind(&self) -> ErrorKind {
+        let input = !self.0.is_empty() && self.0.iter().all(|mistake| mistake.kind == ErrorKind::Input);
+        if input { ErrorKind::Input } else { ErrorKind::Pipeline }
+    }
+
+    /// Adds a mistake that is not known yet.
+    pub fn add(&mut self, diagnostic: Diagnostic) {
+        // Instances of one stage make the same mistake.
+        if !self.0.contains(&diagnostic) {
+            self.0.push(diagnostic);
+        }
+    }
+
+    /// Fails if there is any mistake, with all of them in order; otherwise those that are none but for files that are not
+    /// here.
+    pub fn check(self, file: &Source) -> Result<Self, Self> {
+        let sorted = self.sorted(file);
+        if sorted.0.iter().all(|mistake| mistake.absent) { Ok(sorted) } else { Err(sorted) }
+    }
+
+    /// In the order of the file, then of the files that it includes, then of overrides.
+    pub fn sorted(mut self, file: &Source) -> Self {
+        self.0.sort_by_key(|mistake| match mistake.source.name.as_str() {
+            // Overrides come each by itself.
+            "--set" => (2, mistake.source.text.clone(), mistake.span),
+            name => (i32::from(name != file.name), name.to_owned(), mistake.span),
+        });
+        self
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            mistake.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}

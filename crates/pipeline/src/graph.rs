@@ -1,0 +1,82 @@
+//! A checked pipeline: a graph of stage instances.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::kinds::{Params, Stage};
+use crate::limits::Limits;
+use crate::stage::ExternalFile;
+
+/// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
+/// checked before a stage runs.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What keys cover besides under `numerics: strict`, beside the build: the device, once it is told.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Its folder; relative paths start here.
+    pub base: PathBuf,
+    /// The file.
+    pub source: Arc<Source>,
+    /// The axes of its matrix, in the order of the file.
+    pub axes: Vec<String>,
+    /// Its stage instances; each comes after those it takes inputs from.
+    pub instances: Vec<Instance>,
+    /// What is no mistake, but should be written otherwise: parameters under names that they had before.
+    pub warnings: Diagnostics,
+}
+
+/// One stage in one cell of the matrix.
+pub struct Instance {
+    /// Its name, such as `solve[objective=rome,strategy=single]`.
+    pub name: String,
+    /// The stage's name in the file.
+    pub stage: String,
+    /// Its values of the axes that it depends on.
+    pub cell: Vec<(String, Value)>,
+    /// What it uses.
+    pub kind: Arc<dyn Stage>,
+    /// Its parameters.
+    pub params: Params,
+    /// The instance at each connected port, as an index into [`Pipeline::instances`].
+    pub inputs: BTreeMap<String, usize>,
+    /// The external files that it reads, with full paths.
+    pub files: Vec<ExternalFile>,
+    /// What is known of its output before it runs.
+    pub facts: Value,
+    /// How long it may work, and how often it is tried.
+    pub limits: Limits,
+    /// The file that the stage stands in.
+    pub source: Arc<Source>,
+    /// Where it stands there.
+    pub place: Span,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("name", &self.name).field("params", &self.params).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// The instance of this name.
+    pub fn instance(&self, name: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.name == name)
+    }
+
+    /// Says what the stages compute on, such as the model of a CPU and the number of its threads. Under
+    /// `numerics: strict` this is part of every key; otherwise a result is a result wherever it was computed.
+    pub fn compute_on(&mut self, device: impl Into<String>) {
+        if let Some(environment) = &mut self.environment {
+            environment.insert("device".to_owned(), device.into());
+        }
+    }
+}

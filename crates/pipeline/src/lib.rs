@@ -1,0 +1,49 @@
+//! From a pipeline file to a checked graph of stage instances.
+//!
+//! [`Pipeline::load`] reads a text and what it includes, evaluates variables and axes, connects the stages, multiplies them out, and
+//! holds each instance against its kind of stage ([`Stage`]): all mistakes at once, each with its place. Nothing runs here, and
+//! nothing but [`Files`] touches the disk.
+
+mod cell;
+mod check;
+mod connect;
+mod diagnostic;
+mod eval;
+mod expand;
+mod expr;
+mod field;
+mod files;
+mod graph;
+mod include;
+mod kinds;
+pub mod limits;
+mod load;
+mod matrix;
+mod overrides;
+mod places;
+mod read;
+mod read_limits;
+mod renamed;
+mod report;
+mod resolved;
+mod schema;
+mod select;
+mod spec;
+mod stage;
+mod takes;
+mod unit_plan;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Source, Span};
+pub use field::read as read_params;
+pub use files::{Disk, Files};
+pub use graph::{Instance, Pipeline};
+pub use kinds::{Kinds, Params, Stage, StageInfo};
+pub use limits::{Limits, read_duration};
+pub use renamed::{Renames, first_name};
+pub use resolved::read_value;
+pub use schema::pipeline_schema;
+pub use select::{Chosen, Selection};
+pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port};
+pub use takes::{Cores, Takes};
+pub use unit_plan::UnitPlan;

@@ -1,0 +1,43 @@
+//! A pipeline as it runs, as YAML: written beside the record of a run, and read again from there.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::graph::Pipeline;
+use super::yaml;
+use crate::limits::{self, Limits};
+
+impl Pipeline {
+    /// The pipeline as it will run, with all values filled in, as YAML.
+    pub fn resolved(&self) -> String {
+        let stages: serde_json::Map<String, Value> = self
+            .instances
+            .iter()
+            .map(|instance| {
+                let inputs: BTreeMap<_, _> =
+                    instance.inputs.iter().map(|(port, &from)| (port, &self.instances[from].name)).collect();
+                let uses = instance.kind.info().name;
+                let mut stage = json!({ "uses": uses, "inputs": inputs, "with": instance.params.value });
+                let Limits { retries, timeout } = instance.limits;
+                if retries > 0 {
+                    stage["retries"] = retries.into();
+                }
+                if let Some(timeout) = timeout {
+                    stage["timeout"] = limits::written(timeout).into();
+                }
+                (instance.name.clone(), stage)
+            })
+            .collect();
+        let mut whole = json!({ "name": self.name, "description": self.description, "stages": stages });
+        if self.environment.is_some() {
+            whole["numerics"] = "strict".into();
+        }
+        yaml::write(&whole)
+    }
+}
+
+/// The value of a YAML text without places or checks: for files that the program wrote itself.
+pub fn read_value(text: &str) -> Option<Value> {
+    yaml::parse(text).ok().map(|tree| tree.to_value())
+}

@@ -1,0 +1,79 @@
+//! Writes that survive a kill and a power cut.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::{Digest, FileRef};
+
+/// Writes `parts`, one after another, to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
+pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]]) -> Result<(), StageError> {
+    let mut temporary = temporary(tmp)?;
+    let mut written = parts.iter().map(|part| temporary.write_all(part));
+    written.try_for_each(|part| part).map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))?;
+    publish(temporary, path)
+}
+
+/// Writes `bytes` to `path` whole or not at all, without waiting for the disk: after a power cut the file may be as before.
+pub fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
+    let mut temporary = temporary(tmp)?;
+    temporary.write_all(bytes).map_err(failed)?;
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// A file in the folder for unfinished ones, which lies in the same file system as all targets.
+pub fn temporary(tmp: &Path) -> Result<NamedTempFile, StageError> {
+    NamedTempFile::new_in(tmp).map_err(|error| StageError::io(ErrorKind::Store, "create a file in", tmp, error))
+}
+
+/// Moves a written temporary file to `path` for good.
+pub fn publish(temporary: NamedTempFile, path: &Path) -> Result<(), StageError> {
+    let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
+    temporary.as_file().sync_all().map_err(failed)?;
+    let folder = path.parent().unwrap_or(path);
+    if !folder.exists() {
+        fs::create_dir_all(folder).map_err(failed)?;
+        // The folder's own entry has to survive too.
+        sync_folder(folder.parent().unwrap_or(folder)).map_err(failed)?;
+    }
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    sync_folder(folder).map_err(failed)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Hashes what passes through to a buffered file.
+pub struct HashingWriter<'a> {
+    file: BufWriter<&'a File>,
+    hasher: blake3::Hasher,
+}
+
+impl<'a> HashingWriter<'a> {
+    pub fn new(file: &'a File) -> Self {
+        Self { file: BufWriter::with_capacity(1 << 20, file), hasher: blake3::Hasher::new() }
+    }
+
+    pub fn finish(mut self) -> io::Result<FileRef> {
+        self.file.flush()?;
+        Ok(FileRef { digest: Digest::from_bytes(*self.hasher.finalize().as_bytes()), size: self.hasher.count() })
+    }
+}
+
+impl Write for HashingWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

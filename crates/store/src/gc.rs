@@ -1,0 +1,233 @@
+//! Making room: what nothing can use any more, what was not used for long, what was used least lately.
+//!
+//! Everything is found from files alone. A result goes before its contents: a store whose collection was killed has contents
+//! without a result, never a result without its contents.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::index::Table;
+use super::manifests::files_below;
+use super::{Manifest, Store, lock};
+use palinode_error::now_ms;
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::{Digest, Key};
+
+/// When results were last used, in milliseconds since 1970: the store does not know who uses them. One that is not named was last used
+/// when it was made.
+pub type LastUsed = BTreeMap<Key, u64>;
+
+/// What is to be kept. Pinned results always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What no run used for longer than this goes.
+    pub unused_for: Option<Duration>,
+    /// What was used least lately goes until no more than so many bytes are left.
+    pub size: Option<u64>,
+}
+
+/// A result that is to go.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Dead {
+    /// Its key.
+    pub key: Key,
+    /// The stage kind.
+    pub stage: String,
+    /// The pipeline and the stage instance that it was last computed for.
+    pub made_for: String,
+    /// When a run last made or used it, in milliseconds since 1970.
+    pub used_ms: u64,
+    /// How long it took to compute.
+    pub seconds: f64,
+    /// Bytes in the store that nothing else needs, of those that go.
+    pub bytes: u64,
+}
+
+/// What is to go, and what that leaves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Garbage {
+    /// Results, those used least lately first.
+    pub results: Vec<Dead>,
+    /// Partial results of long stages.
+    pub units: usize,
+    /// Bytes of those.
+    pub unit_bytes: u64,
+    /// Contents and records that nothing can use: left by stages that were killed, or damaged.
+    pub orphans: usize,
+    /// Bytes of those.
+    pub orphan_bytes: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Results that stay.
+    pub kept: usize,
+    /// Results that stay only since they are pinned.
+    pub pinned: usize,
+    /// Bytes of contents and partial results that stay.
+    pub kept_bytes: u64,
+    /// In the order in which they go.
+    #[serde(skip)]
+    files: Vec<PathBuf>,
+    #[serde(skip)]
+    manifests: Vec<Manifest>,
+}
+
+/// Something that can go by itself.
+enum Item {
+    Result(Box<Manifest>),
+    Unit { path: PathBuf, bytes: u64 },
+}
+
+impl Store {
+    /// What is to go. Changes nothing, and can be asked of a store that another process has open: for this moment it is true.
+    pub fn garbage(&self, retention: &Retention, last_used: &LastUsed) -> Garbage {
+        let now = now_ms();
+        let manifests = self.manifests();
+        let pinned: BTreeSet<Key> = self.pins().into_iter().flat_map(|pin| pin.keys).collect();
+        let mut garbage = Garbage::default();
+        let mut blobs: HashMap<Digest, Blob> = HashMap::new();
+        for path in files_below(&self.root.join("blobs")) {
+            let bytes = length(&path);
+            match path.file_name().and_then(|name| name.to_str()?.parse().ok()) {
+                Some(digest) => drop(blobs.insert(digest, Blob { path, bytes, users: 0 })),
+                None => garbage.orphan(path, bytes),
+            }
+        }
+        let known: HashSet<PathBuf> = manifests.iter().map(|manifest| self.manifest_path(&manifest.key)).collect();
+        for path in self.manifest_files().into_iter().filter(|path| !known.contains(path)) {
+            let bytes = length(&path);
+            garbage.orphan(path, bytes);
+        }
+        for manifest in &manifests {
+            for digest in contents(manifest) {
+                blobs.entry(digest).and_modify(|blob| blob.users += 1);
+            }
+        }
+        let mut left: u64 = 0;
+        for blob in blobs.values() {
+            if blob.users == 0 { garbage.orphan(blob.path.clone(), blob.bytes) } else { left += blob.bytes }
+        }
+        let mut items: Vec<(u64, String, Item)> = Vec::new();
+        for path in files_below(&self.root.join("units")) {
+            let bytes = length(&path);
+            left += bytes;
+            items.push((modified_ms(&path), path.display().to_string(), Item::Unit { path, bytes }));
+        }
+        for manifest in manifests {
+            let at = last_used.get(&manifest.key).copied().unwrap_or(0).max(manifest.finished_ms);
+            items.push((at, manifest.key.to_string(), Item::Result(Box::new(manifest))));
+        }
+        items.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let oldest =
+            retention.unused_for.map(|span| now.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+        for (used_ms, _, item) in items {
+            let goes = oldest.is_some_and(|oldest| used_ms < oldest) || retention.size.is_some_and(|size| left > size);
+            match item {
+                Item::Unit { path, bytes } if goes => {
+                    left -= bytes;
+                    garbage.units += 1;
+                    garbage.unit_bytes += bytes;
+                    garbage.files.push(path);
+                }
+                Item::Unit { .. } => {}
+                Item::Result(manifest) if goes && !pinned.contains(&manifest.key) => {
+                    let mut freed = 0;
+                    let mut files = vec![self.manifest_path(&manifest.key)];
+                    for digest in contents(&manifest) {
+                        let Some(blob) = blobs.get_mut(&digest) else { continue };
+                        blob.users -= 1;
+                        if blob.users == 0 {
+                            freed += blob.bytes;
+                            files.push(blob.path.clone());
+                        }
+                    }
+                    left -= freed;
+                    garbage.results.push(Dead {
+                        key: manifest.key,
+                        stage: manifest.fingerprint.stage.clone(),
+                        made_for: format!("{}: {}", manifest.pipeline, manifest.instance),
+                        used_ms,
+                        seconds: manifest.seconds,
+                        bytes: freed,
+                    });
+                    garbage.files.append(&mut files);
+                    garbage.manifests.push(*manifest);
+                }
+                Item::Result(_) => {
+                    garbage.kept += 1;
+                    garbage.pinned += usize::from(goes);
+                }
+            }
+        }
+        garbage.kept_bytes = left;
+        let results: u64 = garbage.results.iter().map(|dead| dead.bytes).sum();
+        garbage.bytes = results + garbage.unit_bytes + garbage.orphan_bytes;
+        garbage
+    }
+
+    /// Removes what is to go, and says what that was.
+    ///
+    /// # Errors
+    /// When a worker uses the files of the store, or something cannot be removed; what was removed by then is gone.
+    pub fn collect(&self, retention: &Retention, last_used: &LastUsed) -> Result<Garbage, StageError> {
+        let Some(_alone) = lock::keep_out(&self.root)? else {
+            return Err(StageError::store(format!("workers are at work on the store {}", self.root.display()))
+                .hint("wait until they are done; --dry-run shows what would go"));
+        };
+        let garbage = self.garbage(retention, last_used);
+        for manifest in &garbage.manifests {
+            self.forget_manifest(manifest);
+        }
+        self.flush();
+        for path in &garbage.files {
+            if let Some(index) = &self.index {
+                index.remove(Table::Stats, path.as_os_str().as_encoded_bytes());
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(StageError::io(ErrorKind::Store, "remove", path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(garbage)
+    }
+}
+
+impl Garbage {
+    /// Whether nothing is to go.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    fn orphan(&mut self, path: PathBuf, bytes: u64) {
+        self.orphans += 1;
+        self.orphan_bytes += bytes;
+        self.files.push(path);
+    }
+}
+
+struct Blob {
+    path: PathBuf,
+    bytes: u64,
+    /// How many results have it.
+    users: usize,
+}
+
+/// The contents of a result, each once.
+pub(super) fn contents(manifest: &Manifest) -> BTreeSet<Digest> {
+    manifest.output.files.values().map(|file| file.digest).collect()
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn modified_ms(path: &Path) -> u64 {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

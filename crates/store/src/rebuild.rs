@@ -1,0 +1,112 @@
+//! Making the index again from what files hold.
+
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::index::{Index, Table};
+use super::manifests::files_below;
+use super::{Store, Waiting};
+use palinode_error::{ErrorKind, StageError};
+
+/// Version of the tables of the index.
+const LAYOUT: &[u8] = b"1";
+
+/// What was made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rebuilt {
+    /// Manifests indexed.
+    pub manifests: usize,
+    /// Files whose digests are still known, so that they need not be read again.
+    pub files: usize,
+    /// Bytes that the index took before.
+    pub before: u64,
+    /// Bytes that it takes now.
+    pub after: u64,
+}
+
+impl Store {
+    /// Opens the store and makes its index again: from manifests, and with what is whole of what the old one remembers of
+    /// files.
+    ///
+    /// # Errors
+    /// As [`Store::open`], or when the old index cannot be removed.
+    pub fn rebuild(root: &Path, waiting: Option<Waiting<'_>>) -> Result<(Self, Rebuilt), StageError> {
+        let mut store = Self::opened(root, waiting)?;
+        let folder = store.root.join("index");
+        let before = length(&folder);
+        let remembered: Vec<_> = [Table::Stats, Table::Seen]
+            .into_iter()
+            .map(|table| (table, store.index.as_ref().map(|index| index.all(table)).unwrap_or_default()))
+            .collect();
+        // sled lets go of its files when it is dropped.
+        store.index = None;
+        store.remove_index().map_err(|error| StageError::io(ErrorKind::Store, "remove", &folder, error))?;
+        let manifests = store.new_index();
+        if let Some(index) = &store.index {
+            for (table, entries) in &remembered {
+                for (key, value) in entries {
+                    index.put(*table, key, value);
+                }
+            }
+            index.flush();
+        }
+        let files =
+            remembered.iter().filter(|(table, _)| matches!(table, Table::Stats)).map(|(_, all)| all.len()).sum();
+        let rebuilt = Rebuilt { manifests, files, before, after: length(&folder) };
+        Ok((store, rebuilt))
+    }
+
+    /// Opens the index; one that does not open, or that lost its records, is made again.
+    pub(super) fn open_index(&mut self) {
+        let folder = self.root.join("index");
+        let existed = folder.exists();
+        self.index = Index::open(&folder);
+        // The canary is written last when an index is made, and proves that its oldest record is still there.
+        let sound =
+            self.index.as_ref().is_some_and(|index| index.get(Table::Meta, b"canary").as_deref() == Some(LAYOUT));
+        if sound {
+            return;
+        }
+        // What is left of the partial results that older versions kept here is saved.
+        if let Err(error) = self.gather_units() {
+            tracing::warn!(%error, "partial results of the damaged index cannot be kept");
+        }
+        self.index = None;
+        if let Err(error) = self.remove_index() {
+            tracing::warn!(%error, "the damaged index cannot be removed; going on without one");
+            return;
+        }
+        let manifests = self.new_index();
+        if existed || manifests > 0 {
+            let what = if existed { "damaged" } else { "missing" };
+            self.note(format!("the index was {what}; it was made again from {manifests} manifests"));
+        }
+    }
+
+    pub(super) fn remove_index(&self) -> std::io::Result<()> {
+        match fs::remove_dir_all(self.root.join("index")) {
+            Err(error) if error.kind() != IoKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// An index with all manifests; says how many.
+    fn new_index(&mut self) -> usize {
+        self.index = Index::open(&self.root.join("index"));
+        let manifests = self.index_manifests();
+        if let Some(index) = &self.index {
+            index.put(Table::Meta, b"canary", LAYOUT);
+            index.flush();
+        }
+        manifests
+    }
+}
+
+fn length(folder: &Path) -> u64 {
+    let own =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    own.chain(files_below(folder)).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+}

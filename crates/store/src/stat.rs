@@ -1,0 +1,89 @@
+//! Remembers file digests by what the file system says of a file, so that large files are read once.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use serde::{Deserialize, Serialize};
+
+use palinode_fingerprint::FileRef;
+
+/// A file as the file system described it when it was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    mtime_ns: i128,
+    ctime_ns: i128,
+}
+
+impl Stat {
+    /// What the file system says.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.size(),
+            mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether it lies on this device.
+    pub fn is_on(&self, dev: u64) -> bool {
+        self.dev == dev
+    }
+}
+
+/// One number from the two of the file system.
+pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)
+}
+
+/// A remembered digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    stat: Stat,
+    file: FileRef,
+    hashed_ns: i128,
+}
+
+impl Known {
+    /// File `file` was read while it looked like `stat`, from the stamp `hashed_ns` on.
+    pub fn new(stat: Stat, file: FileRef, hashed_ns: i128) -> Self {
+        Self { stat, file, hashed_ns }
+    }
+
+    /// What was read.
+    pub fn file(&self) -> FileRef {
+        self.file
+    }
+
+    /// The contents, if the file still looks the same. One that was last changed at the very stamp of its reading may have
+    /// changed again since without looking different, so its digest is not trusted.
+    pub fn if_still(&self, stat: &Stat) -> Option<FileRef> {
+        (self.stat == *stat && self.stat.ctime_ns < self.hashed_ns).then_some(self.file)
+    }
+
+    /// The contents, if the file still looks the same; for files that only the store itself writes.
+    pub fn if_same(&self, stat: &Stat) -> Option<FileRef> {
+        (self.stat == *stat).then_some(self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two changes within one tick look alike; the digest that was taken between them must not be believed.
+    #[test]
+    fn a_digest_is_believed_when_no_later_change_could_look_the_same() {
+        let stat = Stat { dev: 1, ino: 2, size: 3, mtime_ns: 100, ctime_ns: 100 };
+        let file = FileRef::of(b"abc");
+        for (hashed_ns, ctime_ns, expect) in [(100, 100, false), (101, 100, true), (101, 101, false), (99, 100, false)]
+        {
+            let found = Known::new(stat, file, hashed_ns).if_still(&Stat { ctime_ns, ..stat });
+            assert_eq!(found.is_some(), expect, "read at {hashed_ns}, looks like {ctime_ns}");
+        }
+    }
+}

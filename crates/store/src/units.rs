@@ -1,0 +1,68 @@
+//! Partial results of long stages: a file for each, so that they outlive the index.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::index::Table;
+use super::layout::fan_out;
+use super::{Store, durable, space};
+use palinode_error::StageError;
+use palinode_fingerprint::{Digest, Key};
+
+/// Length of the digest before the bytes of a unit's file.
+const HEAD: usize = 32;
+
+/// A unit that is used counts as used today; its file's time says when that was.
+const DAY: Duration = Duration::from_hours(24);
+
+impl Store {
+    /// The result of a unit of work, if it was put before and is whole.
+    pub fn get_unit(&self, key: &Key) -> Option<Vec<u8>> {
+        let path = self.unit_path(key);
+        let bytes = fs::read(&path).ok()?;
+        let body = bytes.split_at_checked(HEAD).filter(|(head, body)| Digest::of(body).as_bytes() == *head);
+        let Some((_, body)) = body else {
+            self.note(format!("partial result {} was damaged; it is computed again", key.0.short()));
+            let _ = fs::remove_file(&path);
+            return None;
+        };
+        touch(&path);
+        Some(body.to_vec())
+    }
+
+    /// Keeps the result of a unit of work; when this returns it survives a kill and a power cut.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
+        space::ensure_room(&self.root, bytes.len() as u64)?;
+        let digest = Digest::of(bytes);
+        durable::write(&self.tmp(), &self.unit_path(key), &[digest.as_bytes(), bytes])
+    }
+
+    /// Moves partial results that older versions kept in the index into files.
+    pub(super) fn gather_units(&self) -> Result<(), StageError> {
+        let Some(index) = &self.index else { return Ok(()) };
+        for (key, bytes) in index.all(Table::Units) {
+            if let Ok(raw) = <[u8; 32]>::try_from(key.as_slice()) {
+                self.put_unit(&Key(Digest::from_bytes(raw)), &bytes)?;
+            }
+            index.remove(Table::Units, &key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn unit_path(&self, key: &Key) -> PathBuf {
+        fan_out(&self.root.join("units"), &key.to_string())
+    }
+}
+
+fn touch(path: &Path) {
+    let now = SystemTime::now();
+    let used = fs::metadata(path).and_then(|metadata| metadata.modified());
+    if used.is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > DAY)) {
+        // Only its age is at stake.
+        let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(now));
+    }
+}
