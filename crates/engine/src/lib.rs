@@ -53,6 +53,7 @@ pub use palinode_error::{
     DataPlace, ErrorKind, FieldError, StageError, did_you_mean, nearest, now_ms, one_of, read_size, size, utc,
 };
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
+pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
     ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Limits, Params,
     Pipeline, Port, Renames, Selection, Source, Span, Stage, StageInfo, Takes, UnitPlan, pipeline_schema,

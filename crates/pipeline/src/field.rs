@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
+use crate::bounds::OUT_OF_RANGE;
 use palinode_error::FieldError;
 use palinode_error::{did_you_mean, nearest, one_of};
 
@@ -78,6 +79,11 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
         let (found, wanted) = rest.split_once(", expected ").unwrap_or((rest, ""));
         let error = FieldError::new(path, format!("`{name}` has the wrong type: {}", found_words(found)));
         return (error.expected(wanted_words(wanted)), None);
+    }
+    if let Some(rest) = text.strip_prefix(OUT_OF_RANGE) {
+        let (found, wanted) = rest.split_once(", expected ").unwrap_or((rest, ""));
+        let own = name.rsplit('.').next().unwrap_or(name);
+        return (FieldError::new(path, format!("`{own}` is {found}")).expected(wanted), None);
     }
     // What serde's JSON says of a mapping from numbers.
     if text.contains("expected key to be a number") {

@@ -4,6 +4,7 @@
 //! holds each instance against its kind of stage ([`Stage`]): all mistakes at once, each with its place. Nothing runs here, and
 //! nothing but [`Files`] touches the disk.
 
+pub mod bounds;
 mod cell;
 mod check;
 mod connect;

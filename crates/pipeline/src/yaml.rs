@@ -135,6 +135,15 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Number::from_f64(value).map(Tree::Number).ok_or_else(|| E::custom(format!("{value} is not a finite number")))
     }
 
+    /// A whole number of more than 64 bits, as JSON reads it: in floating point, for the parameter to take or to refuse.
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Tree, E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Tree, E> {
+        self.visit_f64(value as f64)
+    }
+
     fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
         Ok(Tree::Text(value.to_owned()))
     }

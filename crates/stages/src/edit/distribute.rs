@@ -1,5 +1,6 @@
 //! `distribute`: which layers absorb which part of an edit.
 
+use palinode_engine::bounds::Positive;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
 };
@@ -51,10 +52,11 @@ pub struct DistributeParams {
     /// How the edit is distributed over the layers.
     strategy: StrategyName,
     /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
+    #[schemars(length(min = 1))]
     layers: Vec<usize>,
     /// For the strategy `weights`: a positive number for each layer.
     #[serde(default)]
-    weights: Option<Vec<f64>>,
+    weights: Option<Vec<Positive>>,
     /// What is measured again on the partly edited model before each layer. The default is `both`, and `none` for
     /// `uniform`.
     #[serde(default)]
@@ -69,10 +71,13 @@ impl DistributeParams {
             StrategyName::Sqrt => Strategy::Sqrt,
             StrategyName::Uniform => Strategy::Uniform,
             StrategyName::Boundary => Strategy::Boundary,
-            StrategyName::Weights => Strategy::Weights(self.weights.clone().ok_or_else(|| {
-                FieldError::new("strategy", "the strategy `weights` needs `weights`")
-                    .expected(format!("{} numbers above 0", self.layers.len()))
-            })?),
+            StrategyName::Weights => {
+                let weights = self.weights.as_ref().ok_or_else(|| {
+                    FieldError::new("strategy", "the strategy `weights` needs `weights`")
+                        .expected(format!("{} numbers above 0", self.layers.len()))
+                })?;
+                Strategy::Weights(weights.iter().map(|weight| weight.get()).collect())
+            }
         };
         if self.weights.is_some() && self.strategy != StrategyName::Weights {
             return Err(FieldError::new("weights", "only the strategy `weights` has `weights`"));

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{Edit, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
@@ -34,7 +35,7 @@ pub struct SequenceParams {
     solve: SolveParams,
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
-    rounds: Option<usize>,
+    rounds: Option<Count>,
 }
 
 /// See [`StageKind::DOC`].
@@ -81,10 +82,8 @@ each time on all edits made so far.";
         {
             errors.push(within("targets.layer", target_layer_off(params.targets.layer(), &plan)));
         }
-        if params.rounds == Some(0) {
-            errors.push(FieldError::new("rounds", "`rounds` is 0").expected("1 or more"));
-        }
-        if let (Some(rounds), Some(count)) = (params.rounds, cx.input("requests")["requests"].as_u64()) {
+        if let (Some(rounds), Some(count)) = (params.rounds.map(Count::get), cx.input("requests")["requests"].as_u64())
+        {
             let possible = (count as usize).div_ceil(params.solve.batch_size(count as usize));
             if rounds > possible {
                 let message = format!("{rounds} rounds, but there are requests for {possible}");
@@ -101,7 +100,7 @@ each time on all edits made so far.";
     fn units(params: &SequenceParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
         let count = cx.input("requests")["requests"].as_u64()? as usize;
         let size = params.solve.batch_size(count);
-        Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.saturating_mul(size).min(count)), size))
+        Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.get().saturating_mul(size).min(count)), size))
     }
 
     fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -113,7 +112,8 @@ each time on all edits made so far.";
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         let requests = requests(cx, asked)?;
         let size = params.solve.batch_size(requests.len());
-        let blocks: Vec<&[EditRequest]> = requests.chunks(size).take(params.rounds.unwrap_or(usize::MAX)).collect();
+        let blocks: Vec<&[EditRequest]> =
+            requests.chunks(size).take(params.rounds.map_or(usize::MAX, Count::get)).collect();
         let editor = Editor {
             cx,
             params,

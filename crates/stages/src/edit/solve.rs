@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use palinode_edit::{Edit, apply};
+use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_math::{Objective, Plan, Preservation, RomeKey};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -50,25 +51,25 @@ struct Written {
     objective: ObjectiveName,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
-    lambda: f64,
+    lambda: Positive,
     /// ρ, a ridge on the norm of the update.
     #[serde(default)]
-    update_norm_lambda: f64,
+    update_norm_lambda: NonNegative,
     /// ε, added to EMMET's system where a batch holds more than one edit; EMMET(λ, ε) is MEMIT(ελ). Other objectives ignore
     /// it.
     #[serde(default)]
-    emmet_lambda: f64,
+    emmet_lambda: NonNegative,
     /// The key that ROME uses. Other objectives ignore it.
     #[serde(default = "average")]
     rome_key: RomeKeyName,
     /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
     /// edits one request at a time.
     #[serde(default)]
-    batch_size: Option<usize>,
+    batch_size: Option<Count>,
 }
 
-fn unit() -> f64 {
-    1.0
+fn unit() -> Positive {
+    const { Positive::new(1.0) }
 }
 
 fn average() -> RomeKeyName {
@@ -80,13 +81,13 @@ fn average() -> RomeKeyName {
 #[serde(from = "Written")]
 pub struct SolveParams {
     objective: ObjectiveName,
-    lambda: f64,
-    update_norm_lambda: f64,
+    lambda: Positive,
+    update_norm_lambda: NonNegative,
     #[serde(skip_serializing_if = "Option::is_none")]
-    emmet_lambda: Option<f64>,
+    emmet_lambda: Option<NonNegative>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rome_key: Option<RomeKeyName>,
-    batch_size: Option<usize>,
+    batch_size: Option<Count>,
 }
 
 impl From<Written> for SolveParams {
@@ -98,7 +99,7 @@ impl From<Written> for SolveParams {
             update_norm_lambda: written.update_norm_lambda,
             emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
-            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(1)),
+            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(const { Count::new(1) })),
         }
     }
 }
@@ -118,7 +119,7 @@ impl SolveParams {
     pub fn objective(&self) -> Objective {
         match self.objective {
             ObjectiveName::Memit => Objective::Memit,
-            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
+            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or_default().get() },
             ObjectiveName::Rome => Objective::Rome {
                 key: match self.rome_key {
                     None | Some(RomeKeyName::Average) => RomeKey::Average,
@@ -131,42 +132,30 @@ impl SolveParams {
 
     /// The weight of the MEMIT that this objective is, where it is one.
     pub fn effective_lambda(&self) -> Option<(String, Value)> {
-        let lambda = self.objective().effective_lambda(self.lambda)?;
+        let lambda = self.objective().effective_lambda(self.lambda.get())?;
         Some(("effective_lambda".to_owned(), json!(lambda)))
     }
 
     /// λ and ρ.
     pub fn weights(&self) -> Preservation {
-        Preservation { lambda: self.lambda, rho: self.update_norm_lambda }
+        Preservation { lambda: self.lambda.get(), rho: self.update_norm_lambda.get() }
     }
 
     /// Requests in a batch, of so many.
     pub fn batch_size(&self, of: usize) -> usize {
-        self.batch_size.unwrap_or(of).max(1)
+        self.batch_size.map_or(of.max(1), Count::get)
     }
 
     /// Mistakes that parameters alone show.
     pub fn check(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let mut number = |name: &str, value: f64, zero: bool| {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        };
-        number("lambda", self.lambda, false);
-        number("update_norm_lambda", self.update_norm_lambda, true);
-        number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
-        match self.batch_size {
-            Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
-            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => errors.push(
+        match self.batch_size.map(Count::get) {
+            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => vec![
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),
-            ),
-            _ => {}
+            ],
+            _ => Vec::new(),
         }
-        errors
     }
 }
 
@@ -217,7 +206,7 @@ weights.";
             return Err(errors);
         }
         let requests = cx.input("requests")["requests"].as_u64();
-        let batches = requests.map(|n| params.batch_size.map_or(1, |size| (n as usize).div_ceil(size)));
+        let batches = requests.map(|n| params.batch_size.map_or(1, |size| (n as usize).div_ceil(size.get())));
         Ok(json!({ "model": cx.input("model")["model"], "batches": batches }))
     }
 

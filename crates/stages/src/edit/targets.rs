@@ -1,6 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_edit::{Site, StepRecord, TARGETS_IN_UNIT, TargetSettings, target_batch};
+use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
@@ -54,19 +55,19 @@ pub struct TargetsParams {
     layer: usize,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
     #[serde(default = "twenty")]
-    steps: usize,
+    steps: Count,
     /// Adam's step size (v_lr).
     #[serde(default = "half")]
-    learning_rate: f64,
+    learning_rate: Positive,
     /// Weight of the KL term, which preserves the predictions after "{subject} is a" (kl_factor).
     #[serde(default = "sixteenth")]
-    kl_factor: f64,
+    kl_factor: NonNegative,
     /// Weight of the term that keeps the change small (v_weight_decay).
-    #[serde(default = "half")]
-    weight_decay: f64,
+    #[serde(default = "usual_decay")]
+    weight_decay: NonNegative,
     /// Upper bound of ‖δ‖/‖h₀‖ (clamp_norm_factor).
     #[serde(default = "three_quarters")]
-    clamp: f64,
+    clamp: Positive,
     /// The search for a target stops when its loss falls below this value.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
@@ -74,27 +75,31 @@ pub struct TargetsParams {
     /// GPU; a smaller value makes them smaller, which shows in last digits. Where it is left out, as many batches as the CPU has
     /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
-    parallel_requests: Option<usize>,
+    parallel_requests: Option<Count>,
 }
 
 fn block_output() -> SiteName {
     SiteName::BlockOutput
 }
 
-fn twenty() -> usize {
-    20
+fn twenty() -> Count {
+    const { Count::new(20) }
 }
 
-fn half() -> f64 {
-    0.5
+fn half() -> Positive {
+    const { Positive::new(0.5) }
 }
 
-fn sixteenth() -> f64 {
-    0.0625
+fn usual_decay() -> NonNegative {
+    const { NonNegative::new(0.5) }
 }
 
-fn three_quarters() -> f64 {
-    0.75
+fn sixteenth() -> NonNegative {
+    const { NonNegative::new(0.0625) }
+}
+
+fn three_quarters() -> Positive {
+    const { Positive::new(0.75) }
 }
 
 fn stop_loss() -> f64 {
@@ -107,39 +112,18 @@ impl TargetsParams {
         TargetSettings {
             site: self.site.site(),
             layer: self.layer,
-            steps: self.steps,
-            learning_rate: self.learning_rate,
-            kl_factor: self.kl_factor,
-            weight_decay: self.weight_decay,
-            clamp: self.clamp,
+            steps: self.steps.get(),
+            learning_rate: self.learning_rate.get(),
+            kl_factor: self.kl_factor.get(),
+            weight_decay: self.weight_decay.get(),
+            clamp: self.clamp.get(),
             stop_loss: self.stop_loss,
         }
     }
 
-    /// Mistakes that parameters and the model's facts show.
+    /// Mistakes that the model's facts show.
     pub fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Some(facts) = facts {
-            errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
-        }
-        for (name, zero) in [("steps", self.steps == 0), ("parallel_requests", self.parallel_requests == Some(0))] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
-        let numbers = [
-            ("learning_rate", self.learning_rate, false),
-            ("clamp", self.clamp, false),
-            ("kl_factor", self.kl_factor, true),
-            ("weight_decay", self.weight_decay, true),
-        ];
-        for (name, value, zero) in numbers {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        }
-        errors
+        facts.map(|facts| facts.check_layers(&[self.layer], |_| "layer".to_owned())).unwrap_or_default()
     }
 
     /// The layer.
@@ -166,7 +150,7 @@ impl TargetsParams {
 
     /// Requests of this model that are optimised at the same time.
     pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.parallel_requests, decoder, self.layer)
+        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ask`: what a model makes of prompts.
 
 use palinode_edit::with_edits;
+use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_eval::next_tokens;
 use palinode_model::Decoder;
@@ -21,6 +22,7 @@ pub const ANSWERS: &str = "answers";
 #[serde(deny_unknown_fields)]
 pub struct AskParams {
     /// The prompts.
+    #[schemars(length(min = 1))]
     prompts: Vec<String>,
     /// Number of tokens that the model generates.
     #[serde(default = "twenty")]
@@ -30,7 +32,7 @@ pub struct AskParams {
     top: usize,
     /// Draw each token from this many most probable ones. The default is the most probable token.
     #[serde(default)]
-    top_k: Option<usize>,
+    top_k: Option<Count>,
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
@@ -73,9 +75,6 @@ an edited model, the result has the answers before and after the edit.";
         for (i, _) in params.prompts.iter().enumerate().filter(|(_, prompt)| prompt.trim().is_empty()) {
             errors.push(FieldError::new(format!("prompts[{i}]"), "the prompt is empty"));
         }
-        if params.top_k == Some(0) {
-            errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
-        }
         if cx.input("model")["batches"].as_u64().is_some_and(|count| count > 1) {
             errors.push(
                 FieldError::new("", "the model was edited in several batches, each an edit of its own")
@@ -112,7 +111,7 @@ fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -
     let text = &model.text;
     let ids = text.encode(prompt).map_err(StageFailure::stage)?;
     let sampling = match params.top_k {
-        Some(k) => Sampling::TopK { k, seed: params.seed },
+        Some(k) => Sampling::TopK { k: k.get(), seed: params.seed },
         None => Sampling::Greedy,
     };
     let said = generate(decoder, &ids, ids.len() + params.tokens, sampling, 0, text.end());

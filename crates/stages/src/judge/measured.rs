@@ -1,6 +1,7 @@
 //! The same measured on every version of a model: before the edit, after each batch, after rounds of a sequence.
 
 use palinode_engine::StageError;
+use palinode_engine::bounds::Count;
 use palinode_eval::bootstrap;
 use serde_json::{Map, Value, json};
 
@@ -37,7 +38,7 @@ impl<T> Measured<T> {
     /// Measures all versions. How many measurements that takes, [`versions`] tells.
     pub fn of(
         versions: &Versions<'_>,
-        every: Option<usize>,
+        every: Option<Count>,
         mut measure: impl FnMut(&Version) -> Result<Vec<T>, StageError>,
     ) -> Result<Self, StageError> {
         let before = measure(&versions.unedited())?;
@@ -108,6 +109,6 @@ fn column<T>(metric: &Metric<'_, T>, name: String, label: String, better: Option
 }
 
 /// How many versions there are to measure.
-pub fn versions(versions: &Versions<'_>, every: Option<usize>) -> u64 {
+pub fn versions(versions: &Versions<'_>, every: Option<Count>) -> u64 {
     (1 + versions.edits.len() + versions.stops(every).len()) as u64
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use palinode_data::Corpus;
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
 };
@@ -39,16 +40,16 @@ pub struct PerplexityParams {
     skip: usize,
     /// Maximum number of documents. The default is all remaining documents.
     #[serde(default)]
-    samples: Option<usize>,
+    samples: Option<Count>,
     #[serde(default)]
     seed: SampleSeed,
     /// Longer documents are cut into pieces of this many tokens, which are predicted separately. The default is the model's
     /// context length.
     #[serde(default)]
-    length: Option<usize>,
+    length: Option<Count<2>>,
     /// After a `sequence`: also measure after every this many rounds.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// Number of bootstrap samples for the 95 % interval; 0 for no interval.
     #[serde(default = "thousand")]
     resamples: usize,
@@ -91,34 +92,23 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
 
     fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = Vec::new();
-        for (name, zero) in [
-            ("samples", params.samples == Some(0)),
-            ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens.is_zero()),
-        ] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
         let context = Facts::at(cx, "model").map_or(usize::MAX, |facts| facts.context);
-        if let Some(length) = params.length.filter(|&length| length < 2 || length > context) {
-            let most =
-                if context == usize::MAX { String::new() } else { format!(", at most the context of {context}") };
-            let message = format!("`length` is {length}");
-            errors.push(FieldError::new("length", message).expected(format!("2 or more{most}")));
+        if let Some(length) = params.length.map(Count::get).filter(|&length| length > context) {
+            let expected = format!("2 or more, at most the context of {context}");
+            errors.push(FieldError::new("length", format!("`length` is {length}")).expected(expected));
         }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
     }
 
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let all = Versions::open(cx, cx.input("model")?)?;
-        let most = params.samples.map(|samples| samples.saturating_add(params.skip));
+        let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
             let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
             return Err(StageError::input(message).hint("lower `skip`"));
         };
-        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length)?;
+        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length.map(Count::get))?;
         let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &all.model.decoder);
         let digits = json!({ "batch_tokens": batch });

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use palinode_data::{ContextTemplates, EditRequest, conflicts};
 use palinode_edit::{Prompt, Site, Tap, probe, prompts};
+use palinode_engine::bounds::{Count, PositiveShare};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind,
 };
@@ -37,13 +38,13 @@ pub struct PreflightParams {
     layer: usize,
     /// Two requests are reported when the cosine of their keys is at or above this value.
     #[serde(default = "cosine")]
-    cosine: f64,
+    cosine: PositiveShare,
     /// Steps of `targets`, for the estimates of work and time.
     #[serde(default = "steps")]
-    steps: usize,
+    steps: Count,
     /// Requests that `targets` optimises at the same time, for the estimate of memory; 16 where it is left out.
     #[serde(default)]
-    parallel_requests: Option<usize>,
+    parallel_requests: Option<Count>,
     /// Fail if there are findings, so that no stage that depends on this one runs.
     #[serde(default)]
     strict: bool,
@@ -51,12 +52,12 @@ pub struct PreflightParams {
     batch_tokens: BatchTokens,
 }
 
-fn cosine() -> f64 {
-    0.95
+fn cosine() -> PositiveShare {
+    const { PositiveShare::new(0.95) }
 }
 
-fn steps() -> usize {
-    25
+fn steps() -> Count {
+    const { Count::new(25) }
 }
 
 /// See [`StageKind::DOC`].
@@ -106,13 +107,6 @@ passes. It gives the order of magnitude.";
         let mut errors = Vec::new();
         if let Some(facts) = Facts::at(cx, "model") {
             errors.extend(facts.check_layers(&[params.layer], |_| "layer".to_owned()));
-        }
-        if !(params.cosine > 0.0 && params.cosine <= 1.0) {
-            let message = format!("`cosine` is {}", params.cosine);
-            errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
-        }
-        if params.batch_tokens.is_zero() {
-            errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
         }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
     }
@@ -201,10 +195,11 @@ impl Ahead {
         let rows = rows.iter().flatten();
         let (whole, after) =
             rows.fold((0, 0), |(whole, after), row| (whole + row.ids.len(), after + row.ids.len() - row.fact));
-        let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
+        let targets = whole * config.layers + after * above * params.steps.get() * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
         let needs = MemoryNeeds::of(config);
-        let targets_need = params.parallel_requests.unwrap_or(USUAL_REQUESTS) as u64 * request_bytes(config, above);
+        let targets_need =
+            params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self {
@@ -287,7 +282,7 @@ fn parallel(
     let cosines = unit.transpose() * &unit;
     let mut close: Vec<(f64, usize, usize)> = Vec::new();
     for a in 0..bare.len() {
-        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine);
+        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine.get());
         close.extend(near.map(|b| (cosines[(a, b)], a, b)));
     }
     close.sort_by(|x, y| y.0.total_cmp(&x.0));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_data::{read_examples, template_fields};
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
 };
@@ -44,13 +45,13 @@ pub struct ProbesParams {
     shots: usize,
     /// Maximum number of questions.
     #[serde(default)]
-    limit: Option<usize>,
+    limit: Option<Count>,
     /// Seed of the selection of examples and questions.
     #[serde(default = "one")]
     seed: u64,
     /// After a `sequence`: also evaluate after every this many rounds.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// Number of bootstrap samples for the 95 % intervals; 0 for no intervals.
     #[serde(default = "thousand")]
     resamples: usize,
@@ -107,15 +108,6 @@ every k-th round too. The result keeps every answer.";
 
     fn describe(params: &ProbesParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = Vec::new();
-        for (name, zero) in [
-            ("limit", params.limit == Some(0)),
-            ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens.is_zero()),
-        ] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
         match template_fields(&params.prompt) {
             Ok(fields) if fields.is_empty() => {
                 let error = FieldError::new("prompt", "the prompt is the same for all records");
@@ -135,7 +127,7 @@ every k-th round too. The result keeps every answer.";
     fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let examples =
             read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
-        let task = Task::new(examples, &params.words, params.shots, params.limit, params.seed)
+        let task = Task::new(examples, &params.words, params.shots, params.limit.map(Count::get), params.seed)
             .map_err(|message| StageError::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
         let all = Versions::open(cx, cx.input("model")?)?;
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use palinode_edit::with_edits;
+use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, StageContext, StageError};
 use palinode_model::Decoder;
 
@@ -45,8 +46,8 @@ impl<'a> Versions<'a> {
     }
 
     /// The rounds after which to measure, counted from 1; the last one is measured anyway.
-    pub fn stops(&self, every: Option<usize>) -> Vec<(usize, &RoundFacts)> {
-        let Some(every) = every else { return Vec::new() };
+    pub fn stops(&self, every: Option<Count>) -> Vec<(usize, &RoundFacts)> {
+        let Some(every) = every.map(Count::get) else { return Vec::new() };
         let numbered = self.rounds.iter().enumerate().map(|(i, round)| (i + 1, round));
         numbered.filter(|(number, _)| number % every == 0).collect()
     }

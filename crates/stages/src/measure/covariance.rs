@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use palinode_data::Corpus;
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
 };
@@ -36,10 +37,11 @@ pub struct CovarianceParams {
     #[serde(default)]
     field: TextField,
     /// The layers. One pass over the corpus measures all of them.
+    #[schemars(length(min = 1))]
     layers: Vec<usize>,
     /// Maximum number of documents. The default is all documents.
     #[serde(default)]
-    samples: Option<usize>,
+    samples: Option<Count>,
     /// Stop after the document that reaches this number of tokens: a number, or a multiple of the key dimension f, as in
     /// `10f`.
     #[serde(default)]
@@ -108,7 +110,7 @@ over more documents or tokens, or with more layers.";
     }
 
     fn units(params: &CovarianceParams, _: &DescribeCx<'_>) -> Option<UnitPlan> {
-        params.samples.map(part_sums::units)
+        params.samples.map(|samples| part_sums::units(samples.get()))
     }
 
     fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -119,13 +121,6 @@ over more documents or tokens, or with more layers.";
         let mut errors = Vec::new();
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
-        }
-        if params.samples == Some(0) {
-            errors.push(FieldError::new("samples", "`samples` is 0").expected("1 or more"));
-        }
-        if params.tokens.is_some_and(TokenCount::is_none) {
-            errors
-                .push(FieldError::new("tokens", "`tokens` is 0").expected("1 or more, or a multiple of f such as 10f"));
         }
         if let Some(facts) = Facts::at(cx, "model") {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
@@ -140,7 +135,7 @@ over more documents or tokens, or with more layers.";
         let f = model.decoder.config().feed_forward;
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
-        let most = params.samples.or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
+        let most = params.samples.map(Count::get).or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
         if let Some(commit) = hub::commit(&params.corpus.0) {
             cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus.0));
         }
@@ -200,7 +195,7 @@ over more documents or tokens, or with more layers.";
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
-        if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples > read) {
+        if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples.get() > read) {
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} requested: all of it was used"));
         }
         let mut made = Gathered::new(base);

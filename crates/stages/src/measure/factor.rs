@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use palinode_engine::bounds::{NonNegative, Positive};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_math::Preservation;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -17,14 +18,14 @@ use crate::artifacts::moments::{MOMENTS, facts, file_name, layers, read_layer};
 struct Written {
     /// λ, the weight of preservation. Without a ridge, the factors can be used with every λ, and this value is ignored.
     #[serde(default = "unit")]
-    lambda: f64,
+    lambda: Positive,
     /// ρ, a ridge on the norm of the update.
     #[serde(default)]
-    update_norm_lambda: f64,
+    update_norm_lambda: NonNegative,
 }
 
-fn unit() -> f64 {
-    1.0
+fn unit() -> Positive {
+    const { Positive::new(1.0) }
 }
 
 /// Parameters of `factor`, with the λ that is factored for: one that does not matter must not be in a key.
@@ -37,7 +38,7 @@ pub struct FactorParams {
 
 impl From<Written> for FactorParams {
     fn from(written: Written) -> Self {
-        let weights = factored(Preservation { lambda: written.lambda, rho: written.update_norm_lambda });
+        let weights = factored(Preservation { lambda: written.lambda.get(), rho: written.update_norm_lambda.get() });
         Self { lambda: weights.lambda, update_norm_lambda: weights.rho }
     }
 }
@@ -86,20 +87,11 @@ a ridge, `factor` and the stages that use its result must have the same λ and �
     }
 
     fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        for (name, value, zero) in
-            [("lambda", params.lambda, false), ("update_norm_lambda", params.update_norm_lambda, true)]
-        {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        }
         let mut told = weights(params.weights());
         if let Some(layers) = facts(cx.input("moments")) {
             told.insert("layers".to_owned(), json!(layers));
         }
-        if errors.is_empty() { Ok(Value::Object(told)) } else { Err(errors) }
+        Ok(Value::Object(told))
     }
 
     fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, StageError> {

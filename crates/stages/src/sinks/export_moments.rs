@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use palinode_edit::write_moment;
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::Count;
+use palinode_engine::{Artifact, ArtifactKind, Port, StageContext, StageError, StageKind};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ pub struct ExportMomentsParams {
     /// The number of documents in the file names. The published code looks for the number that it was configured with. The
     /// default is the number that was measured.
     #[serde(default)]
-    samples: Option<u64>,
+    samples: Option<Count>,
 }
 
 fn float32() -> Precision {
@@ -78,20 +79,17 @@ When an exported file is changed or deleted, the next run writes it again.";
         vec![("path", params.path.clone())]
     }
 
-    fn describe(params: &ExportMomentsParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        if params.samples == Some(0) {
-            return Err(vec![FieldError::new("samples", "`samples` is 0").expected("1 or more")]);
-        }
-        Ok(Value::Null)
-    }
-
     fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let (base, moments) = (cx.input("model")?, cx.input("moments")?);
         same_model(base, moments, "second moments")?;
-        let samples = params.samples.or_else(|| moments.meta["documents"].as_u64()).ok_or_else(|| {
-            StageError::input("how many documents the second moments are of is not known, but stands in the names")
-                .hint("set `samples`")
-        })?;
+        let samples = params
+            .samples
+            .map(|samples| samples.get() as u64)
+            .or_else(|| moments.meta["documents"].as_u64())
+            .ok_or_else(|| {
+                StageError::input("how many documents the second moments are of is not known, but stands in the names")
+                    .hint("set `samples`")
+            })?;
         let (precision, word) = match params.precision {
             Precision::Float32 => (palinode_edit::Precision::Single, "float32"),
             Precision::Float64 => (palinode_edit::Precision::Double, "float64"),

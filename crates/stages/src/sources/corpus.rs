@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split, corpus_files};
+use palinode_engine::bounds::out_of_range;
 use palinode_engine::{Digest, ExternalFile, FieldError, StageContext, StageError};
 use palinode_model::{ModelError, Text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -88,11 +89,6 @@ impl TokenCount {
             Self::PerDimension(times) => (times * f as f64).ceil() as u64,
         }
     }
-
-    /// Whether it asks for nothing.
-    pub fn is_none(self) -> bool {
-        self.of(1) == 0
-    }
 }
 
 impl Serialize for TokenCount {
@@ -106,14 +102,17 @@ impl Serialize for TokenCount {
 
 impl<'de> Deserialize<'de> for TokenCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Count)
+        deserializer.deserialize_any(TokenReader)
     }
 }
 
 /// Reads a [`TokenCount`].
-struct Count;
+struct TokenReader;
 
-impl Visitor<'_> for Count {
+/// How many tokens there can be.
+const TOKENS: &str = "1 or more, or a multiple of f such as 10f";
+
+impl Visitor<'_> for TokenReader {
     type Value = TokenCount;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -121,13 +120,16 @@ impl Visitor<'_> for Count {
     }
 
     fn visit_u64<E: de::Error>(self, tokens: u64) -> Result<TokenCount, E> {
-        Ok(TokenCount::Plain(tokens))
+        if tokens == 0 { Err(out_of_range(0, TOKENS)) } else { Ok(TokenCount::Plain(tokens)) }
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenCount, E> {
         let times = text.strip_suffix('f').and_then(|times| times.trim().parse::<f64>().ok());
-        let times = times.filter(|times| times.is_finite() && *times >= 0.0);
-        times.map(TokenCount::PerDimension).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        match times.filter(|times| times.is_finite() && *times >= 0.0) {
+            Some(0.0) => Err(out_of_range(text, TOKENS)),
+            Some(times) => Ok(TokenCount::PerDimension(times)),
+            None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `requests`: edit requests that the pipeline itself states.
 
 use palinode_data::{EditRequest, plain_request};
+use palinode_engine::bounds::NonNegative;
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, StageContext, StageError, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,7 @@ struct Fact {
     neighbors: Vec<Neighbor>,
     /// The request's own μ. For every objective, 0 makes its edit a hard constraint, and larger values make it softer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    strength: Option<f64>,
+    strength: Option<NonNegative>,
     /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -51,6 +52,7 @@ struct Fact {
 #[serde(deny_unknown_fields)]
 pub struct RequestsParams {
     /// The facts.
+    #[schemars(length(min = 1))]
     facts: Vec<Fact>,
 }
 

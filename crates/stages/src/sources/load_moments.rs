@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_edit::MomentFile;
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
 };
@@ -31,7 +32,7 @@ pub struct LoadMomentsParams {
     layers: Vec<usize>,
     /// The sample size to read, if `folder` has files of several: the number at the end of the name.
     #[serde(default)]
-    samples: Option<u64>,
+    samples: Option<Count>,
 }
 
 impl LoadMomentsParams {
@@ -102,7 +103,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
         let layers = params.layers.iter().enumerate();
         layers
             .map(|(i, &layer)| {
-                let found = choose(&names, layer, params.samples).map_err(|wrong| {
+                let found = choose(&names, layer, params.samples.map(Count::get)).map_err(|wrong| {
                     FieldError::new(format!("layers[{i}]"), wrong)
                         .at(base.join(folder), None)
                         .expected(format!("one such as transformer.h.{layer}.mlp.c_proj_float32_mom2_100000.npz"))
@@ -191,7 +192,7 @@ fn names(folder: &Path) -> Result<Vec<String>, FieldError> {
 }
 
 /// The one file of a layer, whatever family it is of.
-fn choose(names: &[String], layer: usize, samples: Option<u64>) -> Result<&String, String> {
+fn choose(names: &[String], layer: usize, samples: Option<usize>) -> Result<&String, String> {
     let modules = Layout::ALL.map(|layout| format!("{}_float", layout.edited_module(layer)));
     let end = samples.map_or_else(|| ".npz".to_owned(), |samples| format!("_mom2_{samples}.npz"));
     let fits = |name: &&String| {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
 };
@@ -68,7 +69,7 @@ pub struct LoadRequestsParams {
     offset: usize,
     /// Maximum number of records.
     #[serde(default)]
-    limit: Option<usize>,
+    limit: Option<Count>,
 }
 
 fn counterfact() -> Layout {
@@ -90,7 +91,7 @@ impl LoadRequestsParams {
             Layout::KnowEdit => Dataset::KnowEdit,
             Layout::Jsonl => Dataset::Jsonl,
         };
-        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit };
+        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
     }
 }
@@ -128,9 +129,6 @@ it softer. One batch may mix hard and soft edits.";
     }
 
     fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        if params.limit == Some(0) {
-            return Err(vec![FieldError::new("limit", "`limit` is 0").expected("1 or more")]);
-        }
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;

@@ -1,6 +1,7 @@
 //! `templates`: contexts in which an edited fact must hold.
 
 use palinode_data::{ContextTemplates, SEED_WORDS};
+use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
@@ -15,9 +16,9 @@ use crate::errors::StageFailure;
 #[serde(deny_unknown_fields)]
 pub struct Openings {
     /// Number of openings. They begin with "The", "Therefore", "Because", "I" and "You" in turn.
-    count: usize,
+    count: Count,
     /// Length of each in tokens.
-    length: usize,
+    length: Count<2>,
 }
 
 /// Parameters of `templates`.
@@ -38,14 +39,14 @@ pub struct TemplatesParams {
     flat: bool,
     /// Each token of an opening is drawn from this many most probable ones.
     #[serde(default = "five")]
-    top_k: usize,
+    top_k: Count,
     /// Seed of the random draws.
     #[serde(default)]
     seed: u64,
 }
 
-fn five() -> usize {
-    5
+fn five() -> Count {
+    const { Count::new(5) }
 }
 
 /// See [`StageKind::DOC`].
@@ -85,21 +86,14 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
             (None, Some(generate)) => {
                 let mut errors = Vec::new();
                 for (i, openings) in generate.iter().enumerate() {
-                    if openings.count == 0 || openings.length < 2 {
-                        let message = format!("{} openings of {} tokens", openings.count, openings.length);
-                        let expected = "1 or more openings of 2 or more tokens";
-                        errors.push(FieldError::new(format!("generate[{i}]"), message).expected(expected));
-                    }
                     if let Some(facts) = Facts::at(cx, "model")
-                        && openings.length >= facts.context
+                        && openings.length.get() >= facts.context
                     {
-                        let message = format!("openings of {} tokens leave no room for a prompt", openings.length);
+                        let message =
+                            format!("openings of {} tokens leave no room for a prompt", openings.length.get());
                         let expected = format!("fewer than the model's context of {}", facts.context);
                         errors.push(FieldError::new(format!("generate[{i}].length"), message).expected(expected));
                     }
-                }
-                if params.top_k == 0 {
-                    errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
                 }
                 if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
             }
@@ -121,14 +115,14 @@ fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplat
             .hint("connect one: inputs: { model: … }, or write the templates out under `groups`"));
     };
     let model = open(cx, artifact)?;
-    let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length, o.count));
+    let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length.get(), o.count.get()));
     let lengths: Vec<usize> = wanted.collect();
     let bar = cx.progress("openings", Some(lengths.len() as u64));
     let mut openings = Vec::with_capacity(lengths.len());
     for (i, length) in lengths.into_iter().enumerate() {
         cx.check_interrupt()?;
         let word = model.text.encode(SEED_WORDS[i % SEED_WORDS.len()]).map_err(StageFailure::stage)?;
-        let sampling = Sampling::TopK { k: params.top_k, seed: params.seed };
+        let sampling = Sampling::TopK { k: params.top_k.get(), seed: params.seed };
         let ids = generate(&model.decoder, &word, length, sampling, i as u64, None).map_err(StageFailure::stage)?;
         openings.push(model.text.decode(&ids).map_err(StageFailure::stage)?);
         bar.inc(1);

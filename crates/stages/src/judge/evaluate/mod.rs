@@ -8,6 +8,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use palinode_data::{EditRequest, word_weights};
+use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
 };
@@ -34,7 +35,7 @@ pub struct GenerationParams {
     length: usize,
     /// Each token is drawn from this many most probable ones.
     #[serde(default = "five")]
-    top_k: usize,
+    top_k: Count,
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
@@ -75,9 +76,10 @@ const TABLE: &str = "records.parquet";
 pub struct EvaluateParams {
     /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// The set of metrics. The default is the usual one of the data set.
     #[serde(default)]
+    #[schemars(length(min = 1))]
     metrics: Option<Vec<Metrics>>,
     /// Generate longer texts before and after the edit, and measure their entropy (GE; EasyEdit calls it fluency). They
     /// start from the requests' generation prompts or, without any, from their rewrite prompts. This takes longer than all
@@ -105,8 +107,8 @@ fn hundred() -> usize {
     100
 }
 
-fn five() -> usize {
-    5
+fn five() -> Count {
+    const { Count::new(5) }
 }
 
 fn one() -> u64 {
@@ -224,17 +226,7 @@ row.";
     }
 
     fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let zero = |name: &str| FieldError::new(name, format!("`{name}` is 0")).expected("1 or more");
         let mut errors = Vec::new();
-        if params.batch_tokens.is_zero() {
-            errors.push(zero("batch_tokens"));
-        }
-        if params.every == Some(0) {
-            errors.push(zero("every"));
-        }
-        if params.generation.as_ref().is_some_and(|g| g.top_k == 0) {
-            errors.push(FieldError::new("generation.top_k", "`top_k` is 0").expected("1 or more"));
-        }
         if params.word_weights.is_some() && params.generation.is_none() {
             let error = FieldError::new("word_weights", "weights of words, but no texts to weigh");
             errors.push(error.hint("add `generation: {}`, which writes the texts"));
@@ -263,7 +255,8 @@ row.";
         let total =
             requests.len() * if edits.is_empty() { 1 } else { 2 } + stops.iter().map(|(_, r)| r.edits).sum::<usize>();
         let bar = cx.progress("records", Some(total as u64));
-        let writing = params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k, seed: g.seed });
+        let writing =
+            params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k.get(), seed: g.seed });
         let tfidf = params.tfidf(cx, &requests)?;
         let scorer = Scorer {
             cx,

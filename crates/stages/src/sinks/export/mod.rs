@@ -43,6 +43,7 @@ pub struct ExportParams {
     path: PathBuf,
     /// What to write.
     #[serde(default = "both")]
+    #[schemars(length(min = 1))]
     formats: Vec<Format>,
     /// The name of the unedited model in the adapter. The default is its path.
     #[serde(default)]
