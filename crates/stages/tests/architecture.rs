@@ -58,7 +58,7 @@ const HOME: [(&[&str], &[&str]); 13] = [
     (&["minijinja"], &["palinode-pipeline", "palinode-report"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
-    // One crate knows what a card is.
+    // One crate knows what a GPU is.
     (&["cubecl-cuda", "cudarc"], &["palinode-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),
     // Published second moments have one reader, and so have published weights of words; results travel in archives of the kind of

@@ -1,4 +1,4 @@
-//! Making room: what nothing can use any more, what was not used for long, what was used least lately.
+//! Making room: what nothing can use any more, what was not used for long, what was used least recently.
 //!
 //! Everything is found from files alone. A result goes before its contents: a store whose collection was killed has contents
 //! without a result, never a result without its contents.
@@ -26,7 +26,7 @@ pub type LastUsed = BTreeMap<Key, u64>;
 pub struct Retention {
     /// What no run used for longer than this goes.
     pub unused_for: Option<Duration>,
-    /// What was used least lately goes until no more than so many bytes are left.
+    /// What was used least recently goes until no more than so many bytes are left.
     pub size: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub struct Dead {
 /// What is to go, and what that leaves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Garbage {
-    /// Results, those used least lately first.
+    /// Results, those used least recently first.
     pub results: Vec<Dead>,
     /// Partial results of long stages.
     pub units: usize,
