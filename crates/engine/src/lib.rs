@@ -9,6 +9,7 @@ mod context;
 mod environment;
 mod event;
 mod isolate;
+mod keep;
 mod log;
 mod machine;
 mod migrate;
@@ -32,6 +33,7 @@ pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
+pub use keep::{Exported, Imported, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
 pub use past::{PastRun, PastStage};
@@ -39,8 +41,7 @@ pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
 pub use run::{RunOptions, RunReport, StageReport, event_log, run};
 pub use runs::{
-    Count, Ended, Exported, Imported, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord,
-    StageState, collect, export, garbage, import, pin,
+    Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
 };
 pub use shared::SharedPool;
 pub use stage::StageKind;
