@@ -1,4 +1,10 @@
 //! Second moments of several layers in one pass.
+//!
+//! A second moment is a sum over millions of tokens, and is factored afterwards: what is lost in the sum comes back multiplied by the
+//! condition number. Products of a batch's keys are therefore taken in f32 (or to f32's accuracy, see [`gram`]) and *summed* in f64. And a
+//! sum of floating-point numbers depends on its order: a run that was killed and goes on, or that has more cores, would otherwise end with
+//! other bits under the same key. So each layer's sum takes its keys in the order of the documents, however many threads computed them;
+//! threads share the work by layer, never by splitting a layer's sum.
 
 use std::collections::BTreeMap;
 

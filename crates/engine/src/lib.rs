@@ -2,6 +2,48 @@
 //!
 //! A [`Catalogue`] brings the stages; [`Pipeline::load`] turns a file into a checked graph of instances; [`plan()`] says what
 //! a run would do and why; [`run()`] does it. Results lie in a [`Store`] under keys that cover all that can change them.
+//!
+//! ```
+//! # use std::path::Path;
+//! # use std::sync::Arc;
+//! # use palinode_engine::{ArtifactKind, Artifact, Catalogue, Outcome, Pipeline, RunOptions, Silent, Source};
+//! # use palinode_engine::{StageContext, StageError, StageKind, Store, run};
+//! # use schemars::JsonSchema;
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize, JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! struct Greeting {
+//!     name: String,
+//! }
+//!
+//! struct Greet;
+//!
+//! impl StageKind for Greet {
+//!     type Params = Greeting;
+//!     const NAME: &'static str = "greet";
+//!     const VERSION: u32 = 1;
+//!     const SUMMARY: &'static str = "Greets.";
+//!     const DOC: &'static str = "Writes a greeting.";
+//!     const OUTPUT: ArtifactKind = "text";
+//!
+//!     fn run(params: &Greeting, cx: &StageContext) -> Result<Artifact, StageError> {
+//!         let text = cx.put_bytes(format!("Hello, {}!", params.name).as_bytes())?;
+//!         Ok(Artifact::new("text", serde_json::Value::Null).with_file("text", text))
+//!     }
+//! }
+//!
+//! let mut catalogue = Catalogue::new();
+//! catalogue.register::<Greet>();
+//! let file = Source::new("p.yaml", "name: p\nstages: { a: { uses: greet, with: { name: you } } }");
+//! let pipeline = Pipeline::load(&file, Path::new("."), &[], &catalogue)?;
+//! # let folder = tempfile::tempdir()?;
+//! let store = Arc::new(Store::open(&folder.path().join("store"))?);
+//! for outcome in [Outcome::Ran, Outcome::Cached] {
+//!     let report = run(&pipeline, &catalogue, &store, &RunOptions::default(), &(Arc::new(Silent) as Arc<_>))?;
+//!     assert_eq!(report.stages[0].outcome, outcome);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod action;
 mod catalogue;

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use palinode_engine::StageInfo;
-use serde_json::Value;
 
 use super::words::{Parameter, parameters};
 use crate::terminal::Style;
