@@ -1,16 +1,20 @@
 //! An objective and a plan turned into changes of weights.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
-    Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major,
+    Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, Update, from_row_major,
     mean_column_norm, row_major, solve,
 };
 use palinode_model::{Decoder, ModelError, Text, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
+
+/// The preservation metric of every edited layer.
+pub type Metrics = BTreeMap<usize, Arc<dyn Preservation>>;
 
 /// What to do to a batch of requests.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +60,7 @@ pub struct Applied {
 }
 
 /// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
-/// row-major; `factors` the preservation metric's factor of every layer in the plan.
+/// row-major; `metrics` has the preservation metric of every layer in the plan.
 ///
 /// # Errors
 /// [`EditError::Mismatch`] where inputs do not belong together, [`EditError::Math`] with the layer.
@@ -65,7 +69,7 @@ pub fn apply(
     text: &Text,
     requests: &[EditRequest],
     targets: &[f32],
-    factors: &BTreeMap<usize, Factor>,
+    metrics: &Metrics,
     edit: &Edit<'_>,
 ) -> Result<Applied, EditError> {
     let config = decoder.config();
@@ -91,9 +95,9 @@ pub fn apply(
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
         let layer = step.layer;
-        let factor = factors
+        let metric = metrics
             .get(&layer)
-            .ok_or_else(|| EditError::Mismatch(format!("there is no second moment of layer {layer}")))?;
+            .ok_or_else(|| EditError::Mismatch(format!("there is no preservation metric of layer {layer}")))?;
         let (average, bare) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
         if step.refresh.targets {
             let own =
@@ -115,7 +119,7 @@ pub fn apply(
             _ => (&average, None),
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
-        let solution = solve(factor, &problem).map_err(|e| name_edits(e, layer, requests))?;
+        let solution = solve(metric.as_ref(), &problem).map_err(|e| name_edits(e, layer, requests))?;
         let weight = edited.down_weight(layer)?;
         let weight_norm = f64::from(read::<f32, _, _>((weight.clone() * weight).sum())?[0]).sqrt();
         edited = edited.with_change(layer, change(&edited, &solution.update))?;

@@ -12,25 +12,25 @@
 //! therefore is MEMIT with weight `ελ`.
 //!
 //! * [`SecondMoment`]: `C`, accumulated and merged.
-//! * [`Factor`]: the Cholesky factor of `P`, computed once per layer, `λ` and `ρ`.
+//! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
 //! * [`Plan`]: which layers absorb which part of the residual, in which order.
 
 mod distribution;
 mod error;
-mod factor;
 mod matrix;
 mod moments;
 mod objective;
+mod preservation;
 mod solve;
 
 pub use distribution::{Plan, Refresh, Step, Strategy};
 pub use error::MathError;
-pub use factor::{Factor, Preservation};
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;
 pub use objective::{Objective, RomeKey};
+pub use preservation::{Change, Factor, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
 pub use solve::{Diagnostics, Form, Problem, Solution, Update, solve};
 
 pub use faer::Mat;
