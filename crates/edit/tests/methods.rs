@@ -93,13 +93,13 @@ fn memit_and_emmet() {
                 tokens: 4096,
             };
             let edits = apply(&family.decoder, &family.text, &requests, &values, &metrics, &edit).unwrap().layers;
-            assert_eq!(edits.iter().map(|edit| edit.layer).collect::<Vec<_>>(), layers);
+            assert_eq!(edits.iter().map(|edit| edit.weight.layer).collect::<Vec<_>>(), layers);
             for edit in edits {
-                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.layer));
+                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.weight));
                 let theirs = stored("resid") * stored("adj_k").transpose();
-                let difference = relative(&rows(&edit.update.dense()), &rows(&theirs));
-                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.layer);
-                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.layer);
+                let difference = relative(&rows(&edit.delta.dense()), &rows(&theirs));
+                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.weight);
+                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.weight);
             }
         }
     }
@@ -124,7 +124,8 @@ fn rome() {
         println!("{}: losses {early:.1e} {late:.1e}, start {initial:.1e}, v {v:.1e}", family.name);
         assert!(early < 1e-4 && late < 1e-3 && initial < 1e-5 && v < 1e-3, "{}: {early} {late} {v}", family.name);
 
-        let factor = Factor::new(&moments(&family, &numbers)[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
+        let factor =
+            Factor::new(&moments(&family, &numbers)[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
         let plan = Strategy::Single.plan(&[layer]).unwrap();
         let edit = Edit {
             objective: Objective::Rome { key: RomeKey::Reference },
@@ -138,7 +139,7 @@ fn rome() {
         let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &metrics, &edit).unwrap().layers;
         assert_eq!(edits.len(), 1);
         let theirs = matrix(&numbers, "rome.right") * matrix(&numbers, "rome.left").transpose();
-        let difference = relative(&rows(&edits[0].update.dense()), &rows(&theirs));
+        let difference = relative(&rows(&edits[0].delta.dense()), &rows(&theirs));
         println!("{} rome: {difference:.1e}", family.name);
         assert!(difference < 2e-4, "{} rome: {difference}", family.name);
     }

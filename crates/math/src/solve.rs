@@ -3,7 +3,9 @@
 use faer::linalg::solvers::Solve;
 use faer::{Mat, MatRef, Side};
 
-use crate::matrix::{check_finite, check_size, mean_column_norm};
+use crate::delta::LowRank;
+use crate::matrix::{check_finite, check_size, gram, mean_column_norm, trace_of_product};
+use crate::spectrum::{condition, general_condition};
 use crate::{Change, MathError, Preservation};
 
 /// Which system is solved. Both give the same update where both are defined.
@@ -33,38 +35,6 @@ pub struct Problem<'a> {
     pub form: Form,
 }
 
-/// A change of a weight as two factors: `Δ = left · right`, in `[out, in]` orientation.
-#[derive(Clone, Debug)]
-pub struct Update {
-    /// `d × r`.
-    pub left: Mat<f64>,
-    /// `r × f`.
-    pub right: Mat<f64>,
-}
-
-impl Update {
-    /// `Δ`, `d × f`.
-    pub fn dense(&self) -> Mat<f64> {
-        &self.left * &self.right
-    }
-
-    /// `Δ X` for `X` `f × n`, without forming `Δ`.
-    pub fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        &self.left * (&self.right * x)
-    }
-
-    /// Frobenius norm of `Δ`, from the factors.
-    pub fn frobenius(&self) -> f64 {
-        trace_of_product(&gram(self.left.as_ref()), &(&self.right * self.right.transpose())).max(0.0).sqrt()
-    }
-
-    /// Largest singular value of `Δ`, by power iteration on the factors.
-    pub fn spectral(&self) -> f64 {
-        let gram = gram(self.left.as_ref());
-        largest_eigenvalue(self.right.ncols(), |v| self.right.transpose() * (&gram * (&self.right * v))).sqrt()
-    }
-}
-
 /// What a solve reports beside the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Diagnostics {
@@ -88,7 +58,7 @@ pub struct Diagnostics {
 #[derive(Clone, Debug)]
 pub struct Solution {
     /// The change.
-    pub update: Update,
+    pub update: LowRank,
     /// How good it is.
     pub diagnostics: Diagnostics,
 }
@@ -158,7 +128,7 @@ pub fn solve(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solutio
         Some(whole) => primal_form(metric, whole, problem)?,
         None => dual_form(metric, problem)?,
     };
-    let update = Update { left: problem.residual.to_owned(), right };
+    let update = LowRank { left: problem.residual.to_owned(), right };
     check_finite("update", update.right.as_ref())?;
     let frobenius = update.frobenius();
     let weighed = trace_of_product(&gram(update.left.as_ref()), &weight);
@@ -261,57 +231,4 @@ fn parallel_pairs(scaled: &Mat<f64>) -> Vec<(usize, usize, f64)> {
         .collect();
     pairs.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
     pairs
-}
-
-fn gram(x: MatRef<'_, f64>) -> Mat<f64> {
-    x.transpose() * x
-}
-
-/// `tr(A B)` of symmetric matrices.
-fn trace_of_product(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
-    (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>()).sum()
-}
-
-/// Ratio of a symmetric positive definite matrix's extreme eigenvalues.
-fn condition(system: &Mat<f64>) -> Result<f64, MathError> {
-    let size = system.nrows();
-    let llt = system.llt(Side::Lower).map_err(|_| MathError::Collision { pairs: Vec::new() })?;
-    let largest = largest_eigenvalue(size, |v| system * v);
-    let inverse = largest_eigenvalue(size, |v| llt.solve(v));
-    Ok(largest * inverse)
-}
-
-/// Ratio of any regular matrix's extreme singular values: roots of the extreme eigenvalues of `SᵀS`.
-fn general_condition(system: &Mat<f64>) -> f64 {
-    let size = system.nrows();
-    let lu = system.partial_piv_lu();
-    let largest = largest_eigenvalue(size, |v| system.transpose() * (system * v));
-    let inverse = largest_eigenvalue(size, |v| lu.solve(lu.solve_transpose(v)));
-    (largest * inverse).sqrt()
-}
-
-/// Largest eigenvalue of a positive semidefinite map by power iteration from a fixed start, so that it is repeatable.
-fn largest_eigenvalue(size: usize, map: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
-    if size == 0 {
-        return 0.0;
-    }
-    // Irrational steps: a start that no structured eigenvector is orthogonal to.
-    let mut v = Mat::from_fn(size, 1, |i, _| 1.0 + 0.5 * (1.618_033_988_75 * (i + 1) as f64).sin());
-    let mut value = 0.0;
-    for _ in 0..200 {
-        let norm = v.norm_l2();
-        if norm == 0.0 {
-            return 0.0;
-        }
-        for i in 0..size {
-            v[(i, 0)] /= norm;
-        }
-        v = map(&v);
-        let next = v.norm_l2();
-        if (next - value).abs() <= 1e-10 * next {
-            return next;
-        }
-        value = next;
-    }
-    value
 }

@@ -59,14 +59,8 @@ fn run_with(bench: &Bench, yaml: &str, observer: impl FnOnce(Arc<AtomicBool>) ->
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
     let interrupt = Arc::new(AtomicBool::new(false));
     let observer = observer(Arc::clone(&interrupt));
-    let report = run(
-        &pipeline,
-        &catalogue(),
-        &store,
-        &RunOptions { interrupt, ..RunOptions::default() },
-        &observer,
-    )
-    .unwrap();
+    let report =
+        run(&pipeline, &catalogue(), &store, &RunOptions { interrupt, ..RunOptions::default() }, &observer).unwrap();
     report.stages.iter().all(|stage| stage.artifact.is_some())
 }
 

@@ -132,7 +132,7 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
             tokens: 4096,
         };
         let applied = apply(&decoder, &text, &requests, &values, &metrics, &edit)?;
-        Ok(palinode_edit::with_edits(&decoder, applied.layers.iter().map(|l| (l.layer, &l.update)))?)
+        Ok(palinode_edit::with_edits(&decoder, applied.layers.iter().map(|l| (l.weight, &l.delta)))?)
     });
     edited?;
     Ok(measured)

@@ -22,8 +22,8 @@ use faer::{Mat, MatRef};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::LowRank;
 use crate::MathError;
-use crate::Update;
 
 pub use cholesky::Factor;
 pub use ridge::Ridge;
@@ -63,7 +63,7 @@ pub struct Projection {
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
     /// `Δ`.
-    pub update: &'a Update,
+    pub update: &'a LowRank,
     /// `tr(Δ P Δᵀ)`.
     pub weighed: f64,
     /// `‖Δ‖_F`.

@@ -1,6 +1,6 @@
 //! Names and orientations of a family's stored tensors.
 
-use crate::{DecoderConfig, Family, NormKind};
+use crate::{DecoderConfig, Family, MlpModule, NormKind, WeightId};
 
 /// How a projection's weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,16 @@ impl Layout {
     /// Full name of the weight that editing changes in a layer.
     pub fn edited_weight(&self, layer: usize) -> String {
         weight(self.down, layer)
+    }
+
+    /// Full name of a weight; `None` for one that the family has no name for.
+    pub fn weight_name(&self, id: WeightId) -> Option<String> {
+        let stem = match id.module {
+            MlpModule::Down => self.down,
+            MlpModule::Up => self.up,
+            MlpModule::Gate => self.gate,
+        };
+        (!stem.is_empty() && id.expert.is_none()).then(|| weight(stem, id.layer))
     }
 
     /// Every tensor with its stored shape, in checkpoint order.

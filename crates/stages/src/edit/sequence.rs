@@ -153,7 +153,7 @@ each time on all edits made so far.";
                 bar.inc(block.len() as u64);
                 batch
             };
-            rounds.push(&batch);
+            rounds.push(&batch)?;
             done.push(batch);
         }
         let mut metrics = averages(&done);
@@ -205,7 +205,7 @@ impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
         let whole = before.whole();
-        let updates = whole.updates.iter().map(|(layer, update)| (*layer, update));
+        let updates = whole.updates.iter().map(|(weight, delta)| (*weight, delta));
         let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::artifacts::factors::{FACTORS, metrics, mismatch};
 use crate::artifacts::model::{Facts, MODEL, UPDATE, base_digest, file, open};
 use crate::artifacts::moments::{MISSING, MOMENTS, layers};
-use crate::artifacts::update::{Batch, LayerFacts, artifact};
+use crate::artifacts::update::{Batch, BatchFacts, artifact};
 use crate::edit::targets::{TARGETS, TargetsParams, values};
 use crate::errors::StageFailure;
 use crate::sources::load_requests::{REQUESTS, requests};
@@ -96,6 +96,7 @@ pub struct SolveParams {
     batch_size: Option<usize>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn by_moments(preservation: &PreservationKind) -> bool {
     *preservation == PreservationKind::Moments
 }
@@ -158,7 +159,13 @@ impl SolveParams {
     }
 
     /// The metric of some layers, with keys of size `f`, of the model `base`.
-    pub fn metrics(&self, cx: &StageContext, base: &Artifact, layers: &[usize], f: usize) -> Result<Metrics, StageError> {
+    pub fn metrics(
+        &self,
+        cx: &StageContext,
+        base: &Artifact,
+        layers: &[usize],
+        f: usize,
+    ) -> Result<Metrics, StageError> {
         match self.preservation {
             PreservationKind::Moments => {
                 let moments = cx.input("moments")?;
@@ -394,22 +401,21 @@ pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), 
 /// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
 /// of squares); the error is what the last step left of its part; the distances are measured at the targets' layer.
 pub fn averages(batches: &[Batch]) -> Map<String, Value> {
-    let over =
-        |value: &dyn Fn(&Batch) -> f64| json!(batches.iter().map(value).sum::<f64>() / batches.len().max(1) as f64);
-    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| over(&|batch| value(&batch.facts.layers));
-    let root = |layers: &[LayerFacts], value: fn(&LayerFacts) -> f64| {
-        layers.iter().map(|l| value(l).powi(2)).sum::<f64>().sqrt()
-    };
+    type Value<'a> = &'a dyn Fn(&BatchFacts) -> Option<f64>;
     let mut metrics = Map::new();
-    let mut put = |name: &str, value: &dyn Fn(&[LayerFacts]) -> f64| {
-        metrics.insert(name.to_owned(), mean(value));
+    let mut put = |name: &str, value: Value<'_>| {
+        // What one of the batches cannot tell has no mean.
+        if let Some(sum) = batches.iter().map(|batch| value(&batch.facts)).sum::<Option<f64>>() {
+            metrics.insert(name.to_owned(), json!(sum / batches.len().max(1) as f64));
+        }
     };
-    put("preservation", &|layers| layers.iter().map(|l| l.preservation).sum());
-    put("error_after", &|layers| layers.last().map_or(0.0, |l| l.error_after));
-    put("norm", &|layers| root(layers, |l| l.norm));
-    put("relative_norm", &|layers| layers.iter().map(|l| l.relative_norm).fold(0.0, f64::max));
-    put("condition", &|layers| layers.iter().map(|l| l.condition).fold(0.0, f64::max));
-    metrics.insert("distance_before".into(), over(&|batch| batch.facts.distance_before));
-    metrics.insert("distance_after".into(), over(&|batch| batch.facts.distance_after));
+    let most = |values: Option<Vec<f64>>| Some(values?.into_iter().fold(0.0, f64::max));
+    put("preservation", &|batch| batch.layers.iter().map(|l| l.preservation).sum());
+    put("error_after", &|batch| batch.layers.last().map_or(Some(0.0), |l| l.error_after));
+    put("norm", &|batch| Some(batch.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt()));
+    put("relative_norm", &|batch| most(Some(batch.layers.iter().map(|l| l.relative_norm).collect())));
+    put("condition", &|batch| most(batch.layers.iter().map(|l| l.condition).collect()));
+    put("distance_before", &|batch| batch.distance_before);
+    put("distance_after", &|batch| batch.distance_after);
     metrics
 }

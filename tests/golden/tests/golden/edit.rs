@@ -244,10 +244,10 @@ fn whole_edits() {
             let file = g.folder.tensors(&format!("{id}.safetensors"));
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             for e in &edits {
-                let layer = e.layer;
+                let layer = e.weight.layer;
                 let resid = from_row_major("r", &file.values(&format!("layer{layer}.resid")), d, chosen.len()).unwrap();
                 let adj = from_row_major("a", &file.values(&format!("layer{layer}.adj_k")), f, chosen.len()).unwrap();
-                let difference = relative_mat(&e.update.dense(), &(&resid * adj.transpose()));
+                let difference = relative_mat(&e.delta.dense(), &(&resid * adj.transpose()));
                 let tiny = g.name != "gpt2";
                 let tolerance = match layer {
                     _ if preservation.rho > 0.0 => 2e-4,
@@ -301,7 +301,7 @@ fn rome_edits() {
                 .unwrap()
                 .layers
                 .remove(0)
-                .update
+                .delta
                 .dense();
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             let stem = format!("{id}.edit{edit_number}");
