@@ -213,7 +213,7 @@ pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
     Ok(Batch { facts, updates })
 }
 
-/// An edited model: the files of `model` with the batches added. Its facts are for the stage to fill in.
+/// An edited model: the files of `model`, or of an update of it, with the batches added. Its facts are for the stage to fill in.
 pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Result<Artifact, StageError> {
     let mut tensors = Vec::new();
     for (b, batch) in batches.iter().enumerate() {
@@ -223,13 +223,12 @@ pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Resul
     }
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| StageError::internal(error.to_string()))?;
-    let mut made = Artifact::new(UPDATE, serde_json::Value::Null)
-        .with_file(FACTORS, put(cx, &tensors)?)
-        .with_file(BATCHES, cx.put_bytes(&facts)?);
+    let mut made = Artifact::new(UPDATE, serde_json::Value::Null);
     for (name, file) in &model.files {
         made = made.with_file(name, *file);
     }
-    Ok(made)
+    // Last, so that what is made of an update has its own.
+    Ok(made.with_file(FACTORS, put(cx, &tensors)?).with_file(BATCHES, cx.put_bytes(&facts)?))
 }
 
 /// What a batch's change of a weight is called among the tensors: the layer alone for a down-projection.
