@@ -1,7 +1,7 @@
 """Times one case, in the same words as `crates/edit/benches/measure`: `python -m reference.measure CASE key=value …`.
 
 Prints one JSON object: seconds of wall clock and of CPU time of what the case measures (loading is not part of it), and
-the process's peak memory in MiB. `device=cuda` and `dtype=bf16` compute on a card, once before the clock runs.
+the process's peak memory in MiB. `device=cuda` and `dtype=bf16` compute on a GPU, once before the clock runs.
 """
 
 import json
@@ -119,7 +119,7 @@ class Case:
 
     def edit(self):
         if self.device != "cpu":
-            sys.exit("edit changes the model, and what runs on a card runs twice: use targets, moments and solve")
+            sys.exit("edit changes the model, and what runs on a GPU runs twice: use targets, moments and solve")
         subject, requests, layers = self.subject(), self.requests(), self.numbers("layers")
         moment = smooth_moment(subject.module(subject.down, 0).weight.shape[0 if subject.in_out else 1]).float()
         moments = dict.fromkeys(layers, moment)

@@ -73,7 +73,7 @@ def time(args, table, folder, rates):
             table.row("targets, share of products", share("targets, FLOP/s"), "")
             each = found["factors"] / len(SHAPES[name]["layers"])
             table.row("one layer's factor in f64, s", f"{number(each)} (host)", f"{number(beside.get('a factor'))} (device)")
-            table.row("most memory of the card, MiB", number(found["memory"], 6), "")
+            table.row("most memory of the GPU, MiB", number(found["memory"], 6), "")
             table.head(f"{name}, {dtype}", "targets, s", "update, s", "scores, s", "s per edit", "PyTorch, s per target")
             for edits, (targets, update, scores) in found["edits"].items():
                 each = (targets + update) / edits
@@ -92,7 +92,7 @@ def time(args, table, folder, rates):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="gpu-check.sh", description="Compares a card with the processor, and times published shapes on it.")
+    parser = argparse.ArgumentParser(prog="gpu-check.sh", description="Compares a GPU with the CPU, and times published shapes on it.")
     parser.add_argument("--palinode", type=Path, default=ROOT / "target/release/palinode")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="comma-separated; none for the comparison alone")

@@ -1,4 +1,4 @@
-"""How far a device is from the processor, stage by stage, on small models."""
+"""How far a device is from the CPU, stage by stage, on small models."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ MODELS = {
     "Llama": FIXTURES / "llama-tiny",
 }
 
-# How far apart the same stage may be on two devices. In f32: as f32 and f64 are in the authors' own code. Cards from compute
+# How far apart the same stage may be on two devices. In f32: as f32 and f64 are in the authors' own code. GPUs from compute
 # capability 8.0 on take products of f32 in TF32, which has as many bits as f16. Weights in bf16 leave 8 bits of every factor.
 TOLERANCES = {
     "f32": {"log-likelihoods": 1e-3, "second moments": 1e-5, "targets": 1e-3, "updates": 2e-2},

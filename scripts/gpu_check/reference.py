@@ -1,4 +1,4 @@
-"""The published way of computing, in PyTorch (benches/reference), beside it on the same card."""
+"""The published way of computing, in PyTorch (benches/reference), beside it on the same GPU."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def measure(case, device, *words):
 
 
 def beside(args, name, dtype, folder):
-    """Seconds of a target, tokens/s of the second moments of all layers, and seconds of a layer's factor in f64 (cuSOLVER's on a card)."""
+    """Seconds of a target, tokens/s of the second moments of all layers, and seconds of a layer's factor in f64 (cuSOLVER's on a GPU)."""
     shape = inputs.SHAPES[name]
     inputs.places(folder / "requests.json", REQUESTS)
     inputs.documents(folder / "corpus.txt", 900 * DOCUMENTS)

@@ -12,7 +12,7 @@ WARM_EDITS = 8
 
 
 class Memory(threading.Thread):
-    """The most memory that the card was seen to use, in MiB; 0 where nothing tells."""
+    """The most memory that the GPU was seen to use, in MiB; 0 where nothing tells."""
 
     def __init__(self):
         super().__init__(daemon=True)

@@ -278,7 +278,7 @@ fn stages_run_apart_and_in_part() {
         bench.write("p.yaml", PLANS);
         let run = |more: &[&str]| bench.run(&[&["run", "p.yaml"], isolate, more].concat());
         for (more, summary) in [
-            (&["--until", "plan[strategy=memit]"][..], "ran 1, not asked for 2 in "),
+            (&["--until", "plan[strategy=memit]"][..], "ran 1, not selected 2 in "),
             (&["--jobs", "1"], "ran 2, cached 1 in "),
             (&[], "nothing to do: all 3 stages cached"),
             (&["--force", "other"], "ran 1, cached 2 in "),

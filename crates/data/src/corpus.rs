@@ -10,10 +10,10 @@ use std::io::{Read, Seek, SeekFrom};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::documents::{Documents, again};
 use crate::files::CorpusFile;
+use crate::reading::Reading;
 use crate::stream::Packing;
 use crate::{DataError, Place};
 
@@ -23,32 +23,6 @@ const MOST: usize = 1 << 25;
 const WINDOW: usize = 128 << 20;
 /// Documents between two calls of the watcher.
 const WATCH: u64 = 1024;
-
-/// The separator of documents in plain text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// Every line that is not blank is a document.
-    #[default]
-    Line,
-    /// Blank lines separate documents.
-    BlankLine,
-}
-
-/// Where the documents are in the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// What separates them in plain text.
-    pub split: Split,
-    /// The field of a JSON object, or the column of a table, that holds the text.
-    pub field: String,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Self { split: Split::Line, field: "text".to_owned() }
-    }
-}
 
 /// Which documents, and in what order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,24 +7,13 @@ use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use crate::document::{Document, there_are};
 use crate::files::{CorpusFile, Format};
 use crate::lines::{LONGEST, Lines};
+use crate::reading::{Reading, Split};
 use crate::stream::{self, Packing};
 use crate::table::Column;
-use crate::{DataError, Place, Reading, Split};
-
-/// Names told when a field is missing.
-const NAMES: usize = 12;
-
-/// A document and where it lies.
-pub struct Document {
-    /// Its text: never blank.
-    pub text: String,
-    /// Where it begins in the unpacked file, in bytes; in a table its row.
-    pub at: u64,
-    /// Bytes it takes there: the text itself, or the JSON line that holds it.
-    pub size: u32,
-}
+use crate::{DataError, Place};
 
 /// The documents of a file.
 pub enum Documents {
@@ -141,16 +130,6 @@ pub fn field_of(json: &str, field: &str) -> Result<Option<String>, String> {
 fn missing(json: &str, field: &str) -> String {
     let names: BTreeMap<String, IgnoredAny> = serde_json::from_str(json).unwrap_or_default();
     format!("no field `{field}`{}", there_are(names.keys().map(String::as_str)))
-}
-
-/// ": there are `a`, `b`", to help where a name is not found.
-pub fn there_are<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut names: Vec<String> =
-        names.take(NAMES + 1).map(|name| format!("`{}`", name.chars().take(40).collect::<String>())).collect();
-    if names.len() > NAMES {
-        "…".clone_into(&mut names[NAMES]);
-    }
-    if names.is_empty() { String::new() } else { format!(": there are {}", names.join(", ")) }
 }
 
 /// A JSON error within one line, with its column alone.

@@ -12,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::serialized_reader::SerializedPageReader;
 
-use crate::documents::{Document, there_are};
+use crate::document::{Document, there_are};
 use crate::lines::LONGEST;
 use crate::pages::Pages;
 use crate::{DataError, Place};

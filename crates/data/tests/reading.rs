@@ -129,7 +129,7 @@ fn mistakes_in_other_layouts() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_together() {
     let records: Vec<String> = (0..40)
         .map(|i| if i % 3 == 0 { GOOD.into() } else { GOOD.replace("Oslo", if i % 2 == 0 { "" } else { " " }) })
         .collect();

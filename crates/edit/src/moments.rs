@@ -1,4 +1,10 @@
 //! Second moments of several layers in one pass.
+//!
+//! A second moment is a sum over millions of tokens, and is factored afterwards: what is lost in the sum comes back multiplied by the
+//! condition number. Products of a batch's keys are therefore taken in f32 (or to f32's accuracy, see [`gram`]) and *summed* in f64. And a
+//! sum of floating-point numbers depends on its order: a run that was killed and goes on, or that has more cores, would otherwise end with
+//! other bits under the same key. So each layer's sum takes its keys in the order of the documents, however many threads computed them;
+//! threads share the work by layer, never by splitting a layer's sum.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +18,7 @@ use crate::{EditError, Site};
 
 /// Accumulates the second moment of the keys of every asked layer.
 ///
-/// On a card that has room for them the sums grow there, in f64, and come to the host when they are asked for.
+/// On a GPU that has room for them the sums grow there, in f64, and come to the host when they are asked for.
 #[derive(Debug, Default)]
 pub struct Moments {
     /// As they were when they were on the host last.
@@ -20,7 +26,7 @@ pub struct Moments {
     there: BTreeMap<usize, Total>,
 }
 
-/// A sum on a card.
+/// A sum on a GPU.
 #[derive(Debug)]
 struct Total {
     /// `Σ k kᵀ`, `[f, f]` in f64.
@@ -56,10 +62,10 @@ impl Moments {
         Ok(())
     }
 
-    /// The moments so far, by layer. What a card has of them is fetched.
+    /// The moments so far, by layer. What a GPU has of them is fetched.
     ///
     /// # Errors
-    /// [`palinode_model::ModelError::Readback`] and [`palinode_model::ModelError::OutOfMemory`], where a card failed;
+    /// [`palinode_model::ModelError::Readback`] and [`palinode_model::ModelError::OutOfMemory`], where a GPU failed;
     /// [`EditError::Math`] where an activation was not finite.
     pub fn layers(&mut self) -> Result<&BTreeMap<usize, SecondMoment>, EditError> {
         for (&layer, total) in self.there.iter_mut().filter(|(_, total)| !total.known) {
@@ -125,7 +131,7 @@ impl Moments {
         })
     }
 
-    /// Adds sums that a card made of `count` keys, in the layers' order: there, or here where it has no room for their total.
+    /// Adds sums that a GPU made of `count` keys, in the layers' order: there, or here where it has no room for their total.
     fn add_sums(&mut self, sums: Vec<Tensor<2>>, count: u64) -> Result<(), EditError> {
         for (sum, (&layer, moment)) in sums.into_iter().zip(&mut self.layers) {
             if let Some(total) = self.there.remove(&layer) {
@@ -160,7 +166,7 @@ impl Total {
     }
 }
 
-/// Bytes that must be free on a card for another total of keys of size `f`: for the total, for one that is being added to, for what a
+/// Bytes that must be free on a GPU for another total of keys of size `f`: for the total, for one that is being added to, for what a
 /// block of documents has in f32, a sum for each of the `layers` and the products that make one, and for a forward pass.
 fn room(f: usize, layers: usize) -> u64 {
     let square = (f * f) as u64;
@@ -200,7 +206,7 @@ fn sums<'a>(
     }
 }
 
-/// `KᵀK`, `[f, f]`, of keys `[n, f]`, to the accuracy of f32 also on cards that take products of f32 in TF32, with 11 bits of
+/// `KᵀK`, `[f, f]`, of keys `[n, f]`, to the accuracy of f32 also on GPUs that take products of f32 in TF32, with 11 bits of
 /// each factor: with `K = H + L`, `H` the 8 bits that bf16 keeps and `L` the rest, `KᵀK = HᵀH + HᵀL + (HᵀL)ᵀ`, where `LᵀL`, below
 /// `2⁻¹⁸` of it, is left out.
 fn gram(keys: Tensor<2>) -> Tensor<2> {
@@ -276,7 +282,7 @@ mod tests {
         (0..count).map(|i| (0..4 + 3 * i).map(|t| 3 + (7 * i + t) as u32 % 50).collect()).collect()
     }
 
-    /// The moments of two layers: on the host, or as a card with room has them.
+    /// The moments of two layers: on the host, or as a GPU with room has them.
     fn empty(decoder: &Decoder, there: bool) -> Moments {
         let mut moments = Moments::new();
         for layer in [0, 1] {

@@ -6,6 +6,11 @@
 //!
 //! (MEMIT, arXiv 2210.07229, and ROME, arXiv 2202.05262; `z = h₀ + δ`.) Requests are independent: many are optimised at
 //! once, each with its own Adam state, early stop and clamp; finished ones leave the batch.
+//!
+//! The loop is the published one to the letter, where its order shows in results. The loss is evaluated first and the stop is decided on
+//! it: the last evaluation makes no update, so that `steps` evaluations make `steps − 1` updates, and δ is the one whose loss was recorded.
+//! The clamp projects δ onto the ball after the update, and Adam's moments do not see it. `‖δ‖` has no gradient at 0, where every search
+//! begins; the published code starts there too, and its autodiff takes 0, so the gradient of the decay is written by hand.
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};

@@ -99,7 +99,7 @@ fn losses_equal_whole_forward_passes() {
 }
 
 #[test]
-fn many_at_once_equal_one_by_one() {
+fn many_together_equal_one_by_one() {
     for name in ["gptj-tiny", "llama-tiny"] {
         let (decoder, text) = model(name);
         // A loss that one request reaches early, so that rows leave the batch.

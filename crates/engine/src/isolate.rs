@@ -168,13 +168,13 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
 fn name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         2 => "an interrupt",
-        4 => "an instruction that this processor lacks",
+        4 => "an instruction that this CPU lacks",
         6 => "which it sent itself",
         7 => "a file that shrank while it was mapped, or a disk error",
         8 => "an arithmetic fault",
         11 => "a fault in its memory",
         15 => "a request to end",
-        24 => "the limit on processor time",
+        24 => "the limit on CPU time",
         _ => return None,
     })
 }

@@ -2,6 +2,48 @@
 //!
 //! A [`Catalogue`] brings the stages; [`Pipeline::load`] turns a file into a checked graph of instances; [`plan()`] says what
 //! a run would do and why; [`run()`] does it. Results lie in a [`Store`] under keys that cover all that can change them.
+//!
+//! ```
+//! # use std::path::Path;
+//! # use std::sync::Arc;
+//! # use palinode_engine::{ArtifactKind, Artifact, Catalogue, Outcome, Pipeline, RunOptions, Silent, Source};
+//! # use palinode_engine::{StageContext, StageError, StageKind, Store, run};
+//! # use schemars::JsonSchema;
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize, JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! struct Greeting {
+//!     name: String,
+//! }
+//!
+//! struct Greet;
+//!
+//! impl StageKind for Greet {
+//!     type Params = Greeting;
+//!     const NAME: &'static str = "greet";
+//!     const VERSION: u32 = 1;
+//!     const SUMMARY: &'static str = "Greets.";
+//!     const DOC: &'static str = "Writes a greeting.";
+//!     const OUTPUT: ArtifactKind = "text";
+//!
+//!     fn run(params: &Greeting, cx: &StageContext) -> Result<Artifact, StageError> {
+//!         let text = cx.put_bytes(format!("Hello, {}!", params.name).as_bytes())?;
+//!         Ok(Artifact::new("text", serde_json::Value::Null).with_file("text", text))
+//!     }
+//! }
+//!
+//! let mut catalogue = Catalogue::new();
+//! catalogue.register::<Greet>();
+//! let file = Source::new("p.yaml", "name: p\nstages: { a: { uses: greet, with: { name: you } } }");
+//! let pipeline = Pipeline::load(&file, Path::new("."), &[], &catalogue)?;
+//! # let folder = tempfile::tempdir()?;
+//! let store = Arc::new(Store::open(&folder.path().join("store"))?);
+//! for outcome in [Outcome::Ran, Outcome::Cached] {
+//!     let report = run(&pipeline, &catalogue, &store, &RunOptions::default(), &(Arc::new(Silent) as Arc<_>))?;
+//!     assert_eq!(report.stages[0].outcome, outcome);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod action;
 mod catalogue;
@@ -9,6 +51,7 @@ mod context;
 mod environment;
 mod event;
 mod isolate;
+mod keep;
 mod log;
 mod machine;
 mod migrate;
@@ -32,6 +75,7 @@ pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
+pub use keep::{Exported, Imported, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
 pub use past::{PastRun, PastStage};
@@ -39,8 +83,7 @@ pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
 pub use run::{RunOptions, RunReport, StageReport, event_log, run};
 pub use runs::{
-    Count, Ended, Exported, Imported, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord,
-    StageState, collect, export, garbage, import, pin,
+    Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
 };
 pub use shared::SharedPool;
 pub use stage::StageKind;

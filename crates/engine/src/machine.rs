@@ -8,7 +8,7 @@ use palinode_pipeline::{Cores, Takes};
 /// What a machine has to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Processor cores.
+    /// CPU cores.
     pub cores: usize,
     /// Bytes of memory; the most there can be where it is not known.
     pub memory: u64,

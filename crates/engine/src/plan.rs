@@ -116,7 +116,7 @@ impl fmt::Display for Reason {
             Self::Lost { file, .. } => write!(f, "its result `{file}` is no longer in the store"),
             Self::PublishedMissing { path } => write!(f, "published file {path} is missing"),
             Self::PublishedChanged { path } => write!(f, "published file {path} was changed"),
-            Self::Forced => write!(f, "asked for with --force"),
+            Self::Forced => write!(f, "forced"),
             Self::Unrecorded => write!(f, "its record is no longer in the store"),
         }
     }

@@ -3,6 +3,12 @@
 //! Each value is written as a type tag, a length where it has one, and its bytes, so that no two different values share an
 //! encoding and nothing depends on how a serialiser happens to print. Changing anything here changes every key: raise
 //! [`SCHEMA`] when you do.
+//!
+//! Why not hash the JSON text? Two serialisers, or two versions of one, print the same number as `1e-3` and `0.001`, order the fields of
+//! a mapping as they like, and escape text in more than one way: a key would change with a dependency, and weeks of covariances with it.
+//! Why the lengths? Without them `["ab", "c"]` and `["a", "bc"]` feed the same bytes to the hasher. A whole number has one encoding
+//! whether it was held as signed or unsigned; a float is its bits, and −0 is 0, since YAML's `-0.0` means nothing else. The integer 1 and
+//! the float 1.0 stay different: which of the two a parameter is, its type decides before it comes here.
 
 use serde_json::Value;
 

@@ -1,4 +1,10 @@
 //! The key of an action: everything that can change the result of a stage, and nothing else.
+//!
+//! Inputs are in it by the digest of their *contents*, not by the key that they were computed under. So a key can be computed only when
+//! the stages above have their results, and a plan has to say "depends on" below a stage that will run. What it buys is the early cutoff:
+//! a stage that was computed again under another key and yields the same bytes (a raised version, another seed that changes nothing, a
+//! corpus with a file renamed) leaves every key below it as it was, and nothing below it runs. File names, times, comments, the order of
+//! keys in YAML and parameters that change no result (`unkeyed`) are left out for the same reason.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,11 @@
 //! The third step: which stage feeds which, and the instances of each, one for every cell that it or what feeds it depends on.
+//!
+//! A matrix of three objectives and two distributions has six cells, but a covariance that mentions neither axis has to run once and
+//! not six times. So a stage has instances only over the axes that it depends on: those that its own text mentions, and those that the
+//! stages above it depend on, handed down in the order of the graph. An instance then reads the upstream instance with the same values on
+//! the axes that both have. That there is exactly one follows from the handing down: every axis of the upstream stage is an axis of this
+//! one. An input may itself mention an axis (`update: solve_${objective}`); it then stands for a stage in each cell, all of which count as
+//! feeding it when circles are looked for.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -14,6 +14,17 @@ use crate::stage::ExternalFile;
 
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
 /// checked before a stage runs.
+///
+/// ```
+/// # use std::path::Path;
+/// # use palinode_pipeline::{Kinds, Pipeline, Source};
+/// let text = "name: two mistakes\nstages:\n  a: { uses: solve }\n  b: { uses: solve, inputs: { update: aa } }\n";
+/// // All mistakes are found at once, each with its place; no kind of stage is known here.
+/// let mistakes = Pipeline::load(&Source::new("p.yaml", text), Path::new("."), &[], &Kinds::default()).unwrap_err();
+/// let found: Vec<_> = mistakes.0.iter().map(|it| (it.span.line, it.message.as_str())).collect();
+/// assert!(found.contains(&(4, "no stage is named `aa`")), "{found:?}");
+/// assert!(found.iter().any(|(line, message)| *line == 3 && message.contains("solve")), "{found:?}");
+/// ```
 #[derive(Debug)]
 pub struct Pipeline {
     /// Its name.

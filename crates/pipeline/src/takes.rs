@@ -1,6 +1,6 @@
 //! What stages take of the machine while they work.
 
-/// Processor cores that a stage takes.
+/// CPU cores that a stage takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cores {
     /// All there are: work that is parallel by itself, such as anything that runs a model.
@@ -13,7 +13,7 @@ pub enum Cores {
 /// take together; one that takes more than the machine has runs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takes {
-    /// Processor cores.
+    /// CPU cores.
     pub cores: Cores,
     /// Bytes of memory at its peak, where that can be told beforehand; else 0.
     pub memory: u64,

@@ -1,8 +1,7 @@
 //! Everything that a report yields: the page, and figures and tables as files.
 
 use crate::data::Report;
-use crate::figure::Figure;
-use crate::table::Table;
+use crate::section::{Part, Section};
 use crate::{choose, graph, page};
 
 /// A report as text.
@@ -21,26 +20,6 @@ pub struct Asset {
     pub path: String,
     /// What it holds.
     pub text: String,
-}
-
-/// What a section of the page shows.
-pub struct Section {
-    /// Its anchor.
-    pub id: &'static str,
-    /// Its name in the table of contents.
-    pub short: &'static str,
-    /// Its heading.
-    pub title: &'static str,
-    /// Figures and tables, in order.
-    pub parts: Vec<Part>,
-}
-
-/// A part of a section.
-pub enum Part {
-    /// A figure.
-    Figure(Figure),
-    /// A table.
-    Table(Table),
 }
 
 /// Writes a report.

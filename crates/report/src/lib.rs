@@ -19,6 +19,7 @@ mod number;
 mod page;
 mod scale;
 mod scores;
+mod section;
 mod svg;
 mod table;
 

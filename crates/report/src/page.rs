@@ -5,8 +5,8 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Value, context};
 
 use crate::data::{Report, Sample};
-use crate::document::{Part, Section};
 use crate::figure::Figure;
+use crate::section::{Part, Section};
 use crate::table::Table;
 
 const PAGE: &str = include_str!("../templates/page.html");

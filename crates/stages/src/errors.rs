@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_without_memory_ends_with_exit_code_7() {
+    fn a_gpu_without_memory_ends_with_exit_code_7() {
         let error = EditError::Model(ModelError::OutOfMemory).stage();
         assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::Limit, 7));
         assert!(error.hint.is_some());

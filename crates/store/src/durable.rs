@@ -1,4 +1,9 @@
 //! Writes that survive a kill and a power cut.
+//!
+//! The order is what counts. The contents are written to a temporary file and synchronised before the rename, or a power cut could leave
+//! the new name with no contents behind it; the folder is synchronised after the rename, or the name itself could be lost; and where the
+//! folder is new, so is the one above it. The temporary file lies in the same file system, since a rename across two of them is a copy,
+//! which a reader could see half done. Whoever reads sees the old file or the new one, at any moment and after any crash.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

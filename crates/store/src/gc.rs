@@ -1,7 +1,14 @@
-//! Making room: what nothing can use any more, what was not used for long, what was used least lately.
+//! Making room: what nothing can use any more, what was not used for long, what was used least recently.
 //!
 //! Everything is found from files alone. A result goes before its contents: a store whose collection was killed has contents
 //! without a result, never a result without its contents.
+//!
+//! Contents are shared: two results with the same bytes have one blob, and half a result's files may be another's. So nothing is removed
+//! because its own result goes; a blob goes when the number of results that name it has come down to none, and the sizes that are shown
+//! are those that really become free. The roots are the manifests that stay: those in use since the given time, those that fit under the
+//! given size, and pinned ones always. The store does not know what a run is, so when a result was last used is handed in by who knows it
+//! ([`LastUsed`]). Partial results have no manifest yet: they are as old as their file. Collection takes the lock of those who use the
+//! files, and so never runs beside a worker that is about to name a blob which nothing names yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -26,7 +33,7 @@ pub type LastUsed = BTreeMap<Key, u64>;
 pub struct Retention {
     /// What no run used for longer than this goes.
     pub unused_for: Option<Duration>,
-    /// What was used least lately goes until no more than so many bytes are left.
+    /// What was used least recently goes until no more than so many bytes are left.
     pub size: Option<u64>,
 }
 
@@ -50,7 +57,7 @@ pub struct Dead {
 /// What is to go, and what that leaves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Garbage {
-    /// Results, those used least lately first.
+    /// Results, those used least recently first.
     pub results: Vec<Dead>,
     /// Partial results of long stages.
     pub units: usize,

@@ -66,6 +66,20 @@ use palinode_error::{ErrorKind, StageError};
 use palinode_fingerprint::Digest;
 
 /// An open store. At most one process has it open.
+///
+/// ```
+/// # use palinode_store::Store;
+/// # let folder = tempfile::tempdir()?;
+/// let store = Store::open(&folder.path().join("store"))?;
+/// // Equal contents are kept once, under their digest.
+/// let file = store.put_bytes(b"k kT")?;
+/// assert_eq!(store.put_bytes(b"k kT")?, file);
+/// assert_eq!(store.find(&file)?, Some(store.blob_path(&file.digest)));
+/// // Nothing names them yet: they would be collected as garbage.
+/// let garbage = store.garbage(&Default::default(), &Default::default());
+/// assert_eq!((garbage.orphans, garbage.orphan_bytes), (1, 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Store {
     root: PathBuf,
     index: Option<Index>,

@@ -1,4 +1,10 @@
 //! Remembers file digests by what the file system says of a file, so that large files are read once.
+//!
+//! A file counts as unchanged while device, inode, size, time of change and time of status change are as they were when it was hashed.
+//! The last one is what makes it safe against tools that set a file's time back (`cp -p`, `rsync -t`, `tar`): a program cannot set it. What
+//! is left is the tick of the file system's clock. A file that is written, hashed and written again within one tick looks the same both
+//! times; so a digest is remembered for good only where the hashing began in a later tick than the file's last change. The stamp that says
+//! when it began is taken from a file of the same file system, since its clock is not the system's.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;

@@ -174,7 +174,7 @@ fn summary(report: &RunReport) -> String {
         (report.count(|outcome| matches!(outcome, Outcome::Ran)), "ran"),
         (cached, "cached"),
         (report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })), "not reached"),
-        (not_asked, "not asked for"),
+        (not_asked, "not selected"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count}")).collect();

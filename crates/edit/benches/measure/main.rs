@@ -4,7 +4,7 @@
 //! cargo bench --workspace --bench measure -- solve objective=memit f=6400 batch=32 cached=1
 //! ```
 //!
-//! Prints one JSON object: seconds of wall clock and of processor time of what the case measures (loading is not part of it),
+//! Prints one JSON object: seconds of wall clock and of CPU time of what the case measures (loading is not part of it),
 //! and the process's peak memory in MiB.
 
 // What is measured allocates as the program does.

@@ -1,4 +1,4 @@
-//! Wall clock, processor time and peak memory.
+//! Wall clock, CPU time and peak memory.
 
 use std::fs;
 use std::time::Instant;
@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 /// Runs `work` and reports what it took; `flops` is what the formula at hand needs, where it is known.
 pub fn measure<T>(flops: Option<f64>, work: impl FnOnce() -> T) -> (T, Value) {
-    let (start, before) = (Instant::now(), processor_seconds());
+    let (start, before) = (Instant::now(), cpu_seconds());
     let made = work();
-    let (wall, cpu) = (start.elapsed().as_secs_f64(), processor_seconds() - before);
+    let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - before);
     let rate = flops.map(|flops| flops / cpu / 1e9);
     (made, json!({ "wall": wall, "cpu": cpu, "peak_mib": peak_mib(), "gflops_per_cpu_second": rate }))
 }
 
-/// Processor seconds of the process, threads that have ended included; the kernel counts hundredths.
-fn processor_seconds() -> f64 {
+/// CPU seconds of the process, threads that have ended included; the kernel counts hundredths.
+fn cpu_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The program's name, in brackets, may hold anything.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();

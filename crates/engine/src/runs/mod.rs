@@ -9,7 +9,6 @@
 //! A record whose run has not ended says what was to be done; what was done so far is in the event log, and both are put
 //! together here. That is why a run can be looked at while it goes on, and after it was killed.
 
-mod keep;
 mod look;
 mod outline;
 mod record;
@@ -19,7 +18,6 @@ mod resolved;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use keep::{Exported, Imported, collect, export, garbage, import, pin};
 pub use look::Count;
 pub use record::{Ended, RunRecord, StageRecord, StageState};
 pub(crate) use recorder::Recorder;

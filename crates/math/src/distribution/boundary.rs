@@ -1,6 +1,6 @@
 //! BLUE: only the first and the last layer, each on its own account.
 
-use super::{Refresh, Step};
+use super::step::{Refresh, Step};
 use crate::MathError;
 
 /// Two whole steps; the second one's targets are found at its own layer on the model that the first one left.

@@ -1,6 +1,6 @@
 //! MEMIT's spread: what is left, divided among the layers that are left.
 
-use super::{Step, bottom_up};
+use super::step::{Step, bottom_up};
 
 /// `1/(m − i)` each: the last one takes the rest.
 pub(super) fn steps(layers: &[usize]) -> Vec<Step> {

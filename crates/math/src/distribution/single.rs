@@ -1,6 +1,6 @@
 //! The last layer takes everything.
 
-use super::{Step, bottom_up};
+use super::step::{Step, bottom_up};
 
 /// One step.
 pub(super) fn steps(layers: &[usize]) -> Vec<Step> {

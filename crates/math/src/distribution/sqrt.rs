@@ -1,6 +1,6 @@
 //! PMET's spread: lower layers take more than with MEMIT's.
 
-use super::{Step, bottom_up};
+use super::step::{Step, bottom_up};
 
 /// `1/√(m − i)` each: the last one takes the rest.
 pub(super) fn steps(layers: &[usize]) -> Vec<Step> {

@@ -1,6 +1,6 @@
 //! Layers by weight.
 
-use super::{Step, bottom_up};
+use super::step::{Step, bottom_up};
 use crate::MathError;
 
 /// `wᵢ / Σ_{j ≥ i} wⱼ` each: the last one takes the rest.

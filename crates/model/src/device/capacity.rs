@@ -1,4 +1,10 @@
 //! Batches that become smaller where a device has no memory for them.
+//!
+//! How much memory a batch needs cannot be known beforehand: it depends on kernels that a backend chooses as it goes, on what its pools
+//! hold back, and on other programs that use the same GPU. So a batch is tried, and halved where it had no room. The size that fitted is
+//! kept for all later batches of the same decoder: trying the full size again each time would fail each time, and every failure costs what
+//! was computed up to it. Only the *size* is remembered, as a number of halvings and never as a number of rows, since the next caller
+//! counts in other units (tokens, requests). Smaller batches can change last digits; results say so where that matters.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

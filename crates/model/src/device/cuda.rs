@@ -1,4 +1,4 @@
-//! Looks for drivers, compilers and cards before anything is computed: a backend that misses a part of CUDA panics.
+//! Looks for drivers, compilers and GPUs before anything is computed: a backend that misses a part of CUDA panics.
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -26,30 +26,30 @@ pub fn find() -> Cuda {
         compiler: compiler.then(self::compiler).flatten(),
         lacking: toolkit.as_deref().map_or_else(Vec::new, lacking),
         toolkit,
-        cards: if started { cards() } else { Vec::new() },
+        gpus: if started { gpus() } else { Vec::new() },
     }
 }
 
-/// The device of a card that lacks nothing.
+/// The device of a GPU that lacks nothing.
 pub fn open(index: usize) -> Result<Device, ModelError> {
     let refused = |hint| ModelError::Device { name: format!("cuda:{index}"), hint };
     if let Some(missing) = find().missing(index) {
         return Err(refused(missing));
     }
     free(index).map_err(|error| {
-        refused(format!("the driver cannot open the card ({error}): see nvidia-smi for who uses it"))
+        refused(format!("the driver cannot open the GPU ({error}): see nvidia-smi for who uses it"))
     })?;
     keep_kernels();
     Ok(Device::cuda(index))
 }
 
-/// Which of the cards a device is. As the others below, it takes a driver that answers.
+/// Which of the GPUs a device is. As the others below, it takes a driver that answers.
 pub fn number(device: &Device) -> Option<usize> {
     let device = device.clone().without_autodiff();
     (0..result::device::get_count().ok()? as usize).find(|&index| Device::cuda(index) == device)
 }
 
-/// Bytes that are free on a card at this moment; as the driver says it where the card cannot be opened.
+/// Bytes that are free on a GPU at this moment; as the driver says it where the GPU cannot be opened.
 pub fn free(index: usize) -> Result<u64, String> {
     let told = || {
         let device = result::device::get(index as c_int)?;
@@ -64,9 +64,9 @@ pub fn free(index: usize) -> Result<u64, String> {
     told().map(|(free, _)| free as u64).map_err(|error| error.to_string())
 }
 
-/// Bytes that a card has.
+/// Bytes that a GPU has.
 pub fn total(index: usize) -> Option<u64> {
-    card(index as c_int).map(|card| card.memory)
+    gpu(index as c_int).map(|gpu| gpu.memory)
 }
 
 /// Has kernels, and which of them were the fastest, kept between runs: in the user's cache folder, unless a cubecl.toml beside says
@@ -77,7 +77,7 @@ fn keep_kernels() {
     if matches!(config.environment.path, CacheConfig::Target) {
         config.environment.path = CacheConfig::Global;
     }
-    // It is set once; a second model on a card finds it so.
+    // It is set once; a second model on a GPU finds it so.
     CubeClRuntimeConfig::try_set(config);
 }
 
@@ -116,11 +116,11 @@ fn compiler() -> Option<Compiler> {
     Some(Compiler { version: Version(major as u32, minor as u32), capabilities })
 }
 
-fn cards() -> Vec<Gpu> {
-    (0..result::device::get_count().unwrap_or(0)).filter_map(card).collect()
+fn gpus() -> Vec<Gpu> {
+    (0..result::device::get_count().unwrap_or(0)).filter_map(gpu).collect()
 }
 
-fn card(index: c_int) -> Option<Gpu> {
+fn gpu(index: c_int) -> Option<Gpu> {
     let device = result::device::get(index).ok()?;
     let name = result::device::get_name(device).ok()?;
     // SAFETY: the device was given by the driver a moment ago.

@@ -6,7 +6,7 @@ use crate::is_cpu;
 
 /// The number of each row of `x`, `[n, V]`, at the row's index in `index`, `[n, 1]`: what `gather` gives.
 ///
-/// On a card Burn (0.22.1) may join a gather with what is done to whole rows beside it, and then reads, for every four of their numbers, the
+/// On a GPU Burn (0.22.1) may join a gather with what is done to whole rows beside it, and then reads, for every four of their numbers, the
 /// indices of four rows. There the number is picked out by what it is not: the others are taken for 0, and all are summed.
 #[expect(clippy::disallowed_methods, reason = "this is what is used in its place")]
 pub fn gather(x: Tensor<2>, index: Tensor<2, Int>) -> Tensor<2> {

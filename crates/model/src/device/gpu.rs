@@ -1,20 +1,20 @@
-//! What a machine has of CUDA, and what it lacks to compute on a card. It is judged here; `cuda.rs` looks for it.
+//! What a machine has of CUDA, and what it lacks to compute on a GPU. It is judged here; `cuda.rs` looks for it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Kernels use tensor instructions and conversions that older cards do not have.
+/// Kernels use tensor instructions and conversions that older GPUs do not have.
 const OLDEST: Capability = Capability(7, 0);
 
 /// A version of CUDA, major and minor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
-/// A compute capability, major and minor: what a card's instructions are.
+/// A compute capability, major and minor: what a GPU's instructions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Capability(pub u32, pub u32);
 
-/// Driver, compiler, headers and cards.
+/// Driver, compiler, headers and GPUs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cuda {
     /// The newest CUDA that the driver knows; none where there is no driver or it does not start.
@@ -25,8 +25,8 @@ pub struct Cuda {
     pub toolkit: Option<PathBuf>,
     /// Headers that it lacks.
     pub lacking: Vec<&'static str>,
-    /// The cards, by their number.
-    pub cards: Vec<Gpu>,
+    /// The GPUs, by their number.
+    pub gpus: Vec<Gpu>,
 }
 
 /// NVRTC.
@@ -38,7 +38,7 @@ pub struct Compiler {
     pub capabilities: Vec<Capability>,
 }
 
-/// One card.
+/// One GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpu {
     /// As the driver calls it.
@@ -62,19 +62,19 @@ impl fmt::Display for Capability {
 }
 
 impl Cuda {
-    /// What is missing to compute on card `index`, in words, and what to do about it.
+    /// What is missing to compute on GPU `index`, in words, and what to do about it.
     pub fn missing(&self, index: usize) -> Option<String> {
-        let (Some(driver), Some(card)) = (self.driver, self.cards.get(index)) else {
-            return Some(match (self.driver, self.cards.len()) {
+        let (Some(driver), Some(gpu)) = (self.driver, self.gpus.get(index)) else {
+            return Some(match (self.driver, self.gpus.len()) {
                 (None, _) => "no NVIDIA driver answers: install it, or use --device cpu".into(),
-                (_, 0) => "the driver knows no card: see nvidia-smi, and CUDA_VISIBLE_DEVICES".into(),
-                (_, 1) => "there is one card, cuda:0".into(),
+                (_, 0) => "the driver knows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES".into(),
+                (_, 1) => "there is one GPU, cuda:0".into(),
                 (_, n) => format!("there are cuda:0 to cuda:{}", n - 1),
             });
         };
-        let is = card.capability;
+        let is = gpu.capability;
         if is < OLDEST {
-            return Some(format!("the card is of {is}, and {OLDEST} or newer is needed: use --device cpu"));
+            return Some(format!("the GPU is of {is}, and {OLDEST} or newer is needed: use --device cpu"));
         }
         let Some(compiler) = &self.compiler else {
             return Some(
@@ -92,7 +92,7 @@ impl Cuda {
             let newer = compiler.capabilities.iter().all(|one| *one > is);
             let (version, what) = (compiler.version, if newer { "an older" } else { "a newer" });
             return Some(format!(
-                "libnvrtc of {version} does not compile for the card, of {is}: install {what} CUDA toolkit"
+                "libnvrtc of {version} does not compile for the GPU, of {is}: install {what} CUDA toolkit"
             ));
         }
         let Some(toolkit) = &self.toolkit else {
@@ -111,14 +111,14 @@ mod tests {
     use super::*;
 
     fn whole() -> Cuda {
-        let card = Gpu { name: "H100".into(), memory: 80 << 30, capability: Capability(9, 0) };
+        let gpu = Gpu { name: "H100".into(), memory: 80 << 30, capability: Capability(9, 0) };
         let capabilities = vec![Capability(7, 5), Capability(8, 0), Capability(9, 0), Capability(10, 0)];
         Cuda {
             driver: Some(Version(13, 0)),
             compiler: Some(Compiler { version: Version(12, 8), capabilities }),
             toolkit: Some("/usr/local/cuda".into()),
             lacking: Vec::new(),
-            cards: vec![card],
+            gpus: vec![gpu],
         }
     }
 
@@ -131,15 +131,15 @@ mod tests {
             assert_eq!(missing.as_deref(), expect);
         };
         check(|_| (), 0, None);
-        check(|_| (), 1, Some("there is one card, cuda:0"));
+        check(|_| (), 1, Some("there is one GPU, cuda:0"));
         check(|c| *c = Cuda::default(), 0, Some("no NVIDIA driver answers: install it, or use --device cpu"));
-        check(|c| c.cards.push(c.cards[0].clone()), 2, Some("there are cuda:0 to cuda:1"));
-        check(|c| c.cards.clear(), 0, Some("the driver knows no card: see nvidia-smi, and CUDA_VISIBLE_DEVICES"));
+        check(|c| c.gpus.push(c.gpus[0].clone()), 2, Some("there are cuda:0 to cuda:1"));
+        check(|c| c.gpus.clear(), 0, Some("the driver knows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES"));
         check(
-            |c| c.cards[0].capability = Capability(6, 1),
+            |c| c.gpus[0].capability = Capability(6, 1),
             0,
             Some(
-                "the card is of compute capability 6.1, and compute capability 7.0 or newer is needed: use --device cpu",
+                "the GPU is of compute capability 6.1, and compute capability 7.0 or newer is needed: use --device cpu",
             ),
         );
         check(
@@ -155,17 +155,17 @@ mod tests {
             ),
         );
         check(
-            |c| c.cards[0].capability = Capability(7, 0),
+            |c| c.gpus[0].capability = Capability(7, 0),
             0,
             Some(
-                "libnvrtc of CUDA 12.8 does not compile for the card, of compute capability 7.0: install an older CUDA toolkit",
+                "libnvrtc of CUDA 12.8 does not compile for the GPU, of compute capability 7.0: install an older CUDA toolkit",
             ),
         );
         check(
-            |c| c.cards[0].capability = Capability(12, 0),
+            |c| c.gpus[0].capability = Capability(12, 0),
             0,
             Some(
-                "libnvrtc of CUDA 12.8 does not compile for the card, of compute capability 12.0: install a newer CUDA toolkit",
+                "libnvrtc of CUDA 12.8 does not compile for the GPU, of compute capability 12.0: install a newer CUDA toolkit",
             ),
         );
         check(|c| c.toolkit = None, 0, Some("the CUDA toolkit's headers were not found: install it, or set CUDA_PATH"));

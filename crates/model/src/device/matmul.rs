@@ -1,7 +1,7 @@
 //! Products with weights that are held in fewer bits than what runs through the model.
 //!
 //! The hidden state, norms, attention, losses and everything that an edit computes stay in f32. Weights held in f16 or bf16 take half
-//! the memory, and products with them are taken in their own type, which cards do several times faster.
+//! the memory, and products with them are taken in their own type, which GPUs do several times faster.
 
 use burn::module::Param;
 use burn::nn::Linear;

@@ -16,24 +16,24 @@ use burn::tensor::Device;
 use crate::ModelError;
 use crate::device::gpu::Cuda;
 
-/// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first card that lacks nothing, and
-/// else the processor.
+/// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU that lacks nothing, and
+/// else the CPU.
 ///
 /// # Errors
-/// [`ModelError::Device`] for a name that this build does not know, and for a card that is not there or lacks something.
+/// [`ModelError::Device`] for a name that this build does not know, and for a GPU that is not there or lacks something.
 pub fn select_device(name: &str) -> Result<Device, ModelError> {
     match name.split_once(':').unwrap_or((name, "0")) {
-        ("auto", "0") => Ok(card(name, 0).unwrap_or_else(|_| Device::flex())),
+        ("auto", "0") => Ok(gpu(name, 0).unwrap_or_else(|_| Device::flex())),
         ("cpu", "0") => Ok(Device::flex()),
         ("cuda", index) if !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) => {
-            card(name, index.parse().unwrap_or(usize::MAX))
+            gpu(name, index.parse().unwrap_or(usize::MAX))
         }
         _ => Err(ModelError::Device { name: name.into(), hint: "use auto, cpu, cuda or cuda:N".into() }),
     }
 }
 
 impl Cuda {
-    /// Looks for all of it; none where this build has no part in CUDA. Opens no card.
+    /// Looks for all of it; none where this build has no part in CUDA. Opens no GPU.
     pub fn find() -> Option<Self> {
         #[cfg(feature = "cuda")]
         return Some(cuda::find());
@@ -42,7 +42,7 @@ impl Cuda {
     }
 }
 
-/// Whether a device is this machine's processor, where several computations at a time keep all cores busy.
+/// Whether a device is this machine's CPU, where several computations at a time keep all cores busy.
 pub fn is_cpu(device: &Device) -> bool {
     device.clone().without_autodiff() == Device::flex()
 }
@@ -72,12 +72,12 @@ pub fn total_memory(device: &Device) -> Option<u64> {
 }
 
 #[cfg(feature = "cuda")]
-fn card(_: &str, index: usize) -> Result<Device, ModelError> {
+fn gpu(_: &str, index: usize) -> Result<Device, ModelError> {
     cuda::open(index)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn card(name: &str, _: usize) -> Result<Device, ModelError> {
+fn gpu(name: &str, _: usize) -> Result<Device, ModelError> {
     Err(ModelError::Device {
         name: name.into(),
         hint: "this build computes on the CPU: build with `cargo build --release --features cuda`".into(),

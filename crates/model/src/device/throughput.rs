@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processor_has_a_rate() {
+    fn a_cpu_has_a_rate() {
         for precision in [Precision::F32, Precision::Bf16] {
             let rate = matmul_throughput(&Device::flex(), precision).unwrap();
             assert!(rate.is_finite() && rate > 1e6, "{rate}");

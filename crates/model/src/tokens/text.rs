@@ -1,4 +1,11 @@
 //! The tokenizer and the beginning-of-sequence rules that editing depends on.
+//!
+//! An edit is written at one token, and a score is read at others: to be off by one is to edit or to score something else, and nothing
+//! fails. Three rules keep prompt and target apart. A prompt is tokenized as a text of its own, with what the tokenizer puts before every
+//! text. A target is tokenized as a continuation: behind a word that is then taken away, because a SentencePiece tokenizer puts a space
+//! before whatever stands first, and a target that stands first would get a space too many. And the two are joined as tokens, never as
+//! text, since a merge across the border (`Par` + `is`) would move it. The subject's last token is found by tokenizing the text up to the
+//! subject's end, as the reference implementations do.
 
 use std::panic::catch_unwind;
 use std::path::Path;

@@ -18,7 +18,7 @@ pub fn chosen_device() -> &'static str {
     }
 }
 
-/// What a `--device` name stands for, as exactly as equal bits ask for: the card, or the processor and how many threads share
+/// What a `--device` name stands for, as exactly as equal bits ask for: the GPU, or the CPU and how many threads share
 /// the work, since sums are dealt out among them.
 ///
 /// # Errors
@@ -26,7 +26,7 @@ pub fn chosen_device() -> &'static str {
 pub fn hardware(name: &str) -> Result<String, StageError> {
     let device = select_device(name).map_err(|error| StageError { kind: ErrorKind::Usage, ..error.stage() })?;
     if !is_cpu(&device) {
-        return Ok(card(name));
+        return Ok(gpu(name));
     }
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -39,10 +39,10 @@ pub fn hardware(name: &str) -> Result<String, StageError> {
     Ok(format!("{model} ({family}), {threads} threads"))
 }
 
-fn card(name: &str) -> String {
+fn gpu(name: &str) -> String {
     let at: usize = name.strip_prefix("cuda:").and_then(|at| at.parse().ok()).unwrap_or_default();
-    let cards = Cuda::find().map(|cuda| cuda.cards).unwrap_or_default();
-    cards.get(at).map_or_else(|| name.to_owned(), |card| card.name.clone())
+    let gpus = Cuda::find().map(|cuda| cuda.gpus).unwrap_or_default();
+    gpus.get(at).map_or_else(|| name.to_owned(), |gpu| gpu.name.clone())
 }
 
 /// What this machine has of CUDA, line by line: name, finding, and what to do where something is missing.
@@ -65,9 +65,9 @@ pub fn cuda_findings() -> Vec<(String, String)> {
         line("compiler", compiler.unwrap_or_else(|| "libnvrtc not found".into())),
         line("toolkit", toolkit.unwrap_or_else(|| "no headers".into())),
     ];
-    for (i, card) in cuda.cards.iter().enumerate() {
-        let memory = card.memory as f64 / f64::from(1 << 30);
-        lines.push((format!("cuda:{i}"), format!("{}, {memory:.0} GiB, {}", card.name, card.capability)));
+    for (i, gpu) in cuda.gpus.iter().enumerate() {
+        let memory = gpu.memory as f64 / f64::from(1 << 30);
+        lines.push((format!("cuda:{i}"), format!("{}, {memory:.0} GiB, {}", gpu.name, gpu.capability)));
     }
     lines.extend(cuda.missing(0).map(|missing| line("missing", missing)));
     lines

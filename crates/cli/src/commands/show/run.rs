@@ -52,7 +52,7 @@ fn stages(run: &RunRecord, style: &Style) -> String {
     let rows = run.stages.iter().map(|stage| {
         let (word, look) = match &stage.state {
             StageState::Waiting | StageState::Finished(Outcome::Skipped { .. }) => ("not reached", Look::Dim),
-            StageState::Finished(Outcome::NotAsked) => ("not asked for", Look::Dim),
+            StageState::Finished(Outcome::NotAsked) => ("not selected", Look::Dim),
             StageState::Working { .. } => ("at work", Look::Yellow),
             StageState::Lost => ("lost", Look::Yellow),
             StageState::Finished(Outcome::Ran) => ("ran", Look::Green),

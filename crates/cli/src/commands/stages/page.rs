@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use palinode_engine::StageInfo;
-use serde_json::Value;
 
 use super::words::{Parameter, parameters};
 use crate::terminal::Style;
@@ -62,22 +61,4 @@ fn example(info: &StageInfo, parameters: &[Parameter]) -> String {
         let _ = writeln!(text, "    with: {{ {} }}", with.join(", "));
     }
     text
-}
-
-/// A default as it is written in a pipeline.
-pub fn default(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) if text.is_empty() => Some("''".to_owned()),
-        Value::String(text) => Some(text.clone()),
-        Value::Array(items) if items.is_empty() => Some("[]".to_owned()),
-        Value::Number(number) if number.as_f64().is_some_and(|value| value.fract() == 0.0 && value.abs() < 1e15) => {
-            Some(format!("{}", number.as_f64().unwrap_or_default()))
-        }
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", default(value).unwrap_or_default()));
-            Some(format!("{{ {} }}", fields.collect::<Vec<_>>().join(", ")))
-        }
-        other => Some(other.to_string()),
-    }
 }

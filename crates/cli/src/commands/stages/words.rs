@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::page::default;
-
 /// One parameter, or a field within one.
 pub struct Parameter {
     /// Its dotted name.
@@ -20,6 +18,24 @@ pub struct Parameter {
     pub only: Option<String>,
     /// What it is.
     pub doc: String,
+}
+
+/// A default as it is written in a pipeline.
+fn default(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => Some("''".to_owned()),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) if items.is_empty() => Some("[]".to_owned()),
+        Value::Number(number) if number.as_f64().is_some_and(|value| value.fract() == 0.0 && value.abs() < 1e15) => {
+            Some(format!("{}", number.as_f64().unwrap_or_default()))
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", default(value).unwrap_or_default()));
+            Some(format!("{{ {} }}", fields.collect::<Vec<_>>().join(", ")))
+        }
+        other => Some(other.to_string()),
+    }
 }
 
 /// The parameters of a stage, with fields of mappings under their dotted names.

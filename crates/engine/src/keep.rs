@@ -9,7 +9,7 @@ use palinode_fingerprint::Key;
 use palinode_store::{Companion, Companions, Garbage, LastUsed, Pin, Retention, Store};
 use serde::Serialize;
 
-use super::{RECORD, RunRecord, Runs};
+use crate::runs::{RECORD, RunRecord, Runs};
 
 /// What was written into an archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
