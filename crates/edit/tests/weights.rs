@@ -8,7 +8,7 @@ use palinode_math::{Delta, LowRank, Mat, Sparse, row_major};
 use palinode_model::save::{Change, copy_with_changes};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Layout, MlpModule, ModelError, WeightId, read};
 
-const MODELS: [&str; 5] = ["gpt2-tiny", "gptj-tiny", "gpt_neox-tiny", "llama-tiny", "qwen3-tiny"];
+const MODELS: [&str; 5] = ["gpt2-tiny", "gptj-tiny", "gpt_neox-tiny", "llama-tiny", "qwen2-tiny"];
 
 fn logits(decoder: &Decoder) -> Vec<f32> {
     let ids: Vec<u32> = (0..20).map(|i| (i * 7 + 3) % 100).collect();

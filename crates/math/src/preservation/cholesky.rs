@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Scale, Side};
 
-use super::{Change, Preservation, PreservationWeights, Projection};
+use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::matrix::{check_finite, check_size};
 use crate::{MathError, SecondMoment};
 

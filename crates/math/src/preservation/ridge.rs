@@ -2,7 +2,7 @@
 
 use faer::{Mat, MatRef, Scale};
 
-use super::{Change, Preservation, PreservationWeights, Projection};
+use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::MathError;
 use crate::matrix::check_size;
 

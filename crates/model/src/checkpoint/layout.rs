@@ -226,6 +226,18 @@ impl Layout {
 }
 
 impl DecoderConfig {
+    /// The shape of a weight in `[out, in]` orientation; `None` for one that the model does not have.
+    pub fn weight_shape(&self, weight: WeightId) -> Option<[usize; 2]> {
+        if weight.layer >= self.layers || weight.expert.is_some() {
+            return None;
+        }
+        match weight.module {
+            MlpModule::Down => Some([self.hidden, self.feed_forward]),
+            MlpModule::Gate if !self.gated => None,
+            MlpModule::Up | MlpModule::Gate => Some([self.feed_forward, self.hidden]),
+        }
+    }
+
     /// Number of weights, from the shapes.
     pub fn parameters(&self) -> usize {
         let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));

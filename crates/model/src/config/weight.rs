@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DecoderConfig;
-
 /// A projection of a layer's feed-forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,20 +93,6 @@ impl FromStr for WeightId {
             Some(part) => Some(part.strip_prefix("expert").and_then(|n| n.parse().ok()).ok_or_else(wrong)?),
         };
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self { layer, module, expert }) }
-    }
-}
-
-impl DecoderConfig {
-    /// The shape of a weight in `[out, in]` orientation; `None` for one that the model does not have.
-    pub fn weight_shape(&self, weight: WeightId) -> Option<[usize; 2]> {
-        if weight.layer >= self.layers || weight.expert.is_some() {
-            return None;
-        }
-        match weight.module {
-            MlpModule::Down => Some([self.hidden, self.feed_forward]),
-            MlpModule::Gate if !self.gated => None,
-            MlpModule::Up | MlpModule::Gate => Some([self.feed_forward, self.hidden]),
-        }
     }
 }
 

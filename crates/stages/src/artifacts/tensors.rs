@@ -4,11 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use palinode_engine::{FileRef, StageContext, StageError};
-use palinode_math::Delta;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-
-use crate::artifacts::deltas::{self, Floats};
 
 /// A named tensor, row-major.
 pub struct Named {
@@ -75,10 +72,9 @@ impl Tensors {
         Ok(Self { bytes: cx.read(file)? })
     }
 
-    /// A change of a weight, in double precision.
-    pub fn delta(&self, name: &str) -> Result<Delta, StageError> {
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(name, &error.to_string()))?;
-        deltas::read(&file, name, Floats::Double).map_err(|what| damaged(name, &what))
+    /// The file, to look into.
+    pub fn file(&self) -> Result<SafeTensors<'_>, StageError> {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| StageError::internal(format!("stored tensors: {error}")))
     }
 
     /// Shape and values, row-major.

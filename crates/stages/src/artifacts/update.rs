@@ -6,9 +6,10 @@ use palinode_edit::Applied;
 use palinode_engine::{Artifact, FileRef, StageContext, StageError};
 use palinode_math::Delta;
 use palinode_model::WeightId;
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::deltas::{Floats, named};
+use crate::artifacts::deltas::{Floats, named, read};
 use crate::artifacts::model::{UPDATE, file};
 use crate::artifacts::tensors::{Tensors, put, serialize};
 use crate::errors::StageFailure;
@@ -208,7 +209,8 @@ pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
     let facts = tensors.note("facts").unwrap_or_default();
     let facts: BatchFacts =
         serde_json::from_str(&facts).map_err(|error| StageError::internal(format!("stored batch: {error}")))?;
-    let update = |(i, layer): (usize, &LayerFacts)| Ok((layer.weight, tensors.delta(&i.to_string())?));
+    let file = tensors.file()?;
+    let update = |(i, layer): (usize, &LayerFacts)| Ok((layer.weight, stored(&file, &i.to_string())?));
     let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, StageError>>()?;
     Ok(Batch { facts, updates })
 }
@@ -231,6 +233,11 @@ pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Resul
     Ok(made.with_file(FACTORS, put(cx, &tensors)?).with_file(BATCHES, cx.put_bytes(&facts)?))
 }
 
+/// A change as it was stored. Contents of the store are checked by digest: what does not read is a mistake of ours.
+fn stored(file: &SafeTensors<'_>, name: &str) -> Result<Delta, StageError> {
+    read(file, name, Floats::Double).map_err(|what| StageError::internal(format!("stored change: {what}")))
+}
+
 /// What a batch's change of a weight is called among the tensors: the layer alone for a down-projection.
 fn name(batch: usize, weight: WeightId) -> String {
     format!("batch{batch}.layer{weight}")
@@ -246,12 +253,14 @@ pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Sta
     let facts: Vec<BatchFacts> = serde_json::from_slice(&cx.read(file(artifact, BATCHES)?)?)
         .map_err(|error| StageError::internal(format!("stored batches: {error}")))?;
     let tensors = Tensors::read(cx, factors_file(artifact)?)?;
-    let read = |b: usize, weight: WeightId| Ok((weight, tensors.delta(&name(b, weight))?));
+    let file = tensors.file()?;
+    let change = |b: usize, weight: WeightId| Ok((weight, stored(&file, &name(b, weight))?));
     facts
         .into_iter()
         .enumerate()
         .map(|(b, facts)| {
-            let updates = facts.layers.iter().map(|facts| read(b, facts.weight)).collect::<Result<_, StageError>>()?;
+            let updates =
+                facts.layers.iter().map(|facts| change(b, facts.weight)).collect::<Result<_, StageError>>()?;
             Ok(Batch { facts, updates })
         })
         .collect()

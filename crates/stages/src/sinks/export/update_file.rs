@@ -135,13 +135,13 @@ impl UpdateFile {
             }
             let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
             if delta.check_shape(shape).is_err() {
-                let told = match delta {
+                let change = match delta {
                     Delta::LowRank(LowRank { left, right }) => {
                         format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
                     }
                     other => format!("{:?}", other.shape()),
                 };
-                return Err(format!("the update of layer {id} is {told}, but the weight is {shape:?}"));
+                return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
             }
         }
         Ok(())
