@@ -4,12 +4,13 @@
 mod family;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use family::{Family, families, losses, request};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Moments, Site, TargetSettings, apply, optimise};
+use palinode_edit::{Edit, Metrics, Moments, Site, TargetSettings, apply, optimise};
 use palinode_golden::{Tensors, relative};
-use palinode_math::{Factor, Mat, Objective, Preservation, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
 
 fn moments(family: &Family, numbers: &Tensors) -> BTreeMap<usize, SecondMoment> {
     let length = numbers.shape("documents")[1];
@@ -76,10 +77,10 @@ fn memit_and_emmet() {
 
         let solve = facts.field("solve");
         let layers = solve.field("layers").wholes();
-        let preservation = Preservation { lambda: solve.field("lambda").number(), rho: 0.0 };
+        let preservation = PreservationWeights { lambda: solve.field("lambda").number(), rho: 0.0 };
         let moments = moments(&family, &numbers);
-        let factors: BTreeMap<usize, Factor> =
-            layers.iter().map(|&layer| (layer, Factor::new(&moments[&layer], preservation).unwrap())).collect();
+        let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
+        let metrics: Metrics = layers.iter().map(|&layer| (layer, Arc::new(metric(layer)) as _)).collect();
         let plan = Strategy::Memit.plan(&layers).unwrap();
         let emmet = Objective::Emmet { epsilon: solve.field("emmet_lambda").number() };
         for (name, objective) in [("memit", Objective::Memit), ("emmet", emmet)] {
@@ -91,14 +92,14 @@ fn memit_and_emmet() {
                 parallel_requests: 32,
                 tokens: 4096,
             };
-            let edits = apply(&family.decoder, &family.text, &requests, &values, &factors, &edit).unwrap().layers;
-            assert_eq!(edits.iter().map(|edit| edit.layer).collect::<Vec<_>>(), layers);
+            let edits = apply(&family.decoder, &family.text, &requests, &values, &metrics, &edit).unwrap().layers;
+            assert_eq!(edits.iter().map(|edit| edit.weight.layer).collect::<Vec<_>>(), layers);
             for edit in edits {
-                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.layer));
+                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.weight));
                 let theirs = stored("resid") * stored("adj_k").transpose();
-                let difference = relative(&rows(&edit.update.dense()), &rows(&theirs));
-                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.layer);
-                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.layer);
+                let difference = relative(&rows(&edit.delta.dense()), &rows(&theirs));
+                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.weight);
+                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.weight);
             }
         }
     }
@@ -123,7 +124,8 @@ fn rome() {
         println!("{}: losses {early:.1e} {late:.1e}, start {initial:.1e}, v {v:.1e}", family.name);
         assert!(early < 1e-4 && late < 1e-3 && initial < 1e-5 && v < 1e-3, "{}: {early} {late} {v}", family.name);
 
-        let factor = Factor::new(&moments(&family, &numbers)[&layer], Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+        let factor =
+            Factor::new(&moments(&family, &numbers)[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
         let plan = Strategy::Single.plan(&[layer]).unwrap();
         let edit = Edit {
             objective: Objective::Rome { key: RomeKey::Reference },
@@ -133,11 +135,11 @@ fn rome() {
             parallel_requests: 1,
             tokens: 4096,
         };
-        let factors = BTreeMap::from([(layer, factor)]);
-        let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &factors, &edit).unwrap().layers;
+        let metrics = Metrics::from([(layer, Arc::new(factor) as _)]);
+        let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &metrics, &edit).unwrap().layers;
         assert_eq!(edits.len(), 1);
         let theirs = matrix(&numbers, "rome.right") * matrix(&numbers, "rome.left").transpose();
-        let difference = relative(&rows(&edits[0].update.dense()), &rows(&theirs));
+        let difference = relative(&rows(&edits[0].delta.dense()), &rows(&theirs));
         println!("{} rome: {difference:.1e}", family.name);
         assert!(difference < 2e-4, "{} rome: {difference}", family.name);
     }

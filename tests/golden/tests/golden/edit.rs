@@ -2,12 +2,13 @@
 //! authors' code are apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
-use palinode_edit::{Edit, Moments, Prompt, Site, Tap, TargetSettings, apply, optimise, probe, prompts};
+use palinode_edit::{Edit, Metrics, Moments, Prompt, Site, Tap, TargetSettings, apply, optimise, probe, prompts};
 use palinode_golden::{Folder, Json, relative};
-use palinode_math::{Factor, Mat, Objective, Preservation, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 struct Golden {
@@ -220,9 +221,10 @@ fn whole_edits() {
             let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_| {}).unwrap();
             let values: Vec<f32> = targets.iter().flat_map(palinode_edit::Target::value).collect();
             let number = |name: &str| h.field(name).number();
-            let preservation = Preservation { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
-            let factors: BTreeMap<usize, Factor> =
-                layers.iter().map(|&l| (l, Factor::new(&moments[&l], preservation).unwrap())).collect();
+            let preservation =
+                PreservationWeights { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
+            let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
+            let metrics: Metrics = layers.iter().map(|&layer| (layer, Arc::new(metric(layer)) as _)).collect();
             let objective = match experiment.field("alg").text() {
                 "memit" => Objective::Memit,
                 "emmet" => Objective::Emmet { epsilon: number("emmet_lambda") },
@@ -237,15 +239,15 @@ fn whole_edits() {
                 parallel_requests: 32,
                 tokens: 4096,
             };
-            let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap().layers;
+            let edits = apply(&g.decoder, &g.text, &chosen, &values, &metrics, &edit).unwrap().layers;
             assert_eq!(edits.len(), layers.len(), "{} {id}", g.name);
             let file = g.folder.tensors(&format!("{id}.safetensors"));
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             for e in &edits {
-                let layer = e.layer;
+                let layer = e.weight.layer;
                 let resid = from_row_major("r", &file.values(&format!("layer{layer}.resid")), d, chosen.len()).unwrap();
                 let adj = from_row_major("a", &file.values(&format!("layer{layer}.adj_k")), f, chosen.len()).unwrap();
-                let difference = relative_mat(&e.update.dense(), &(&resid * adj.transpose()));
+                let difference = relative_mat(&e.delta.dense(), &(&resid * adj.transpose()));
                 let tiny = g.name != "gpt2";
                 let tolerance = match layer {
                     _ if preservation.rho > 0.0 => 2e-4,
@@ -285,7 +287,7 @@ fn rome_edits() {
             let steps = record.field("trace").field("steps").list();
             assert_eq!(target.trace.len(), steps.len(), "{} {id}", g.name);
             let plan = Strategy::Single.plan(&[layer]).unwrap();
-            let factor = Factor::new(&moments[&layer], Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+            let factor = Factor::new(&moments[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
             let edit = Edit {
                 objective: Objective::Rome { key: RomeKey::Reference },
                 plan: &plan,
@@ -294,12 +296,12 @@ fn rome_edits() {
                 parallel_requests: 1,
                 tokens: 4096,
             };
-            let factors = BTreeMap::from([(layer, factor)]);
-            let ours = apply(&g.decoder, &g.text, &request, &target.value(), &factors, &edit)
+            let metrics = Metrics::from([(layer, Arc::new(factor) as _)]);
+            let ours = apply(&g.decoder, &g.text, &request, &target.value(), &metrics, &edit)
                 .unwrap()
                 .layers
                 .remove(0)
-                .update
+                .delta
                 .dense();
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             let stem = format!("{id}.edit{edit_number}");
