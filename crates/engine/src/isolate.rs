@@ -16,7 +16,7 @@ use crate::context::RunContext;
 use crate::event::Event;
 use crate::stop::Stop;
 use crate::worker::Message;
-use palinode_error::{ErrorKind, StageError, plain};
+use palinode_error::{ErrorKind, Hint, StageError, plain};
 use palinode_store::Manifest;
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
@@ -149,8 +149,7 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
         Some(KILL) => {
             let message = "its process was killed, most likely for memory: the kernel does that to the largest process \
                            when memory runs out (signal 9)";
-            StageError::new(ErrorKind::Limit, format!("{message}{said}"))
-                .hint(format!("give it smaller batches, or the machine to itself (--jobs 1); {kept}"))
+            StageError::new(ErrorKind::Limit, format!("{message}{said}")).hint(Hint::LessMemory)
         }
         Some(signal) => {
             let name = name(signal).map(|name| format!(", {name}")).unwrap_or_default();
@@ -159,7 +158,7 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
         }
         None => {
             let code = status.code().unwrap_or_default();
-            StageError::internal(format!("its process ended with exit code {code} and no result{said}")).hint(kept)
+            StageError::internal(format!("its process ended with status {code} and no result{said}")).hint(kept)
         }
     }
 }
@@ -197,7 +196,11 @@ mod tests {
             .iter()
             .map(|(status, words)| {
                 let error = died(ExitStatus::from_raw(*status), words);
-                format!("{error} ({:?})\n  hint: {}", error.kind, error.hint.as_deref().unwrap_or_default())
+                format!(
+                    "{error} ({:?})\n  hint: {}",
+                    error.kind,
+                    error.hint.map(|hint| hint.to_string()).unwrap_or_default()
+                )
             })
             .collect();
         insta::assert_snapshot!(told.join("\n"));

@@ -21,7 +21,7 @@ use crate::plan::{Lookup, Planner, Reason};
 use crate::run::{RunOptions, StageReport};
 use crate::stop::Stop;
 use palinode_error::panics;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::{Digest, Key};
 use palinode_pipeline::Chosen;
 use palinode_pipeline::Takes;
@@ -422,7 +422,7 @@ impl<'a> Owner<'a> {
     fn not_asked(&self, from: usize) -> StageError {
         let Instance { name, .. } = &self.pipeline.instances[from];
         let message = format!("it needs `{name}`, whose result is not in the store and which this run is not about");
-        StageError::new(ErrorKind::Usage, message).hint("leave out --only or --from, or name what it needs too")
+        StageError::new(ErrorKind::Usage, message).hint(Hint::SelectInputs)
     }
 }
 

@@ -46,7 +46,9 @@ fn check(files: &[(&str, &'static str)]) -> Result<Vec<String>, String> {
         mistakes
             .0
             .iter()
-            .map(|mistake| format!("{} ({})", mistake.message, mistake.hint.as_deref().unwrap_or("-")))
+            .map(|mistake| {
+                format!("{} ({})", mistake.message, mistake.hint.as_ref().map_or("-".to_owned(), ToString::to_string))
+            })
             .collect()
     };
     let (pipeline, absent) = loaded.map_err(|mistakes| told(mistakes).join("\n"))?;

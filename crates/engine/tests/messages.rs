@@ -21,7 +21,7 @@ fn check_beside(name: &str, files: &[(&str, &str)], rows: &[(&str, &[&str])]) {
     for (yaml, set) in rows {
         let text = match bench.load(yaml, set) {
             Ok(pipeline) => format!("fine: {} instances\n", pipeline.instances.len()),
-            Err(mistakes) => format!("{mistakes}exit code {}\n", mistakes.kind().exit_code()),
+            Err(mistakes) => format!("{mistakes}kind {:?}\n", mistakes.kind()),
         };
         all.push_str("────────\n");
         for set in *set {

@@ -5,6 +5,7 @@
 //! nothing but [`Files`] touches the disk.
 
 pub mod bounds;
+mod build;
 mod cell;
 mod check;
 mod connect;
@@ -35,7 +36,8 @@ mod takes;
 mod unit_plan;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Source, Span};
+pub use build::{PipelineBuilder, StageBuilder, StageName};
+pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
 pub use field::read as read_params;
 pub use files::{Disk, Files};
 pub use graph::{Instance, Pipeline};

@@ -1,4 +1,4 @@
-//! `--set path=value`: changes to a pipeline from the command line.
+//! `path=value`: changes to a pipeline from outside its file.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use palinode_error::{did_you_mean, one_of};
 
 /// Applies one `path=value` to the tree. The value is YAML; the path is dotted, with `[n]` for items of lists.
 pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
-    let source = Source::new("--set", text);
+    let source = Source::of_override(text);
     let Some((path, value)) = text.split_once('=') else {
         let mistake = Diagnostic::new(&source, source.span(0, text.len()), "there is no `=`");
         report.mistakes.add(mistake.expected("`path=value`, such as `stages.solve.with.lambda=15000`"));

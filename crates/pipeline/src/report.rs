@@ -64,13 +64,14 @@ impl Report {
     /// A mistake that a stage found in its parameters, which stand under `with`.
     pub fn field(&mut self, with: &str, error: FieldError) {
         let path = if error.field.is_empty() { with.to_owned() } else { child(with, &error.field) };
-        let FieldError { message, expected, hint, at, kind, name_at_fault, absent, .. } = error;
+        let FieldError { message, expected, hint, at, kind, name_at_fault, absent, fetch, .. } = error;
         let more = |mut diagnostic: Diagnostic| {
             diagnostic.kind = kind;
             diagnostic.expected = expected;
             diagnostic.hint = hint;
             diagnostic.at = at;
             diagnostic.absent = absent;
+            diagnostic.fetch = fetch;
             diagnostic
         };
         if name_at_fault { self.key(&path, message, more) } else { self.value(&path, message, more) }

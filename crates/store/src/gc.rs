@@ -21,7 +21,7 @@ use super::index::Table;
 use super::manifests::files_below;
 use super::{Manifest, Store, lock};
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::{Digest, Key};
 
 /// When results were last used, in milliseconds since 1970: the store does not know who uses them. One that is not named was last used
@@ -182,7 +182,7 @@ impl Store {
     pub fn collect(&self, retention: &Retention, last_used: &LastUsed) -> Result<Garbage, StageError> {
         let Some(_alone) = lock::keep_out(&self.root)? else {
             return Err(StageError::store(format!("workers are at work on the store {}", self.root.display()))
-                .hint("wait until they are done; --dry-run shows what would go"));
+                .hint(Hint::WaitForWorkers));
         };
         let garbage = self.garbage(retention, last_used);
         for manifest in &garbage.manifests {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rustix::fs::statvfs;
 
-use palinode_error::StageError;
 use palinode_error::size;
+use palinode_error::{Hint, StageError};
 
 /// Writes smaller than this are tried at once: the answer takes longer than they do.
 const LARGE: u64 = 1 << 20;
@@ -45,7 +45,7 @@ fn ensure(path: &Path, needed: u64) -> Result<(), StageError> {
             size(needed),
             size(available)
         ))
-        .hint("free some, such as with `palinode cache gc`, and run again: what was finished is kept")),
+        .hint(Hint::FreeSpace)),
         _ => Ok(()),
     }
 }

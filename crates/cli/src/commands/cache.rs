@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::{
-    ErrorKind, Garbage, Manifest, Migrated, Retention, Store, migrate, now_ms, read_duration, read_size,
-};
+use palinode::{ErrorKind, Garbage, Manifest, Migrated, Retention, Store, migrate, now_ms, read_duration, read_size};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{StoreArgs, WaitArgs};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, complain, format, print, print_json};
@@ -188,15 +186,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Command::Gc { store, wait, unused_for, size, dry_run, json } => {
             let retention = Retention { unused_for: *unused_for, size: *size };
             let garbage = if *dry_run {
-                palinode_engine::garbage(&store.look()?, &retention)
+                palinode::garbage(&store.look()?, &retention)
             } else {
-                palinode_engine::collect(&wait.open_existing(store)?, &retention)?
+                palinode::collect(&wait.open_existing(store)?, &retention)?
             };
             if *json { print_json(&garbage) } else { tell_garbage(&garbage, *dry_run) }
         }
         Command::Pin { which: None, store } => pins(&store.look()?),
         Command::Pin { which: Some(which), store } => {
-            let pin = palinode_engine::pin(&store.look()?, which)?;
+            let pin = palinode::pin(&store.look()?, which)?;
             print(&format!("kept: {} of {} ({})\n", format::count(pin.keys.len(), "result"), pin.name, pin.what))
         }
         Command::Unpin { which, store } => {
@@ -210,7 +208,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("indexed {results}, and the digests of {files}; {before} before, {after} now\n"))
         }
         Command::Migrate { store, wait, json } => {
-            let migrated = migrate(&wait.open_existing(store)?, &palinode_stages::catalogue())?;
+            let migrated = migrate(&wait.open_existing(store)?, &palinode::catalogue())?;
             if *json {
                 return print_json(&migrated);
             }
@@ -222,7 +220,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{} carried over, {current} found as before{left}\n", format::count(carried, "result")))
         }
         Command::Export { file, runs, store } => {
-            let exported = palinode_engine::export(&store.share()?, runs, file)?;
+            let exported = palinode::export(&store.share()?, runs, file)?;
             let outside = match exported.outside {
                 0 => String::new(),
                 files => format!("; {} outside the store left out", format::count(files, "file")),
@@ -232,7 +230,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{}: {results} of {runs}, {size}{outside}\n", file.display()))
         }
         Command::Import { file, store, wait } => {
-            let imported = palinode_engine::import(&wait.open(store)?, file)?;
+            let imported = palinode::import(&wait.open(store)?, file)?;
             let (results, runs) =
                 (format::count(imported.results, "new result"), format::count(imported.runs, "new run"));
             let known =
@@ -345,7 +343,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
 }
 
 /// What of a result lies in the store; files outside it take no room there.
-fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode_engine::Digest, u64)> {
+fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode::Digest, u64)> {
     let files = manifest.output.files.values().filter(|file| store.blob_path(&file.digest).exists());
     files.map(|file| (file.digest, file.size)).collect::<Vec<_>>().into_iter()
 }

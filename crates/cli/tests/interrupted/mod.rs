@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palinode_engine::{Digest, Event, Runs};
+use palinode::{Digest, Event, Runs};
 use tempfile::TempDir;
 
 const PIPELINE: &str = "
