@@ -19,7 +19,7 @@ use super::report::Report;
 use super::spec::StageSpec;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
-use crate::stage::{DescribeCx, ExternalFile};
+use crate::stage::{ArtifactKind, DescribeCx, ExternalFile};
 use palinode_error::{ErrorKind, FieldError};
 use palinode_error::{did_you_mean, one_of};
 
@@ -137,10 +137,11 @@ impl Checker<'_> {
             }
         };
         let inputs = inputs?;
-        let facts: BTreeMap<&str, &Value> = inputs
-            .iter()
-            .map(|(port, &from)| (port.as_str(), instances[from].as_ref().map_or(&Value::Null, |from| &from.facts)))
-            .collect();
+        let facts = inputs.iter().filter_map(|(port, &from)| {
+            let from = instances[from].as_ref()?;
+            Some((port.as_str(), (from.kind.info().output, &from.facts)))
+        });
+        let facts: BTreeMap<&str, (ArtifactKind, &Value)> = facts.collect();
         let facts = match kind.describe(&params, &DescribeCx::new(self.around.base, facts)) {
             Ok(facts) => facts,
             // Without its files a stage cannot say anything sensible.

@@ -4,6 +4,7 @@
 //! holds each instance against its kind of stage ([`Stage`]): all mistakes at once, each with its place. Nothing runs here, and
 //! nothing but [`Files`] touches the disk.
 
+mod artifact;
 pub mod bounds;
 mod build;
 mod cell;
@@ -36,6 +37,7 @@ mod takes;
 mod unit_plan;
 mod yaml;
 
+pub use artifact::{Accept, Kind, PortOf};
 pub use build::{PipelineBuilder, StageBuilder, StageName};
 pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
 pub use field::read as read_params;

@@ -32,6 +32,7 @@ mod manifests;
 mod memory;
 mod pins;
 mod rebuild;
+pub mod shown;
 mod space;
 mod stat;
 mod units;

@@ -2,14 +2,14 @@
 
 use palinode_engine::bounds::Positive;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
+    Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, Takes, artifact,
 };
 use palinode_math::{Plan, Strategy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL};
+use crate::artifacts::model::ModelKind;
+use crate::artifacts::plan::{PlanFacts, PlanKind, PlannedPlan};
 
 /// A distribution of an edit over layers.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +94,9 @@ impl DistributeParams {
     }
 }
 
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::optional("model", "Only to check the layers; optional.");
+
 /// See [`StageKind::DOC`].
 pub struct Distribute;
 
@@ -107,34 +110,29 @@ An edit's residual (target minus current value, at the last layer of the list) c
 over several. The plan does not depend on the objective: any objective of `solve` works with any plan, so one matrix can \
 vary both. The parameter `refresh` decides whether keys and the residual are measured again on the partly edited model \
 before each layer.";
-    const OUTPUT: ArtifactKind = "plan";
+    type Output = PlanKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
+        vec![MODEL.port()]
     }
 
     fn takes(_: &DistributeParams) -> Takes {
         Takes::LIGHT
     }
 
-    fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<PlannedPlan, Vec<FieldError>> {
         let plan = params.plan().map_err(|error| vec![error])?;
-        if let Some(facts) = Facts::at(cx, "model") {
+        if let Some(facts) = cx.input(MODEL).model {
             let wrong = facts.check_layers(&params.layers, |i| format!("layers[{i}]"));
             if !wrong.is_empty() {
                 return Err(wrong);
             }
         }
-        Ok(json!({ "plan": plan }))
+        Ok(PlannedPlan { plan: Some(plan) })
     }
 
     fn run(params: &DistributeParams, _: &StageContext) -> Result<Artifact, StageError> {
         let plan = params.plan().map_err(|error| StageError::internal(error.message))?;
-        Ok(Artifact::new(Self::OUTPUT, json!({ "plan": plan })))
+        artifact::<PlanKind>(&PlanFacts { plan })
     }
-}
-
-/// The plan of an artifact.
-pub fn plan(meta: &Value) -> Result<Plan, StageError> {
-    serde_json::from_value(meta["plan"].clone()).map_err(|error| StageError::internal(format!("stored plan: {error}")))
 }

@@ -4,15 +4,18 @@ use std::path::Path;
 
 use palinode_data::Corpus;
 use palinode_engine::bounds::Count;
+use palinode_engine::shown::{Better, Format};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact,
 };
 use palinode_eval::{Surprise, perplexity, surprise};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::model::{Facts, Loaded, MODEL, UPDATE};
+use crate::artifacts::measurements::{PerplexityFacts, PerplexityKind};
+use crate::artifacts::model::Loaded;
+use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
@@ -61,6 +64,9 @@ fn thousand() -> usize {
     1000
 }
 
+/// The model.
+const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
+
 /// See [`StageKind::DOC`].
 pub struct Perplexity;
 
@@ -76,10 +82,10 @@ first of each piece. It stays the same when an edit changes nothing else, and ri
 The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. For a model that was edited in \
 several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
 measures every k-th round too. The 95 % interval comes from a percentile bootstrap over documents.";
-    const OUTPUT: ArtifactKind = "perplexity";
+    type Output = PerplexityKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -90,18 +96,19 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
         files("corpus", &params.corpus, params.format, base)
     }
 
-    fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        let context = Facts::at(cx, "model").map_or(usize::MAX, |facts| facts.context);
+        let context = cx.input(MODEL).model.map_or(usize::MAX, |facts| facts.context);
         if let Some(length) = params.length.map(Count::get).filter(|&length| length > context) {
             let expected = format!("2 or more, at most the context of {context}");
             errors.push(FieldError::new("length", format!("`length` is {length}")).expected(expected));
         }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let all = Versions::open(cx, cx.input("model")?)?;
+        let given = cx.input(MODEL)?;
+        let all = Versions::open(cx, &given)?;
         let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
@@ -132,11 +139,9 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
             Some(perplexity(&pieces.iter().map(|piece| **piece).collect::<Vec<_>>())).filter(|p| p.is_finite())
         };
         let doc = "exp of the mean negative log-likelihood of a token";
-        let metric = Metric { name: "perplexity", doc, percent: false, better: "min", value: &value };
-        let mut meta = measured.meta(&[metric], params.resamples);
-        meta.insert("documents".into(), json!(documents));
-        meta.insert("tokens".into(), json!(tokens));
-        Ok(Artifact::new(Self::OUTPUT, Value::Object(meta)))
+        let metric = Metric { name: "perplexity", doc, format: Format::Number, better: Better::Min, value: &value };
+        let shown = measured.shown(&[metric], params.resamples);
+        artifact::<PerplexityKind>(&PerplexityFacts { documents, tokens, shown })
     }
 }
 

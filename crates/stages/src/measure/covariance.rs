@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use palinode_data::Corpus;
 use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::model::{Facts, Loaded, MODEL, base_digest, open};
-use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS};
+use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
+use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
@@ -51,6 +51,9 @@ pub struct CovarianceParams {
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
+
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
 /// When sums were saved last, and how long that took.
 struct Saved {
@@ -99,10 +102,10 @@ docs/inputs.md shows every layout by example.
 
 The sums are saved while they grow. An interrupted run resumes with the same result in every bit, and so does a later run \
 over more documents or tokens, or with more layers.";
-    const OUTPUT: ArtifactKind = MOMENTS;
+    type Output = MomentsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The model whose keys are measured." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -117,21 +120,20 @@ over more documents or tokens, or with more layers.";
         files("corpus", &params.corpus, params.format, base)
     }
 
-    fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
-        if let Some(facts) = Facts::at(cx, "model") {
+        if let Some(facts) = cx.input(MODEL).model {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
         }
-        let layers: Vec<_> = params.layers.iter().copied().map(LayerFacts::planned).collect();
-        if errors.is_empty() { Ok(json!({ "layers": layers })) } else { Err(errors) }
+        if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
     }
 
     fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let model = open(cx, artifact)?;
+        let given = cx.input(MODEL)?;
+        let model = open(cx, &given)?;
         let f = model.decoder.config().feed_forward;
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
@@ -142,7 +144,7 @@ over more documents or tokens, or with more layers.";
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         // The last unit may be a part of one, which a run over more documents would not have.
         let whole = corpus.len() / UNIT;
-        let base = base_digest(artifact);
+        let base = given.base();
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &model.decoder);
         let keys = params.layers.iter().map(|&layer| {
             let mut of = json!({
@@ -200,7 +202,7 @@ over more documents or tokens, or with more layers.";
         }
         let mut made = Gathered::new(base);
         sums.finish(|layer, moment| made.put(cx, layer, moment))?;
-        Ok(made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect()))
+        made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect())
     }
 }
 

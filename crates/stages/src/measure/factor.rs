@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use palinode_engine::bounds::{NonNegative, Positive};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_math::PreservationWeights;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::factors::{FACTORS, factor, factored, put_layer, weights};
-use crate::artifacts::moments::{MOMENTS, facts, file_name, layers, read_layer};
+use crate::artifacts::factors::{FactorsFacts, FactorsKind, PlannedFactors, factor, factored, put_layer};
+use crate::artifacts::moments::{MomentsFacts, MomentsKind, file_name, read_layer};
 
 /// Parameters of `factor`, as they are written.
 #[derive(Deserialize, JsonSchema)]
@@ -38,7 +37,8 @@ pub struct FactorParams {
 
 impl From<Written> for FactorParams {
     fn from(written: Written) -> Self {
-        let weights = factored(PreservationWeights { lambda: written.lambda.get(), rho: written.update_norm_lambda.get() });
+        let weights =
+            factored(PreservationWeights { lambda: written.lambda.get(), rho: written.update_norm_lambda.get() });
         Self { lambda: weights.lambda, update_norm_lambda: weights.rho }
     }
 }
@@ -59,6 +59,9 @@ impl FactorParams {
     }
 }
 
+/// The second moments.
+const MOMENTS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments; all layers are factored.");
+
 /// See [`StageKind::DOC`].
 pub struct MakeFactors;
 
@@ -75,35 +78,28 @@ port, with the same result in every bit.
 
 Without a ridge (`update_norm_lambda: 0`), λ only scales P, so one set of factors can be used for a whole sweep over λ. With \
 a ridge, `factor` and the stages that use its result must have the same λ and ρ.";
-    const OUTPUT: ArtifactKind = FACTORS;
+    type Output = FactorsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "moments",
-            accepts: &[MOMENTS],
-            required: true,
-            doc: "Second moments; all layers are factored.",
-        }]
+        vec![MOMENTS.port()]
     }
 
-    fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let mut told = weights(params.weights());
-        if let Some(layers) = facts(cx.input("moments")) {
-            told.insert("layers".to_owned(), json!(layers));
-        }
-        Ok(Value::Object(told))
+    fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<PlannedFactors, Vec<FieldError>> {
+        let PreservationWeights { lambda, rho } = params.weights();
+        Ok(PlannedFactors { weights: Some([lambda, rho]), layers: cx.input(MOMENTS).layers })
     }
 
     fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let moments = cx.input("moments")?;
-        let layers = layers(&moments.meta).unwrap_or_default();
+        let moments = cx.input(MOMENTS)?;
+        let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Artifact::new(Self::OUTPUT, Value::Object(weights(params.weights())));
-        made.meta["base"] = moments.meta["base"].clone();
-        made.meta["layers"] = moments.meta["layers"].clone();
+        let PreservationWeights { lambda, rho } = params.weights();
+        let MomentsFacts { base, layers: known, .. } = &moments.facts;
+        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: known.clone() };
+        let mut made = artifact::<FactorsKind>(&facts)?;
         for layer in layers {
             cx.check_interrupt()?;
-            let factor = factor(layer, &read_layer(cx, moments, layer)?, params.weights())?;
+            let factor = factor(layer, &read_layer(cx, &moments, known, layer)?, params.weights())?;
             made = made.with_file(&file_name(layer), put_layer(cx, &factor)?);
             bar.inc(1);
         }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use palinode_edit::write_moment;
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, ArtifactKind, Port, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{MODEL, config};
-use crate::artifacts::moments::{MOMENTS, layers, read_layer};
+use crate::artifacts::measurements::{ExportFacts, ExportKind};
+use crate::artifacts::model::{ModelKind, config};
+use crate::artifacts::moments::{MomentsKind, read_layer};
 use crate::artifacts::tensors::make_folder;
 use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
@@ -47,6 +47,12 @@ fn float32() -> Precision {
     Precision::Float32
 }
 
+/// The model.
+const MODEL: PortOf<ModelKind> =
+    PortOf::required("model", "The model that they were measured on: names of files are those of its weights.");
+/// The second moments.
+const MOMENTS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments.");
+
 /// See [`StageKind::DOC`].
 pub struct ExportMoments;
 
@@ -61,18 +67,10 @@ Writes for each layer the file that the published code would have written, under
 sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
 
 When an exported file is changed or deleted, the next run writes it again.";
-    const OUTPUT: ArtifactKind = "export";
+    type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
-        vec![
-            port(
-                "model",
-                &[MODEL] as &[_],
-                "The model that they were measured on: names of files are those of its weights.",
-            ),
-            port("moments", &[MOMENTS], "Second moments."),
-        ]
+        vec![MODEL.port(), MOMENTS.port()]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
@@ -80,12 +78,12 @@ When an exported file is changed or deleted, the next run writes it again.";
     }
 
     fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let (base, moments) = (cx.input("model")?, cx.input("moments")?);
-        same_model(base, moments, "second moments")?;
+        let (base, moments) = (cx.input(MODEL)?, cx.input(MOMENTS)?);
+        same_model(&base, &moments.facts.base, "second moments")?;
         let samples = params
             .samples
             .map(|samples| samples.get() as u64)
-            .or_else(|| moments.meta["documents"].as_u64())
+            .or_else(|| moments.facts.documents)
             .ok_or_else(|| {
                 StageError::input("how many documents the second moments are of is not known, but stands in the names")
                     .hint("set `samples`")
@@ -94,25 +92,25 @@ When an exported file is changed or deleted, the next run writes it again.";
             Precision::Float32 => (palinode_edit::Precision::Single, "float32"),
             Precision::Float64 => (palinode_edit::Precision::Double, "float64"),
         };
-        let layout = Layout::of(&config(cx, base)?);
+        let layout = Layout::of(&config(cx, &base)?);
         make_folder(&cx.base_dir().join(&params.path))?;
-        let layers = layers(&moments.meta).unwrap_or_default();
+        let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Artifact::new(Self::OUTPUT, Value::Null);
+        let mut published = Vec::with_capacity(layers.len());
         let mut files = Vec::new();
         for layer in layers {
             cx.check_interrupt()?;
-            let moment = read_layer(cx, moments, layer)?;
+            let moment = read_layer(cx, &moments, &moments.facts.layers, layer)?;
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
             let path = params.path.join(name);
             replace(&cx.base_dir().join(&path), |target| {
                 write_moment(&moment, Some(samples), precision, target).map_err(StageFailure::stage)
             })?;
-            made.published.push(cx.publish(&path)?);
+            published.push(cx.publish(&path)?);
             files.push(path);
             bar.inc(1);
         }
-        made.meta = json!({ "files": files });
-        Ok(made)
+        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files })?;
+        Ok(Artifact { published, ..made })
     }
 }

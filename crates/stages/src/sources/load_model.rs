@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Given, StageContext, StageError, StageKind, artifact,
 };
 use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
+use crate::artifacts::model::{CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, open, read_config};
+use crate::errors::StageFailure;
 use crate::sources::hub;
 
 /// Files that other programs want beside the weights; an export copies them.
@@ -92,7 +92,7 @@ what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN,
 usual meaning.
 
 Nothing is copied. The folder is read in place. Its contents, not its name, decide whether later results are still valid.";
-    const OUTPUT: ArtifactKind = MODEL;
+    type Output = ModelKind;
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
@@ -149,14 +149,14 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         Ok(files)
     }
 
-    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let Ok(folder) = params.folder() else { return Ok(Value::Null) };
+    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<PlannedModel, Vec<FieldError>> {
+        let Ok(folder) = params.folder() else { return Ok(PlannedModel::default()) };
         let path = cx.base_dir().join(folder).join(CONFIG);
         if !path.is_file() {
-            return Ok(Value::Null);
+            return Ok(PlannedModel::default());
         }
         match read_config(&path) {
-            Ok(config) => Ok(json!({ "model": Facts::of(&config, params.dtype.precision()) })),
+            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype.precision())) }),
             Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
         }
     }
@@ -168,14 +168,12 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
             bar.note(format!("{} is commit {commit}", params.path));
             bar.inc(cx.files().len() as u64);
         }
-        let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
-        for (name, (file, _)) in cx.files() {
-            artifact = artifact.with_file(name, *file);
-        }
-        let config = crate::artifacts::model::config(cx, &artifact)?;
-        artifact.meta = json!({ "model": Facts::of(&config, params.dtype.precision()) });
+        let config = read_config(&cx.file(CONFIG)?.1).map_err(StageFailure::stage)?;
+        let facts = ModelFacts { model: Facts::of(&config, params.dtype.precision()) };
+        let files = cx.files().iter();
+        let made = files.fold(artifact::<ModelKind>(&facts)?, |made, (name, (file, _))| made.with_file(name, *file));
         // Everything that could be wrong with the folder shows here rather than an hour later.
-        open(cx, &artifact)?;
-        Ok(artifact)
+        open(cx, &Given::<ModelKind> { artifact: &made, facts })?;
+        Ok(made)
     }
 }

@@ -4,20 +4,16 @@ use std::path::{Path, PathBuf};
 
 use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
 use palinode_engine::bounds::Count;
-use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
-};
+use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes};
+use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use crate::artifacts::requests::{PlannedRequests, RequestsKind, put};
 use crate::errors::{StageFailure, all_in_field};
-use crate::judge::evaluate::Metrics;
 
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
-/// The logical name of the requests.
-pub const REQUESTS: &str = "requests.json";
 
 /// The fields of a data set's records.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -115,7 +111,7 @@ docs/inputs.md shows every data set by example.
 
 A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
 it softer. One batch may mix hard and soft edits.";
-    const OUTPUT: ArtifactKind = "requests";
+    type Output = RequestsKind;
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
@@ -128,13 +124,13 @@ it softer. One batch may mix hard and soft edits.";
         Ok([Some(dataset), snippets].into_iter().flatten().collect())
     }
 
-    fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<PlannedRequests, Vec<FieldError>> {
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
-            return Ok(json!({ "requests": requests.len() }));
+            return Ok(PlannedRequests { requests: Some(requests.len()) });
         }
-        Ok(Value::Null)
+        Ok(PlannedRequests::default())
     }
 
     fn takes(_: &LoadRequestsParams) -> Takes {
@@ -149,16 +145,17 @@ it softer. One batch may mix hard and soft edits.";
                 cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
             }
         }
-        let mut made = put_requests(cx, &requests)?;
-        if params.dataset == Layout::KnowEdit {
-            made.meta["judged"] = json!([Metrics::EasyEdit]);
-        }
-        Ok(made)
+        let judged = (params.dataset == Layout::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
+        put_requests(cx, &requests, judged)
     }
 }
 
 /// Requests as an artifact; warns of those that contradict each other.
-pub fn put_requests(cx: &StageContext, requests: &[EditRequest]) -> Result<Artifact, StageError> {
+pub fn put_requests(
+    cx: &StageContext,
+    requests: &[EditRequest],
+    judged: Option<Vec<MetricSet>>,
+) -> Result<Artifact, StageError> {
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
         cx.warn(format!(
@@ -169,13 +166,5 @@ pub fn put_requests(cx: &StageContext, requests: &[EditRequest]) -> Result<Artif
             requests[a].filled_prompt()
         ));
     }
-    let bytes = serde_json::to_vec(requests).map_err(|error| StageError::internal(error.to_string()))?;
-    let file = cx.put_bytes(&bytes)?;
-    Ok(Artifact::new("requests", json!({ "requests": requests.len() })).with_file(REQUESTS, file))
-}
-
-/// The requests of an artifact that holds some.
-pub fn requests(cx: &StageContext, artifact: &Artifact) -> Result<Vec<EditRequest>, StageError> {
-    let bytes = cx.read(crate::artifacts::model::file(artifact, REQUESTS)?)?;
-    serde_json::from_slice(&bytes).map_err(|error| StageError::internal(format!("stored requests: {error}")))
+    put(cx, requests, judged)
 }

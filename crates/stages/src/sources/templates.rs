@@ -2,13 +2,13 @@
 
 use palinode_data::{ContextTemplates, SEED_WORDS};
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL, open};
+use crate::artifacts::model::{ModelKind, open};
+use crate::artifacts::templates::{TemplatesFacts, TemplatesKind};
 use crate::errors::StageFailure;
 
 /// Openings that the model writes itself.
@@ -49,6 +49,9 @@ fn five() -> Count {
     const { Count::new(5) }
 }
 
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::optional("model", "The model that generates the openings of `generate`.");
+
 /// See [`StageKind::DOC`].
 pub struct Templates;
 
@@ -63,30 +66,25 @@ from depending on one context. They are listed under `groups`, or the model at t
 The same seed gives the same templates. The templates are a result of their own, which can be inspected and shared.
 
 Without this stage, `targets` and `solve` use only the bare prompt.";
-    const OUTPUT: ArtifactKind = "templates";
+    type Output = TemplatesKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "model",
-            accepts: &[MODEL],
-            required: false,
-            doc: "The model that generates the openings of `generate`.",
-        }]
+        vec![MODEL.port()]
     }
 
-    fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let wrong = |field: &str, message: String| Err(vec![FieldError::new(field, message)]);
         match (&params.groups, &params.generate) {
             (Some(_), Some(_)) => wrong("generate", "`groups` and `generate` exclude each other".into()),
             (None, None) => wrong("", "neither `groups` nor `generate` says what the templates are".into()),
             (Some(groups), None) => match (ContextTemplates { groups: groups.clone() }).check() {
-                Ok(()) => Ok(Value::Null),
+                Ok(()) => Ok(()),
                 Err(message) => wrong("groups", message),
             },
             (None, Some(generate)) => {
                 let mut errors = Vec::new();
                 for (i, openings) in generate.iter().enumerate() {
-                    if let Some(facts) = Facts::at(cx, "model")
+                    if let Some(facts) = cx.input(MODEL).model
                         && openings.length.get() >= facts.context
                     {
                         let message =
@@ -95,7 +93,7 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
                         errors.push(FieldError::new(format!("generate[{i}].length"), message).expected(expected));
                     }
                 }
-                if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+                if errors.is_empty() { Ok(()) } else { Err(errors) }
             }
         }
     }
@@ -105,16 +103,16 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
             Some(groups) => ContextTemplates { groups: groups.clone() },
             None => written(params, cx)?,
         };
-        Ok(Artifact::new(Self::OUTPUT, json!({ "templates": templates })))
+        artifact::<TemplatesKind>(&TemplatesFacts { templates })
     }
 }
 
 fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplates, StageError> {
-    let Some(artifact) = cx.input_opt("model") else {
+    let Some(given) = cx.input_opt(MODEL)? else {
         return Err(StageError::input("`generate` needs a model to write the openings")
             .hint("connect one: inputs: { model: … }, or write the templates out under `groups`"));
     };
-    let model = open(cx, artifact)?;
+    let model = open(cx, &given)?;
     let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length.get(), o.count.get()));
     let lengths: Vec<usize> = wanted.collect();
     let bar = cx.progress("openings", Some(lengths.len() as u64));
@@ -132,11 +130,4 @@ fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplat
         templates.groups = vec![templates.groups.concat()];
     }
     Ok(templates)
-}
-
-/// The templates at an optional port; the bare prompt where none is connected.
-pub fn at_port(cx: &StageContext, port: &str) -> Result<ContextTemplates, StageError> {
-    let Some(artifact) = cx.input_opt(port) else { return Ok(ContextTemplates::bare()) };
-    serde_json::from_value(artifact.meta["templates"].clone())
-        .map_err(|error| StageError::internal(format!("stored templates: {error}")))
 }
