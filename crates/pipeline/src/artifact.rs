@@ -10,7 +10,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::stage::{ArtifactKind, Port};
+/// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
+pub type ArtifactKind = &'static str;
+
+/// An input of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name used under `inputs:`.
+    pub name: &'static str,
+    /// The artifact kinds that fit.
+    pub accepts: &'static [ArtifactKind],
+    /// Whether the stage cannot do without it.
+    pub required: bool,
+    /// One line for lists.
+    pub doc: &'static str,
+}
 
 /// A kind of artifact.
 pub trait Kind: 'static {

@@ -17,9 +17,10 @@ use super::places::child;
 use super::read_limits;
 use super::report::Report;
 use super::spec::StageSpec;
+use crate::artifact::ArtifactKind;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
-use crate::stage::{ArtifactKind, DescribeCx, ExternalFile};
+use crate::stage::{DescribeCx, ExternalFile};
 use palinode_error::{ErrorKind, FieldError};
 use palinode_error::{did_you_mean, one_of};
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use palinode_error::FieldError;
 use serde_json::Value;
 
+use crate::artifact::{ArtifactKind, Port};
 use crate::renamed::Renames;
-use crate::stage::{ArtifactKind, DescribeCx, ExternalFile, Port};
+use crate::stage::{DescribeCx, ExternalFile};
 use crate::takes::Takes;
 use crate::unit_plan::UnitPlan;
 

@@ -37,7 +37,7 @@ mod takes;
 mod unit_plan;
 mod yaml;
 
-pub use artifact::{Accept, Kind, PortOf};
+pub use artifact::{Accept, ArtifactKind, Kind, Port, PortOf};
 pub use build::{PipelineBuilder, StageBuilder, StageName};
 pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
 pub use field::read as read_params;
@@ -49,6 +49,6 @@ pub use renamed::{Renames, first_name};
 pub use resolved::read_value;
 pub use schema::pipeline_schema;
 pub use select::{Chosen, Selection};
-pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port};
+pub use stage::{DescribeCx, ExternalFile};
 pub use takes::{Cores, Takes};
 pub use unit_plan::UnitPlan;

@@ -1,27 +1,11 @@
-//! What a pipeline knows of the surroundings of a stage: ports, files, and facts of its inputs.
+//! What a pipeline knows of the surroundings of a stage: files, and facts of its inputs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::artifact::{Accept, PortOf};
-
-/// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
-pub type ArtifactKind = &'static str;
-
-/// An input of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The name used under `inputs:`.
-    pub name: &'static str,
-    /// The artifact kinds that fit.
-    pub accepts: &'static [ArtifactKind],
-    /// Whether the stage cannot do without it.
-    pub required: bool,
-    /// One line for lists.
-    pub doc: &'static str,
-}
+use crate::artifact::{Accept, ArtifactKind, PortOf};
 
 /// A file outside the store that a stage reads; its contents enter the key, its name does not.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
 /// Numbers by the name of their metric; `None` for what was measured and is no number.
@@ -137,29 +137,56 @@ pub struct Column {
     /// How it is written.
     #[serde(default)]
     pub format: Format,
-    /// Left out where nobody thought of it, `null` where it was said that nothing is better.
-    #[serde(default, deserialize_with = "said", skip_serializing_if = "Option::is_none")]
-    better: Option<Option<Better>>,
+    /// What is better.
+    #[serde(default, skip_serializing_if = "Ranking::is_unsaid")]
+    better: Ranking,
     /// What it says, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doc: Option<String>,
 }
 
-/// A field that is there, even if it says `null`.
-fn said<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Better>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// What a column says of which values are better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<Better>", into = "Option<Better>")]
+enum Ranking {
+    /// Nothing: the field is left out.
+    #[default]
+    Unsaid,
+    /// That none are: the field is `null`.
+    Neither,
+    /// Which are.
+    By(Better),
+}
+
+impl Ranking {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_unsaid(&self) -> bool {
+        *self == Self::Unsaid
+    }
+}
+
+impl From<Option<Better>> for Ranking {
+    fn from(better: Option<Better>) -> Self {
+        better.map_or(Self::Neither, Self::By)
+    }
+}
+
+impl From<Ranking> for Option<Better> {
+    fn from(ranking: Ranking) -> Self {
+        if let Ranking::By(better) = ranking { Some(better) } else { None }
+    }
 }
 
 impl Column {
     /// A metric with its title.
     pub fn new(name: impl Into<String>, label: impl Into<String>, format: Format) -> Self {
-        Self { name: name.into(), label: label.into(), format, better: None, doc: None }
+        Self { name: name.into(), label: label.into(), format, better: Ranking::Unsaid, doc: None }
     }
 
     /// Says what is better, or that nothing is.
     #[must_use]
     pub fn ranked(mut self, better: impl Into<Option<Better>>) -> Self {
-        self.better = Some(better.into());
+        self.better = better.into().into();
         self
     }
 
@@ -177,7 +204,7 @@ impl Column {
 
     /// What is better, where anyone knows.
     pub fn better(&self) -> Option<Better> {
-        self.better.flatten()
+        self.better.into()
     }
 }
 

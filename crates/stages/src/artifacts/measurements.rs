@@ -68,7 +68,7 @@ impl Kind for ProbesKind {
 /// What the results of a task say of themselves.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ProbesFacts {
-    /// The questions that were asked.
+    /// The number of questions.
     pub questions: usize,
     /// The metrics, and a few questions.
     #[serde(flatten)]

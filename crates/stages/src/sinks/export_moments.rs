@@ -80,11 +80,8 @@ When an exported file is changed or deleted, the next run writes it again.";
     fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let (base, moments) = (cx.input(MODEL)?, cx.input(MOMENTS)?);
         same_model(&base, &moments.facts.base, "second moments")?;
-        let samples = params
-            .samples
-            .map(|samples| samples.get() as u64)
-            .or_else(|| moments.facts.documents)
-            .ok_or_else(|| {
+        let samples =
+            params.samples.map(|samples| samples.get() as u64).or(moments.facts.documents).ok_or_else(|| {
                 StageError::input("how many documents the second moments are of is not known, but stands in the names")
                     .hint("set `samples`")
             })?;

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use self::samples::samples;
+use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
 use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
@@ -260,7 +260,8 @@ row.";
             let intervals = shown::intervals(&summary, &groups, params.resamples, SEED);
             series.push(step(number, round.edits, shown::values(&summary, &groups), intervals));
         }
-        let samples = samples(params, model, &parts, &requests, (&before, &after))?;
+        let length = Length { samples: params.samples, tokens: params.sample_tokens };
+        let samples = samples(length, model, &parts, &requests, (&before, &after))?;
 
         let base = Summary::of(&before);
         let now = if edits.is_empty() { base.clone() } else { Summary::between(&before, &after) };
@@ -294,9 +295,6 @@ fn lines(before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, Sta
     }
     Ok(lines)
 }
-
-/// A batch and the requests that it is scored on.
-type Part<'a> = (&'a Batch, std::ops::Range<usize>);
 
 /// One batch can be scored on any requests; several only on those that they were made for, which `own` says, each on its own.
 fn parts<'a>(edits: &'a [Batch], own: bool, requests: &[EditRequest]) -> Result<Vec<Part<'a>>, StageError> {

@@ -1,5 +1,7 @@
 //! What a model says by itself, before and after.
 
+use std::ops::Range;
+
 use palinode_data::EditRequest;
 use palinode_edit::with_edits;
 use palinode_engine::StageError;
@@ -8,8 +10,8 @@ use palinode_eval::RecordScores;
 use palinode_model::Decoder;
 use palinode_model::generate::{Sampling, generate};
 
-use super::{EvaluateParams, Part};
 use crate::artifacts::model::Loaded;
+use crate::artifacts::update::Batch;
 use crate::errors::StageFailure;
 
 /// The field of a sample with the new target's probability.
@@ -25,9 +27,21 @@ fn probability(record: Option<&RecordScores>) -> Option<String> {
     })
 }
 
+/// How much is shown.
+#[derive(Clone, Copy)]
+pub struct Length {
+    /// Number of samples.
+    pub samples: usize,
+    /// Tokens of each text.
+    pub tokens: usize,
+}
+
+/// A batch and the requests that it is scored on.
+pub type Part<'a> = (&'a Batch, Range<usize>);
+
 /// Greedy continuations of the first requests' prompts.
 pub fn samples(
-    params: &EvaluateParams,
+    length: Length,
     model: &Loaded,
     parts: &[Part<'_>],
     requests: &[EditRequest],
@@ -35,14 +49,14 @@ pub fn samples(
 ) -> Result<Vec<Sample>, StageError> {
     let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, StageError> {
         let prompt = model.text.encode(&request.filled_prompt()).map_err(StageFailure::stage)?;
-        let length = prompt.len() + params.sample_tokens;
+        let length = prompt.len() + length.tokens;
         let ids =
             generate(decoder, &prompt, length, Sampling::Greedy, 0, model.text.end()).map_err(StageFailure::stage)?;
         let words = model.text.decode(&ids[prompt.len()..]).map_err(StageFailure::stage)?;
         Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
     };
     let mut samples = Vec::new();
-    for (i, request) in requests.iter().take(params.samples).enumerate() {
+    for (i, request) in requests.iter().take(length.samples).enumerate() {
         let mut sample = vec![
             ("prompt", request.filled_prompt()),
             ("new target", request.target_new.trim().to_owned()),
