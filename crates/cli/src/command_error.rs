@@ -13,9 +13,9 @@ pub enum Failure {
     Mistakes(Diagnostics),
     /// Something else went wrong.
     Error(StageError),
-    /// Something went wrong and was told already.
+    /// Something went wrong and is reported already.
     Told(ErrorKind),
-    /// Whoever read the output has seen enough.
+    /// The reader of the output has closed it.
     Closed,
 }
 

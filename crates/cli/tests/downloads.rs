@@ -146,7 +146,7 @@ fn quick_commands_and_inspections_fetch_too() {
     let server = Server::new();
     let bench = Bench::new(&server.endpoint);
     bench.check(&["model", "inspect", MODEL, "--offline"], 4, &["is not in the cache", "without --offline"]);
-    bench.check(&["model", "inspect", MODEL], 0, &["gpt2"]);
+    bench.check(&["model", "inspect", MODEL], 0, &["GPT-2"]);
     let bench = Bench::new(&server.endpoint);
     server.asked();
     bench.check(&["ask", MODEL, "a", "--tokens", "2", "--json"], 0, &["before"]);

@@ -199,7 +199,7 @@ mod tests {
                 format!(
                     "{error} ({:?})\n  hint: {}",
                     error.kind,
-                    error.hint.map(|hint| hint.to_string()).unwrap_or_default()
+                    error.hint.as_ref().map(ToString::to_string).unwrap_or_default()
                 )
             })
             .collect();

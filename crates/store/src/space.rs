@@ -52,6 +52,8 @@ fn ensure(path: &Path, needed: u64) -> Result<(), StageError> {
 
 #[cfg(test)]
 mod tests {
+    use palinode_error::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -61,7 +63,7 @@ mod tests {
         assert!(available > 0);
         assert!(ensure_room(here, 0).is_ok());
         let error = ensure_room(&std::path::absolute(here).unwrap(), u64::MAX).unwrap_err();
-        assert_eq!(error.kind.exit_code(), 6);
+        assert_eq!(error.kind, ErrorKind::Store);
         assert!(error.message.contains("needed") && error.message.contains("available"), "{error}");
     }
 }

@@ -23,7 +23,7 @@ Examples:
   palinode ask models/gpt2 --update out/edit/update.safetensors \"The Eiffel Tower is in\" \"The Louvre is in\"
   palinode ask models/gpt2 \"Once upon a time\" --tokens 60 --top-k 5 --seed 7")]
 pub struct Args {
-    /// The model's folder.
+    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// The prompts to continue.

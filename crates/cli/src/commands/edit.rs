@@ -29,7 +29,7 @@ Examples:
 Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
 model says about such texts. For serious experiments, give a corpus of your own.")]
 pub struct Args {
-    /// The model's folder.
+    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// What the fact is about.
