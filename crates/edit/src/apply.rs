@@ -84,7 +84,7 @@ pub fn apply(
     let rows = Rows::new(text, decoder, requests, edit.templates)?;
 
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
-        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site }], edit.tokens)?.remove(0);
+        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
         let now = from_row_major("current values", &now, batch, d).map_err(at(layer))?;
         Ok(values - now.transpose())
     };

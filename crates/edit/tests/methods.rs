@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use family::{Family, families, losses, request};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Metrics, Moments, Site, TargetSettings, apply, optimise};
+use palinode_edit::{Edit, Metrics, Moments, TargetSettings, TargetSite, apply, optimise};
 use palinode_golden::{Tensors, relative};
 use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
 
@@ -113,7 +113,7 @@ fn rome() {
         let facts = family.numbers.json("methods.json");
         let requests = [request(&facts.field("requests").list()[0])];
         let layer = family.settings.layer;
-        let settings = TargetSettings { site: Site::MlpOutput, ..family.settings };
+        let settings = TargetSettings { site: TargetSite::MlpOutput, ..family.settings };
         let flat = ContextTemplates { groups: vec![family.templates.groups.concat()] };
         let grouped = &family.templates;
         // The loss is a plain mean over templates too, however they are grouped; only keys are weighted.

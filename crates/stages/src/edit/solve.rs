@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use palinode_edit::{Edit, Metrics, apply};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
-use palinode_math::{Objective, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -19,36 +19,12 @@ use crate::errors::StageFailure;
 use crate::sources::load_requests::{REQUESTS, requests};
 use crate::sources::templates::at_port;
 
-/// An editing objective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectiveName {
-    /// Equality constraint, one edit at a time (arXiv 2202.05262).
-    Rome,
-    /// Least squares for a batch (arXiv 2210.07229).
-    Memit,
-    /// Equality constraint for a batch (arXiv 2403.14236).
-    Emmet,
-}
-
-/// Which key stands in ROME's update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RomeKeyName {
-    /// The mean over the context templates (r-ROME).
-    Average,
-    /// The bare prompt's (p-ROME).
-    Bare,
-    /// As published: the mean gives the direction, the bare prompt's key the constraint.
-    Reference,
-}
-
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// How a layer absorbs its part of an edit.
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
     lambda: f64,
@@ -63,8 +39,8 @@ struct Written {
     #[serde(default)]
     emmet_lambda: f64,
     /// The key that ROME uses. Other objectives ignore it.
-    #[serde(default = "average")]
-    rome_key: RomeKeyName,
+    #[serde(default)]
+    rome_key: RomeKey,
     /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
     /// edits one request at a time.
     #[serde(default)]
@@ -75,15 +51,11 @@ fn unit() -> f64 {
     1.0
 }
 
-fn average() -> RomeKeyName {
-    RomeKeyName::Average
-}
-
 /// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
 #[derive(Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct SolveParams {
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     lambda: f64,
     update_norm_lambda: f64,
     /// Left out where it is the one that there was before there were others, so that keys stay as they were.
@@ -92,7 +64,7 @@ pub struct SolveParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     emmet_lambda: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rome_key: Option<RomeKeyName>,
+    rome_key: Option<RomeKey>,
     batch_size: Option<usize>,
 }
 
@@ -109,9 +81,9 @@ impl From<Written> for SolveParams {
             lambda: written.lambda,
             update_norm_lambda: written.update_norm_lambda,
             preservation: written.preservation,
-            emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
-            rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
-            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(1)),
+            emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
+            rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
+            batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(1)),
         }
     }
 }
@@ -129,17 +101,7 @@ impl JsonSchema for SolveParams {
 impl SolveParams {
     /// The objective.
     pub fn objective(&self) -> Objective {
-        match self.objective {
-            ObjectiveName::Memit => Objective::Memit,
-            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
-            ObjectiveName::Rome => Objective::Rome {
-                key: match self.rome_key {
-                    None | Some(RomeKeyName::Average) => RomeKey::Average,
-                    Some(RomeKeyName::Bare) => RomeKey::Bare,
-                    Some(RomeKeyName::Reference) => RomeKey::Reference,
-                },
-            },
-        }
+        Objective::new(self.objective, self.emmet_lambda.unwrap_or(0.0), self.rome_key.unwrap_or_default())
     }
 
     /// The weight of the MEMIT that this objective is, where it is one.
@@ -213,7 +175,7 @@ impl SolveParams {
         number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
         match self.batch_size {
             Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
-            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => errors.push(
+            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => errors.push(
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),
