@@ -17,7 +17,7 @@ mod probe;
 pub mod prompts;
 mod targets;
 
-pub use apply::{Applied, Edit, LayerEdit, Metrics, apply, with_edits};
+pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
 pub use error::EditError;
 pub use moments::Moments;
 pub use npz::{MomentFile, Precision, write_moment};

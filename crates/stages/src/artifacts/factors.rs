@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palinode_edit::Metrics;
+use palinode_edit::Preservations;
 use palinode_engine::{Artifact, FieldError, FileRef, StageContext, StageError};
 use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
+use palinode_model::WeightId;
 use serde_json::{Map, Value, json};
 
 use crate::artifacts::moments::{file_name, known, read_layer};
@@ -86,13 +87,13 @@ fn get_layer(
     .map_err(|error: MathError| StageError::internal(format!("stored factor of layer {layer}: {error}")))
 }
 
-/// Metrics `P = λC + ρI` of some layers, from factors or of second moments.
+/// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
 pub fn metrics(
     cx: &StageContext,
     artifact: &Artifact,
     layers: &[usize],
     weights: PreservationWeights,
-) -> Result<Metrics, StageError> {
+) -> Result<Preservations, StageError> {
     let stored = fixed(&artifact.meta);
     if let Some(error) = mismatch(&artifact.meta, weights) {
         let made = StageError::input(error.message);
@@ -102,7 +103,7 @@ pub fn metrics(
     let name = format!("factors:{}:{}:{}", artifact.digest(), unit.lambda, unit.rho);
     let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = Metrics::new();
+    let mut found = Preservations::new();
     for &layer in layers {
         let factor = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
@@ -111,7 +112,8 @@ pub fn metrics(
                 None => factor(layer, &read_layer(cx, artifact, layer)?, unit)?,
             }),
         };
-        found.insert(layer, Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
+        found
+            .insert(WeightId::down(layer), Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
     }
     Ok(found)
 }

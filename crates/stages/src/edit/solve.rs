@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use palinode_edit::{Edit, Metrics, apply};
+use palinode_edit::{Edit, Preservations, apply};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
 use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_model::WeightId;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -127,7 +128,7 @@ impl SolveParams {
         base: &Artifact,
         layers: &[usize],
         f: usize,
-    ) -> Result<Metrics, StageError> {
+    ) -> Result<Preservations, StageError> {
         match self.preservation {
             PreservationKind::Moments => {
                 let moments = cx.input("moments")?;
@@ -136,7 +137,7 @@ impl SolveParams {
             }
             PreservationKind::Ridge => {
                 let ridge = Arc::new(Ridge::new(f, self.weights()).map_err(StageFailure::stage)?);
-                Ok(layers.iter().map(|&layer| (layer, Arc::clone(&ridge) as _)).collect())
+                Ok(layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect())
             }
         }
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
 use palinode_edit::{
-    Edit, Metrics, Moments, Prompt, Site, Tap, TargetSettings, TargetSite, apply, optimise, probe, prompts,
+    Edit, Moments, Preservations, Prompt, Site, Tap, TargetSettings, TargetSite, apply, optimise, probe, prompts,
 };
 use palinode_golden::{Folder, Json, relative};
 use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, WeightId};
 
 struct Golden {
     name: &'static str,
@@ -226,7 +226,8 @@ fn whole_edits() {
             let preservation =
                 PreservationWeights { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
             let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
-            let metrics: Metrics = layers.iter().map(|&layer| (layer, Arc::new(metric(layer)) as _)).collect();
+            let metrics: Preservations =
+                layers.iter().map(|&layer| (WeightId::down(layer), Arc::new(metric(layer)) as _)).collect();
             let objective = match experiment.field("alg").text() {
                 "memit" => Objective::Memit,
                 "emmet" => Objective::Emmet { epsilon: number("emmet_lambda") },
@@ -298,7 +299,7 @@ fn rome_edits() {
                 parallel_requests: 1,
                 tokens: 4096,
             };
-            let metrics = Metrics::from([(layer, Arc::new(factor) as _)]);
+            let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
             let ours = apply(&g.decoder, &g.text, &request, &target.value(), &metrics, &edit)
                 .unwrap()
                 .layers
