@@ -13,8 +13,8 @@ use palinode_model::{Decoder, ModelError, Text, WeightId, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
 
-/// The preservation metric of every edited layer.
-pub type Metrics = BTreeMap<usize, Arc<dyn Preservation>>;
+/// The preservation metric of every edited weight, over that weight's keys.
+pub type Preservations = BTreeMap<WeightId, Arc<dyn Preservation>>;
 
 /// What to do to a batch of requests.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +69,7 @@ pub fn apply(
     text: &Text,
     requests: &[EditRequest],
     targets: &[f32],
-    metrics: &Metrics,
+    metrics: &Preservations,
     edit: &Edit<'_>,
 ) -> Result<Applied, EditError> {
     let config = decoder.config();
@@ -84,7 +84,7 @@ pub fn apply(
     let rows = Rows::new(text, decoder, requests, edit.templates)?;
 
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
-        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site }], edit.tokens)?.remove(0);
+        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
         let now = from_row_major("current values", &now, batch, d).map_err(at(layer))?;
         Ok(values - now.transpose())
     };
@@ -95,8 +95,9 @@ pub fn apply(
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
         let layer = step.layer;
+        let weight = WeightId::down(layer);
         let metric = metrics
-            .get(&layer)
+            .get(&weight)
             .ok_or_else(|| EditError::Mismatch(format!("there is no preservation metric of layer {layer}")))?;
         let (average, bare) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
         if step.refresh.targets {
@@ -120,7 +121,7 @@ pub fn apply(
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
         let solution = solve(metric.as_ref(), &problem).map_err(|e| name_edits(e, layer, requests))?;
-        let (weight, delta) = (WeightId::down(layer), Delta::from(solution.update));
+        let delta = Delta::from(solution.update);
         let before = edited.weight(weight)?;
         let weight_norm = f64::from(read::<f32, _, _>((before.clone() * before).sum())?[0]).sqrt();
         edited = edited.with_change(weight, change(&edited, &delta))?;

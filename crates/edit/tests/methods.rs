@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use family::{Family, families, losses, request};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Metrics, Moments, Site, TargetSettings, apply, optimise};
+use palinode_edit::{Edit, Moments, Preservations, TargetSettings, TargetSite, apply, optimise};
 use palinode_golden::{Tensors, relative};
 use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_model::WeightId;
 
 fn moments(family: &Family, numbers: &Tensors) -> BTreeMap<usize, SecondMoment> {
     let length = numbers.shape("documents")[1];
@@ -80,7 +81,8 @@ fn memit_and_emmet() {
         let preservation = PreservationWeights { lambda: solve.field("lambda").number(), rho: 0.0 };
         let moments = moments(&family, &numbers);
         let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
-        let metrics: Metrics = layers.iter().map(|&layer| (layer, Arc::new(metric(layer)) as _)).collect();
+        let metrics: Preservations =
+            layers.iter().map(|&layer| (WeightId::down(layer), Arc::new(metric(layer)) as _)).collect();
         let plan = Strategy::Memit.plan(&layers).unwrap();
         let emmet = Objective::Emmet { epsilon: solve.field("emmet_lambda").number() };
         for (name, objective) in [("memit", Objective::Memit), ("emmet", emmet)] {
@@ -113,7 +115,7 @@ fn rome() {
         let facts = family.numbers.json("methods.json");
         let requests = [request(&facts.field("requests").list()[0])];
         let layer = family.settings.layer;
-        let settings = TargetSettings { site: Site::MlpOutput, ..family.settings };
+        let settings = TargetSettings { site: TargetSite::MlpOutput, ..family.settings };
         let flat = ContextTemplates { groups: vec![family.templates.groups.concat()] };
         let grouped = &family.templates;
         // The loss is a plain mean over templates too, however they are grouped; only keys are weighted.
@@ -135,7 +137,7 @@ fn rome() {
             parallel_requests: 1,
             tokens: 4096,
         };
-        let metrics = Metrics::from([(layer, Arc::new(factor) as _)]);
+        let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
         let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &metrics, &edit).unwrap().layers;
         assert_eq!(edits.len(), 1);
         let theirs = matrix(&numbers, "rome.right") * matrix(&numbers, "rome.left").transpose();

@@ -31,11 +31,11 @@ mod spectrum;
 
 pub use care::rect;
 pub use delta::{Delta, LowRank, Sparse};
-pub use distribution::{Plan, Refresh, Step, Strategy};
+pub use distribution::{Plan, Refresh, Step, Strategy, StrategyKind};
 pub use error::MathError;
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;
-pub use objective::{Objective, RomeKey};
+pub use objective::{Objective, ObjectiveKind, RomeKey};
 pub use preservation::{Change, Factor, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
 pub use solve::{Diagnostics, Form, Problem, Solution, solve};
 

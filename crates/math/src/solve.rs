@@ -16,7 +16,7 @@ pub enum Form {
     Auto,
     /// `B × B`: `Δ = R (KᵀP⁻¹K + M)⁻¹ KᵀP⁻¹`, `M = diag μ`.
     Dual,
-    /// `f × f`: `Δ = R M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`; needs every `μ` above 0.
+    /// `f × f`: `Δ = R M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`; needs every `μ` above 0. With a metric that has no `P` to give, it is the dual form.
     Primal,
 }
 

@@ -20,7 +20,8 @@ pub(crate) fn general_condition(system: &Mat<f64>) -> f64 {
     let lu = system.partial_piv_lu();
     let largest = largest_eigenvalue(size, |v| system.transpose() * (system * v));
     let inverse = largest_eigenvalue(size, |v| lu.solve(lu.solve_transpose(v)));
-    (largest * inverse).sqrt()
+    // Rounding aside, none is below 1.
+    (largest * inverse).sqrt().max(1.0)
 }
 
 /// Largest eigenvalue of a positive semidefinite map by power iteration from a fixed start, so that it is repeatable.

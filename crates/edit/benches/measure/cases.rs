@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_edit::{Edit, Metrics, Moments, Target, TargetSettings, apply, optimise_at_most};
+use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
 use palinode_math::{Factor, Form, Mat, Objective, PreservationWeights, Problem, SecondMoment, Strategy};
-use palinode_model::Decoder;
+use palinode_model::{Decoder, WeightId};
 use serde_json::{Value, json};
 
 use crate::meter::measure;
@@ -121,8 +121,8 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
         let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
         let metrics = layers
             .iter()
-            .map(|&layer| Ok((layer, Arc::new(Factor::new(&moment, MEMIT_WEIGHT)?) as _)))
-            .collect::<Result<Metrics, Failure>>()?;
+            .map(|&layer| Ok((WeightId::down(layer), Arc::new(Factor::new(&moment, MEMIT_WEIGHT)?) as _)))
+            .collect::<Result<Preservations, Failure>>()?;
         let edit = Edit {
             objective: Objective::Memit,
             plan: &plan,

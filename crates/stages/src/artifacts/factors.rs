@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palinode_edit::Metrics;
+use palinode_edit::Preservations;
 use palinode_engine::{Accept, ArtifactKind, FieldError, FileRef, Given, Kind, StageContext, StageError};
 use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
+use palinode_model::WeightId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -154,13 +155,13 @@ fn get_layer(
     .map_err(|error: MathError| StageError::internal(format!("stored factor of layer {layer}: {error}")))
 }
 
-/// Metrics `P = λC + ρI` of some layers, from factors or of second moments.
+/// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
 pub fn metrics(
     cx: &StageContext,
     given: &Given<'_, MomentsOrFactors>,
     layers: &[usize],
     weights: PreservationWeights,
-) -> Result<Metrics, StageError> {
+) -> Result<Preservations, StageError> {
     if let Some(error) = mismatch(given.facts.fixed, weights) {
         let made = StageError::input(error.message);
         return Err(error.hint.into_iter().fold(made, StageError::hint));
@@ -169,7 +170,7 @@ pub fn metrics(
     let name = format!("factors:{}:{}:{}", given.digest(), unit.lambda, unit.rho);
     let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = Metrics::new();
+    let mut found = Preservations::new();
     for &layer in layers {
         let factor = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
@@ -178,7 +179,8 @@ pub fn metrics(
                 None => factor(layer, &read_layer(cx, given, &given.facts.layers, layer)?, unit)?,
             }),
         };
-        found.insert(layer, Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
+        found
+            .insert(WeightId::down(layer), Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! Targets on their way between stages.
 
-use palinode_edit::Site;
+use palinode_edit::TargetSite;
 use palinode_engine::shown::Shown;
 use palinode_engine::{Digest, Given, Kind, StageContext, StageError};
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct TargetsFacts {
     /// The layer.
     pub layer: usize,
     /// Where in the layer.
-    pub site: Site,
+    pub site: TargetSite,
     /// Parameters of the stage that can change a result, as they were written; the stage `targets` reads them.
     pub with: Value,
     /// How the searches ended.

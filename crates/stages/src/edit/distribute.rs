@@ -4,32 +4,12 @@ use palinode_engine::bounds::Positive;
 use palinode_engine::{
     Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, Takes, artifact,
 };
-use palinode_math::{Plan, Strategy};
+use palinode_math::{Plan, Strategy, StrategyKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::model::ModelKind;
 use crate::artifacts::plan::{PlanFacts, PlanKind, PlannedPlan};
-
-/// A distribution of an edit over layers.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StrategyName {
-    /// The last of the layers absorbs everything. The others do not change.
-    Single,
-    /// From the lowest layer up, layer i of m absorbs 1/(m − i) of the remaining residual (MEMIT).
-    Memit,
-    /// As memit, with 1/√(m − i): lower layers absorb more (PMET).
-    Sqrt,
-    /// Each layer absorbs an equal part of the unedited model's residual. Nothing is measured again: this is memit without
-    /// refresh.
-    Uniform,
-    /// Each layer absorbs a share of the remaining residual, in proportion to its number in `weights`.
-    Weights,
-    /// Only the first and the last layer, each with its own targets (BLUE). The stage `targets` has to find targets at the
-    /// first layer. The targets at the last layer are found on the model after the first step.
-    Boundary,
-}
 
 /// What is measured again on the partly edited model before each layer.
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -50,7 +30,7 @@ pub enum RefreshName {
 #[serde(deny_unknown_fields)]
 pub struct DistributeParams {
     /// How the edit is distributed over the layers.
-    strategy: StrategyName,
+    strategy: StrategyKind,
     /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
     #[schemars(length(min = 1))]
     layers: Vec<usize>,
@@ -65,21 +45,12 @@ pub struct DistributeParams {
 
 impl DistributeParams {
     fn plan(&self) -> Result<Plan, FieldError> {
-        let strategy = match self.strategy {
-            StrategyName::Single => Strategy::Single,
-            StrategyName::Memit => Strategy::Memit,
-            StrategyName::Sqrt => Strategy::Sqrt,
-            StrategyName::Uniform => Strategy::Uniform,
-            StrategyName::Boundary => Strategy::Boundary,
-            StrategyName::Weights => {
-                let weights = self.weights.as_ref().ok_or_else(|| {
-                    FieldError::new("strategy", "the strategy `weights` needs `weights`")
-                        .expected(format!("{} numbers above 0", self.layers.len()))
-                })?;
-                Strategy::Weights(weights.iter().map(|weight| weight.get()).collect())
-            }
-        };
-        if self.weights.is_some() && self.strategy != StrategyName::Weights {
+        let weights = self.weights.as_ref().map(|weights| weights.iter().map(|weight| weight.get()).collect());
+        let strategy = Strategy::new(self.strategy, weights).ok_or_else(|| {
+            FieldError::new("strategy", "the strategy `weights` needs `weights`")
+                .expected(format!("{} numbers above 0", self.layers.len()))
+        })?;
+        if self.weights.is_some() && self.strategy != StrategyKind::Weights {
             return Err(FieldError::new("weights", "only the strategy `weights` has `weights`"));
         }
         let at = if self.weights.is_some() { "weights" } else { "layers" };

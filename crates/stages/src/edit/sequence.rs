@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Metrics, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -195,7 +195,7 @@ struct Editor<'a> {
     cx: &'a StageContext,
     params: &'a SequenceParams,
     model: &'a Loaded,
-    metrics: Metrics,
+    metrics: Preservations,
     templates: ContextTemplates,
     plan: Plan,
     origin: Key,

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use palinode_edit::{Edit, Metrics, apply};
+use palinode_edit::{Edit, Preservations, apply};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{Artifact, DescribeCx, FieldError, Given, Port, PortOf, StageContext, StageError, StageKind};
-use palinode_math::{Objective, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_model::WeightId;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
@@ -23,36 +24,12 @@ use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, Up
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 
-/// An editing objective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectiveName {
-    /// Equality constraint, one edit at a time (arXiv 2202.05262).
-    Rome,
-    /// Least squares for a batch (arXiv 2210.07229).
-    Memit,
-    /// Equality constraint for a batch (arXiv 2403.14236).
-    Emmet,
-}
-
-/// Which key stands in ROME's update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RomeKeyName {
-    /// The mean over the context templates (r-ROME).
-    Average,
-    /// The bare prompt's (p-ROME).
-    Bare,
-    /// As published: the mean gives the direction, the bare prompt's key the constraint.
-    Reference,
-}
-
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// How a layer absorbs its part of an edit.
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
     lambda: Positive,
@@ -67,8 +44,8 @@ struct Written {
     #[serde(default)]
     emmet_lambda: NonNegative,
     /// The key that ROME uses. Other objectives ignore it.
-    #[serde(default = "average")]
-    rome_key: RomeKeyName,
+    #[serde(default)]
+    rome_key: RomeKey,
     /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
     /// edits one request at a time.
     #[serde(default)]
@@ -79,15 +56,11 @@ fn unit() -> Positive {
     const { Positive::new(1.0) }
 }
 
-fn average() -> RomeKeyName {
-    RomeKeyName::Average
-}
-
 /// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
 #[derive(Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct SolveParams {
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     lambda: Positive,
     update_norm_lambda: NonNegative,
     /// Left out where it is the one that there was before there were others, so that keys stay as they were.
@@ -96,7 +69,7 @@ pub struct SolveParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     emmet_lambda: Option<NonNegative>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rome_key: Option<RomeKeyName>,
+    rome_key: Option<RomeKey>,
     batch_size: Option<Count>,
 }
 
@@ -113,9 +86,9 @@ impl From<Written> for SolveParams {
             lambda: written.lambda,
             update_norm_lambda: written.update_norm_lambda,
             preservation: written.preservation,
-            emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
-            rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
-            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(const { Count::new(1) })),
+            emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
+            rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
+            batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(const { Count::new(1) })),
         }
     }
 }
@@ -133,17 +106,8 @@ impl JsonSchema for SolveParams {
 impl SolveParams {
     /// The objective.
     pub fn objective(&self) -> Objective {
-        match self.objective {
-            ObjectiveName::Memit => Objective::Memit,
-            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or_default().get() },
-            ObjectiveName::Rome => Objective::Rome {
-                key: match self.rome_key {
-                    None | Some(RomeKeyName::Average) => RomeKey::Average,
-                    Some(RomeKeyName::Bare) => RomeKey::Bare,
-                    Some(RomeKeyName::Reference) => RomeKey::Reference,
-                },
-            },
-        }
+        let epsilon = self.emmet_lambda.unwrap_or_default().get();
+        Objective::new(self.objective, epsilon, self.rome_key.unwrap_or_default())
     }
 
     /// The weight of the MEMIT that this objective is, where it is one.
@@ -170,7 +134,7 @@ impl SolveParams {
         moments: Option<&Given<'_, MomentsOrFactors>>,
         layers: &[usize],
         f: usize,
-    ) -> Result<Metrics, StageError> {
+    ) -> Result<Preservations, StageError> {
         match self.preservation {
             PreservationKind::Moments => {
                 let moments = moments.ok_or_else(|| StageError::internal("nothing is connected to port `moments`"))?;
@@ -179,7 +143,7 @@ impl SolveParams {
             }
             PreservationKind::Ridge => {
                 let ridge = Arc::new(Ridge::new(f, self.weights()).map_err(StageFailure::stage)?);
-                Ok(layers.iter().map(|&layer| (layer, Arc::clone(&ridge) as _)).collect())
+                Ok(layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect())
             }
         }
     }
@@ -212,7 +176,7 @@ impl SolveParams {
     /// Mistakes that parameters alone show.
     pub fn check(&self) -> Vec<FieldError> {
         match self.batch_size.map(Count::get) {
-            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => vec![
+            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => vec![
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),

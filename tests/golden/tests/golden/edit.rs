@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
-use palinode_edit::{Edit, Metrics, Moments, Prompt, Site, Tap, TargetSettings, apply, optimise, probe, prompts};
+use palinode_edit::{
+    Edit, Moments, Preservations, Prompt, Site, Tap, TargetSettings, TargetSite, apply, optimise, probe, prompts,
+};
 use palinode_golden::{Folder, Json, relative};
 use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, WeightId};
 
 struct Golden {
     name: &'static str,
@@ -49,7 +51,7 @@ fn relative_mat(ours: &Mat<f64>, theirs: &Mat<f64>) -> f64 {
     relative(&rows(ours), &rows(theirs))
 }
 
-fn settings(h: &Json, layer: usize, site: Site) -> TargetSettings {
+fn settings(h: &Json, layer: usize, site: TargetSite) -> TargetSettings {
     let number = |name: &str| h.field(name).number();
     TargetSettings {
         site,
@@ -170,7 +172,7 @@ fn targets_step_by_step() {
             cases.entry((tag, record.field("z_layer").whole())).or_default().push(record);
         }
         for ((tag, layer), records) in cases {
-            let mut settings = settings(&main, layer, Site::BlockOutput);
+            let mut settings = settings(&main, layer, TargetSite::BlockOutput);
             if tag.contains("c075") {
                 settings.clamp = 0.75;
                 settings.steps = 20;
@@ -217,14 +219,15 @@ fn whole_edits() {
             let chosen: Vec<EditRequest> =
                 experiment.field("requests").wholes().iter().map(|&i| g.requests[i].clone()).collect();
             let target_layer = *layers.last().unwrap();
-            let settings = settings(&h, target_layer, Site::BlockOutput);
+            let settings = settings(&h, target_layer, TargetSite::BlockOutput);
             let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_| {}).unwrap();
             let values: Vec<f32> = targets.iter().flat_map(palinode_edit::Target::value).collect();
             let number = |name: &str| h.field(name).number();
             let preservation =
                 PreservationWeights { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
             let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
-            let metrics: Metrics = layers.iter().map(|&layer| (layer, Arc::new(metric(layer)) as _)).collect();
+            let metrics: Preservations =
+                layers.iter().map(|&layer| (WeightId::down(layer), Arc::new(metric(layer)) as _)).collect();
             let objective = match experiment.field("alg").text() {
                 "memit" => Objective::Memit,
                 "emmet" => Objective::Emmet { epsilon: number("emmet_lambda") },
@@ -282,7 +285,7 @@ fn rome_edits() {
             let edit_number = record.field("edit").whole();
             let layer = record.field("layers").wholes()[0];
             let request = vec![g.requests[record.field("request").whole()].clone()];
-            let settings = settings(&record.field("hparams"), layer, Site::MlpOutput);
+            let settings = settings(&record.field("hparams"), layer, TargetSite::MlpOutput);
             let target = optimise(&g.decoder, &g.text, &request, &g.flat, &settings, |_| {}).unwrap().remove(0);
             let steps = record.field("trace").field("steps").list();
             assert_eq!(target.trace.len(), steps.len(), "{} {id}", g.name);
@@ -296,7 +299,7 @@ fn rome_edits() {
                 parallel_requests: 1,
                 tokens: 4096,
             };
-            let metrics = Metrics::from([(layer, Arc::new(factor) as _)]);
+            let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
             let ours = apply(&g.decoder, &g.text, &request, &target.value(), &metrics, &edit)
                 .unwrap()
                 .layers
