@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Bench, Count};
+use common::{Bench, Count, TextKind};
 use palinode_engine::{
     Artifact, Catalogue, Migrated, Observer, Retention, RunOptions, Silent, StageContext, StageError, StageKind,
     Status, migrate,
