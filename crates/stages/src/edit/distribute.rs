@@ -4,26 +4,12 @@ use palinode_engine::bounds::Positive;
 use palinode_engine::{
     Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, Takes, artifact,
 };
-use palinode_math::{Plan, Strategy, StrategyKind};
+use palinode_math::{Plan, RefreshKind, Strategy, StrategyKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::model::ModelKind;
 use crate::artifacts::plan::{PlanFacts, PlanKind, PlannedPlan};
-
-/// What is measured again on the partly edited model before each layer.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RefreshName {
-    /// Only keys. Every earlier layer is assumed to have absorbed its whole part.
-    Keys,
-    /// Only the residual. Keys are those of the unedited model.
-    Residual,
-    /// Keys and residual.
-    Both,
-    /// Nothing.
-    None,
-}
 
 /// Parameters of `distribute`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -40,7 +26,7 @@ pub struct DistributeParams {
     /// What is measured again on the partly edited model before each layer. The default is `both`, and `none` for
     /// `uniform`.
     #[serde(default)]
-    refresh: Option<RefreshName>,
+    refresh: Option<RefreshKind>,
 }
 
 impl DistributeParams {
@@ -57,10 +43,7 @@ impl DistributeParams {
         let plan = strategy.plan(&self.layers).map_err(|error| FieldError::new(at, error.to_string()))?;
         Ok(match self.refresh {
             None => plan,
-            Some(RefreshName::Keys) => plan.refreshing(true, false),
-            Some(RefreshName::Residual) => plan.refreshing(false, true),
-            Some(RefreshName::Both) => plan.refreshing(true, true),
-            Some(RefreshName::None) => plan.refreshing(false, false),
+            Some(what) => plan.refreshing(what),
         })
     }
 }

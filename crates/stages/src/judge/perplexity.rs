@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use palinode_data::Corpus;
+use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{Better, Format};
 use palinode_engine::{
@@ -20,7 +20,7 @@ use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
 use crate::judge::versions::{Version, Versions};
-use crate::sources::corpus::{CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, corpus, files};
+use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, corpus, files};
 use crate::units::Units;
 
 /// Pieces of text in a unit.
@@ -34,7 +34,7 @@ pub struct PerplexityParams {
     #[serde(default)]
     format: CorpusFormat,
     #[serde(default)]
-    documents: Documents,
+    documents: Split,
     #[serde(default)]
     field: TextField,
     /// Number of documents to skip. With the seed of `covariance` and its number of samples, the remaining text was not

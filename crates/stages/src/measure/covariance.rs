@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use palinode_data::Corpus;
+use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
@@ -19,9 +19,7 @@ use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
-use crate::sources::corpus::{
-    CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, TokenCount, corpus, encode, files,
-};
+use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, TokenCount, corpus, encode, files};
 use crate::sources::hub;
 use crate::units;
 
@@ -33,7 +31,7 @@ pub struct CovarianceParams {
     #[serde(default)]
     format: CorpusFormat,
     #[serde(default)]
-    documents: Documents,
+    documents: Split,
     #[serde(default)]
     field: TextField,
     /// The layers. One pass over the corpus measures all of them.

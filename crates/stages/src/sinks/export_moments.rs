@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use palinode_edit::write_moment;
+use palinode_edit::{Precision, write_moment};
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_model::Layout;
@@ -17,16 +17,6 @@ use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
 use crate::sinks::export::folder::replace;
 
-/// The number type of the sums.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32 bits, as the published files are.
-    Float32,
-    /// 64 bits, as they were measured.
-    Float64,
-}
-
 /// Parameters of `export_moments`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,16 +25,12 @@ pub struct ExportMomentsParams {
     /// `data/stats/{model}/{corpus}_stats`, with `_` for every `/` in the model's name.
     path: PathBuf,
     /// The number type of the sums.
-    #[serde(default = "float32")]
+    #[serde(default)]
     precision: Precision,
     /// The number of documents in the file names. The published code looks for the number that it was configured with. The
     /// default is the number that was measured.
     #[serde(default)]
     samples: Option<Count>,
-}
-
-fn float32() -> Precision {
-    Precision::Float32
 }
 
 /// The model.
@@ -85,10 +71,7 @@ When an exported file is changed or deleted, the next run writes it again.";
                 StageError::input("how many documents the second moments are of is not known, but stands in the names")
                     .hint("set `samples`")
             })?;
-        let (precision, word) = match params.precision {
-            Precision::Float32 => (palinode_edit::Precision::Single, "float32"),
-            Precision::Float64 => (palinode_edit::Precision::Double, "float64"),
-        };
+        let word = params.precision.name();
         let layout = Layout::of(&config(cx, &base)?);
         make_folder(&cx.base_dir().join(&params.path))?;
         let layers = moments.facts.numbers();
@@ -101,7 +84,7 @@ When an exported file is changed or deleted, the next run writes it again.";
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
             let path = params.path.join(name);
             replace(&cx.base_dir().join(&path), |target| {
-                write_moment(&moment, Some(samples), precision, target).map_err(StageFailure::stage)
+                write_moment(&moment, Some(samples), params.precision, target).map_err(StageFailure::stage)
             })?;
             published.push(cx.publish(&path)?);
             files.push(path);

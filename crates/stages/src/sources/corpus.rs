@@ -44,33 +44,10 @@ impl Default for SampleSeed {
     }
 }
 
-/// The separator of documents in plain text.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Documents {
-    /// Every line that is not blank is one.
-    #[default]
-    Line,
-    /// Blank lines separate them.
-    BlankLine,
-}
-
 /// The format of the files. The default follows from their extensions (.txt, .jsonl, .parquet, each also .gz or .zst).
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct CorpusFormat(pub Option<FileFormat>);
-
-/// One layout for all files.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// Running text.
-    Text,
-    /// One JSON object a line.
-    Jsonl,
-    /// An Apache Parquet table.
-    Parquet,
-}
+pub struct CorpusFormat(pub Option<Format>);
 
 /// A number of tokens: as it is, or as a multiple of the key dimension f.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,11 +133,7 @@ pub fn files(
     format: CorpusFormat,
     base: &Path,
 ) -> Result<Vec<ExternalFile>, FieldError> {
-    let format = format.0.map(|format| match format {
-        FileFormat::Text => Format::Text,
-        FileFormat::Jsonl => Format::Jsonl,
-        FileFormat::Parquet => Format::Parquet,
-    });
+    let format = format.0;
     let found = match hub::data(field, &corpus.0)? {
         Some(paths) => paths
             .into_iter()
@@ -198,7 +171,7 @@ fn ending(format: Format) -> &'static str {
 /// decides what documents there are.
 pub fn corpus(
     cx: &StageContext,
-    documents: Documents,
+    split: Split,
     field: &TextField,
     seed: SampleSeed,
     most: Option<usize>,
@@ -209,10 +182,6 @@ pub fn corpus(
         files.push(CorpusFile { path: path.clone(), format: format.unwrap_or(Format::Text) });
         digests.push((name.clone(), file.digest));
     }
-    let split = match documents {
-        Documents::Line => Split::Line,
-        Documents::BlankLine => Split::BlankLine,
-    };
     let reading = Reading { split, field: field.0.clone() };
     let bar = cx.progress("documents found", None);
     let mut before = 0;

@@ -34,37 +34,13 @@ pub struct LoadModelParams {
     path: String,
     /// The number type of the weights in memory, for any type on disk. `bf16` needs half the memory of `f32`.
     #[serde(default)]
-    dtype: Dtype,
+    dtype: Precision,
 }
 
 impl LoadModelParams {
     /// The folder as a path that may be relative to the pipeline's.
     fn folder(&self) -> Result<PathBuf, FieldError> {
         Ok(hub::model("path", &self.path)?.unwrap_or_else(|| PathBuf::from(&self.path)))
-    }
-}
-
-/// A number type.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits, 5 of them exponent: more precise than bf16, but its range is too small for the largest values of some
-    /// models.
-    F16,
-    /// 16 bits, 8 of them exponent, as many as f32 has.
-    Bf16,
-}
-
-impl Dtype {
-    fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::F16 => Precision::F16,
-            Self::Bf16 => Precision::Bf16,
-        }
     }
 }
 
@@ -156,7 +132,7 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
             return Ok(PlannedModel::default());
         }
         match read_config(&path) {
-            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype.precision())) }),
+            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype)) }),
             Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
         }
     }
@@ -169,7 +145,7 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
             bar.inc(cx.files().len() as u64);
         }
         let config = read_config(&cx.file(CONFIG)?.1).map_err(StageFailure::stage)?;
-        let facts = ModelFacts { model: Facts::of(&config, params.dtype.precision()) };
+        let facts = ModelFacts { model: Facts::of(&config, params.dtype) };
         let files = cx.files().iter();
         let made = files.fold(artifact::<ModelKind>(&facts)?, |made, (name, (file, _))| made.with_file(name, *file));
         // Everything that could be wrong with the folder shows here rather than an hour later.

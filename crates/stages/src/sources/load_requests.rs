@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
+use palinode_data::{
+    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
+};
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes};
 use palinode_eval::MetricSet;
@@ -15,32 +17,6 @@ use crate::errors::{StageFailure, all_in_field};
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
 
-/// The fields of a data set's records.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// The fields of CounterFact and of multi-CounterFact.
-    CounterFact,
-    /// The fields of zsRE, in MEND's version: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
-    Zsre,
-    /// The fields of KnowEdit, with axes of `portability` and `locality`, and of EasyEdit's flat form with one prompt of
-    /// each.
-    KnowEdit,
-    /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
-    /// (`{prompt, target}`), `strength`.
-    Jsonl,
-}
-
-/// The answer that becomes the new target of a zsRE record.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum NewTarget {
-    /// The true answer, `answers[0]`, as in MEMIT and later papers.
-    Answer,
-    /// The false answer, `alt`, as in EasyEdit.
-    Alt,
-}
-
 /// Parameters of `load_requests`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -48,11 +24,11 @@ pub struct LoadRequestsParams {
     /// The file. The key covers its contents and not its name.
     path: PathBuf,
     /// The data set, which decides the fields of the records.
-    #[serde(default = "counterfact")]
-    dataset: Layout,
+    #[serde(default)]
+    dataset: DatasetKind,
     /// For zsRE, the answer that becomes the new target.
-    #[serde(default = "answer")]
-    zsre_target: NewTarget,
+    #[serde(default)]
+    zsre_target: ZsreTarget,
     /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
     /// `evaluate` compares generated texts with them.
     #[serde(default)]
@@ -68,25 +44,9 @@ pub struct LoadRequestsParams {
     limit: Option<Count>,
 }
 
-fn counterfact() -> Layout {
-    Layout::CounterFact
-}
-
-fn answer() -> NewTarget {
-    NewTarget::Answer
-}
-
 impl LoadRequestsParams {
     fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
-        let dataset = match self.dataset {
-            Layout::CounterFact => Dataset::CounterFact,
-            Layout::Zsre => Dataset::Zsre(match self.zsre_target {
-                NewTarget::Answer => ZsreTarget::Answer,
-                NewTarget::Alt => ZsreTarget::Alt,
-            }),
-            Layout::KnowEdit => Dataset::KnowEdit,
-            Layout::Jsonl => Dataset::Jsonl,
-        };
+        let dataset = Dataset::new(self.dataset, self.zsre_target);
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
     }
@@ -145,7 +105,7 @@ it softer. One batch may mix hard and soft edits.";
                 cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
             }
         }
-        let judged = (params.dataset == Layout::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
+        let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
         put_requests(cx, &requests, judged)
     }
 }
