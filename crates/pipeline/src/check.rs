@@ -11,6 +11,7 @@ use super::connect::Node;
 use super::eval::eval;
 use super::expand::Expanded;
 use super::expr::{Scope, Template};
+use super::field::without_out_of_range;
 use super::files::Files;
 use super::graph::Instance;
 use super::places::child;
@@ -120,13 +121,15 @@ impl Checker<'_> {
         let with = child(&path, "with");
         let mut value = eval(&stage.with, &with, scope, report)?;
         let old_names = old_names(&mut value, kind.info(), &with, report)?;
-        let params = match kind.params(value) {
-            Ok(params) => params,
+        let (params, mistaken) = match kind.params(value.clone()) {
+            Ok(params) => (params, false),
             Err(errors) => {
+                // A number that is out of range hides none of the mistakes that the stage itself would find.
+                let rest = without_out_of_range(value, &errors).and_then(|rest| kind.params(rest).ok());
                 for error in errors {
                     report.field(&with, as_written(error, &old_names));
                 }
-                return None;
+                (rest?, true)
             }
         };
         let (files, absent) = match kind.files(&params, self.around.base) {
@@ -160,6 +163,9 @@ impl Checker<'_> {
                 Value::Null
             }
         };
+        if mistaken {
+            return None;
+        }
         let Node { name, cell, .. } = node;
         let (source, place) = report.places.key(&path);
         let source = Arc::clone(source);
