@@ -96,5 +96,5 @@ fn files_that_are_none_are_refused() {
     );
     assert!(said("wide.yaml").contains("this looks like UTF-16"), "{}", said("wide.yaml"));
     let error = Source::read(&bench.path("latin.yaml")).unwrap_err();
-    assert_eq!(error.kind.exit_code(), 3, "{error}");
+    assert_eq!(error.kind, palinode_engine::ErrorKind::Pipeline, "{error}");
 }
