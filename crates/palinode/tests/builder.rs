@@ -38,10 +38,16 @@ fn mistakes_name_the_stage_and_the_parameter() {
     );
     check(
         &|build| {
-            let fact = build.stage("fact", "requests").with("facts", facts("Norway is in")).done();
+            let fact = build.stage("fact", "requests").with("facts", facts("{} is in")).done();
             build.stage("ask", "ask").input("model", &fact).with("prompts", vec!["a"]);
         },
-        &["stage `fact`, `facts[0].prompt`: ", "stage `ask`, input `model`: input `model` does not take `requests`"],
+        &["stage `ask`, input `model`: input `model` does not take `requests`"],
+    );
+    check(
+        &|build| {
+            build.stage("fact", "requests").with("facts", facts("Norway is in"));
+        },
+        &["stage `fact`, `facts[0].prompt`: the subject is not in the prompt"],
     );
     // Values can be given names of their own, and parts of values too.
     check(

@@ -159,7 +159,7 @@ impl PipelineBuilder {
             top.push(("numerics".to_owned(), Tree::Text("strict".to_owned())));
         }
         top.push(("stages".to_owned(), Tree::Map(stages)));
-        let mut report = Report::new(places, Diagnostics(Vec::new()));
+        let mut report = Report::new(places, Diagnostics(Vec::new()), Vec::new());
         for stage in twice {
             report.key(&child("stages", &stage.id), format!("two stages are named `{}`", stage.id), |it| it);
         }

@@ -16,7 +16,7 @@ pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
         return;
     };
     let value_span = source.span(path.len() + 1, value.len());
-    let value = match yaml::parse(value) {
+    let mut value = match yaml::parse(value) {
         Ok(value) => value,
         Err(error) => {
             report.mistakes.add(Diagnostic::new(
@@ -27,6 +27,12 @@ pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
             return;
         }
     };
+    let mut unfit = None;
+    value.take_unfit("", &mut |_, wrong| unfit = Some(wrong));
+    if let Some(wrong) = unfit {
+        report.mistakes.add(Diagnostic::new(&source, value_span, format!("the value {wrong}")));
+        return;
+    }
     let path = path.trim();
     match put(tree, "", path, value, &source) {
         Ok(()) => {
