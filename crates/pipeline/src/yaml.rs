@@ -173,15 +173,6 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Ok(Number::from_f64(value).map_or(Tree::Unfit(NOT_FINITE), Tree::Number))
     }
 
-    /// A whole number of more than 64 bits, as JSON reads it: in floating point, for the parameter to take or to refuse.
-    fn visit_u128<E: Error>(self, value: u128) -> Result<Tree, E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_i128<E: Error>(self, value: i128) -> Result<Tree, E> {
-        self.visit_f64(value as f64)
-    }
-
     fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
         Ok(Tree::Text(value.to_owned()))
     }
