@@ -77,7 +77,7 @@ fn a_failed_stage_is_tried_again() {
     // How often it may be tried is no part of what it yields.
     assert_eq!(bench.outcomes(&file(0)), "a: cached\n");
     let other = Bench::new();
-    assert_eq!(other.outcomes(&file(1)), "a: failed (Input): failed 2 times\n");
+    assert_eq!(other.outcomes(&file(1)), "a: failed (Store): failed 2 times\n");
 }
 
 #[test]
