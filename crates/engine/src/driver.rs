@@ -388,3 +388,6 @@ fn named(error: StageError, failure: Failure, limits: Limits) -> StageError {
         "what it finished is kept, so the same command goes on from there; or raise `timeout`, or give it `retries`",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,8 @@ impl Local {
         let kind = kind.ok_or_else(|| StageError::internal(format!("there is no stage `{name}` to run")));
         let thread = thread::Builder::new().name(action.instance.clone()).stack_size(STACK);
         let stopped = Arc::clone(&stop);
+        // Said first: a quick stage may be over before its thread is heard of here.
+        let _ = self.notices.0.send(Notice::Began(attempt, Site::here(process::id())));
         let thread = thread.spawn(move || {
             let done = panics::catch(|| kind.and_then(|kind| execute(&context, &kind, &params, &action, &stopped)));
             // The store is let go of before the end is said: whoever hears of it may want to open it.
@@ -57,14 +59,10 @@ impl Local {
             let done = done.unwrap_or_else(|panic| Err(StageError::internal(format!("the engine panicked: {panic}"))));
             let _ = ended.send(Notice::Ended(attempt, Box::new(done.map_err(Into::into))));
         });
-        let notice = match &thread {
-            Ok(_) => Notice::Began(attempt, Site::here(process::id())),
-            Err(error) => {
-                let error = StageError::internal(format!("cannot start a thread for this stage: {error}"));
-                Notice::Ended(attempt, Box::new(Err(error.into())))
-            }
-        };
-        let _ = self.notices.0.send(notice);
+        if let Err(error) = &thread {
+            let error = StageError::internal(format!("cannot start a thread for this stage: {error}"));
+            let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
+        }
         self.running.insert(attempt, Running { stop, thread: thread.ok() });
     }
 }

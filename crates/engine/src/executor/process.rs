@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::mem;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -130,6 +131,7 @@ fn attend(
     let mut child = start(command, path, mailbox)?;
     began(child.id());
     let mut stdin = child.stdin.take();
+    let mut finishing = false;
     let mut killed = false;
     let mut end: Option<Result<(), StageError>> = None;
     let mut last_words: VecDeque<String> = VecDeque::new();
@@ -159,6 +161,7 @@ fn attend(
                 }
             }
             Heard::Closed => open -= 1,
+            Heard::Cancel(Cancel::Finish) if mem::replace(&mut finishing, true) => {}
             Heard::Cancel(Cancel::Finish) => {
                 let _ = stdin.as_mut().map(|stdin| stdin.write_all(b"finish\n").and_then(|()| stdin.flush()));
             }

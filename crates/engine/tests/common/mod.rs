@@ -307,6 +307,15 @@ impl StageKind for Fail {
                 }
                 Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(&[b'0' + done])?))
             }
+            // The process of its first attempt is gone.
+            "once" => {
+                let begun = cx.get_unit(&cx.unit_key(&"begun")).is_some();
+                cx.put_unit(&cx.unit_key(&"begun"), b"")?;
+                if !begun {
+                    std::process::abort()
+                }
+                Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(b"at last")?))
+            }
             "unit" => {
                 let done = cx.get_unit(&cx.unit_key(&"counted")).map_or(0, |bytes| bytes[0]);
                 cx.put_unit(&cx.unit_key(&"counted"), &[done + 1])?;

@@ -29,7 +29,7 @@ pub fn node(inputs: &[usize]) -> Node {
 }
 
 pub fn policy() -> Policy {
-    let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+    let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_mins(1) };
     Policy { keep_going: false, grace: Duration::from_secs(30), backoff }
 }
 
