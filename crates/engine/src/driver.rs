@@ -47,6 +47,8 @@ pub(crate) struct Driver<'a> {
     results: HashMap<usize, Manifest>,
     /// Why instances failed, until that is reported.
     errors: HashMap<usize, StageError>,
+    /// The attempt that has just ended, until it is recorded: what was wrong is known once the scheduler has said whether its time was up.
+    unrecorded: Option<(AttemptId, Option<AttemptFailure>)>,
     reports: Vec<Option<StageReport>>,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Driver<'a> {
             work: HashMap::new(),
             results: HashMap::new(),
             errors: HashMap::new(),
+            unrecorded: None,
             reports: pipeline.instances.iter().map(|_| None).collect(),
         }
     }
@@ -109,7 +112,10 @@ impl<'a> Driver<'a> {
                 events.pop_front().unwrap_or_else(|| self.wait())
             };
             let commands = self.scheduler.on(self.clock.elapsed(), event);
-            if self.carry_out(commands, &mut events) {
+            let finished = self.carry_out(commands, &mut events);
+            // An end that nothing followed from: that of an attempt which was given up before.
+            self.record_end(None);
+            if finished {
                 break;
             }
         }
@@ -284,8 +290,18 @@ impl<'a> Driver<'a> {
                 (Some(failure), Err(if lost { Failure::Lost(kind) } else { Failure::Error(kind) }))
             }
         };
-        note(self.attempts.ended(&self.pipeline.instances[at].name, attempt.number, failure));
+        self.unrecorded = Some((attempt, failure));
         end
+    }
+
+    /// Records the end of the attempt that has just ended, with the error that its instance is reported with.
+    fn record_end(&mut self, error: Option<&StageError>) {
+        let Some((attempt, failure)) = self.unrecorded.take() else { return };
+        let failure = failure.map(|failure| match error {
+            Some(error) => AttemptFailure { kind: error.kind, message: text(error), ..failure },
+            None => failure,
+        });
+        note(self.attempts.ended(&self.pipeline.instances[attempt.instance].name, attempt.number, failure));
     }
 
     fn retry(&mut self, at: usize, failed: u32, left: u32, failure: Failure) {
@@ -293,6 +309,7 @@ impl<'a> Driver<'a> {
         let error = named(error, failure, self.pipeline.instances[at].limits);
         let instance = self.pipeline.instances[at].name.clone();
         let message = text(&error);
+        self.record_end(Some(&error));
         // Where the run stops before the next attempt, this is why the instance failed.
         self.errors.insert(at, error);
         self.context.observer.event(&Event::StageRetried { instance, failed, left, message });
@@ -314,6 +331,7 @@ impl<'a> Driver<'a> {
                 self.finish(at, key, Outcome::Cached, manifest, 0.0);
             }
             Verdict::Ran => {
+                self.record_end(None);
                 let manifest = self.results.remove(&at);
                 self.finish(at, key, Outcome::Ran, manifest, seconds);
             }
@@ -322,6 +340,10 @@ impl<'a> Driver<'a> {
                 let unknown = || StageError::internal("it failed without an error");
                 let error = self.errors.remove(&at).unwrap_or_else(unknown);
                 let error = named(error, failure, self.pipeline.instances[at].limits);
+                // Another one may be reported first: a stage that waits for its next attempt when this end stops the run.
+                if self.unrecorded.as_ref().is_some_and(|(attempt, _)| attempt.instance == at) {
+                    self.record_end(Some(&error));
+                }
                 self.fail(at, key, &error, seconds);
             }
         }

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Bench, Recorder, outcomes};
-use palinode_engine::{Attempt, Event, Machine, Observer, Outcome, RunOptions, Runs, Silent};
+use palinode_engine::{Attempt, ErrorKind, Event, Machine, Observer, Outcome, RunOptions, Runs, Silent};
 
 /// Three stages of a group, none of which needs another.
 fn three(group: &str, count: usize) -> String {
@@ -99,4 +99,8 @@ fn a_stage_past_its_timeout_is_stopped() {
     );
     let Outcome::Failed { hint: Some(hint), .. } = &report.stages[0].outcome else { panic!("no hint") };
     assert!(hint.contains("raise `timeout`"), "{hint}");
+    let attempts = Runs::of(&bench.store_path()).attempts(&report.run);
+    let failures = attempts.iter().filter_map(|attempt| attempt.end.as_ref()?.failure.as_ref());
+    let limits = failures.filter(|failure| failure.kind == ErrorKind::Limit && failure.message.contains("timeout"));
+    assert_eq!((attempts.len(), limits.count()), (2, 2), "{attempts:?}");
 }

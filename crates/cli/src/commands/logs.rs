@@ -121,11 +121,16 @@ fn attempts(runs: &Runs, run: &RunRecord, instance: &str) -> String {
         let end = end.as_ref().map_or_else(
             || if left { "not ended: its run was lost".to_owned() } else { "at work".to_owned() },
             |end| {
-                let how = if end.failure.is_some() { "failed" } else { "done" };
+                let how = match &end.failure {
+                    None => "done",
+                    Some(failure) if failure.lost => "lost",
+                    Some(_) => "failed",
+                };
                 format!("{how} after {}", duration(end.at_ms.saturating_sub(*begun_ms) as f64 / 1000.0))
             },
         );
-        format!("attempt {number} ({executor}, process {pid} on {host}): {end}\n")
+        let place = if executor == "thread" { "a thread of process" } else { "process" };
+        format!("attempt {number}, in {place} {pid} on {host}: {end}\n")
     };
     attempts.iter().map(line).collect()
 }

@@ -105,6 +105,16 @@ fn contents_that_were_lost_are_made_again_once() {
     assert!(world.finished);
 }
 
+/// Who was woken and has to wait for something else keeps nobody waiting.
+#[test]
+fn a_wake_up_is_passed_on() {
+    let mut world = World::new(vec![node(&[]); 4], capacity(4, 4), keep_going());
+    world.lost.extend([(0, vec![10]), (1, vec![10, 11]), (2, vec![10]), (3, vec![11])]);
+    world.begin();
+    world.end(0, Ok(()));
+    check(&world, &["submit 0.1", "submit 3.1", "0: ran", "submit 2.1"]);
+}
+
 /// A file that changed between two look-ups gives another key, and with it another instance that does the same.
 #[test]
 fn a_key_that_changed_is_the_one_that_counts() {
