@@ -1,7 +1,7 @@
 //! `distribute`: which layers absorb which part of an edit.
 
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Resources, StageContext, StageError, StageKind,
 };
 use palinode_math::{Plan, Strategy, StrategyKind};
 use schemars::JsonSchema;
@@ -81,8 +81,8 @@ before each layer.";
         vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
     }
 
-    fn takes(_: &DistributeParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &DistributeParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
