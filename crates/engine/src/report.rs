@@ -14,7 +14,7 @@ pub struct RunReport {
     pub run: String,
     /// The folder with its event log.
     pub dir: PathBuf,
-    /// What happened to each instance, in the order of [`Pipeline::instances`].
+    /// What happened to each instance, in the order of [`palinode_pipeline::Pipeline::instances`].
     pub stages: Vec<StageReport>,
     /// How long all of it took.
     pub seconds: f64,
