@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use palinode_error::StageError;
+use palinode_error::{StageError, now_ms};
 use palinode_fingerprint::Key;
-use palinode_store::{Companion, Companions, Garbage, LastUsed, Pin, Retention, Store};
+use palinode_store::{Companion, Companions, Garbage, Holder, Pin, Retention, Roots, Store};
 use serde::Serialize;
 
+use crate::runid;
 use crate::runs::{RECORD, RunRecord, Runs};
 
 /// What was written into an archive.
@@ -41,17 +44,26 @@ pub struct Imported {
     pub bytes: u64,
 }
 
+/// Which records of runs are to be kept. Records of pinned runs always are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunRetention {
+    /// So many of the latest.
+    pub latest: Option<usize>,
+    /// Those that are no older than this.
+    pub newer_than: Option<Duration>,
+}
+
 /// What garbage collection would remove: see [`Store::garbage`]. A result was last used by the latest run that made or used it.
-pub fn garbage(store: &Store, retention: &Retention) -> Garbage {
-    store.garbage(retention, &last_used(store))
+pub fn garbage(store: &Store, retention: &Retention, runs: &RunRetention) -> Garbage {
+    store.garbage(retention, &roots(store, runs))
 }
 
 /// Removes garbage: see [`Store::collect`].
 ///
 /// # Errors
 /// As [`Store::collect`].
-pub fn collect(store: &Store, retention: &Retention) -> Result<Garbage, StageError> {
-    store.collect(retention, &last_used(store))
+pub fn collect(store: &Store, retention: &Retention, runs: &RunRetention) -> Result<Garbage, StageError> {
+    store.collect(retention, &roots(store, runs))
 }
 
 /// Keeps all results of a run, or one result. `which` names a run as [`Runs::open`] takes it, or is the beginning of a key.
@@ -107,15 +119,25 @@ pub fn import(store: &Store, from: &Path) -> Result<Imported, StageError> {
     Ok(Imported { results: taken.results, known: taken.known, contents: taken.contents, runs, bytes: taken.bytes })
 }
 
+/// Clocks differ.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// The records of runs in an archive, beside those that are here.
 struct Records {
     runs: Runs,
 }
 
 impl Companions for Records {
-    /// The files of runs that are not here. The record comes last: a run is there once that is.
+    /// The files of runs that are not here and of which the archive has a record. The record comes last: a run is there once that is.
     fn wanted(&self, names: &[&str]) -> Vec<usize> {
-        let is_new = |run: &str| !self.runs.dir(run).join(RECORD).exists();
+        let recorded: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|name| parts(name))
+            .filter(|(_, inside)| *inside == RECORD)
+            .map(|(run, _)| run)
+            .collect();
+        let is_new =
+            |run: &str| runid::is_one(run) && recorded.contains(run) && !self.runs.dir(run).join(RECORD).exists();
         let new = |at: &usize| parts(names[*at]).is_some_and(|(run, _)| is_new(run));
         let is_record = |at: &usize| parts(names[*at]).is_some_and(|(_, inside)| inside == RECORD);
         let (records, others): (Vec<usize>, Vec<usize>) = (0..names.len()).filter(new).partition(is_record);
@@ -123,11 +145,14 @@ impl Companions for Records {
     }
 
     fn check(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        match parts(name) {
-            Some((run, RECORD)) if RunRecord::read(bytes).is_none_or(|record| record.run != run) => {
-                Err(format!("the record of run {run} does not read"))
+        let Some((run, RECORD)) = parts(name) else { return Ok(()) };
+        match RunRecord::read(bytes) {
+            // A run of the future would be the latest one for ever.
+            Some(record) if record.run == run && record.started_ms > now_ms() + DAY_MS => {
+                Err(format!("run {run} began in the future"))
             }
-            _ => Ok(()),
+            Some(record) if record.run == run => Ok(()),
+            _ => Err(format!("the record of run {run} does not read")),
         }
     }
 }
@@ -141,16 +166,40 @@ fn keys(run: &RunRecord) -> impl Iterator<Item = Key> {
     run.stages.iter().filter_map(|stage| stage.key)
 }
 
-/// When runs last made or used each result.
-fn last_used(store: &Store) -> LastUsed {
-    let mut used = LastUsed::new();
-    for run in Runs::of(store.root()).list() {
+/// What runs know of a store's files: when they last made or used each result, and which of their own records are to go. A folder without
+/// a record, left by a run or an import that was killed before it wrote one, is of no use to anyone; the run that holds the store is left
+/// alone.
+fn roots(store: &Store, retention: &RunRetention) -> Roots {
+    let all = Runs::of(store.root());
+    let records = all.list();
+    let mut roots = Roots::default();
+    for run in &records {
         let at = run.finished_ms.unwrap_or(run.started_ms);
-        for key in keys(&run) {
-            used.entry(key).and_modify(|known| *known = at.max(*known)).or_insert(at);
+        for key in keys(run) {
+            roots.used.entry(key).and_modify(|known| *known = at.max(*known)).or_insert(at);
         }
     }
-    used
+    let current = Holder::of(store.root()).and_then(|holder| holder.run);
+    let pinned: BTreeSet<String> = store.pins().into_iter().map(|pin| pin.name).collect();
+    let oldest =
+        retention.newer_than.map(|span| now_ms().saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
+    for (at, run) in records.iter().enumerate() {
+        let old =
+            retention.latest.is_some_and(|latest| at >= latest) || oldest.is_some_and(|oldest| run.started_ms < oldest);
+        if old && !pinned.contains(&run.run) && current.as_ref() != Some(&run.run) {
+            roots.orphans.push(all.dir(&run.run));
+        }
+    }
+    for path in fs::read_dir(store.root().join("runs")).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A record that cannot be read may be sound.
+        let unrecorded =
+            fs::symlink_metadata(path.join(RECORD)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        if unrecorded && current.as_ref() != Some(&name) {
+            roots.orphans.push(path);
+        }
+    }
+    roots
 }
 
 /// All files below a folder.

@@ -75,7 +75,7 @@ pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use isolate::WorkerCommand;
-pub use keep::{Exported, Imported, collect, export, garbage, import, pin};
+pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
 pub use past::{PastRun, PastStage};
@@ -103,5 +103,5 @@ pub use palinode_pipeline::{
 };
 pub use palinode_store::{
     Artifact, Damage, Dead, Garbage, Holder, Manifest, Pin, Place, Published, Rebuilt, Retention, STORE_VERSION, Store,
-    Verified, Waiting, ensure_room,
+    Verified, Waiting, ensure_room, inside,
 };

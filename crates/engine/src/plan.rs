@@ -267,9 +267,9 @@ impl<'a> Planner<'a> {
         let renamed = instance.kind.info().renamed;
         unkeyed.retain(|name, _| !fingerprint.params.contains_key(first_name(name, renamed)));
         let key = fingerprint.key();
-        let found = match self.store.manifest(&key) {
+        let found = match self.store.manifest(&key)? {
             Some(manifest) => {
-                let reasons = self.faults(&manifest, &unkeyed, &files);
+                let reasons = self.faults(&manifest, &unkeyed, &files)?;
                 if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
             }
             None => Err(self.reasons(instance, &fingerprint)),
@@ -283,12 +283,10 @@ impl<'a> Planner<'a> {
         manifest: &Manifest,
         unkeyed: &BTreeMap<String, Value>,
         files: &BTreeMap<String, FileRef>,
-    ) -> Vec<Reason> {
+    ) -> Result<Vec<Reason>, StageError> {
         let mut reasons = Vec::new();
         for (name, file) in &manifest.output.files {
-            let there =
-                files.values().any(|known| known == file) || self.store.find(file).is_ok_and(|path| path.is_some());
-            if !there {
+            if !files.values().any(|known| known == file) && self.store.find(file)?.is_none() {
                 reasons.push(Reason::Lost { file: name.clone(), digest: file.digest });
             }
         }
@@ -313,7 +311,7 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        reasons
+        Ok(reasons)
     }
 
     /// Why there is no result: what differs from the nearest earlier one.

@@ -106,6 +106,18 @@ impl RunReport {
     }
 }
 
+/// Refuses stages that would publish into the store, or over it.
+fn keeps_out(pipeline: &Pipeline, store: &Store) -> Result<(), StageError> {
+    let root = store.root().canonicalize().unwrap_or_else(|_| store.root().to_owned());
+    let harmful =
+        pipeline.published().into_iter().find(|(_, _, place)| place.starts_with(&root) || root.starts_with(place));
+    harmful.map_or(Ok(()), |(instance, field, place)| {
+        let message =
+            format!("`{field}` of `{}` is {}, where the store {} lies", instance.name, place.display(), root.display());
+        Err(StageError::new(ErrorKind::Pipeline, message).hint("give a path outside the store"))
+    })
+}
+
 /// Runs a pipeline: every stage whose result is not in the store.
 ///
 /// `catalogue` holds the stages that the pipeline was checked against. A failed stage is in the report, not an error of this function.
@@ -121,11 +133,13 @@ pub fn run(
 ) -> Result<RunReport, StageError> {
     let started = Instant::now();
     let chosen = options.selection.choose(pipeline)?;
+    keeps_out(pipeline, store)?;
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;
     // Whoever reads the record has to find its holder alive.
     store.note_run(&id);
+    store.share(&dir);
     let recorder = Arc::new(Recorder::start(&id, pipeline, &options.device, store, observer)?);
     let recorded: Arc<dyn Observer> = recorder.clone();
     let observer: Arc<dyn Observer> = Arc::new(Tee::new(log, &recorded));
@@ -158,6 +172,7 @@ pub fn run(
     });
     drop(context);
     store.flush();
+    store.share(&dir);
     let report = RunReport { run: id, dir, stages, seconds: started.elapsed().as_secs_f64() };
     observer.event(&Event::RunFinished {
         ran: report.count(|outcome| matches!(outcome, Outcome::Ran)),

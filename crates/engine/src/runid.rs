@@ -12,6 +12,15 @@ pub fn new() -> String {
     format!("{}-{part:04x}", stamp(now.as_secs()))
 }
 
+/// Whether this could be the name of a run.
+pub fn is_one(name: &str) -> bool {
+    let digits = |part: &str, count: usize| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut parts = name.split('-');
+    let [day, time, part] = [parts.next(), parts.next(), parts.next()].map(Option::unwrap_or_default);
+    let part = part.len() == 4 && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    digits(day, 8) && digits(time, 6) && part && parts.next().is_none()
+}
+
 /// `YYYYMMDD-HHMMSS` in UTC for a number of seconds since 1970.
 fn stamp(seconds: u64) -> String {
     utc(seconds).replace(['-', ':'], "").replace(' ', "-")
@@ -19,6 +28,16 @@ fn stamp(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn names() {
+        assert!(super::is_one(&super::new()));
+        for other in
+            ["zzz", "", "20260131-235959", "20260131-235959-1F3A", "20260131-235959-1f3a-2", "../20260131-235959-1f3a"]
+        {
+            assert!(!super::is_one(other), "{other}");
+        }
+    }
+
     #[test]
     fn stamps() {
         for (seconds, expect) in [

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Bench, Recorder, outcomes};
-use palinode_engine::{Digest, Event, Key, Observer, RunOptions};
+use palinode_engine::{Digest, Event, FileRef, Key, Manifest, Observer, RunOptions};
 
 const PIPELINE: &str = "
 name: chain
@@ -65,6 +65,9 @@ fn a_truncated_or_altered_or_missing_blob_is_made_again() {
         assert_eq!(fs::read(&blob).unwrap(), b"hel");
         assert_eq!(bench.store().verify().damage, []);
         assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
+        // What was damaged is still there, for a person to look at.
+        let aside = fs::read_dir(bench.store_path().join("damaged")).map_or(0, Iterator::count);
+        assert_eq!(aside, usize::from(harm != "remove"), "{harm}");
     }
 }
 
@@ -110,6 +113,79 @@ fn a_manifest_that_lies_is_not_believed() {
         fs::write(&manifest, text.replace("\"size\": 5", "\"size\": 6")).unwrap();
     }
     assert_eq!(bench.outcomes(PIPELINE), "a: ran\nb: cached\nc: cached\n");
+}
+
+/// What `verify` finds, the next run makes again, also where the index knows better; and a person is told which results are hit.
+#[test]
+fn verify_and_repair_agree() {
+    type Harm = fn(&Path);
+    let remove: Harm = |path| fs::remove_file(path).unwrap();
+    let folder: Harm = |path| {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    };
+    // The same size and the same times as before, as a failing disk leaves it.
+    let rot: Harm = |path| {
+        let times = fs::metadata(path).unwrap();
+        writable(path);
+        let bytes: Vec<u8> = fs::read(path).unwrap().iter().map(|byte| byte ^ 1).collect();
+        fs::write(path, bytes).unwrap();
+        let times = fs::FileTimes::new().set_modified(times.modified().unwrap());
+        fs::File::options().write(true).open(path).unwrap().set_times(times).unwrap();
+    };
+    for (harm, moved) in [(remove, 0), (folder, 1), (rot, 1)] {
+        for of_blob in [true, false] {
+            let bench = Bench::new();
+            bench.run(PIPELINE);
+            let store = bench.store();
+            let manifest = store.manifests().into_iter().find(|manifest| manifest.instance == "b").unwrap();
+            let blob = store.blob_path(&Digest::of(b"hel"));
+            let path = if of_blob { blob } else { Manifest::path(&bench.store_path(), &manifest.key) };
+            harm(&path);
+            let found = store.verify();
+            if !of_blob && moved == 0 {
+                // A record that is gone is no result any more.
+                assert_eq!(found.damage, []);
+            } else {
+                assert_eq!(found.damage.len(), 1, "{found:?}");
+                assert_eq!(found.damage[0].path, path);
+                assert_eq!(found.damage[0].hits, if of_blob { vec!["chain: b"] } else { vec![] });
+            }
+            assert_eq!(store.set_damage_aside(&found), moved);
+            drop(store);
+            assert_eq!(bench.outcomes(PIPELINE), "a: cached\nb: ran\nc: cached\n");
+            assert_eq!(bench.store().verify().damage, []);
+            assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
+        }
+    }
+}
+
+/// A result that says another size of its contents than they have is wrong; the contents are not.
+#[test]
+fn a_wrong_size_costs_no_contents() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    let store = bench.store();
+    let file = FileRef::of(b"hel");
+    assert!(store.has_blob(&file).unwrap());
+    assert!(!store.has_blob(&FileRef { size: 4, ..file }).unwrap());
+    assert!(store.has_blob(&file).unwrap());
+}
+
+/// A record that names files which lead out of a folder is damaged, whoever wrote it.
+#[test]
+fn names_of_files_do_not_lead_elsewhere() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    let store = bench.store();
+    let sound = store.manifests().into_iter().find(|manifest| manifest.instance == "b").unwrap();
+    for name in ["../../x", "/etc/x", "other//etc/x", "a\u{1b}[2J"] {
+        let mut manifest = sound.clone();
+        manifest.output.files = [(name.to_owned(), FileRef::of(b"hel"))].into();
+        manifest.content = manifest.output.digest();
+        assert_eq!(Manifest::read(&manifest.write()), None, "{name}");
+    }
+    assert_eq!(Manifest::read(&sound.write()), Some(sound));
 }
 
 #[test]

@@ -72,3 +72,27 @@ fn a_pipeline_needs_no_disk() {
         "cannot read parts/words.yaml: entity not found (did you mean `parts/world.yaml`?)"
     );
 }
+
+/// Files that include two others each are read a bounded number of times; a device is no file, and what is not UTF-8 is said with its place.
+#[test]
+fn files_that_are_none_are_refused() {
+    let bench = common::Bench::new();
+    for level in 0..20 {
+        let text = if level == 19 { "{}".to_owned() } else { format!("include: [{0}.yaml, {0}.yaml]\n", level + 1) };
+        std::fs::write(bench.path(&format!("{level}.yaml")), text).unwrap();
+    }
+    std::fs::write(bench.path("latin.yaml"), b"vars:\n  x: \xe9\n").unwrap();
+    std::fs::write(bench.path("wide.yaml"), b"\xff\xfev\0").unwrap();
+    let said =
+        |name: &str| bench.load(&format!("name: a\ninclude: {name}\nstages: {{}}"), &[]).unwrap_err().to_string();
+    assert!(said("0.yaml").contains("more than 1000 files are included"), "{}", said("0.yaml"));
+    assert!(said("/dev/zero").contains("larger than 16 MiB"), "{}", said("/dev/zero"));
+    assert!(
+        said("latin.yaml").contains("line 2, column 6: this is not UTF-8: save the file as UTF-8"),
+        "{}",
+        said("latin.yaml")
+    );
+    assert!(said("wide.yaml").contains("this looks like UTF-16"), "{}", said("wide.yaml"));
+    let error = Source::read(&bench.path("latin.yaml")).unwrap_err();
+    assert_eq!(error.kind.exit_code(), 3, "{error}");
+}

@@ -141,7 +141,7 @@ fn an_action_file_is_all_that_a_worker_needs() {
     let interrupt = Arc::new(AtomicBool::new(false));
     // The result is lost, and made again by a worker alone while someone else has the store open.
     let held = bench.store();
-    let before = held.manifest(&action.key).unwrap();
+    let before = held.manifest(&action.key).unwrap().unwrap();
     let manifest = work(&action, &catalogue(), &silent(), &interrupt).unwrap();
     assert_eq!(manifest.output, before.output);
     // What does not fit is said.

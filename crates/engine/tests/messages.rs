@@ -20,7 +20,11 @@ fn check_beside(name: &str, files: &[(&str, &str)], rows: &[(&str, &[&str])]) {
     }
     for (yaml, set) in rows {
         let text = match bench.load(yaml, set) {
-            Ok(pipeline) => format!("fine: {} instances\n", pipeline.instances.len()),
+            Ok(pipeline) => {
+                let warnings =
+                    pipeline.warnings.0.iter().map(|it| format!("warning: line {}: {}\n", it.span.line, it.message));
+                warnings.collect::<String>() + &format!("fine: {} instances\n", pipeline.instances.len())
+            }
             Err(mistakes) => format!("{mistakes}exit code {}\n", mistakes.kind().exit_code()),
         };
         all.push_str("────────\n");
@@ -51,6 +55,71 @@ fn syntax() {
             ("name: a\nvars: {x: .inf}\nstages: {}", &[]),
         ],
     );
+}
+
+/// What looks like a pipeline and says something else than its author meant.
+#[test]
+fn not_as_meant() {
+    let deep = format!("name: a\nvars: {{x: {}{}}}\nstages: {{}}", "[".repeat(1001), "]".repeat(1001));
+    check(
+        "not_as_meant",
+        &[
+            ("\u{feff}name: a\nstages: {a: {uses: text, with: {value: hi}}}", &[]),
+            (
+                "name: a\nvars: {all: &all {value: hi, repeat: 2}}\nstages: {a: {uses: text, with: {<<: *all, repeat: 1}}}",
+                &[],
+            ),
+            ("name: a\nstages: {a: {<<: [{uses: text}, {uses: join, with: {value: hi}}]}}", &[]),
+            ("name: a\nstages: {a: {<<: text}}", &[]),
+            ("name: a\nstages: {a: {uses: text, with: {value: hi, repeat: 99999999999999999999999}}}", &[]),
+            ("name: \"b\\0\"\nstages: {}", &[]),
+            ("name: a\nmatrix: {seed: [1, 2, 3], one: [1]}\nstages: {a: {uses: text, with: {value: hi}}}", &[]),
+            (
+                "name: a\nmatrix: {one: [1]}\nvars: {x: 1, y: '${vars.x}', z: hi}\nstages: {a: {uses: text, with: {value: '${vars.z}'}}}",
+                &[],
+            ),
+            ("name: a\nvars: {word: hi}\nstages: {a: {uses: text, with: {value: '${vars.word}'}}}", &["vars.wrod=ho"]),
+            (
+                "name: a\nvars: {word: hi}\nstages: {a: {uses: text, with: {value: '${vars.word}'}}}",
+                &["vars.word=.nan"],
+            ),
+            (
+                "name: a\nmatrix: {a: '${range(1000)}', b: '${range(1000)}'}\nstages: {a: {uses: text, with: {value: 'x${matrix.a}${matrix.b}'}}}",
+                &[],
+            ),
+        ],
+    );
+    let bench = Bench::new();
+    assert!(bench.load(&deep, &[]).unwrap_err().to_string().contains("more than 1000 deep"));
+}
+
+/// Where a stage writes is compared with where others write and read, by where paths really lead.
+#[test]
+fn outputs_stay_out_of_the_way() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.path("real/model")).unwrap();
+    std::os::unix::fs::symlink(bench.path("real"), bench.path("link")).unwrap();
+    std::fs::write(bench.path("real/model/in.txt"), "x").unwrap();
+    let load = |stages: &str| {
+        let head = "name: a\nstages:\n  a: {uses: text, with: {value: hi}}\n  r: {uses: read, with: {path: real/model/in.txt}}\n";
+        bench
+            .load(&format!("{head}{stages}"), &[])
+            .map_or_else(|mistakes| mistakes.0[0].message.clone(), |_| String::new())
+    };
+    let write =
+        |name: &str, path: &str| format!("  {name}: {{uses: write, inputs: {{text: a}}, with: {{path: '{path}'}}}}\n");
+    assert_eq!(load(&write("w", "out")), "");
+    assert_eq!(load(&write("w", "")), "`path` of `w` is empty");
+    assert_eq!(load(&write("w", ".")), "`w` would write into the pipeline's own folder, or one around it");
+    assert_eq!(load(&write("w", "out/../..")), "`w` would write into the pipeline's own folder, or one around it");
+    for path in ["real/model", "link/model", "out/../real/model", "link/model/in.txt", "link", "link/../real/model/"] {
+        let said = load(&write("w", path));
+        assert!(said.starts_with("`w` would overwrite what `r` reads: ") && said.ends_with("in.txt"), "{path}: {said}");
+    }
+    for (one, other) in [("out/a", "out/../out/a"), ("link/a", "real/a"), ("a", "./a/")] {
+        let said = load(&(write("w", one) + &write("v", other)));
+        assert!(said.contains("both write to"), "{one} {other}: {said}");
+    }
 }
 
 #[test]
@@ -138,7 +207,7 @@ fn parameters() {
 fn expressions() {
     let file = |value: &str| {
         format!(
-            "name: a\nvars: {{word: hi, numbers: [1, 2]}}\nmatrix: {{axis: [x, y]}}\nstages:\n  a: {{uses: text, with: {{value: \"{value}\"}}}}"
+            "name: a\nvars: {{word: hi, numbers: [1, 2]}}\nmatrix: {{axis: [x, y]}}\nstages:\n  a: {{uses: text, with: {{value: \"{value}\"}}}}\n  reader: {{uses: text, with: {{value: '${{matrix.axis}}'}}}}"
         )
     };
     let rows: Vec<String> = [
@@ -169,7 +238,9 @@ fn expressions() {
 #[test]
 fn limits() {
     let file = |limits: &str| {
-        format!("name: a\nmatrix: {{n: [1, x]}}\nstages:\n  a:\n    uses: text\n    with: {{value: a}}\n    {limits}")
+        format!(
+            "name: a\nmatrix: {{n: [1, x]}}\nstages:\n  reader: {{uses: text, with: {{value: 'x${{matrix.n}}'}}}}\n  a:\n    uses: text\n    with: {{value: a}}\n    {limits}"
+        )
     };
     let rows: Vec<String> = [
         "retries: 3\n    timeout: 1h30m",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use common::{Bench, Count};
 use palinode_engine::{
-    Artifact, ArtifactKind, Catalogue, Migrated, Observer, Retention, RunOptions, Silent, StageContext, StageError,
-    StageKind, Status, migrate,
+    Artifact, ArtifactKind, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext,
+    StageError, StageKind, Status, migrate,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,7 @@ fn results_are_carried_over_to_new_keys() {
     // What was pinned stays, under its new keys too.
     let everything = Retention { unused_for: Some(std::time::Duration::ZERO), size: None };
     std::thread::sleep(std::time::Duration::from_millis(5));
-    palinode_engine::collect(&bench.store(), &everything).unwrap();
+    palinode_engine::collect(&bench.store(), &everything, &RunRetention::default()).unwrap();
     assert_eq!(bench.outcomes(PIPELINE), "a: cached\nscores: cached\n");
 
     // An older program still finds what it made.

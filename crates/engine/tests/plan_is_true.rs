@@ -44,7 +44,9 @@ fn pipeline() -> impl Strategy<Value = Vec<Stage>> {
 }
 
 fn yaml(stages: &[Stage]) -> String {
-    let mut text = "name: random\nmatrix: {axis: [a, b]}\nstages:\n".to_owned();
+    let mut text =
+        "name: random\nmatrix: {axis: [a, b]}\nstages:\n  reader: {uses: text, with: {value: '${matrix.axis}'}}\n"
+            .to_owned();
     for (index, stage) in stages.iter().enumerate() {
         let word = format!("w{}{}", stage.word, if stage.axis { "${matrix.axis}" } else { "" });
         let Stage { inputs, keep, .. } = stage;

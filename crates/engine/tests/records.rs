@@ -40,7 +40,7 @@ fn a_run_leaves_a_record() {
     assert_eq!(scores.cell, [("case".to_owned(), "upper".into())]);
     let store = bench.store();
     for stage in &record.stages {
-        assert_eq!(store.manifest(&stage.key.unwrap()).unwrap().content, stage.content.unwrap());
+        assert_eq!(store.manifest(&stage.key.unwrap()).unwrap().unwrap().content, stage.content.unwrap());
     }
     let file = fs::read(Runs::of(&bench.store_path()).dir(&report.run).join("run.json")).unwrap();
     assert_eq!(RunRecord::read(&file), Some(record));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::Bench;
-use palinode_engine::{Digest, ErrorKind, Key, Retention, Runs, Store};
+use palinode_engine::{Digest, ErrorKind, Key, Manifest, Retention, RunRetention, Runs, Store};
 
 const PIPELINE: &str = "
 name: chain
@@ -19,6 +19,7 @@ stages:
 ";
 const ALL_CACHED: &str = "a: cached\nb: cached\nc: cached\n";
 const NOTHING: Retention = Retention { unused_for: None, size: None };
+const RUNS: RunRetention = RunRetention { latest: None, newer_than: None };
 const EVERYTHING: Retention = Retention { unused_for: Some(Duration::ZERO), size: None };
 
 /// The clock of records goes by milliseconds.
@@ -39,15 +40,15 @@ fn what_nothing_can_use_goes_and_nothing_else() {
     let bench = Bench::new();
     bench.run(PIPELINE);
     let store = bench.store();
-    assert!(palinode_engine::garbage(&store, &NOTHING).is_empty());
+    assert!(palinode_engine::garbage(&store, &NOTHING, &RUNS).is_empty());
     let orphan = store.put_bytes(b"of nobody").unwrap();
     fs::write(bench.store_path().join("blobs/00nonsense"), "").unwrap();
     fs::create_dir_all(bench.store_path().join("actions/zz")).unwrap();
     fs::write(bench.store_path().join("actions/zz/zz.json"), "{").unwrap();
-    let seen = palinode_engine::garbage(&store, &NOTHING);
+    let seen = palinode_engine::garbage(&store, &NOTHING, &RUNS);
     assert_eq!((seen.results.len(), seen.orphans, seen.kept), (0, 2, 3), "{seen:?}");
     assert!(store.blob_path(&orphan.digest).exists());
-    assert_eq!(palinode_engine::collect(&store, &NOTHING).unwrap(), seen);
+    assert_eq!(palinode_engine::collect(&store, &NOTHING, &RUNS).unwrap(), seen);
     assert!(!store.blob_path(&orphan.digest).exists());
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
@@ -63,9 +64,10 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     // Used again, though made before.
     bench.run(PIPELINE);
     let store = bench.store();
-    let all = palinode_engine::garbage(&store, &NOTHING).kept_bytes;
-    let some = palinode_engine::collect(&store, &Retention { size: Some(all - 1), unused_for: None }).unwrap();
-    assert!(some.kept_bytes < all && (1..=3).contains(&some.results.len()), "{some:?}");
+    let kept = palinode_engine::garbage(&store, &NOTHING, &RUNS);
+    let all = kept.kept_bytes + kept.beside_bytes;
+    let some = palinode_engine::collect(&store, &Retention { size: Some(all - 1), unused_for: None }, &RUNS).unwrap();
+    assert!(some.kept_bytes < kept.kept_bytes && (1..=3).contains(&some.results.len()), "{some:?}");
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
     assert!(bench.outcomes(&other()).contains("ran\n"));
@@ -74,7 +76,7 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     let store = bench.store();
     assert_eq!(palinode_engine::pin(&store, &first).unwrap().keys.len(), 3);
     assert_eq!(store.pins().len(), 1);
-    let gone = palinode_engine::collect(&store, &EVERYTHING).unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap();
     assert_eq!((gone.kept, gone.pinned), (3, 3), "{gone:?}");
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
@@ -83,7 +85,7 @@ fn the_least_lately_used_goes_first_and_what_is_pinned_stays() {
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Usage, "there is no pin `none`"));
     store.unpin(&first).unwrap();
     later();
-    assert_eq!(palinode_engine::collect(&store, &EVERYTHING).unwrap().kept, 0);
+    assert_eq!(palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap().kept, 0);
     assert_eq!(store.verify().blobs, 0);
     drop(store);
     // Its run is still known.
@@ -99,10 +101,11 @@ fn age_counts_from_the_last_use() {
     let key = Key(Digest::of(b"unit"));
     store.put_unit(&key, b"part").unwrap();
     let aged = |unused_for: u64| Retention { unused_for: Some(Duration::from_secs(unused_for)), size: None };
-    assert!(palinode_engine::garbage(&store, &aged(3600)).is_empty());
+    assert!(palinode_engine::garbage(&store, &aged(3600), &RUNS).is_empty());
     std::thread::sleep(Duration::from_millis(20));
-    let gone = palinode_engine::collect(&store, &Retention { unused_for: Some(Duration::from_millis(10)), size: None })
-        .unwrap();
+    let gone =
+        palinode_engine::collect(&store, &Retention { unused_for: Some(Duration::from_millis(10)), size: None }, &RUNS)
+            .unwrap();
     assert_eq!((gone.results.len(), gone.units, gone.kept_bytes), (3, 1, 0), "{gone:?}");
     assert_eq!(store.get_unit(&key), None);
 }
@@ -118,7 +121,7 @@ fn shared_contents_stay() {
     let one = store.manifests().into_iter().find(|manifest| manifest.instance == "b").unwrap();
     palinode_engine::pin(&store, &one.key.to_string()[..12]).unwrap();
     later();
-    let gone = palinode_engine::collect(&store, &EVERYTHING).unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap();
     assert_eq!((gone.results.len(), gone.results[0].bytes, gone.kept_bytes), (1, 0, 3), "{gone:?}");
     drop(store);
     assert_eq!(bench.outcomes(two), "a: ran\nb: cached\n");
@@ -132,11 +135,11 @@ fn nothing_goes_while_the_files_are_used() {
     later();
     let used = Store::bare(&bench.store_path()).unwrap();
     let store = bench.store();
-    let error = palinode_engine::collect(&store, &EVERYTHING).unwrap_err();
+    let error = palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Store);
     assert!(error.message.contains("workers are at work"), "{error}");
     drop(used);
-    assert_eq!(palinode_engine::collect(&store, &EVERYTHING).unwrap().results.len(), 3);
+    assert_eq!(palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap().results.len(), 3);
 }
 
 #[test]
@@ -203,4 +206,69 @@ fn the_index_is_made_again_on_request() {
     drop(store);
     assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
     assert!(blob(&bench, "hello").exists());
+}
+
+/// Records of runs are kept as long as is said, those of pinned runs always; a folder without a record is of no use.
+#[test]
+fn records_of_runs_go_when_they_are_to() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..4)
+        .map(|_| {
+            later();
+            bench.run(PIPELINE).run
+        })
+        .collect();
+    let left = fs::create_dir_all(bench.store_path().join("runs/20200101-000000-0000/stages"));
+    left.unwrap();
+    let store = bench.store();
+    assert_eq!(palinode_engine::garbage(&store, &NOTHING, &RUNS).orphans, 1);
+    palinode_engine::pin(&store, &names[0]).unwrap();
+    let two = RunRetention { latest: Some(2), newer_than: None };
+    let gone = palinode_engine::collect(&store, &NOTHING, &two).unwrap();
+    assert_eq!((gone.orphans, gone.results.len()), (2, 0), "{gone:?}");
+    let left: Vec<String> = Runs::of(&bench.store_path()).names();
+    assert_eq!(left, [names[3].clone(), names[2].clone(), names[0].clone()]);
+    let young = RunRetention { latest: None, newer_than: Some(Duration::from_hours(1)) };
+    assert!(palinode_engine::garbage(&store, &NOTHING, &young).is_empty());
+    let none = RunRetention { latest: None, newer_than: Some(Duration::ZERO) };
+    later();
+    assert_eq!(palinode_engine::collect(&store, &NOTHING, &none).unwrap().orphans, 2);
+    assert_eq!(Runs::of(&bench.store_path()).names(), [names[0].clone()]);
+    drop(store);
+    assert_eq!(bench.outcomes(PIPELINE), ALL_CACHED);
+}
+
+/// What cannot be understood is kept: a record of a later format with its contents, and everything while a pin does not read.
+#[test]
+fn what_is_not_understood_stays() {
+    let bench = Bench::new();
+    bench.run(PIPELINE);
+    later();
+    let store = bench.store();
+    let manifest = store.manifests().into_iter().find(|manifest| manifest.instance == "b").unwrap();
+    let path = Manifest::path(&bench.store_path(), &manifest.key);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"format\": 1", "\"format\": 2, \"of later\": true", 1)).unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap();
+    assert_eq!((gone.results.len(), gone.unread, gone.orphans), (2, 1, 0), "{gone:?}");
+    let blob = store.blob_path(&Digest::of(b"hel"));
+    assert!(path.exists() && blob.exists());
+    assert!(store.take_notes().iter().any(|note| note.contains("later version of the program")));
+    drop(store);
+    let error =
+        palinode_engine::plan(&bench.load(PIPELINE, &[]).unwrap(), &bench.store(), &palinode_engine::Silent).err();
+    assert!(error.is_none(), "a stage above runs again first, so that nothing is said yet: {error:?}");
+    fs::write(&path, text).unwrap();
+
+    bench.run(PIPELINE);
+    later();
+    let store = bench.store();
+    palinode_engine::pin(&store, "latest").unwrap();
+    let pins = fs::read_dir(bench.store_path().join("pins")).unwrap().flatten().next().unwrap().path();
+    fs::write(&pins, "{").unwrap();
+    let gone = palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap();
+    assert_eq!((gone.results.len(), gone.kept), (0, 3), "{gone:?}");
+    assert!(store.take_notes().iter().any(|note| note.contains("does not read")));
+    store.unpin(&pins.file_stem().unwrap().to_string_lossy()).unwrap();
+    assert_eq!(palinode_engine::collect(&store, &EVERYTHING, &RUNS).unwrap().results.len(), 3);
 }

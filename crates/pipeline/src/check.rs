@@ -49,18 +49,44 @@ pub fn check(
         let instance = checker.instance(node, &scope, &instances, report);
         instances.push(instance);
     }
-    published(instances.iter().flatten(), around.base, report);
+    published(&instances.iter().flatten().collect::<Vec<_>>(), around, report);
     instances
 }
 
-/// Reports instances that publish to one place: the later would overwrite the earlier, run after run.
-fn published<'a>(instances: impl Iterator<Item = &'a Instance>, base: &Path, report: &mut Report) {
+/// Reports instances that publish to one place, where the later would overwrite the earlier, run after run; and those that publish to
+/// where others read, which would be lost. Places are compared by where they really are.
+fn published(instances: &[&Instance], around: &Surroundings<'_>, report: &mut Report) {
+    let home = around.files.place(around.base);
+    let read: Vec<(PathBuf, &Instance)> = instances
+        .iter()
+        .flat_map(|instance| instance.files.iter().map(|file| (around.files.place(&file.path), *instance)))
+        .collect();
     let mut taken: BTreeMap<PathBuf, &Instance> = BTreeMap::new();
     for instance in instances {
         for (field, path) in instance.kind.publishes(&instance.params) {
-            let full: PathBuf = base.join(&path).components().collect();
-            let Some(other) = taken.insert(full, instance) else { continue };
             let at = child(&child(&child("stages", &instance.stage), "with"), field);
+            if path.as_os_str().is_empty() {
+                report.value(&at, format!("`{field}` of `{}` is empty", instance.stage), |it| {
+                    it.expected("a path of its own")
+                });
+                continue;
+            }
+            let place = around.files.place(&around.base.join(&path));
+            if home.starts_with(&place) {
+                let message =
+                    format!("`{}` would write into the pipeline's own folder, or one around it", instance.name);
+                report.value(&at, message, |it| it.expected("a folder of its own"));
+                continue;
+            }
+            let harmed =
+                read.iter().find(|(file, _)| file.starts_with(&place) || file.parent() == Some(place.as_path()));
+            if let Some((file, reader)) = harmed {
+                let message =
+                    format!("`{}` would overwrite what `{}` reads: {}", instance.name, reader.name, file.display());
+                report.value(&at, message, |it| it.expected("a path of its own"));
+                continue;
+            }
+            let Some(other) = taken.insert(place, instance) else { continue };
             let missing: Vec<_> = instance.cell.iter().filter(|value| !other.cell.contains(value)).collect();
             let message = format!("`{}` and `{}` both write to {}", other.name, instance.name, path.display());
             report.value(&at, message, |it| match missing.as_slice() {

@@ -1,10 +1,15 @@
 //! Mistakes in a pipeline, each with its place; how they are drawn is the command line's business.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use palinode_error::{DataPlace, ErrorKind, StageError};
+
+/// The name of the source of what `--set` gives.
+pub(crate) const SET: &str = "--set";
 
 /// A text that places point into: a pipeline file, or a `--set` from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,19 +21,25 @@ pub struct Source {
 }
 
 impl Source {
-    /// A named text.
+    /// A named text. A byte-order mark at its beginning, as editors on Windows write it, is left out.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), text: text.into() })
+        let text = text.into();
+        let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
+        Arc::new(Self { name: name.into(), text })
     }
 
     /// Reads a pipeline file.
     ///
     /// # Errors
-    /// When it cannot be read as text.
+    /// When it cannot be read as text: a mistake in the pipeline where it is a file, but not UTF-8.
     pub fn read(path: &Path) -> Result<Arc<Self>, StageError> {
-        std::fs::read_to_string(path)
-            .map(|text| Self::new(path.display().to_string(), text))
-            .map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))
+        let text = read_text(path).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge => {
+                StageError::new(ErrorKind::Pipeline, format!("{}: {error}", path.display()))
+            }
+            _ => StageError::io(ErrorKind::Usage, "read", path, error),
+        })?;
+        Ok(Self::new(path.display().to_string(), text))
     }
 
     /// The span of `len` bytes from byte `offset`. What would stand behind the end of the last line stands at its end.
@@ -45,6 +56,38 @@ impl Source {
             column: before[line_start..].chars().count() + 1,
         }
     }
+}
+
+/// A pipeline file is written by hand, or has a line for each of some thousand stages: some MiB at most.
+const LARGEST: u64 = 16 << 20;
+
+/// The text of a file of a pipeline.
+///
+/// # Errors
+/// Of kind [`io::ErrorKind::InvalidData`] with the place of the first byte that is not UTF-8, and of kind
+/// [`io::ErrorKind::FileTooLarge`] for what is no file to be read whole, such as a device.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    // A device has no length that says anything: reading stops where a file would be too large.
+    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("it is larger than {} MiB, which no pipeline file is", LARGEST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let (before, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let good = String::from_utf8_lossy(&bytes[..before]);
+        let line = good.matches('\n').count() + 1;
+        let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let what = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "this looks like UTF-16",
+            _ => "this is not UTF-8",
+        };
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("line {line}, column {column}: {what}: save the file as UTF-8"),
+        )
+    })
 }
 
 /// A stretch of a source.
@@ -182,7 +225,7 @@ impl Diagnostics {
     pub fn sorted(mut self, file: &Source) -> Self {
         self.0.sort_by_key(|mistake| match mistake.source.name.as_str() {
             // Overrides come each by itself.
-            "--set" => (2, mistake.source.text.clone(), mistake.span),
+            SET => (2, mistake.source.text.clone(), mistake.span),
             name => (i32::from(name != file.name), name.to_owned(), mistake.span),
         });
         self

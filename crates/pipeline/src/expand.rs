@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::eval::{eval, mentions};
-use super::expr::{Mention, Scope};
+use super::expr::{Mention, Scope, Template};
 use super::matrix::Matrix;
 use super::places::child;
 use super::report::Report;
 use super::spec::{Spec, StageSpec, texts};
+use crate::diagnostic::SET;
 use palinode_error::{did_you_mean, one_of};
 
 /// A pipeline whose variables and axes have values.
@@ -38,8 +39,73 @@ pub struct Mentioned {
 pub fn expand(spec: Spec, report: &mut Report) -> Expanded {
     let vars = variables(&spec, report);
     let matrix = Matrix::read(&spec, &vars, report);
-    let mentioned = spec.stages.iter().map(|stage| mentioned(stage, &vars, &matrix, report)).collect();
+    let mentioned: Vec<Mentioned> = spec.stages.iter().map(|stage| mentioned(stage, &vars, &matrix, report)).collect();
+    // A text that does not parse may mention anything, and an axis that has no values is a mistake already.
+    if report.mistakes.0.is_empty() {
+        unread_axes(&matrix, &mentioned, report);
+    }
+    unread_variables(&spec, report);
     Expanded { spec, vars, matrix, mentioned }
+}
+
+/// Reports axes that no stage mentions: their cells would be one and the same, and a forgotten `${matrix.seed}` would give one run in
+/// place of three. With one value nothing is lost, and it is a warning.
+fn unread_axes(matrix: &Matrix, mentioned: &[Mentioned], report: &mut Report) {
+    for (number, axis) in matrix.axes.iter().enumerate() {
+        if mentioned.iter().any(|stage| stage.axes.contains(&number)) {
+            continue;
+        }
+        if matrix.project(&[number]).len() < 2 {
+            report.warn(&child("matrix", axis), format!("no stage reads the axis `{axis}`"));
+        } else {
+            report.key(&child("matrix", axis), format!("no stage reads the axis `{axis}`"), |it| {
+                it.label("its cells would all be the same").expected(format!("`${{matrix.{axis}}}` in a stage"))
+            });
+        }
+    }
+}
+
+/// Says which variables nobody reads: a warning where the file itself defines them, a mistake where `--set` gives one a value. Those of an
+/// included file are for other pipelines as well.
+fn unread_variables(spec: &Spec, report: &mut Report) {
+    let mut read: BTreeSet<String> = BTreeSet::new();
+    let mut all = false;
+    let mut note = |text: &str| {
+        for Mention { root, name, .. } in
+            Template::parse(text).and_then(|template| template.mentions()).unwrap_or_default()
+        {
+            match name {
+                Some(name) if root == "vars" => drop(read.insert(name)),
+                None if root == "vars" => all = true,
+                _ => {}
+            }
+        }
+    };
+    let axes = spec.axes.iter().map(|(_, tree)| tree).chain(&spec.include).chain(&spec.exclude);
+    for tree in spec.vars.iter().map(|(_, tree)| tree).chain(axes) {
+        texts(tree, "", &mut |_, text| note(text));
+    }
+    for stage in &spec.stages {
+        note(&stage.uses);
+        stage.inputs.iter().for_each(|(_, from)| note(from));
+        for tree in [&stage.with, &stage.retries, &stage.timeout] {
+            texts(tree, "", &mut |_, text| note(text));
+        }
+    }
+    for (name, _) in spec.vars.iter().filter(|(name, _)| !all && !read.contains(name)) {
+        let path = child("vars", name);
+        let source = report.places.key(&path).0.name.clone();
+        if source == SET {
+            let names = || spec.vars.iter().map(|(name, _)| name.as_str()).filter(|name| read.contains(*name));
+            report.key(&path, format!("nothing reads the variable `{name}`"), |it| {
+                let expected =
+                    if names().next().is_none() { "no variable: none is read".to_owned() } else { one_of(names()) };
+                it.label("has no effect").expected(expected).hint(did_you_mean(name, names()))
+            });
+        } else if source == report.places.key("").0.name && !report.places.is_anchored(&path) {
+            report.warn(&path, format!("nothing reads the variable `{name}`"));
+        }
+    }
 }
 
 impl Expanded {
@@ -100,7 +166,10 @@ fn axes_of(text: &str, path: &str, vars: &Map<String, Value>, matrix: &Matrix, r
             ("vars", Some(name)) if !vars.contains_key(&name) => {
                 let names = || vars.keys().map(String::as_str);
                 report.part(path, &expr, format!("there is no variable `{name}`"), |it| {
-                    it.label("unknown variable").expected(one_of(names())).hint(did_you_mean(&name, names()))
+                    let none = names().next().is_none();
+                    let expected =
+                        if none { "a variable of `vars:`, which has none".to_owned() } else { one_of(names()) };
+                    it.label("unknown variable").expected(expected).hint(did_you_mean(&name, names()))
                 });
             }
             ("matrix", Some(name)) => {
@@ -109,7 +178,10 @@ fn axes_of(text: &str, path: &str, vars: &Map<String, Value>, matrix: &Matrix, r
                 } else {
                     let names = || matrix.axes.iter().map(String::as_str);
                     report.part(path, &expr, format!("the matrix has no axis `{name}`"), |it| {
-                        it.label("unknown axis").expected(one_of(names())).hint(did_you_mean(&name, names()))
+                        let none = names().next().is_none();
+                        let expected =
+                            if none { "an axis of `matrix:`, which has none".to_owned() } else { one_of(names()) };
+                        it.label("unknown axis").expected(expected).hint(did_you_mean(&name, names()))
                     });
                 }
             }

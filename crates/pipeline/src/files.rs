@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+use crate::diagnostic::read_text;
 
 /// What the loader asks of a file system. It knows no other way to a file, so that a pipeline can be checked against files that
 /// lie in memory or elsewhere. What stages themselves look at is up to them.
@@ -22,6 +24,23 @@ pub trait Files {
     /// Which file it is, whatever it is called: one path for each file.
     fn identity(&self, path: &Path) -> PathBuf;
 
+    /// Where a full path really leads, whether or not there is anything yet: links are followed as far as the path is there, and `..` is
+    /// taken after them.
+    fn place(&self, path: &Path) -> PathBuf {
+        let mut place = PathBuf::new();
+        for part in path.components() {
+            match part {
+                Component::ParentDir => drop(place.pop()),
+                Component::CurDir => {}
+                part => {
+                    place.push(part);
+                    place = self.identity(&place);
+                }
+            }
+        }
+        place
+    }
+
     /// The names of what lies in a folder; none where that cannot be looked at.
     fn names(&self, folder: &Path) -> Vec<String>;
 }
@@ -32,7 +51,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn text(&self, path: &Path) -> io::Result<String> {
-        fs::read_to_string(path)
+        read_text(path)
     }
 
     fn is_file(&self, path: &Path) -> io::Result<bool> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostics, Source, Span};
+use crate::files::{Disk, Files};
 use crate::kinds::{Params, Stage};
 use crate::limits::Limits;
 use crate::stage::ExternalFile;
@@ -81,6 +82,17 @@ impl Pipeline {
     /// The instance of this name.
     pub fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.name == name)
+    }
+
+    /// Where stages publish files or folders outside the store, as full paths by where they really lead: stage instance, parameter, path.
+    pub fn published(&self) -> Vec<(&Instance, &'static str, PathBuf)> {
+        let mut all = Vec::new();
+        for instance in &self.instances {
+            for (field, path) in instance.kind.publishes(&instance.params) {
+                all.push((instance, field, Disk.place(&self.base.join(path))));
+            }
+        }
+        all
     }
 
     /// Says what the stages compute on, such as the model of a CPU and the number of its threads. Under

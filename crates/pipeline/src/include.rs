@@ -4,10 +4,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::Files;
-use super::places::{Places, child, item};
+use super::places::{Places, child, item, second_document};
 use super::report::Report;
 use super::yaml::{self, Tree};
-use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+use crate::diagnostic::{Diagnostic, Diagnostics, Source, Span};
 use palinode_error::did_you_mean;
 use palinode_error::plain;
 
@@ -21,10 +21,11 @@ pub const KEY: &str = "include";
 pub fn read(source: &Arc<Source>, base: &Path, files: &dyn Files) -> Result<(Tree, Report), Diagnostics> {
     let own = base.join(Path::new(&source.name).file_name().unwrap_or_default());
     let open = vec![(files.identity(&own), source.name.clone())];
-    let mut reader = Reader { files, open, broken: false, mistakes: Diagnostics(Vec::new()) };
+    let mut reader =
+        Reader { files, open, broken: false, read: 0, unfit: Vec::new(), mistakes: Diagnostics(Vec::new()) };
     let read = reader.file(source, base);
     match read.filter(|_| !reader.broken) {
-        Some((tree, places)) => Ok((tree, Report::new(places, reader.mistakes))),
+        Some((tree, places)) => Ok((tree, Report::new(places, reader.mistakes, reader.unfit))),
         None => Err(reader.mistakes.sorted(source)),
     }
 }
@@ -35,23 +36,32 @@ struct Reader<'a> {
     open: Vec<(PathBuf, String)>,
     /// Whether a file could not be read.
     broken: bool,
+    /// How many files were included; one counts as often as it is.
+    read: usize,
+    /// Where numbers stand that are none.
+    unfit: Vec<Span>,
     mistakes: Diagnostics,
 }
 
 impl Reader<'_> {
     /// A file that lies in `folder`, with what it includes; `None` when it is not YAML.
     fn file(&mut self, source: &Arc<Source>, folder: &Path) -> Option<(Tree, Places)> {
-        let mut own = match yaml::parse(&source.text) {
+        let mut own = match parse(source) {
             Ok(tree) => tree,
-            Err(error) => {
-                let span = source.span(error.offset.unwrap_or(0), 1);
-                let message = format!("this is not YAML: {}", error.message);
-                self.mistakes.add(Diagnostic::new(source, span, message));
+            Err(mistake) => {
+                self.mistakes.add(*mistake);
                 self.broken = true;
                 return None;
             }
         };
         let own_places = Places::of(source);
+        own.take_unfit("", &mut |path, wrong| {
+            let (source, span) = own_places.value(path);
+            let written = source.text.get(span.offset..span.offset + span.len).unwrap_or_default();
+            let message = format!("`{path}`, `{}`, {wrong}", written.chars().take(40).collect::<String>());
+            self.mistakes.add(Diagnostic::new(source, span, message));
+            self.unfit.push(span);
+        });
         for (path, span) in &own_places.duplicates {
             let name = path.rsplit('.').next().unwrap_or_default();
             let message = format!("the key `{name}` stands twice");
@@ -109,6 +119,12 @@ impl Reader<'_> {
             self.wrong(places, path, message, |it| it.label("closes the circle"));
             return None;
         }
+        self.read += 1;
+        if self.read > MOST {
+            let message = format!("more than {MOST} files are included");
+            self.wrong(places, path, message, |it| it.label("with this one"));
+            return None;
+        }
         let text = match self.files.text(&full) {
             Ok(text) => text,
             Err(error) => {
@@ -151,6 +167,42 @@ impl Reader<'_> {
         self.mistakes.add(more(Diagnostic::new(source, span, message)));
         self.broken = true;
     }
+}
+
+/// How deep brackets lie in each other in a text, at most: no pipeline comes near, and parsers take time that grows with its square.
+const DEEPEST: usize = 1000;
+
+/// Files that are included at most, each counted as often as it is: files that include two others each would else be read 2ⁿ times.
+const MOST: usize = 1000;
+
+/// The first bracket that lies too deep. Brackets in texts and comments count as well: they come in pairs, or are few.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    text.bytes().position(|byte| {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEEPEST
+    })
+}
+
+fn parse(source: &Arc<Source>) -> Result<Tree, Box<Diagnostic>> {
+    if let Some(at) = too_deep(&source.text) {
+        let message = format!("lists and mappings lie in each other more than {DEEPEST} deep");
+        return Err(Box::new(Diagnostic::new(source, source.span(at, 1), message)));
+    }
+    yaml::parse(&source.text).map_err(|error| {
+        Box::new(if let Some(span) = second_document(source) {
+            Diagnostic::new(source, span, "another document begins here")
+                .expected("one pipeline in a file")
+                .hint("put the other one into a file of its own".to_owned())
+        } else {
+            let span = source.span(error.offset.unwrap_or(0), 1);
+            Diagnostic::new(source, span, format!("this is not YAML: {}", error.message))
+        })
+    })
 }
 
 /// Takes `include` out of a file: it says how to read, and is no part of the pipeline.

@@ -1,5 +1,7 @@
 //! The axes of a pipeline and the cells that they span.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::cell::{Cell, CellId};
@@ -29,10 +31,12 @@ impl Matrix {
         let mut matrix = Self { axes: Vec::new(), cells: vec![Vec::new()] };
         for (name, tree) in &spec.axes {
             let path = child("matrix", name);
-            let values = values(tree, &path, &scope, report);
+            let mut values = values(tree, &path, &scope, report);
             if values.len().saturating_mul(matrix.cells.len()) > MOST {
                 report.key(&path, format!("the matrix has more than {MOST} cells"), |it| it.label("with this axis"));
-                continue;
+                // The rest is checked in one cell: what is wrong with it is wrong in all of them.
+                matrix.cells.truncate(1);
+                values.truncate(1);
             }
             matrix.axes.push(name.clone());
             matrix.cells = matrix.cells.iter().flat_map(|cell| values.iter().map(|value| with(cell, value))).collect();
@@ -63,7 +67,7 @@ impl Matrix {
             return if self.cells.is_empty() { Vec::new() } else { vec![Vec::new()] };
         }
         let mut distinct: Vec<Cell> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for cell in &self.cells {
             let part: Cell = axes.iter().map(|&axis| (self.axes[axis].clone(), cell[axis].clone())).collect();
             if seen.insert(CellId::of(&part)) {
@@ -120,8 +124,9 @@ fn values(tree: &Tree, path: &str, scope: &Scope, report: &mut Report) -> Vec<Va
             it.expected("one value or more")
         });
     }
+    let mut seen = HashSet::new();
     for (index, value) in values.iter().enumerate() {
-        if values[..index].contains(value) {
+        if !seen.insert(value.to_string()) {
             report.value(&item(path, index), format!("`{path}` has this value twice"), |it| it.label("again"));
         }
     }

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use super::report::Report;
 use super::yaml::{self, Tree};
-use crate::diagnostic::{Diagnostic, Source};
+use crate::diagnostic::{Diagnostic, SET, Source};
 use palinode_error::{did_you_mean, one_of};
 
 /// Applies one `path=value` to the tree. The value is YAML; the path is dotted, with `[n]` for items of lists.
 pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
-    let source = Source::new("--set", text);
+    let source = Source::new(SET, text);
     let Some((path, value)) = text.split_once('=') else {
         let mistake = Diagnostic::new(&source, source.span(0, text.len()), "there is no `=`");
         report.mistakes.add(mistake.expected("`path=value`, such as `stages.solve.with.lambda=15000`"));
         return;
     };
     let value_span = source.span(path.len() + 1, value.len());
-    let value = match yaml::parse(value) {
+    let mut value = match yaml::parse(value) {
         Ok(value) => value,
         Err(error) => {
             report.mistakes.add(Diagnostic::new(
@@ -27,6 +27,12 @@ pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
             return;
         }
     };
+    let mut unfit = None;
+    value.take_unfit("", &mut |_, wrong| unfit = Some(wrong));
+    if let Some(wrong) = unfit {
+        report.mistakes.add(Diagnostic::new(&source, value_span, format!("the value {wrong}")));
+        return;
+    }
     let path = path.trim();
     match put(tree, "", path, value, &source) {
         Ok(()) => {

@@ -20,6 +20,8 @@ pub struct Place {
 pub struct Places {
     whole: Place,
     by_path: BTreeMap<String, Place>,
+    /// Paths of values with an anchor, which other places may repeat.
+    anchored: BTreeSet<String>,
     /// Paths of keys that stand twice, with the place of the second.
     pub duplicates: Vec<(String, Span)>,
 }
@@ -39,6 +41,14 @@ fn within(known: &str, path: &str) -> bool {
     path.is_empty() || known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
+/// Where a second document begins in a text, if one does.
+pub fn second_document(source: &Arc<Source>) -> Option<Span> {
+    let walk = Walk::new(source);
+    let events = Parser::new_from_str(&source.text).map_while(Result::ok);
+    let mut begins = events.filter(|(event, _)| matches!(event, Event::DocumentStart(_)));
+    begins.nth(1).map(|(_, marks)| walk.span(marks))
+}
+
 impl Places {
     /// Finds the places in a text. One that does not parse has none: the caller has reported it already.
     pub fn of(source: &Arc<Source>) -> Self {
@@ -49,7 +59,7 @@ impl Places {
             let Ok((event, marks)) = event else { break };
             walk.event(&event, marks);
         }
-        Self { whole, by_path: walk.by_path, duplicates: walk.duplicates }
+        Self { whole, by_path: walk.by_path, anchored: walk.anchored, duplicates: walk.duplicates }
     }
 
     /// The place of a value: its text where that fits on one line, else its key. A path that does not stand in the text has
@@ -71,9 +81,15 @@ impl Places {
         self.by_path.insert(path.to_owned(), Place { source: Arc::clone(source), key: Some(key), value });
     }
 
+    /// Whether the value at a path, or one in it, has an anchor.
+    pub fn is_anchored(&self, path: &str) -> bool {
+        self.anchored.iter().any(|known| within(known, path))
+    }
+
     /// The same text, with no place in it yet.
     pub fn empty(&self) -> Self {
-        Self { whole: self.whole.clone(), by_path: BTreeMap::new(), duplicates: Vec::new() }
+        let anchored = self.anchored.clone();
+        Self { whole: self.whole.clone(), by_path: BTreeMap::new(), anchored, duplicates: Vec::new() }
     }
 
     /// Takes the place of `path` alone from another text.
@@ -118,6 +134,7 @@ struct Walk<'a> {
     bytes: Vec<usize>,
     frames: Vec<Frame>,
     by_path: BTreeMap<String, Place>,
+    anchored: BTreeSet<String>,
     duplicates: Vec<(String, Span)>,
 }
 
@@ -125,31 +142,41 @@ impl<'a> Walk<'a> {
     fn new(source: &'a Arc<Source>) -> Self {
         let text = &source.text;
         let bytes = if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(at, _)| at).collect() };
-        Self { source, bytes, frames: Vec::new(), by_path: BTreeMap::new(), duplicates: Vec::new() }
+        Self {
+            source,
+            bytes,
+            frames: Vec::new(),
+            by_path: BTreeMap::new(),
+            anchored: BTreeSet::new(),
+            duplicates: Vec::new(),
+        }
     }
 
     fn event(&mut self, event: &Event<'_>, marks: Marks) {
         let span = self.span(marks);
         match event {
-            Event::Scalar(text, ..) => {
+            Event::Scalar(text, _, anchor, _) => {
                 if let Some(Frame::Map { key: key @ None, path, seen }) = self.frames.last_mut() {
                     if !seen.insert(text.to_string()) {
                         self.duplicates.push((child(path, text), span));
                     }
                     *key = Some((text.to_string(), span));
                 } else {
-                    self.value(span);
+                    let path = self.value(span);
+                    self.anchor(&path, *anchor);
                 }
             }
             Event::Alias(_) => {
                 self.value(span);
             }
-            Event::SequenceStart(..) => {
+            Event::SequenceStart(anchor, _) => {
                 let path = self.value(span);
+                self.anchor(&path, *anchor);
                 self.frames.push(Frame::List { path, next: 0 });
             }
-            Event::MappingStart(..) => {
+            Event::MappingStart(anchor, _) => {
                 let path = self.value(span);
+                self.anchor(&path, *anchor);
                 self.frames.push(Frame::Map { path, seen: BTreeSet::new(), key: None });
             }
             Event::SequenceEnd | Event::MappingEnd => {
@@ -158,6 +185,13 @@ impl<'a> Walk<'a> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Notes an anchor, where there is one.
+    fn anchor(&mut self, path: &str, anchor: usize) {
+        if anchor > 0 {
+            self.anchored.insert(path.to_owned());
         }
     }
 

@@ -1,7 +1,7 @@
 //! Collects the mistakes of a pipeline while it is read.
 
 use super::places::{Places, child};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use palinode_error::FieldError;
 
 /// Mistakes so far, and where things stand.
@@ -12,12 +12,14 @@ pub struct Report {
     pub mistakes: Diagnostics,
     /// What is no mistake, but should be written otherwise.
     pub warnings: Diagnostics,
+    /// Where numbers stood that are none: that is said already.
+    unfit: Vec<Span>,
 }
 
 impl Report {
-    /// Of a pipeline in which these mistakes are known.
-    pub fn new(places: Places, mistakes: Diagnostics) -> Self {
-        Self { places, mistakes, warnings: Diagnostics(Vec::new()) }
+    /// Of a pipeline in which these mistakes are known, and numbers at these places are none.
+    pub fn new(places: Places, mistakes: Diagnostics, unfit: Vec<Span>) -> Self {
+        Self { places, mistakes, warnings: Diagnostics(Vec::new()), unfit }
     }
 
     /// A warning of the key at `path`.
@@ -64,6 +66,9 @@ impl Report {
     /// A mistake that a stage found in its parameters, which stand under `with`.
     pub fn field(&mut self, with: &str, error: FieldError) {
         let path = if error.field.is_empty() { with.to_owned() } else { child(with, &error.field) };
+        if self.unfit.contains(&self.places.value(&path).1) {
+            return;
+        }
         let FieldError { message, expected, hint, at, kind, name_at_fault, absent, .. } = error;
         let more = |mut diagnostic: Diagnostic| {
             diagnostic.kind = kind;

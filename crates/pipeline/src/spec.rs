@@ -82,6 +82,8 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
         report.key("", "the pipeline has no name", |it| it.label("add a line").expected("`name: …`"));
     } else if spec.name.is_empty() {
         report.value("name", "the name is empty", |it| it.expected("a few words"));
+    } else if spec.name.contains(char::is_control) {
+        report.value("name", "the name has control characters in it", |it| it.expected("a few words on one line"));
     }
     if !pairs.iter().any(|(key, _)| key == "stages") {
         report.key("", "the pipeline has no stages", |it| {
@@ -187,6 +189,6 @@ pub fn texts<'a>(tree: &'a Tree, path: &str, visit: &mut impl FnMut(&str, &'a st
                 texts(value, &child(path, key), visit);
             }
         }
-        Tree::Null | Tree::Bool(_) | Tree::Number(_) => {}
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) | Tree::Unfit(_) => {}
     }
 }

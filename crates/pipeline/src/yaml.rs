@@ -6,6 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::places::{child, item};
+
 /// A YAML value. Unlike a JSON value it keeps the order of mappings, which is the order of axes and stages.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tree {
@@ -21,7 +23,14 @@ pub enum Tree {
     List(Vec<Tree>),
     /// A mapping with its keys as text. Of a key that stands twice the first is kept; the places know and report it.
     Map(Vec<(String, Tree)>),
+    /// A number that no program can compute with, as what is wrong with it. It is reported where the file is read, and gone then.
+    Unfit(&'static str),
 }
+
+/// Merges mappings: `<<: *defaults` takes what the mapping does not have itself.
+const MERGE: &str = "<<";
+const NOT_FINITE: &str = "is not a finite number";
+const TOO_LARGE: &str = "is no whole number that fits: from -9223372036854775808 to 18446744073709551615";
 
 impl Tree {
     /// What it is, for messages.
@@ -29,7 +38,7 @@ impl Tree {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
-            Self::Number(_) => "a number",
+            Self::Number(_) | Self::Unfit(_) => "a number",
             Self::Text(_) => "text",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
@@ -45,10 +54,31 @@ impl Tree {
         }
     }
 
+    /// Takes every number out that is none, and calls `found` with its path and what is wrong with it.
+    pub fn take_unfit(&mut self, path: &str, found: &mut dyn FnMut(&str, &'static str)) {
+        match self {
+            Self::Unfit(wrong) => {
+                found(path, wrong);
+                *self = Self::Null;
+            }
+            Self::List(items) => {
+                for (index, it) in items.iter_mut().enumerate() {
+                    it.take_unfit(&item(path, index), found);
+                }
+            }
+            Self::Map(pairs) => {
+                for (key, it) in pairs {
+                    it.take_unfit(&child(path, key), found);
+                }
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => {}
+        }
+    }
+
     /// The value without the order.
     pub fn to_value(&self) -> Value {
         match self {
-            Self::Null => Value::Null,
+            Self::Null | Self::Unfit(_) => Value::Null,
             Self::Bool(value) => Value::Bool(*value),
             Self::Number(value) => Value::Number(value.clone()),
             Self::Text(value) => Value::String(value.clone()),
@@ -131,8 +161,16 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Ok(Tree::Number(value.into()))
     }
 
+    fn visit_i128<E>(self, _: i128) -> Result<Tree, E> {
+        Ok(Tree::Unfit(TOO_LARGE))
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Tree, E> {
+        Ok(Tree::Unfit(TOO_LARGE))
+    }
+
     fn visit_f64<E: Error>(self, value: f64) -> Result<Tree, E> {
-        Number::from_f64(value).map(Tree::Number).ok_or_else(|| E::custom(format!("{value} is not a finite number")))
+        Ok(Number::from_f64(value).map_or(Tree::Unfit(NOT_FINITE), Tree::Number))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
@@ -150,16 +188,31 @@ impl<'de> Visitor<'de> for TreeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
         let mut pairs = Vec::new();
         let mut seen = HashSet::new();
+        let mut merged = Vec::new();
         while let Some((key, value)) = map.next_entry::<Tree, Tree>()? {
             let key = match key {
                 Tree::Text(text) => text,
                 Tree::Number(number) => number.to_string(),
                 Tree::Bool(value) => value.to_string(),
                 Tree::Null => "null".to_owned(),
-                Tree::List(_) | Tree::Map(_) => return Err(A::Error::custom("a key has to be a single word")),
+                Tree::List(_) | Tree::Map(_) | Tree::Unfit(_) => {
+                    return Err(A::Error::custom("a key has to be a single word"));
+                }
             };
-            if seen.insert(key.clone()) {
+            if key == MERGE {
+                merged.push(value);
+            } else if seen.insert(key.clone()) {
                 pairs.push((key, value));
+            }
+        }
+        // What the mapping has itself stays, wherever it stands; of several, the first that has a key gives it.
+        for value in merged {
+            let mappings = if let Tree::List(items) = value { items } else { vec![value] };
+            for mapping in mappings {
+                let Tree::Map(others) = mapping else {
+                    return Err(A::Error::custom("`<<` takes a mapping, or a list of mappings"));
+                };
+                pairs.extend(others.into_iter().filter(|(key, _)| seen.insert(key.clone())));
             }
         }
         Ok(Tree::Map(pairs))

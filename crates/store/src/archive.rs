@@ -6,13 +6,15 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::blobs::Blob;
 use super::gc::contents;
+use super::inside::{inside, is_plain};
+use super::unnamed::Unnamed;
 use super::{Manifest, Store, durable, space, version};
 use palinode_error::{ErrorKind, StageError};
 use palinode_fingerprint::{Digest, FileRef, Key};
@@ -66,8 +68,12 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Larger records than this are not read into memory.
-const LARGEST_RECORD: u64 = 1 << 30;
+/// Larger records than this are not read into memory: a manifest or the record of a run has some KiB, an event log of 20,000 stages some
+/// MiB.
+const LARGEST_RECORD: u64 = 64 << 20;
+
+/// Entries that an archive has at most: four million blobs and results.
+const MOST_ENTRIES: usize = 1 << 22;
 
 impl Store {
     /// Writes results with their contents, and companions beside them, into a new archive: the results of these keys, or all.
@@ -91,16 +97,14 @@ impl Store {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         space::ensure_room(folder, self.bytes_of(&manifests))?;
         let failed = |error| StageError::io(ErrorKind::Store, "write", to, error);
-        // A temporary file is for its owner alone unless told otherwise; this one becomes what others may read.
-        let anyone = fs::Permissions::from_mode(0o666);
-        let temporary = tempfile::Builder::new().permissions(anyone).tempfile_in(folder).map_err(failed)?;
-        let mut archive = Archive { zip: ZipWriter::new(BufWriter::new(temporary.as_file())), to };
+        let temporary = Unnamed::new(folder).map_err(failed)?;
+        let mut archive = Archive { zip: ZipWriter::new(BufWriter::new(temporary.file())), to };
         archive.text(version::NAME, &format!("{}\n", version::VERSION))?;
         let mut exported = Packed::default();
         let mut written = BTreeSet::new();
         for manifest in &manifests {
             for file in manifest.output.files.values().filter(|file| written.insert(file.digest)) {
-                if self.has_blob(file) {
+                if self.has_blob(file)? {
                     archive.copy(&blob_name(&file.digest), &self.blob_path(&file.digest))?;
                     exported.contents += 1;
                 } else {
@@ -114,10 +118,10 @@ impl Store {
             archive.copy(name, path)?;
         }
         let file = archive.finish()?;
-        temporary.as_file().sync_all().map_err(failed)?;
+        temporary.file().sync_all().map_err(failed)?;
         drop(file);
-        exported.bytes = temporary.as_file().metadata().map_err(failed)?.len();
-        temporary.persist_noclobber(to).map_err(|error| failed(error.error))?;
+        exported.bytes = temporary.file().metadata().map_err(failed)?.len();
+        temporary.name(to).map_err(failed)?;
         Ok(exported)
     }
 
@@ -131,11 +135,16 @@ impl Store {
         let file = File::open(from).map_err(unreadable)?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(from, &error.to_string()))?;
         accept(&mut archive, from)?;
+        if archive.len() > MOST_ENTRIES {
+            return Err(damaged(from, &format!("it has {} entries", archive.len())));
+        }
         let names: Vec<(usize, Entry)> = (0..archive.len())
             .map(|at| {
                 let name = archive.name_for_index(at).and_then(Result::ok).unwrap_or_default();
                 let entry = Entry::read(&name);
-                entry.map(|entry| (at, entry)).ok_or_else(|| damaged(from, &format!("it holds `{name}`")))
+                entry
+                    .map(|entry| (at, entry))
+                    .ok_or_else(|| damaged(from, &format!("it holds `{}`", name.escape_debug())))
             })
             .collect::<Result<_, _>>()?;
         let mut imported = Unpacked::default();
@@ -143,8 +152,9 @@ impl Store {
         for (at, entry) in &names {
             let Entry::Blob(digest) = entry else { continue };
             let mut entry = archive.by_index(*at).map_err(|error| damaged(from, &error.to_string()))?;
-            let there = self.has_blob(&FileRef { digest: *digest, size: entry.size() });
-            if there {
+            // The size is what the archive says; what lies here is judged by its name.
+            let stated = FileRef { digest: *digest, size: entry.size() };
+            if matches!(self.look_at_blob(&stated), Blob::Whole | Blob::Other) {
                 continue;
             }
             space::ensure_room(&self.root, entry.size())?;
@@ -172,7 +182,7 @@ impl Store {
             let Some(manifest) = manifest else {
                 return Err(damaged(from, &format!("result {} does not belong to its key", key.0.short())));
             };
-            if self.manifest(key).is_some() {
+            if self.manifest(key)?.is_some() {
                 imported.known += 1;
                 continue;
             }
@@ -189,7 +199,8 @@ impl Store {
             let Some((at, name)) = others.get(wanted) else { continue };
             let bytes = read_record(&mut archive, *at).map_err(|error| damaged(from, &error))?;
             companions.check(name, &bytes).map_err(|wrong| damaged(from, &wrong))?;
-            durable::write(&self.tmp(), &self.root.join("runs").join(name), &[&bytes])?;
+            let path = inside(&self.root.join("runs"), name)?;
+            durable::write(&self.tmp(), &path, &[&bytes], self.shared)?;
             imported.companions.push((*name).to_owned());
         }
         Ok(imported)
@@ -249,8 +260,7 @@ impl Entry {
             return Some(Self::Version);
         }
         let (kind, rest) = name.split_once('/')?;
-        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
-        if !rest.split('/').all(plain) {
+        if !is_plain(rest) {
             return None;
         }
         match kind {

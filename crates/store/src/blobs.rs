@@ -6,12 +6,30 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::index::Table;
 use super::layout::fan_out;
 use super::stat::{Known, Stat};
-use super::{Store, durable, space};
+use super::{Store, durable, share, space};
 use palinode_error::{ErrorKind, StageError};
 use palinode_fingerprint::{Digest, FileRef};
+
+/// What is in the place of a blob.
+pub(super) enum Blob {
+    /// The contents that its name says.
+    Whole,
+    /// Nothing.
+    Missing,
+    /// The contents that its name says, and not of the size that was stated: who stated it is wrong.
+    Other,
+    /// Other contents than its name says, or no file.
+    Damaged,
+    /// Nobody knows: it cannot be read.
+    Unreadable(io::Error),
+}
+
+/// What to do about a file of the store that cannot be read.
+pub(super) fn unreadable_hint() -> &'static str {
+    "it may be whole: nothing is removed or computed again for it. Make it readable for this user, or look after the disk, and run again"
+}
 
 /// Where a blob lies in the store in this folder.
 pub fn blob_file(root: &Path, digest: &Digest) -> PathBuf {
@@ -47,7 +65,7 @@ impl Store {
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(NamedTempFile, FileRef), StageError> {
-        let temporary = durable::temporary(&self.tmp())?;
+        let temporary = durable::temporary(&self.tmp(), self.shared)?;
         let mut writer = durable::HashingWriter::new(temporary.as_file());
         let file = write(&mut writer)
             .and_then(|()| writer.finish())
@@ -56,17 +74,16 @@ impl Store {
     }
 
     fn keep(&self, temporary: NamedTempFile, file: FileRef) -> Result<FileRef, StageError> {
-        if self.has_blob(&file) {
-            return Ok(file);
-        }
         let path = self.blob_path(&file.digest);
-        // A blob is never written again; saying so to the file system keeps editors and scripts from doing it.
-        if let Ok(metadata) = temporary.as_file().metadata() {
-            let mut permissions = metadata.permissions();
-            permissions.set_readonly(true);
-            let _ = temporary.as_file().set_permissions(permissions);
+        match self.look_at_blob(&file) {
+            Blob::Whole => return Ok(file),
+            Blob::Damaged => self.set_aside(&path),
+            // One that cannot be read is replaced by the same contents.
+            Blob::Missing | Blob::Other | Blob::Unreadable(_) => {}
         }
-        durable::publish(temporary, &path)?;
+        // A blob is never written again; saying so to the file system keeps editors and scripts from doing it.
+        let _ = share::read_only(temporary.as_file());
+        durable::publish(temporary, &path, self.shared)?;
         self.remember_blob(&path, file);
         Ok(file)
     }
@@ -91,30 +108,60 @@ impl Store {
         self.put_with(|writer| io::copy(&mut from, writer).map(|_| ()))
     }
 
-    /// Whether a blob is there and whole. Contents are read again only if the file looks different from when it was written;
-    /// a damaged blob is removed, so that what made it runs again.
-    pub fn has_blob(&self, file: &FileRef) -> bool {
-        let path = self.blob_path(&file.digest);
-        let Ok(metadata) = fs::metadata(&path) else { return false };
-        let known = self.known(&path).and_then(|known| known.if_same(&Stat::of(&metadata)));
-        if known == Some(*file) {
-            return true;
+    /// Whether a blob is there and whole. Contents are read again only if the file looks different from when it was written. A damaged
+    /// blob is moved aside by whoever has the store open, so that what made it runs again.
+    ///
+    /// # Errors
+    /// When the blob is there and cannot be read: it may be as good as ever, and what made it must not run again for that.
+    pub fn has_blob(&self, file: &FileRef) -> Result<bool, StageError> {
+        match self.look_at_blob(file) {
+            Blob::Whole => Ok(true),
+            Blob::Missing => Ok(false),
+            Blob::Other => {
+                let short = file.digest.short();
+                self.note(format!(
+                    "blob {short} is whole, and not of the size that a result says; what needs it runs again"
+                ));
+                Ok(false)
+            }
+            Blob::Damaged => {
+                self.note(format!("blob {} was damaged; what needs it runs again", file.digest.short()));
+                if self.is_locked() {
+                    self.set_aside(&self.blob_path(&file.digest));
+                }
+                Ok(false)
+            }
+            Blob::Unreadable(error) => {
+                let path = self.blob_path(&file.digest);
+                Err(StageError::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()))
+            }
         }
-        if metadata.len() == file.size && FileRef::of_file(&path).is_ok_and(|found| found == *file) {
-            self.remember_blob(&path, *file);
-            return true;
-        }
-        self.note(format!("blob {} was damaged; what needs it runs again", file.digest.short()));
-        self.forget_blob(&path);
-        false
     }
 
-    pub(super) fn forget_blob(&self, path: &Path) {
-        if let Err(error) = fs::remove_file(path) {
-            tracing::warn!(%error, path = %path.display(), "cannot remove a damaged blob");
+    /// What is in the place of a blob.
+    pub(super) fn look_at_blob(&self, file: &FileRef) -> Blob {
+        let path = self.blob_path(&file.digest);
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Blob::Missing,
+            Err(error) => return Blob::Unreadable(error),
+        };
+        let known = self.known(&path).and_then(|known| known.if_same(&Stat::of(&metadata)));
+        if known == Some(*file) {
+            return Blob::Whole;
         }
-        if let Some(index) = &self.index {
-            index.remove(Table::Stats, path.as_os_str().as_encoded_bytes());
+        if !metadata.is_file() {
+            return Blob::Damaged;
+        }
+        match FileRef::of_file(&path) {
+            Ok(found) if found == *file => {
+                self.remember_blob(&path, *file);
+                Blob::Whole
+            }
+            Ok(found) if found.digest == file.digest => Blob::Other,
+            Ok(_) => Blob::Damaged,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Blob::Missing,
+            Err(error) => Blob::Unreadable(error),
         }
     }
 

@@ -5,44 +5,50 @@
 //! folder is new, so is the one above it. The temporary file lies in the same file system, since a rename across two of them is a copy,
 //! which a reader could see half done. Whoever reads sees the old file or the new one, at any moment and after any crash.
 
-use std::fs::{self, File};
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use crate::share::Shared;
 use palinode_error::{ErrorKind, StageError};
 use palinode_fingerprint::{Digest, FileRef};
 
 /// Writes `parts`, one after another, to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
-pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]]) -> Result<(), StageError> {
-    let mut temporary = temporary(tmp)?;
+pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]], shared: Shared) -> Result<(), StageError> {
+    let mut temporary = temporary(tmp, shared)?;
     let mut written = parts.iter().map(|part| temporary.write_all(part));
     written.try_for_each(|part| part).map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))?;
-    publish(temporary, path)
+    publish(temporary, path, shared)
 }
 
 /// Writes `bytes` to `path` whole or not at all, without waiting for the disk: after a power cut the file may be as before.
-pub fn replace(tmp: &Path, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+pub fn replace(tmp: &Path, path: &Path, bytes: &[u8], shared: Shared) -> Result<(), StageError> {
     let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
-    let mut temporary = temporary(tmp)?;
+    let mut temporary = temporary(tmp, shared)?;
     temporary.write_all(bytes).map_err(failed)?;
     temporary.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }
 
-/// A file in the folder for unfinished ones, which lies in the same file system as all targets.
-pub fn temporary(tmp: &Path) -> Result<NamedTempFile, StageError> {
-    NamedTempFile::new_in(tmp).map_err(|error| StageError::io(ErrorKind::Store, "create a file in", tmp, error))
+/// A file in the folder for unfinished ones, which lies in the same file system as all targets. It is for whom the umask allows: a
+/// temporary file is else for its owner alone, and would stay so under its new name.
+pub fn temporary(tmp: &Path, shared: Shared) -> Result<NamedTempFile, StageError> {
+    let anyone = Permissions::from_mode(0o666);
+    let made = tempfile::Builder::new().permissions(anyone).tempfile_in(tmp);
+    made.and_then(|file| shared.file(file.as_file()).map(|()| file))
+        .map_err(|error| StageError::io(ErrorKind::Store, "create a file in", tmp, error))
 }
 
 /// Moves a written temporary file to `path` for good.
-pub fn publish(temporary: NamedTempFile, path: &Path) -> Result<(), StageError> {
+pub fn publish(temporary: NamedTempFile, path: &Path, shared: Shared) -> Result<(), StageError> {
     let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
     temporary.as_file().sync_all().map_err(failed)?;
     let folder = path.parent().unwrap_or(path);
     if !folder.exists() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        shared.folder(folder).map_err(failed)?;
         // The folder's own entry has to survive too.
         sync_folder(folder.parent().unwrap_or(folder)).map_err(failed)?;
     }

@@ -67,9 +67,9 @@ impl Store {
     /// Where contents lie: as a blob, or unchanged where they were last seen outside.
     ///
     /// # Errors
-    /// When the place where they were last seen cannot be read.
+    /// When the blob, or the place where they were last seen, cannot be read.
     pub fn find(&self, file: &FileRef) -> Result<Option<PathBuf>, StageError> {
-        if self.has_blob(file) {
+        if self.has_blob(file)? {
             return Ok(Some(self.blob_path(&file.digest)));
         }
         let Some(path) = self.last_seen(file) else { return Ok(None) };

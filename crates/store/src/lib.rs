@@ -7,6 +7,7 @@
 //! pins/<run or key>.json  what is kept whatever its age
 //! index/                  sled
 //! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
+//! damaged/                what was read whole and is not what its name says
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
 //! VERSION                 the version of all this; see `version`
 //! LOCK                    kernel lock with its holder
@@ -18,6 +19,7 @@
 
 mod archive;
 mod artifact;
+mod aside;
 mod bare;
 mod blobs;
 mod clock;
@@ -25,6 +27,7 @@ mod durable;
 mod files;
 mod gc;
 mod index;
+mod inside;
 mod layout;
 mod lock;
 mod manifest;
@@ -32,9 +35,11 @@ mod manifests;
 mod memory;
 mod pins;
 mod rebuild;
+mod share;
 mod space;
 mod stat;
 mod units;
+mod unnamed;
 mod verify;
 mod version;
 
@@ -48,7 +53,8 @@ pub use artifact::{Artifact, Published};
 pub use bare::Place;
 pub use blobs::blob_file;
 pub use files::Hashing;
-pub use gc::{Dead, Garbage, LastUsed, Retention};
+pub use gc::{Dead, Garbage, Retention, Roots};
+pub use inside::inside;
 pub use lock::{Holder, Waiting};
 pub use manifest::FORMAT;
 pub use manifest::Manifest;
@@ -64,6 +70,7 @@ use lock::StoreLock;
 use memory::Memory;
 use palinode_error::{ErrorKind, StageError};
 use palinode_fingerprint::Digest;
+use share::Shared;
 
 /// An open store. At most one process has it open.
 ///
@@ -92,6 +99,8 @@ pub struct Store {
     seen: Mutex<HashMap<Digest, PathBuf>>,
     /// What files were found to hold, where there is no index to remember it.
     memory: Memory,
+    /// What its files are for the group of its folder.
+    shared: Shared,
 }
 
 impl Store {
@@ -115,7 +124,7 @@ impl Store {
     fn opened(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
         let mut store = Self::locked(root, waiting)?;
         space::ensure_least(&store.root)?;
-        version::mark(&store.root, &store.tmp())?;
+        version::mark(&store.root, &store.tmp(), store.shared)?;
         store.open_index();
         store.gather_units()?;
         Ok(store)
@@ -141,9 +150,10 @@ impl Store {
     pub fn make(root: &Path) -> Result<PathBuf, StageError> {
         let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
         version::check(&root)?;
+        let shared = Shared::of(&root);
         for folder in FOLDERS {
             let path = root.join(folder);
-            fs::create_dir_all(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
+            shared.folder(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
         }
         ignore_in_git(&root);
         Ok(root)
@@ -151,6 +161,7 @@ impl Store {
 
     fn of(root: PathBuf, lock: Option<StoreLock>) -> Self {
         Self {
+            shared: Shared::of(&root),
             root,
             index: None,
             lock: Mutex::new(lock),
@@ -181,7 +192,7 @@ impl Store {
 
     /// Writes a file of the store that is no result: whole or not at all, but not waited for until it is on the disk.
     pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
-        durable::replace(&self.tmp(), path, bytes)
+        durable::replace(&self.tmp(), path, bytes, self.shared)
     }
 
     /// Lets others see which run holds the store.
@@ -202,7 +213,23 @@ impl Store {
     pub fn flush(&self) {
         if let Some(index) = &self.index {
             index.flush();
+            self.share_index();
         }
+    }
+
+    /// Lets the group of a store that is the group's read and write a folder that was made in it, and all that it holds.
+    pub fn share(&self, folder: &Path) {
+        if self.shared != Shared::default() {
+            self.shared.path(folder);
+            for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if path.is_dir() { self.share(&path) } else { self.shared.path(&path) }
+            }
+        }
+    }
+
+    /// sled makes its files itself.
+    fn share_index(&self) {
+        self.share(&self.root.join("index"));
     }
 
     fn tmp(&self) -> PathBuf {
@@ -210,7 +237,15 @@ impl Store {
     }
 
     fn note(&self, note: String) {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// Whether this process has the store open, and no other.
+    fn is_locked(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 

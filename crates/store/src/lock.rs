@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::share::Shared;
 use palinode_error::{ErrorKind, StageError};
 use palinode_error::{now_ms, utc};
 
@@ -89,6 +90,7 @@ impl StoreLock {
         let cannot_lock = |error| StageError::io(ErrorKind::Store, "lock", path, error);
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        Shared::of(path.parent().unwrap_or(path)).path(path);
         let (tries, apart) = TRIES;
         for left in (0..tries).rev() {
             match file.try_lock() {
@@ -150,5 +152,8 @@ pub fn keep_out(store: &Path) -> Result<Option<File>, StageError> {
 }
 
 fn in_use(store: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(store.join(IN_USE))
+    let path = store.join(IN_USE);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+    Shared::of(store).path(&path);
+    Ok(file)
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::layout::fan_out;
 use crate::artifact::Artifact;
+use crate::inside::is_plain;
 use palinode_fingerprint::Fingerprint;
 use palinode_fingerprint::{Digest, Key};
 
@@ -48,6 +49,15 @@ pub struct Manifest {
     pub seconds: f64,
 }
 
+/// Why bytes are no manifest that this program can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// A later program wrote it.
+    Later,
+    /// It does not belong to its key, was altered, or names files that lead out of a folder.
+    Damaged,
+}
+
 impl Manifest {
     /// The manifest of an action, from its file in the store in folder `store`; nothing is opened or noted.
     pub fn find(store: &Path, key: &Key) -> Option<Self> {
@@ -62,11 +72,28 @@ impl Manifest {
 
     /// Reads a manifest and checks that it belongs to its key and that nothing in it was altered.
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let manifest: Self = serde_json::from_slice(bytes).ok()?;
+        Self::judge(bytes).ok()
+    }
+
+    /// As [`Manifest::read`], and says why it is none: one of a later format is as good as ever for the program that wrote it.
+    pub(super) fn judge(bytes: &[u8]) -> Result<Self, Unfit> {
+        /// What every format has.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let Ok(manifest) = serde_json::from_slice::<Self>(bytes) else {
+            let head = serde_json::from_slice::<Head>(bytes);
+            return Err(if head.is_ok_and(|head| head.format > FORMAT) { Unfit::Later } else { Unfit::Damaged });
+        };
+        if manifest.format > FORMAT {
+            return Err(Unfit::Later);
+        }
         let sound = manifest.format == FORMAT
             && manifest.fingerprint.key() == manifest.key
-            && manifest.output.digest() == manifest.content;
-        sound.then_some(manifest)
+            && manifest.output.digest() == manifest.content
+            && manifest.output.files.keys().all(|name| is_plain(name));
+        if sound { Ok(manifest) } else { Err(Unfit::Damaged) }
     }
 
     /// Its bytes, as they lie in the store.

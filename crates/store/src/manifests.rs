@@ -1,28 +1,69 @@
 //! Finding and publishing manifests.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use super::blobs::unreadable_hint;
 use super::index::{MOST, Table};
+use super::manifest::Unfit;
+use super::stat::{Known, Stat};
 use super::{Manifest, Store, durable};
-use palinode_error::StageError;
-use palinode_fingerprint::{Digest, Key};
+use palinode_error::{ErrorKind, StageError};
+use palinode_fingerprint::{Digest, FileRef, Key};
 
 impl Store {
-    /// The manifest of an action, if it was finished.
-    pub fn manifest(&self, key: &Key) -> Option<Manifest> {
-        let indexed = self.index.as_ref().and_then(|index| index.get(Table::Manifests, key.0.as_bytes()));
-        if let Some(manifest) = indexed.and_then(|bytes| Manifest::read(&bytes)) {
-            return Some(manifest);
-        }
+    /// The manifest of an action, if it was finished. The file on disk is the truth: what the index has of it counts as long as the file
+    /// looks as it did then.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read, or was written by a later program.
+    pub fn manifest(&self, key: &Key) -> Result<Option<Manifest>, StageError> {
         let path = self.manifest_path(key);
-        let bytes = fs::read(&path).ok()?;
-        let manifest = Manifest::read(&bytes).filter(|manifest| manifest.key == *key);
-        match &manifest {
-            Some(manifest) => self.index_manifest(manifest),
-            None => self.note(format!("manifest {} was damaged; its stage runs again", key.0.short())),
+        if let Some(manifest) = self.indexed(key, &path) {
+            return Ok(Some(manifest));
         }
-        manifest
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.forget(key);
+                return Ok(None);
+            }
+            Err(error) if path.is_dir() => {
+                tracing::debug!(%error, "a folder in the place of a manifest");
+                Vec::new()
+            }
+            Err(error) => {
+                return Err(StageError::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()));
+            }
+        };
+        match Manifest::judge(&bytes) {
+            Ok(manifest) if manifest.key == *key => {
+                self.index_manifest(&manifest);
+                Ok(Some(manifest))
+            }
+            Err(Unfit::Later) => {
+                Err(StageError::store(format!("{} was written by a later version of the program", path.display()))
+                    .hint("use that version of the program, or a store of its own for this one"))
+            }
+            Ok(_) | Err(Unfit::Damaged) => {
+                self.note(format!("manifest {} was damaged; its stage runs again", key.0.short()));
+                self.forget(key);
+                if self.is_locked() {
+                    self.set_aside(&path);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the index has of a manifest whose file looks as it did when it was indexed.
+    fn indexed(&self, key: &Key, path: &Path) -> Option<Manifest> {
+        let index = self.index.as_ref()?;
+        let bytes = index.get(Table::Manifests, key.0.as_bytes())?;
+        let stat = Stat::of(&fs::metadata(path).ok()?);
+        self.known(path)?.if_same(&stat)?;
+        Manifest::read(&bytes)
     }
 
     /// Publishes a finished action: its blobs are on disk already, then its manifest, then the index.
@@ -30,7 +71,8 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub fn publish(&self, manifest: &Manifest) -> Result<(), StageError> {
-        durable::write(&self.tmp(), &self.manifest_path(&manifest.key), &[&manifest.write()])?;
+        let bytes = manifest.write();
+        durable::write(&self.tmp(), &self.manifest_path(&manifest.key), &[&bytes], self.shared)?;
         self.index_manifest(manifest);
         self.flush();
         Ok(())
@@ -44,16 +86,61 @@ impl Store {
         };
         let keys = index.last_keys(Table::Kinds, &kind_prefix(stage), most);
         let digest = |key: &Vec<u8>| key.last_chunk::<32>().copied();
-        keys.iter().filter_map(digest).filter_map(|bytes| self.manifest(&Key(Digest::from_bytes(bytes)))).collect()
+        let manifest = |bytes| self.manifest(&Key(Digest::from_bytes(bytes))).ok().flatten();
+        keys.iter().filter_map(digest).filter_map(manifest).collect()
     }
 
     pub(super) fn manifest_path(&self, key: &Key) -> PathBuf {
         Manifest::path(&self.root, key)
     }
 
-    /// Every manifest on disk, with what could not be read.
-    pub(super) fn manifest_files(&self) -> Vec<PathBuf> {
+    /// Every file where manifests lie.
+    pub(super) fn manifest_files(&self) -> Listed {
         files_below(&self.root.join("actions"))
+    }
+
+    /// Every manifest on disk, oldest first, beside the files that are none. Those that cannot be read are said.
+    pub(super) fn all_manifests(&self) -> AllManifests {
+        let Listed { files, mut unread } = self.manifest_files();
+        let mut all = AllManifests::default();
+        for path in files {
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(_) if path.is_dir() => Vec::new(),
+                Err(error) => {
+                    unread.push((path, error.to_string()));
+                    continue;
+                }
+            };
+            match Manifest::judge(&bytes) {
+                Ok(manifest) if self.manifest_path(&manifest.key) == path => all.whole.push(manifest),
+                Err(Unfit::Later) => all.later.push((path, bytes)),
+                Ok(_) | Err(Unfit::Damaged) => all.damaged.push(path),
+            }
+        }
+        if let Some((path, error)) = unread.first() {
+            let more = if unread.len() > 1 { format!(", and {} more", unread.len() - 1) } else { String::new() };
+            self.note(format!(
+                "records of results cannot be read, and are left out: {}: {error}{more}",
+                path.display()
+            ));
+        }
+        if let Some((path, _)) = all.later.first() {
+            let count = all.later.len();
+            self.note(format!(
+                "records of {count} results were written by a later version of the program, such as {}",
+                path.display()
+            ));
+        }
+        all.whole.sort_by_key(|manifest| manifest.finished_ms);
+        all.unread = unread;
+        all
+    }
+
+    /// All manifests in the store, oldest first.
+    pub fn manifests(&self) -> Vec<Manifest> {
+        self.all_manifests().whole
     }
 
     /// Indexes every manifest, and says how many there are.
@@ -71,10 +158,21 @@ impl Store {
         let key = manifest.key.0.as_bytes();
         if bytes.len() <= MOST {
             index.put(Table::Manifests, key, &bytes);
+            let path = self.manifest_path(&manifest.key);
+            if let Ok(metadata) = fs::metadata(&path) {
+                self.remember(&path, &Known::new(Stat::of(&metadata), FileRef::of(&bytes), 0));
+            }
         } else {
             index.remove(Table::Manifests, key);
         }
         index.put(Table::Kinds, &kind_entry(manifest), b"");
+    }
+
+    /// Forgets what the index has under a key; the entry by kind finds nothing then.
+    fn forget(&self, key: &Key) {
+        let Some(index) = &self.index else { return };
+        index.remove(Table::Manifests, key.0.as_bytes());
+        index.remove(Table::Stats, self.manifest_path(key).as_os_str().as_encoded_bytes());
     }
 
     /// Forgets a manifest that is about to be removed.
@@ -96,11 +194,52 @@ fn kind_prefix(stage: &str) -> Vec<u8> {
     [stage.as_bytes(), &[0]].concat()
 }
 
+/// What lies where manifests lie.
+#[derive(Default)]
+pub(super) struct AllManifests {
+    pub whole: Vec<Manifest>,
+    /// Of a later format, with their bytes.
+    pub later: Vec<(PathBuf, Vec<u8>)>,
+    /// Read, and not what their names say.
+    pub damaged: Vec<PathBuf>,
+    /// Files and folders that cannot be read, and why.
+    pub unread: Vec<(PathBuf, String)>,
+}
+
+/// Files in a folder.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// Sorted.
+    pub files: Vec<PathBuf>,
+    /// Folders that cannot be read, and why.
+    pub unread: Vec<(PathBuf, String)>,
+}
+
+impl Listed {
+    fn add(&mut self, folder: &Path, each: &mut dyn FnMut(&mut Self, PathBuf)) {
+        match fs::read_dir(folder) {
+            Ok(entries) => {
+                for entry in entries {
+                    match entry {
+                        Ok(entry) => each(self, entry.path()),
+                        Err(error) => self.unread.push((folder.to_owned(), error.to_string())),
+                    }
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.unread.push((folder.to_owned(), error.to_string())),
+        }
+    }
+}
+
 /// The files two levels down: `folder/ab/name`.
-pub(super) fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
-    let entries =
-        |folder: &std::path::Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = entries(folder).flat_map(|folder| entries(&folder).collect::<Vec<_>>()).collect();
-    files.sort();
-    files
+pub(super) fn files_below(folder: &Path) -> Listed {
+    let mut listed = Listed::default();
+    listed.add(folder, &mut |listed, path| {
+        if path.is_dir() {
+            listed.add(&path, &mut |listed, path| listed.files.push(path));
+        }
+    });
+    listed.files.sort();
+    listed
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,19 +32,33 @@ pub struct Pin {
 }
 
 impl Store {
-    /// All pins, oldest first. A damaged one is told of and keeps nothing.
+    /// All pins that can be read, oldest first; the others are said.
     pub fn pins(&self) -> Vec<Pin> {
-        let entries = fs::read_dir(self.pin_folder()).into_iter().flatten().flatten();
-        let read = |path: PathBuf| {
-            let pin = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Pin>(&bytes).ok());
-            if pin.is_none() {
-                self.note(format!("the pin {} is damaged and keeps nothing", path.display()));
-            }
-            pin.filter(|pin| pin.format == FORMAT)
+        self.all_pins().0
+    }
+
+    /// All pins, oldest first, and the files of those that do not read: nobody knows what they keep.
+    pub(super) fn all_pins(&self) -> (Vec<Pin>, Vec<PathBuf>) {
+        let (mut pins, mut unknown) = (Vec::new(), Vec::new());
+        let entries = match fs::read_dir(self.pin_folder()) {
+            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(_) => vec![self.pin_folder()],
         };
-        let mut pins: Vec<Pin> = entries.filter_map(|entry| read(entry.path())).collect();
+        for path in entries {
+            let pin = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Pin>(&bytes).ok());
+            if let Some(pin) = pin.filter(|pin| pin.format == FORMAT) {
+                pins.push(pin);
+            } else {
+                self.note(format!(
+                    "the pin {} does not read, and what it keeps is not known: no result is removed until it is mended or unpinned",
+                    path.display()
+                ));
+                unknown.push(path);
+            }
+        }
         pins.sort_by(|a, b| (a.since_ms, &a.name).cmp(&(b.since_ms, &b.name)));
-        pins
+        (pins, unknown)
     }
 
     /// Keeps results under a name, whatever their age; `what` says what they are.
@@ -71,7 +86,7 @@ impl Store {
 
     fn write_pin(&self, pin: &Pin) -> Result<(), StageError> {
         let bytes = serde_json::to_vec_pretty(pin).expect("a pin serialises");
-        durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes])
+        durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes], self.shared)
     }
 
     /// Removes a pin; `which` is the beginning or the end of its name.
@@ -80,7 +95,17 @@ impl Store {
     /// When there is no such pin, or several, or it cannot be removed.
     pub fn unpin(&self, which: &str) -> Result<Pin, StageError> {
         let usage = |message: String| StageError::new(ErrorKind::Usage, message);
-        let pins = self.pins();
+        let (pins, unknown) = self.all_pins();
+        // One that does not read has the name of its file.
+        let name_of = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let unknown = unknown.iter().map(|path| Pin {
+            format: FORMAT,
+            name: name_of(path),
+            what: "a pin that does not read".to_owned(),
+            keys: BTreeSet::new(),
+            since_ms: 0,
+        });
+        let pins: Vec<Pin> = pins.into_iter().chain(unknown).collect();
         let fits = |pin: &&Pin| !which.is_empty() && (pin.name.starts_with(which) || pin.name.ends_with(which));
         let fitting: Vec<&Pin> = pins.iter().filter(fits).collect();
         match fitting.as_slice() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind as IoKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -63,6 +63,14 @@ impl Store {
     pub(super) fn open_index(&mut self) {
         let folder = self.root.join("index");
         let existed = folder.exists();
+        if let Some(path) = not_ours(&folder) {
+            // Someone else's, and as good as ever for them.
+            self.note(format!(
+                "{} is not for this user to read and write; going on without the index, which takes longer",
+                path.display()
+            ));
+            return;
+        }
         self.index = Index::open(&folder);
         // The canary is written last when an index is made, and proves that its oldest record is still there.
         let sound =
@@ -105,8 +113,20 @@ impl Store {
     }
 }
 
+/// A file of the index that this user may not read or write, if there is one.
+fn not_ours(folder: &Path) -> Option<PathBuf> {
+    let denied = |error: &std::io::Error| error.kind() == IoKind::PermissionDenied;
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return denied(&error).then(|| folder.to_owned()),
+    };
+    let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+    let opens = |path: &PathBuf| fs::File::options().read(true).write(true).open(path);
+    files.into_iter().find(|path| opens(path).is_err_and(|error| denied(&error)))
+}
+
 fn length(folder: &Path) -> u64 {
     let own =
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_file());
-    own.chain(files_below(folder)).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
+    own.chain(files_below(folder).files).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
 }

@@ -1,6 +1,7 @@
 //! Partial results of long stages: a file for each, so that they outlive the index.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,11 +21,17 @@ impl Store {
     /// The result of a unit of work, if it was put before and is whole.
     pub fn get_unit(&self, key: &Key) -> Option<Vec<u8>> {
         let path = self.unit_path(key);
-        let bytes = fs::read(&path).ok()?;
-        let body = bytes.split_at_checked(HEAD).filter(|(head, body)| Digest::of(body).as_bytes() == *head);
-        let Some((_, body)) = body else {
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.note(format!("partial result {} cannot be read ({error}); it is computed again", key.0.short()));
+                return None;
+            }
+        };
+        let Some(body) = body(&bytes) else {
             self.note(format!("partial result {} was damaged; it is computed again", key.0.short()));
-            let _ = fs::remove_file(&path);
+            self.set_aside(&path);
             return None;
         };
         touch(&path);
@@ -38,7 +45,7 @@ impl Store {
     pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
         space::ensure_room(&self.root, bytes.len() as u64)?;
         let digest = Digest::of(bytes);
-        durable::write(&self.tmp(), &self.unit_path(key), &[digest.as_bytes(), bytes])
+        durable::write(&self.tmp(), &self.unit_path(key), &[digest.as_bytes(), bytes], self.shared)
     }
 
     /// Moves partial results that older versions kept in the index into files.
@@ -56,6 +63,12 @@ impl Store {
     pub(super) fn unit_path(&self, key: &Key) -> PathBuf {
         fan_out(&self.root.join("units"), &key.to_string())
     }
+}
+
+/// The partial result in a unit's file, if it is whole.
+pub(super) fn body(file: &[u8]) -> Option<&[u8]> {
+    let (head, body) = file.split_at_checked(HEAD)?;
+    (Digest::of(body).as_bytes() == head).then_some(body)
 }
 
 fn touch(path: &Path) {

@@ -9,6 +9,7 @@ use std::io::ErrorKind as IoKind;
 use std::path::Path;
 
 use super::durable;
+use super::share::Shared;
 use palinode_error::{ErrorKind, StageError};
 
 /// The version that this program writes. Raise it when an earlier program would misread a store that this one wrote, and read
@@ -57,12 +58,12 @@ pub fn accept(version: u32, what: &str) -> Result<u32, StageError> {
 }
 
 /// Writes the version into a store that is made now, or that is from before there were versions.
-pub fn mark(root: &Path, tmp: &Path) -> Result<(), StageError> {
+pub fn mark(root: &Path, tmp: &Path, shared: Shared) -> Result<(), StageError> {
     if check(root)?.is_some() {
         return Ok(());
     }
     // A store is older than its version's file when there is anything in it.
     let is_new = fs::read_dir(root.join("actions")).is_ok_and(|mut entries| entries.next().is_none());
     let version = if is_new { VERSION } else { FIRST };
-    durable::write(tmp, &root.join(NAME), &[format!("{version}\n").as_bytes()])
+    durable::write(tmp, &root.join(NAME), &[format!("{version}\n").as_bytes()], shared)
 }

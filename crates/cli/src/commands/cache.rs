@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use palinode_engine::{
-    ErrorKind, Garbage, Manifest, Migrated, Retention, Store, migrate, now_ms, read_duration, read_size,
+    ErrorKind, Garbage, Manifest, Migrated, Retention, RunRetention, Store, migrate, now_ms, read_duration, read_size,
 };
 
 use crate::failure::Failure;
@@ -47,7 +47,8 @@ Examples:
     },
     /// Read all contents and compare them with their digests
     ///
-    /// Changes nothing. The next run that needs a damaged result computes it again.
+    /// Moves what is damaged to the folder `damaged` of the store, unless another process has the store open. The next run that needs a
+    /// damaged result computes it again.
     #[command(after_help = "\
 Examples:
   palinode cache verify
@@ -59,12 +60,13 @@ Examples:
     /// Free space: remove leftovers, results that no run used for long, or the least recently used results
     ///
     /// Without options, removes only what killed stages left behind. A run computes a removed result again when it needs
-    /// it. Pinned results stay. Records of runs, with their scores, stay too.
+    /// it. Pinned results stay. Records of runs, with their scores, stay too, unless --keep-runs or --runs-newer-than says which.
     #[command(after_help = "\
 Examples:
   palinode cache gc --dry-run                      list what would be removed
   palinode cache gc --unused-for 30d               remove what no run used for thirty days
-  palinode cache gc --size 50GiB                   remove the least recently used, until 50 GiB are left")]
+  palinode cache gc --size 50GiB                   remove the least recently used, until 50 GiB are left
+  palinode cache gc --keep-runs 200                remove the records of all but the latest 200 runs")]
     Gc {
         #[command(flatten)]
         store: StoreArgs,
@@ -76,6 +78,12 @@ Examples:
         /// Remove the least recently used results until at most this size is left, such as 800MiB or 50GiB.
         #[arg(long, value_name = "SIZE", value_parser = bytes)]
         size: Option<u64>,
+        /// Keep the records of this many of the latest runs, and remove older ones. Those of pinned runs stay.
+        #[arg(long, value_name = "COUNT")]
+        keep_runs: Option<usize>,
+        /// Keep the records of runs that are no older than this, and remove the others. Those of pinned runs stay.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        runs_newer_than: Option<Duration>,
         /// Only list what would be removed. Works while another process has the store open.
         #[arg(long)]
         dry_run: bool,
@@ -184,14 +192,20 @@ fn bytes(text: &str) -> Result<u64, String> {
 pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.command {
         Command::Ls { store, stage, json } => list(&store.look()?, stage.as_deref(), *json),
-        Command::Verify { store } => verify(&store.look()?),
-        Command::Gc { store, wait, unused_for, size, dry_run, json } => {
+        Command::Verify { store } => verify(store),
+        Command::Gc { store, wait, unused_for, size, keep_runs, runs_newer_than, dry_run, json } => {
             let retention = Retention { unused_for: *unused_for, size: *size };
-            let garbage = if *dry_run {
-                palinode_engine::garbage(&store.look()?, &retention)
+            let runs = RunRetention { latest: *keep_runs, newer_than: *runs_newer_than };
+            let (store, garbage) = if *dry_run {
+                let store = store.look()?;
+                let garbage = palinode_engine::garbage(&store, &retention, &runs);
+                (store, garbage)
             } else {
-                palinode_engine::collect(&wait.open_existing(store)?, &retention)?
+                let store = wait.open_existing(store)?;
+                let garbage = palinode_engine::collect(&store, &retention, &runs)?;
+                (store, garbage)
             };
+            tell_notes(&store);
             if *json { print_json(&garbage) } else { tell_garbage(&garbage, *dry_run) }
         }
         Command::Pin { which: None, store } => pins(&store.look()?),
@@ -280,7 +294,14 @@ fn tell_garbage(garbage: &Garbage, dry_run: bool) -> Result<(), Failure> {
         0 => format::count(garbage.kept, "result"),
         pinned => format!("{}, {pinned} of them since they are pinned", format::count(garbage.kept, "result")),
     };
-    let left = format!("{} stay ({kept})", format::size(garbage.kept_bytes));
+    let left = format!("{} stay ({kept})", format::size(garbage.kept_bytes + garbage.beside_bytes));
+    let left = match garbage.unread {
+        0 => left,
+        unread => format!(
+            "{left}; {} of results cannot be read by this program or user, and stay",
+            format::count(unread, "record")
+        ),
+    };
     let done = if parts.is_empty() {
         format!("nothing to remove; {left}")
     } else {
@@ -318,6 +339,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
         return print_json(&manifests);
     }
     if manifests.is_empty() {
+        tell_notes(store);
         return print(&format!("no results in {}\n", store.root().display()));
     }
     let now = now_ms();
@@ -339,6 +361,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     });
     let listed = table(&style, &columns, rows.collect());
     let all: HashSet<_> = manifests.iter().flat_map(|manifest| blobs(store, manifest)).collect();
+    tell_notes(store);
     let total = format::size(all.iter().map(|(_, size)| size).sum());
     let count = format::count(manifests.len(), "result");
     print(&format!("{listed}\n{count}, {total} in {}\n", store.root().display()))
@@ -350,11 +373,13 @@ fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode_e
     files.map(|file| (file.digest, file.size)).collect::<Vec<_>>().into_iter()
 }
 
-fn verify(store: &Store) -> Result<(), Failure> {
+fn verify(store: &StoreArgs) -> Result<(), Failure> {
+    let looked = store.look()?;
     if Style::stderr().terminal {
-        complain(&format!("reading everything in {}\n", store.root().display()));
+        complain(&format!("reading everything in {}\n", looked.root().display()));
     }
-    let found = store.verify();
+    let found = looked.verify();
+    tell_notes(&looked);
     let (blobs, results) = (format::count(found.blobs, "file"), format::count(found.manifests, "result"));
     let read = format!("read {blobs} ({}) of {results}", format::size(found.bytes));
     if found.damage.is_empty() {
@@ -362,8 +387,33 @@ fn verify(store: &Store) -> Result<(), Failure> {
     }
     let style = Style::stderr();
     for damage in &found.damage {
-        complain(&format!("{} {}: {}\n", style.red("✗"), damage.path.display(), damage.what));
+        let hits =
+            if damage.hits.is_empty() { String::new() } else { format!("; needed by {}", damage.hits.join(", ")) };
+        complain(&format!("{} {}: {}{hits}\n", style.red("✗"), damage.path.display(), damage.what));
     }
-    complain(&format!("{read}: {} damaged; the next run that needs them makes them again\n", found.damage.len()));
+    let known = found.damage.iter().filter(|damage| damage.known).count();
+    let unknown = found.damage.len() - known;
+    let mut text = format!("{read}: {known} damaged");
+    if unknown > 0 {
+        text += &format!(", {unknown} cannot be read and may be whole");
+    }
+    if known > 0 {
+        // Without the lock, a file that is being replaced could be taken for the damaged one.
+        text += &match store.open() {
+            Ok(store) => format!("; {} moved aside", format::count(store.set_damage_aside(&found), "file")),
+            Err(_) => {
+                "; nothing was moved aside, since another process has the store open or it cannot be written".to_owned()
+            }
+        };
+        text += "; the next run that needs them makes them again";
+    }
+    complain(&format!("{text}\n"));
     Err(Failure::Told(ErrorKind::Store))
+}
+
+/// What the store noticed by itself.
+fn tell_notes(store: &Store) {
+    for note in store.take_notes() {
+        complain(&format!("{} {note}\n", Style::stderr().yellow("!")));
+    }
 }

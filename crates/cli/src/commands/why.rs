@@ -106,7 +106,7 @@ impl Explain<'_> {
 
     /// Who made a cached result, and when.
     fn made(&self, key: &palinode_engine::Key) -> String {
-        let Some(manifest) = self.store.manifest(key) else { return String::new() };
+        let Some(manifest) = self.store.manifest(key).ok().flatten() else { return String::new() };
         format!(
             "made {} for {} of {} in {}, by run {} with device {}; key {}",
             format::ago(now_ms().saturating_sub(manifest.finished_ms) / 1000),

@@ -24,7 +24,7 @@ pub(crate) use recorder::Recorder;
 pub use resolved::{ResolvedPipeline, ResolvedStage};
 
 use crate::event::Event;
-use crate::log;
+use crate::{log, runid};
 use palinode_error::did_you_mean;
 use palinode_error::{ErrorKind, StageError};
 use palinode_store::{Holder, Manifest};
@@ -56,7 +56,8 @@ impl Runs {
     /// The names of all runs, newest first.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| runid::is_one(name)).collect();
         // A name begins with the time of the run.
         names.sort_unstable_by(|a, b| b.cmp(a));
         names

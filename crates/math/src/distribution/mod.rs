@@ -101,9 +101,11 @@ impl Strategy {
             return Err(MathError::Layers("layers is empty".into()));
         };
         if let Some([low, high]) = layers.array_windows().find(|[low, high]| low >= high) {
-            return Err(MathError::Layers(format!(
-                "layers must rise: {low} stands before {high} (lower layers are edited first)"
-            )));
+            return Err(MathError::Layers(if low == high {
+                format!("layer {low} stands twice")
+            } else {
+                format!("layers must rise: {low} stands before {high} (lower layers are edited first)")
+            }));
         }
         let steps = match self {
             Self::Single => single::steps(layers),

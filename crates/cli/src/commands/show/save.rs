@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use palinode_engine::{ErrorKind, RunRecord, Runs, StageError};
+use palinode_engine::{ErrorKind, RunRecord, Runs, StageError, inside};
 
 use crate::failure::Failure;
 use crate::results::from_here;
@@ -22,7 +22,7 @@ pub fn save(runs: &Runs, run: &RunRecord, instances: &[String], folder: &Path) -
                 text.push_str(&format!("{name} of {instance} lies outside the store, and is not copied\n"));
                 continue;
             }
-            let to = into.join(name);
+            let to = inside(&into, name)?;
             copy(&from, &to)?;
             text.push_str(&format!("{}  {}\n", from_here(&to).display(), format::size(file.size)));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, ErrorKind, StageError};
+use palinode_engine::{Digest, ErrorKind, StageError, inside};
 use palinode_math::{Delta, row_major};
 use palinode_model::save::{Change, copy_with_changes};
 use palinode_model::{Checkpoint, Layout, WeightId};
@@ -68,7 +68,7 @@ pub fn write_weights(
     let mut written = Vec::new();
     let mut changed = 0;
     for (name, source) in shards {
-        let path = out.join(name);
+        let path = inside(out, name)?;
         replace(&path, |target| {
             let done = copy_with_changes(source, target, &changes, layout.orientation).map_err(StageFailure::stage)?;
             changed += done.len();

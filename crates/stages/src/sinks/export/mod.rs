@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, Digest, ErrorKind, FieldError, FileRef, Port, StageContext, StageError,
-    StageKind,
+    StageKind, inside,
 };
 use palinode_model::Layout;
 use schemars::JsonSchema;
@@ -171,7 +171,7 @@ fn write_model(
     })?;
     let mut written: Vec<PathBuf> = shards.iter().map(|(name, _)| params.path.join(name)).collect();
     for (name, file) in companions(artifact) {
-        folder::copy(&cx.path(file)?, &out.join(name))?;
+        folder::copy(&cx.path(file)?, &inside(&out, name)?)?;
         written.push(params.path.join(name));
     }
     let digest = |(name, _): &(String, PathBuf)| {

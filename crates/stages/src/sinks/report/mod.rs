@@ -31,7 +31,8 @@ struct Found<'a> {
 
 /// Collects what a run has to report. What the store no longer has is left out, and said to be.
 pub fn report(run: &PastRun, store: &Store) -> Report {
-    let manifests = run.stages.iter().map(|stage| stage.key.and_then(|key| store.manifest(&key))).collect();
+    let manifests =
+        run.stages.iter().map(|stage| stage.key.and_then(|key| store.manifest(&key).ok().flatten())).collect();
     let found = Found { run, store, manifests, lost: RefCell::default() };
     let mut report = Report {
         title: run.pipeline.clone(),
