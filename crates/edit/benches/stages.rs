@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
-use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
+use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, TargetSite, optimise, probe, prompts};
 use palinode_math::SecondMoment;
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
@@ -34,7 +34,7 @@ fn stages(c: &mut Criterion) {
     group.sample_size(10);
 
     let settings = TargetSettings {
-        site: Site::BlockOutput,
+        site: TargetSite::BlockOutput,
         layer: 2,
         steps: 5,
         learning_rate: 0.5,

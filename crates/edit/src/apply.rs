@@ -1,16 +1,20 @@
 //! An objective and a plan turned into changes of weights.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
-    Diagnostics, Factor, Form, Mat, MathError, Objective, Plan, Problem, RomeKey, Update, from_row_major,
+    Delta, Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, from_row_major,
     mean_column_norm, row_major, solve,
 };
-use palinode_model::{Decoder, ModelError, Text, read};
+use palinode_model::{Decoder, ModelError, Text, WeightId, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
+
+/// The preservation metric of every edited weight, over that weight's keys.
+pub type Preservations = BTreeMap<WeightId, Arc<dyn Preservation>>;
 
 /// What to do to a batch of requests.
 #[derive(Clone, Copy, Debug)]
@@ -29,13 +33,13 @@ pub struct Edit<'a> {
     pub tokens: usize,
 }
 
-/// One layer's change.
+/// One weight's change.
 #[derive(Clone, Debug)]
 pub struct LayerEdit {
-    /// The layer.
-    pub layer: usize,
-    /// `Δ = left · right`, `[d, f]`.
-    pub update: Update,
+    /// The weight.
+    pub weight: WeightId,
+    /// `Δ`, `[d, f]`.
+    pub delta: Delta,
     /// Values of the objective.
     pub diagnostics: Diagnostics,
     /// `‖W‖_F` before the change.
@@ -56,7 +60,7 @@ pub struct Applied {
 }
 
 /// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
-/// row-major; `factors` the preservation metric's factor of every layer in the plan.
+/// row-major; `metrics` has the preservation metric of every layer in the plan.
 ///
 /// # Errors
 /// [`EditError::Mismatch`] where inputs do not belong together, [`EditError::Math`] with the layer.
@@ -65,7 +69,7 @@ pub fn apply(
     text: &Text,
     requests: &[EditRequest],
     targets: &[f32],
-    factors: &BTreeMap<usize, Factor>,
+    metrics: &Preservations,
     edit: &Edit<'_>,
 ) -> Result<Applied, EditError> {
     let config = decoder.config();
@@ -80,7 +84,7 @@ pub fn apply(
     let rows = Rows::new(text, decoder, requests, edit.templates)?;
 
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
-        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site }], edit.tokens)?.remove(0);
+        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
         let now = from_row_major("current values", &now, batch, d).map_err(at(layer))?;
         Ok(values - now.transpose())
     };
@@ -91,9 +95,10 @@ pub fn apply(
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
         let layer = step.layer;
-        let factor = factors
-            .get(&layer)
-            .ok_or_else(|| EditError::Mismatch(format!("there is no second moment of layer {layer}")))?;
+        let weight = WeightId::down(layer);
+        let metric = metrics
+            .get(&weight)
+            .ok_or_else(|| EditError::Mismatch(format!("there is no preservation metric of layer {layer}")))?;
         let (average, bare) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
         if step.refresh.targets {
             let own =
@@ -115,17 +120,12 @@ pub fn apply(
             _ => (&average, None),
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
-        let solution = solve(factor, &problem).map_err(|e| name_edits(e, layer, requests))?;
-        let weight = edited.down_weight(layer)?;
-        let weight_norm = f64::from(read::<f32, _, _>((weight.clone() * weight).sum())?[0]).sqrt();
-        edited = edited.with_change(layer, change(&edited, &solution.update))?;
-        layers.push(LayerEdit {
-            layer,
-            update: solution.update,
-            diagnostics: solution.diagnostics,
-            weight_norm,
-            keys: average,
-        });
+        let solution = solve(metric.as_ref(), &problem).map_err(|e| name_edits(e, layer, requests))?;
+        let delta = Delta::from(solution.update);
+        let before = edited.weight(weight)?;
+        let weight_norm = f64::from(read::<f32, _, _>((before.clone() * before).sum())?[0]).sqrt();
+        edited = edited.with_change(weight, change(&edited, &delta))?;
+        layers.push(LayerEdit { weight, delta, diagnostics: solution.diagnostics, weight_norm, keys: average });
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
     Ok(Applied { layers, distance_before, distance_after })
@@ -138,23 +138,23 @@ fn found(decoder: &Decoder, text: &Text, requests: &[EditRequest], edit: &Edit<'
     Ok(found.iter().flat_map(crate::Target::value).collect())
 }
 
-/// The model with updates added to its down-projections, in the order given.
+/// The model with changes added to its weights, in the order given.
 ///
 /// # Errors
-/// What reading a streamed block failed at.
+/// [`ModelError::Weight`] for a weight that the model does not have; what reading a streamed block failed at.
 pub fn with_edits<'a>(
     decoder: &Decoder,
-    edits: impl IntoIterator<Item = (usize, &'a Update)>,
+    edits: impl IntoIterator<Item = (WeightId, &'a Delta)>,
 ) -> Result<Decoder, ModelError> {
-    edits.into_iter().try_fold(decoder.clone(), |model, (layer, update)| {
-        let change = change(&model, update);
-        model.with_change(layer, change)
+    edits.into_iter().try_fold(decoder.clone(), |model, (weight, delta)| {
+        let change = change(&model, delta);
+        model.with_change(weight, change)
     })
 }
 
-/// `Δᵀ`, `[f, d]` in f32: summed in f64 and rounded once.
-fn change(decoder: &Decoder, update: &Update) -> Tensor<2> {
-    let transposed = update.right.transpose() * update.left.transpose();
+/// `Δᵀ`, `[in, out]` in f32: summed in f64 and rounded once.
+fn change(decoder: &Decoder, delta: &Delta) -> Tensor<2> {
+    let transposed = delta.transposed();
     let shape = [transposed.nrows(), transposed.ncols()];
     let values: Vec<f32> = row_major(transposed.as_ref()).into_iter().map(|v| v as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), &decoder.device())

@@ -17,11 +17,11 @@ mod probe;
 pub mod prompts;
 mod targets;
 
-pub use apply::{Applied, Edit, LayerEdit, apply, with_edits};
+pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
 pub use error::EditError;
 pub use moments::Moments;
 pub use npz::{MomentFile, Precision, write_moment};
-pub use probe::{Site, Tap, probe};
+pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::Prompt;
 pub use targets::{
     Step, StepRecord, TARGETS_IN_UNIT, Target, TargetSearch, TargetSettings, optimise, optimise_at_most, target_batch,

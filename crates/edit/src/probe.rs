@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, read, worker_pool};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{EditError, Prompt};
@@ -16,6 +17,25 @@ pub enum Site {
     MlpOutput,
     /// Hidden state after the block, size `d`.
     BlockOutput,
+}
+
+/// Where a target is a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetSite {
+    /// The hidden state after the block (MEMIT, EMMET).
+    BlockOutput,
+    /// The output of the feed-forward network (ROME).
+    MlpOutput,
+}
+
+impl From<TargetSite> for Site {
+    fn from(site: TargetSite) -> Self {
+        match site {
+            TargetSite::BlockOutput => Self::BlockOutput,
+            TargetSite::MlpOutput => Self::MlpOutput,
+        }
+    }
 }
 
 /// A site of a layer.

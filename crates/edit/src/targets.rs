@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::losses::{Losses, TargetLosses, prepare};
 use crate::prompts::{RewritePrompts, rewrite_prompts};
-use crate::{EditError, Site};
+use crate::{EditError, TargetSite};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TargetSettings {
     /// Where δ is added. At `mlp_output` and `block_output` it has the same effect; the site decides what `h₀` is.
-    pub site: Site,
+    pub site: TargetSite,
     /// The layer of the site.
     pub layer: usize,
     /// Evaluations of the loss (`v_num_grad_steps`); the last one makes no update.
@@ -252,7 +252,7 @@ fn descend(
     settings: &TargetSettings,
     watch: &impl Fn(Step),
 ) -> Result<Vec<Target>, EditError> {
-    let prepared = prepare(decoder, prompts, settings.layer, settings.site)?;
+    let prepared = prepare(decoder, prompts, settings.layer, settings.site.into())?;
     let d = decoder.config().hidden;
     let mut targets: Vec<Target> = prepared
         .initial

@@ -4,12 +4,14 @@
 mod family;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use family::{Family, families, losses, request};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Moments, Site, TargetSettings, apply, optimise};
+use palinode_edit::{Edit, Moments, Preservations, TargetSettings, TargetSite, apply, optimise};
 use palinode_golden::{Tensors, relative};
-use palinode_math::{Factor, Mat, Objective, Preservation, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_model::WeightId;
 
 fn moments(family: &Family, numbers: &Tensors) -> BTreeMap<usize, SecondMoment> {
     let length = numbers.shape("documents")[1];
@@ -76,10 +78,11 @@ fn memit_and_emmet() {
 
         let solve = facts.field("solve");
         let layers = solve.field("layers").wholes();
-        let preservation = Preservation { lambda: solve.field("lambda").number(), rho: 0.0 };
+        let preservation = PreservationWeights { lambda: solve.field("lambda").number(), rho: 0.0 };
         let moments = moments(&family, &numbers);
-        let factors: BTreeMap<usize, Factor> =
-            layers.iter().map(|&layer| (layer, Factor::new(&moments[&layer], preservation).unwrap())).collect();
+        let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
+        let metrics: Preservations =
+            layers.iter().map(|&layer| (WeightId::down(layer), Arc::new(metric(layer)) as _)).collect();
         let plan = Strategy::Memit.plan(&layers).unwrap();
         let emmet = Objective::Emmet { epsilon: solve.field("emmet_lambda").number() };
         for (name, objective) in [("memit", Objective::Memit), ("emmet", emmet)] {
@@ -91,14 +94,14 @@ fn memit_and_emmet() {
                 parallel_requests: 32,
                 tokens: 4096,
             };
-            let edits = apply(&family.decoder, &family.text, &requests, &values, &factors, &edit).unwrap().layers;
-            assert_eq!(edits.iter().map(|edit| edit.layer).collect::<Vec<_>>(), layers);
+            let edits = apply(&family.decoder, &family.text, &requests, &values, &metrics, &edit).unwrap().layers;
+            assert_eq!(edits.iter().map(|edit| edit.weight.layer).collect::<Vec<_>>(), layers);
             for edit in edits {
-                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.layer));
+                let stored = |what: &str| matrix(&numbers, &format!("{name}.layer{}.{what}", edit.weight));
                 let theirs = stored("resid") * stored("adj_k").transpose();
-                let difference = relative(&rows(&edit.update.dense()), &rows(&theirs));
-                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.layer);
-                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.layer);
+                let difference = relative(&rows(&edit.delta.dense()), &rows(&theirs));
+                println!("{} {name} layer {}: {difference:.1e}", family.name, edit.weight);
+                assert!(difference < 2e-4, "{} {name} layer {}: {difference}", family.name, edit.weight);
             }
         }
     }
@@ -112,7 +115,7 @@ fn rome() {
         let facts = family.numbers.json("methods.json");
         let requests = [request(&facts.field("requests").list()[0])];
         let layer = family.settings.layer;
-        let settings = TargetSettings { site: Site::MlpOutput, ..family.settings };
+        let settings = TargetSettings { site: TargetSite::MlpOutput, ..family.settings };
         let flat = ContextTemplates { groups: vec![family.templates.groups.concat()] };
         let grouped = &family.templates;
         // The loss is a plain mean over templates too, however they are grouped; only keys are weighted.
@@ -123,7 +126,8 @@ fn rome() {
         println!("{}: losses {early:.1e} {late:.1e}, start {initial:.1e}, v {v:.1e}", family.name);
         assert!(early < 1e-4 && late < 1e-3 && initial < 1e-5 && v < 1e-3, "{}: {early} {late} {v}", family.name);
 
-        let factor = Factor::new(&moments(&family, &numbers)[&layer], Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+        let factor =
+            Factor::new(&moments(&family, &numbers)[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
         let plan = Strategy::Single.plan(&[layer]).unwrap();
         let edit = Edit {
             objective: Objective::Rome { key: RomeKey::Reference },
@@ -133,11 +137,11 @@ fn rome() {
             parallel_requests: 1,
             tokens: 4096,
         };
-        let factors = BTreeMap::from([(layer, factor)]);
-        let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &factors, &edit).unwrap().layers;
+        let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
+        let edits = apply(&family.decoder, &family.text, &requests, &target.value(), &metrics, &edit).unwrap().layers;
         assert_eq!(edits.len(), 1);
         let theirs = matrix(&numbers, "rome.right") * matrix(&numbers, "rome.left").transpose();
-        let difference = relative(&rows(&edits[0].update.dense()), &rows(&theirs));
+        let difference = relative(&rows(&edits[0].delta.dense()), &rows(&theirs));
         println!("{} rome: {difference:.1e}", family.name);
         assert!(difference < 2e-4, "{} rome: {difference}", family.name);
     }

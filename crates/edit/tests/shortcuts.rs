@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, activation};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Site, TargetSettings, optimise, prompts};
+use palinode_edit::{TargetSettings, TargetSite, optimise, prompts};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 fn model(name: &str) -> (Decoder, Text) {
@@ -38,7 +38,7 @@ fn templates() -> ContextTemplates {
 
 fn settings() -> TargetSettings {
     TargetSettings {
-        site: Site::BlockOutput,
+        site: TargetSite::BlockOutput,
         layer: 1,
         steps: 6,
         learning_rate: 0.5,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, optimise, probe, prompts};
+use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, TargetSite, optimise, probe, prompts};
 use palinode_math::SecondMoment;
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, Work};
 
@@ -45,7 +45,7 @@ fn a_step_touches_only_what_it_changes() {
     let config = decoder.config();
     let steps = 5;
     let settings = TargetSettings {
-        site: Site::BlockOutput,
+        site: TargetSite::BlockOutput,
         layer: 1,
         steps,
         learning_rate: 1e-3,

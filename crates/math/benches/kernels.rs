@@ -3,11 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use palinode_math::{Factor, Form, Mat, Preservation, Problem, SecondMoment, solve};
+use palinode_math::{Factor, Form, Mat, PreservationWeights, Problem, SecondMoment, solve};
 
 const F: usize = 3072;
 const D: usize = 768;
-const WEIGHTS: Preservation = Preservation { lambda: 15_000.0, rho: 0.0 };
+const WEIGHTS: PreservationWeights = PreservationWeights { lambda: 15_000.0, rho: 0.0 };
 
 /// `exp(−|i − j|/20)`: positive definite.
 fn moment() -> SecondMoment {

@@ -78,6 +78,9 @@ pub enum MathError {
         /// Edits in the batch.
         batch: usize,
     },
+    /// Entries of a sparse change that are none.
+    #[error("not a sparse change: {0}")]
+    Entries(&'static str),
     /// A strategy and its layers do not go together.
     #[error("{0}")]
     Layers(String),

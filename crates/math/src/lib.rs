@@ -12,25 +12,31 @@
 //! therefore is MEMIT with weight `ελ`.
 //!
 //! * [`SecondMoment`]: `C`, accumulated and merged.
-//! * [`Factor`]: the Cholesky factor of `P`, computed once per layer, `λ` and `ρ`.
+//! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
+//! * [`Delta`]: a change of a weight in any form; [`rect()`]: after-care, from a change to a change.
 //! * [`Plan`]: which layers absorb which part of the residual, in which order.
 
+mod care;
+mod delta;
 mod distribution;
 mod error;
-mod factor;
 mod matrix;
 mod moments;
 mod objective;
+mod preservation;
 mod solve;
+mod spectrum;
 
-pub use distribution::{Plan, Refresh, Step, Strategy};
+pub use care::rect;
+pub use delta::{Delta, LowRank, Sparse};
+pub use distribution::{Plan, Refresh, Step, Strategy, StrategyKind};
 pub use error::MathError;
-pub use factor::{Factor, Preservation};
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;
-pub use objective::{Objective, RomeKey};
-pub use solve::{Diagnostics, Form, Problem, Solution, Update, solve};
+pub use objective::{Objective, ObjectiveKind, RomeKey};
+pub use preservation::{Change, Factor, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
+pub use solve::{Diagnostics, Form, Problem, Solution, solve};
 
 pub use faer::Mat;

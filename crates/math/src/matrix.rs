@@ -47,3 +47,13 @@ pub(crate) fn check_finite(what: &'static str, matrix: MatRef<'_, f64>) -> Resul
 pub(crate) fn check_size(what: &'static str, found: usize, expected: usize) -> Result<(), MathError> {
     if found == expected { Ok(()) } else { Err(MathError::Dimension { what, found, expected }) }
 }
+
+/// `XᵀX`.
+pub(crate) fn gram(x: MatRef<'_, f64>) -> Mat<f64> {
+    x.transpose() * x
+}
+
+/// `tr(A B)` of symmetric matrices.
+pub(crate) fn trace_of_product(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
+    (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>()).sum()
+}

@@ -1,17 +1,33 @@
 //! What each method means by memorizing: one number `μ` per edit.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::MathError;
 
 /// Which key stands where in ROME's rank-one update.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum RomeKey {
-    /// The mean over context templates in both places: the objective's own reading (r-ROME).
+    /// The mean over the context templates (r-ROME).
     #[default]
     Average,
-    /// The bare prompt's key in both places (p-ROME).
+    /// The bare prompt's (p-ROME).
     Bare,
-    /// As the published ROME code does: the mean gives the direction, the bare prompt's key the constraint.
+    /// As published: the mean gives the direction, the bare prompt's key the constraint.
     Reference,
+}
+
+/// An editing objective by name, without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveKind {
+    /// Equality constraint, one edit at a time (arXiv 2202.05262).
+    Rome,
+    /// Least squares for a batch (arXiv 2210.07229).
+    Memit,
+    /// Equality constraint for a batch (arXiv 2403.14236).
+    Emmet,
 }
 
 /// An editing objective.
@@ -32,6 +48,15 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// The objective of a kind. The stabiliser is EMMET's and the key is ROME's; others have neither.
+    pub fn new(kind: ObjectiveKind, epsilon: f64, key: RomeKey) -> Self {
+        match kind {
+            ObjectiveKind::Rome => Self::Rome { key },
+            ObjectiveKind::Memit => Self::Memit,
+            ObjectiveKind::Emmet => Self::Emmet { epsilon },
+        }
+    }
+
     /// `μ` of every edit in a batch. An edit's own `strength` stands in place of the objective's.
     ///
     /// # Errors

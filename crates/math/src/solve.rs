@@ -3,8 +3,10 @@
 use faer::linalg::solvers::Solve;
 use faer::{Mat, MatRef, Side};
 
-use crate::matrix::{check_finite, check_size, mean_column_norm};
-use crate::{Factor, MathError};
+use crate::delta::LowRank;
+use crate::matrix::{check_finite, check_size, gram, mean_column_norm, trace_of_product};
+use crate::spectrum::{condition, general_condition};
+use crate::{Change, MathError, Preservation};
 
 /// Which system is solved. Both give the same update where both are defined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub enum Form {
     Auto,
     /// `B × B`: `Δ = R (KᵀP⁻¹K + M)⁻¹ KᵀP⁻¹`, `M = diag μ`.
     Dual,
-    /// `f × f`: `Δ = R M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`; needs every `μ` above 0.
+    /// `f × f`: `Δ = R M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`; needs every `μ` above 0. With a metric that has no `P` to give, it is the dual form.
     Primal,
 }
 
@@ -31,38 +33,6 @@ pub struct Problem<'a> {
     pub mu: &'a [f64],
     /// Which system to solve.
     pub form: Form,
-}
-
-/// A change of a weight as two factors: `Δ = left · right`, in `[out, in]` orientation.
-#[derive(Clone, Debug)]
-pub struct Update {
-    /// `d × r`.
-    pub left: Mat<f64>,
-    /// `r × f`.
-    pub right: Mat<f64>,
-}
-
-impl Update {
-    /// `Δ`, `d × f`.
-    pub fn dense(&self) -> Mat<f64> {
-        &self.left * &self.right
-    }
-
-    /// `Δ X` for `X` `f × n`, without forming `Δ`.
-    pub fn times(&self, x: MatRef<'_, f64>) -> Mat<f64> {
-        &self.left * (&self.right * x)
-    }
-
-    /// Frobenius norm of `Δ`, from the factors.
-    pub fn frobenius(&self) -> f64 {
-        trace_of_product(&gram(self.left.as_ref()), &(&self.right * self.right.transpose())).max(0.0).sqrt()
-    }
-
-    /// Largest singular value of `Δ`, by power iteration on the factors.
-    pub fn spectral(&self) -> f64 {
-        let gram = gram(self.left.as_ref());
-        largest_eigenvalue(self.right.ncols(), |v| self.right.transpose() * (&gram * (&self.right * v))).sqrt()
-    }
 }
 
 /// What a solve reports beside the update.
@@ -88,20 +58,20 @@ pub struct Diagnostics {
 #[derive(Clone, Debug)]
 pub struct Solution {
     /// The change.
-    pub update: Update,
+    pub update: LowRank,
     /// How good it is.
     pub diagnostics: Diagnostics,
 }
 
-/// Solves one layer.
+/// Solves one layer, with any metric.
 ///
 /// ```
-/// use palinode_math::{Factor, Form, Objective, Preservation, Problem, SecondMoment, from_row_major, solve};
+/// use palinode_math::{Factor, Form, Objective, PreservationWeights, Problem, SecondMoment, from_row_major, solve};
 ///
 /// // What the layer's keys look like on a corpus: here three of them, f = 2, of which C is the mean outer product.
 /// let mut moment = SecondMoment::new(2);
 /// moment.add(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0])?;
-/// let factor = Factor::new(&moment, Preservation { lambda: 3.0, rho: 0.0 })?;
+/// let factor = Factor::new(&moment, PreservationWeights { lambda: 3.0, rho: 0.0 })?;
 ///
 /// // One edit: at this key, [f, B], the layer's output, d = 1, has to grow by 5: the residual, [d, B].
 /// let keys = from_row_major("keys", &[1.0, 2.0], 2, 1)?;
@@ -125,8 +95,8 @@ pub struct Solution {
 /// # Errors
 /// [`MathError::Dimension`], [`MathError::NotFinite`], [`MathError::Parameter`] for a negative `μ` or a primal form with
 /// a hard constraint; [`MathError::Collision`] where the system is singular because edits share a key.
-pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathError> {
-    let (f, batch) = (factor.size(), problem.keys.ncols());
+pub fn solve(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solution, MathError> {
+    let (f, batch) = (metric.size(), problem.keys.ncols());
     check_size("key size", problem.keys.nrows(), f)?;
     check_size("number of residuals", problem.residual.ncols(), batch)?;
     check_size("number of strengths", problem.mu.len(), batch)?;
@@ -152,16 +122,19 @@ pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathErr
         }
         Form::Auto => soft && batch > f,
     };
-    let Solved { right, weight, condition } =
-        if primal { primal_factor(factor, problem)? } else { dual_factor(factor, problem)? };
-    let update = Update { left: problem.residual.to_owned(), right };
+    let whole = if primal { metric.metric() } else { None };
+    let primal = whole.is_some();
+    let Solved { right, weight, condition } = match whole {
+        Some(whole) => primal_form(metric, whole, problem)?,
+        None => dual_form(metric, problem)?,
+    };
+    let update = LowRank { left: problem.residual.to_owned(), right };
     check_finite("update", update.right.as_ref())?;
     let frobenius = update.frobenius();
-    let preservation = factor.preservation();
-    let weighted = trace_of_product(&gram(update.left.as_ref()), &weight);
+    let weighed = trace_of_product(&gram(update.left.as_ref()), &weight);
     let error = update.times(problem.keys) - problem.residual;
     let diagnostics = Diagnostics {
-        preservation: ((weighted - preservation.rho * frobenius * frobenius) / preservation.lambda).max(0.0),
+        preservation: metric.cost(&Change { update: &update, weighed, frobenius }),
         error_before: mean_column_norm(problem.residual),
         error_after: mean_column_norm(error.as_ref()),
         frobenius,
@@ -171,6 +144,12 @@ pub fn solve(factor: &Factor, problem: &Problem<'_>) -> Result<Solution, MathErr
     };
     Ok(Solution { update, diagnostics })
 }
+
+// Why two forms. They are one update, by the push-through identity. The dual one solves a system as large as the batch, and sees the metric
+// through its factor alone: right for a few edits at a key size of thousands, and the only one that has hard constraints (`μ = 0`). The
+// primal one solves a system as large as the keys, and is right for more edits than a key has numbers: its time does not grow with the
+// batch's cube, and the dual system would then be singular but for `M`. Both solve by Cholesky with f64, and both give `G` with `Δ = R G`,
+// so that nothing after them has to know which it was.
 
 /// A system's inverse, applied.
 type Inverse = Box<dyn Fn(&Mat<f64>) -> Mat<f64>>;
@@ -186,9 +165,9 @@ struct Solved {
 }
 
 /// `G = S⁻¹ DᵀP⁻¹` with `S = DᵀP⁻¹K + M`, where `D` are the keys that span the update; so `G P Gᵀ = S⁻¹ (DᵀP⁻¹D) S⁻ᵀ`.
-fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathError> {
+fn dual_form(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solved, MathError> {
     let batch = problem.keys.ncols();
-    let spanning = factor.project(problem.direction.unwrap_or(problem.keys))?;
+    let spanning = metric.project(problem.direction.unwrap_or(problem.keys))?;
     let mut system = match problem.direction {
         Some(_) => spanning.keys.transpose() * problem.keys,
         None => spanning.gram.clone(),
@@ -196,7 +175,10 @@ fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathErr
     for i in 0..batch {
         system[(i, i)] += problem.mu[i];
     }
-    // Scaled to a unit diagonal, a singular system shows in its pivots whatever the keys' sizes.
+    // Scaled to a unit diagonal, a singular system shows in its pivots whatever the keys' sizes: the keys of one batch differ in norm by
+    // orders of magnitude, and so do soft and hard edits, so that the smallest pivot of the system as it is says little. Of the scaled
+    // one it is 1 − (multiple correlation)²: how much of a key the others leave unexplained, to be compared with rounding. Its
+    // off-diagonal entries are the cosines in the metric, by which colliding edits are named.
     let scale: Vec<f64> = (0..batch).map(|i| system[(i, i)].abs().sqrt().recip()).collect();
     if scale.iter().any(|s| !s.is_finite()) {
         return Err(MathError::Collision { pairs: Vec::new() });
@@ -225,18 +207,18 @@ fn dual_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathErr
     };
     let right = apply(&spanning.keys);
     let weight = apply(&apply(&spanning.gram));
-    let condition = if problem.direction.is_some() { 1.0 } else { condition(&system)? };
+    let condition = if problem.direction.is_some() { general_condition(&system) } else { condition(&system)? };
     Ok(Solved { right, weight, condition })
 }
 
 /// `G = M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`.
-fn primal_factor(factor: &Factor, problem: &Problem<'_>) -> Result<Solved, MathError> {
-    let (f, batch) = (factor.size(), problem.keys.ncols());
+fn primal_form(metric: &dyn Preservation, whole: Mat<f64>, problem: &Problem<'_>) -> Result<Solved, MathError> {
+    let (f, batch) = (metric.size(), problem.keys.ncols());
     let weighted = Mat::from_fn(f, batch, |i, j| problem.keys[(i, j)] / problem.mu[j]);
-    let system = factor.metric() + &weighted * problem.keys.transpose();
+    let system = whole + &weighted * problem.keys.transpose();
     let llt = system.llt(Side::Lower).map_err(|_| MathError::NotFinite { what: "primal system" })?;
     let right = llt.solve(&weighted).transpose().to_owned();
-    let weight = factor.weigh(right.as_ref());
+    let weight = metric.weigh(right.as_ref());
     Ok(Solved { right, weight, condition: condition(&system)? })
 }
 
@@ -249,48 +231,4 @@ fn parallel_pairs(scaled: &Mat<f64>) -> Vec<(usize, usize, f64)> {
         .collect();
     pairs.sort_by(|a, b| b.2.abs().total_cmp(&a.2.abs()));
     pairs
-}
-
-fn gram(x: MatRef<'_, f64>) -> Mat<f64> {
-    x.transpose() * x
-}
-
-/// `tr(A B)` of symmetric matrices.
-fn trace_of_product(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
-    (0..a.ncols()).map(|j| (0..a.nrows()).map(|i| a[(i, j)] * b[(i, j)]).sum::<f64>()).sum()
-}
-
-/// Ratio of a symmetric positive definite matrix's extreme eigenvalues.
-fn condition(system: &Mat<f64>) -> Result<f64, MathError> {
-    let size = system.nrows();
-    let llt = system.llt(Side::Lower).map_err(|_| MathError::Collision { pairs: Vec::new() })?;
-    let largest = largest_eigenvalue(size, |v| system * v);
-    let inverse = largest_eigenvalue(size, |v| llt.solve(v));
-    Ok(largest * inverse)
-}
-
-/// Largest eigenvalue of a positive semidefinite map by power iteration from a fixed start, so that it is repeatable.
-fn largest_eigenvalue(size: usize, map: impl Fn(&Mat<f64>) -> Mat<f64>) -> f64 {
-    if size == 0 {
-        return 0.0;
-    }
-    // Irrational steps: a start that no structured eigenvector is orthogonal to.
-    let mut v = Mat::from_fn(size, 1, |i, _| 1.0 + 0.5 * (1.618_033_988_75 * (i + 1) as f64).sin());
-    let mut value = 0.0;
-    for _ in 0..200 {
-        let norm = v.norm_l2();
-        if norm == 0.0 {
-            return 0.0;
-        }
-        for i in 0..size {
-            v[(i, 0)] /= norm;
-        }
-        v = map(&v);
-        let next = v.norm_l2();
-        if (next - value).abs() <= 1e-10 * next {
-            return next;
-        }
-        value = next;
-    }
-    value
 }

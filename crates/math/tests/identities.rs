@@ -2,7 +2,7 @@
 
 use faer::Scale;
 use palinode_math::{
-    Factor, Form, Mat, MathError, Objective, Preservation, Problem, RomeKey, SecondMoment, Solution,
+    Factor, Form, Mat, MathError, Objective, PreservationWeights, Problem, RomeKey, SecondMoment, Solution,
     Strategy as Spread, solve,
 };
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ impl Case {
         self.keys.ncols()
     }
 
-    fn solve(&self, preservation: Preservation, mu: &[f64], form: Form) -> Solution {
+    fn solve(&self, preservation: PreservationWeights, mu: &[f64], form: Form) -> Solution {
         let factor = Factor::new(&self.moment, preservation).unwrap();
         self.solve_with(&factor, mu, form)
     }
@@ -59,7 +59,7 @@ proptest! {
     #[test]
     fn memit_dual_equals_primal(case in case(1..20), lambda in 0.1..1e4f64, rho in 0.0..10.0f64) {
         let mu = vec![1.0; case.batch()];
-        let preservation = Preservation { lambda, rho };
+        let preservation = PreservationWeights { lambda, rho };
         let dual = case.solve(preservation, &mu, Form::Dual).update.dense();
         let primal = case.solve(preservation, &mu, Form::Primal).update.dense();
         prop_assert!(close(&dual, &primal, 1e-8));
@@ -69,15 +69,15 @@ proptest! {
     fn stabilised_emmet_is_memit_with_a_scaled_weight(case in case(2..10), lambda in 0.1..1e3f64, epsilon in 0.01..10.0f64) {
         let emmet = Objective::Emmet { epsilon };
         let mu = emmet.mu(&vec![None; case.batch()]).unwrap();
-        let ours = case.solve(Preservation { lambda, rho: 0.0 }, &mu, Form::Dual).update.dense();
-        let scaled = Preservation { lambda: emmet.effective_lambda(lambda).unwrap(), rho: 0.0 };
+        let ours = case.solve(PreservationWeights { lambda, rho: 0.0 }, &mu, Form::Dual).update.dense();
+        let scaled = PreservationWeights { lambda: emmet.effective_lambda(lambda).unwrap(), rho: 0.0 };
         let memit = case.solve(scaled, &vec![1.0; case.batch()], Form::Dual).update.dense();
         prop_assert!(close(&ours, &memit, 1e-9));
     }
 
     #[test]
     fn rome_is_emmet_for_one_edit(case in case(1..2), lambda in 0.1..1e3f64) {
-        let preservation = Preservation { lambda, rho: 0.0 };
+        let preservation = PreservationWeights { lambda, rho: 0.0 };
         let rome = Objective::Rome { key: RomeKey::Average }.mu(&[None]).unwrap();
         let emmet = Objective::Emmet { epsilon: 0.1 }.mu(&[None]).unwrap();
         let a = case.solve(preservation, &rome, Form::Auto).update.dense();
@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn equality_meets_its_constraints(case in case(1..F), lambda in 0.1..1e3f64, rho in 0.0..1.0f64) {
-        let solution = case.solve(Preservation { lambda, rho }, &vec![0.0; case.batch()], Form::Auto);
+        let solution = case.solve(PreservationWeights { lambda, rho }, &vec![0.0; case.batch()], Form::Auto);
         prop_assume!(solution.diagnostics.condition < 1e8);
         prop_assert!(close(&solution.update.times(case.keys.as_ref()), &case.residual, 1e-6));
         prop_assert!(solution.diagnostics.error_after < 1e-5);
@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn no_residual_no_update(mut case in case(1..8)) {
         case.residual = Mat::zeros(D, case.batch());
-        let solution = case.solve(Preservation { lambda: 3.0, rho: 0.0 }, &vec![1.0; case.batch()], Form::Auto);
+        let solution = case.solve(PreservationWeights { lambda: 3.0, rho: 0.0 }, &vec![1.0; case.batch()], Form::Auto);
         prop_assert_eq!(solution.update.dense().norm_l2(), 0.0);
         prop_assert_eq!(solution.diagnostics.preservation, 0.0);
     }
@@ -107,7 +107,7 @@ proptest! {
     #[test]
     fn order_of_edits_does_not_matter(case in case(2..10), strengths in prop::collection::vec(0.1..5.0f64, 10)) {
         let mu = &strengths[..case.batch()];
-        let preservation = Preservation { lambda: 2.0, rho: 0.0 };
+        let preservation = PreservationWeights { lambda: 2.0, rho: 0.0 };
         let straight = case.solve(preservation, mu, Form::Auto).update.dense();
         let n = case.batch();
         let reversed = Case {
@@ -121,7 +121,7 @@ proptest! {
 
     #[test]
     fn strength_zero_is_hard_and_a_great_one_is_ignored(case in case(2..3)) {
-        let solution = case.solve(Preservation { lambda: 1.0, rho: 0.0 }, &[0.0, 1e12], Form::Auto);
+        let solution = case.solve(PreservationWeights { lambda: 1.0, rho: 0.0 }, &[0.0, 1e12], Form::Auto);
         prop_assume!(solution.diagnostics.condition < 1e16);
         let error = solution.update.times(case.keys.as_ref()) - &case.residual;
         prop_assert!(error.col(0).norm_l2() < 1e-6);
@@ -130,13 +130,13 @@ proptest! {
             residual: Mat::from_fn(D, 1, |i, _| case.residual[(i, 0)]),
             ..case.clone()
         };
-        let only = alone.solve(Preservation { lambda: 1.0, rho: 0.0 }, &[0.0], Form::Auto);
+        let only = alone.solve(PreservationWeights { lambda: 1.0, rho: 0.0 }, &[0.0], Form::Auto);
         prop_assert!(close(&solution.update.dense(), &only.update.dense(), 1e-6));
     }
 
     #[test]
     fn diagnostics_agree_with_the_dense_update(case in case(1..20), lambda in 0.5..50.0f64, rho in 0.0..5.0f64) {
-        let solution = case.solve(Preservation { lambda, rho }, &vec![1.0; case.batch()], Form::Auto);
+        let solution = case.solve(PreservationWeights { lambda, rho }, &vec![1.0; case.batch()], Form::Auto);
         let dense = solution.update.dense();
         let d = solution.diagnostics;
         let cost = &dense * case.moment.mean() * dense.transpose();
@@ -151,8 +151,8 @@ proptest! {
     #[test]
     fn a_rescaled_factor_equals_a_fresh_one(case in case(1..6), lambda in 0.1..1e3f64) {
         let mu = vec![1.0; case.batch()];
-        let factor = Factor::new(&case.moment, Preservation { lambda: 1.0, rho: 0.0 }).unwrap().rescaled(lambda).unwrap();
-        let fresh = case.solve(Preservation { lambda, rho: 0.0 }, &mu, Form::Auto).update.dense();
+        let factor = Factor::new(&case.moment, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap().rescaled(lambda).unwrap();
+        let fresh = case.solve(PreservationWeights { lambda, rho: 0.0 }, &mu, Form::Auto).update.dense();
         // The second time the projected keys are known; other keys do not pass for them.
         for _ in 0..2 {
             prop_assert!(close(&case.solve_with(&factor, &mu, Form::Auto).update.dense(), &fresh, 1e-10));
@@ -160,7 +160,7 @@ proptest! {
         let twice = Mat::from_fn(F, case.batch(), |i, j| 2.0 * case.keys[(i, j)]);
         let problem =
             Problem { keys: twice.as_ref(), direction: None, residual: case.residual.as_ref(), mu: &mu, form: Form::Auto };
-        let other = Factor::new(&case.moment, Preservation { lambda, rho: 0.0 }).unwrap();
+        let other = Factor::new(&case.moment, PreservationWeights { lambda, rho: 0.0 }).unwrap();
         let [known, new] = [&factor, &other].map(|factor| solve(factor, &problem).unwrap().update.dense());
         prop_assert!(close(&known, &new, 1e-10));
     }
@@ -221,14 +221,14 @@ fn strategies_share_out_the_whole_residual() {
 fn mistakes_are_named() {
     let mut few = SecondMoment::new(F);
     few.add(&[1.0; F]).unwrap();
-    let error = Factor::new(&few, Preservation { lambda: 1.0, rho: 0.0 }).unwrap_err();
+    let error = Factor::new(&few, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap_err();
     assert!(matches!(error, MathError::NotPositiveDefinite { size: F, tokens: 1, .. }), "{error}");
     assert!(error.hint().unwrap().contains("samples"));
-    assert!(Factor::new(&few, Preservation { lambda: 1.0, rho: 0.1 }).is_ok());
+    assert!(Factor::new(&few, PreservationWeights { lambda: 1.0, rho: 0.1 }).is_ok());
 
     let mut moment = SecondMoment::new(2);
     moment.add(&[1.0, 0.0, 0.0, 1.0]).unwrap();
-    let factor = Factor::new(&moment, Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+    let factor = Factor::new(&moment, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
     let keys = Mat::from_fn(2, 2, |i, _| if i == 0 { 1.0 } else { 2.0 });
     let residual = Mat::from_fn(3, 2, |i, j| (i + j) as f64);
     let problem = Problem {
@@ -249,6 +249,6 @@ fn mistakes_are_named() {
     ));
     assert!(Spread::Memit.plan(&[]).is_err());
     assert!(Spread::Memit.plan(&[4, 2]).is_err());
-    assert!(Preservation { lambda: f64::NAN, rho: 0.0 }.lambda.is_nan());
-    assert!(Factor::new(&moment, Preservation { lambda: f64::NAN, rho: 0.0 }).is_err());
+    assert!(PreservationWeights { lambda: f64::NAN, rho: 0.0 }.lambda.is_nan());
+    assert!(Factor::new(&moment, PreservationWeights { lambda: f64::NAN, rho: 0.0 }).is_err());
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::Precision;
+use crate::{Precision, WeightId};
 
 /// A failure to read, understand, run or write a model.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,14 @@ pub enum ModelError {
         layer: usize,
         /// The last layer.
         last: usize,
+    },
+    /// A weight that the model does not have.
+    #[error("{family} has no weight {weight}")]
+    Weight {
+        /// As asked.
+        weight: WeightId,
+        /// The family's name.
+        family: &'static str,
     },
     /// A prompt longer than the model's context.
     #[error("a prompt of {tokens} tokens is longer than the model's context of {context}: {text:?}")]

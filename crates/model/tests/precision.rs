@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Precision};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Precision, WeightId};
 
 fn load(folder: &str, precision: Precision) -> Decoder {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
@@ -50,10 +50,10 @@ fn logits_differ_by_rounding() {
 #[test]
 fn an_edit_is_held_in_full() {
     let decoder = load(MODELS[0], Precision::Bf16);
-    let weight = decoder.down_weight(1).unwrap();
+    let weight = decoder.weight(WeightId::down(1)).unwrap();
     let change = Tensor::<2>::random(weight.dims(), Distribution::Normal(0.0, 1e-6), &decoder.device());
-    let edited = decoder.with_change(1, change.clone()).unwrap();
-    let found = edited.down_weight(1).unwrap() - weight;
+    let edited = decoder.with_change(WeightId::down(1), change.clone()).unwrap();
+    let found = edited.weight(WeightId::down(1)).unwrap() - weight;
     let off = (found - change.clone()).abs().max().into_scalar::<f32>();
     assert!(off < 1e-7, "{off}");
     assert_ne!(logits(&edited), logits(&decoder));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Distribution, Tensor};
 use palinode_model::generate::{Sampling, generate};
 use palinode_model::{
-    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, read,
+    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, WeightId,
+    read,
 };
 
 /// One of every layout, position, window, norm and block shape there is.
@@ -75,11 +76,17 @@ fn an_edit_lies_over_a_streamed_block() {
     for name in ["gpt2-tiny", "gptj-tiny", "llama-tiny"] {
         let (here, there) = (resident(name, Precision::F32), streamed(name, Precision::F32));
         let texts = rows(&here);
-        let change =
-            Tensor::<2>::random(here.down_weight(1).unwrap().dims(), Distribution::Normal(0.0, 0.1), &Device::flex());
+        let change = Tensor::<2>::random(
+            here.weight(WeightId::down(1)).unwrap().dims(),
+            Distribution::Normal(0.0, 0.1),
+            &Device::flex(),
+        );
         let edited = |decoder: &Decoder| {
-            let once = decoder.with_change(1, change.clone()).unwrap();
-            once.with_change(0, change.clone()).unwrap().with_change(1, change.clone()).unwrap()
+            let once = decoder.with_change(WeightId::down(1), change.clone()).unwrap();
+            once.with_change(WeightId::down(0), change.clone())
+                .unwrap()
+                .with_change(WeightId::down(1), change.clone())
+                .unwrap()
         };
         let (before, after) = (logits(&there, &there.rows(&texts)), logits(&edited(&there), &there.rows(&texts)));
         assert_eq!(after, logits(&edited(&here), &here.rows(&texts)), "{name}");
@@ -177,8 +184,8 @@ fn held_blocks_are_read_once() {
     let once = of(&held);
     assert_eq!(of(&held), once);
     assert_eq!(held.streaming().unwrap().reads, vec![1; layers]);
-    let weight = held.hold(1..layers).unwrap().down_weight(1).unwrap();
-    let edited = held.with_change(1, weight.clone()).unwrap();
+    let weight = held.hold(1..layers).unwrap().weight(WeightId::down(1)).unwrap();
+    let edited = held.with_change(WeightId::down(1), weight.clone()).unwrap();
     assert_ne!(of(&edited), once);
     assert_eq!(edited.streaming().unwrap().reads[1], 1);
 }

@@ -61,4 +61,9 @@ impl<'a> DescribeCx<'a> {
     pub fn input(&self, port: &str) -> &Value {
         self.inputs.get(port).copied().unwrap_or(&Value::Null)
     }
+
+    /// Whether a stage is connected to this port.
+    pub fn connected(&self, port: &str) -> bool {
+        self.inputs.contains_key(port)
+    }
 }

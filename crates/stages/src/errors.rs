@@ -43,6 +43,7 @@ impl StageFailure for MathError {
             | Self::Layers(_)
             | Self::Parameter { .. }
             | Self::SingleOnly { .. }
+            | Self::Entries(_)
             | Self::NotAMoment { .. }
             | Self::NotAFactor { .. } => StageError::input(self.to_string()),
             Self::NotFinite { .. } | Self::NotPositiveDefinite { .. } | Self::Collision { .. } => {

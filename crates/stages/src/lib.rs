@@ -3,7 +3,7 @@
 //! ```text
 //! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate   (sequence: targets and solve, round after round)
 //!             ├─ covariance ┘          │         └─ export
-//! load_requests ── targets ────────────┤
+//! load_requests ── targets ────────────┤         └─ rect (after-care: an update again)
 //! templates ───────┘      distribute ──┘
 //!
 //! covariance ───┬─ merge_moments ─┬─ factor ── solve, sequence
@@ -53,6 +53,7 @@ pub fn catalogue() -> Catalogue {
         .register::<edit::distribute::Distribute>()
         .register::<edit::solve::Solve>()
         .register::<edit::sequence::Sequence>()
+        .register::<edit::rect::Rect>()
         .register::<sources::load_update::LoadUpdate>()
         .register::<judge::evaluate::Evaluate>()
         .register::<judge::perplexity::Perplexity>()

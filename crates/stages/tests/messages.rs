@@ -81,7 +81,16 @@ fn check(name: &str, cases: Vec<Case<'_>>) {
         }
         bench.ran(&good());
     }
+    let text = without_rounding(&text);
     insta::assert_snapshot!(name, text);
+}
+
+/// A pivot that ends a factorisation is as small as rounding, and another number on another machine.
+fn without_rounding(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("pivot 67 of 128 is ") else { return text.to_owned() };
+    let (pivot, after) = rest.split_once(' ').unwrap();
+    assert!(pivot.parse::<f64>().unwrap().abs() < 1e-14, "{pivot}");
+    format!("{before}pivot 67 of 128 is ROUNDING {after}")
 }
 
 #[test]
@@ -124,6 +133,7 @@ fn pipelines() {
                 "objective: '${matrix.objective}', lambda",
                 "objective: rome, batch_size: 4, lambda",
             ),
+            with("no second moments", "moments: moments, targets", "targets"),
             with("several batches to export", "lambda: 10", "batch_size: 2, lambda: 10"),
             with("no batch of this number", "batch: 0", "batch: 3"),
             with("numbers out of range", "lambda: 10", "lambda: -1, update_norm_lambda: .nan"),

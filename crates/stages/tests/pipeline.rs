@@ -5,8 +5,8 @@ mod common;
 use common::{Bench, PIPELINE, artifact};
 use palinode_edit::with_edits;
 use palinode_engine::{ErrorKind, Outcome};
-use palinode_math::{Update, from_row_major};
-use palinode_model::{Decoder, Text};
+use palinode_math::{Delta, LowRank, from_row_major};
+use palinode_model::{Decoder, Text, WeightId};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -122,15 +122,16 @@ fn the_exported_model_is_the_edited_one() {
                 from_row_major("factor", &values, view.shape()[0], view.shape()[1]).unwrap()
             };
             let layout = palinode_model::Layout::of(base.config());
-            let updates: Vec<(usize, Update)> = (0..3)
+            let updates: Vec<(WeightId, Delta)> = (0..3)
                 .filter(|&layer| file.tensor(&format!("{}.left", layout.edited_weight(layer))).is_ok())
                 .map(|layer| {
                     let name = layout.edited_weight(layer);
-                    (layer, Update { left: matrix(format!("{name}.left")), right: matrix(format!("{name}.right")) })
+                    let low = LowRank { left: matrix(format!("{name}.left")), right: matrix(format!("{name}.right")) };
+                    (WeightId::down(layer), low.into())
                 })
                 .collect();
             assert_eq!(updates.len(), if cell.ends_with("single") { 1 } else { 2 });
-            let edited = with_edits(&base, updates.iter().map(|(layer, update)| (*layer, update))).unwrap();
+            let edited = with_edits(&base, updates.iter().map(|(weight, delta)| (*weight, delta))).unwrap();
             let exported = logits(&bench.decoder(&folder), &ids);
             let difference = |other: &[f32]| exported.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             let (moved, off) = (difference(&logits(&base, &ids)), difference(&logits(&edited, &ids)));

@@ -193,6 +193,16 @@ impl Tensors {
         view.shape().to_vec()
     }
 
+    /// The bits of a tensor of bytes, the highest of each byte first.
+    pub fn bits(&self, name: &str) -> Vec<bool> {
+        let file = self.file();
+        let view = file.tensor(name).unwrap_or_else(|error| fail(&self.path, format!("{name}: {error}")));
+        if view.dtype() != Dtype::U8 {
+            fail(&self.path, format!("{name} is stored as {:?}, not U8", view.dtype()));
+        }
+        view.data().iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect()
+    }
+
     /// The shape and the values, row by row, of a tensor of floats. All of them have to be finite: a comparison with NaN is
     /// never out of tolerance.
     pub fn floats(&self, name: &str) -> (Vec<usize>, Vec<f64>) {

@@ -1,17 +1,17 @@
 //! What is measured.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_edit::{Edit, Moments, Target, TargetSettings, apply, optimise_at_most};
-use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, Strategy};
-use palinode_model::Decoder;
+use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
+use palinode_math::{Factor, Form, Mat, Objective, PreservationWeights, Problem, SecondMoment, Strategy};
+use palinode_model::{Decoder, WeightId};
 use serde_json::{Value, json};
 
 use crate::meter::measure;
 use crate::settings::{Failure, Settings};
 
-const MEMIT_WEIGHT: Preservation = Preservation { lambda: 15_000.0, rho: 0.0 };
+const MEMIT_WEIGHT: PreservationWeights = PreservationWeights { lambda: 15_000.0, rho: 0.0 };
 
 /// Targets of `requests` records, `parallel_requests` at the same time.
 pub fn targets(settings: &Settings) -> Result<Value, Failure> {
@@ -119,10 +119,10 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     let (edited, measured) = measure(None, || -> Result<Decoder, Failure> {
         let found = optimise_at_most(&decoder, &text, &requests, &templates, &how, parallel_requests, |_| {})?;
         let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
-        let factors = layers
+        let metrics = layers
             .iter()
-            .map(|&layer| Ok((layer, Factor::new(&moment, MEMIT_WEIGHT)?)))
-            .collect::<Result<BTreeMap<_, _>, Failure>>()?;
+            .map(|&layer| Ok((WeightId::down(layer), Arc::new(Factor::new(&moment, MEMIT_WEIGHT)?) as _)))
+            .collect::<Result<Preservations, Failure>>()?;
         let edit = Edit {
             objective: Objective::Memit,
             plan: &plan,
@@ -131,8 +131,8 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
             parallel_requests,
             tokens: 4096,
         };
-        let applied = apply(&decoder, &text, &requests, &values, &factors, &edit)?;
-        Ok(palinode_edit::with_edits(&decoder, applied.layers.iter().map(|l| (l.layer, &l.update)))?)
+        let applied = apply(&decoder, &text, &requests, &values, &metrics, &edit)?;
+        Ok(palinode_edit::with_edits(&decoder, applied.layers.iter().map(|l| (l.weight, &l.delta)))?)
     });
     edited?;
     Ok(measured)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
-use palinode_edit::{Site, TargetSettings};
+use palinode_edit::{TargetSettings, TargetSite};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 /// Whatever goes wrong ends the program with its message.
@@ -68,7 +68,7 @@ impl Settings {
     /// The published settings for GPT-2 at `layer=`.
     pub fn targets(&self) -> Result<TargetSettings, Failure> {
         Ok(TargetSettings {
-            site: Site::BlockOutput,
+            site: TargetSite::BlockOutput,
             layer: self.number("layer")?,
             steps: self.number("steps")?,
             learning_rate: 0.5,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Site, TargetSettings};
+use palinode_edit::{TargetSettings, TargetSite};
 use palinode_golden::{Folder, Json};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
@@ -50,7 +50,7 @@ fn open(name: &'static str) -> Family {
         text: Text::open(&model.join("tokenizer.json")).unwrap(),
         templates: ContextTemplates { groups: facts.field("groups").list().iter().map(Json::texts).collect() },
         settings: TargetSettings {
-            site: Site::BlockOutput,
+            site: TargetSite::BlockOutput,
             layer: number("layer") as usize,
             steps: number("steps") as usize,
             learning_rate: number("learning_rate"),

@@ -9,6 +9,7 @@ mod sqrt;
 mod step;
 mod weights;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use step::{Refresh, Step};
@@ -40,6 +41,26 @@ impl Plan {
     }
 }
 
+/// A distribution of an edit over layers by name, without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyKind {
+    /// The last of the layers absorbs everything. The others do not change.
+    Single,
+    /// From the lowest layer up, layer i of m absorbs 1/(m − i) of the remaining residual (MEMIT).
+    Memit,
+    /// As memit, with 1/√(m − i): lower layers absorb more (PMET).
+    Sqrt,
+    /// Each layer absorbs an equal part of the unedited model's residual. Nothing is measured again: this is memit without
+    /// refresh.
+    Uniform,
+    /// Each layer absorbs a share of the remaining residual, in proportion to its number in `weights`.
+    Weights,
+    /// Only the first and the last layer, each with its own targets (BLUE). The stage `targets` has to find targets at the
+    /// first layer. The targets at the last layer are found on the model after the first step.
+    Boundary,
+}
+
 /// A rule that turns layers into a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Strategy {
@@ -58,6 +79,18 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// The rule of a kind; none for `Weights` without weights, which others have no use for.
+    pub fn new(kind: StrategyKind, weights: Option<Vec<f64>>) -> Option<Self> {
+        Some(match kind {
+            StrategyKind::Single => Self::Single,
+            StrategyKind::Memit => Self::Memit,
+            StrategyKind::Sqrt => Self::Sqrt,
+            StrategyKind::Uniform => Self::Uniform,
+            StrategyKind::Weights => Self::Weights(weights?),
+            StrategyKind::Boundary => Self::Boundary,
+        })
+    }
+
     /// The plan for the given layers. All strategies but `Boundary` aim at the last one, so that they can be compared over
     /// one list: `Single` leaves the others alone.
     ///

@@ -2,7 +2,7 @@
 //! come out. `authors.rs` gives it the small models' numbers, the comparison with golden numbers the trained model's.
 
 use palinode_golden::{Folder, Tensors, relative};
-use palinode_math::{Factor, Form, Mat, Objective, Preservation, Problem, SecondMoment, from_row_major, solve};
+use palinode_math::{Factor, Form, Mat, Objective, PreservationWeights, Problem, SecondMoment, from_row_major, solve};
 
 /// A stored tensor as a matrix; vectors become columns.
 fn matrix(file: &Tensors, name: &str) -> Mat<f64> {
@@ -48,7 +48,7 @@ pub fn updates(folder: &Folder) -> usize {
             "emmet" => Objective::Emmet { epsilon: h.field("emmet_lambda").number() },
             other => panic!("unknown algorithm {other}"),
         };
-        let preservation = Preservation {
+        let preservation = PreservationWeights {
             lambda: h.field("mom2_update_weight").number(),
             rho: h.field("update_norm_lambda").number(),
         };
@@ -72,7 +72,7 @@ pub fn updates(folder: &Folder) -> usize {
 /// Every edit of ROME at the layer whose second moment is stored; returns how many there are.
 pub fn rome(folder: &Folder) -> usize {
     let (layer, moment) = moment(folder);
-    let factor = Factor::new(&moment, Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+    let factor = Factor::new(&moment, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
     let file = folder.tensors("rome.safetensors");
     let ending = ".edit0.left_vector_f64run";
     let names = file.names();

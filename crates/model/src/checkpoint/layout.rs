@@ -1,6 +1,6 @@
 //! Names and orientations of a family's stored tensors.
 
-use crate::{DecoderConfig, Family, NormKind};
+use crate::{DecoderConfig, Family, MlpModule, NormKind, WeightId};
 
 /// How a projection's weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,16 @@ impl Layout {
         weight(self.down, layer)
     }
 
+    /// Full name of a weight; `None` for one that the family has no name for.
+    pub fn weight_name(&self, id: WeightId) -> Option<String> {
+        let stem = match id.module {
+            MlpModule::Down => self.down,
+            MlpModule::Up => self.up,
+            MlpModule::Gate => self.gate,
+        };
+        (!stem.is_empty() && id.expert.is_none()).then(|| weight(stem, id.layer))
+    }
+
     /// Every tensor with its stored shape, in checkpoint order.
     pub fn tensors(&self, c: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
         let mut all = vec![(self.token_embedding.to_string(), vec![c.vocab, c.hidden])];
@@ -216,6 +226,18 @@ impl Layout {
 }
 
 impl DecoderConfig {
+    /// The shape of a weight in `[out, in]` orientation; `None` for one that the model does not have.
+    pub fn weight_shape(&self, weight: WeightId) -> Option<[usize; 2]> {
+        if weight.layer >= self.layers || weight.expert.is_some() {
+            return None;
+        }
+        match weight.module {
+            MlpModule::Down => Some([self.hidden, self.feed_forward]),
+            MlpModule::Gate if !self.gated => None,
+            MlpModule::Up | MlpModule::Gate => Some([self.feed_forward, self.hidden]),
+        }
+    }
+
     /// Number of weights, from the shapes.
     pub fn parameters(&self) -> usize {
         let size = |shape: &[usize]| shape.iter().fold(1usize, |n, &side| n.saturating_mul(side));

@@ -9,7 +9,7 @@ use burn::tensor::{Bool, Tensor, activation};
 use crate::batch::rows::{Activations, Frame};
 use crate::device::cat::cat;
 use crate::device::matmul::project;
-use crate::{Activation, Arrangement, DecoderConfig, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, MlpModule, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
 #[derive(Module, Debug)]
@@ -82,6 +82,24 @@ pub struct Block {
 }
 
 impl Block {
+    /// A projection of the feed-forward; none where the block has no gate.
+    pub(crate) fn projection(&self, module: MlpModule) -> Option<&Linear> {
+        match module {
+            MlpModule::Down => Some(&self.down),
+            MlpModule::Up => Some(&self.up),
+            MlpModule::Gate => self.gate.as_ref(),
+        }
+    }
+
+    /// As [`Block::projection`], to be changed.
+    pub(crate) fn projection_mut(&mut self, module: MlpModule) -> Option<&mut Linear> {
+        match module {
+            MlpModule::Down => Some(&mut self.down),
+            MlpModule::Up => Some(&mut self.up),
+            MlpModule::Gate => self.gate.as_mut(),
+        }
+    }
+
     /// Runs the block on the hidden state `x` `[cells, d]` of a batch.
     ///
     /// `past` holds keys and values of earlier positions. `masks` has one for each of the shape's spans: without it, attention is

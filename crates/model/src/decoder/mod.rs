@@ -25,7 +25,7 @@ use crate::decoder::source::{Blocks, Lent, MOST_STREAMED, Streaming};
 use crate::decoder::work::{Meter, Work};
 use crate::device::capacity::{Capacity, OutOfMemory};
 use crate::device::matmul::{matmul, project};
-use crate::{DecoderConfig, ModelError};
+use crate::{DecoderConfig, ModelError, WeightId};
 
 /// A decoder-only language model.
 ///
@@ -267,23 +267,30 @@ impl Decoder {
         }
     }
 
-    /// A layer's down-projection as it is used, `[f, d]` in f32 (value = key · weight).
+    /// A weight as it is used, `[in, out]` in f32 (output = input · weight).
     ///
     /// # Errors
-    /// What reading a streamed block failed at.
-    pub fn down_weight(&self, layer: usize) -> Result<Tensor<2>, ModelError> {
-        Ok(self.lend(layer)?.down.weight.val().cast(DType::F32))
+    /// [`ModelError::Layer`], [`ModelError::Weight`] for one that the model does not have; what reading a streamed block failed at.
+    pub fn weight(&self, id: WeightId) -> Result<Tensor<2>, ModelError> {
+        self.config.check_layer(id.layer)?;
+        let missing = ModelError::Weight { weight: id, family: self.config.family.name() };
+        if self.config.weight_shape(id).is_none() {
+            return Err(missing);
+        }
+        let block = self.lend(id.layer)?;
+        let linear = block.projection(id.module).ok_or(missing)?;
+        Ok(linear.weight.val().cast(DType::F32))
     }
 
-    /// The same model with `change` `[f, d]` added to one layer's down-projection. The original stays as it is. The changed weight is
-    /// held in f32, whatever the others are: an edit is smaller than what rounding to 16 bits would take from it.
+    /// The same model with `change` `[in, out]` added to one weight. The original stays as it is. The changed weight is held in f32,
+    /// whatever the others are: an edit is smaller than what rounding to 16 bits would take from it.
     ///
     /// # Errors
-    /// What reading a streamed block failed at.
-    pub fn with_change(&self, layer: usize, change: Tensor<2>) -> Result<Self, ModelError> {
-        let weight = self.down_weight(layer)? + change;
+    /// As [`Decoder::weight`].
+    pub fn with_change(&self, id: WeightId, change: Tensor<2>) -> Result<Self, ModelError> {
+        let weight = self.weight(id)? + change;
         let mut edited = self.clone();
-        edited.blocks.replace_down(layer, weight);
+        edited.blocks.replace(id, weight);
         Ok(edited)
     }
 }

@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use burn::module::Param;
 use burn::tensor::Tensor;
 
-use crate::ModelError;
 use crate::decoder::block::Block;
+use crate::{ModelError, WeightId};
 
 /// Streamed blocks that are in memory at the same time: one that is computed with, and one more, so that two threads which compute
 /// side by side need not wait for each other.
@@ -38,8 +38,8 @@ pub(crate) struct Blocks {
     source: BlockSource,
     /// Streamed blocks that are kept in memory for as long as this is: see [`Blocks::hold`].
     held: BTreeMap<usize, Arc<Block>>,
-    /// Changed down-projections, `[f, d]` in f32, by layer.
-    overlay: BTreeMap<usize, Tensor<2>>,
+    /// Changed weights, `[in, out]` in f32.
+    overlay: BTreeMap<WeightId, Tensor<2>>,
 }
 
 /// What lends blocks.
@@ -127,17 +127,19 @@ impl Blocks {
             (BlockSource::Streamed(stream), None) => Origin::Streamed(stream.lend(layer)?),
         };
         let mut lent = Lent { from, changed: None };
-        if let Some(weight) = self.overlay.get(&layer) {
+        for (id, weight) in self.overlay.range(WeightId::down(layer)..WeightId::down(layer + 1)) {
             let mut block = Block::clone(&lent);
-            block.down.weight = Param::from_tensor(weight.clone()).set_require_grad(false);
+            if let Some(linear) = block.projection_mut(id.module) {
+                linear.weight = Param::from_tensor(weight.clone()).set_require_grad(false);
+            }
             lent.changed = Some(Box::new(block));
         }
         Ok(lent)
     }
 
-    /// Has `weight` `[f, d]` in f32 stand in for a layer's down-projection.
-    pub fn replace_down(&mut self, layer: usize, weight: Tensor<2>) {
-        self.overlay.insert(layer, weight);
+    /// Has `weight` `[in, out]` in f32 stand in for one of a block's.
+    pub fn replace(&mut self, id: WeightId, weight: Tensor<2>) {
+        self.overlay.insert(id, weight);
     }
 
     /// Keeps streamed blocks in memory: what comes back to them in every step reads them once.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use palinode_edit::Preservations;
 use palinode_engine::{Artifact, FieldError, FileRef, StageContext, StageError};
-use palinode_math::{Factor, MathError, Preservation, SecondMoment};
+use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
+use palinode_model::WeightId;
 use serde_json::{Map, Value, json};
 
 use crate::artifacts::moments::{file_name, known, read_layer};
@@ -16,23 +18,23 @@ use crate::errors::StageFailure;
 pub const FACTORS: &str = "factors";
 
 /// The weights that are factored for. Without a ridge λ only scales `P`: one factorisation, with λ = 1, serves a whole sweep.
-pub fn factored(weights: Preservation) -> Preservation {
-    Preservation { lambda: if weights.rho == 0.0 { 1.0 } else { weights.lambda }, ..weights }
+pub fn factored(weights: PreservationWeights) -> PreservationWeights {
+    PreservationWeights { lambda: if weights.rho == 0.0 { 1.0 } else { weights.lambda }, ..weights }
 }
 
 /// What a `factors` artifact and its description record of their weights.
-pub fn weights(of: Preservation) -> Map<String, Value> {
+pub fn weights(of: PreservationWeights) -> Map<String, Value> {
     Map::from_iter([("lambda".to_owned(), json!(of.lambda)), ("update_norm_lambda".to_owned(), json!(of.rho))])
 }
 
 /// The weights of a `factors` artifact, or of the description of one; `None` for second moments, of which a factor with any
 /// weights can be made.
-fn fixed(meta: &Value) -> Option<Preservation> {
-    Some(Preservation { lambda: meta["lambda"].as_f64()?, rho: meta["update_norm_lambda"].as_f64()? })
+fn fixed(meta: &Value) -> Option<PreservationWeights> {
+    Some(PreservationWeights { lambda: meta["lambda"].as_f64()?, rho: meta["update_norm_lambda"].as_f64()? })
 }
 
 /// Why factors cannot serve other weights, where that is so.
-pub fn mismatch(meta: &Value, weights: Preservation) -> Option<FieldError> {
+pub fn mismatch(meta: &Value, weights: PreservationWeights) -> Option<FieldError> {
     let have = fixed(meta)?;
     let hint = "let `factor` and what takes from it have the same weights, or take the second moments themselves";
     if have.rho != weights.rho {
@@ -47,7 +49,7 @@ pub fn mismatch(meta: &Value, weights: Preservation) -> Option<FieldError> {
 }
 
 /// Factors a layer's metric.
-pub fn factor(layer: usize, moment: &SecondMoment, weights: Preservation) -> Result<Factor, StageError> {
+pub fn factor(layer: usize, moment: &SecondMoment, weights: PreservationWeights) -> Result<Factor, StageError> {
     Factor::new(moment, weights).map_err(|error| {
         let error = error.stage();
         StageError { message: format!("layer {layer}: {}", error.message), ..error }
@@ -65,7 +67,7 @@ fn get_layer(
     cx: &StageContext,
     artifact: &Artifact,
     layer: usize,
-    weights: Preservation,
+    weights: PreservationWeights,
 ) -> Result<Factor, StageError> {
     known(artifact, layer)?;
     let file = crate::artifacts::model::file(artifact, &file_name(layer))?;
@@ -85,13 +87,13 @@ fn get_layer(
     .map_err(|error: MathError| StageError::internal(format!("stored factor of layer {layer}: {error}")))
 }
 
-/// Factors of `P = λC + ρI` for some layers, from factors or of second moments.
-pub fn factors(
+/// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
+pub fn metrics(
     cx: &StageContext,
     artifact: &Artifact,
     layers: &[usize],
-    weights: Preservation,
-) -> Result<BTreeMap<usize, Factor>, StageError> {
+    weights: PreservationWeights,
+) -> Result<Preservations, StageError> {
     let stored = fixed(&artifact.meta);
     if let Some(error) = mismatch(&artifact.meta, weights) {
         let made = StageError::input(error.message);
@@ -101,7 +103,7 @@ pub fn factors(
     let name = format!("factors:{}:{}:{}", artifact.digest(), unit.lambda, unit.rho);
     let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = BTreeMap::new();
+    let mut found = Preservations::new();
     for &layer in layers {
         let factor = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
@@ -110,7 +112,8 @@ pub fn factors(
                 None => factor(layer, &read_layer(cx, artifact, layer)?, unit)?,
             }),
         };
-        found.insert(layer, factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone()));
+        found
+            .insert(WeightId::down(layer), Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
     }
     Ok(found)
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use palinode_engine::{FileRef, StageContext, StageError};
-use palinode_math::Mat;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -18,16 +17,15 @@ pub struct Named {
 
 impl Named {
     /// In single precision.
-    pub fn f32(name: impl Into<String>, shape: [usize; 2], values: impl IntoIterator<Item = f32>) -> Self {
+    pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: impl IntoIterator<Item = f32>) -> Self {
         let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-        Self { name: name.into(), shape: shape.to_vec(), dtype: Dtype::F32, bytes }
+        Self { name: name.into(), shape: shape.into(), dtype: Dtype::F32, bytes }
     }
 
-    /// In double precision.
-    pub fn f64(name: impl Into<String>, matrix: &Mat<f64>) -> Self {
-        let (rows, columns) = (matrix.nrows(), matrix.ncols());
-        let bytes = (0..rows).flat_map(|i| (0..columns).map(move |j| matrix[(i, j)])).flat_map(f64::to_le_bytes);
-        Self { name: name.into(), shape: vec![rows, columns], dtype: Dtype::F64, bytes: bytes.collect() }
+    /// Whole numbers, as torch reads them.
+    pub fn places(name: impl Into<String>, numbers: &[usize]) -> Self {
+        let bytes = numbers.iter().flat_map(|number| (*number as i64).to_le_bytes()).collect();
+        Self { name: name.into(), shape: vec![numbers.len()], dtype: Dtype::I64, bytes }
     }
 
     /// In double precision, of as many values as the shape asks for.
@@ -74,11 +72,9 @@ impl Tensors {
         Ok(Self { bytes: cx.read(file)? })
     }
 
-    /// A matrix in double precision, whatever it is stored in.
-    pub fn matrix(&self, name: &str) -> Result<Mat<f64>, StageError> {
-        let (shape, values) = self.values(name)?;
-        let [rows, columns] = shape[..] else { return Err(damaged(name, "is not a matrix")) };
-        Ok(Mat::from_fn(rows, columns, |i, j| values[i * columns + j]))
+    /// The file, to look into.
+    pub fn file(&self) -> Result<SafeTensors<'_>, StageError> {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| StageError::internal(format!("stored tensors: {error}")))
     }
 
     /// Shape and values, row-major.

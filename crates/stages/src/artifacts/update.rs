@@ -1,16 +1,20 @@
-//! Edited models on their way between stages: the plain model's files, and the change of every batch as low-rank factors.
+//! Edited models on their way between stages: the plain model's files, and what every batch changes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use palinode_edit::Applied;
 use palinode_engine::{Artifact, FileRef, StageContext, StageError};
-use palinode_math::{Mat, Update};
+use palinode_math::Delta;
+use palinode_model::WeightId;
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::deltas::{Floats, named, read};
 use crate::artifacts::model::{UPDATE, file};
-use crate::artifacts::tensors::{Named, Tensors, put, serialize};
+use crate::artifacts::tensors::{Tensors, put, serialize};
+use crate::errors::StageFailure;
 
-/// The logical name of the factors.
+/// The logical name of the changes, which were all factors when it was given.
 const FACTORS: &str = "factors.safetensors";
 /// The logical name of the batches' facts.
 pub const BATCHES: &str = "batches.json";
@@ -22,27 +26,33 @@ pub struct BatchFacts {
     pub start: usize,
     /// One past its last request.
     pub end: usize,
-    /// Mean `‖z − h‖` over the batch, at the bare prompts, before the first change.
-    pub distance_before: f64,
+    /// Mean `‖z − h‖` over the batch, at the bare prompts, before the first change; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance_before: Option<f64>,
     /// The same after the last change.
-    pub distance_after: f64,
-    /// Its layers, in the order they were changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance_after: Option<f64>,
+    /// Its weights, in the order they were changed.
     pub layers: Vec<LayerFacts>,
 }
 
-/// What a solve reported of one layer.
+/// What is known of one weight's change. What only the solve could tell is left out where the change is no longer the one that was solved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerFacts {
-    /// The layer.
-    pub layer: usize,
+    /// The weight.
+    #[serde(flatten)]
+    pub weight: WeightId,
     /// Its part of the residual that stood.
     pub fraction: f64,
     /// `tr(Δ C Δᵀ)`.
-    pub preservation: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preservation: Option<f64>,
     /// Mean `‖R‖` over the batch.
-    pub error_before: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_before: Option<f64>,
     /// Mean `‖ΔK − R‖` over the batch.
-    pub error_after: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_after: Option<f64>,
     /// `‖Δ‖_F`.
     pub norm: f64,
     /// Largest singular value of `Δ`.
@@ -50,51 +60,51 @@ pub struct LayerFacts {
     /// `‖Δ‖_F / ‖W‖_F`.
     pub relative_norm: f64,
     /// Condition number of the system solved.
-    pub condition: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<f64>,
 }
 
-/// A batch with its factors.
+/// A batch with its changes.
 pub struct Batch {
     /// What is known of it.
     pub facts: BatchFacts,
-    /// Layer and change, in the order to be applied.
-    pub updates: Vec<(usize, Update)>,
+    /// Weight and change, in the order to be applied.
+    pub updates: Vec<(WeightId, Delta)>,
 }
 
 impl Batch {
     /// Of an edit of requests `start..end`; `fractions` are the plan's.
     pub fn of(start: usize, end: usize, applied: Applied, fractions: &[f64]) -> Self {
         let facts = applied.layers.iter().zip(fractions).map(|(edit, &fraction)| LayerFacts {
-            layer: edit.layer,
+            weight: edit.weight,
             fraction,
-            preservation: edit.diagnostics.preservation,
-            error_before: edit.diagnostics.error_before,
-            error_after: edit.diagnostics.error_after,
+            preservation: Some(edit.diagnostics.preservation),
+            error_before: Some(edit.diagnostics.error_before),
+            error_after: Some(edit.diagnostics.error_after),
             norm: edit.diagnostics.frobenius,
             spectral_norm: edit.diagnostics.spectral,
             relative_norm: edit.diagnostics.frobenius / edit.weight_norm,
-            condition: edit.diagnostics.condition,
+            condition: Some(edit.diagnostics.condition),
         });
         Self {
             facts: BatchFacts {
                 start,
                 end,
-                distance_before: applied.distance_before,
-                distance_after: applied.distance_after,
+                distance_before: Some(applied.distance_before),
+                distance_after: Some(applied.distance_after),
                 layers: facts.collect(),
             },
-            updates: applied.layers.into_iter().map(|edit| (edit.layer, edit.update)).collect(),
+            updates: applied.layers.into_iter().map(|edit| (edit.weight, edit.delta)).collect(),
         }
     }
 }
 
-/// Rounds of a sequence, as one change for each layer: the factors of all rounds side by side.
+/// Rounds of a sequence, as one change of each weight: the factors of all rounds side by side.
 pub struct Rounds {
     edits: usize,
-    layers: Vec<usize>,
+    weights: Vec<WeightId>,
     facts: Option<BatchFacts>,
-    left: BTreeMap<usize, Mat<f64>>,
-    right: BTreeMap<usize, Mat<f64>>,
+    sums: BTreeMap<WeightId, Delta>,
     ends: Vec<RoundFacts>,
 }
 
@@ -103,38 +113,37 @@ pub struct Rounds {
 pub struct RoundFacts {
     /// Edits made by then.
     pub edits: usize,
-    /// Columns of each layer's left factor that are filled by then.
-    pub rank: BTreeMap<usize, usize>,
+    /// Columns of each left factor that are filled by then, by the weight as it is written. A weight whose change is not low-rank is not in
+    /// it: what sums up cannot be taken apart again.
+    pub rank: BTreeMap<String, usize>,
 }
 
 impl Rounds {
     /// Of no round yet.
     pub fn new() -> Self {
-        Self {
-            edits: 0,
-            layers: Vec::new(),
-            facts: None,
-            left: BTreeMap::new(),
-            right: BTreeMap::new(),
-            ends: Vec::new(),
-        }
+        Self { edits: 0, weights: Vec::new(), facts: None, sums: BTreeMap::new(), ends: Vec::new() }
     }
 
     /// Adds what a round changed.
-    pub fn push(&mut self, batch: &Batch) {
+    ///
+    /// # Errors
+    /// Where a weight's changes differ in shape.
+    pub fn push(&mut self, batch: &Batch) -> Result<(), StageError> {
         self.edits = batch.facts.end;
         self.facts = Some(batch.facts.clone());
-        for (layer, update) in &batch.updates {
-            if !self.layers.contains(layer) {
-                self.layers.push(*layer);
+        for (weight, delta) in &batch.updates {
+            if !self.weights.contains(weight) {
+                self.weights.push(*weight);
             }
-            let left = self.left.remove(layer).map_or_else(|| update.left.clone(), |l| beside(&l, &update.left));
-            let right = self.right.remove(layer).map_or_else(|| update.right.clone(), |r| above(&r, &update.right));
-            self.left.insert(*layer, left);
-            self.right.insert(*layer, right);
+            let sum = match self.sums.remove(weight) {
+                None => delta.clone(),
+                Some(sum) => sum.plus(delta).map_err(StageFailure::stage)?,
+            };
+            self.sums.insert(*weight, sum);
         }
-        let rank = self.left.iter().map(|(&layer, left)| (layer, left.ncols())).collect();
+        let rank = self.sums.iter().filter_map(|(weight, sum)| Some((weight.to_string(), sum.rank()?))).collect();
         self.ends.push(RoundFacts { edits: self.edits, rank });
+        Ok(())
     }
 
     /// Edits made so far.
@@ -149,45 +158,46 @@ impl Rounds {
 
     /// Everything as one change onto the unedited model, with the last round's facts.
     pub fn whole(&self) -> Batch {
-        let none = BatchFacts { start: 0, end: 0, distance_before: 0.0, distance_after: 0.0, layers: Vec::new() };
+        let none = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: Vec::new() };
         let facts = BatchFacts { start: 0, end: self.edits, ..self.facts.clone().unwrap_or(none) };
-        let update = |layer: &usize| Update { left: self.left[layer].clone(), right: self.right[layer].clone() };
-        Batch { facts, updates: self.layers.iter().map(|layer| (*layer, update(layer))).collect() }
+        Batch { facts, updates: self.weights.iter().map(|weight| (*weight, self.sums[weight].clone())).collect() }
     }
 
-    /// Root of the sum of squares of the layers' `‖Δ‖_F`.
+    /// Root of the sum of squares of the weights' `‖Δ‖_F`.
     pub fn norm(&self) -> f64 {
-        self.whole().updates.iter().map(|(_, update)| update.frobenius().powi(2)).sum::<f64>().sqrt()
+        self.weights.iter().map(|weight| self.sums[weight].frobenius().powi(2)).sum::<f64>().sqrt()
     }
 }
 
 impl Batch {
     /// The change as it was after a round of a sequence.
-    pub fn at(&self, round: &RoundFacts) -> Self {
-        let cut = |(layer, update): &(usize, Update)| {
-            let rank = round.rank.get(layer).copied().unwrap_or(0);
-            let left = update.left.subcols(0, rank).to_owned();
-            (*layer, Update { left, right: update.right.subrows(0, rank).to_owned() })
+    ///
+    /// # Errors
+    /// Of kind input, where a change that is not the last round's is not low-rank.
+    pub fn at(&self, round: &RoundFacts) -> Result<Self, StageError> {
+        let last = round.edits == self.facts.end;
+        let cut = |(weight, delta): &(WeightId, Delta)| {
+            match (delta, round.rank.get(&weight.to_string())) {
+            (Delta::LowRank(low), Some(rank)) => Ok((*weight, Delta::LowRank(low.first(*rank)))),
+            (Delta::LowRank(low), None) if !last && !round.rank.is_empty() => Ok((*weight, low.first(0).into())),
+            (whole, _) if last => Ok((*weight, whole.clone())),
+            _ => Err(StageError::input(format!(
+                "the model after {} edits cannot be measured: the change of layer {weight} is kept as a whole, and not round by round",
+                round.edits
+            ))
+            .hint("measure the rounds of the sequence itself, or leave `every` out")),
+        }
         };
         let facts = BatchFacts { end: round.edits, ..self.facts.clone() };
-        Self { facts, updates: self.updates.iter().map(cut).collect() }
+        Ok(Self { facts, updates: self.updates.iter().map(cut).collect::<Result<_, _>>()? })
     }
-}
-
-fn beside(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
-    Mat::from_fn(a.nrows(), a.ncols() + b.ncols(), |i, j| if j < a.ncols() { a[(i, j)] } else { b[(i, j - a.ncols())] })
-}
-
-fn above(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
-    Mat::from_fn(a.nrows() + b.nrows(), a.ncols(), |i, j| if i < a.nrows() { a[(i, j)] } else { b[(i - a.nrows(), j)] })
 }
 
 /// A batch by itself, as the result of a unit of work.
 pub fn to_bytes(batch: &Batch) -> Result<Vec<u8>, StageError> {
     let mut tensors = Vec::new();
-    for (i, (_, update)) in batch.updates.iter().enumerate() {
-        tensors.push(Named::f64(format!("{i}.left"), &update.left));
-        tensors.push(Named::f64(format!("{i}.right"), &update.right));
+    for (i, (_, delta)) in batch.updates.iter().enumerate() {
+        tensors.extend(named(&i.to_string(), delta, Floats::Double));
     }
     let facts = serde_json::to_string(&batch.facts).map_err(|error| StageError::internal(error.to_string()))?;
     serialize(&tensors, Some(HashMap::from([("facts".to_owned(), facts)])))
@@ -199,35 +209,41 @@ pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
     let facts = tensors.note("facts").unwrap_or_default();
     let facts: BatchFacts =
         serde_json::from_str(&facts).map_err(|error| StageError::internal(format!("stored batch: {error}")))?;
-    let update = |(i, layer): (usize, &LayerFacts)| {
-        let matrix = |side: &str| tensors.matrix(&format!("{i}.{side}"));
-        Ok((layer.layer, Update { left: matrix("left")?, right: matrix("right")? }))
-    };
+    let file = tensors.file()?;
+    let update = |(i, layer): (usize, &LayerFacts)| Ok((layer.weight, stored(&file, &i.to_string())?));
     let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, StageError>>()?;
     Ok(Batch { facts, updates })
 }
 
-/// An edited model: the files of `model` with the batches added. Its facts are for the stage to fill in.
+/// An edited model: the files of `model`, or of an update of it, with the batches added. Its facts are for the stage to fill in.
 pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Result<Artifact, StageError> {
     let mut tensors = Vec::new();
     for (b, batch) in batches.iter().enumerate() {
-        for (layer, update) in &batch.updates {
-            tensors.push(Named::f64(format!("batch{b}.layer{layer}.left"), &update.left));
-            tensors.push(Named::f64(format!("batch{b}.layer{layer}.right"), &update.right));
+        for (weight, delta) in &batch.updates {
+            tensors.extend(named(&name(b, *weight), delta, Floats::Double));
         }
     }
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| StageError::internal(error.to_string()))?;
-    let mut made = Artifact::new(UPDATE, serde_json::Value::Null)
-        .with_file(FACTORS, put(cx, &tensors)?)
-        .with_file(BATCHES, cx.put_bytes(&facts)?);
+    let mut made = Artifact::new(UPDATE, serde_json::Value::Null);
     for (name, file) in &model.files {
         made = made.with_file(name, *file);
     }
-    Ok(made)
+    // Last, so that what is made of an update has its own.
+    Ok(made.with_file(FACTORS, put(cx, &tensors)?).with_file(BATCHES, cx.put_bytes(&facts)?))
 }
 
-/// The factors of an edited model, by content.
+/// A change as it was stored. Contents of the store are checked by digest: what does not read is a mistake of ours.
+fn stored(file: &SafeTensors<'_>, name: &str) -> Result<Delta, StageError> {
+    read(file, name, Floats::Double).map_err(|what| StageError::internal(format!("stored change: {what}")))
+}
+
+/// What a batch's change of a weight is called among the tensors: the layer alone for a down-projection.
+fn name(batch: usize, weight: WeightId) -> String {
+    format!("batch{batch}.layer{weight}")
+}
+
+/// The changes of an edited model, by content.
 pub fn factors_file(artifact: &Artifact) -> Result<&FileRef, StageError> {
     file(artifact, FACTORS)
 }
@@ -237,15 +253,14 @@ pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Sta
     let facts: Vec<BatchFacts> = serde_json::from_slice(&cx.read(file(artifact, BATCHES)?)?)
         .map_err(|error| StageError::internal(format!("stored batches: {error}")))?;
     let tensors = Tensors::read(cx, factors_file(artifact)?)?;
-    let read = |b: usize, layer: usize| -> Result<(usize, Update), StageError> {
-        let matrix = |side: &str| tensors.matrix(&format!("batch{b}.layer{layer}.{side}"));
-        Ok((layer, Update { left: matrix("left")?, right: matrix("right")? }))
-    };
+    let file = tensors.file()?;
+    let change = |b: usize, weight: WeightId| Ok((weight, stored(&file, &name(b, weight))?));
     facts
         .into_iter()
         .enumerate()
         .map(|(b, facts)| {
-            let updates = facts.layers.iter().map(|l| read(b, l.layer)).collect::<Result<_, _>>()?;
+            let updates =
+                facts.layers.iter().map(|facts| change(b, facts.weight)).collect::<Result<_, StageError>>()?;
             Ok(Batch { facts, updates })
         })
         .collect()

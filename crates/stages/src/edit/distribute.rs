@@ -1,34 +1,14 @@
 //! `distribute`: which layers absorb which part of an edit.
 
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind, Takes,
+    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Resources, StageContext, StageError, StageKind,
 };
-use palinode_math::{Plan, Strategy};
+use palinode_math::{Plan, Strategy, StrategyKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::model::{Facts, MODEL};
-
-/// A distribution of an edit over layers.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StrategyName {
-    /// The last of the layers absorbs everything. The others do not change.
-    Single,
-    /// From the lowest layer up, layer i of m absorbs 1/(m − i) of the remaining residual (MEMIT).
-    Memit,
-    /// As memit, with 1/√(m − i): lower layers absorb more (PMET).
-    Sqrt,
-    /// Each layer absorbs an equal part of the unedited model's residual. Nothing is measured again: this is memit without
-    /// refresh.
-    Uniform,
-    /// Each layer absorbs a share of the remaining residual, in proportion to its number in `weights`.
-    Weights,
-    /// Only the first and the last layer, each with its own targets (BLUE). The stage `targets` has to find targets at the
-    /// first layer. The targets at the last layer are found on the model after the first step.
-    Boundary,
-}
 
 /// What is measured again on the partly edited model before each layer.
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +29,7 @@ pub enum RefreshName {
 #[serde(deny_unknown_fields)]
 pub struct DistributeParams {
     /// How the edit is distributed over the layers.
-    strategy: StrategyName,
+    strategy: StrategyKind,
     /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
     layers: Vec<usize>,
     /// For the strategy `weights`: a positive number for each layer.
@@ -63,18 +43,11 @@ pub struct DistributeParams {
 
 impl DistributeParams {
     fn plan(&self) -> Result<Plan, FieldError> {
-        let strategy = match self.strategy {
-            StrategyName::Single => Strategy::Single,
-            StrategyName::Memit => Strategy::Memit,
-            StrategyName::Sqrt => Strategy::Sqrt,
-            StrategyName::Uniform => Strategy::Uniform,
-            StrategyName::Boundary => Strategy::Boundary,
-            StrategyName::Weights => Strategy::Weights(self.weights.clone().ok_or_else(|| {
-                FieldError::new("strategy", "the strategy `weights` needs `weights`")
-                    .expected(format!("{} numbers above 0", self.layers.len()))
-            })?),
-        };
-        if self.weights.is_some() && self.strategy != StrategyName::Weights {
+        let strategy = Strategy::new(self.strategy, self.weights.clone()).ok_or_else(|| {
+            FieldError::new("strategy", "the strategy `weights` needs `weights`")
+                .expected(format!("{} numbers above 0", self.layers.len()))
+        })?;
+        if self.weights.is_some() && self.strategy != StrategyKind::Weights {
             return Err(FieldError::new("weights", "only the strategy `weights` has `weights`"));
         }
         let at = if self.weights.is_some() { "weights" } else { "layers" };
@@ -108,8 +81,8 @@ before each layer.";
         vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
     }
 
-    fn takes(_: &DistributeParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &DistributeParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {

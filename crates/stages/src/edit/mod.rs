@@ -1,7 +1,8 @@
-//! Stages that edit: targets, distribution over layers, solve, sequence.
+//! Stages that edit: targets, distribution over layers, solve, sequence, after-care.
 
 pub mod batch_limits;
 pub mod distribute;
+pub mod rect;
 pub mod sequence;
 pub mod solve;
 pub mod suggestion;

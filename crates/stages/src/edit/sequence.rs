@@ -3,21 +3,21 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
-use palinode_math::{Factor, Plan};
+use palinode_math::Plan;
 use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::artifacts::factors::{FACTORS, factors, mismatch};
+use crate::artifacts::factors::FACTORS;
 use crate::artifacts::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
 use crate::artifacts::moments::MOMENTS;
 use crate::artifacts::update::{Batch, Rounds, artifact, from_bytes, to_bytes};
-use crate::edit::solve::{SolveParams, averages, check_plan, columns, same_model, target_layer_off};
+use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 use crate::sources::load_requests::{REQUESTS, requests};
@@ -60,11 +60,15 @@ each time on all edits made so far.";
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
             port("requests", &["requests"], "The facts to write, in order."),
-            port(
-                "moments",
-                &[MOMENTS, FACTORS],
-                "Second moments of every layer in the plan, of the unedited model, or their factors.",
-            ),
+            Port {
+                required: false,
+                ..port(
+                    "moments",
+                    &[MOMENTS, FACTORS],
+                    "Second moments of every layer in the plan, of the unedited model, or their factors; \
+                     `preservation: ridge` needs none.",
+                )
+            },
             port("plan", &["plan"], "Which layers absorb which part."),
             Port { required: false, ..port("templates", &["templates"], "Contexts, for targets and for keys.") },
         ]
@@ -72,10 +76,11 @@ each time on all edits made so far.";
 
     fn describe(params: &SequenceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let facts = crate::artifacts::model::Facts::at(cx, "model");
-        let mut errors = check_plan(cx);
+        let mut errors = check_plan(&params.solve, cx);
         errors.extend(params.targets.check(facts.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
-        errors.extend(mismatch(cx.input("moments"), params.solve.weights()).map(|error| within("solve", error)));
+        let moments = params.solve.check_moments(Self::NAME, cx);
+        errors.extend(moments.into_iter().map(|error| within("solve", error)));
         if let Ok(plan) = serde_json::from_value::<Plan>(cx.input("plan")["plan"].clone())
             && params.targets.layer() != plan.target_layer
         {
@@ -106,23 +111,23 @@ each time on all edits made so far.";
 
     fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let base = cx.input("model")?;
-        let moments = cx.input("moments")?;
         let asked = cx.input("requests")?;
-        same_model(base, moments, "second moments")?;
         let plan = crate::edit::distribute::plan(&cx.input("plan")?.meta)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         let requests = requests(cx, asked)?;
         let size = params.solve.batch_size(requests.len());
         let blocks: Vec<&[EditRequest]> = requests.chunks(size).take(params.rounds.unwrap_or(usize::MAX)).collect();
+        let model = open(cx, base)?;
+        let moments = cx.input_opt("moments").filter(|_| params.solve.needs_moments());
         let editor = Editor {
             cx,
             params,
-            model: &*open(cx, base)?,
-            factors: factors(cx, moments, &edited, params.solve.weights())?,
+            model: &model,
+            metrics: params.solve.metrics(cx, base, &edited, model.decoder.config().feed_forward)?,
             templates: at_port(cx, "templates")?,
             plan,
             origin: cx.unit_key(&json!({
-                "base": base_digest(base), "moments": moments.digest(), "plan": cx.input("plan")?.digest(),
+                "base": base_digest(base), "moments": moments.map(Artifact::digest), "plan": cx.input("plan")?.digest(),
                 "templates": cx.input_opt("templates").map(Artifact::digest),
                 "with": [params.targets.in_unit_keys(), json!(params.solve)],
             })),
@@ -148,7 +153,7 @@ each time on all edits made so far.";
                 bar.inc(block.len() as u64);
                 batch
             };
-            rounds.push(&batch);
+            rounds.push(&batch)?;
             done.push(batch);
         }
         let mut metrics = averages(&done);
@@ -190,7 +195,7 @@ struct Editor<'a> {
     cx: &'a StageContext,
     params: &'a SequenceParams,
     model: &'a Loaded,
-    factors: std::collections::BTreeMap<usize, Factor>,
+    metrics: Preservations,
     templates: ContextTemplates,
     plan: Plan,
     origin: Key,
@@ -200,7 +205,7 @@ impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
         let whole = before.whole();
-        let updates = whole.updates.iter().map(|(layer, update)| (*layer, update));
+        let updates = whole.updates.iter().map(|(weight, delta)| (*weight, delta));
         let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
@@ -219,7 +224,7 @@ impl Editor<'_> {
             parallel_requests,
             tokens: 4096,
         };
-        let edits = apply(&model, text, block, &values, &self.factors, &edit).map_err(StageFailure::stage)?;
+        let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         Ok(Batch::of(range.start, range.end, edits, &fractions))
     }

@@ -1,66 +1,47 @@
 //! `solve`: targets written into weights.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use palinode_edit::{Edit, apply};
+use palinode_edit::{Edit, Preservations, apply};
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
-use palinode_math::{Objective, Plan, Preservation, RomeKey};
+use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_model::WeightId;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::artifacts::factors::{FACTORS, factors, mismatch};
+use crate::artifacts::factors::{FACTORS, metrics, mismatch};
 use crate::artifacts::model::{Facts, MODEL, UPDATE, base_digest, file, open};
 use crate::artifacts::moments::{MISSING, MOMENTS, layers};
-use crate::artifacts::update::{Batch, LayerFacts, artifact};
+use crate::artifacts::update::{Batch, BatchFacts, artifact};
 use crate::edit::targets::{TARGETS, TargetsParams, values};
 use crate::errors::StageFailure;
 use crate::sources::load_requests::{REQUESTS, requests};
 use crate::sources::templates::at_port;
-
-/// An editing objective.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectiveName {
-    /// Equality constraint, one edit at a time (arXiv 2202.05262).
-    Rome,
-    /// Least squares for a batch (arXiv 2210.07229).
-    Memit,
-    /// Equality constraint for a batch (arXiv 2403.14236).
-    Emmet,
-}
-
-/// Which key stands in ROME's update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RomeKeyName {
-    /// The mean over the context templates (r-ROME).
-    Average,
-    /// The bare prompt's (p-ROME).
-    Bare,
-    /// As published: the mean gives the direction, the bare prompt's key the constraint.
-    Reference,
-}
 
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// How a layer absorbs its part of an edit.
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
     lambda: f64,
     /// ρ, a ridge on the norm of the update.
     #[serde(default)]
     update_norm_lambda: f64,
+    /// What the preservation metric is made of. `ridge` needs nothing at the `moments` port, and ignores what is there.
+    #[serde(default)]
+    preservation: PreservationKind,
     /// ε, added to EMMET's system where a batch holds more than one edit; EMMET(λ, ε) is MEMIT(ελ). Other objectives ignore
     /// it.
     #[serde(default)]
     emmet_lambda: f64,
     /// The key that ROME uses. Other objectives ignore it.
-    #[serde(default = "average")]
-    rome_key: RomeKeyName,
+    #[serde(default)]
+    rome_key: RomeKey,
     /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
     /// edits one request at a time.
     #[serde(default)]
@@ -71,22 +52,26 @@ fn unit() -> f64 {
     1.0
 }
 
-fn average() -> RomeKeyName {
-    RomeKeyName::Average
-}
-
 /// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
 #[derive(Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct SolveParams {
-    objective: ObjectiveName,
+    objective: ObjectiveKind,
     lambda: f64,
     update_norm_lambda: f64,
+    /// Left out where it is the one that there was before there were others, so that keys stay as they were.
+    #[serde(skip_serializing_if = "by_moments")]
+    preservation: PreservationKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     emmet_lambda: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rome_key: Option<RomeKeyName>,
+    rome_key: Option<RomeKey>,
     batch_size: Option<usize>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn by_moments(preservation: &PreservationKind) -> bool {
+    *preservation == PreservationKind::Moments
 }
 
 impl From<Written> for SolveParams {
@@ -96,9 +81,10 @@ impl From<Written> for SolveParams {
             objective,
             lambda: written.lambda,
             update_norm_lambda: written.update_norm_lambda,
-            emmet_lambda: (objective == ObjectiveName::Emmet).then_some(written.emmet_lambda),
-            rome_key: (objective == ObjectiveName::Rome).then_some(written.rome_key),
-            batch_size: written.batch_size.or((objective == ObjectiveName::Rome).then_some(1)),
+            preservation: written.preservation,
+            emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
+            rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
+            batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(1)),
         }
     }
 }
@@ -116,17 +102,7 @@ impl JsonSchema for SolveParams {
 impl SolveParams {
     /// The objective.
     pub fn objective(&self) -> Objective {
-        match self.objective {
-            ObjectiveName::Memit => Objective::Memit,
-            ObjectiveName::Emmet => Objective::Emmet { epsilon: self.emmet_lambda.unwrap_or(0.0) },
-            ObjectiveName::Rome => Objective::Rome {
-                key: match self.rome_key {
-                    None | Some(RomeKeyName::Average) => RomeKey::Average,
-                    Some(RomeKeyName::Bare) => RomeKey::Bare,
-                    Some(RomeKeyName::Reference) => RomeKey::Reference,
-                },
-            },
-        }
+        Objective::new(self.objective, self.emmet_lambda.unwrap_or(0.0), self.rome_key.unwrap_or_default())
     }
 
     /// The weight of the MEMIT that this objective is, where it is one.
@@ -136,8 +112,49 @@ impl SolveParams {
     }
 
     /// λ and ρ.
-    pub fn weights(&self) -> Preservation {
-        Preservation { lambda: self.lambda, rho: self.update_norm_lambda }
+    pub fn weights(&self) -> PreservationWeights {
+        PreservationWeights { lambda: self.lambda, rho: self.update_norm_lambda }
+    }
+
+    /// Whether the metric is made of second moments.
+    pub fn needs_moments(&self) -> bool {
+        self.preservation == PreservationKind::Moments
+    }
+
+    /// The metric of some layers, with keys of size `f`, of the model `base`.
+    pub fn metrics(
+        &self,
+        cx: &StageContext,
+        base: &Artifact,
+        layers: &[usize],
+        f: usize,
+    ) -> Result<Preservations, StageError> {
+        match self.preservation {
+            PreservationKind::Moments => {
+                let moments = cx.input("moments")?;
+                same_model(base, moments, "second moments")?;
+                metrics(cx, moments, layers, self.weights())
+            }
+            PreservationKind::Ridge => {
+                let ridge = Arc::new(Ridge::new(f, self.weights()).map_err(StageFailure::stage)?);
+                Ok(layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect())
+            }
+        }
+    }
+
+    /// Mistakes of what the metric is made of, which the `moments` port shows.
+    pub fn check_moments(&self, stage: &str, cx: &DescribeCx<'_>) -> Vec<FieldError> {
+        if !self.needs_moments() {
+            return Vec::new();
+        }
+        if !cx.connected("moments") {
+            return vec![
+                FieldError::new("", format!("`{stage}` needs the input `moments`"))
+                    .expected("`moments:` and a stage that yields `moments` or `factors`, or `preservation: ridge`")
+                    .hint("with `preservation: ridge` the edit preserves no corpus, and needs no second moments"),
+            ];
+        }
+        mismatch(cx.input("moments"), self.weights()).into_iter().collect()
     }
 
     /// Requests in a batch, of so many.
@@ -159,7 +176,7 @@ impl SolveParams {
         number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
         match self.batch_size {
             Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
-            Some(size) if size > 1 && self.objective == ObjectiveName::Rome => errors.push(
+            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => errors.push(
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),
@@ -185,7 +202,9 @@ computes nearly the same as before for the keys of the corpus. With P = λC + ρ
   Δ = R (KᵀP⁻¹K + diag μ)⁻¹ KᵀP⁻¹
 
 where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = ε is EMMET with `emmet_lambda`, which equals \
-MEMIT with the weight ελ. A request's own `strength` replaces the objective's μ.
+MEMIT with the weight ελ. A request's own `strength` replaces the objective's μ. With `preservation: ridge` there are no second \
+moments: P is (λ + ρ)I, the change has the smallest norm that does the edit, and nothing keeps it away from what the corpus \
+uses. That is a baseline, and a way to edit without a corpus.
 
 `batch_size` splits the requests. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
 result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
@@ -197,7 +216,14 @@ weights.";
         vec![
             port("model", &[MODEL] as &[_], "The unedited model."),
             port("requests", &["requests"], "The facts to write."),
-            port("moments", &[MOMENTS, FACTORS], "Second moments of every layer in the plan, or their factors."),
+            Port {
+                required: false,
+                ..port(
+                    "moments",
+                    &[MOMENTS, FACTORS],
+                    "Second moments of every layer in the plan, or their factors; `preservation: ridge` needs none.",
+                )
+            },
             port("targets", &[TARGETS], "Values at the plan's last layer."),
             port("plan", &["plan"], "Which layers absorb which part."),
             Port { required: false, ..port("templates", &["templates"], "Contexts over which keys are averaged.") },
@@ -206,8 +232,8 @@ weights.";
 
     fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
         let mut errors = params.check();
-        errors.extend(check_plan(cx));
-        errors.extend(mismatch(cx.input("moments"), params.weights()));
+        errors.extend(params.check_moments(Self::NAME, cx));
+        errors.extend(check_plan(params, cx));
         if let (Some(plan), Some(layer)) = (planned(cx), cx.input("targets")["layer"].as_u64())
             && layer as usize != plan.target_layer
         {
@@ -223,10 +249,8 @@ weights.";
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let base = cx.input("model")?;
-        let moments = cx.input("moments")?;
         let targets = cx.input("targets")?;
         let asked = cx.input("requests")?;
-        same_model(base, moments, "second moments")?;
         same_model(base, targets, "targets")?;
         if targets.meta["asked"] != json!(file(asked, REQUESTS)?.digest) {
             return Err(StageError::input("the targets were found for other requests")
@@ -241,7 +265,7 @@ weights.";
         let d = model.decoder.config().hidden;
         let values = values(cx, targets)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        let factors = factors(cx, moments, &edited, params.weights())?;
+        let metrics = params.metrics(cx, base, &edited, model.decoder.config().feed_forward)?;
         let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
         let objective = params.objective();
         let edit = Edit {
@@ -259,14 +283,14 @@ weights.";
             cx.check_interrupt()?;
             let start = b * size;
             let end = start + batch.len();
-            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &factors, &edit)
+            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &metrics, &edit)
                 .map_err(StageFailure::stage)?;
             batches.push(Batch::of(start, end, edits, &fractions));
             bar.inc(batch.len() as u64);
         }
         let mut made = artifact(cx, base, &batches)?;
-        let mut metrics = averages(&batches);
-        metrics.extend(params.effective_lambda());
+        let mut averages = averages(&batches);
+        averages.extend(params.effective_lambda());
         made.meta = json!({
             "model": base.meta["model"],
             "base": base_digest(base),
@@ -275,7 +299,7 @@ weights.";
             "objective": params,
             "plan": plan,
             "batches": batches.len(),
-            "metrics": metrics,
+            "metrics": averages,
             "columns": columns(),
         });
         Ok(made)
@@ -301,14 +325,14 @@ fn planned(cx: &DescribeCx<'_>) -> Option<Plan> {
 }
 
 /// Mistakes that the plan shows beside the model and the second moments.
-pub fn check_plan(cx: &DescribeCx<'_>) -> Vec<FieldError> {
+pub fn check_plan(params: &SolveParams, cx: &DescribeCx<'_>) -> Vec<FieldError> {
     let Some(plan) = planned(cx) else { return Vec::new() };
     let mut errors = Vec::new();
     if let Some(facts) = Facts::at(cx, "model") {
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         errors.extend(facts.check_layers(&edited, |_| String::new()));
     }
-    if let Some(have) = layers(cx.input("moments")) {
+    if let Some(have) = layers(cx.input("moments")).filter(|_| params.needs_moments()) {
         for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
             let message = format!("there is no second moment of layer {}, which the plan edits", step.layer);
             errors.push(FieldError::new("", message).hint(MISSING));
@@ -340,22 +364,21 @@ pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), 
 /// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
 /// of squares); the error is what the last step left of its part; the distances are measured at the targets' layer.
 pub fn averages(batches: &[Batch]) -> Map<String, Value> {
-    let over =
-        |value: &dyn Fn(&Batch) -> f64| json!(batches.iter().map(value).sum::<f64>() / batches.len().max(1) as f64);
-    let mean = |value: &dyn Fn(&[LayerFacts]) -> f64| over(&|batch| value(&batch.facts.layers));
-    let root = |layers: &[LayerFacts], value: fn(&LayerFacts) -> f64| {
-        layers.iter().map(|l| value(l).powi(2)).sum::<f64>().sqrt()
-    };
+    type Value<'a> = &'a dyn Fn(&BatchFacts) -> Option<f64>;
     let mut metrics = Map::new();
-    let mut put = |name: &str, value: &dyn Fn(&[LayerFacts]) -> f64| {
-        metrics.insert(name.to_owned(), mean(value));
+    let mut put = |name: &str, value: Value<'_>| {
+        // What one of the batches cannot tell has no mean.
+        if let Some(sum) = batches.iter().map(|batch| value(&batch.facts)).sum::<Option<f64>>() {
+            metrics.insert(name.to_owned(), json!(sum / batches.len().max(1) as f64));
+        }
     };
-    put("preservation", &|layers| layers.iter().map(|l| l.preservation).sum());
-    put("error_after", &|layers| layers.last().map_or(0.0, |l| l.error_after));
-    put("norm", &|layers| root(layers, |l| l.norm));
-    put("relative_norm", &|layers| layers.iter().map(|l| l.relative_norm).fold(0.0, f64::max));
-    put("condition", &|layers| layers.iter().map(|l| l.condition).fold(0.0, f64::max));
-    metrics.insert("distance_before".into(), over(&|batch| batch.facts.distance_before));
-    metrics.insert("distance_after".into(), over(&|batch| batch.facts.distance_after));
+    let most = |values: Option<Vec<f64>>| Some(values?.into_iter().fold(0.0, f64::max));
+    put("preservation", &|batch| batch.layers.iter().map(|l| l.preservation).sum());
+    put("error_after", &|batch| batch.layers.last().map_or(Some(0.0), |l| l.error_after));
+    put("norm", &|batch| Some(batch.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt()));
+    put("relative_norm", &|batch| most(Some(batch.layers.iter().map(|l| l.relative_norm).collect())));
+    put("condition", &|batch| most(batch.layers.iter().map(|l| l.condition).collect()));
+    put("distance_before", &|batch| batch.distance_before);
+    put("distance_after", &|batch| batch.distance_after);
     metrics
 }

@@ -1,6 +1,6 @@
 //! `targets`: the values that edits should write.
 
-use palinode_edit::{Site, StepRecord, TARGETS_IN_UNIT, TargetSettings, target_batch};
+use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
 use palinode_engine::{
     Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
@@ -23,33 +23,13 @@ const VALUES: &str = "targets.safetensors";
 /// The logical name of the losses.
 pub const TRACES: &str = "traces.json";
 
-/// Where a target is a value.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SiteName {
-    /// The hidden state after the block (MEMIT, EMMET).
-    BlockOutput,
-    /// The output of the feed-forward network (ROME).
-    MlpOutput,
-}
-
-impl SiteName {
-    /// As the editing crate has it.
-    pub fn site(self) -> Site {
-        match self {
-            Self::BlockOutput => Site::BlockOutput,
-            Self::MlpOutput => Site::MlpOutput,
-        }
-    }
-}
-
 /// Parameters of `targets`; the names in brackets are those of the published hyperparameter files.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetsParams {
     /// The place in the model where the target is a value.
     #[serde(default = "block_output")]
-    site: SiteName,
+    site: TargetSite,
     /// The layer, which has to be the last one of the plan.
     layer: usize,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
@@ -77,8 +57,8 @@ pub struct TargetsParams {
     parallel_requests: Option<usize>,
 }
 
-fn block_output() -> SiteName {
-    SiteName::BlockOutput
+fn block_output() -> TargetSite {
+    TargetSite::BlockOutput
 }
 
 fn twenty() -> usize {
@@ -105,7 +85,7 @@ impl TargetsParams {
     /// As the editing crate has them.
     pub fn settings(&self) -> TargetSettings {
         TargetSettings {
-            site: self.site.site(),
+            site: self.site,
             layer: self.layer,
             steps: self.steps,
             learning_rate: self.learning_rate,

@@ -63,11 +63,11 @@ impl<'a> Versions<'a> {
 
     /// As a round of a sequence left it.
     pub fn round(&self, number: usize, round: &RoundFacts) -> Result<Version, StageError> {
-        self.with(&self.edits[0].at(round), &format!("round {number}"))
+        self.with(&self.edits[0].at(round)?, &format!("round {number}"))
     }
 
     fn with(&self, batch: &Batch, name: &str) -> Result<Version, StageError> {
-        let updates = batch.updates.iter().map(|(layer, update)| (*layer, update));
+        let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta));
         let decoder = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let factors = factors_file(self.artifact)?.digest;
         Ok(Version { decoder, name: format!("{} {name} of {factors}", base_digest(self.artifact)) })

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use palinode_engine::StageError;
-use palinode_math::{Factor, MathError, Preservation, SecondMoment};
+use palinode_math::{Factor, MathError, PreservationWeights, SecondMoment};
 use palinode_model::{Precision, matmul_throughput, select_device};
 
 use crate::errors::StageFailure;
@@ -36,7 +36,7 @@ fn factor_throughput() -> Result<f64, MathError> {
         let sum: Vec<f64> = (0..f * f).map(|at| (-((at / f).abs_diff(at % f) as f64) / 20.0).exp()).collect();
         let moment = SecondMoment::from_sum(&sum, f, 1)?;
         let start = Instant::now();
-        Factor::new(&moment, Preservation { lambda: 1.0, rho: 0.0 })?;
+        Factor::new(&moment, PreservationWeights { lambda: 1.0, rho: 0.0 })?;
         let took = start.elapsed();
         rate = (f as f64).powi(3) / 3.0 / took.as_secs_f64();
         if took >= SLOW {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
-use palinode_math::Preservation;
+use palinode_math::PreservationWeights;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ pub struct FactorParams {
 
 impl From<Written> for FactorParams {
     fn from(written: Written) -> Self {
-        let weights = factored(Preservation { lambda: written.lambda, rho: written.update_norm_lambda });
+        let weights = factored(PreservationWeights { lambda: written.lambda, rho: written.update_norm_lambda });
         Self { lambda: weights.lambda, update_norm_lambda: weights.rho }
     }
 }
@@ -53,8 +53,8 @@ impl JsonSchema for FactorParams {
 }
 
 impl FactorParams {
-    fn weights(&self) -> Preservation {
-        Preservation { lambda: self.lambda, rho: self.update_norm_lambda }
+    fn weights(&self) -> PreservationWeights {
+        PreservationWeights { lambda: self.lambda, rho: self.update_norm_lambda }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes,
+    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Resources, StageContext, StageError, StageKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -139,8 +139,8 @@ it softer. One batch may mix hard and soft edits.";
         Ok(Value::Null)
     }
 
-    fn takes(_: &LoadRequestsParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &LoadRequestsParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {

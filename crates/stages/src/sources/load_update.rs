@@ -70,7 +70,7 @@ error, unless `force` is set and its shapes fit.";
                     .hint("connect the model that it was made for, or set `force: true`"));
             }
         }
-        let facts = BatchFacts { start: 0, end: 0, distance_before: 0.0, distance_after: 0.0, layers: said.layers };
+        let facts = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: said.layers };
         let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();
         let mut made = artifact(cx, base, &[Batch { facts, updates }])?;
         made.meta = json!({

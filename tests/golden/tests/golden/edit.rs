@@ -2,13 +2,16 @@
 //! authors' code are apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
-use palinode_edit::{Edit, Moments, Prompt, Site, Tap, TargetSettings, apply, optimise, probe, prompts};
+use palinode_edit::{
+    Edit, Moments, Preservations, Prompt, Site, Tap, TargetSettings, TargetSite, apply, optimise, probe, prompts,
+};
 use palinode_golden::{Folder, Json, relative};
-use palinode_math::{Factor, Mat, Objective, Preservation, RomeKey, SecondMoment, Strategy, from_row_major};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_math::{Factor, Mat, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy, from_row_major};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, WeightId};
 
 struct Golden {
     name: &'static str,
@@ -48,7 +51,7 @@ fn relative_mat(ours: &Mat<f64>, theirs: &Mat<f64>) -> f64 {
     relative(&rows(ours), &rows(theirs))
 }
 
-fn settings(h: &Json, layer: usize, site: Site) -> TargetSettings {
+fn settings(h: &Json, layer: usize, site: TargetSite) -> TargetSettings {
     let number = |name: &str| h.field(name).number();
     TargetSettings {
         site,
@@ -169,7 +172,7 @@ fn targets_step_by_step() {
             cases.entry((tag, record.field("z_layer").whole())).or_default().push(record);
         }
         for ((tag, layer), records) in cases {
-            let mut settings = settings(&main, layer, Site::BlockOutput);
+            let mut settings = settings(&main, layer, TargetSite::BlockOutput);
             if tag.contains("c075") {
                 settings.clamp = 0.75;
                 settings.steps = 20;
@@ -216,13 +219,15 @@ fn whole_edits() {
             let chosen: Vec<EditRequest> =
                 experiment.field("requests").wholes().iter().map(|&i| g.requests[i].clone()).collect();
             let target_layer = *layers.last().unwrap();
-            let settings = settings(&h, target_layer, Site::BlockOutput);
+            let settings = settings(&h, target_layer, TargetSite::BlockOutput);
             let targets = optimise(&g.decoder, &g.text, &chosen, &g.grouped, &settings, |_| {}).unwrap();
             let values: Vec<f32> = targets.iter().flat_map(palinode_edit::Target::value).collect();
             let number = |name: &str| h.field(name).number();
-            let preservation = Preservation { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
-            let factors: BTreeMap<usize, Factor> =
-                layers.iter().map(|&l| (l, Factor::new(&moments[&l], preservation).unwrap())).collect();
+            let preservation =
+                PreservationWeights { lambda: number("mom2_update_weight"), rho: number("update_norm_lambda") };
+            let metric = |layer: usize| Factor::new(&moments[&layer], preservation).unwrap();
+            let metrics: Preservations =
+                layers.iter().map(|&layer| (WeightId::down(layer), Arc::new(metric(layer)) as _)).collect();
             let objective = match experiment.field("alg").text() {
                 "memit" => Objective::Memit,
                 "emmet" => Objective::Emmet { epsilon: number("emmet_lambda") },
@@ -237,15 +242,15 @@ fn whole_edits() {
                 parallel_requests: 32,
                 tokens: 4096,
             };
-            let edits = apply(&g.decoder, &g.text, &chosen, &values, &factors, &edit).unwrap().layers;
+            let edits = apply(&g.decoder, &g.text, &chosen, &values, &metrics, &edit).unwrap().layers;
             assert_eq!(edits.len(), layers.len(), "{} {id}", g.name);
             let file = g.folder.tensors(&format!("{id}.safetensors"));
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             for e in &edits {
-                let layer = e.layer;
+                let layer = e.weight.layer;
                 let resid = from_row_major("r", &file.values(&format!("layer{layer}.resid")), d, chosen.len()).unwrap();
                 let adj = from_row_major("a", &file.values(&format!("layer{layer}.adj_k")), f, chosen.len()).unwrap();
-                let difference = relative_mat(&e.update.dense(), &(&resid * adj.transpose()));
+                let difference = relative_mat(&e.delta.dense(), &(&resid * adj.transpose()));
                 let tiny = g.name != "gpt2";
                 let tolerance = match layer {
                     _ if preservation.rho > 0.0 => 2e-4,
@@ -280,12 +285,12 @@ fn rome_edits() {
             let edit_number = record.field("edit").whole();
             let layer = record.field("layers").wholes()[0];
             let request = vec![g.requests[record.field("request").whole()].clone()];
-            let settings = settings(&record.field("hparams"), layer, Site::MlpOutput);
+            let settings = settings(&record.field("hparams"), layer, TargetSite::MlpOutput);
             let target = optimise(&g.decoder, &g.text, &request, &g.flat, &settings, |_| {}).unwrap().remove(0);
             let steps = record.field("trace").field("steps").list();
             assert_eq!(target.trace.len(), steps.len(), "{} {id}", g.name);
             let plan = Strategy::Single.plan(&[layer]).unwrap();
-            let factor = Factor::new(&moments[&layer], Preservation { lambda: 1.0, rho: 0.0 }).unwrap();
+            let factor = Factor::new(&moments[&layer], PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
             let edit = Edit {
                 objective: Objective::Rome { key: RomeKey::Reference },
                 plan: &plan,
@@ -294,12 +299,12 @@ fn rome_edits() {
                 parallel_requests: 1,
                 tokens: 4096,
             };
-            let factors = BTreeMap::from([(layer, factor)]);
-            let ours = apply(&g.decoder, &g.text, &request, &target.value(), &factors, &edit)
+            let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
+            let ours = apply(&g.decoder, &g.text, &request, &target.value(), &metrics, &edit)
                 .unwrap()
                 .layers
                 .remove(0)
-                .update
+                .delta
                 .dense();
             let (d, f) = (g.decoder.config().hidden, g.decoder.config().feed_forward);
             let stem = format!("{id}.edit{edit_number}");

@@ -5,8 +5,8 @@ use palinode_data::{Dataset, EditRequest, Selection, read_requests};
 use palinode_edit::with_edits;
 use palinode_eval::{Comparison, RecordScores, Summary, Writing, entropy, score_requests, surprise, write};
 use palinode_golden::{Folder, Json};
-use palinode_math::{Update, from_row_major};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_math::{Delta, LowRank, from_row_major};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, WeightId};
 
 struct Golden {
     folder: Folder,
@@ -36,16 +36,16 @@ impl Golden {
             let (shape, values) = file.floats(name);
             from_row_major("golden", &values, shape[0], shape[1]).unwrap().to_owned()
         };
-        let updates: Vec<(usize, Update)> = (0..self.decoder.config().layers)
+        let updates: Vec<(WeightId, Delta)> = (0..self.decoder.config().layers)
             .filter(|layer| file.has(&format!("layer{layer}.resid")))
             .map(|layer| {
                 let left = matrix(&format!("layer{layer}.resid"));
                 let right = matrix(&format!("layer{layer}.adj_k")).transpose().to_owned();
-                (layer, Update { left, right })
+                (WeightId::down(layer), LowRank { left, right }.into())
             })
             .collect();
         assert!(!updates.is_empty(), "{id}");
-        with_edits(&self.decoder, updates.iter().map(|(layer, update)| (*layer, update))).unwrap()
+        with_edits(&self.decoder, updates.iter().map(|(weight, delta)| (*weight, delta))).unwrap()
     }
 
     /// Compares with the records of a file; returns the largest difference of a log-likelihood.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use palinode_engine::StageError;
-use palinode_math::{Update, row_major};
-use palinode_model::{Layout, Orientation};
+use palinode_math::{Delta, LowRank, row_major};
+use palinode_model::{Layout, Orientation, WeightId};
 use serde_json::json;
 
-use super::update_file::UpdateFile;
+use super::update_file::{UpdateFile, stored_name};
 use crate::artifacts::tensors::{Named, serialize};
 
 /// The adapter's tensors, under the name that PEFT looks for.
@@ -16,10 +16,14 @@ pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// The bytes of [`ADAPTER_FILE`]: `lora_B` is left [out, r], `lora_A` is right [r, in].
+///
+/// # Errors
+/// Of kind input, for a change that is not low-rank. Any matrix is a product of two, but that of a dense change has the rank of the weight,
+/// and an adapter of that rank is larger than the change and slower than the edited model.
 pub fn tensors(update: &UpdateFile, layout: &Layout) -> Result<Vec<u8>, StageError> {
     let mut tensors = Vec::new();
-    for (layer, Update { left, right }) in &update.updates {
-        let module = module(layout, *layer);
+    for (weight, LowRank { left, right }) in factors(update)? {
+        let module = module(layout, weight)?;
         let named = |matrix: &palinode_math::Mat<f64>, side: &str| {
             let values = row_major(matrix.as_ref()).into_iter().map(|v| v as f32);
             Named::f32(format!("base_model.model.{module}.{side}.weight"), [matrix.nrows(), matrix.ncols()], values)
@@ -32,8 +36,8 @@ pub fn tensors(update: &UpdateFile, layout: &Layout) -> Result<Vec<u8>, StageErr
 
 /// The text of [`ADAPTER_CONFIG`]. α equals the rank of every module, so that PEFT's scaling α/r is 1.
 pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String, StageError> {
-    let ranks: BTreeMap<String, usize> =
-        update.updates.iter().map(|(layer, update)| (module(layout, *layer), update.left.ncols())).collect();
+    let ranks = factors(update)?.into_iter().map(|(weight, low)| Ok((module(layout, weight)?, low.left.ncols())));
+    let ranks: BTreeMap<String, usize> = ranks.collect::<Result<_, StageError>>()?;
     let most = ranks.values().copied().max().unwrap_or(1);
     let config = json!({
         "peft_type": "LORA",
@@ -54,7 +58,19 @@ pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String
 }
 
 /// The module that holds an edited weight.
-fn module(layout: &Layout, layer: usize) -> String {
-    let name = layout.edited_weight(layer);
-    name.strip_suffix(".weight").unwrap_or(&name).to_owned()
+fn module(layout: &Layout, weight: WeightId) -> Result<String, StageError> {
+    let name = stored_name(layout, weight)?;
+    Ok(name.strip_suffix(".weight").unwrap_or(&name).to_owned())
+}
+
+/// The changes, all of which have to be factors.
+fn factors(update: &UpdateFile) -> Result<Vec<(WeightId, &LowRank)>, StageError> {
+    let each = update.updates.iter().map(|(weight, delta)| match delta {
+        Delta::LowRank(low) => Ok((*weight, low)),
+        Delta::Sparse(_) | Delta::Dense(_) => {
+            let message = format!("an adapter holds low-rank changes, and the change of layer {weight} is not one");
+            Err(StageError::input(message).hint("leave `peft` out of `formats`"))
+        }
+    });
+    each.collect()
 }

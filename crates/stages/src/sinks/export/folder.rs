@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, ErrorKind, StageError, inside};
-use palinode_math::{Update, row_major};
+use palinode_math::{Delta, row_major};
 use palinode_model::save::{Change, copy_with_changes};
-use palinode_model::{Checkpoint, Layout};
+use palinode_model::{Checkpoint, Layout, WeightId};
 use serde::{Deserialize, Serialize};
 
-use super::update_file::Provenance;
+use super::update_file::{Provenance, stored_name};
 use crate::errors::StageFailure;
 
 /// The note in an edited model's folder.
@@ -43,7 +43,7 @@ pub enum Direction {
 pub fn write_weights(
     shards: &[(String, PathBuf)],
     layout: &Layout,
-    updates: &[(usize, Update)],
+    updates: &[(WeightId, Delta)],
     direction: Direction,
     out: &Path,
     mut each: impl FnMut() -> Result<(), StageError>,
@@ -51,12 +51,12 @@ pub fn write_weights(
     let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
-    for (layer, update) in updates {
-        let name = layout.edited_weight(*layer);
+    for (weight, delta) in updates {
+        let name = stored_name(layout, *weight)?;
         let Some(stored) = checkpoint.stored_name(&name) else {
             return Err(StageError::input(format!("the checkpoint has no tensor {name}")));
         };
-        let dense = update.dense();
+        let dense = delta.dense();
         let sign = if direction == Direction::On { 1.0 } else { -1.0 };
         changes.push(Change {
             name: stored.to_owned(),

@@ -30,8 +30,9 @@ pub enum Format {
     /// of its other files.
     Model,
     /// Only the change, in update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
+    /// A change that is not low-rank has `{weight}.dense`, or its entries under `{weight}.at`, `.values` and `.shape`.
     Update,
-    /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`.
+    /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`. Only for low-rank changes.
     Peft,
 }
 
@@ -93,6 +94,10 @@ When an exported file is changed or deleted, the next run writes it again.";
         {
             errors.push(error);
         }
+        if params.formats.contains(&Format::Peft) && cx.input("model")["low_rank"] == json!(false) {
+            let message = "an adapter holds low-rank changes, and those of this update are not";
+            errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
+        }
         if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
     }
 
@@ -102,7 +107,7 @@ When an exported file is changed or deleted, the next run writes it again.";
         let batch = pick(params, edits.len()).map_err(|error| StageError::input(error.message))?;
         let batch = edits.swap_remove(batch);
         let layout = Layout::of(&config(cx, artifact)?);
-        let update = UpdateFile::of(artifact, &layout, &batch);
+        let update = UpdateFile::of(artifact, &layout, &batch)?;
         let out = cx.base_dir().join(&params.path);
         make_folder(&out)?;
         let mut written = Vec::new();

@@ -1,26 +1,29 @@
 //! `update.safetensors`: a change of a model by itself, with where it came from.
 //!
-//! For each edited weight `{name}.left` [out, r] and `{name}.right` [r, in] in single precision, `W += left · right` in
-//! [out, in] orientation; under `palinode` in the metadata, [`Provenance`] as JSON.
+//! For each edited weight its change in single precision and [out, in] orientation, as `artifacts/deltas.rs` names its tensors: most often
+//! `{name}.left` [out, r] and `{name}.right` [r, in], with `W += left · right`. Under `palinode` in the metadata, [`Provenance`] as JSON.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use palinode_engine::{Artifact, Digest, ErrorKind, StageError};
-use palinode_math::{Mat, Update, row_major};
-use palinode_model::Layout;
-use safetensors::{Dtype, SafeTensors};
+use palinode_math::{Delta, LowRank};
+use palinode_model::{Layout, WeightId};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::artifacts::deltas::{self, Floats, named};
 use crate::artifacts::model::weights;
-use crate::artifacts::tensors::{Named, serialize};
+use crate::artifacts::tensors::serialize;
 use crate::artifacts::update::{Batch, LayerFacts};
 
 /// The file's usual name.
 pub const UPDATE_FILE: &str = "update.safetensors";
-/// What [`Provenance::format`] says.
-const FORMAT: &str = "update.v1";
+/// What [`Provenance::format`] says where every change is of a down-projection, as two factors.
+const FACTORS: &str = "update.v1";
+/// What it says of all others, which a reader of the first would look for in vain.
+const ANY: &str = "update.v2";
 
 /// Where an update came from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +48,9 @@ pub struct Provenance {
     /// The requests' names.
     #[serde(default)]
     pub requests: Value,
+    /// What was done to the changes after they were solved, one entry after the other.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub care: Value,
     /// What the solve reported of each layer.
     pub layers: Vec<LayerFacts>,
 }
@@ -53,33 +59,37 @@ pub struct Provenance {
 pub struct UpdateFile {
     /// Where it came from.
     pub provenance: Provenance,
-    /// Layer and change, rounded to single precision as the file has it.
-    pub updates: Vec<(usize, Update)>,
+    /// Weight and change, rounded to single precision as the file has it.
+    pub updates: Vec<(WeightId, Delta)>,
     /// The weight of each change, as the file names it.
     names: Vec<String>,
 }
 
 impl UpdateFile {
     /// One batch of an edited model.
-    pub fn of(artifact: &Artifact, layout: &Layout, batch: &Batch) -> Self {
+    ///
+    /// # Errors
+    /// For a weight that the family has no name for.
+    pub fn of(artifact: &Artifact, layout: &Layout, batch: &Batch) -> Result<Self, StageError> {
+        let plain = |(weight, delta): &(WeightId, Delta)| {
+            *weight == WeightId::down(weight.layer) && matches!(delta, Delta::LowRank(_))
+        };
+        let format = if batch.updates.iter().all(plain) { FACTORS } else { ANY };
         let ids = artifact.meta["requests"].as_array().map_or(&[][..], Vec::as_slice);
         let provenance = Provenance {
-            format: FORMAT.into(),
+            format: format.into(),
             program: env!("CARGO_PKG_VERSION").into(),
             model: artifact.meta["model"].clone(),
             model_files: weights(artifact).map(|(name, file)| (name.to_owned(), file.digest)).collect(),
             objective: artifact.meta["objective"].clone(),
             plan: artifact.meta["plan"].clone(),
             requests: ids.get(batch.facts.start..batch.facts.end).map_or(Value::Null, |ids| ids.to_vec().into()),
+            care: artifact.meta["care"].clone(),
             layers: batch.facts.layers.clone(),
         };
-        let single = |m: &Mat<f64>| Mat::from_fn(m.nrows(), m.ncols(), |i, j| f64::from(m[(i, j)] as f32));
-        let updates = batch
-            .updates
-            .iter()
-            .map(|(layer, update)| (*layer, Update { left: single(&update.left), right: single(&update.right) }));
-        let names = batch.updates.iter().map(|(layer, _)| layout.edited_weight(*layer)).collect();
-        Self { provenance, updates: updates.collect(), names }
+        let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect();
+        let names = batch.updates.iter().map(|(weight, _)| stored_name(layout, *weight)).collect::<Result<_, _>>()?;
+        Ok(Self { provenance, updates, names })
     }
 
     /// Reads one.
@@ -93,13 +103,9 @@ impl UpdateFile {
 
     /// The file's bytes: the same for the same update.
     pub fn to_bytes(&self) -> Result<Vec<u8>, StageError> {
-        let single = |m: &Mat<f64>, name: String| {
-            Named::f32(name, [m.nrows(), m.ncols()], row_major(m.as_ref()).into_iter().map(|v| v as f32))
-        };
         let mut tensors = Vec::new();
-        for ((_, Update { left, right }), weight) in self.updates.iter().zip(&self.names) {
-            tensors.push(single(left, format!("{weight}.left")));
-            tensors.push(single(right, format!("{weight}.right")));
+        for ((_, delta), weight) in self.updates.iter().zip(&self.names) {
+            tensors.extend(named(weight, delta, Floats::Single));
         }
         serialize(&tensors, Some(self.note()?))
     }
@@ -116,30 +122,38 @@ impl UpdateFile {
     /// In words that name the weight.
     pub fn check(&self, config: &palinode_model::DecoderConfig) -> Result<(), String> {
         let layout = Layout::of(config);
-        for ((layer, Update { left, right }), name) in self.updates.iter().zip(&self.names) {
-            let weight = layout.edited_weight(*layer);
+        for ((id, delta), name) in self.updates.iter().zip(&self.names) {
+            let weight = layout.weight_name(*id).unwrap_or_default();
             if *name != weight {
                 return Err(format!(
                     "the update changes {name}, which the model does not have: it calls its weight {weight}"
                 ));
             }
-            if *layer >= config.layers {
-                return Err(format!("the update changes layer {layer}, but the model has {} layers", config.layers));
+            if id.layer >= config.layers {
+                let (layer, layers) = (id.layer, config.layers);
+                return Err(format!("the update changes layer {layer}, but the model has {layers} layers"));
             }
-            if left.ncols() != right.nrows() || left.nrows() != config.hidden || right.ncols() != config.feed_forward {
-                return Err(format!(
-                    "the update of layer {layer} is [{}, {}] · [{}, {}], but the weight is [{}, {}]",
-                    left.nrows(),
-                    left.ncols(),
-                    right.nrows(),
-                    right.ncols(),
-                    config.hidden,
-                    config.feed_forward
-                ));
+            let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
+            if delta.check_shape(shape).is_err() {
+                let change = match delta {
+                    Delta::LowRank(LowRank { left, right }) => {
+                        format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
+                    }
+                    other => format!("{:?}", other.shape()),
+                };
+                return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
             }
         }
         Ok(())
     }
+}
+
+/// The name of a weight in a family's checkpoints.
+///
+/// # Errors
+/// Of kind input, for a weight that the family does not have.
+pub fn stored_name(layout: &Layout, weight: WeightId) -> Result<String, StageError> {
+    layout.weight_name(weight).ok_or_else(|| StageError::input(format!("the model has no weight {weight}")))
 }
 
 fn parse(bytes: &[u8]) -> Result<UpdateFile, String> {
@@ -149,33 +163,17 @@ fn parse(bytes: &[u8]) -> Result<UpdateFile, String> {
     let text = text.ok_or("its metadata has no entry `palinode`: it was not written by `export`")?;
     let provenance: Provenance =
         serde_json::from_str(text).map_err(|error| format!("its metadata does not read: {error}"))?;
-    if provenance.format != FORMAT {
-        return Err(format!("its format is {:?}, not {FORMAT:?}", provenance.format));
+    if ![FACTORS, ANY].contains(&provenance.format.as_str()) {
+        return Err(format!("its format is {:?}, not {FACTORS:?} or {ANY:?}", provenance.format));
     }
     let (mut updates, mut names) = (Vec::new(), Vec::new());
-    for layer in provenance.layers.iter().map(|facts| facts.layer) {
-        // Names are those of the family; the layer is the number in them.
-        let number = format!(".{layer}.");
-        let mut found = file.names().into_iter().filter(|name| name.contains(&number));
-        let weight = found.find_map(|name| name.strip_suffix(".left")).map(str::to_owned);
-        let weight = weight.ok_or_else(|| format!("there is no change of layer {layer}"))?;
-        let side = |side: &str| read_matrix(&file, &format!("{weight}.{side}"));
-        updates.push((layer, Update { left: side("left")?, right: side("right")? }));
+    for id in provenance.layers.iter().map(|facts| facts.weight) {
+        // The names are those of the family, which the file does not tell: the first that it has.
+        let known = Layout::ALL.iter().filter_map(|layout| layout.weight_name(id));
+        let weight = known.into_iter().find(|name| deltas::has(&file, name));
+        let weight = weight.ok_or_else(|| format!("there is no change of layer {id}"))?;
+        updates.push((id, deltas::read(&file, &weight, Floats::Single)?));
         names.push(weight);
     }
     Ok(UpdateFile { provenance, updates, names })
-}
-
-fn read_matrix(file: &SafeTensors<'_>, name: &str) -> Result<Mat<f64>, String> {
-    let view = file.tensor(name).map_err(|error| error.to_string())?;
-    let &[rows, columns] = view.shape() else { return Err(format!("{name} is not a matrix")) };
-    if view.dtype() != Dtype::F32 {
-        return Err(format!("{name} is stored as {:?}, not F32", view.dtype()));
-    }
-    let bytes = view.data().chunks_exact(4);
-    let values: Vec<f32> = bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    if !values.iter().all(|value| value.is_finite()) {
-        return Err(format!("{name} holds values that are not numbers"));
-    }
-    Ok(Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j])))
 }

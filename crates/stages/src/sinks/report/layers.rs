@@ -1,6 +1,7 @@
 //! What was written into each layer: `batches.json` of updates.
 
 use palinode_engine::StageKind as _;
+use palinode_model::WeightId;
 use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
 
 use super::Found;
@@ -9,21 +10,21 @@ use crate::artifacts::update::{BATCHES, BatchFacts, LayerFacts};
 use crate::edit::sequence::Sequence;
 
 /// What is shown of a layer, the first four in the figure: name, heading, what it says, and the value.
-type Shown = (&'static str, &'static str, &'static str, fn(&LayerFacts) -> f64);
+type Shown = (&'static str, &'static str, &'static str, fn(&LayerFacts) -> Option<f64>);
 
 const SHOWN: [Shown; 8] = [
     ("relative_norm", "‖Δ‖/‖W‖", "Frobenius norm of the change, relative to the weight's", |l| {
-        l.relative_norm
+        Some(l.relative_norm)
     }),
     ("remaining", "‖ΔK−R‖/‖R‖", "share of the residual that the layer leaves", |l| {
-        l.error_after / l.error_before
+        Some(l.error_after? / l.error_before?)
     }),
     ("preservation", "tr(ΔCΔᵀ)", "what the change does to keys of ordinary text", |l| l.preservation),
     ("condition", "condition", "condition number of the system solved", |l| l.condition),
-    ("norm", "‖Δ‖", "Frobenius norm of the change", |l| l.norm),
-    ("spectral_norm", "σ₁(Δ)", "largest singular value of the change", |l| l.spectral_norm),
+    ("norm", "‖Δ‖", "Frobenius norm of the change", |l| Some(l.norm)),
+    ("spectral_norm", "σ₁(Δ)", "largest singular value of the change", |l| Some(l.spectral_norm)),
     ("error_before", "‖R‖", "mean residual that stood before the layer", |l| l.error_before),
-    ("fraction", "fraction", "the layer's part of the residual that stood", |l| l.fraction),
+    ("fraction", "fraction", "the layer's part of the residual that stood", |l| Some(l.fraction)),
 ];
 
 /// One for each stage that yields updates.
@@ -51,21 +52,27 @@ pub fn all(found: &Found<'_>) -> Vec<Layers> {
 fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {
     let read = |manifest: &palinode_engine::Manifest| found.read::<Vec<BatchFacts>>(at, &manifest.output, BATCHES);
     let batches = found.manifests[at].as_ref().and_then(read).unwrap_or_default();
-    let mut layers: Vec<usize> = batches.iter().flat_map(|batch| &batch.layers).map(|layer| layer.layer).collect();
+    let mut layers: Vec<WeightId> = batches.iter().flat_map(|batch| &batch.layers).map(|facts| facts.weight).collect();
     layers.sort_unstable();
     layers.dedup();
-    let row = |layer: usize| {
+    let row = |weight: WeightId| {
         let facts: Vec<&LayerFacts> =
-            batches.iter().flat_map(|batch| &batch.layers).filter(|facts| facts.layer == layer).collect();
+            batches.iter().flat_map(|batch| &batch.layers).filter(|facts| facts.weight == weight).collect();
         let spread = |(_, _, _, value): &Shown| {
-            let values = || facts.iter().map(|facts| value(facts));
+            // Not a number where no batch tells it: the report leaves such a field empty.
+            let values = || facts.iter().filter_map(|facts| value(facts));
             Spread {
-                mean: values().sum::<f64>() / facts.len() as f64,
+                mean: values().sum::<f64>() / values().count() as f64,
                 min: values().fold(f64::INFINITY, f64::min),
                 max: values().fold(f64::NEG_INFINITY, f64::max),
             }
         };
-        Row { cell: found.cell(at), layer, batches: facts.len(), values: SHOWN.iter().map(spread).collect() }
+        Row {
+            cell: found.cell(at),
+            layer: weight.layer,
+            batches: facts.len(),
+            values: SHOWN.iter().map(spread).collect(),
+        }
     };
     layers.into_iter().map(row).collect()
 }

@@ -1,49 +1,38 @@
-//! The preservation metric and its Cholesky factor.
+//! The metric `P = λC + ρI` by its Cholesky factor.
+//!
+//! `P` is never inverted. Its factor `L` costs f³/3 multiplications once; from then on `P⁻¹K` is two triangular solves of f² each per key,
+//! and `KᵀP⁻¹K` falls out halfway as `(L⁻¹K)ᵀ(L⁻¹K)`, symmetric and positive semidefinite to the last bit, as an explicit inverse would not
+//! have it. Two things are then free that a sweep repeats again and again:
+//!
+//! * Without a ridge, another `λ` only multiplies `P`: `L` is kept as it was factored with a number beside it ([`Factor::rescaled`]), and
+//!   all `λ` of a sweep share one factorisation.
+//! * Values of `λ`, `ε` and `μ` project the same keys. What was projected last is kept, in terms of the unscaled `L`, so that copies for
+//!   another `λ` find it too. It is the keys themselves that are compared: that costs f·B, a solve f²·B.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Scale, Side};
 
+use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::matrix::{check_finite, check_size};
 use crate::{MathError, SecondMoment};
-
-/// Weights of the preservation metric `P = λC + ρI`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Preservation {
-    /// `λ`: what a unit of change on the corpus costs (`mom2_update_weight` in the reference implementations).
-    pub lambda: f64,
-    /// `ρ`: ridge on the update's norm (`update_norm_lambda`).
-    pub rho: f64,
-}
-
-impl Preservation {
-    fn check(self) -> Result<(), MathError> {
-        if !(self.lambda > 0.0 && self.lambda.is_finite()) {
-            return Err(MathError::Parameter { name: "lambda", value: self.lambda, expected: "a number above 0" });
-        }
-        if !(self.rho >= 0.0 && self.rho.is_finite()) {
-            return Err(MathError::Parameter { name: "update_norm_lambda", value: self.rho, expected: "0 or above" });
-        }
-        Ok(())
-    }
-}
 
 /// Lower Cholesky factor `L` of `P = L Lᵀ`, `f × f`. Copies share it, those for another `λ` too.
 ///
 /// ```
-/// use palinode_math::{Factor, MathError, Preservation, SecondMoment};
+/// use palinode_math::{Factor, MathError, PreservationWeights, SecondMoment};
 ///
 /// let mut moment = SecondMoment::new(2);
 /// moment.add(&[1.0, 0.0])?;
 /// // One token says nothing about the second direction: C has rank 1.
-/// let preservation = Preservation { lambda: 100.0, rho: 0.0 };
-/// assert!(matches!(Factor::new(&moment, preservation), Err(MathError::NotPositiveDefinite { index: 1, .. })));
+/// let weights = PreservationWeights { lambda: 100.0, rho: 0.0 };
+/// assert!(matches!(Factor::new(&moment, weights), Err(MathError::NotPositiveDefinite { index: 1, .. })));
 ///
 /// // A second token does, and so would a ridge on the change's norm.
 /// moment.add(&[0.0, 2.0])?;
-/// Factor::new(&moment, preservation)?;
-/// Factor::new(&moment, Preservation { rho: 10.0, ..preservation })?;
+/// Factor::new(&moment, weights)?;
+/// Factor::new(&moment, PreservationWeights { rho: 10.0, ..weights })?;
 /// # Ok::<(), MathError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -52,7 +41,7 @@ pub struct Factor {
     lower: Arc<Mat<f64>>,
     /// What `lower` is to be multiplied by.
     scale: f64,
-    preservation: Preservation,
+    weights: PreservationWeights,
     /// Of the keys that were projected last: sweeps over `λ`, `ε` and `μ` project the same ones again and again.
     recent: Arc<Mutex<Option<Recent>>>,
 }
@@ -64,15 +53,6 @@ struct Recent {
     projection: Projection,
 }
 
-/// Keys seen through the metric.
-#[derive(Clone, Debug)]
-pub(crate) struct Projection {
-    /// `P⁻¹K`, `f × B`.
-    pub keys: Mat<f64>,
-    /// `KᵀP⁻¹K`, `B × B`.
-    pub gram: Mat<f64>,
-}
-
 /// Numbers in the largest set of keys that is kept: 128 MiB.
 const MOST_KEPT: usize = 16 << 20;
 
@@ -82,16 +62,16 @@ impl Factor {
     /// # Errors
     /// [`MathError::Parameter`] for weights out of range; [`MathError::NotFinite`]; [`MathError::NotPositiveDefinite`]
     /// where a pivot is not above rounding: too few tokens for the key size, or units that never fire.
-    pub fn new(moment: &SecondMoment, preservation: Preservation) -> Result<Self, MathError> {
-        preservation.check()?;
+    pub fn new(moment: &SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
+        weights.check()?;
         let size = moment.size();
         let mut metric = moment.mean();
         check_finite("second moment", metric.as_ref())?;
         for j in 0..size {
             for i in 0..size {
-                metric[(i, j)] *= preservation.lambda;
+                metric[(i, j)] *= weights.lambda;
             }
-            metric[(j, j)] += preservation.rho;
+            metric[(j, j)] += weights.rho;
         }
         let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
         let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite {
@@ -104,7 +84,8 @@ impl Factor {
         let lower = match metric.llt(Side::Lower) {
             Ok(factor) => factor.L().to_owned(),
             Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index }) => {
-                return Err(fails(index, 0.0));
+                let (index, pivot) = failing_pivot(metric.as_ref(), index);
+                return Err(fails(index, pivot));
             }
         };
         // A pivot of the size of rounding means that its row is a combination of the others: the factor exists by luck.
@@ -112,7 +93,7 @@ impl Factor {
         let smallest = (0..size).map(|i| (i, lower[(i, i)] * lower[(i, i)])).min_by(|a, b| a.1.total_cmp(&b.1));
         match smallest {
             Some((index, pivot)) if pivot <= floor => Err(fails(index, pivot)),
-            _ => Ok(Self::of(lower, preservation)),
+            _ => Ok(Self::of(lower, weights)),
         }
     }
 
@@ -123,10 +104,10 @@ impl Factor {
     /// not above 0.
     pub fn from_rows<E: From<MathError>>(
         f: usize,
-        preservation: Preservation,
+        weights: PreservationWeights,
         mut next: impl FnMut(usize, &mut [f64]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        preservation.check()?;
+        weights.check()?;
         let mut lower = Mat::zeros(f, f);
         let mut row = vec![0.0; f];
         for i in 0..f {
@@ -140,11 +121,11 @@ impl Factor {
             }
         }
         check_finite("Cholesky factor", lower.as_ref())?;
-        Ok(Self::of(lower, preservation))
+        Ok(Self::of(lower, weights))
     }
 
-    fn of(lower: Mat<f64>, preservation: Preservation) -> Self {
-        Self { lower: Arc::new(lower), scale: 1.0, preservation, recent: Arc::default() }
+    fn of(lower: Mat<f64>, weights: PreservationWeights) -> Self {
+        Self { lower: Arc::new(lower), scale: 1.0, weights, recent: Arc::default() }
     }
 
     /// Row `i` of `L`, its `i + 1` values up to the diagonal.
@@ -155,25 +136,25 @@ impl Factor {
     /// The same metric with `λ` replaced, without factoring again. Only without a ridge, where `λ` scales the whole
     /// metric.
     pub fn rescaled(&self, lambda: f64) -> Option<Self> {
-        if self.preservation.rho != 0.0 || !(lambda > 0.0 && lambda.is_finite()) {
+        if self.weights.rho != 0.0 || !(lambda > 0.0 && lambda.is_finite()) {
             return None;
         }
-        let scale = self.scale * (lambda / self.preservation.lambda).sqrt();
-        Some(Self { scale, preservation: Preservation { lambda, ..self.preservation }, ..self.clone() })
-    }
-
-    /// Key size `f`.
-    pub fn size(&self) -> usize {
-        self.lower.nrows()
+        let scale = self.scale * (lambda / self.weights.lambda).sqrt();
+        Some(Self { scale, weights: PreservationWeights { lambda, ..self.weights }, ..self.clone() })
     }
 
     /// `λ` and `ρ`.
-    pub fn preservation(&self) -> Preservation {
-        self.preservation
+    pub fn weights(&self) -> PreservationWeights {
+        self.weights
+    }
+}
+
+impl Preservation for Factor {
+    fn size(&self) -> usize {
+        self.lower.nrows()
     }
 
-    /// `P⁻¹K` and `KᵀP⁻¹K` of keys `f × B`.
-    pub(crate) fn project(&self, keys: MatRef<'_, f64>) -> Result<Projection, MathError> {
+    fn project(&self, keys: MatRef<'_, f64>) -> Result<Projection, MathError> {
         check_size("key size", keys.nrows(), self.size())?;
         let scaled = |p: &Projection| {
             let by = self.scale.powi(-2);
@@ -194,14 +175,34 @@ impl Factor {
         Ok(found)
     }
 
-    /// `X P Xᵀ` for `X` `B × f`.
-    pub(crate) fn weigh(&self, x: MatRef<'_, f64>) -> Mat<f64> {
+    fn weigh(&self, x: MatRef<'_, f64>) -> Mat<f64> {
         let spread = x * self.lower.as_ref();
         Scale(self.scale.powi(2)) * (&spread * spread.transpose())
     }
 
-    /// `P`.
-    pub(crate) fn metric(&self) -> Mat<f64> {
-        Scale(self.scale.powi(2)) * (self.lower.as_ref() * self.lower.transpose())
+    fn cost(&self, change: &Change<'_>) -> f64 {
+        let PreservationWeights { lambda, rho } = self.weights;
+        ((change.weighed - rho * change.frobenius * change.frobenius) / lambda).max(0.0)
+    }
+
+    fn metric(&self) -> Option<Mat<f64>> {
+        Some(Scale(self.scale.powi(2)) * (self.lower.as_ref() * self.lower.transpose()))
+    }
+}
+
+/// The pivot that a factorisation stopped at, which it does not tell: with `A` the part of the metric before it and `a` the column beside
+/// that, `P_ii − aᵀA⁻¹a`. A part that was just factored with success may fail by itself, where rounding decides; then it is that part's.
+fn failing_pivot(metric: MatRef<'_, f64>, index: usize) -> (usize, f64) {
+    let before = metric.submatrix(0, 0, index, index);
+    match before.llt(Side::Lower) {
+        Ok(factor) => {
+            let mut beside = metric.submatrix(index, 0, 1, index).transpose().to_owned();
+            let threads = faer::get_global_parallelism();
+            solve_lower_triangular_in_place(factor.L(), beside.as_mut(), threads);
+            (index, metric[(index, index)] - beside.squared_norm_l2())
+        }
+        Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index: earlier }) => {
+            failing_pivot(metric, earlier)
+        }
     }
 }

@@ -1,0 +1,22 @@
+//! What a change of a weight costs: the metric of a solve, an object of its own.
+//!
+//! The formula of the update reads the metric through three questions: what keys become under `P⁻¹`, what a change weighs under `P`, and
+//! which part of that is the change's effect on the corpus. How `P` is put together is nobody else's business, so that any objective works
+//! with any metric. What the field preserves by is one expression,
+//!
+//! ```text
+//! P = λC + ρI + Σ KₚKₚᵀ,    P⁻¹ → U (UᵀPU)⁻¹ Uᵀ under a projector UUᵀ
+//! ```
+//!
+//! with second moments or without, with the keys of earlier rounds or without, over all directions or those of a projector. A value of it is
+//! a file here that implements [`Preservation`]: [`Factor`] is `λC + ρI`, [`Ridge`] does without second moments. A history adds its
+//! `KₚKₚᵀ` before the factorisation and subtracts `tr(Δ KₚKₚᵀ Δᵀ)` in [`Preservation::cost`], which has the change for that; a projector
+//! has no `P` to give ([`Preservation::metric`] is `None`), and everything is then solved in the dual form.
+
+mod cholesky;
+mod metric;
+mod ridge;
+
+pub use cholesky::Factor;
+pub use metric::{Change, Preservation, PreservationKind, PreservationWeights, Projection};
+pub use ridge::Ridge;

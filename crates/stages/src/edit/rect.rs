@@ -1,0 +1,153 @@
+//! `rect`: after-care by RECT, from an update to an update.
+
+use std::collections::BTreeMap;
+
+use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_math::{Delta, Mat, from_row_major, rect};
+use palinode_model::{Decoder, WeightId, read};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::artifacts::model::{UPDATE, open};
+use crate::artifacts::update::{Batch, LayerFacts, RoundFacts, artifact, batches};
+use crate::edit::solve::{averages, columns};
+use crate::errors::StageFailure;
+
+/// Parameters of `rect`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RectParams {
+    /// The share of a weight's entries that may change: those whose change is largest relative to the entry itself. With 1,
+    /// nothing is dropped.
+    #[serde(default = "published")]
+    keep: f64,
+}
+
+fn published() -> f64 {
+    0.4
+}
+
+/// See [`StageKind::DOC`].
+pub struct Rect;
+
+impl StageKind for Rect {
+    type Params = RectParams;
+    const NAME: &'static str = "rect";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Keeps an update's largest relative changes and drops the others (RECT).";
+    const DOC: &'static str = "\
+After-care for an update: of each changed weight W, only the entries with the largest |Δ / W| keep their change, and all \
+others go back to what they were (RECT, arXiv 2401.04700, which found that large edits damage a model's abilities through \
+many small relative changes). The weights are those of the unedited model. The published share is 0.4.
+
+The result is an update like that of `solve`, and can be evaluated, exported, applied and reverted. It is no longer low-rank: \
+it is kept as the entries that changed, or as whole weights where that takes less space, and it cannot become a LoRA adapter. \
+After a `sequence`, the sum of all rounds is treated once, at the end, and its rounds cannot be measured one by one.";
+    const OUTPUT: ArtifactKind = UPDATE;
+
+    fn inputs() -> Vec<Port> {
+        vec![Port { name: "update", accepts: &[UPDATE], required: true, doc: "The update to treat." }]
+    }
+
+    fn describe(params: &RectParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+        if !(params.keep > 0.0 && params.keep <= 1.0) {
+            let message = format!("`keep` is {}", params.keep);
+            return Err(vec![FieldError::new("keep", message).expected("a share above 0, and 1 at most")]);
+        }
+        let update = cx.input("update");
+        let low_rank = if params.keep < 1.0 { json!(false) } else { update["low_rank"].clone() };
+        Ok(json!({ "model": update["model"], "batches": update["batches"], "low_rank": low_rank }))
+    }
+
+    fn run(params: &RectParams, cx: &StageContext) -> Result<Artifact, StageError> {
+        let given = cx.input("update")?;
+        let decoder = &open(cx, given)?.decoder;
+        let given_batches = batches(cx, given)?;
+        let weights: usize = given_batches.iter().map(|batch| batch.updates.len()).sum();
+        let bar = cx.progress("weights", Some(weights as u64));
+        let mut treated = Vec::with_capacity(given_batches.len());
+        let mut shares = Vec::with_capacity(weights);
+        for Batch { mut facts, updates } in given_batches {
+            let mut kept = Vec::with_capacity(updates.len());
+            for ((id, delta), facts) in updates.into_iter().zip(&mut facts.layers) {
+                cx.check_interrupt()?;
+                let weight = matrix(decoder, id)?;
+                let rest = rect(&delta, weight.as_ref(), params.keep).map_err(StageFailure::stage)?;
+                if params.keep < 1.0 {
+                    restate(facts, &rest, &weight);
+                }
+                shares.push(changed(&rest));
+                kept.push((id, rest));
+                bar.inc(1);
+            }
+            if params.keep < 1.0 {
+                facts.distance_after = None;
+            }
+            treated.push(Batch { facts, updates: kept });
+        }
+        let mut metrics = averages(&treated);
+        metrics.insert("changed".into(), json!(shares.iter().sum::<f64>() / shares.len().max(1) as f64));
+        if let Some(lambda) = given.meta["metrics"].get("effective_lambda") {
+            metrics.insert("effective_lambda".into(), lambda.clone());
+        }
+        let mut shown: Vec<Value> = columns().as_array().cloned().unwrap_or_default();
+        shown.push(json!({ "name": "changed", "label": "changed", "format": "percent" }));
+        shown.retain(|column| column["name"].as_str().is_some_and(|name| metrics.contains_key(name)));
+        let mut made = artifact(cx, given, &treated)?;
+        made.meta = given.meta.clone();
+        made.meta["care"] = json!(
+            given.meta["care"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .cloned()
+                .chain([json!({ Self::NAME: params })])
+                .collect::<Vec<_>>()
+        );
+        if let Ok(rounds) = serde_json::from_value::<Vec<RoundFacts>>(given.meta["rounds"].clone())
+            && params.keep < 1.0
+        {
+            let whole = |round: RoundFacts| RoundFacts { rank: BTreeMap::new(), ..round };
+            made.meta["rounds"] = json!(rounds.into_iter().map(whole).collect::<Vec<_>>());
+        }
+        made.meta["metrics"] = json!(metrics);
+        made.meta["columns"] = json!(shown);
+        Ok(made)
+    }
+}
+
+/// A weight of the unedited model, `[out, in]`.
+fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, StageError> {
+    let weight = decoder.weight(id).map_err(StageFailure::stage)?;
+    let [input, out] = weight.dims();
+    let values: Vec<f32> = read(weight).map_err(StageFailure::stage)?;
+    let turned = from_row_major("weight", &values, input, out).map_err(StageFailure::stage)?;
+    Ok(turned.transpose().to_owned())
+}
+
+/// What is known of a change that is no longer the one that was solved.
+fn restate(facts: &mut LayerFacts, delta: &Delta, weight: &Mat<f64>) {
+    let norm = delta.frobenius();
+    *facts = LayerFacts {
+        preservation: None,
+        error_after: None,
+        norm,
+        spectral_norm: delta.spectral(),
+        relative_norm: norm / weight.norm_l2(),
+        ..facts.clone()
+    };
+}
+
+/// The share of a weight's entries that a change changes.
+fn changed(delta: &Delta) -> f64 {
+    let [out, input] = delta.shape();
+    let count = match delta {
+        Delta::Sparse(sparse) => sparse.values().len(),
+        other => {
+            let dense = other.dense();
+            (0..input).map(|j| (0..out).filter(|&i| dense[(i, j)] != 0.0).count()).sum()
+        }
+    };
+    count as f64 / (out * input).max(1) as f64
+}
