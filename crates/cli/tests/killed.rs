@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use interrupted::{command, folder, no_unit_was_done_twice, results, uninterrupted};
+use interrupted::{attempts_are_recorded, command, folder, no_unit_was_done_twice, results, uninterrupted};
 use palinode::Store;
 
 /// Numbers that are the same every time.
@@ -63,6 +63,7 @@ fn killed_runs_go_on() {
         let verified = Store::look(&store).unwrap().verify();
         assert_eq!(verified.damage, []);
         no_unit_was_done_twice(&store);
+        attempts_are_recorded(&store);
     }
     println!(
         "{killed} kills, {harmed} damaged indexes, {finished} runs brought to their end: all as an uninterrupted run"

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use palinode_error::{FieldError, StageError};
 use palinode_pipeline::{
-    DescribeCx, ExternalFile, Kind as _, Kinds, Params, Stage, StageInfo, Takes, UnitPlan, read_params,
+    DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params,
 };
 use palinode_store::Artifact;
 use schemars::generate::SchemaSettings;
@@ -113,8 +113,8 @@ impl<S: StageKind> Stage for Typed<S> {
         S::files(typed::<S>(params), base)
     }
 
-    fn takes(&self, params: &Params) -> Takes {
-        S::takes(typed::<S>(params))
+    fn resources(&self, params: &Params) -> Resources {
+        S::resources(typed::<S>(params))
     }
 
     fn publishes(&self, params: &Params) -> Vec<(&'static str, PathBuf)> {

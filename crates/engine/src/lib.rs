@@ -55,51 +55,55 @@
 //! ```
 
 mod action;
+mod attempts;
 mod catalogue;
 mod context;
+mod driver;
 mod environment;
 mod event;
+mod executor;
 mod given;
-mod isolate;
 mod keep;
 mod log;
 mod machine;
 mod migrate;
-mod owner;
+mod options;
 mod past;
-mod perform;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod runid;
 mod runs;
+mod scheduler;
 mod shared;
 mod stage;
 mod stagelog;
-mod stop;
 mod unit;
-mod worker;
 
 pub use action::Action;
+pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
 pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
+pub use executor::{WorkerCommand, work, work_aloud};
 pub use given::{Given, artifact};
-pub use isolate::WorkerCommand;
 pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
+pub use options::RunOptions;
 pub use past::{PastRun, PastStage};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
-pub use run::{RunOptions, RunReport, StageReport, event_log, run};
+pub use report::{RunReport, StageReport};
+pub use run::{event_log, run};
 pub use runs::{
     Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
 };
+pub use scheduler::Backoff;
 pub use shared::SharedPool;
 pub use stage::{Planned, StageKind};
 pub use stagelog::stage_log;
-pub use worker::{work, work_aloud};
 
 // A stage author and whoever runs pipelines needs these as well.
 pub use palinode_error::panics::panic_is_caught;
@@ -111,8 +115,8 @@ pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Ke
 pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
     Accept, ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Kind,
-    Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Selection, Source, Span, Stage,
-    StageBuilder, StageInfo, StageName, Takes, UnitPlan, pipeline_schema, read_duration,
+    Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
+    Stage, StageBuilder, StageInfo, StageName, UnitPlan, pipeline_schema, read_duration,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{

@@ -1,110 +1,26 @@
-//! Runs a pipeline.
-//!
-//! What a run is asked to do and what it did; how it goes about it is the owner's part.
+//! Runs a pipeline: what stands around the work of its stages, from the first line of the record to the last.
 
-use std::collections::BTreeMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::context::RunContext;
+use crate::driver::Driver;
 use crate::event::{Event, Observer, Outcome, warn};
-use crate::isolate::WorkerCommand;
+use crate::executor::{Executor, Local, Processes};
 use crate::log::{EventLog, Tee};
-use crate::machine::Machine;
-use crate::owner::Owner;
+use crate::machine::Capacity;
+use crate::options::RunOptions;
+use crate::report::RunReport;
 use crate::runid;
 use crate::runs::Recorder;
 use crate::shared::SharedPool;
 use palinode_error::{ErrorKind, StageError};
 use palinode_pipeline::Pipeline;
-use palinode_pipeline::Selection;
-use palinode_store::Artifact;
 use palinode_store::Store;
-
-/// How to run.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    /// The device that stages are asked to use; recorded, not part of any key.
-    pub device: String,
-    /// What stages are to know of how they shall work and that changes no bit of a result, by name; in no key.
-    pub settings: BTreeMap<String, String>,
-    /// Whether stages that do not need a failed one still run.
-    pub keep_going: bool,
-    /// Set it to stop after the unit that is being worked on.
-    pub interrupt: Arc<AtomicBool>,
-    /// Which stages the run is about.
-    pub selection: Selection,
-    /// How many stages may work at once; as many as there are cores if not given.
-    pub jobs: Option<usize>,
-    /// What the stages share.
-    pub machine: Machine,
-    /// Runs each stage in a process of its own, started like this; if not given, in a thread of this one.
-    pub worker: Option<WorkerCommand>,
-    /// How long such a process may take to finish its unit once its time is up.
-    pub grace: Duration,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self {
-            device: "auto".to_owned(),
-            settings: BTreeMap::new(),
-            keep_going: false,
-            interrupt: Arc::default(),
-            selection: Selection::default(),
-            jobs: None,
-            machine: Machine::this(),
-            worker: None,
-            grace: Duration::from_secs(30),
-        }
-    }
-}
-
-/// What a run did.
-#[derive(Debug)]
-pub struct RunReport {
-    /// Its id.
-    pub run: String,
-    /// The folder with its event log.
-    pub dir: PathBuf,
-    /// What happened to each instance, in the order of [`Pipeline::instances`].
-    pub stages: Vec<StageReport>,
-    /// How long all of it took.
-    pub seconds: f64,
-}
-
-/// What a run did with one instance.
-#[derive(Debug)]
-pub struct StageReport {
-    /// The instance.
-    pub instance: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Its result, if it has one.
-    pub artifact: Option<Arc<Artifact>>,
-    /// How long it worked.
-    pub seconds: f64,
-}
-
-impl RunReport {
-    /// Number of stages with an outcome like this.
-    pub fn count(&self, like: impl Fn(&Outcome) -> bool) -> usize {
-        self.stages.iter().filter(|stage| like(&stage.outcome)).count()
-    }
-
-    /// The first failure, which decides the exit code.
-    pub fn failure(&self) -> Option<(&StageReport, ErrorKind)> {
-        self.stages.iter().find_map(|stage| match &stage.outcome {
-            Outcome::Failed { kind, .. } => Some((stage, *kind)),
-            _ => None,
-        })
-    }
-}
 
 /// Refuses stages that would publish into the store, or over it.
 fn keeps_out(pipeline: &Pipeline, store: &Store) -> Result<(), StageError> {
@@ -164,7 +80,13 @@ pub fn run(
     let stages = thread::scope(|scope| {
         // What runs is written down while it begins.
         let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
-        let stages = Owner::new(pipeline, catalogue, &context, &id, options, &chosen).run();
+        let capacity =
+            Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
+        let executor: Box<dyn Executor> = match &options.worker {
+            Some(worker) => Box::new(Processes::new(&context, &id, worker, capacity)),
+            None => Box::new(Local::new(&context, catalogue, capacity)),
+        };
+        let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();
         if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
             observer.event(&Event::warning(format!("the run's pipeline is not written down: {error}")));
         }

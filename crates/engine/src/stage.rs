@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_error::{FieldError, StageError};
-use palinode_pipeline::{DescribeCx, ExternalFile, Kind, Port, Renames, Takes, UnitPlan};
+use palinode_pipeline::{DescribeCx, ExternalFile, Kind, Port, Renames, Resources, UnitPlan};
 use palinode_store::Artifact;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -67,11 +67,11 @@ pub trait StageKind: Sized + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// What it takes of the machine while it works; decides which stages run side by side. As it stands, all of it: work on a
+    /// The resources that it needs while it runs; decides which stages run side by side. The default is the whole machine: work on a
     /// model is parallel by itself, and two at once are slower than one after the other.
-    fn takes(params: &Self::Params) -> Takes {
+    fn resources(params: &Self::Params) -> Resources {
         let _ = params;
-        Takes::MACHINE
+        Resources::MACHINE
     }
 
     /// Where it publishes files or folders outside the store: pairs of the parameter that says so and the path. Two stages

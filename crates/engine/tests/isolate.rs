@@ -9,7 +9,7 @@ use std::{env, fs, process, thread};
 
 use common::{Bench, Recorder, catalogue, outcomes};
 use palinode_engine::{
-    Action, Event, Observer, Outcome, RunOptions, Selection, Silent, WorkerCommand, work, work_aloud,
+    Action, ErrorKind, Event, Observer, Outcome, RunOptions, Runs, Selection, Silent, WorkerCommand, work, work_aloud,
 };
 
 /// Not a test: a worker, when the last argument is an action file.
@@ -107,6 +107,31 @@ fn units_go_from_one_process_to_the_next() {
     let forced = Selection { force: vec!["a".to_owned()], ..Selection::default() };
     let report = bench.run_with(&once, &RunOptions { selection: forced, ..options() }, &silent());
     assert!(outcomes(&report).contains("failed 1 times"), "{}", outcomes(&report));
+}
+
+/// A worker that is lost is replaced; one that made a mistake would make it again.
+#[test]
+fn a_lost_worker_is_replaced_and_a_mistake_is_not_repeated() {
+    let bench = Bench::new();
+    let yaml = "name: a\nstages:\n  lost: {uses: fail, with: {how: once}, retries: 1}\n  wrong: {uses: fail, with: {how: numerical}, retries: 9}";
+    let report = bench.run_with(yaml, &options(), &silent());
+    assert_eq!(outcomes(&report), "lost: ran\nwrong: failed (Numerical): the matrix is not positive definite\n");
+    let attempts = Runs::of(&bench.store_path()).attempts(&report.run);
+    let of = |instance: &str| -> Vec<(u32, Option<(ErrorKind, bool)>)> {
+        let failure = |attempt: &palinode_engine::Attempt| {
+            let end = attempt.end.as_ref().expect("it ended");
+            end.failure.as_ref().map(|failure| (failure.kind, failure.lost))
+        };
+        let these = attempts.iter().filter(|attempt| attempt.instance == instance);
+        these.map(|attempt| (attempt.number, failure(attempt))).collect()
+    };
+    assert_eq!(of("lost"), [(1, Some((ErrorKind::Limit, true))), (2, None)]);
+    assert_eq!(of("wrong"), [(1, Some((ErrorKind::Numerical, false)))]);
+    let mut pids: Vec<u32> = attempts.iter().map(|attempt| attempt.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    assert!(pids.len() == 3 && !pids.contains(&process::id()), "each attempt has a process of its own: {pids:?}");
+    assert!(attempts.iter().all(|attempt| attempt.executor == "process" && !attempt.host.is_empty()));
 }
 
 /// Sets the interrupt when a stage starts.

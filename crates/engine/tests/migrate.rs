@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use common::{Bench, Count, TextKind};
 use palinode_engine::{
-    Artifact, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext,
-    StageError, StageKind, Status, migrate,
+    Artifact, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext, StageError,
+    StageKind, Status, migrate,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Bench, Recorder, outcomes};
-use palinode_engine::{Event, Machine, Observer, Outcome, RunOptions, Silent};
+use palinode_engine::{Attempt, ErrorKind, Event, Machine, Observer, Outcome, RunOptions, Runs, Silent};
 
 /// Three stages of a group, none of which needs another.
 fn three(group: &str, count: usize) -> String {
@@ -74,10 +74,18 @@ fn a_failed_stage_is_tried_again() {
         _ => None,
     });
     assert_eq!(retried.collect::<Vec<_>>(), [(1, 2, "failed 1 times"), (2, 1, "failed 2 times")]);
+    drop(events);
+    let attempts = Runs::of(&bench.store_path()).attempts(&report.run);
+    let failed = |attempt: &Attempt| attempt.end.as_ref().is_some_and(|end| end.failure.is_some());
+    assert_eq!(
+        attempts.iter().map(|attempt| (attempt.number, failed(attempt))).collect::<Vec<_>>(),
+        [(1, true), (2, true), (3, false)]
+    );
+    assert!(attempts.iter().all(|attempt| attempt.executor == "thread" && attempt.pid == std::process::id()));
     // How often it may be tried is no part of what it yields.
     assert_eq!(bench.outcomes(&file(0)), "a: cached\n");
     let other = Bench::new();
-    assert_eq!(other.outcomes(&file(1)), "a: failed (Input): failed 2 times\n");
+    assert_eq!(other.outcomes(&file(1)), "a: failed (Store): failed 2 times\n");
 }
 
 #[test]
@@ -91,4 +99,8 @@ fn a_stage_past_its_timeout_is_stopped() {
     );
     let Outcome::Failed { hint: Some(hint), .. } = &report.stages[0].outcome else { panic!("no hint") };
     assert!(hint.to_string().contains("raise `timeout`"), "{hint}");
+    let attempts = Runs::of(&bench.store_path()).attempts(&report.run);
+    let failures = attempts.iter().filter_map(|attempt| attempt.end.as_ref()?.failure.as_ref());
+    let limits = failures.filter(|failure| failure.kind == ErrorKind::Limit && failure.message.contains("timeout"));
+    assert_eq!((attempts.len(), limits.count()), (2, 2), "{attempts:?}");
 }

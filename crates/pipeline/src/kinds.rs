@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::artifact::{ArtifactKind, Port};
 use crate::renamed::Renames;
+use crate::resources::Resources;
 use crate::stage::{DescribeCx, ExternalFile};
-use crate::takes::Takes;
 use crate::unit_plan::UnitPlan;
 
 /// Everything about a kind of stage that can be told without its parameter type.
@@ -96,8 +96,8 @@ pub trait Stage: Send + Sync {
     /// When a parameter cannot be turned into files.
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError>;
 
-    /// What it takes of the machine while it works.
-    fn takes(&self, params: &Params) -> Takes;
+    /// The resources that it needs while it runs.
+    fn resources(&self, params: &Params) -> Resources;
 
     /// Where it publishes files or folders outside the store: pairs of the parameter that says so and the path.
     fn publishes(&self, params: &Params) -> Vec<(&'static str, PathBuf)>;

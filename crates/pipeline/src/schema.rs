@@ -61,7 +61,7 @@ pub fn pipeline_schema(catalogue: &Kinds) -> Value {
                         "with": {},
                         "retries": {
                             "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 100 }, expression()],
-                            "description": "How often it is tried again after a failure; it goes on from the units that are done.",
+                            "description": "How often it is tried again when storage, memory or time ran out, or its process was lost; it resumes after the units that are done. Mistakes in arithmetic or input are never tried again.",
                             "default": 0,
                         },
                         "timeout": {

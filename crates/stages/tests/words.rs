@@ -5,7 +5,6 @@
 //! present-day English on top of that. A word is found as a whole word, also as a part of a name: `lanes` in `MOST_LANES` and in
 //! `DealtLanes`, but not in `planes`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,9 +70,6 @@ const ALLOWED: [(&str, &str, &str); 16] = [
     ("crates/model/src/tokens/text.rs", "processor", "the post-processor of tokenizer.json"),
 ];
 
-/// STILL TO BE RENAMED: how often each word is left in the tree. This list may only shrink, and goes when it is empty.
-const LEFT: [(&str, usize); 1] = [("perform", 10)];
-
 /// Where we look, from the root of the repository, and what we read there.
 const FOLDERS: [&str; 11] =
     [".ci", ".github", "benches", "crates", "docs", "examples", "pipelines", "scripts", "tests", "tools", "."];
@@ -84,7 +80,6 @@ const SKIPPED: [&str; 7] = ["target", "vendor", "fixtures", "snapshots", "venv",
 
 #[test]
 fn words_that_were_replaced_do_not_come_back() {
-    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     let mut found: Vec<String> = Vec::new();
     let mut needed = [false; ALLOWED.len()];
     for (path, text) in files() {
@@ -100,7 +95,6 @@ fn words_that_were_replaced_do_not_come_back() {
                         needed[allowed] = true;
                         continue;
                     }
-                    *count.entry(word).or_default() += 1;
                     found.push(format!("{path}:{}: `{word}`: write {instead}\n    {}", at + 1, line.trim()));
                 }
             }
@@ -111,16 +105,7 @@ fn words_that_were_replaced_do_not_come_back() {
 
     let useless: Vec<_> = ALLOWED.iter().zip(needed).filter(|(_, needed)| !needed).map(|(entry, _)| entry).collect();
     assert!(useless.is_empty(), "these entries of ALLOWED are no longer needed: {useless:#?}");
-    let left: BTreeMap<&str, usize> = LEFT.into_iter().collect();
-    if count == left {
-        return;
-    }
-    found.retain(|line| left.keys().all(|word| !line.contains(&format!(": `{word}`: ")) || count[word] > left[word]));
-    let list: String = count.iter().map(|(word, times)| format!("    (\"{word}\", {times}),\n")).collect();
-    panic!(
-        "{}\n\nLEFT lists how often each replaced word is still in the tree, and may only shrink. It would now be:\n{list}",
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 /// How often a word stands in a line as a whole word: letters and digits do not go on before or behind it, or go on with another

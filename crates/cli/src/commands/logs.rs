@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use palinode::{Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log};
+use palinode::{Attempt, Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log};
 
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
+use crate::terminal::format::duration;
 use crate::terminal::{Style, complain, print};
 
 /// Show the logs of the stages of a run
@@ -62,7 +63,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None => (stage_log(&runs.dir(&run.run), instance), String::new()),
         };
         match fs::read_to_string(&log) {
-            Ok(log) => text.push_str(&format!("{}{}\n{log}\n", style.bold(instance), style.dim(&note))),
+            Ok(log) => {
+                let tries = style.dim(&attempts(&runs, &run, instance));
+                text.push_str(&format!("{}{}\n{log}{tries}\n", style.bold(instance), style.dim(&note)));
+            }
             Err(_) if is_cached => cached += 1,
             Err(_) if args.stage.is_none() => {}
             Err(_) => text.push_str(&format!("{} was not reached\n", style.bold(instance))),
@@ -100,6 +104,33 @@ fn choose(run: &RunRecord, stage: Option<&str>) -> Result<Vec<(String, StageStat
 fn maker(runs: &Runs, run: &RunRecord, instance: &str) -> Option<(String, String)> {
     let manifest = runs.manifest(&run.stage(instance)?.key?)?;
     Some((manifest.run, manifest.instance))
+}
+
+/// Where each attempt worked and how it ended, where there were several or one was left at work by a run that is gone.
+fn attempts(runs: &Runs, run: &RunRecord, instance: &str) -> String {
+    let mut attempts = runs.attempts(&run.run);
+    attempts.retain(|attempt| attempt.instance == instance);
+    let left = run.ended == Ended::Lost && attempts.iter().any(|attempt| attempt.end.is_none());
+    if attempts.len() < 2 && !left {
+        return String::new();
+    }
+    let line = |attempt: &Attempt| {
+        let Attempt { number, executor, pid, host, begun_ms, end, .. } = attempt;
+        let end = end.as_ref().map_or_else(
+            || if left { "not ended: its run was lost".to_owned() } else { "at work".to_owned() },
+            |end| {
+                let how = match &end.failure {
+                    None => "done",
+                    Some(failure) if failure.lost => "lost",
+                    Some(_) => "failed",
+                };
+                format!("{how} after {}", duration(end.at_ms.saturating_sub(*begun_ms) as f64 / 1000.0))
+            },
+        );
+        let place = if executor == "thread" { "a thread of process" } else { "process" };
+        format!("attempt {number}, in {place} {pid} on {host}: {end}\n")
+    };
+    attempts.iter().map(line).collect()
 }
 
 /// Prints what is added to logs until the run ends.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palinode::{Digest, Event, Runs};
+use palinode::{Attempt, Digest, Ended, Event, Outcome, Runs, StageState};
 use tempfile::TempDir;
 
 const PIPELINE: &str = "
@@ -92,4 +92,22 @@ pub fn no_unit_was_done_twice(store: &Path) {
         }
     }
     assert!(!done.is_empty());
+}
+
+/// The record of attempts knows of every result that a run made, and leaves open only what a kill left at work.
+pub fn attempts_are_recorded(store: &Path) {
+    let runs = Runs::of(store);
+    for run in runs.list() {
+        let attempts = runs.attempts(&run.run);
+        for stage in run.stages.iter().filter(|stage| stage.state == StageState::Finished(Outcome::Ran)) {
+            let done = |attempt: &Attempt| {
+                attempt.instance == stage.instance
+                    && Some(attempt.key) == stage.key
+                    && attempt.end.as_ref().is_some_and(|end| end.failure.is_none())
+            };
+            assert!(attempts.iter().any(done), "no attempt of {} made its result: {attempts:?}", stage.instance);
+        }
+        let open = attempts.iter().filter(|attempt| attempt.end.is_none()).count();
+        assert!(open == 0 || run.ended == Ended::Lost, "{open} attempts of {} are open: {:?}", run.run, run.ended);
+    }
 }

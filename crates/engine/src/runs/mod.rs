@@ -23,6 +23,7 @@ pub use record::{Ended, RunRecord, StageRecord, StageState};
 pub(crate) use recorder::Recorder;
 pub use resolved::{ResolvedPipeline, ResolvedStage};
 
+use crate::attempts::{self, Attempt};
 use crate::event::Event;
 use crate::{log, runid};
 use palinode_error::did_you_mean;
@@ -109,6 +110,11 @@ impl Runs {
     /// last one of a killed run, are left out.
     pub fn events(&self, run: &str) -> Vec<(u64, Event)> {
         log::read(&self.dir(run))
+    }
+
+    /// The attempts of a run, those begun first before the others. Lines that are not whole are left out.
+    pub fn attempts(&self, run: &str) -> Vec<Attempt> {
+        attempts::read(&self.dir(run))
     }
 
     fn read(&self, name: &str) -> Option<RunRecord> {

@@ -7,7 +7,7 @@ use super::outline::outline;
 use super::record::RunRecord;
 use super::{RECORD, RESOLVED};
 use crate::event::{Event, Observer};
-use crate::run::StageReport;
+use crate::report::StageReport;
 use palinode_error::StageError;
 use palinode_error::now_ms;
 use palinode_pipeline::Pipeline;

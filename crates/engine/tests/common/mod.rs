@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use palinode_engine::{
     Artifact, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Kind, Observer, Outcome,
-    Pipeline, Plan, Port, PortOf, RunOptions, RunReport, Silent, Source, StageContext, StageError, StageKind, Store,
-    Takes,
+    Pipeline, Plan, Port, PortOf, Resources, RunOptions, RunReport, Silent, Source, StageContext, StageError,
+    StageKind, Store,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,8 +112,8 @@ impl StageKind for Text {
         Ok(PlannedText { length: Some(params.value.len() * params.repeat as usize) })
     }
 
-    fn takes(_: &TextParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &TextParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(params: &TextParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -148,8 +148,8 @@ impl StageKind for Read {
         Ok(vec![ExternalFile::new("text", &params.path, "path")])
     }
 
-    fn takes(_: &ReadParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &ReadParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -195,8 +195,8 @@ impl StageKind for Join {
         }
     }
 
-    fn takes(_: &JoinParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &JoinParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -226,8 +226,8 @@ impl StageKind for Count {
         vec![TEXT.port()]
     }
 
-    fn takes(_: &NoParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &NoParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -274,8 +274,8 @@ impl StageKind for Write {
         vec![("path", PathBuf::from(&params.path))]
     }
 
-    fn takes(_: &WriteParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &WriteParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, StageError> {
@@ -337,9 +337,18 @@ impl StageKind for Fail {
                 let done = cx.get_unit(&cx.unit_key(&"tries")).map_or(0, |bytes| bytes[0]);
                 cx.put_unit(&cx.unit_key(&"tries"), &[done + 1])?;
                 if done < 2 {
-                    return Err(StageError::input(format!("failed {} times", done + 1)));
+                    return Err(StageError::store(format!("failed {} times", done + 1)));
                 }
                 Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(&[b'0' + done])?))
+            }
+            // The process of its first attempt is gone.
+            "once" => {
+                let begun = cx.get_unit(&cx.unit_key(&"begun")).is_some();
+                cx.put_unit(&cx.unit_key(&"begun"), b"")?;
+                if !begun {
+                    std::process::abort()
+                }
+                Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(b"at last")?))
             }
             "unit" => {
                 let done = cx.get_unit(&cx.unit_key(&"counted")).map_or(0, |bytes| bytes[0]);
@@ -377,8 +386,8 @@ impl StageKind for Meet {
     const DOC: &'static str = "Shows which stages run side by side.";
     type Output = TextKind;
 
-    fn takes(params: &MeetParams) -> Takes {
-        if params.count > 1 { Takes::LIGHT } else { Takes::MACHINE }
+    fn resources(params: &MeetParams) -> Resources {
+        if params.count > 1 { Resources::LIGHT } else { Resources::MACHINE }
     }
 
     fn run(params: &MeetParams, cx: &StageContext) -> Result<Artifact, StageError> {

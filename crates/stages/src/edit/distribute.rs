@@ -2,7 +2,7 @@
 
 use palinode_engine::bounds::Positive;
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, Takes, artifact,
+    Artifact, DescribeCx, FieldError, Port, PortOf, Resources, StageContext, StageError, StageKind, artifact,
 };
 use palinode_math::{Plan, RefreshKind, Strategy, StrategyKind};
 use schemars::JsonSchema;
@@ -70,8 +70,8 @@ before each layer.";
         vec![MODEL.port()]
     }
 
-    fn takes(_: &DistributeParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &DistributeParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<PlannedPlan, Vec<FieldError>> {

@@ -6,7 +6,7 @@ use palinode_data::{
     Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
 };
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind, Takes};
+use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, Resources, StageContext, StageError, StageKind};
 use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -93,8 +93,8 @@ it softer. One batch may mix hard and soft edits.";
         Ok(PlannedRequests::default())
     }
 
-    fn takes(_: &LoadRequestsParams) -> Takes {
-        Takes::LIGHT
+    fn resources(_: &LoadRequestsParams) -> Resources {
+        Resources::LIGHT
     }
 
     fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {

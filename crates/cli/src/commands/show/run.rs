@@ -13,9 +13,9 @@ use crate::terminal::{Style, format, print, print_json};
 pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
     let pipeline = runs.resolved(&run.run);
     if json {
-        return print_json(
-            &json!({ "run": past::in_words(run), "pipeline": pipeline, "warnings": runs.warnings(&run.run) }),
-        );
+        let (warnings, attempts) = (runs.warnings(&run.run), runs.attempts(&run.run));
+        let run = past::in_words(run);
+        return print_json(&json!({ "run": run, "pipeline": pipeline, "warnings": warnings, "attempts": attempts }));
     }
     let style = Style::stdout();
     let mut text = format!(

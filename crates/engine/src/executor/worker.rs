@@ -1,4 +1,4 @@
-//! Runs one action in a process of its own.
+//! The worker: the process that executes one action.
 //!
 //! A worker reads and writes blobs, manifests and units, which are plain files, and never the index: so any number of them
 //! work beside the run that started them, or without one.
@@ -9,18 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::execute::execute;
 use crate::action::Action;
 use crate::catalogue::Catalogue;
 use crate::context::RunContext;
 use crate::event::{Event, Observer, hashing};
-use crate::perform::perform;
 use crate::shared::SharedPool;
-use crate::stop::Stop;
 use palinode_error::one_of;
 use palinode_error::{DataPlace, ErrorKind, Hint, StageError};
 use palinode_store::{Manifest, Place, Store};
 
-/// What a worker tells whoever started it: one JSON object per line on its stdout.
+/// What a worker says to whoever started it: one JSON object per line on its stdout.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
@@ -99,7 +98,7 @@ fn work_in(
         interrupt: Arc::clone(interrupt),
         pool: Arc::new(SharedPool::default()),
     };
-    perform(&context, kind, &params, &Arc::new(action.clone()), &Stop::default())
+    execute(&context, kind, &params, &Arc::new(action.clone()), &Arc::default())
 }
 
 /// Runs an action and tells everything, the end too, as JSON lines on `out`; this is what [`crate::WorkerCommand`] starts.

@@ -1,13 +1,13 @@
-//! Doing what an action says: the same in a thread of the run, in a process of its own, and on another machine.
+//! Executes an action: the same in a thread of the run, in a process of its own, and on another machine.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::action::Action;
 use crate::catalogue::ErasedStage;
 use crate::context::{RunContext, StageContext};
-use crate::stop::Stop;
 use crate::unit::Units;
 use palinode_error::StageError;
 use palinode_error::now_ms;
@@ -17,20 +17,20 @@ use palinode_store::Artifact;
 use palinode_store::{FORMAT, Manifest, Store};
 
 /// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
-/// any other.
-pub(crate) fn perform(
+/// any other. Once `stop` is set, the stage finishes its unit and gives up.
+pub(crate) fn execute(
     run: &RunContext,
     kind: &Arc<dyn ErasedStage>,
     params: &Params,
     action: &Arc<Action>,
-    stop: &Stop,
+    stop: &Arc<AtomicBool>,
 ) -> Result<Manifest, StageError> {
     let started = Instant::now();
     let info = kind.info();
     let context = StageContext {
         run: run.clone(),
         action: Arc::clone(action),
-        stop: Arc::clone(&stop.finish),
+        stop: Arc::clone(stop),
         units: Units::new(action.forced),
     };
     let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);

@@ -1,6 +1,6 @@
-//! What stages take of the machine while they work.
+//! What stages need of the machine while they run.
 
-/// CPU cores that a stage takes.
+/// CPU cores that a stage needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cores {
     /// All there are: work that is parallel by itself, such as anything that runs a model.
@@ -9,19 +9,19 @@ pub enum Cores {
     Count(usize),
 }
 
-/// What a stage takes while it works. Stages that do not need each other run side by side where the machine has what they
-/// take together; one that takes more than the machine has runs alone.
+/// What a stage needs while it runs. Stages that do not need each other run side by side where the machine has what they
+/// need together; one that needs more than the machine has runs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Takes {
+pub struct Resources {
     /// CPU cores.
     pub cores: Cores,
-    /// Bytes of memory at its peak, where that can be told beforehand; else 0.
+    /// Bytes of memory at its peak, where that is known beforehand; else 0.
     pub memory: u64,
-    /// Whether it computes on the accelerator when there is one.
+    /// Whether it computes on the GPU when there is one.
     pub gpu: bool,
 }
 
-impl Takes {
+impl Resources {
     /// The whole machine: no other stage of weight runs beside it.
     pub const MACHINE: Self = Self { cores: Cores::All, memory: 0, gpu: false };
     /// Next to nothing: reads a small file, does a little arithmetic. Runs beside anything.
@@ -39,7 +39,7 @@ impl Takes {
         self
     }
 
-    /// The same, with the accelerator.
+    /// The same, with the GPU.
     #[must_use]
     pub const fn gpu(mut self) -> Self {
         self.gpu = true;

@@ -1,23 +1,26 @@
-//! A stage in a process of its own, seen from the run that starts it.
+//! Attempts in processes of their own, seen from the run that starts them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::mem;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::interface::{AttemptError, Executor, Notice, Site, Task};
+use super::worker::Message;
 use crate::action::Action;
+use crate::attempts::Attempt;
 use crate::context::RunContext;
 use crate::event::Event;
-use crate::stop::Stop;
-use crate::worker::Message;
-use palinode_error::{ErrorKind, Hint, StageError, plain};
-use palinode_store::Manifest;
+use crate::machine::Capacity;
+use crate::scheduler::{AttemptId, Cancel};
+use palinode_error::{ErrorKind, Hint, StageError, panics, plain};
+use palinode_store::{Manifest, Store};
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
 /// [`crate::work_aloud`], to finish its unit and stop when a line comes on its stdin, and to end at once when its stdin
@@ -25,38 +28,117 @@ use palinode_store::Manifest;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerCommand(pub Vec<OsString>);
 
-/// How often a worker's process is looked after while it says nothing.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// Lines of a worker's stderr that are kept for the message should it die.
 const LAST_WORDS: usize = 3;
 
-/// Runs an action in a process of its own and adopts its result.
-pub(crate) fn perform_apart(
+/// Executes each attempt in a process.
+pub struct Processes {
+    context: RunContext,
+    command: WorkerCommand,
+    capacity: Capacity,
+    /// Where the action files of the run go.
+    actions: PathBuf,
+    running: HashMap<AttemptId, Running>,
+    notices: (Sender<Notice>, Receiver<Notice>),
+}
+
+struct Running {
+    to: Sender<Heard>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Processes {
+    /// With processes that are started like this.
+    pub fn new(context: &RunContext, run: &str, command: &WorkerCommand, capacity: Capacity) -> Self {
+        let actions = context.store.run_dir(run).join("actions");
+        let (context, command) = (context.clone(), command.clone());
+        Self { context, command, capacity, actions, running: HashMap::new(), notices: mpsc::channel() }
+    }
+
+    fn start(&mut self, task: Task) {
+        let Task { attempt, action, stage, .. } = task;
+        let path = self.actions.join(format!("{:04}-{stage}.json", attempt.instance));
+        let (context, command, notices) = (self.context.clone(), self.command.clone(), self.notices.0.clone());
+        let (to, heard) = mpsc::channel();
+        let mailbox = to.clone();
+        let name = action.instance.clone();
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let began = |pid| {
+                let _ = notices.send(Notice::Began(attempt, Site::here(pid)));
+            };
+            let done = panics::catch(|| attend(&context, &command, &path, &action, (&mailbox, &heard), began));
+            // The store is let go of before the end is said: whoever hears of it may want to open it.
+            drop((context, action));
+            let panicked = |panic| Err(StageError::internal(format!("the engine panicked: {panic}")).into());
+            let _ = notices.send(Notice::Ended(attempt, Box::new(done.unwrap_or_else(panicked))));
+        });
+        if let Err(error) = &thread {
+            let error = StageError::internal(format!("cannot start a thread for this stage: {error}"));
+            let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
+        }
+        self.running.insert(attempt, Running { to, thread: thread.ok() });
+    }
+}
+
+impl Executor for Processes {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn submit(&mut self, tasks: Vec<Task>) {
+        for task in tasks {
+            self.start(task);
+        }
+    }
+
+    fn next(&mut self, wait: Duration) -> Option<Notice> {
+        let notice = self.notices.1.recv_timeout(wait).ok()?;
+        if let Notice::Ended(attempt, _) = &notice
+            && let Some(Running { thread: Some(thread), .. }) = self.running.remove(attempt)
+        {
+            let _ = thread.join();
+        }
+        Some(notice)
+    }
+
+    fn cancel(&mut self, attempt: AttemptId, how: Cancel) {
+        if let Some(running) = self.running.get(&attempt) {
+            // A worker that is gone already says so by its end.
+            let _ = running.to.send(Heard::Cancel(how));
+        }
+    }
+
+    /// None: a worker ends when its stdin closes, and that closes with the process that started it.
+    fn reattach(&mut self, _left: &[(AttemptId, Attempt)]) -> Vec<AttemptId> {
+        Vec::new()
+    }
+}
+
+/// Starts a worker for an action, hears it out, and adopts its result.
+fn attend(
     run: &RunContext,
     command: &WorkerCommand,
     path: &Path,
     action: &Action,
-    stop: &Stop,
-) -> Result<Manifest, StageError> {
-    action.write(path)?;
-    let (mut child, heard) = start(command, path)?;
+    (mailbox, heard): (&Sender<Heard>, &Receiver<Heard>),
+    began: impl FnOnce(u32),
+) -> Result<Manifest, AttemptError> {
+    with_places(action, &run.store).write(path)?;
+    let mut child = start(command, path, mailbox)?;
+    began(child.id());
     let mut stdin = child.stdin.take();
-    let mut asked = false;
+    let mut finishing = false;
     let mut killed = false;
     let mut end: Option<Result<(), StageError>> = None;
     let mut last_words: VecDeque<String> = VecDeque::new();
-    loop {
-        let wanted = run.interrupt.load(Ordering::Relaxed) || stop.finish.load(Ordering::Relaxed);
-        if wanted && !std::mem::replace(&mut asked, true) {
-            // A worker that is gone already says so by its end.
-            let _ = stdin.as_mut().map(|stdin| stdin.write_all(b"finish\n").and_then(|()| stdin.flush()));
-        }
-        if stop.end.load(Ordering::Relaxed) && !std::mem::replace(&mut killed, true) {
-            let _ = child.kill();
-        }
-        match heard.recv_timeout(LOOK) {
-            Ok(Heard::Message(message)) => match *message {
+    let mut open = STREAMS;
+    while open > 0 {
+        match heard.recv().unwrap_or(Heard::Closed) {
+            Heard::Message(message) => match *message {
                 Message::Event(event) => run.observer.event(&event),
                 Message::Done { places } => {
                     for place in &places {
@@ -71,39 +153,63 @@ pub(crate) fn perform_apart(
                     end = Some(Err(error));
                 }
             },
-            Ok(Heard::Line(line)) => {
+            Heard::Line(line) => {
                 run.observer.event(&Event::Said { instance: action.instance.clone(), line: line.clone() });
                 last_words.push_back(line);
                 if last_words.len() > LAST_WORDS {
                     last_words.pop_front();
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Heard::Closed => open -= 1,
+            Heard::Cancel(Cancel::Finish) if mem::replace(&mut finishing, true) => {}
+            Heard::Cancel(Cancel::Finish) => {
+                let _ = stdin.as_mut().map(|stdin| stdin.write_all(b"finish\n").and_then(|()| stdin.flush()));
+            }
+            Heard::Cancel(Cancel::Kill) => {
+                killed = true;
+                let _ = child.kill();
+            }
         }
     }
     let status = child.wait().map_err(|error| StageError::internal("cannot wait for the worker").source(error))?;
     drop(stdin);
     match end {
-        Some(Ok(())) => run.store.adopt(&action.key).ok_or_else(|| {
+        Some(Ok(())) => Ok(run.store.adopt(&action.key).ok_or_else(|| {
             StageError::store("the worker says that it is done, but its result is not in the store")
                 .hint("is the store on a file system that the worker shares?")
-        }),
-        Some(Err(error)) => Err(error),
-        None if killed => Err(StageError::interrupted()),
-        None => Err(died(status, &last_words)),
+        })?),
+        Some(Err(error)) => Err(error.into()),
+        None if killed => Err(StageError::interrupted().into()),
+        None => Err(AttemptError { error: died(status, &last_words), lost: true }),
     }
 }
 
-/// What comes from a worker.
+/// An action that also says where its contents were last seen, for a worker that has no index to find them by.
+fn with_places(action: &Action, store: &Store) -> Action {
+    let contents = action.contents();
+    // What is not found here is not found there either, and said there.
+    let contents = contents.iter().filter_map(|file| store.place(file).ok().flatten());
+    let files = action.files.values().filter_map(|(_, path)| store.place_of(path));
+    let places = contents.chain(files).collect();
+    Action { places, ..action.clone() }
+}
+
+/// Streams that a worker writes to.
+const STREAMS: usize = 2;
+
+/// What comes to the thread that attends to a worker.
 enum Heard {
     /// A line of its stdout.
     Message(Box<Message>),
     /// A line of its stderr, or one of its stdout that is no message.
     Line(String),
+    /// A stream ended.
+    Closed,
+    /// It is to be stopped.
+    Cancel(Cancel),
 }
 
-fn start(command: &WorkerCommand, path: &Path) -> Result<(Child, Receiver<Heard>), StageError> {
+fn start(command: &WorkerCommand, path: &Path, to: &Sender<Heard>) -> Result<Child, StageError> {
     let failed = |what: &str| StageError::internal(format!("cannot start a process for this stage: {what}"));
     let (program, args) = command.0.split_first().ok_or_else(|| failed("no program is named"))?;
     let mut command = Command::new(program);
@@ -111,12 +217,11 @@ fn start(command: &WorkerCommand, path: &Path) -> Result<(Child, Receiver<Heard>
     command.args(args).arg(path).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| failed(&plain(&error)).source(error))?;
-    let (sender, heard) = mpsc::channel();
-    listen(child.stdout.take(), &sender, |line| {
+    listen(child.stdout.take(), to, |line| {
         serde_json::from_str(&line).map_or(Heard::Line(line), |message| Heard::Message(Box::new(message)))
     });
-    listen(child.stderr.take(), &sender, Heard::Line);
-    Ok((child, heard))
+    listen(child.stderr.take(), to, Heard::Line);
+    Ok(child)
 }
 
 /// Hands on what comes, line by line, until it ends.
@@ -125,8 +230,9 @@ fn listen(
     to: &Sender<Heard>,
     heard: impl Fn(String) -> Heard + Send + 'static,
 ) {
-    let (Some(from), to) = (from, to.clone()) else { return };
+    let to = to.clone();
     thread::spawn(move || {
+        let Some(from) = from else { return };
         let mut lines = BufReader::new(from);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
@@ -136,6 +242,7 @@ fn listen(
                 break;
             }
         }
+        let _ = to.send(Heard::Closed);
     });
 }
 

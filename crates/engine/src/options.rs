@@ -1,0 +1,53 @@
+//! How a run is to go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::executor::WorkerCommand;
+use crate::machine::Machine;
+use crate::scheduler::Backoff;
+use palinode_pipeline::Selection;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The device that stages are asked to use; recorded, not part of any key.
+    pub device: String,
+    /// Settings that stages read and that change no bit of a result, by name; in no key.
+    pub settings: BTreeMap<String, String>,
+    /// Whether stages that do not need a failed one still run.
+    pub keep_going: bool,
+    /// Set it to stop after the unit that is being worked on.
+    pub interrupt: Arc<AtomicBool>,
+    /// Which stages the run is about.
+    pub selection: Selection,
+    /// How many stages may work at once; as many as there are cores if not given.
+    pub jobs: Option<usize>,
+    /// What the stages share.
+    pub machine: Machine,
+    /// Runs each stage in a process of its own, started like this; if not given, in a thread of this one.
+    pub worker: Option<WorkerCommand>,
+    /// How long such a process may take to finish its unit once its time is up.
+    pub grace: Duration,
+    /// How long a failed stage with `retries` waits for its next attempt.
+    pub backoff: Backoff,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            device: "auto".to_owned(),
+            settings: BTreeMap::new(),
+            keep_going: false,
+            interrupt: Arc::default(),
+            selection: Selection::default(),
+            jobs: None,
+            machine: Machine::this(),
+            worker: None,
+            grace: Duration::from_secs(30),
+            backoff: Backoff::default(),
+        }
+    }
+}
