@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::failure::Failure;
+use crate::command_error::{Failure, exit_code};
+use crate::terminal::{Style, complain, errors};
 use crate::{commands, logging};
 
 /// Edits facts in language models, as a pipeline file describes.
@@ -96,6 +97,24 @@ impl Cli {
             Command::Worker(args) => commands::worker::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
         };
-        done.map_or_else(Failure::end, |()| ExitCode::SUCCESS)
+        done.map_or_else(end, |()| ExitCode::SUCCESS)
     }
+}
+
+/// Tells on stderr what ended a command, and gives the exit code.
+fn end(failure: Failure) -> ExitCode {
+    let style = Style::stderr();
+    let kind = match failure {
+        Failure::Mistakes(mistakes) => {
+            complain(&errors::mistakes(&mistakes, &style));
+            mistakes.kind()
+        }
+        Failure::Error(error) => {
+            complain(&errors::error(&error, &style));
+            error.kind
+        }
+        Failure::Told(kind) => kind,
+        Failure::Closed => return ExitCode::SUCCESS,
+    };
+    ExitCode::from(exit_code(kind))
 }

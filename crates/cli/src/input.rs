@@ -3,15 +3,16 @@
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use clap::Args;
-use palinode_engine::{
-    Diagnostics, Holder, Pipeline, Rebuilt, Runs, Selection, Source, StageError, Store, did_you_mean,
+use palinode::{
+    Checked, Download, Holder, Network, Pipeline, Rebuilt, Recipe, Runs, Selection, StageError, Store, did_you_mean,
 };
 
-use crate::failure::Failure;
-use crate::terminal::complain;
+use crate::command_error::Failure;
+use crate::terminal::{Downloads, How, complain};
 
 /// Which pipeline.
 #[derive(Args)]
@@ -31,25 +32,29 @@ impl PipelineArgs {
         self.load_for("auto")
     }
 
-    /// Reads and checks it, for this device.
+    /// Reads and checks it, for this device. Fetches nothing.
     pub fn load_for(&self, device: &str) -> Result<Pipeline, Failure> {
-        let hardware = palinode_stages::hardware(device)?;
-        let (source, base) = self.source()?;
-        let mut pipeline = Pipeline::load(&source, base, &self.set, &palinode_stages::catalogue())?;
+        let hardware = palinode::hardware(device)?;
+        let mut pipeline = self.check()?.complete()?;
+        pipeline.compute_on(hardware);
+        Ok(pipeline)
+    }
+
+    /// Reads and checks it, for this device; what it lacks of the Hub is fetched.
+    pub fn ready_for(&self, device: &str, network: &mut Network<'_>) -> Result<Pipeline, Failure> {
+        let hardware = palinode::hardware(device)?;
+        let mut pipeline = self.recipe()?.ready(network)?;
         pipeline.compute_on(hardware);
         Ok(pipeline)
     }
 
     /// Reads and checks one that may be meant for another place; with the files that are not here.
-    pub fn check(&self) -> Result<(Pipeline, Diagnostics), Failure> {
-        let (source, base) = self.source()?;
-        Ok(Pipeline::check(&source, base, &self.set, &palinode_stages::catalogue())?)
+    pub fn check(&self) -> Result<Checked, Failure> {
+        Ok(self.recipe()?.check()?)
     }
 
-    /// The file, and the folder that paths start from.
-    fn source(&self) -> Result<(Arc<Source>, &Path), Failure> {
-        let source = Source::read(&self.path).map_err(|error| self.suggest(error))?;
-        Ok((source, self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))))
+    fn recipe(&self) -> Result<Recipe, Failure> {
+        Ok(Recipe::file(&self.path, &self.set).map_err(|error| self.suggest(error))?)
     }
 
     /// A file that is not there is most often a slip of the finger.
@@ -66,6 +71,26 @@ impl PipelineArgs {
             Some(hint) if !self.path.exists() => error.hint(hint),
             _ => error,
         }
+    }
+}
+
+/// Whether to download.
+#[derive(Args, Default)]
+pub struct NetworkArgs {
+    /// Download nothing: models and data sets of the Hugging Face Hub have to be in its cache already. HF_HUB_OFFLINE=1 says
+    /// the same for every program that uses the cache.
+    #[arg(long)]
+    offline: bool,
+}
+
+impl NetworkArgs {
+    /// Does what may need the network.
+    pub fn with<T>(&self, how: How, interrupt: &Arc<AtomicBool>, act: impl FnOnce(&mut Network<'_>) -> T) -> T {
+        if self.offline {
+            return act(&mut Network::Offline);
+        }
+        let mut downloads = Downloads::new(how, interrupt);
+        act(&mut Network::Online(&mut |download: Download<'_>| downloads.show(download)))
     }
 }
 
@@ -106,20 +131,19 @@ impl WaitArgs {
 }
 
 /// Reads a pipeline and opens the store for it, one while the other goes on. A store that is not there yet is not made for a
-/// pipeline with mistakes, and nobody waits for the store on behalf of one.
+/// pipeline with mistakes, and no pipeline with mistakes makes a command wait for the store.
 pub fn load_beside(
-    pipeline: &PipelineArgs,
-    device: &str,
+    load: impl FnOnce() -> Result<Pipeline, Failure>,
     store: &StoreArgs,
     wait: &WaitArgs,
 ) -> Result<(Pipeline, Store), Failure> {
     if wait.wait || store.exists().is_err() {
-        let pipeline = pipeline.load_for(device)?;
+        let pipeline = load()?;
         return Ok((pipeline, wait.open(store)?));
     }
     thread::scope(|scope| {
         let opening = scope.spawn(|| Store::open(&store.store));
-        let pipeline = pipeline.load_for(device);
+        let pipeline = load();
         let store = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok((pipeline?, store?))
     })

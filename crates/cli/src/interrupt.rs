@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use palinode_engine::ErrorKind;
+use palinode::ErrorKind;
 
+use crate::command_error::exit_code;
 use crate::terminal::{Style, clear, complain};
 
 /// From now on the first interrupt sets the returned flag and the second ends the process.
@@ -15,7 +16,7 @@ pub fn watch() -> Arc<AtomicBool> {
         if set.swap(true, Ordering::Relaxed) {
             // What was finished is on disk already: results are published as they are made.
             clear();
-            std::process::exit(i32::from(ErrorKind::Interrupted.exit_code()));
+            std::process::exit(i32::from(exit_code(ErrorKind::Interrupted)));
         }
         let style = Style::stderr();
         complain(&style.yellow("finishing this unit; press again to stop at once\n"));

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use palinode_engine::panic_is_caught;
+use palinode::panic_is_caught;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 

@@ -7,8 +7,8 @@
 
 mod allocator;
 mod cli;
+mod command_error;
 mod commands;
-mod failure;
 mod input;
 mod interrupt;
 mod logging;

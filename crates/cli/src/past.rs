@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use palinode_engine::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
+use palinode::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
 use serde_json::{Value, json};
 
+use crate::command_error;
 use crate::results::{Cell, Yield, metrics};
 use crate::terminal::table::Look;
 use crate::terminal::{Style, format};
@@ -40,6 +41,17 @@ pub fn outcome(stage: &StageRecord) -> Option<&Outcome> {
         StageState::Finished(outcome) => Some(outcome),
         _ => None,
     }
+}
+
+/// A run with the hints of what failed in words.
+pub fn in_words(run: &RunRecord) -> RunRecord {
+    let mut run = run.clone();
+    for stage in &mut run.stages {
+        if let StageState::Finished(outcome) = &mut stage.state {
+            *outcome = command_error::in_words(outcome);
+        }
+    }
+    run
 }
 
 /// "ran 14, cached 3, failed 1"

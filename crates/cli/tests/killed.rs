@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use interrupted::{attempts_are_recorded, command, folder, no_unit_was_done_twice, results, uninterrupted};
-use palinode_engine::Store;
+use palinode::Store;
 
 /// Numbers that are the same every time.
 struct Dice(u64);

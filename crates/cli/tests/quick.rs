@@ -66,9 +66,21 @@ fn mistakes_are_told() {
     let (code, _, problems) = edit("nowhere", "{} is in");
     assert!(code == 4 && problems.contains("name a model's folder"), "{code} {problems}");
     let (code, _, problems) = edit(model, "Norway is in");
-    assert!(code == 3 && problems.contains("{}"), "{code} {problems}");
+    assert!(code == 3 && problems.starts_with("--prompt: ") && problems.contains("{}"), "{code} {problems}");
     let (code, _, problems) = palinode(&folder, &["ask", model, " "]);
-    assert!(code == 3 && problems.contains("the prompt is empty"), "{code} {problems}");
+    assert!(code == 3 && problems.starts_with("PROMPTS: the prompt is empty"), "{code} {problems}");
+    let (code, _, problems) = palinode(&folder, &["ask", model, "a", "--update", "none.safetensors"]);
+    assert!(code == 4 && problems.starts_with("--update: "), "{code} {problems}");
+    let fact = ["edit", model, "--subject", "Finland", "--prompt", "{} is in", "--target", "Africa"];
+    let (code, _, problems) = palinode(&folder, &[&fact[..], &["--layer", "99"]].concat());
+    assert!(code == 3 && problems.starts_with("--layer: ") && !problems.contains("yaml"), "{code} {problems}");
+    let (code, _, problems) = palinode(&folder, &[&fact[..], &["--lambda=-1"]].concat());
+    assert!(code == 3 && problems.starts_with("--lambda: "), "{code} {problems}");
+    // Texts mean what they say, also in the file that is saved.
+    let (code, _, problems) = palinode(&folder, &["ask", model, "It costs ${5} \"there\"", "--save", "ask.yaml"]);
+    assert_eq!(code, 0, "{problems}");
+    let (code, said, problems) = palinode(&folder, &["run", "ask.yaml"]);
+    assert!(code == 0 && said.contains("nothing to do"), "{said}{problems}");
     std::fs::write(folder.path().join("other.safetensors"), "not one").unwrap();
     let (code, _, problems) = palinode(&folder, &["ask", model, "--update", "other.safetensors", "Finland is"]);
     assert!(code == 4 && problems.contains("not a safetensors file"), "{code} {problems}");

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use palinode_engine::{FileRef, Manifest, Store};
+use palinode::{FileRef, Manifest, Store};
 use tempfile::TempDir;
 
 /// Stages that need no model; the requests are a file in the store.

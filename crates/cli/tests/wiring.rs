@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use palinode_engine::{Manifest, STORE_VERSION, Store};
+use palinode::{Manifest, STORE_VERSION, Store};
 use tempfile::TempDir;
 
 /// A folder to work in.
@@ -198,7 +198,7 @@ fn stages_are_listed_and_explained() {
     let bench = Bench::new();
     let list = bench.run(&["stages"]);
     assert_eq!(list.code, 0);
-    for stage in palinode_stages::catalogue().iter() {
+    for stage in palinode::catalogue().iter() {
         let info = stage.info();
         assert!(list.out.lines().any(|line| line.starts_with(info.name)), "no {} in:\n{}", info.name, list.out);
         let page = bench.run(&["stages", info.name]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::Fingerprint;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_store::Artifact;
@@ -16,7 +16,7 @@ use palinode_store::Place;
 /// Version of the format of action files.
 const FORMAT: u32 = 1;
 
-/// One stage with its parameters, inputs, key and store: all that `palinode worker` reads. It holds no more than a few
+/// One stage with its parameters, inputs, key and store: all that a worker reads. It holds no more than a few
 /// kilobytes, since inputs are named by digest; their contents lie in the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,10 +68,8 @@ impl Action {
     pub fn read(path: &Path) -> Result<Self, StageError> {
         let bytes = fs::read(path).map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))?;
         let wrong = |what: String| StageError::new(ErrorKind::Usage, what).at(path, None);
-        let action: Self = serde_json::from_slice(&bytes).map_err(|error| {
-            wrong(format!("this is not an action file: {error}"))
-                .hint("`palinode run --isolate` writes one for each stage into .palinode/runs/<run>/actions")
-        })?;
+        let action: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| wrong(format!("this is not an action file: {error}")).hint(Hint::WriteActions))?;
         let another = "it was written by another version of the program, or altered: run the pipeline again";
         if action.format != FORMAT {
             return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));

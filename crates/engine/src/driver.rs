@@ -17,7 +17,7 @@ use crate::options::RunOptions;
 use crate::plan::{Lookup, Planner, Reason};
 use crate::report::StageReport;
 use crate::scheduler::{self, AttemptId, Command, Failure, Found, Moment, Node, Policy, Scheduler, Verdict};
-use palinode_error::{ErrorKind, StageError, now_ms};
+use palinode_error::{ErrorKind, Hint, StageError, now_ms};
 use palinode_fingerprint::{Digest, Key};
 use palinode_pipeline::{Chosen, Instance, Limits, Pipeline, limits};
 use palinode_store::{Artifact, Manifest};
@@ -377,7 +377,7 @@ impl<'a> Driver<'a> {
     fn no_input(&self, from: usize) -> StageError {
         let Instance { name, .. } = &self.pipeline.instances[from];
         let message = format!("it needs `{name}`, whose result is not in the store and which this run is not about");
-        StageError::new(ErrorKind::Usage, message).hint("leave out --only or --from, or name what it needs too")
+        StageError::new(ErrorKind::Usage, message).hint(Hint::SelectInputs)
     }
 }
 

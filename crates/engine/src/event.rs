@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use palinode_error::ErrorKind;
+use palinode_error::{ErrorKind, Hint};
 use palinode_fingerprint::Key;
 use palinode_pipeline::Pipeline;
 
@@ -165,7 +165,7 @@ pub enum Outcome {
         /// What went wrong, with its causes.
         message: String,
         /// What the reader can do about it.
-        hint: Option<String>,
+        hint: Option<Hint>,
     },
     /// It was not reached.
     Skipped {

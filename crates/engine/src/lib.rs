@@ -97,13 +97,14 @@ pub use stagelog::stage_log;
 // A stage author and whoever runs pipelines needs these as well.
 pub use palinode_error::panics::panic_is_caught;
 pub use palinode_error::{
-    DataPlace, ErrorKind, FieldError, StageError, did_you_mean, nearest, now_ms, one_of, read_size, size, utc,
+    DataPlace, ErrorKind, Fetch, FieldError, Hint, StageError, did_you_mean, nearest, now_ms, one_of, read_size, size,
+    utc,
 };
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
 pub use palinode_pipeline::{
-    ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Limits, Params,
-    Pipeline, Port, Renames, Resources, Selection, Source, Span, Stage, StageInfo, UnitPlan, pipeline_schema,
-    read_duration,
+    ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Limits, Origin,
+    Params, Pipeline, PipelineBuilder, Port, Renames, Resources, Selection, Source, Span, Stage, StageBuilder,
+    StageInfo, StageName, UnitPlan, pipeline_schema, read_duration,
 };
 pub use palinode_store::{
     Artifact, Damage, Dead, Garbage, Holder, Manifest, Pin, Place, Published, Rebuilt, Retention, STORE_VERSION, Store,

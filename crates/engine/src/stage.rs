@@ -26,7 +26,7 @@ pub trait StageKind: Send + Sync + 'static {
     const VERSION: u32;
     /// One line for lists.
     const SUMMARY: &'static str;
-    /// Paragraphs for `palinode stages NAME`.
+    /// Paragraphs for whoever looks the stage up.
     const DOC: &'static str;
     /// The kind of artifact it yields.
     const OUTPUT: ArtifactKind;

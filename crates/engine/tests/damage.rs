@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Bench, Recorder, outcomes};
-use palinode_engine::{Digest, Event, FileRef, Key, Manifest, Observer, RunOptions};
+use palinode_engine::{Digest, ErrorKind, Event, FileRef, Key, Manifest, Observer, RunOptions};
 
 const PIPELINE: &str = "
 name: chain
@@ -254,5 +254,5 @@ fn an_unwritable_store_is_an_error_of_the_store() {
     let bench = Bench::new();
     fs::write(bench.store_path(), "a file where the folder should be").unwrap();
     let error = palinode_engine::Store::open(&bench.store_path()).err().unwrap();
-    assert_eq!(error.kind.exit_code(), 6, "{error}");
+    assert_eq!(error.kind, ErrorKind::Store, "{error}");
 }

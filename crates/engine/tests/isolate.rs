@@ -183,7 +183,7 @@ fn an_action_file_is_all_that_a_worker_needs() {
         fs::write(&path, written.replacen(from, to, 1)).unwrap();
         let error = Action::read(&path).and_then(|action| work(&action, &catalogue(), &silent(), &interrupt));
         let said = error.map_or_else(
-            |error| format!("{error}\n  hint: {}", error.hint.as_deref().unwrap_or_default()),
+            |error| format!("{error}\n  hint: {}", error.hint.as_ref().map(ToString::to_string).unwrap_or_default()),
             |_| "fine".to_owned(),
         );
         text += &format!("── {to}\n{said}\n");

@@ -25,7 +25,7 @@ fn check_beside(name: &str, files: &[(&str, &str)], rows: &[(&str, &[&str])]) {
                     pipeline.warnings.0.iter().map(|it| format!("warning: line {}: {}\n", it.span.line, it.message));
                 warnings.collect::<String>() + &format!("fine: {} instances\n", pipeline.instances.len())
             }
-            Err(mistakes) => format!("{mistakes}exit code {}\n", mistakes.kind().exit_code()),
+            Err(mistakes) => format!("{mistakes}kind {:?}\n", mistakes.kind()),
         };
         all.push_str("────────\n");
         for set in *set {

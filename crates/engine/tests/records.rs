@@ -108,7 +108,7 @@ fn runs_are_found_by_name() {
     let said = |which: &str| {
         let error = runs().open(which).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Usage);
-        format!("{error} ({})", error.hint.clone().unwrap_or_default())
+        format!("{error} ({})", error.hint.as_ref().map(ToString::to_string).unwrap_or_default())
             .replace(&*bench.store_path().to_string_lossy(), "STORE")
     };
     assert_eq!(runs().list(), []);

@@ -23,7 +23,11 @@ fn run(bench: &Bench, yaml: &str, selection: Selection) -> String {
     let options = RunOptions { selection, jobs: Some(1), ..RunOptions::default() };
     match palinode_engine::run(&pipeline, &bench.catalogue, &bench.store(), &options, &silent) {
         Ok(report) => outcomes(&report),
-        Err(error) => format!("{:?}: {error}\n  hint: {}\n", error.kind, error.hint.as_deref().unwrap_or_default()),
+        Err(error) => format!(
+            "{:?}: {error}\n  hint: {}\n",
+            error.kind,
+            error.hint.as_ref().map(ToString::to_string).unwrap_or_default()
+        ),
     }
 }
 

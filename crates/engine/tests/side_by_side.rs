@@ -98,7 +98,7 @@ fn a_stage_past_its_timeout_is_stopped() {
         "a: failed (Limit): it was not done within its timeout of 0.1s\nb: skipped because of Some(\"a\")\n"
     );
     let Outcome::Failed { hint: Some(hint), .. } = &report.stages[0].outcome else { panic!("no hint") };
-    assert!(hint.contains("raise `timeout`"), "{hint}");
+    assert!(hint.to_string().contains("raise `timeout`"), "{hint}");
     let attempts = Runs::of(&bench.store_path()).attempts(&report.run);
     let failures = attempts.iter().filter_map(|attempt| attempt.end.as_ref()?.failure.as_ref());
     let limits = failures.filter(|failure| failure.kind == ErrorKind::Limit && failure.message.contains("timeout"));

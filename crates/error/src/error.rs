@@ -1,4 +1,4 @@
-//! Errors of stages and of the store, with the kind that decides the exit code.
+//! Errors of stages and of the store, with their kinds.
 
 use std::error::Error;
 use std::fmt;
@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What sort of thing went wrong; decides the exit code of the program.
+use crate::Hint;
+
+/// What sort of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// The command line makes no sense.
+    /// What was asked for makes no sense.
     Usage,
     /// The pipeline file has mistakes.
     Pipeline,
@@ -27,22 +29,6 @@ pub enum ErrorKind {
     Interrupted,
     /// A mistake in the program itself.
     Internal,
-}
-
-impl ErrorKind {
-    /// The exit code of the program when this is what ended it.
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Usage => 2,
-            Self::Pipeline => 3,
-            Self::Input => 4,
-            Self::Numerical => 5,
-            Self::Store => 6,
-            Self::Limit => 7,
-            Self::Internal => 70,
-            Self::Interrupted => 130,
-        }
-    }
 }
 
 /// A place in a data file outside the pipeline.
@@ -67,12 +53,12 @@ impl fmt::Display for DataPlace {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StageError {
-    /// Decides the exit code.
+    /// What sort of thing went wrong.
     pub kind: ErrorKind,
     /// What went wrong.
     pub message: String,
     /// What the reader can do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
     /// The place in a data file that it concerns.
     pub at: Option<Box<DataPlace>>,
     /// What it came from.
@@ -119,7 +105,7 @@ impl StageError {
             if full { ErrorKind::Store } else { kind },
             format!("cannot {action} {}: {}", path.display(), plain(&error)),
         );
-        let made = if full { made.hint("free some space and run again: what was finished is kept") } else { made };
+        let made = if full { made.hint(Hint::FreeSpace) } else { made };
         made.source(error)
     }
 
@@ -141,7 +127,7 @@ impl StageError {
 
     /// Adds what the reader can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -161,6 +147,13 @@ impl StageError {
     }
 }
 
+/// Files that can be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// What they are called where they come from.
+    pub reference: String,
+}
+
 /// A mistake in a parameter, found before anything runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
@@ -171,7 +164,7 @@ pub struct FieldError {
     /// What would have been right, such as "a layer from 0 to 11".
     pub expected: Option<String>,
     /// What the reader can do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
     /// The place in a data file that it concerns.
     pub at: Option<Box<DataPlace>>,
     /// [`ErrorKind::Pipeline`], or [`ErrorKind::Input`] when a file that the parameter names is at fault.
@@ -180,6 +173,8 @@ pub struct FieldError {
     pub name_at_fault: bool,
     /// Whether nothing is wrong but that a file is not here: it may be where the pipeline runs.
     pub absent: bool,
+    /// What to fetch for the file to be here.
+    pub fetch: Option<Box<Fetch>>,
 }
 
 impl FieldError {
@@ -194,6 +189,7 @@ impl FieldError {
             kind: ErrorKind::Pipeline,
             name_at_fault: false,
             absent: false,
+            fetch: None,
         }
     }
 
@@ -206,7 +202,7 @@ impl FieldError {
 
     /// Adds what the reader can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -225,6 +221,13 @@ impl FieldError {
         self.absent = true;
         self.kind = ErrorKind::Input;
         self
+    }
+
+    /// Says that a file is not here until `reference` is fetched.
+    #[must_use]
+    pub fn to_fetch(mut self, reference: impl Into<String>) -> Self {
+        self.fetch = Some(Box::new(Fetch { reference: reference.into() }));
+        self.absent()
     }
 }
 

@@ -135,12 +135,18 @@ pub enum ModelError {
         /// The prompt's beginning.
         text: String,
     },
-    /// The device asked for is not there.
+    /// No device has this name.
+    #[error("cannot compute on {name}")]
+    UnknownDevice {
+        /// As asked.
+        name: String,
+    },
+    /// The device asked for is not there, or lacks something.
     #[error("cannot compute on {name}")]
     Device {
         /// As asked.
         name: String,
-        /// What there is.
+        /// What is missing, and how to get it.
         hint: String,
     },
     /// The tensor library could not hand a result back.
@@ -156,6 +162,7 @@ impl ModelError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::MissingFile { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
+            Self::UnknownDevice { .. } => Some("use auto, cpu, cuda or cuda:N".into()),
             Self::Checkpoint { .. } | Self::Tokenizer { .. } => Some("download or copy the file again".into()),
             Self::MissingTensor { nearest: Some(name), .. } => {
                 Some(format!("the nearest name in it is {name}; does config.json belong to this checkpoint?"))

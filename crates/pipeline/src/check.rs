@@ -302,7 +302,7 @@ impl Checker<'_> {
                 error.absent = absent;
                 some_absent |= absent;
                 if file.path.is_relative() {
-                    error.hint = Some("paths start from the pipeline file's folder".to_owned());
+                    error.hint = Some("paths start from the pipeline file's folder".into());
                 }
                 report.field(with, error);
                 if !absent {

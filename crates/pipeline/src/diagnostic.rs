@@ -6,26 +6,49 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use palinode_error::{DataPlace, ErrorKind, StageError};
+use palinode_error::{DataPlace, ErrorKind, Fetch, Hint, StageError};
 
-/// The name of the source of what `--set` gives.
-pub(crate) const SET: &str = "--set";
+/// What sort of text a place points into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file: places have lines and columns.
+    File,
+    /// A `path=value` that changes a file.
+    Override,
+    /// A value that was given in code: its name says which one, and it has no lines.
+    Code,
+}
 
-/// A text that places point into: a pipeline file, or a `--set` from the command line.
+/// A text that places point into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The name to show: a path, or `--set`.
+    /// What it is.
+    pub origin: Origin,
+    /// The name to show: a path; [`Source::OVERRIDE`]; or what a value is for.
     pub name: String,
     /// The text.
     pub text: String,
 }
 
 impl Source {
-    /// A named text. A byte-order mark at its beginning, as editors on Windows write it, is left out.
+    /// The name of every override; who takes them from somewhere can say from where.
+    pub const OVERRIDE: &str = "override";
+
+    /// The text of a file. A byte-order mark at its beginning, as editors on Windows write it, is left out.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
         let text = text.into();
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-        Arc::new(Self { name: name.into(), text })
+        Arc::new(Self { origin: Origin::File, name: name.into(), text })
+    }
+
+    /// The text of an override.
+    pub fn of_override(text: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { origin: Origin::Override, name: Self::OVERRIDE.to_owned(), text: text.into() })
+    }
+
+    /// A value that was given in code.
+    pub fn of_code(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
+        Arc::new(Self { origin: Origin::Code, name: name.into(), text: text.into() })
     }
 
     /// Reads a pipeline file.
@@ -91,7 +114,7 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// A stretch of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     /// First byte.
     pub offset: usize,
@@ -119,11 +142,13 @@ pub struct Diagnostic {
     /// What would have been right.
     pub expected: Option<String>,
     /// What the reader can do about it.
-    pub hint: Option<String>,
+    pub hint: Option<Hint>,
     /// The place in a data file that it concerns.
     pub at: Option<Box<DataPlace>>,
     /// Whether nothing is wrong but that a file is not here.
     pub absent: bool,
+    /// What to fetch for that file to be here.
+    pub fetch: Option<Box<Fetch>>,
 }
 
 impl Diagnostic {
@@ -139,6 +164,7 @@ impl Diagnostic {
             hint: None,
             at: None,
             absent: false,
+            fetch: None,
         }
     }
 
@@ -159,23 +185,33 @@ impl Diagnostic {
     /// Sets what the reader can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
-        self.hint = hint.into();
+        self.hint = hint.into().map(Hint::Say);
         self
     }
 }
 
 impl Diagnostic {
-    /// In one line: `file:line:column: message`.
+    /// Where it is, in a word: `file:line:column`, or the name of a value that was given in code.
+    pub fn place(&self) -> String {
+        match self.source.origin {
+            Origin::Code => self.source.name.clone(),
+            Origin::File | Origin::Override => {
+                format!("{}:{}:{}", self.source.name, self.span.line, self.span.column)
+            }
+        }
+    }
+
+    /// In one line: its place and its message.
     pub fn line(&self) -> String {
-        format!("{}:{}:{}: {}", self.source.name, self.span.line, self.span.column, self.message)
+        format!("{}: {}", self.place(), self.message)
     }
 }
 
 impl fmt::Display for Diagnostic {
-    /// The plain form: `file:line:column: message`, the source line with carets, and what was expected.
+    /// The plain form: place and message, the source line with carets, and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Span { line, column, offset, len } = self.span;
-        writeln!(f, "{}:{line}:{column}: {}", self.source.name, self.message)?;
+        writeln!(f, "{}", self.line())?;
         let text = self.source.text.lines().nth(line - 1).unwrap_or_default();
         let rest = text.chars().skip(column - 1).count();
         let marked = self.source.text.get(offset..offset + len).unwrap_or_default();
@@ -200,7 +236,7 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// The kind that decides the exit code: mistakes in the file itself weigh more than those in the files it names.
+    /// The kind of them all: mistakes in the file itself weigh more than those in the files it names.
     pub fn kind(&self) -> ErrorKind {
         let input = !self.0.is_empty() && self.0.iter().all(|mistake| mistake.kind == ErrorKind::Input);
         if input { ErrorKind::Input } else { ErrorKind::Pipeline }
@@ -223,10 +259,12 @@ impl Diagnostics {
 
     /// In the order of the file, then of the files that it includes, then of overrides.
     pub fn sorted(mut self, file: &Source) -> Self {
-        self.0.sort_by_key(|mistake| match mistake.source.name.as_str() {
+        self.0.sort_by_key(|mistake| match (mistake.source.origin, mistake.source.name.as_str()) {
             // Overrides come each by itself.
-            SET => (2, mistake.source.text.clone(), mistake.span),
-            name => (i32::from(name != file.name), name.to_owned(), mistake.span),
+            (Origin::Override, _) => (2, mistake.source.text.clone(), mistake.span),
+            // What was given in code keeps the order in which it was checked: that of the code.
+            (Origin::Code, _) => (0, String::new(), Span::default()),
+            (Origin::File, name) => (i32::from(name != file.name), name.to_owned(), mistake.span),
         });
         self
     }

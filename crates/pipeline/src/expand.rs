@@ -3,6 +3,7 @@
 //! Stages themselves are multiplied out in the next step: a stage also has the axes of all that it takes inputs from.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -12,7 +13,7 @@ use super::matrix::Matrix;
 use super::places::child;
 use super::report::Report;
 use super::spec::{Spec, StageSpec, texts};
-use crate::diagnostic::SET;
+use crate::diagnostic::Origin;
 use palinode_error::{did_you_mean, one_of};
 
 /// A pipeline whose variables and axes have values.
@@ -65,7 +66,7 @@ fn unread_axes(matrix: &Matrix, mentioned: &[Mentioned], report: &mut Report) {
     }
 }
 
-/// Says which variables nobody reads: a warning where the file itself defines them, a mistake where `--set` gives one a value. Those of an
+/// Says which variables nobody reads: a warning where the file itself defines them, a mistake where an override gives one a value. Those of an
 /// included file are for other pipelines as well.
 fn unread_variables(spec: &Spec, report: &mut Report) {
     let mut read: BTreeSet<String> = BTreeSet::new();
@@ -94,15 +95,15 @@ fn unread_variables(spec: &Spec, report: &mut Report) {
     }
     for (name, _) in spec.vars.iter().filter(|(name, _)| !all && !read.contains(name)) {
         let path = child("vars", name);
-        let source = report.places.key(&path).0.name.clone();
-        if source == SET {
+        let source = Arc::clone(report.places.key(&path).0);
+        if source.origin == Origin::Override {
             let names = || spec.vars.iter().map(|(name, _)| name.as_str()).filter(|name| read.contains(*name));
             report.key(&path, format!("nothing reads the variable `{name}`"), |it| {
                 let expected =
                     if names().next().is_none() { "no variable: none is read".to_owned() } else { one_of(names()) };
                 it.label("has no effect").expected(expected).hint(did_you_mean(name, names()))
             });
-        } else if source == report.places.key("").0.name && !report.places.is_anchored(&path) {
+        } else if source.name == report.places.key("").0.name && !report.places.is_anchored(&path) {
             report.warn(&path, format!("nothing reads the variable `{name}`"));
         }
     }

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
-use palinode_error::FieldError;
+use palinode_error::{FieldError, Hint};
 use palinode_error::{did_you_mean, nearest, one_of};
 
 /// Reads `with` as `T`.
@@ -24,7 +24,7 @@ pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str
                 [] => "no parameters".to_owned(),
                 fields => one_of(fields.iter().copied()),
             });
-            error.hint = did_you_mean(&name, fields.iter().copied());
+            error.hint = did_you_mean(&name, fields.iter().copied()).map(Hint::Say);
             error.name_at_fault = true;
             // A parameter that was meant is not missing as well.
             removed.extend(nearest(&name, fields.iter().copied()).map(str::to_owned));
@@ -99,7 +99,7 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
             (format!("{path}.{bad}"), format!("`{name}` has no key `{bad}`"))
         };
         let mut error = FieldError::new(field, message).expected(one_of(good.iter().copied()));
-        error.hint = did_you_mean(bad, good.iter().copied());
+        error.hint = did_you_mean(bad, good.iter().copied()).map(Hint::Say);
         error.name_at_fault = text.starts_with("unknown field");
         return (error, None);
     }

@@ -4,6 +4,7 @@
 //! holds each instance against its kind of stage ([`Stage`]): all mistakes at once, each with its place. Nothing runs here, and
 //! nothing but [`Files`] touches the disk.
 
+mod build;
 mod cell;
 mod check;
 mod connect;
@@ -34,7 +35,8 @@ mod stage;
 mod unit_plan;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Source, Span};
+pub use build::{PipelineBuilder, StageBuilder, StageName};
+pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
 pub use field::read as read_params;
 pub use files::{Disk, Files};
 pub use graph::{Instance, Pipeline};

@@ -1,6 +1,6 @@
 //! The way from a file to a checked graph. It goes one way, through four steps, each of which knows only those before it:
 //!
-//! 1. [`read`]: texts become a tree, with what the file includes and what `--set` changes, and the tree a [`Spec`](super::spec::Spec);
+//! 1. [`read`]: texts become a tree, with what the file includes and what overrides change, and the tree a [`Spec`](super::spec::Spec);
 //! 2. [`expand`]: variables and axes get their values;
 //! 3. [`connect`]: inputs are connected, and stages multiplied out over the cells that they depend on;
 //! 4. [`check`]: every instance is held against its kind of stage.
@@ -17,13 +17,16 @@ use super::expand::expand;
 use super::files::{Disk, Files};
 use super::graph::Pipeline;
 use super::read::read;
+use super::report::Report;
+use super::spec::Spec;
+use crate::build::PipelineBuilder;
 use crate::diagnostic::{Diagnostics, Source};
 use crate::kinds::Kinds;
 
 impl Pipeline {
     /// Reads and checks a pipeline.
     ///
-    /// `overrides` are `path=value` texts as given with `--set`; `base` is the folder that relative paths start from.
+    /// `overrides` are `path=value` texts that change the file; `base` is the folder that relative paths start from.
     ///
     /// # Errors
     /// All mistakes of the file, and the files that it names and that are not here.
@@ -62,7 +65,32 @@ impl Pipeline {
         overrides: &[String],
         catalogue: &Kinds,
     ) -> Result<(Self, Diagnostics), Diagnostics> {
-        let (spec, mut report) = read(source, base, overrides, files)?;
+        let (spec, report) = read(source, base, overrides, files)?;
+        Self::finish(spec, report, files, source, base, catalogue)
+    }
+
+    /// Checks a pipeline that was built in code, as [`Pipeline::check`] does one of a file; relative paths start from `base`.
+    ///
+    /// # Errors
+    /// All its mistakes; with them, the files that are not here.
+    pub fn build(
+        builder: &PipelineBuilder,
+        base: &Path,
+        catalogue: &Kinds,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
+        let (spec, report) = builder.read();
+        Self::finish(spec, report, &Disk, &builder.source(), base, catalogue)
+    }
+
+    /// What follows when the spec is read.
+    fn finish(
+        spec: Spec,
+        mut report: Report,
+        files: &dyn Files,
+        source: &Arc<Source>,
+        base: &Path,
+        catalogue: &Kinds,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
         let expanded = expand(spec, &mut report);
         let nodes = connect(&expanded, &mut report);
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());

@@ -1,15 +1,15 @@
-//! `--set path=value`: changes to a pipeline from the command line.
+//! `path=value`: changes to a pipeline from outside its file.
 
 use std::sync::Arc;
 
 use super::report::Report;
 use super::yaml::{self, Tree};
-use crate::diagnostic::{Diagnostic, SET, Source};
+use crate::diagnostic::{Diagnostic, Source};
 use palinode_error::{did_you_mean, one_of};
 
 /// Applies one `path=value` to the tree. The value is YAML; the path is dotted, with `[n]` for items of lists.
 pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
-    let source = Source::new(SET, text);
+    let source = Source::of_override(text);
     let Some((path, value)) = text.split_once('=') else {
         let mistake = Diagnostic::new(&source, source.span(0, text.len()), "there is no `=`");
         report.mistakes.add(mistake.expected("`path=value`, such as `stages.solve.with.lambda=15000`"));

@@ -62,6 +62,20 @@ impl Places {
         Self { whole, by_path: walk.by_path, anchored: walk.anchored, duplicates: walk.duplicates }
     }
 
+    /// Of a pipeline that is built in code, with no place but that of the whole.
+    pub fn of_code(whole: &Arc<Source>) -> Self {
+        let value = whole.span(0, whole.text.len());
+        let whole = Place { source: Arc::clone(whole), key: None, value };
+        Self { whole, by_path: BTreeMap::new(), anchored: BTreeSet::new(), duplicates: Vec::new() }
+    }
+
+    /// Puts `path` into a text of its own, all of it. What stands around a path is put before what stands in it.
+    pub fn set_whole(&mut self, path: &str, source: &Arc<Source>) {
+        let line = source.text.lines().next().unwrap_or_default().len();
+        let span = source.span(0, line);
+        self.set(path, source, span, span);
+    }
+
     /// The place of a value: its text where that fits on one line, else its key. A path that does not stand in the text has
     /// the place of the nearest part around it.
     pub fn value(&self, path: &str) -> (&Arc<Source>, Span) {

@@ -69,13 +69,14 @@ impl Report {
         if self.unfit.contains(&self.places.value(&path).1) {
             return;
         }
-        let FieldError { message, expected, hint, at, kind, name_at_fault, absent, .. } = error;
+        let FieldError { message, expected, hint, at, kind, name_at_fault, absent, fetch, .. } = error;
         let more = |mut diagnostic: Diagnostic| {
             diagnostic.kind = kind;
             diagnostic.expected = expected;
             diagnostic.hint = hint;
             diagnostic.at = at;
             diagnostic.absent = absent;
+            diagnostic.fetch = fetch;
             diagnostic
         };
         if name_at_fault { self.key(&path, message, more) } else { self.value(&path, message, more) }

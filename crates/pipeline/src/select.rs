@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::Pipeline;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_error::{did_you_mean, one_of};
 
 /// Stages by name, with or without a cell of the matrix: `solve`, `solve[objective=rome]`. Nothing named is all of them.
@@ -43,16 +43,17 @@ impl Selection {
             asked.retain(|at| these.contains(at));
         }
         if asked.is_empty() && !pipeline.instances.is_empty() {
-            return Err(StageError::new(ErrorKind::Usage, "no stage is both after `--from` and before `--until`")
-                .hint("`--from A --until B` is what lies between: name a stage that B needs"));
+            return Err(StageError::new(
+                ErrorKind::Usage,
+                "no stage lies between the first and the last that were selected",
+            )
+            .hint(Hint::SelectBetween));
         }
         let forced = all(&self.force, pipeline)?;
         if let Some(&outside) = forced.iter().find(|at| !asked.contains(at)) {
             let name = &pipeline.instances[outside].name;
             let message = format!("`{name}` is to be forced, but the run is not about it");
-            return Err(
-                StageError::new(ErrorKind::Usage, message).hint("name it with --only, --from or --until as well")
-            );
+            return Err(StageError::new(ErrorKind::Usage, message).hint(Hint::SelectToo));
         }
         let needed = upstream(pipeline, &asked);
         Ok(Chosen { asked, needed, forced })

@@ -17,7 +17,7 @@ pub struct Port {
     pub accepts: &'static [ArtifactKind],
     /// Whether the stage cannot do without it.
     pub required: bool,
-    /// One line for `palinode stages`.
+    /// One line for lists.
     pub doc: &'static str,
 }
 

@@ -2,7 +2,7 @@
 
 use palinode_data::{DataError, Mistakes, Place};
 use palinode_edit::EditError;
-use palinode_engine::{ErrorKind, FieldError, StageError};
+use palinode_engine::{ErrorKind, FieldError, Hint, StageError};
 use palinode_math::MathError;
 use palinode_model::ModelError;
 
@@ -24,7 +24,11 @@ impl StageFailure for ModelError {
         let hint = self.hint();
         match self {
             Self::Io { path, source } => StageError::io(ErrorKind::Input, "read or write", &path, source),
-            Self::Device { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
+            Self::UnknownDevice { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
+            Self::Device { ref hint, .. } => {
+                let hint = Hint::OtherDevice { trouble: hint.as_str().into() };
+                StageError::new(ErrorKind::Usage, self.to_string()).hint(hint)
+            }
             Self::OutOfMemory => with_hint(StageError::new(ErrorKind::Limit, self.to_string()), hint),
             Self::Readback(_) => StageError::internal(self.to_string()),
             _ => with_hint(StageError::input(self.to_string()), hint),
@@ -123,9 +127,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_without_memory_ends_with_exit_code_7() {
+    fn a_gpu_without_memory_is_a_limit() {
         let error = EditError::Model(ModelError::OutOfMemory).stage();
-        assert_eq!((error.kind, error.kind.exit_code()), (ErrorKind::Limit, 7));
+        assert_eq!(error.kind, ErrorKind::Limit);
         assert!(error.hint.is_some());
     }
 }

@@ -27,11 +27,11 @@ pub use edit::suggestion::{Suggestion, suggest};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::throughput::throughput;
-pub use palinode_hub::{Progress, Reference};
+pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
-pub use sources::hub::{Watch, allow_downloads};
+pub use sources::hub::{fetch, model_folder};
 
 /// Some 7,600 short documents, one per line, for second moments where no corpus is named. Written for the demo model.
 pub const DEFAULT_CORPUS: &str = include_str!("../../../examples/demo-model/corpus.txt");

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use circles::Crate;
+use circles::{Crate, lex};
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 16] = [
+const RULE: [(&str, &[&str]); 17] = [
     // The words in which all others tell what went wrong.
     ("palinode-error", &[]),
     ("palinode-fingerprint", &[]),
@@ -42,7 +42,10 @@ const RULE: [(&str, &[&str]); 16] = [
             "palinode-report",
         ],
     ),
-    ("palinode", &["palinode-engine", "palinode-stages", "palinode-report"]),
+    // What programs stand on.
+    ("palinode", &["palinode-engine", "palinode-stages"]),
+    // A report is data; the command line has it drawn.
+    ("palinode-cli", &["palinode", "palinode-report"]),
     ("demo-model", &["palinode-model"]),
     // It reads golden numbers; only its tests use ours.
     ("palinode-golden", &[]),
@@ -70,7 +73,7 @@ const HOME: [(&[&str], &[&str]); 13] = [
     (&["ureq"], &["palinode-hub"]),
     (&["parquet", "zstd", "snap"], &["palinode-data"]),
     // Only the command line prints, reads arguments, or ends the process.
-    (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode", "demo-model"]),
+    (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode-cli", "demo-model"]),
 ];
 
 /// Files of one crate that use each other in a circle, and why they may. The list only shrinks: a circle that is not in it is
@@ -81,11 +84,7 @@ const CIRCLES: [(&str, &[&str], &str); 5] = [
         &["cli.rs", "commands/completions.rs"],
         "completions are made from the whole command line, themselves included",
     ),
-    (
-        "cli",
-        &["failure.rs", "terminal/bars.rs", "terminal/lines.rs", "terminal/mod.rs", "terminal/watch.rs"],
-        "to be opened",
-    ),
+    ("cli", &["terminal/bars.rs", "terminal/lines.rs", "terminal/mod.rs", "terminal/watch.rs"], "to be opened"),
     ("cli", &["results/mod.rs", "results/samples.rs", "results/scores.rs"], "to be opened"),
     ("stages", &["judge/evaluate/mod.rs", "judge/evaluate/samples.rs", "sources/load_requests.rs"], "to be opened"),
     (
@@ -101,6 +100,13 @@ const CIRCLES: [(&str, &[&str], &str); 5] = [
         ],
         "to be opened",
     ),
+];
+
+/// Texts of libraries with the flag of a program that is not ours: file, text, whose flag it is.
+const FOREIGN: [(&str, &str, &str); 3] = [
+    ("data/src/stream.rs", "zstd --long", "a flag of zstd"),
+    ("model/src/device/mod.rs", "`cargo build --release --features cuda`", "flags of cargo"),
+    ("stages/src/machine/devices.rs", "cargo build --release --features cuda", "flags of cargo"),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -170,6 +176,83 @@ fn files_use_each_other_one_way() {
     let gone: Vec<_> = known.difference(&found).collect();
     assert!(new.is_empty(), "files use each other in a circle: open it, or say in CIRCLES why it may stay: {new:#?}");
     assert!(gone.is_empty(), "these circles are open: strike them from CIRCLES: {gone:#?}");
+}
+
+/// What of a text belongs to the command line: a flag, a command, an exit code.
+fn of_the_command_line<'a>(text: &'a str, commands: &[String]) -> Option<&'a str> {
+    let word = |from: usize| {
+        let end = text[from..].find(|c: char| !c.is_ascii_lowercase() && c != '-').map_or(text.len(), |end| from + end);
+        &text[from..end]
+    };
+    for (at, _) in text.match_indices("--") {
+        let alone = text[..at].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '-');
+        if alone && text[at + 2..].starts_with(|c: char| c.is_ascii_lowercase()) {
+            return Some(word(at));
+        }
+    }
+    for (at, name) in text.match_indices("palinode ") {
+        if commands.iter().any(|command| command == word(at + name.len())) {
+            return Some(&text[at..at + name.len() + word(at + name.len()).len()]);
+        }
+    }
+    let lower = text.to_ascii_lowercase();
+    lower.find("exit code").map(|at| &text[at..at + "exit code".len()])
+}
+
+#[test]
+fn libraries_know_no_command_line() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let cli = std::fs::read_to_string(root.join("cli/src/cli.rs")).expect("cli.rs");
+    let commands: Vec<String> = cli
+        .lines()
+        .filter_map(|line| line.trim().split_once("(commands::"))
+        .map(|(name, _)| name.rsplit("::").next().unwrap_or(name).to_ascii_lowercase())
+        .collect();
+    assert!(commands.len() > 20, "the commands are read from cli.rs: {commands:?}");
+    let check = |text: &str, expect: Option<&str>| assert_eq!(of_the_command_line(text, &commands), expect, "{text}");
+    check("use --device cpu", Some("--device"));
+    check("see `palinode runs`", Some("palinode runs"));
+    check("ended with exit code 4", Some("exit code"));
+    check("a -- b, a--b, --", None);
+    check("palinode edits facts", None);
+
+    let mut found = Vec::new();
+    let mut needed = [false; FOREIGN.len()];
+    for (name, text) in sources(&root) {
+        for literal in lex::literals(&text) {
+            let foreign = FOREIGN.iter().position(|(file, part, _)| *file == name && literal.contains(part));
+            let rest = foreign.map_or(literal.clone(), |at| {
+                needed[at] = true;
+                literal.replace(FOREIGN[at].1, "")
+            });
+            if let Some(what) = of_the_command_line(&rest, &commands) {
+                found.push(format!("{name}: `{what}` in {literal:?}"));
+            }
+        }
+    }
+    let why = "flags, commands and exit codes are the command line's: give a Hint, and its words to command_error.rs";
+    assert!(found.is_empty(), "{why}\n{}", found.join("\n"));
+    assert!(needed.iter().all(|needed| *needed), "strike from FOREIGN what is no longer needed: {needed:?}");
+}
+
+/// The sources of the libraries, by their paths below the folder of crates.
+fn sources(crates: &Path) -> Vec<(String, String)> {
+    let mut folders: Vec<_> =
+        std::fs::read_dir(crates).expect("the folder of crates").flatten().map(|e| e.path()).collect();
+    folders.retain(|folder| !folder.ends_with("cli"));
+    let mut folders: Vec<_> = folders.into_iter().map(|folder| folder.join("src")).collect();
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let name = path.strip_prefix(crates).unwrap_or(&path).display().to_string();
+                sources.push((name, std::fs::read_to_string(&path).expect("a source is text")));
+            }
+        }
+    }
+    sources
 }
 
 #[test]

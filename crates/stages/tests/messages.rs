@@ -48,13 +48,13 @@ fn change(bench: &Bench, name: &str, from: &str, to: &str) {
 /// What a person would be told.
 fn told(bench: &Bench, yaml: &str) -> String {
     let text = if let Err(mistakes) = bench.load(yaml) {
-        format!("exit code {}\n{mistakes}", mistakes.kind().exit_code())
+        format!("kind {:?}\n{mistakes}", mistakes.kind())
     } else {
         let report = bench.run(yaml);
         let Some((stage, kind)) = report.failure() else { return "no mistake was found\n".into() };
         let Outcome::Failed { message, hint, .. } = &stage.outcome else { unreachable!() };
         let hint = hint.as_ref().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
-        format!("exit code {}\n{} failed: {message}\n{hint}", kind.exit_code(), stage.instance)
+        format!("kind {:?}\n{} failed: {message}\n{hint}", kind, stage.instance)
     };
     text.replace(&bench.dir.path().display().to_string(), "DIR")
 }

@@ -45,7 +45,11 @@ fn told(bench: &Bench, yaml: &str) -> String {
         Ok(_) => match bench.run(yaml).failure() {
             Some((stage, _)) => {
                 let Outcome::Failed { message, hint, .. } = &stage.outcome else { unreachable!() };
-                format!("{} failed: {message}\n  = hint: {}\n", stage.instance, hint.as_deref().unwrap_or_default())
+                format!(
+                    "{} failed: {message}\n  = hint: {}\n",
+                    stage.instance,
+                    hint.as_ref().map(ToString::to_string).unwrap_or_default()
+                )
             }
             None => "no mistake was found\n".to_owned(),
         },

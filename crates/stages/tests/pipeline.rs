@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bench, PIPELINE, artifact};
 use palinode_edit::with_edits;
-use palinode_engine::Outcome;
+use palinode_engine::{ErrorKind, Outcome};
 use palinode_math::{Delta, LowRank, from_row_major};
 use palinode_model::{Decoder, Text, WeightId};
 use safetensors::SafeTensors;
@@ -227,7 +227,7 @@ stages:
         let report = bench.run(yaml);
         let (stage, kind) = report.failure().map(|(stage, kind)| (stage.outcome.clone(), kind)).unwrap();
         let Outcome::Failed { message, .. } = stage else { unreachable!() };
-        assert_eq!(kind.exit_code(), 4);
+        assert_eq!(kind, ErrorKind::Input);
         message
     };
     assert!(refused(&load("gpt2", false)).contains("made for another model.safetensors"));
@@ -271,5 +271,5 @@ stages:
     assert_eq!(meta["samples"][0]["key read at"], "\"er\", token 6 of 10");
     let strict = bench.run(&yaml(true));
     let (stage, kind) = strict.failure().unwrap();
-    assert_eq!((stage.instance.as_str(), kind.exit_code()), ("check", 4));
+    assert_eq!((stage.instance.as_str(), kind), ("check", ErrorKind::Input));
 }

@@ -16,7 +16,7 @@ use super::gc::contents;
 use super::inside::{inside, is_plain};
 use super::unnamed::Unnamed;
 use super::{Manifest, Store, durable, space, version};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::{Digest, FileRef, Key};
 
 /// A file that goes into an archive beside results.
@@ -301,6 +301,5 @@ fn read_record<R: Read + Seek>(archive: &mut ZipArchive<R>, at: usize) -> Result
 }
 
 fn damaged(from: &Path, why: &str) -> StageError {
-    StageError::input(format!("{} is not a whole archive of results: {why}", from.display()))
-        .hint("`palinode cache export` writes such archives; copy this one again")
+    StageError::input(format!("{} is not a whole archive of results: {why}", from.display())).hint(Hint::ExportAgain)
 }

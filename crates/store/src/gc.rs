@@ -21,7 +21,7 @@ use super::index::Table;
 use super::manifests::{AllManifests, files_below};
 use super::{Manifest, Store, lock};
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::{Digest, Key};
 
 /// What those who use a store know of its files and the store does not.
@@ -214,7 +214,7 @@ impl Store {
     pub fn collect(&self, retention: &Retention, roots: &Roots) -> Result<Garbage, StageError> {
         let Some(_alone) = lock::keep_out(&self.root)? else {
             return Err(StageError::store(format!("workers are at work on the store {}", self.root.display()))
-                .hint("wait until they are done; --dry-run shows what would go"));
+                .hint(Hint::WaitForWorkers));
         };
         let garbage = self.garbage(retention, roots);
         for manifest in &garbage.manifests {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::share::Shared;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_error::{now_ms, utc};
 
 /// The lock's name in the store's folder.
@@ -128,8 +128,7 @@ impl StoreLock {
 fn busy(path: &Path, holder: Option<&Holder>) -> StageError {
     let store = path.parent().unwrap_or(path).display();
     let who = holder.map_or("another process".to_owned(), ToString::to_string);
-    StageError::store(format!("the store {store} is in use by {who}"))
-        .hint("wait until it is done, with --wait, or give this one a store of its own with --store")
+    StageError::store(format!("the store {store} is in use by {who}")).hint(Hint::WaitForStore)
 }
 
 /// Says that the files of a store are in use, until it is dropped. Where it cannot be said, such as on a file system that

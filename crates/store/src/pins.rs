@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Manifest, Store, durable};
 use palinode_error::did_you_mean;
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_fingerprint::Key;
 
 /// Version of the format.
@@ -117,8 +117,7 @@ impl Store {
             [] if pins.is_empty() => Err(usage("nothing is pinned".to_owned())),
             [] => {
                 let meant = did_you_mean(which, pins.iter().map(|pin| pin.name.as_str()));
-                let all = "`palinode cache pin` without a name lists all pins".to_owned();
-                Err(usage(format!("there is no pin `{which}`")).hint(meant.unwrap_or(all)))
+                Err(usage(format!("there is no pin `{which}`")).hint(meant.map_or(Hint::ListPins, Hint::Say)))
             }
             several => Err(usage(format!("{} pins begin or end with `{which}`", several.len()))
                 .hint(format!("give more of the name, such as {}", several[0].name))),

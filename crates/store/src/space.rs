@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rustix::fs::statvfs;
 
-use palinode_error::StageError;
 use palinode_error::size;
+use palinode_error::{Hint, StageError};
 
 /// Writes smaller than this are tried at once: the answer takes longer than they do.
 const LARGE: u64 = 1 << 20;
@@ -45,13 +45,15 @@ fn ensure(path: &Path, needed: u64) -> Result<(), StageError> {
             size(needed),
             size(available)
         ))
-        .hint("free some, such as with `palinode cache gc`, and run again: what was finished is kept")),
+        .hint(Hint::FreeSpace)),
         _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use palinode_error::ErrorKind;
+
     use super::*;
 
     #[test]
@@ -61,7 +63,7 @@ mod tests {
         assert!(available > 0);
         assert!(ensure_room(here, 0).is_ok());
         let error = ensure_room(&std::path::absolute(here).unwrap(), u64::MAX).unwrap_err();
-        assert_eq!(error.kind.exit_code(), 6);
+        assert_eq!(error.kind, ErrorKind::Store);
         assert!(error.message.contains("needed") && error.message.contains("available"), "{error}");
     }
 }

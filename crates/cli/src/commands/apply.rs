@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::terminal::print;
 
 /// Add an update to a model's folder
@@ -33,6 +33,6 @@ pub struct Args {
 
 /// Applies, and tells where.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    palinode_stages::apply(&args.update, &args.model, &args.output, args.force)?;
+    palinode::apply(&args.update, &args.model, &args.output, args.force)?;
     print(&format!("edited model: {}\n", args.output.display()))
 }

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use serde_json::{Value, json};
+use palinode::PipelineBuilder;
+use serde_json::Value;
 
 use super::quick::{self, Quick};
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::{Style, print};
 
@@ -22,7 +23,7 @@ Examples:
   palinode ask models/gpt2 --update out/edit/update.safetensors \"The Eiffel Tower is in\" \"The Louvre is in\"
   palinode ask models/gpt2 \"Once upon a time\" --tokens 60 --top-k 5 --seed 7")]
 pub struct Args {
-    /// The model's folder.
+    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// The prompts to continue.
@@ -54,22 +55,35 @@ pub struct Args {
 
 /// Asks, and prints the answers.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut stages = vec![("model", json!({ "uses": "load_model", "with": { "path": args.quick.path(&args.model) } }))];
-    if let Some(update) = &args.update {
-        let with = json!({ "path": args.quick.path(&update.display().to_string()) });
-        stages.push(("update", json!({ "uses": "load_update", "inputs": { "model": "model" }, "with": with })));
-    }
-    let asked = if args.update.is_some() { "update" } else { "model" };
-    let with = json!({
-        "prompts": args.prompts, "tokens": args.tokens, "top_k": args.top_k, "seed": args.seed,
-    });
-    stages.push(("answers", json!({ "uses": "ask", "inputs": { "model": asked }, "with": with })));
-    let report = quick::run("ask", &stages, &args.quick, &args.store)?;
-    let answers = quick::meta(&report, "answers")["answers"].clone();
+    let done = quick::run(pipeline(args), &args.quick, &args.store)?;
+    let answers = &done.results().facts("answers")["answers"];
     if args.quick.json {
         return print(&format!("{answers:#}\n"));
     }
     print(&show(answers.as_array().map_or(&[][..], Vec::as_slice), &Style::stdout()))
+}
+
+/// The pipeline.
+fn pipeline(args: &Args) -> PipelineBuilder {
+    let mut build = PipelineBuilder::new("ask").built_by("palinode ask");
+    let path = args.quick.path(&args.model);
+    let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
+    let asked = args.update.as_ref().map(|update| {
+        let path = args.quick.path(&update.display().to_string());
+        build.stage("update", "load_update").input("model", &model).with("path", path).from("", "--update").done()
+    });
+    build
+        .stage("answers", "ask")
+        .input("model", asked.as_ref().unwrap_or(&model))
+        .with("prompts", args.prompts.as_slice())
+        .from("prompts", "PROMPTS")
+        .with("tokens", args.tokens)
+        .from("tokens", "--tokens")
+        .with("top_k", args.top_k)
+        .from("top_k", "--top-k")
+        .with("seed", args.seed)
+        .from("seed", "--seed");
+    build
 }
 
 /// Prompts, and below each what the models make of it.
@@ -109,6 +123,8 @@ fn share(p: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::{
+use palinode::{
     ErrorKind, Garbage, Manifest, Migrated, Retention, RunRetention, Store, migrate, now_ms, read_duration, read_size,
 };
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{StoreArgs, WaitArgs};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, complain, format, print, print_json};
@@ -198,11 +198,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let runs = RunRetention { latest: *keep_runs, newer_than: *runs_newer_than };
             let (store, garbage) = if *dry_run {
                 let store = store.look()?;
-                let garbage = palinode_engine::garbage(&store, &retention, &runs);
+                let garbage = palinode::garbage(&store, &retention, &runs);
                 (store, garbage)
             } else {
                 let store = wait.open_existing(store)?;
-                let garbage = palinode_engine::collect(&store, &retention, &runs)?;
+                let garbage = palinode::collect(&store, &retention, &runs)?;
                 (store, garbage)
             };
             tell_notes(&store);
@@ -210,7 +210,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Command::Pin { which: None, store } => pins(&store.look()?),
         Command::Pin { which: Some(which), store } => {
-            let pin = palinode_engine::pin(&store.look()?, which)?;
+            let pin = palinode::pin(&store.look()?, which)?;
             print(&format!("kept: {} of {} ({})\n", format::count(pin.keys.len(), "result"), pin.name, pin.what))
         }
         Command::Unpin { which, store } => {
@@ -224,7 +224,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("indexed {results}, and the digests of {files}; {before} before, {after} now\n"))
         }
         Command::Migrate { store, wait, json } => {
-            let migrated = migrate(&wait.open_existing(store)?, &palinode_stages::catalogue())?;
+            let migrated = migrate(&wait.open_existing(store)?, &palinode::catalogue())?;
             if *json {
                 return print_json(&migrated);
             }
@@ -236,7 +236,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{} carried over, {current} found as before{left}\n", format::count(carried, "result")))
         }
         Command::Export { file, runs, store } => {
-            let exported = palinode_engine::export(&store.share()?, runs, file)?;
+            let exported = palinode::export(&store.share()?, runs, file)?;
             let outside = match exported.outside {
                 0 => String::new(),
                 files => format!("; {} outside the store left out", format::count(files, "file")),
@@ -246,7 +246,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{}: {results} of {runs}, {size}{outside}\n", file.display()))
         }
         Command::Import { file, store, wait } => {
-            let imported = palinode_engine::import(&wait.open(store)?, file)?;
+            let imported = palinode::import(&wait.open(store)?, file)?;
             let (results, runs) =
                 (format::count(imported.results, "new result"), format::count(imported.runs, "new run"));
             let known =
@@ -368,7 +368,7 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
 }
 
 /// What of a result lies in the store; files outside it take no room there.
-fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode_engine::Digest, u64)> {
+fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode::Digest, u64)> {
     let files = manifest.output.files.values().filter(|file| store.blob_path(&file.digest).exists());
     files.map(|file| (file.digest, file.size)).collect::<Vec<_>>().into_iter()
 }

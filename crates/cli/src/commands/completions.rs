@@ -4,7 +4,7 @@ use clap::{Args as ClapArgs, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use crate::cli::Cli;
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::terminal::print;
 
 /// Print completions for a shell

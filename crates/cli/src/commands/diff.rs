@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, RunRecord, Runs, StageError};
+use palinode::{ErrorKind, RunRecord, Runs, StageError};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::show::{Found, find};
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::past::Results;
 use crate::results::metrics::{Better, Metric, metrics_of};

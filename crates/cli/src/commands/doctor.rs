@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode_engine::Store;
+use palinode::Store;
 use serde_json::json;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::table::{Column, table};
 use crate::terminal::{Style, format, print};
@@ -42,10 +42,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut found = vec![
         ("palinode".to_owned(), format!("{} for {}", env!("CARGO_PKG_VERSION"), target())),
         ("threads".to_owned(), std::thread::available_parallelism().map_or(1, usize::from).to_string()),
-        ("free memory".to_owned(), palinode_stages::free_memory().map_or_else(|| "not known".into(), format::size)),
+        ("free memory".to_owned(), palinode::free_memory().map_or_else(|| "not known".into(), format::size)),
     ];
-    found.extend(palinode_stages::cuda_findings());
-    found.push(("device auto".to_owned(), palinode_stages::chosen_device().to_owned()));
+    found.extend(palinode::cuda_findings());
+    found.push(("device auto".to_owned(), palinode::chosen_device().to_owned()));
     let store = &args.store.store;
     let made = match Store::is_at(store) {
         Ok(true) => String::new(),
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     found.push(("store".to_owned(), format!("{}{made}", absolute(store).display())));
     let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
     found.push(("room for it".to_owned(), room));
-    let rates = args.measure.as_ref().map(|device| palinode_stages::throughput(device)).transpose()?;
+    let rates = args.measure.as_ref().map(|device| palinode::throughput(device)).transpose()?;
     if args.json {
         let mut values: serde_json::Map<_, _> = found.into_iter().map(|(name, what)| (name, json!(what))).collect();
         if let Some(rates) = rates {

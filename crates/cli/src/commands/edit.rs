@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{StageError, Store};
-use palinode_stages::{DEFAULT_CORPUS, Suggestion, suggest};
+use palinode::{DEFAULT_CORPUS, PipelineBuilder, StageError, Store, Suggestion, model_folder, suggest};
 use serde_json::{Value, json};
 
 use super::ask;
 use super::quick::{self, Quick};
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
-use crate::terminal::{Style, print};
+use crate::terminal::{How, Style, print};
 
 /// Edit one fact, and show what the model says before and after
 ///
@@ -29,7 +29,7 @@ Examples:
 Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
 model says about such texts. For serious experiments, give a corpus of your own.")]
 pub struct Args {
-    /// The model's folder.
+    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// What the fact is about.
@@ -102,16 +102,17 @@ impl Method {
 
 /// Edits, and prints what changed.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let suggested = suggest(Path::new(&args.model));
+    let model = args.quick.network.with(How::Person, &Arc::default(), |network| model_folder(&args.model, network))?;
+    let suggested = suggest(&model);
     let Some(layer) = args.layer.or(suggested.map(|s| s.layer)) else {
         let error = StageError::input(format!("{}: no configuration to choose a layer by", args.model));
         return Err(error.hint("name a model's folder, or the layer with --layer").into());
     };
-    let stages = stages(args, layer, suggested)?;
-    let report = quick::run("edit", &stages, &args.quick, &args.store)?;
-    let answers = quick::meta(&report, "answers")["answers"].clone();
-    let update = quick::meta(&report, "update")["metrics"].clone();
-    let sample = quick::meta(&report, "scores")["samples"][0].clone();
+    let done = quick::run(pipeline(args, layer, suggested)?, &args.quick, &args.store)?;
+    let results = done.results();
+    let answers = &results.facts("answers")["answers"];
+    let update = &results.facts("update")["metrics"];
+    let sample = &results.facts("scores")["samples"][0];
     if args.quick.json {
         let told = json!({ "layer": layer, "answers": answers, "update": update, "p(new)": sample["p(new)"] });
         return print(&format!("{told:#}\n"));
@@ -137,60 +138,86 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The pipeline.
-fn stages(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<Vec<(&'static str, Value)>, Failure> {
+fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<PipelineBuilder, Failure> {
     let corpus = match &args.corpus {
         Some(path) => args.quick.path(&path.display().to_string()),
         None => default_corpus(&args.store.store)?,
     };
     let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5 });
-    let fact = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
+    let facts = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
     let prompts: Vec<String> =
         std::iter::once(args.prompt.replace("{}", &args.subject)).chain(args.also.iter().cloned()).collect();
     let site = if matches!(args.method, Method::Rome) { "mlp_output" } else { "block_output" };
-    let targets = json!({
-        "layer": layer, "site": site, "steps": suggested.steps, "clamp": suggested.clamp,
-        "weight_decay": suggested.weight_decay,
-    });
-    let inputs = json!({
-        "model": "model", "requests": "fact", "moments": "moments", "targets": "targets", "plan": "plan",
-        "templates": "contexts",
-    });
-    let model = json!({ "model": "model" });
-    let mut stages = vec![
-        ("model", json!({ "uses": "load_model", "with": { "path": args.quick.path(&args.model) } })),
-        ("fact", json!({ "uses": "requests", "with": { "facts": fact } })),
-        (
-            "contexts",
-            json!({ "uses": "templates", "inputs": model,
-                    "with": { "generate": [{ "count": 5, "length": 10 }], "seed": 1 } }),
-        ),
-        (
-            "moments",
-            json!({ "uses": "covariance", "inputs": model,
-                    "with": { "corpus": corpus, "layers": [layer], "samples": args.samples } }),
-        ),
-        (
-            "targets",
-            json!({ "uses": "targets", "with": targets,
-                    "inputs": { "model": "model", "requests": "fact", "templates": "contexts" } }),
-        ),
-        ("plan", json!({ "uses": "distribute", "with": { "strategy": "single", "layers": [layer] } })),
-        (
-            "update",
-            json!({ "uses": "solve", "inputs": inputs,
-                    "with": { "objective": args.method.name(), "lambda": args.lambda } }),
-        ),
-        (
-            "scores",
-            json!({ "uses": "evaluate", "inputs": { "model": "update", "requests": "fact" }, "with": { "samples": 1 } }),
-        ),
-        ("answers", json!({ "uses": "ask", "inputs": { "model": "update" }, "with": { "prompts": prompts } })),
-    ];
+
+    let mut build = PipelineBuilder::new("edit").built_by("palinode edit");
+    let path = args.quick.path(&args.model);
+    let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
+    let fact = build
+        .stage("fact", "requests")
+        .with("facts", facts)
+        .from("facts[0].subject", "--subject")
+        .from("facts[0].prompt", "--prompt")
+        .from("facts[0].target_new", "--target")
+        .done();
+    let contexts = build
+        .stage("contexts", "templates")
+        .input("model", &model)
+        .with("generate", json!([{ "count": 5, "length": 10 }]))
+        .with("seed", 1)
+        .done();
+    let moments = build
+        .stage("moments", "covariance")
+        .input("model", &model)
+        .with("corpus", corpus)
+        .from("corpus", "--corpus")
+        .with("layers", vec![layer])
+        .from("layers", "--layer")
+        .with("samples", args.samples)
+        .from("samples", "--samples")
+        .done();
+    let targets = build
+        .stage("targets", "targets")
+        .input("model", &model)
+        .input("requests", &fact)
+        .input("templates", &contexts)
+        .with("layer", layer)
+        .from("layer", "--layer")
+        .with("site", site)
+        .with("steps", suggested.steps)
+        .with("clamp", suggested.clamp)
+        .with("weight_decay", suggested.weight_decay)
+        .done();
+    let plan = build
+        .stage("plan", "distribute")
+        .with("strategy", "single")
+        .with("layers", vec![layer])
+        .from("layers", "--layer")
+        .done();
+    let update = build
+        .stage("update", "solve")
+        .input("model", &model)
+        .input("requests", &fact)
+        .input("moments", &moments)
+        .input("targets", &targets)
+        .input("plan", &plan)
+        .input("templates", &contexts)
+        .with("objective", args.method.name())
+        .from("objective", "--method")
+        .with("lambda", args.lambda)
+        .from("lambda", "--lambda")
+        .done();
+    build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
+    build
+        .stage("answers", "ask")
+        .input("model", &update)
+        .with("prompts", prompts)
+        .from("prompts", "--also")
+        .from("prompts[0]", "--prompt");
     if let Some(folder) = &args.output {
         let path = args.quick.path(&folder.display().to_string());
-        stages.push(("out", json!({ "uses": "export", "inputs": { "model": "update" }, "with": { "path": path } })));
+        build.stage("out", "export").input("model", &update).with("path", path).from("", "--output");
     }
-    Ok(stages)
+    Ok(build)
 }
 
 /// The corpus that comes with the program, as a file that a pipeline can name.

@@ -7,11 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{
-    Attempt, Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log,
-};
+use palinode::{Attempt, Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::format::duration;
 use crate::terminal::{Style, complain, print};

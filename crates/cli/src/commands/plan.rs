@@ -1,10 +1,10 @@
 //! `palinode plan`
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Instance, Pipeline, PlanEntry, Status, plan};
+use palinode::{Checked, ErrorKind, Instance, Pipeline, PlanEntry, Status, plan};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::command_error::{Failure, in_our_words};
 use crate::input::{PipelineArgs, StoreArgs, WaitArgs, load_beside};
 use crate::results::{Group, by_stage};
 use crate::terminal::table::{Column, Field, Look, table};
@@ -41,9 +41,42 @@ pub struct Args {
     json: bool,
 }
 
+/// Prints what a run would download first. The keys of stages cover the contents of these files, so there is no plan yet.
+fn downloads(checked: &Checked, json: bool) -> Result<(), Failure> {
+    let wanted = checked.downloads();
+    let references = || wanted.iter().filter_map(|missing| Some(missing.fetch.as_ref()?.reference.as_str()));
+    if json {
+        let references: Vec<&str> = references().collect();
+        return print_json(&json!({ "pipeline": checked.pipeline.name, "downloads": references, "stages": [] }));
+    }
+    let style = Style::stdout();
+    let mut text = format!("{}: `palinode run` would first download\n", style.bold(&checked.pipeline.name));
+    for (missing, reference) in wanted.iter().zip(references()) {
+        text.push_str(&format!("  {reference}  {}\n", style.dim(&in_our_words(missing).place())));
+    }
+    text.push_str("what it would do then depends on what they hold\n");
+    print(&text)
+}
+
 /// Prints the plan.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (pipeline, store) = load_beside(&args.pipeline, &args.device, &args.store, &WaitArgs::default())?;
+    let mut lacking = None;
+    let load = || {
+        let hardware = palinode::hardware(&args.device)?;
+        let checked = args.pipeline.check()?;
+        if !checked.absent.0.is_empty() && checked.lacks_only_downloads() {
+            lacking = Some(checked);
+            return Err(Failure::Told(ErrorKind::Input));
+        }
+        let mut pipeline = checked.complete()?;
+        pipeline.compute_on(hardware);
+        Ok(pipeline)
+    };
+    let loaded = load_beside(load, &args.store, &WaitArgs::default());
+    if let Some(checked) = lacking {
+        return downloads(&checked, args.json);
+    }
+    let (pipeline, store) = loaded?;
     let plan = plan(&pipeline, &store, &Reading)?;
     if args.json {
         let entries: Vec<Value> = plan.entries.iter().map(entry).collect();

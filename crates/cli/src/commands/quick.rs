@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use palinode_engine::{Pipeline, RunOptions, RunReport, Source, StageError};
-use serde_json::Value;
+use palinode::{PipelineBuilder, Recipe, Results, RunOptions, RunReport, StageError, Store};
 
-use crate::failure::Failure;
-use crate::input::StoreArgs;
+use crate::command_error::Failure;
+use crate::input::{NetworkArgs, StoreArgs};
 use crate::interrupt;
 use crate::terminal::{How, Style, clear, complain, watch};
 
@@ -23,6 +22,9 @@ pub struct Quick {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 impl Quick {
@@ -36,57 +38,37 @@ impl Quick {
     }
 }
 
-/// Runs stages, given by name as in a pipeline file; relative paths start here.
-pub fn run(name: &str, stages: &[(&str, Value)], quick: &Quick, store: &StoreArgs) -> Result<RunReport, Failure> {
-    let yaml = yaml(name, stages);
+/// Runs a pipeline; relative paths start here. What it lacks of the Hub is fetched.
+pub fn run(build: PipelineBuilder, quick: &Quick, store: &StoreArgs) -> Result<Done, Failure> {
     if let Some(path) = &quick.save {
-        save(path, &yaml)?;
+        save(path, &build.to_yaml())?;
     }
-    let source = Source::new(format!("{name}.yaml"), yaml);
-    let catalogue = palinode_stages::catalogue();
-    let pipeline = Pipeline::load(&source, Path::new("."), &[], &catalogue)?;
-    let store = Arc::new(store.open()?);
-    let interrupt = interrupt::watch();
-    let device = palinode_stages::chosen_device().to_owned();
-    let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
     // A person sees long work go on; where nobody looks, only the result is told.
     let how = if Style::stderr().terminal && !quick.json { How::Person } else { How::Quiet };
-    let report = palinode_engine::run(&pipeline, &catalogue, &store, &options, &watch(how, &pipeline));
+    let interrupt = interrupt::watch();
+    let recipe = Recipe::built(build, ".");
+    let pipeline = quick.network.with(how, &interrupt, |network| recipe.ready(network))?;
+    let store = Arc::new(store.open()?);
+    let device = palinode::chosen_device().to_owned();
+    let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
+    let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
     super::run::end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
-    Ok(report)
+    Ok(Done { report, store })
 }
 
-/// What the result of a stage says.
-pub fn meta(report: &RunReport, stage: &str) -> Value {
-    let found = report.stages.iter().find(|found| found.instance == stage);
-    found.and_then(|found| found.artifact.as_ref()).map_or(Value::Null, |artifact| artifact.meta.clone())
+/// A run that went well.
+pub struct Done {
+    report: RunReport,
+    store: Arc<Store>,
 }
 
-/// A pipeline file: a stage a block, its parameters as JSON, which YAML can read.
-fn yaml(name: &str, stages: &[(&str, Value)]) -> String {
-    let mut text = format!("name: {name}\n\nstages:");
-    for (stage, body) in stages {
-        text += &format!("\n  {stage}:\n");
-        for part in ["uses", "inputs", "with"] {
-            match &body[part] {
-                Value::Null => {}
-                Value::String(kind) => text += &format!("    {part}: {kind}\n"),
-                Value::Object(fields) if part == "inputs" => {
-                    let ports: Vec<String> = fields.iter().map(|(port, from)| format!("{port}: {from}")).collect();
-                    text += &format!("    {part}: {{ {} }}\n", ports.join(", ").replace('"', ""));
-                }
-                Value::Object(fields) => {
-                    text += &format!("    {part}:\n");
-                    let given = fields.iter().filter(|(_, value)| !value.is_null());
-                    given.for_each(|(field, value)| text += &format!("      {field}: {value}\n"));
-                }
-                other => text += &format!("    {part}: {other}\n"),
-            }
-        }
+impl Done {
+    /// What came out.
+    pub fn results(&self) -> Results<'_> {
+        Results::of(&self.report, &self.store)
     }
-    text
 }
 
 /// A pipeline file must not be lost to a slip of the finger.

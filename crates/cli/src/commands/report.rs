@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, PastRun, Runs, StageError, Store, plan};
+use palinode::{ErrorKind, PastRun, Runs, StageError, Store, plan};
 use palinode_report::{Document, render};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::results::from_here;
 use crate::terminal::{Reading, Style, format, print};
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let error = StageError::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
         return Err(error.hint("`palinode run` computes them").into());
     }
-    let report = palinode_stages::report(&past, &store);
+    let report = palinode::report(&past, &store);
     let document = render(&report).map_err(|error| StageError::internal(format!("the page: {error}")))?;
     let mut written = Vec::new();
     if let Some(folder) = &args.assets {

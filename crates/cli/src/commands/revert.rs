@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_stages::Restored;
+use palinode::Restored;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::terminal::print;
 
 /// Remove an update from an edited model's folder
@@ -39,7 +39,7 @@ pub struct Args {
 
 /// Reverts, and tells how near the result is.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let restored = palinode_stages::revert(&args.update, &args.model, args.base.as_deref(), &args.output, args.force)?;
+    let restored = palinode::revert(&args.update, &args.model, args.base.as_deref(), &args.output, args.force)?;
     let how = match restored {
         Restored::FromBase => "bit for bit: its weights are those of --base",
         Restored::Exactly => "bit for bit: its weights' digests are the original's",

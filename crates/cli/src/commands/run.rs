@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{
-    Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log,
-};
+use palinode::{Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log};
 
-use crate::failure::Failure;
-use crate::input::{PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
+use crate::command_error::{Failure, words};
+use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
 use crate::{interrupt, logging, results};
 
@@ -60,6 +58,9 @@ pub struct Args {
     wait: WaitArgs,
 
     #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
     selection: SelectionArgs,
 
     /// Run at most N stages in parallel [default: the number of cores]
@@ -99,17 +100,23 @@ impl Blocks {
             Self::Resident => "resident",
             Self::Streamed => "streamed",
         };
-        BTreeMap::from([(palinode_stages::BLOCKS.to_owned(), value.to_owned())])
+        BTreeMap::from([(palinode::BLOCKS.to_owned(), value.to_owned())])
     }
 }
 
 /// Runs the pipeline and tells how it went.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (pipeline, store) = load_beside(&args.pipeline, &args.device, &args.store, &args.wait)?;
-    let store = Arc::new(store);
+    let how = match (args.json, args.quiet) {
+        (true, _) => How::Json,
+        (_, true) => How::Quiet,
+        _ => How::Person,
+    };
     let interrupt = interrupt::watch();
+    let load = || args.network.with(how, &interrupt, |network| args.pipeline.ready_for(&args.device, network));
+    let (pipeline, store) = load_beside(load, &args.store, &args.wait)?;
+    let store = Arc::new(store);
     let options = RunOptions {
-        device: if args.device == "auto" { palinode_stages::chosen_device().to_owned() } else { args.device.clone() },
+        device: if args.device == "auto" { palinode::chosen_device().to_owned() } else { args.device.clone() },
         settings: args.blocks.settings(),
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),
@@ -118,13 +125,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         worker: args.isolate.then(worker).transpose()?,
         ..RunOptions::default()
     };
-    let how = match (args.json, args.quiet) {
-        (true, _) => How::Json,
-        (_, true) => How::Quiet,
-        _ => How::Person,
-    };
-    let report =
-        palinode_engine::run(&pipeline, &palinode_stages::catalogue(), &store, &options, &watch(how, &pipeline));
+    let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
@@ -204,7 +205,7 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
             _ => format!("{} not reached because of it", format::count(needs, "stage")),
         };
         let told = Diagnostic::new(&instance.source, instance.place, format!("`{}` failed: {message}", instance.name));
-        complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.clone()), &style)));
+        complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.as_ref().map(words)), &style)));
     }
     let stopped = interrupted && (skipped > 0 || report.count(stopped_by_user) > 0);
     if failed == 0 && !stopped {

@@ -1,9 +1,9 @@
 //! `palinode runs`
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Outcome, RunRecord};
+use palinode::{Outcome, RunRecord};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::past;
 use crate::terminal::table::{Column, Field, Look, table};
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let more = listed.len().saturating_sub(most);
     listed.truncate(most);
     if args.json {
-        return print_json(&listed);
+        return print_json(&listed.iter().map(past::in_words).collect::<Vec<_>>());
     }
     if listed.is_empty() {
         return print(&format!("no runs in {}\n", runs.store().display()));

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, StageError, pipeline_schema};
+use palinode::{ErrorKind, StageError, pipeline_schema};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::terminal::print;
 
 /// Print the JSON Schema of pipeline files
@@ -27,7 +27,7 @@ pub struct Args {
 
 /// Prints or writes the schema.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let schema = pipeline_schema(&palinode_stages::catalogue());
+    let schema = pipeline_schema(&palinode::catalogue());
     let text = format!("{schema:#}\n");
     match &args.output {
         None => print(&text),

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{
-    Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan,
-};
+use palinode::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
 use serde_json::json;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::past;
 use crate::terminal::table::{Column, Field, Look, table};
@@ -63,9 +61,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         return print_json(&json!({
             "holder": runs.holder(),
-            "running": running,
+            "running": running.map(past::in_words),
             "counts": counts,
-            "last": last,
+            "last": last.map(past::in_words),
             "plan": left.as_ref().map(Left::of).map(|left| left.json()),
         }));
     }

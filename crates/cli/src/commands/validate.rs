@@ -1,10 +1,10 @@
 //! `palinode validate`
 
 use clap::Args as ClapArgs;
-use palinode_engine::Diagnostic;
+use palinode::{Checked, Diagnostic};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::command_error::{Failure, in_our_words};
 use crate::input::PipelineArgs;
 use crate::terminal::{Style, complain, format, print, print_json};
 
@@ -34,7 +34,7 @@ pub struct Args {
 
 /// Says that a pipeline is sound, or what is wrong with it.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let (pipeline, absent) = match args.pipeline.check() {
+    let Checked { pipeline, absent } = match args.pipeline.check() {
         Err(Failure::Mistakes(mistakes)) if args.json => {
             let all: Vec<Value> = mistakes.0.iter().map(told).collect();
             print_json(&json!({ "mistakes": all }))?;
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }));
     }
     for warning in &pipeline.warnings.0 {
-        complain(&format!("{} {}\n", Style::stderr().yellow("warning:"), warning.line()));
+        complain(&format!("{} {}\n", Style::stderr().yellow("warning:"), in_our_words(warning).line()));
     }
     if args.quiet {
         return Ok(());
@@ -67,18 +67,26 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let count = format::count(stages, "stage");
     let mark = Style::stdout().green("✓");
     let mut text = format!("{mark} {}: {count}{cells}; no mistakes found\n", args.pipeline.path.display());
-    if !absent.0.is_empty() {
+    let (to_fetch, missing): (Vec<_>, Vec<_>) = absent.0.iter().partition(|missing| missing.fetch.is_some());
+    if !to_fetch.is_empty() {
+        text.push_str("\na run would download:\n");
+    }
+    for missing in &to_fetch {
+        text.push_str(&format!("  {}\n", in_our_words(missing).line()));
+    }
+    if !missing.is_empty() {
         text.push_str("\nnot here, so not looked at:\n");
     }
-    for Diagnostic { source, span, message, at, .. } in &absent.0 {
-        let place = at.as_ref().map(|at| format!(", {at}")).unwrap_or_default();
-        text.push_str(&format!("  {}:{}:{}: {message}{place}\n", source.name, span.line, span.column));
+    for missing in missing {
+        let place = missing.at.as_ref().map(|at| format!(", {at}")).unwrap_or_default();
+        text.push_str(&format!("  {}{place}\n", in_our_words(missing).line()));
     }
     print(&text)
 }
 
 /// A mistake for programs: editors and checks of a repository.
 fn told(mistake: &Diagnostic) -> Value {
+    let mistake = in_our_words(mistake);
     json!({
         "file": mistake.source.name,
         "line": mistake.span.line,
@@ -87,7 +95,8 @@ fn told(mistake: &Diagnostic) -> Value {
         "kind": mistake.kind,
         "message": mistake.message,
         "expected": mistake.expected,
-        "hint": mistake.hint,
+        "download": mistake.fetch.map(|fetch| fetch.reference),
+        "hint": mistake.hint.map(|hint| hint.to_string()),
         "see": mistake.at.as_ref().map(ToString::to_string),
     })
 }

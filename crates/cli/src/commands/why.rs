@@ -1,9 +1,9 @@
 //! `palinode why`
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Pipeline, Plan, Reason, Status, Store, now_ms, plan};
+use palinode::{Pipeline, Plan, Reason, Status, Store, now_ms, plan};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::terminal::{Reading, Style, format, print, print_json};
 
@@ -105,7 +105,7 @@ impl Explain<'_> {
     }
 
     /// Who made a cached result, and when.
-    fn made(&self, key: &palinode_engine::Key) -> String {
+    fn made(&self, key: &palinode::Key) -> String {
         let Some(manifest) = self.store.manifest(key).ok().flatten() else { return String::new() };
         format!(
             "made {} for {} of {} in {}, by run {} with device {}; key {}",

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Action, ErrorKind, work_aloud};
+use palinode::{Action, ErrorKind, work_aloud};
 
-use crate::failure::Failure;
+use crate::command_error::{Failure, exit_code};
 use crate::interrupt;
 
 /// Run one stage from an action file
@@ -42,7 +42,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let action = Action::read(&args.action)?;
     let interrupt = if args.attached { listen() } else { interrupt::watch() };
-    work_aloud(&action, &palinode_stages::catalogue(), Box::new(io::stdout()), &interrupt).map_err(|error| {
+    work_aloud(&action, &palinode::catalogue(), Box::new(io::stdout()), &interrupt).map_err(|error| {
         // Whoever it is attached to has heard of it.
         if args.attached { Failure::Told(error.kind) } else { error.into() }
     })
@@ -58,7 +58,7 @@ fn listen() -> Arc<AtomicBool> {
             set.store(true, Ordering::Relaxed);
         }
         // The run is over or was killed: nobody waits for this any more, and the next run may want to do it.
-        exit(i32::from(ErrorKind::Interrupted.exit_code()));
+        exit(i32::from(exit_code(ErrorKind::Interrupted)));
     });
     flag
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
-use palinode_engine::{Instance, Pipeline, RunReport};
+use palinode::{Instance, Pipeline, RunReport};
 use serde_json::Value;
 
 use crate::terminal::{Style, format};

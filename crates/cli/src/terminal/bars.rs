@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use palinode_engine::{Event, Observer};
+use palinode::{Event, Observer};
 
 use super::keys;
 use super::{BARS, Journal, Style, format};

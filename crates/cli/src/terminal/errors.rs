@@ -6,9 +6,10 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
     SpanContents,
 };
-use palinode_engine::{Diagnostic, Diagnostics, StageError};
+use palinode::{Diagnostic, Diagnostics, Origin, StageError};
 
 use super::{Style, format};
+use crate::command_error::{in_our_words, words};
 
 /// All mistakes of a pipeline.
 pub fn mistakes(mistakes: &Diagnostics, style: &Style) -> String {
@@ -22,7 +23,9 @@ pub fn mistakes(mistakes: &Diagnostics, style: &Style) -> String {
 
 /// One mistake with its place.
 pub fn one(mistake: &Diagnostic, style: &Style) -> String {
-    if !style.terminal {
+    let mistake = &in_our_words(mistake);
+    // A value that was given in code has no line to draw.
+    if !style.terminal || mistake.source.origin == Origin::Code {
         return mistake.to_string();
     }
     let theme = if style.color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
@@ -40,7 +43,7 @@ pub fn error(error: &StageError, style: &Style) -> String {
     let place = error.at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
     let mut text = format!("{} {place}{error}\n", style.red("error:"));
     if let Some(hint) = &error.hint {
-        let _ = writeln!(text, "\n{} {hint}", style.cyan("hint:"));
+        let _ = writeln!(text, "\n{} {}", style.cyan("hint:"), words(hint));
     }
     text
 }
@@ -69,7 +72,7 @@ impl miette::Diagnostic for Drawn<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         let Diagnostic { expected, hint, at, .. } = self.mistake;
         let parts = [
-            hint.clone(),
+            hint.as_ref().map(ToString::to_string),
             expected.as_ref().map(|expected| format!("expected {expected}")),
             at.as_ref().map(|at| format!("see {at}")),
         ];

@@ -1,6 +1,6 @@
 //! Numbers as people read them.
 
-pub use palinode_engine::size;
+pub use palinode::size;
 pub use palinode_report::duration;
 
 /// Time left, which nobody knows exactly.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use palinode_engine::{ErrorKind, Event, Outcome, Pipeline};
+use palinode::{ErrorKind, Event, Outcome, Pipeline};
 
 use super::{Style, format};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use palinode_engine::{Event, Observer};
+use palinode::{Event, Observer};
 
 use super::{Journal, complain, format};
 

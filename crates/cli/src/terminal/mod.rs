@@ -1,6 +1,7 @@
 //! Everything that is drawn: text in, text out, and the two places where it is printed.
 
 mod bars;
+mod download;
 pub mod errors;
 pub mod format;
 mod journal;
@@ -15,13 +16,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
-use palinode_engine::StageError;
+use palinode::StageError;
 
+pub use download::Downloads;
 pub use journal::Journal;
 pub use style::Style;
 pub use watch::{How, Reading, watch};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 
 /// The progress bars, once there are any: everything else on stderr has to be written above them.
 static BARS: OnceLock<MultiProgress> = OnceLock::new();
@@ -47,9 +49,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::Closed),
-        Err(error) => Err(StageError::new(palinode_engine::ErrorKind::Usage, "cannot write to stdout")
-            .hint(error.to_string())
-            .into()),
+        Err(error) => {
+            Err(StageError::new(palinode::ErrorKind::Usage, "cannot write to stdout").hint(error.to_string()).into())
+        }
     }
 }
 

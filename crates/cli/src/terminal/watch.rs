@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palinode_engine::{Event, Observer, Pipeline};
+use palinode::{Event, Observer, Pipeline};
 
 use super::bars::{Bars, LARGE};
 use super::lines::Lines;
 use super::{Journal, Style, complain, format};
+use crate::command_error::in_words;
 
 /// What the reader of a run wants to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,15 @@ struct Json(Mutex<io::Stdout>);
 
 impl Observer for Json {
     fn event(&self, event: &Event) {
+        let worded;
+        let event = match event {
+            Event::StageFinished { instance, outcome, key, seconds } => {
+                let outcome = in_words(outcome);
+                worded = Event::StageFinished { instance: instance.clone(), outcome, key: *key, seconds: *seconds };
+                &worded
+            }
+            event => event,
+        };
         let Ok(mut line) = serde_json::to_vec(event) else { return };
         line.push(b'\n');
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);

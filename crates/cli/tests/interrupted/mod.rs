@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use palinode_engine::{Attempt, Digest, Ended, Event, Outcome, Runs, StageState};
+use palinode::{Attempt, Digest, Ended, Event, Outcome, Runs, StageState};
 use tempfile::TempDir;
 
 const PIPELINE: &str = "

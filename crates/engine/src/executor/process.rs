@@ -19,7 +19,7 @@ use crate::context::RunContext;
 use crate::event::Event;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
-use palinode_error::{ErrorKind, StageError, panics, plain};
+use palinode_error::{ErrorKind, Hint, StageError, panics, plain};
 use palinode_store::{Manifest, Store};
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
@@ -256,8 +256,7 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
         Some(KILL) => {
             let message = "its process was killed, most likely for memory: the kernel does that to the largest process \
                            when memory runs out (signal 9)";
-            StageError::new(ErrorKind::Limit, format!("{message}{said}"))
-                .hint(format!("give it smaller batches, or the machine to itself (--jobs 1); {kept}"))
+            StageError::new(ErrorKind::Limit, format!("{message}{said}")).hint(Hint::LessMemory)
         }
         Some(signal) => {
             let name = name(signal).map(|name| format!(", {name}")).unwrap_or_default();
@@ -266,7 +265,7 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
         }
         None => {
             let code = status.code().unwrap_or_default();
-            StageError::internal(format!("its process ended with exit code {code} and no result{said}")).hint(kept)
+            StageError::internal(format!("its process ended with status {code} and no result{said}")).hint(kept)
         }
     }
 }
@@ -304,7 +303,11 @@ mod tests {
             .iter()
             .map(|(status, words)| {
                 let error = died(ExitStatus::from_raw(*status), words);
-                format!("{error} ({:?})\n  hint: {}", error.kind, error.hint.as_deref().unwrap_or_default())
+                format!(
+                    "{error} ({:?})\n  hint: {}",
+                    error.kind,
+                    error.hint.as_ref().map(ToString::to_string).unwrap_or_default()
+                )
             })
             .collect();
         insta::assert_snapshot!(told.join("\n"));

@@ -16,7 +16,7 @@ use crate::context::RunContext;
 use crate::event::{Event, Observer, hashing};
 use crate::shared::SharedPool;
 use palinode_error::one_of;
-use palinode_error::{DataPlace, ErrorKind, StageError};
+use palinode_error::{DataPlace, ErrorKind, Hint, StageError};
 use palinode_store::{Manifest, Place, Store};
 
 /// What a worker says to whoever started it: one JSON object per line on its stdout.
@@ -37,7 +37,7 @@ pub(crate) enum Message {
         /// What went wrong, with its causes.
         message: String,
         /// What the reader can do about it.
-        hint: Option<String>,
+        hint: Option<Hint>,
         /// The place in a data file that it concerns.
         at: Option<DataPlace>,
     },

@@ -27,7 +27,7 @@ use crate::attempts::{self, Attempt};
 use crate::event::Event;
 use crate::{log, runid};
 use palinode_error::did_you_mean;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{ErrorKind, Hint, StageError};
 use palinode_store::{Holder, Manifest};
 
 /// The record's name in the folder of a run.
@@ -99,7 +99,7 @@ impl Runs {
                 let hint = did_you_mean(which, names.iter().map(String::as_str));
                 let latest = &names[0];
                 Err(usage(format!("there is no run `{which}`"))
-                    .hint(hint.unwrap_or_else(|| format!("the latest is {latest}; `palinode runs` lists all"))))
+                    .hint(hint.map_or_else(|| Hint::ListRuns { latest: latest.as_str().into() }, Hint::Say)))
             }
             [first, .., last] => Err(usage(format!("{} runs begin or end with `{which}`", fitting.len()))
                 .hint(format!("give more of the name: {last} … {first}"))),

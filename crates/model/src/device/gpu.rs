@@ -66,7 +66,7 @@ impl Cuda {
     pub fn missing(&self, index: usize) -> Option<String> {
         let (Some(driver), Some(gpu)) = (self.driver, self.gpus.get(index)) else {
             return Some(match (self.driver, self.gpus.len()) {
-                (None, _) => "no NVIDIA driver answers: install it, or use --device cpu".into(),
+                (None, _) => "no NVIDIA driver answers: install it".into(),
                 (_, 0) => "the driver knows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES".into(),
                 (_, 1) => "there is one GPU, cuda:0".into(),
                 (_, n) => format!("there are cuda:0 to cuda:{}", n - 1),
@@ -74,7 +74,7 @@ impl Cuda {
         };
         let is = gpu.capability;
         if is < OLDEST {
-            return Some(format!("the GPU is of {is}, and {OLDEST} or newer is needed: use --device cpu"));
+            return Some(format!("the GPU is of {is}, and {OLDEST} or newer is needed"));
         }
         let Some(compiler) = &self.compiler else {
             return Some(
@@ -132,15 +132,13 @@ mod tests {
         };
         check(|_| (), 0, None);
         check(|_| (), 1, Some("there is one GPU, cuda:0"));
-        check(|c| *c = Cuda::default(), 0, Some("no NVIDIA driver answers: install it, or use --device cpu"));
+        check(|c| *c = Cuda::default(), 0, Some("no NVIDIA driver answers: install it"));
         check(|c| c.gpus.push(c.gpus[0].clone()), 2, Some("there are cuda:0 to cuda:1"));
         check(|c| c.gpus.clear(), 0, Some("the driver knows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES"));
         check(
             |c| c.gpus[0].capability = Capability(6, 1),
             0,
-            Some(
-                "the GPU is of compute capability 6.1, and compute capability 7.0 or newer is needed: use --device cpu",
-            ),
+            Some("the GPU is of compute capability 6.1, and compute capability 7.0 or newer is needed"),
         );
         check(
             |c| c.compiler = None,

@@ -16,11 +16,11 @@ use burn::tensor::Device;
 use crate::ModelError;
 use crate::device::gpu::Cuda;
 
-/// The device that a `--device` name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU that lacks nothing, and
+/// The device that a name stands for: `cpu`, `cuda`, `cuda:N`, or `auto` for the first GPU that lacks nothing, and
 /// else the CPU.
 ///
 /// # Errors
-/// [`ModelError::Device`] for a name that this build does not know, and for a GPU that is not there or lacks something.
+/// [`ModelError::UnknownDevice`] for a name that stands for none, [`ModelError::Device`] for a GPU that is not there or lacks something.
 pub fn select_device(name: &str) -> Result<Device, ModelError> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("auto", "0") => Ok(gpu(name, 0).unwrap_or_else(|_| Device::flex())),
@@ -28,7 +28,7 @@ pub fn select_device(name: &str) -> Result<Device, ModelError> {
         ("cuda", index) if !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()) => {
             gpu(name, index.parse().unwrap_or(usize::MAX))
         }
-        _ => Err(ModelError::Device { name: name.into(), hint: "use auto, cpu, cuda or cuda:N".into() }),
+        _ => Err(ModelError::UnknownDevice { name: name.into() }),
     }
 }
 
@@ -80,6 +80,6 @@ fn gpu(_: &str, index: usize) -> Result<Device, ModelError> {
 fn gpu(name: &str, _: usize) -> Result<Device, ModelError> {
     Err(ModelError::Device {
         name: name.into(),
-        hint: "this build computes on the CPU: build with `cargo build --release --features cuda`".into(),
+        hint: "this build has no CUDA: build with `cargo build --release --features cuda`".into(),
     })
 }

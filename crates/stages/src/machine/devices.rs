@@ -10,7 +10,7 @@ pub fn free_memory() -> Option<u64> {
     palinode_model::memory::available()
 }
 
-/// What `--device auto` means here.
+/// What the device `auto` means here.
 pub fn chosen_device() -> &'static str {
     match select_device("auto") {
         Ok(device) if !is_cpu(&device) => "cuda:0",
@@ -18,7 +18,7 @@ pub fn chosen_device() -> &'static str {
     }
 }
 
-/// What a `--device` name stands for, as exactly as equal bits ask for: the GPU, or the CPU and how many threads share
+/// What the name of a device stands for, as exactly as equal bits ask for: the GPU, or the CPU and how many threads share
 /// the work, since sums are dealt out among them.
 ///
 /// # Errors

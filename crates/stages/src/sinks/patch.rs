@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, ErrorKind, FileRef, StageError};
+use palinode_engine::{Digest, ErrorKind, FileRef, Hint, StageError};
 use palinode_model::{Checkpoint, Layout};
 
 use crate::artifacts::model::read_config;
@@ -36,7 +36,7 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
                     "{} is not the {name} that the update was made for",
                     model.join(&name).display()
                 ))
-                .hint("name the folder of the unedited model, or insist with --force"));
+                .hint(Hint::ForceApply));
             }
         }
     }
@@ -72,7 +72,7 @@ pub fn revert(
         let found = digests(base)?;
         if found != file.provenance.model_files {
             return Err(StageError::input(format!("{} is not the model that the update was made for", base.display()))
-                .hint("leave --base out to subtract the change instead"));
+                .hint(Hint::RevertBySubtraction));
         }
     }
     let source = base.unwrap_or(model);
@@ -144,16 +144,17 @@ fn holds(model: &Path, update: Digest) -> Result<(), StageError> {
             "{} does not say what was done to it: there is no {NOTE}",
             model.display()
         ))
-        .hint("subtract the update all the same with --force"));
+        .hint(Hint::ForceRevert));
     }
     let note = read_note(&path)?;
     if note.update != update {
-        return Err(StageError::input(format!("{} was edited with another update", model.display()))
-            .hint("`palinode show` tells where an update came from"));
+        return Err(
+            StageError::input(format!("{} was edited with another update", model.display())).hint(Hint::ShowProvenance)
+        );
     }
     if note.weights != digests(model)? {
         return Err(StageError::input(format!("the weights in {} were changed since the update", model.display()))
-            .hint("subtract the update all the same with --force"));
+            .hint(Hint::ForceRevert));
     }
     Ok(())
 }

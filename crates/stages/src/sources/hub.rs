@@ -1,25 +1,13 @@
-//! `hf:` in parameters: files of the Hugging Face Hub, from its cache, and fetched into it where that is allowed.
+//! `hf:` in parameters: files of the Hugging Face Hub, from its cache.
 //!
-//! A stage says which files it reads before anything runs, since their contents are in its key. So downloads happen there,
-//! and only in a command that means to run the pipeline.
+//! A stage says which files it reads before anything runs, since their contents are in its key. It looks for them in the cache alone. What
+//! is not there is reported as something to fetch, and [`fetch`] brings it: a phase of its own, between the check of a pipeline and its
+//! keys, in programs that mean to run the pipeline.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
-use palinode_engine::{ErrorKind, FieldError};
+use palinode_engine::{ErrorKind, FieldError, Hint, StageError};
 use palinode_hub::{Hub, HubError, Progress, Reference, Snapshot};
-
-/// Hears how a download goes, by the reference that is fetched, and says whether to go on.
-pub type Watch = dyn Fn(&Reference, Progress<'_>) -> bool + Send + Sync;
-
-/// Whether files may be fetched, and who hears of it: one answer for the whole process, as the network is.
-static DOWNLOADS: OnceLock<Box<Watch>> = OnceLock::new();
-
-/// Allows downloads from now on in this process.
-pub fn allow_downloads(watch: Box<Watch>) {
-    // A second answer would be the same one.
-    let _ = DOWNLOADS.set(watch);
-}
 
 /// The folder of a model, if `path` refers to one of the Hub.
 pub fn model(field: &str, path: &str) -> Result<Option<PathBuf>, FieldError> {
@@ -40,21 +28,56 @@ pub fn commit(path: &str) -> Option<String> {
     Some(Hub::from_env().cached(&reference)?.commit)
 }
 
+/// Brings what an `hf:` reference stands for into the cache. `watch` hears of progress and says whether to go on.
+///
+/// # Errors
+/// Of kind input, where `HF_HUB_OFFLINE` forbids it, the Hub cannot be reached or does not give the files, or the cache cannot be written;
+/// of kind interrupted, where `watch` says so.
+pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Result<(), StageError> {
+    let told = |error: HubError| {
+        let made = StageError::input(error.message);
+        error.hint.into_iter().fold(made, StageError::hint)
+    };
+    let none = || StageError::input(format!("`{reference}` is no reference to the Hub"));
+    let parsed = Reference::parse(reference).ok_or_else(none)?.map_err(told)?;
+    let mut stopped = false;
+    let fetched = Hub::from_env().fetch(&parsed, &mut |progress| {
+        stopped |= !watch(progress);
+        !stopped
+    });
+    match fetched {
+        Err(_) if stopped => Err(StageError::interrupted()),
+        fetched => fetched.map(drop).map_err(told),
+    }
+}
+
+/// The folder of a model that is given by its folder or as `hf:owner/name`; `None` where it would have to be fetched first.
+///
+/// # Errors
+/// Of kind input, for a text that begins with `hf:` and goes on wrong.
+pub fn model_folder(path: &str) -> Result<Option<PathBuf>, StageError> {
+    match model("path", path) {
+        Ok(folder) => Ok(Some(folder.unwrap_or_else(|| path.into()))),
+        Err(error) if error.fetch.is_some() => Ok(None),
+        Err(error) => {
+            let made = StageError::new(error.kind, error.message);
+            Err(error.hint.into_iter().fold(made, StageError::hint))
+        }
+    }
+}
+
 fn snapshot(field: &str, path: &str) -> Result<Option<Snapshot>, FieldError> {
     let Some(reference) = Reference::parse(path) else { return Ok(None) };
     let told = |error: HubError| {
         let mut made = FieldError::new(field, error.message);
         made.kind = ErrorKind::Input;
-        made.hint = error.hint;
+        made.hint = error.hint.map(Hint::Say);
         made
     };
     let reference = reference.map_err(told)?;
     let hub = Hub::from_env();
-    if let Some(snapshot) = hub.cached(&reference) {
-        return Ok(Some(snapshot));
-    }
-    match DOWNLOADS.get() {
-        Some(watch) => hub.fetch(&reference, &mut |progress| watch(&reference, progress)).map(Some).map_err(told),
-        None => Err(told(hub.absent(&reference)).hint("`palinode run` downloads it").absent()),
+    match hub.cached(&reference) {
+        Some(snapshot) => Ok(Some(snapshot)),
+        None => Err(told(hub.absent(&reference)).hint(Hint::Download).to_fetch(path)),
     }
 }

@@ -84,10 +84,10 @@ unknown setting that would change results is an error that names it. Weights may
 `dtype: bf16` (or f16) holds the weights in half the memory of f32 and computes products with them in that type. The hidden \
 state, norms, attention, losses, second moments and edits are always in f32 or f64. Blocks of a model \
 that does not fit into memory are read from its files whenever they are needed, with the same results; that is slower, and a warning says \
-so. `palinode model inspect` shows how much memory a model needs.
+so.
 
 `hf:owner/name@revision` is a model of the Hugging Face Hub. It is looked up in the cache that other programs use (HF_HOME). \
-`palinode run` downloads it there if it is missing: configuration, tokenizer and safetensors, nothing else. A branch stays \
+A run of the pipeline downloads it there if it is missing: configuration, tokenizer and safetensors, nothing else. A branch stays \
 what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their \
 usual meaning.
 

@@ -1,10 +1,12 @@
-//! The words of a Rust file: enough of its grammar to follow paths, with comments, texts and tests left out.
+//! The words and the texts of a Rust file: enough of its grammar to follow paths, with comments and tests left out.
 
 /// A word or a sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
     /// An identifier or a keyword.
     Word(String),
+    /// The text of a literal, as it is written.
+    Text(String),
     /// `::`
     Sep,
     /// Any other sign.
@@ -25,9 +27,21 @@ impl Token {
     }
 }
 
-/// The tokens of a text, without what only tests see.
+/// The tokens of a text, without literals and what only tests see.
 pub fn tokens(text: &str) -> Vec<Token> {
-    without_tests(&all(text))
+    let mut tokens = without_tests(&all(text));
+    tokens.retain(|token| !matches!(token, Token::Text(_)));
+    tokens
+}
+
+/// The texts of literals outside tests, each in one line.
+pub fn literals(text: &str) -> Vec<String> {
+    let one_line = |text: &str| {
+        let lines: Vec<&str> = text.split("\\\n").map(str::trim_start).collect();
+        lines.concat()
+    };
+    let tokens = without_tests(&all(text)).into_iter();
+    tokens.filter_map(|token| if let Token::Text(text) = token { Some(one_line(&text)) } else { None }).collect()
 }
 
 fn all(text: &str) -> Vec<Token> {
@@ -40,17 +54,26 @@ fn all(text: &str) -> Vec<Token> {
         match (c, peek(at + 1)) {
             ('/', '/') => at = find(&chars, at, "\n"),
             ('/', '*') => at = after_comment(&chars, at),
-            ('"', _) => at = after_text(&chars, at + 1),
+            ('"', _) => {
+                let end = after_text(&chars, at + 1);
+                tokens.push(Token::Text(within(&chars, at + 1, end)));
+                at = end;
+            }
             ('r' | 'b', '"' | '#' | 'r' | '\'') if opens_text(&chars, at) => {
                 at += usize::from(c == 'b');
                 let raw = peek(at) == 'r';
                 at += usize::from(raw);
                 let marks = chars[at..].iter().take_while(|&&c| c == '#').count();
+                let from = at + marks + 1;
+                let is_text = raw || peek(at) == '"';
                 at = match (raw, peek(at)) {
                     (true, _) => find(&chars, at + marks + 1, &format!("\"{}", "#".repeat(marks))) + 1 + marks,
                     (false, '\'') => after_char(&chars, at),
                     _ => after_text(&chars, at + 1),
                 };
+                if is_text {
+                    tokens.push(Token::Text(within(&chars, from, at - marks)));
+                }
             }
             // A lifetime, or a character.
             ('\'', next) if peek(at + 2) != '\'' && next != '\\' => at += 1,
@@ -74,6 +97,11 @@ fn all(text: &str) -> Vec<Token> {
         }
     }
     tokens
+}
+
+/// What stands between a quote and the one that ends before `end`.
+fn within(chars: &[char], from: usize, end: usize) -> String {
+    chars[from.min(chars.len())..end.saturating_sub(1).clamp(from.min(chars.len()), chars.len())].iter().collect()
 }
 
 fn find(chars: &[char], from: usize, wanted: &str) -> usize {

@@ -10,9 +10,9 @@ mod text;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{Ended, ErrorKind, RunRecord, StageError};
+use palinode::{Ended, ErrorKind, RunRecord, StageError};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::terminal::{Style, complain, print};
 use model::Graph;

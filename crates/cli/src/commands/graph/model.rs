@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use palinode_engine::{Outcome, Pipeline, RunRecord, StageState, Status, Store, plan};
+use palinode::{Outcome, Pipeline, RunRecord, StageState, Status, Store, plan};
 use serde_json::json;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::results::{by_stage, plain};
 use crate::terminal::Reading;
 

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode_engine::{ErrorKind, StageError};
+use palinode::{ErrorKind, StageError, model_folder};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
+use crate::input::NetworkArgs;
+use crate::interrupt;
 use crate::results::from_here;
-use crate::terminal::{Style, print};
+use crate::terminal::{How, Style, print};
 
 /// Start a pipeline: a commented file, a few facts to edit, a little text
 ///
@@ -28,9 +30,13 @@ pub struct Args {
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
-    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors.
+    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors, or a model of the Hugging
+    /// Face Hub, hf:owner/name.
     #[arg(long, value_name = "FOLDER")]
-    model: PathBuf,
+    model: String,
+
+    #[command(flatten)]
+    network: NetworkArgs,
 
     /// The purpose of the pipeline.
     #[arg(long, value_enum, default_value_t = Template::Edit)]
@@ -60,16 +66,22 @@ impl Template {
 
 /// Writes the files.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let layers = layers(&args.model)?;
-    let model = std::path::absolute(&args.model).unwrap_or_else(|_| args.model.clone());
+    let interrupt = interrupt::watch();
+    let folder = args.network.with(How::Person, &interrupt, |network| model_folder(&args.model, network))?;
+    let layers = layers(&folder)?;
     let dir = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
     // Facts are recalled in the layers before the middle; the last of those edited is where targets are values.
     let last = (layers / 2).max(1).min(layers - 1);
     let chosen: Vec<String> = (last.saturating_sub(2)..=last).map(|layer| layer.to_string()).collect();
+    let model = if args.model.starts_with("hf:") {
+        args.model.clone()
+    } else {
+        relative(&std::path::absolute(&folder).unwrap_or(folder), &dir).display().to_string()
+    };
     let pipeline = args
         .template
         .text()
-        .replace("{{model}}", &quoted(&relative(&model, &dir).display().to_string()))
+        .replace("{{model}}", &quoted(&model))
         .replace("{{layers}}", &chosen.join(", "))
         .replace("{{count}}", &layers.to_string())
         .replace("{{most}}", &(layers - 1).to_string());

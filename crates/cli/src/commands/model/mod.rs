@@ -2,14 +2,13 @@
 
 mod page;
 
-use std::path::PathBuf;
-
 use clap::{Args as ClapArgs, Subcommand};
-use palinode_engine::StageError;
-use palinode_stages::inspect;
+use palinode::{StageError, inspect, model_folder};
 
-use crate::failure::Failure;
-use crate::terminal::{Style, print};
+use crate::command_error::Failure;
+use crate::input::NetworkArgs;
+use crate::interrupt;
+use crate::terminal::{How, Style, print};
 
 /// Inspect model folders
 #[derive(ClapArgs)]
@@ -33,9 +32,12 @@ Examples:
   palinode model inspect models/gpt2
   palinode model inspect models/Qwen3-0.6B --json | jq -r '.editable[].name'")]
     Inspect {
-        /// The folder with config.json, tokenizer.json and the weights as safetensors.
+        /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
+        /// hf:owner/name.
         #[arg(value_name = "PATH")]
-        path: PathBuf,
+        path: String,
+        #[command(flatten)]
+        network: NetworkArgs,
         /// Print one JSON document, with sizes in bytes and every editable weight.
         #[arg(long)]
         json: bool,
@@ -44,8 +46,10 @@ Examples:
 
 /// Looks and tells.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Command::Inspect { path, json } = &args.command;
-    let found = inspect(path)?;
+    let Command::Inspect { path, network, json } = &args.command;
+    let how = if *json { How::Quiet } else { How::Person };
+    let folder = network.with(how, &interrupt::watch(), |network| model_folder(path, network))?;
+    let found = inspect(&folder)?;
     if *json {
         let text = serde_json::to_string_pretty(&found).map_err(|error| StageError::internal(error.to_string()))?;
         return print(&format!("{text}\n"));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode_stages::{EditableWeight, Inspection};
+use palinode::{EditableWeight, Inspection};
 
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format};

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use palinode_engine::{ErrorKind, StageError};
+use palinode::{ErrorKind, StageError};
 use serde_json::{Value, json};
 
 use super::stage::pairs;
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::results::plain;
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format, print, print_json};

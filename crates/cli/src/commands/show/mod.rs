@@ -8,9 +8,9 @@ mod stage;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode_engine::{ErrorKind, RunRecord, Runs, StageError, StageRecord, did_you_mean};
+use palinode::{ErrorKind, RunRecord, Runs, StageError, StageRecord, did_you_mean};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::input::StoreArgs;
 
 /// Show a run, the result of a stage, or where an exported file comes from

@@ -1,9 +1,9 @@
 //! A run: what it did, with what, and what came out.
 
-use palinode_engine::{Outcome, ResolvedPipeline, RunRecord, Runs, StageState, utc};
+use palinode::{Outcome, ResolvedPipeline, RunRecord, Runs, StageState, utc};
 use serde_json::json;
 
-use crate::failure::Failure;
+use crate::command_error::{Failure, words};
 use crate::past::{self, Results, folded};
 use crate::results::plain;
 use crate::terminal::table::{Column, Field, Look, table};
@@ -14,7 +14,9 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
     let pipeline = runs.resolved(&run.run);
     if json {
         let (warnings, attempts) = (runs.warnings(&run.run), runs.attempts(&run.run));
-        return print_json(&json!({ "run": run, "pipeline": pipeline, "warnings": warnings, "attempts": attempts }));
+        return print_json(
+            &json!({ "run": past::in_words(run), "pipeline": pipeline, "warnings": warnings, "attempts": attempts }),
+        );
     }
     let style = Style::stdout();
     let mut text = format!(
@@ -35,7 +37,7 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
     for stage in &run.stages {
         if let Some(Outcome::Failed { message, hint, .. }) = past::outcome(stage) {
             text.push_str(&format!("\n{} {}: {message}\n", style.red("failed:"), stage.instance));
-            text.push_str(&hint.as_ref().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default());
+            text.push_str(&hint.as_ref().map(|hint| format!("  hint: {}\n", words(hint))).unwrap_or_default());
         }
     }
     if let Some(pipeline) = &pipeline {

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use palinode_engine::{ErrorKind, RunRecord, Runs, StageError, inside};
+use palinode::{ErrorKind, RunRecord, Runs, StageError, inside};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::results::from_here;
 use crate::terminal::{format, print};
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use palinode_engine::{ErrorKind, Manifest, RunRecord, Runs, StageError, StageRecord, utc};
+use palinode::{ErrorKind, Manifest, RunRecord, Runs, StageError, StageRecord, utc};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::past;
 use crate::results::{self, Yield, plain};
 use crate::terminal::table::{Column, Field, Look, table};

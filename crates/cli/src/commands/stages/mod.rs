@@ -4,10 +4,10 @@ mod page;
 mod words;
 
 use clap::Args as ClapArgs;
-use palinode_engine::{Catalogue, ErrorKind, Port, StageError, StageInfo, did_you_mean};
+use palinode::{Catalogue, ErrorKind, Port, StageError, StageInfo, did_you_mean};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::command_error::Failure;
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, print, print_json};
 
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Prints the list or a page.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let catalogue = palinode_stages::catalogue();
+    let catalogue = palinode::catalogue();
     let style = Style::stdout();
     let Some(name) = &args.name else {
         if args.json {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode_engine::StageInfo;
+use palinode::StageInfo;
 
 use super::words::{Parameter, parameters};
 use crate::terminal::Style;

@@ -1,0 +1,53 @@
+//! Palinode as a library: edits of facts in language models, as pipelines of stages whose results are kept.
+//!
+//! A pipeline is built in code ([`PipelineBuilder`]) or read from a file; either is a [`Recipe`]. [`Recipe::check`] finds every mistake
+//! before anything runs. [`Recipe::ready`] does the same and then fetches what the pipeline names of the Hugging Face Hub. [`plan`] says
+//! what a run would do and why, [`run`] does it, an [`Observer`] hears of its progress, [`RunOptions::interrupt`] stops it, and [`Results`]
+//! reads what came out. [`Runs`] has the records of earlier runs, [`apply`] and [`revert`] put an update onto a model's folder and take it
+//! off again, [`inspect`] says what a model holds.
+//!
+//! ```
+//! use palinode::{PipelineBuilder, Recipe, Silent, Status, Store, plan};
+//! use serde_json::json;
+//!
+//! let mut build = PipelineBuilder::new("one fact");
+//! let fact = json!([{ "subject": "Finland", "prompt": "{} is in", "target_new": "Africa" }]);
+//! build.stage("fact", "requests").with("facts", fact);
+//! build.stage("layers", "distribute").with("strategy", "single").with("layers", json!([2]));
+//!
+//! let folder = tempfile::tempdir()?;
+//! let recipe = Recipe::built(build, folder.path());
+//! let pipeline = recipe.check()?.complete()?;
+//! let store = Store::open(&folder.path().join("store"))?;
+//! let plan = plan(&pipeline, &store, &Silent)?;
+//! assert!(plan.entries.iter().all(|entry| matches!(entry.status, Status::WillRun { .. })));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Mistakes point at the stage and the parameter of the builder:
+//!
+//! ```
+//! use palinode::{PipelineBuilder, Recipe};
+//!
+//! let mut build = PipelineBuilder::new("one fact");
+//! build.stage("layers", "distribute").with("strategy", "singel").with("layers", vec![2]);
+//! let mistakes = Recipe::built(build, ".").check().unwrap_err();
+//! assert!(mistakes.0[0].line().starts_with("stage `layers`, `strategy`: "), "{mistakes}");
+//! ```
+
+mod load;
+mod network;
+mod results;
+mod run;
+
+// What a program needs of the engine: stores, plans, runs, events, records, errors.
+pub use palinode_engine::*;
+pub use palinode_stages::{
+    BLOCKS, DEFAULT_CORPUS, EditableWeight, Inspection, Provenance, Restored, Suggestion, apply, catalogue,
+    chosen_device, cuda_findings, free_memory, hardware, inspect, provenance, report, revert, suggest, throughput,
+};
+
+pub use load::{Checked, LoadError, Recipe};
+pub use network::{Download, Network, model_folder};
+pub use results::Results;
+pub use run::run;
