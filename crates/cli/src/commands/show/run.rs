@@ -14,9 +14,8 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
     let pipeline = runs.resolved(&run.run);
     if json {
         let (warnings, attempts) = (runs.warnings(&run.run), runs.attempts(&run.run));
-        return print_json(
-            &json!({ "run": past::in_words(run), "pipeline": pipeline, "warnings": warnings, "attempts": attempts }),
-        );
+        let run = past::in_words(run);
+        return print_json(&json!({ "run": run, "pipeline": pipeline, "warnings": warnings, "attempts": attempts }));
     }
     let style = Style::stdout();
     let mut text = format!(
