@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Diagnostics, Files, Pipeline, Source};
+use palinode_engine::{Diagnostics, ErrorKind, Files, Pipeline, Source};
 
 /// Files by their full path.
 struct Memory(BTreeMap<PathBuf, &'static str>);
@@ -96,5 +96,5 @@ fn files_that_are_none_are_refused() {
     );
     assert!(said("wide.yaml").contains("this looks like UTF-16"), "{}", said("wide.yaml"));
     let error = Source::read(&bench.path("latin.yaml")).unwrap_err();
-    assert_eq!(error.kind, palinode_engine::ErrorKind::Pipeline, "{error}");
+    assert_eq!(error.kind, ErrorKind::Pipeline, "{error}");
 }

@@ -110,9 +110,8 @@ impl PipelineBuilder {
             text.push_str("numerics: strict\n");
         }
         text.push_str("\nstages:");
-        for (at, stage) in self.stages.iter().enumerate() {
-            let gap = if at == 0 { "" } else { "\n" };
-            let _ = write!(text, "{gap}\n  {}:\n    uses: {}\n", scalar(&stage.id), scalar(&stage.uses));
+        for stage in &self.stages {
+            let _ = write!(text, "\n  {}:\n    uses: {}\n", scalar(&stage.id), scalar(&stage.uses));
             for (name, value) in &stage.limits {
                 let _ = writeln!(text, "    {name}: {value}");
             }
