@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Bench, PIPELINE};
+use common::{Bench, PIPELINE, artifact};
 use palinode_engine::shown::Shown;
 use serde_json::Value;
 
@@ -56,6 +56,10 @@ fn facts_have_the_fields_that_they_have_always_had() {
             assert_eq!(value, &artifact.meta[name], "{name} of {}", stage.instance);
         }
     }
+    // So are the bytes of what is written as JSON: sorted fields, and the digits of f64.
+    let targets = artifact(&report, "targets");
+    let traces = fs::read_to_string(bench.blob(targets, "traces.json")).unwrap();
+    assert!(traces.starts_with("[{\"id\":\"tower\",\"steps\":[{\"decay\":0.0,"), "{traces}");
     let text: String = kinds.iter().map(|(name, facts)| format!("{name}\n  {facts}\n\n")).collect();
     insta::assert_snapshot!(text);
 }

@@ -1,5 +1,6 @@
 //! `targets`: the values that edits should write.
 
+use palinode_data::EditRequest;
 use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
@@ -218,8 +219,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
             Named::f32(DELTA, [count, d], found.iter().flat_map(|t| t.delta.iter().copied())),
         ];
-        let traces: Vec<_> =
-            requests.iter().zip(&found).map(|(r, t)| Losses { id: r.id.clone(), steps: &t.trace }).collect();
+        // As a value, in which fields are sorted and numbers have the digits of f64: the bytes of this file are in the digest of the targets.
+        let losses = |(r, t): (&EditRequest, &Kept)| Losses { id: r.id.clone(), steps: json!(t.trace) };
+        let traces: Vec<_> = requests.iter().zip(&found).map(losses).collect();
         let traces = serde_json::to_vec(&traces).map_err(|error| StageError::internal(error.to_string()))?;
         let last = |value: fn(&StepRecord) -> f32| {
             let sum = found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>();
