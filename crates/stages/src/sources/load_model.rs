@@ -13,18 +13,6 @@ use serde_json::{Value, json};
 use crate::artifacts::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
 use crate::sources::hub;
 
-/// Files that other programs want beside the weights; an export copies them.
-const COMPANIONS: [&str; 8] = [
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-];
-
 /// Parameters of `load_model`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -140,7 +128,8 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         files.extend(
             shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
-        let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+        // An export copies them.
+        let companions = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
         files.extend(
             companions
                 .filter(|name| folder.join(name).is_file())
