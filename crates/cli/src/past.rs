@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use palinode::shown::Shown;
 use palinode::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
 use serde_json::{Value, json};
 
@@ -94,7 +95,7 @@ pub fn axes<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<String> {
 /// Results of runs; each is read once.
 pub struct Results<'a> {
     runs: &'a Runs,
-    known: HashMap<Key, Option<Value>>,
+    known: HashMap<Key, Option<Shown>>,
 }
 
 impl<'a> Results<'a> {
@@ -103,22 +104,23 @@ impl<'a> Results<'a> {
         Self { runs, known: HashMap::new() }
     }
 
-    /// What the result of a stage says of itself; of one that is no longer in the store, what the run wrote down.
-    pub fn meta(&mut self, stage: &StageRecord) -> Option<Value> {
+    /// What the result of a stage shows; of one that is no longer in the store, what the run wrote down.
+    pub fn shown(&mut self, stage: &StageRecord) -> Option<Shown> {
         let key = stage.key.filter(|_| matches!(outcome(stage), Some(Outcome::Ran | Outcome::Cached)))?;
-        let read = || self.runs.manifest(&key).map(|manifest| manifest.output.meta);
+        let read = || self.runs.manifest(&key).map(|manifest| Shown::of(&manifest.output.meta));
         let found = self.known.entry(key).or_insert_with(read).clone();
         found.or_else(|| numbers(stage))
     }
 
     /// The tables of all scores of a run, and samples.
-    pub fn tables(&mut self, run: &RunRecord, style: &Style) -> String {
+    pub fn tables<'r>(&mut self, run: &'r RunRecord, style: &Style) -> String {
         let mut text = String::new();
         for (name, members) in scored(run) {
-            let metas: Vec<Value> = members.iter().map(|stage| self.meta(stage).unwrap_or_default()).collect();
-            let members = members.iter().zip(&metas);
-            let members: Vec<Yield<'_>> =
-                members.map(|(stage, meta)| Yield { instance: &stage.instance, cell: &stage.cell, meta }).collect();
+            let yielded = |stage: &&'r StageRecord| {
+                let shown = self.shown(stage).unwrap_or_default();
+                Yield { instance: &stage.instance, cell: &stage.cell, shown }
+            };
+            let members: Vec<Yield<'_>> = members.iter().map(yielded).collect();
             text.push_str(&crate::results::stage(
                 name,
                 &axes(members.iter().map(|member| member.cell)),
@@ -131,8 +133,8 @@ impl<'a> Results<'a> {
 }
 
 /// The metrics of a stage as its result says them.
-fn numbers(stage: &StageRecord) -> Option<Value> {
-    (!stage.metrics.is_empty()).then(|| json!({ "metrics": stage.metrics, "columns": stage.columns }))
+fn numbers(stage: &StageRecord) -> Option<Shown> {
+    (!stage.metrics.is_empty()).then(|| Shown::of(&json!({ "metrics": stage.metrics, "columns": stage.columns })))
 }
 
 /// The stages with metrics, in the order of the run.
@@ -151,12 +153,12 @@ fn scored(run: &RunRecord) -> Vec<(&str, Vec<&StageRecord>)> {
 pub fn headline(run: &RunRecord) -> String {
     let groups = scored(run);
     let judged = |(_, members): &&(&str, Vec<&StageRecord>)| {
-        let meta = members.first().and_then(|stage| numbers(stage)).unwrap_or_default();
-        metrics::metrics_of(&meta).iter().filter(|metric| metric.better.is_some()).count()
+        let shown = members.first().and_then(|stage| numbers(stage)).unwrap_or_default();
+        metrics::metrics_of(&shown).iter().filter(|metric| metric.better.is_some()).count()
     };
     let chosen = groups.iter().max_by_key(judged);
-    let metas = chosen.map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
-    metrics::headline(&metas.unwrap_or_default().iter().collect::<Vec<_>>())
+    let results = chosen.map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
+    metrics::headline(&results.unwrap_or_default())
 }
 
 /// Parameters of the instances of a stage, each with its distinct values.

@@ -5,6 +5,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::zsre::ZsreTarget;
@@ -22,6 +23,35 @@ pub enum Dataset {
     KnowEdit,
     /// Plain ones: subject, prompt, `target_new`, and optional fields.
     Jsonl,
+}
+
+/// A data set by name, which decides the fields of its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DatasetKind {
+    /// The fields of CounterFact and of multi-CounterFact.
+    #[default]
+    CounterFact,
+    /// The fields of zsRE, in MEND's version: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
+    Zsre,
+    /// The fields of KnowEdit, with axes of `portability` and `locality`, and of EasyEdit's flat form with one prompt of
+    /// each.
+    KnowEdit,
+    /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
+    /// (`{prompt, target}`), `strength`.
+    Jsonl,
+}
+
+impl Dataset {
+    /// The data set of a kind; `target` is for zsRE alone.
+    pub fn new(kind: DatasetKind, target: ZsreTarget) -> Self {
+        match kind {
+            DatasetKind::CounterFact => Self::CounterFact,
+            DatasetKind::Zsre => Self::Zsre(target),
+            DatasetKind::KnowEdit => Self::KnowEdit,
+            DatasetKind::Jsonl => Self::Jsonl,
+        }
+    }
 }
 
 /// Which of a file's records are used.

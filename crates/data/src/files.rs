@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Place};
@@ -10,14 +11,14 @@ use crate::{DataError, Place};
 const MOST: usize = 100_000;
 
 /// How the texts of a file are laid out. What it is compressed with (gzip, Zstandard) is told from its contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Running text.
     Text,
-    /// One JSON object a line, with the text in a field.
+    /// One JSON object a line.
     Jsonl,
-    /// An Apache Parquet table, with the text in a column.
+    /// An Apache Parquet table.
     Parquet,
 }
 

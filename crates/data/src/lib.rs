@@ -27,7 +27,7 @@ mod weights;
 mod zsre;
 
 pub use corpus::{Corpus, Sampling};
-pub use dataset::{Dataset, Selection, read_requests, request as plain_request};
+pub use dataset::{Dataset, DatasetKind, Selection, read_requests, request as plain_request};
 pub use error::{DataError, Mistakes, Place};
 pub use examples::{Example, read_examples, template_fields};
 pub use files::{CorpusFile, Format, corpus_files, is_pattern};

@@ -1,15 +1,16 @@
 //! How documents lie in the files of a corpus.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The separator of documents in plain text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Every line that is not blank is a document.
+    /// Every line that is not blank is one.
     #[default]
     Line,
-    /// Blank lines separate documents.
+    /// Blank lines separate them.
     BlankLine,
 }
 

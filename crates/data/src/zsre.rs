@@ -1,5 +1,6 @@
 //! zsRE as MEND cut it (Levy et al. 2017; Mitchell et al., arXiv 2110.11309): `zsre_mend_eval.json` and its kin.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -10,15 +11,15 @@ use crate::{EditRequest, Neighbor};
 
 pub const HINT: &str = "a zsRE record has subject, src and, as target, answers or alt";
 
-/// What a zsRE edit shall make the model say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The answer that becomes the new target of a zsRE record. With the true one there is no other answer to compare with, so no
+/// `target_true`; with the false one, `answers[0]` is the true target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum ZsreTarget {
-    /// The true answer, `answers[0]`: MEMIT's reading, and that of the papers after it. There is then no other answer to
-    /// compare with, so no `target_true`.
+    /// The true answer, `answers[0]`, as in MEMIT and later papers.
     #[default]
     Answer,
-    /// The false one, `alt`: EasyEdit's reading; `answers[0]` is the true target.
+    /// The false answer, `alt`, as in EasyEdit.
     Alt,
 }
 

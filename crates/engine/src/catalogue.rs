@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palinode_error::{FieldError, StageError};
-use palinode_pipeline::{DescribeCx, ExternalFile, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params};
+use palinode_pipeline::{
+    DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params,
+};
 use palinode_store::Artifact;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -80,7 +82,7 @@ impl<S: StageKind> Typed<S> {
                 version: S::VERSION,
                 summary: S::SUMMARY,
                 doc: S::DOC,
-                output: S::OUTPUT,
+                output: S::Output::NAME,
                 inputs: S::inputs(),
                 unkeyed: S::unkeyed(),
                 carries: S::carries(),
@@ -120,7 +122,8 @@ impl<S: StageKind> Stage for Typed<S> {
     }
 
     fn describe(&self, params: &Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        S::describe(typed::<S>(params), cx)
+        let said = S::describe(typed::<S>(params), cx)?;
+        serde_json::to_value(&said).map_err(|error| vec![FieldError::new("", error.to_string())])
     }
 
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {

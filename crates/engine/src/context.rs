@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use crate::action::Action;
 use crate::event::{Event, Observer, hashing};
+use crate::given::Given;
 use crate::progress::Progress;
 use crate::shared::SharedPool;
 use crate::unit::Units;
 use palinode_error::StageError;
 use palinode_fingerprint::Encoder;
 use palinode_fingerprint::{FileRef, Key};
-use palinode_store::Artifact;
+use palinode_pipeline::{Accept, PortOf};
 use palinode_store::Store;
 
 /// External files of a stage by logical name: contents and where they lie.
@@ -60,14 +61,18 @@ impl StageContext {
     /// The artifact at a required port.
     ///
     /// # Errors
-    /// When nothing is connected: the port was not declared as required.
-    pub fn input(&self, port: &str) -> Result<&Artifact, StageError> {
-        self.input_opt(port).ok_or_else(|| StageError::internal(format!("nothing is connected to port `{port}`")))
+    /// When nothing is connected: the port was not declared as required; when its facts are not those of its kind.
+    pub fn input<A: Accept>(&self, port: PortOf<A>) -> Result<Given<'_, A>, StageError> {
+        self.input_opt(port)?
+            .ok_or_else(|| StageError::internal(format!("nothing is connected to port `{}`", port.name)))
     }
 
     /// The artifact at a port, if one is connected.
-    pub fn input_opt(&self, port: &str) -> Option<&Artifact> {
-        self.action.inputs.get(port)
+    ///
+    /// # Errors
+    /// When its facts are not those of its kind.
+    pub fn input_opt<A: Accept>(&self, port: PortOf<A>) -> Result<Option<Given<'_, A>>, StageError> {
+        self.action.inputs.get(port.name).map(Given::read).transpose()
     }
 
     /// The external files of this stage by logical name.

@@ -6,7 +6,7 @@
 //! ```
 //! # use std::path::Path;
 //! # use std::sync::Arc;
-//! # use palinode_engine::{ArtifactKind, Artifact, Catalogue, Outcome, Pipeline, RunOptions, Silent, Source};
+//! # use palinode_engine::{Artifact, Catalogue, Kind, Outcome, artifact, Pipeline, RunOptions, Silent, Source};
 //! # use palinode_engine::{StageContext, StageError, StageKind, Store, run};
 //! # use schemars::JsonSchema;
 //! # use serde::{Deserialize, Serialize};
@@ -14,6 +14,15 @@
 //! #[serde(deny_unknown_fields)]
 //! struct Greeting {
 //!     name: String,
+//! }
+//!
+//! /// Texts: they say nothing of themselves, and nothing is known of them before they are there.
+//! struct Text;
+//!
+//! impl Kind for Text {
+//!     const NAME: &'static str = "text";
+//!     type Facts = ();
+//!     type Planned = ();
 //! }
 //!
 //! struct Greet;
@@ -24,11 +33,11 @@
 //!     const VERSION: u32 = 1;
 //!     const SUMMARY: &'static str = "Greets.";
 //!     const DOC: &'static str = "Writes a greeting.";
-//!     const OUTPUT: ArtifactKind = "text";
+//!     type Output = Text;
 //!
 //!     fn run(params: &Greeting, cx: &StageContext) -> Result<Artifact, StageError> {
 //!         let text = cx.put_bytes(format!("Hello, {}!", params.name).as_bytes())?;
-//!         Ok(Artifact::new("text", serde_json::Value::Null).with_file("text", text))
+//!         Ok(artifact::<Text>(&())?.with_file("text", text))
 //!     }
 //! }
 //!
@@ -53,6 +62,7 @@ mod driver;
 mod environment;
 mod event;
 mod executor;
+mod given;
 mod keep;
 mod log;
 mod machine;
@@ -77,6 +87,7 @@ pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use executor::{WorkerCommand, work, work_aloud};
+pub use given::{Given, artifact};
 pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
@@ -91,7 +102,7 @@ pub use runs::{
 };
 pub use scheduler::Backoff;
 pub use shared::SharedPool;
-pub use stage::StageKind;
+pub use stage::{Planned, StageKind};
 pub use stagelog::stage_log;
 
 // A stage author and whoever runs pipelines needs these as well.
@@ -101,11 +112,13 @@ pub use palinode_error::{
     utc,
 };
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
+pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
-    ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Limits, Origin,
-    Params, Pipeline, PipelineBuilder, Port, Renames, Resources, Selection, Source, Span, Stage, StageBuilder,
-    StageInfo, StageName, UnitPlan, pipeline_schema, read_duration,
+    Accept, ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Kind,
+    Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
+    Stage, StageBuilder, StageInfo, StageName, UnitPlan, pipeline_schema, read_duration,
 };
+pub use palinode_store::shown;
 pub use palinode_store::{
     Artifact, Damage, Dead, Garbage, Holder, Manifest, Pin, Place, Published, Rebuilt, Retention, STORE_VERSION, Store,
     Verified, Waiting, ensure_room, inside,

@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use palinode_error::{FieldError, StageError};
-use palinode_pipeline::{ArtifactKind, DescribeCx, ExternalFile, Port, Renames, Resources, UnitPlan};
+use palinode_pipeline::{DescribeCx, ExternalFile, Kind, Port, Renames, Resources, UnitPlan};
 use palinode_store::Artifact;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::context::StageContext;
+
+/// What is known of a stage's output before anything runs.
+pub type Planned<S> = <<S as StageKind>::Output as Kind>::Planned;
 
 /// A kind of stage: its name, parameters, ports, and what it does.
 ///
 /// Parameters take part in the key after their defaults are filled in, so adding a field with a default changes keys; raise
 /// [`StageKind::VERSION`] when the same parameters would give a different result than before.
-pub trait StageKind: Send + Sync + 'static {
+pub trait StageKind: Sized + Send + Sync + 'static {
     /// The parameters under `with:`. Use `#[serde(deny_unknown_fields)]` and serde defaults; no `untagged`, no `flatten`.
     type Params: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 
@@ -29,7 +31,7 @@ pub trait StageKind: Send + Sync + 'static {
     /// Paragraphs for whoever looks the stage up.
     const DOC: &'static str;
     /// The kind of artifact it yields.
-    const OUTPUT: ArtifactKind;
+    type Output: Kind;
 
     /// The inputs it takes.
     fn inputs() -> Vec<Port> {
@@ -84,9 +86,9 @@ pub trait StageKind: Send + Sync + 'static {
     ///
     /// # Errors
     /// All mistakes it can find, each naming a parameter.
-    fn describe(params: &Self::Params, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &Self::Params, cx: &DescribeCx<'_>) -> Result<Planned<Self>, Vec<FieldError>> {
         let _ = (params, cx);
-        Ok(Value::Null)
+        Ok(Planned::<Self>::default())
     }
 
     /// How the work is cut into units, where parameters and what is known of inputs tell before anything runs.
@@ -95,7 +97,7 @@ pub trait StageKind: Send + Sync + 'static {
         None
     }
 
-    /// Does the work.
+    /// Does the work. [`crate::artifact`] makes a result from its facts.
     ///
     /// # Errors
     /// When there is no result; nothing is then kept but the units that were put.

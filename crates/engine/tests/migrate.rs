@@ -4,10 +4,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Bench, Count};
+use common::{Bench, Count, TextKind};
 use palinode_engine::{
-    Artifact, ArtifactKind, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext,
-    StageError, StageKind, Status, migrate,
+    Artifact, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext, StageError,
+    StageKind, Status, migrate,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ macro_rules! word {
             const VERSION: u32 = $version;
             const SUMMARY: &'static str = "Yields a word.";
             const DOC: &'static str = "";
-            const OUTPUT: ArtifactKind = "text";
+            type Output = TextKind;
 
             fn unkeyed() -> &'static [&'static str] {
                 &["batch"]

@@ -171,6 +171,8 @@ pub struct FieldError {
     pub kind: ErrorKind,
     /// Whether the parameter's name, rather than its value, is what to point at.
     pub name_at_fault: bool,
+    /// Whether the value is of the right type and lies outside of its bounds.
+    pub out_of_range: bool,
     /// Whether nothing is wrong but that a file is not here: it may be where the pipeline runs.
     pub absent: bool,
     /// What to fetch for the file to be here.
@@ -188,6 +190,7 @@ impl FieldError {
             at: None,
             kind: ErrorKind::Pipeline,
             name_at_fault: false,
+            out_of_range: false,
             absent: false,
             fetch: None,
         }

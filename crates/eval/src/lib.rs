@@ -23,7 +23,7 @@ mod writing;
 pub use bootstrap::bootstrap;
 pub use classify::{Agreement, Question, agreement, choose};
 pub use entropy::entropy;
-pub use metrics::{Group, METRICS, Metric};
+pub use metrics::{Group, METRICS, Metric, MetricSet};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Answer, Comparison, RecordScores, score_requests};

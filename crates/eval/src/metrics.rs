@@ -1,5 +1,8 @@
 //! What a record's scores amount to: one number for each metric, under its own name.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::entropy::entropy;
 use crate::{Comparison, RecordScores, Score};
 
@@ -14,6 +17,29 @@ pub enum Group {
     EasyEdit,
     /// Longer texts.
     Generation,
+}
+
+/// Metrics of one line of work, as requests are judged by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricSet {
+    /// The new target compared with the old one: S, ES, PS, NS, magnitudes and accuracies.
+    CounterFact,
+    /// Shares of matching tokens: efficacy, paraphrase, specificity.
+    Zsre,
+    /// Reliability, generalization, portability, locality, fluency.
+    EasyEdit,
+}
+
+impl MetricSet {
+    /// The group that its metrics belong to.
+    pub fn group(self) -> Group {
+        match self {
+            Self::CounterFact => Group::CounterFact,
+            Self::Zsre => Group::ZsRe,
+            Self::EasyEdit => Group::EasyEdit,
+        }
+    }
 }
 
 /// A metric of a [`crate::Summary`].

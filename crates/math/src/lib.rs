@@ -31,7 +31,7 @@ mod spectrum;
 
 pub use care::rect;
 pub use delta::{Delta, LowRank, Sparse};
-pub use distribution::{Plan, Refresh, Step, Strategy, StrategyKind};
+pub use distribution::{Plan, Refresh, RefreshKind, Step, Strategy, StrategyKind};
 pub use error::MathError;
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;

@@ -2,8 +2,8 @@
 
 use faer::Scale;
 use palinode_math::{
-    Factor, Form, Mat, MathError, Objective, PreservationWeights, Problem, RomeKey, SecondMoment, Solution,
-    Strategy as Spread, solve,
+    Factor, Form, Mat, MathError, Objective, PreservationWeights, Problem, RefreshKind, RomeKey, SecondMoment,
+    Solution, Strategy as Spread, solve,
 };
 use proptest::prelude::*;
 
@@ -206,11 +206,11 @@ fn strategies_share_out_the_whole_residual() {
     // Equal weights are MEMIT; uniform is MEMIT with nothing measured again.
     let memit = Spread::Memit.plan(&[3, 5, 8]).unwrap();
     assert_eq!(Spread::Weights(vec![2.0; 3]).plan(&[3, 5, 8]).unwrap(), memit);
-    assert_eq!(Spread::Uniform.plan(&[3, 5, 8]).unwrap().refreshing(true, true), memit);
+    assert_eq!(Spread::Uniform.plan(&[3, 5, 8]).unwrap().refreshing(RefreshKind::Both), memit);
     let boundary = Spread::Boundary.plan(&[3, 5, 8]).unwrap();
     assert_eq!((boundary.target_layer, boundary.retargets()), (3, true));
     assert_eq!(boundary.steps.iter().map(|s| (s.layer, s.fraction)).collect::<Vec<_>>(), [(3, 1.0), (8, 1.0)]);
-    assert_eq!(boundary.clone().refreshing(false, false).steps[1], boundary.steps[1]);
+    assert_eq!(boundary.clone().refreshing(RefreshKind::None).steps[1], boundary.steps[1]);
     for wrong in [Spread::Boundary.plan(&[3]), Spread::Weights(vec![1.0]).plan(&[3, 5]), Spread::Memit.plan(&[])] {
         assert!(matches!(wrong, Err(MathError::Layers(_))));
     }

@@ -29,6 +29,7 @@ pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, in
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
 pub use config::precision::Precision;
+pub use config::published::PublishedEdit;
 pub use config::weight::{MlpModule, WeightId};
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
 pub use decoder::block::{Block, BlockOutput, Norm};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use palinode_engine::shown::Shown;
 use palinode_engine::{Artifact, RunReport, StageError, Store};
 use serde_json::Value;
 
@@ -30,11 +31,16 @@ impl<'a> Results<'a> {
         self.artifact(instance).map_or(&Value::Null, |artifact| &artifact.meta)
     }
 
+    /// What the result of an instance shows: metrics with their columns, samples and findings; nothing where there is none.
+    pub fn shown(&self, instance: &str) -> Shown {
+        Shown::of(self.facts(instance))
+    }
+
     /// The metrics of every instance that has some, in the order of the pipeline.
-    pub fn metrics(&self) -> Vec<(&'a str, BTreeMap<&'a str, f64>)> {
-        let of = |meta: &'a Value| {
-            let metrics = meta["metrics"].as_object().into_iter().flatten();
-            metrics.filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?))).collect::<BTreeMap<_, _>>()
+    pub fn metrics(&self) -> Vec<(&'a str, BTreeMap<String, f64>)> {
+        let of = |meta: &Value| {
+            let metrics = Shown::of(meta).metrics.unwrap_or_default().into_iter();
+            metrics.filter_map(|(name, value)| Some((name, value?.as_f64()?))).collect::<BTreeMap<_, _>>()
         };
         let stages = self.report.stages.iter();
         let all = stages.filter_map(|stage| Some((stage.instance.as_str(), of(&stage.artifact.as_ref()?.meta))));

@@ -11,12 +11,14 @@ use super::connect::Node;
 use super::eval::eval;
 use super::expand::Expanded;
 use super::expr::{Scope, Template};
+use super::field::without_out_of_range;
 use super::files::Files;
 use super::graph::Instance;
 use super::places::child;
 use super::read_limits;
 use super::report::Report;
 use super::spec::StageSpec;
+use crate::artifact::ArtifactKind;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
 use crate::stage::{DescribeCx, ExternalFile};
@@ -145,13 +147,15 @@ impl Checker<'_> {
         let with = child(&path, "with");
         let mut value = eval(&stage.with, &with, scope, report)?;
         let old_names = old_names(&mut value, kind.info(), &with, report)?;
-        let params = match kind.params(value) {
-            Ok(params) => params,
+        let (params, mistaken) = match kind.params(value.clone()) {
+            Ok(params) => (params, false),
             Err(errors) => {
+                // A number that is out of range hides none of the mistakes that the stage itself would find.
+                let rest = without_out_of_range(value, &errors).and_then(|rest| kind.params(rest).ok());
                 for error in errors {
                     report.field(&with, as_written(error, &old_names));
                 }
-                return None;
+                (rest?, true)
             }
         };
         let (files, absent) = match kind.files(&params, self.around.base) {
@@ -163,10 +167,11 @@ impl Checker<'_> {
             }
         };
         let inputs = inputs?;
-        let facts: BTreeMap<&str, &Value> = inputs
-            .iter()
-            .map(|(port, &from)| (port.as_str(), instances[from].as_ref().map_or(&Value::Null, |from| &from.facts)))
-            .collect();
+        let facts = inputs.iter().filter_map(|(port, &from)| {
+            let from = instances[from].as_ref()?;
+            Some((port.as_str(), (from.kind.info().output, &from.facts)))
+        });
+        let facts: BTreeMap<&str, (ArtifactKind, &Value)> = facts.collect();
         let facts = match kind.describe(&params, &DescribeCx::new(self.around.base, facts)) {
             Ok(facts) => facts,
             // Without its files a stage cannot say anything sensible.
@@ -184,6 +189,9 @@ impl Checker<'_> {
                 Value::Null
             }
         };
+        if mistaken {
+            return None;
+        }
         let Node { name, cell, .. } = node;
         let (source, place) = report.places.key(&path);
         let source = Arc::clone(source);

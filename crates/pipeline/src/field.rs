@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
+use crate::bounds::OUT_OF_RANGE;
 use palinode_error::{FieldError, Hint};
 use palinode_error::{did_you_mean, nearest, one_of};
 
@@ -41,9 +42,15 @@ pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str
         let error = translate(&path, &fault.into_inner().to_string(), stage);
         let missing = error.1;
         let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
+        let out_of_range = error.0.out_of_range;
         let known = missing.as_ref().is_some_and(|name| removed.contains(name));
         if !known {
             errors.push(error.0);
+        }
+        // What is out of range is taken out alone, so that the fields beside it are read as well.
+        if out_of_range && take_out(&mut with, &path) {
+            removed.push(path);
+            continue;
         }
         // Each round takes one field out, so the loop ends.
         if missing.is_some() || with.as_object_mut().and_then(|map| map.remove(&top)).is_none() {
@@ -51,6 +58,20 @@ pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str
         }
         removed.push(top);
     }
+}
+
+/// `with` without the values that are out of range, where these are all the mistakes and none of them is an item of a list: with
+/// their defaults the rest can be looked at.
+pub fn without_out_of_range(mut with: Value, errors: &[FieldError]) -> Option<Value> {
+    errors.iter().all(|error| error.out_of_range && take_out(&mut with, &error.field)).then_some(with)
+}
+
+/// Takes the value at a dotted path out of its mapping; `false` where it is in none.
+fn take_out(with: &mut Value, path: &str) -> bool {
+    let (within, name) = path.rsplit_once('.').map_or((None, path), |(within, name)| (Some(within), name));
+    let mut parts = within.into_iter().flat_map(|within| within.split('.'));
+    let parent = parts.try_fold(with, |at, part| at.get_mut(part));
+    parent.and_then(Value::as_object_mut).and_then(|map| map.remove(name)).is_some()
 }
 
 fn dotted(path: &serde_path_to_error::Path) -> String {
@@ -78,6 +99,13 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
         let (found, wanted) = rest.split_once(", expected ").unwrap_or((rest, ""));
         let error = FieldError::new(path, format!("`{name}` has the wrong type: {}", found_words(found)));
         return (error.expected(wanted_words(wanted)), None);
+    }
+    if let Some(rest) = text.strip_prefix(OUT_OF_RANGE) {
+        let (found, wanted) = rest.split_once(", expected ").unwrap_or((rest, ""));
+        let own = name.rsplit('.').next().unwrap_or(name);
+        let mut error = FieldError::new(path, format!("`{own}` is {found}")).expected(wanted);
+        error.out_of_range = true;
+        return (error, None);
     }
     // What serde's JSON says of a mapping from numbers.
     if text.contains("expected key to be a number") {

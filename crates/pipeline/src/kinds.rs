@@ -9,9 +9,10 @@ use std::sync::Arc;
 use palinode_error::FieldError;
 use serde_json::Value;
 
+use crate::artifact::{ArtifactKind, Port};
 use crate::renamed::Renames;
 use crate::resources::Resources;
-use crate::stage::{ArtifactKind, DescribeCx, ExternalFile, Port};
+use crate::stage::{DescribeCx, ExternalFile};
 use crate::unit_plan::UnitPlan;
 
 /// Everything about a kind of stage that can be told without its parameter type.

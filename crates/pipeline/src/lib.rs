@@ -4,6 +4,8 @@
 //! holds each instance against its kind of stage ([`Stage`]): all mistakes at once, each with its place. Nothing runs here, and
 //! nothing but [`Files`] touches the disk.
 
+mod artifact;
+pub mod bounds;
 mod build;
 mod cell;
 mod check;
@@ -35,6 +37,7 @@ mod stage;
 mod unit_plan;
 mod yaml;
 
+pub use artifact::{Accept, ArtifactKind, Kind, Port, PortOf};
 pub use build::{PipelineBuilder, StageBuilder, StageName};
 pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
 pub use field::read as read_params;
@@ -47,5 +50,5 @@ pub use resolved::read_value;
 pub use resources::{Cores, Resources};
 pub use schema::pipeline_schema;
 pub use select::{Chosen, Selection};
-pub use stage::{ArtifactKind, DescribeCx, ExternalFile, Port};
+pub use stage::{DescribeCx, ExternalFile};
 pub use unit_plan::UnitPlan;

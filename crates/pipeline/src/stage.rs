@@ -1,25 +1,11 @@
-//! What a pipeline knows of the surroundings of a stage: ports, files, and facts of its inputs.
+//! What a pipeline knows of the surroundings of a stage: files, and facts of its inputs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// The name of a kind of artifact, such as "model" or "moments"; ports accept kinds.
-pub type ArtifactKind = &'static str;
-
-/// An input of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port {
-    /// The name used under `inputs:`.
-    pub name: &'static str,
-    /// The artifact kinds that fit.
-    pub accepts: &'static [ArtifactKind],
-    /// Whether the stage cannot do without it.
-    pub required: bool,
-    /// One line for lists.
-    pub doc: &'static str,
-}
+use crate::artifact::{Accept, ArtifactKind, PortOf};
 
 /// A file outside the store that a stage reads; its contents enter the key, its name does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +29,12 @@ impl ExternalFile {
 #[derive(Debug)]
 pub struct DescribeCx<'a> {
     base: &'a Path,
-    inputs: BTreeMap<&'a str, &'a Value>,
+    inputs: BTreeMap<&'a str, (ArtifactKind, &'a Value)>,
 }
 
 impl<'a> DescribeCx<'a> {
-    /// The surroundings with this folder and these facts by port.
-    pub fn new(base: &'a Path, inputs: BTreeMap<&'a str, &'a Value>) -> Self {
+    /// The surroundings with this folder, and by port the kind of what is connected and what its stage said of it.
+    pub fn new(base: &'a Path, inputs: BTreeMap<&'a str, (ArtifactKind, &'a Value)>) -> Self {
         Self { base, inputs }
     }
 
@@ -57,13 +43,13 @@ impl<'a> DescribeCx<'a> {
         self.base
     }
 
-    /// What the stage at this port said about its output; `Null` when the port is not connected.
-    pub fn input(&self, port: &str) -> &Value {
-        self.inputs.get(port).copied().unwrap_or(&Value::Null)
+    /// What the stage at this port said about its output; nothing is known when the port is not connected.
+    pub fn input<A: Accept>(&self, port: PortOf<A>) -> A::Planned {
+        self.inputs.get(port.name).map(|(kind, said)| A::planned(kind, said)).unwrap_or_default()
     }
 
     /// Whether a stage is connected to this port.
-    pub fn connected(&self, port: &str) -> bool {
-        self.inputs.contains_key(port)
+    pub fn connected<A>(&self, port: PortOf<A>) -> bool {
+        self.inputs.contains_key(port.name)
     }
 }

@@ -169,7 +169,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
         Ok(Tree::Unfit(TOO_LARGE))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Tree, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
         Ok(Number::from_f64(value).map_or(Tree::Unfit(NOT_FINITE), Tree::Number))
     }
 

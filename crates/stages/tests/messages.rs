@@ -136,7 +136,13 @@ fn pipelines() {
             with("no second moments", "moments: moments, targets", "targets"),
             with("several batches to export", "lambda: 10", "batch_size: 2, lambda: 10"),
             with("no batch of this number", "batch: 0", "batch: 3"),
-            with("numbers out of range", "lambda: 10", "lambda: -1, update_norm_lambda: .nan"),
+            with("no number", "lambda: 10", "lambda: -1, update_norm_lambda: .nan"),
+            with("numbers out of range", "lambda: 10", "lambda: -1, update_norm_lambda: -0.5, batch_size: 0"),
+            with(
+                "a number of more than 64 bits",
+                "lambda: 10",
+                "lambda: 10, batch_size: 340282366920938463463374607431",
+            ),
             with("a template without place", "generate: [{ count: 3, length: 6 }]", "groups: [['{}'], ['The end.']]"),
         ]
         .into_iter()

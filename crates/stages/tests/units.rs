@@ -323,7 +323,7 @@ fn plans_of_units_can_be_asked_for() {
         let stage = stages.get(uses).unwrap();
         let params = stage.params(with).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
         let facts = json!({ "requests": 130 });
-        let inputs = BTreeMap::from([("requests", &facts)]);
+        let inputs = BTreeMap::from([("requests", ("requests", &facts))]);
         let plan = stage.units(&params, &DescribeCx::new(std::path::Path::new("."), inputs))?;
         Some((plan.what, plan.items, plan.units(), plan.parts()))
     };

@@ -36,6 +36,7 @@ mod memory;
 mod pins;
 mod rebuild;
 mod share;
+pub mod shown;
 mod space;
 mod stat;
 mod units;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
+use palinode::shown::{Better, Shown};
 use palinode::{ErrorKind, RunRecord, Runs, StageError};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::show::{Found, find};
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::past::Results;
-use crate::results::metrics::{Better, Metric, metrics_of};
+use crate::results::metrics::{Metric, metrics_of};
 use crate::results::plain;
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format, print, print_json};
@@ -89,7 +90,7 @@ struct Side {
     /// Parameters by stage and name.
     params: BTreeMap<(String, String), Value>,
     /// What results say of themselves, by stage.
-    metas: BTreeMap<String, Value>,
+    results: BTreeMap<String, Shown>,
 }
 
 impl Side {
@@ -109,16 +110,16 @@ impl Side {
     }
 
     fn run(runs: &Runs, run: &RunRecord) -> Self {
-        let mut results = Results::of(runs);
+        let mut known = Results::of(runs);
         let resolved = runs.resolved(&run.run).map(|pipeline| pipeline.stages).unwrap_or_default();
         let stages = resolved.iter().map(|stage| stage.instance.clone()).collect();
         let params = resolved.into_iter().flat_map(|stage| {
             let instance = stage.instance;
             stage.params.into_iter().map(move |(name, value)| ((instance.clone(), name), value))
         });
-        let metas = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), results.meta(stage)?)));
-        let (params, metas) = (params.collect(), metas.collect());
-        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, metas }
+        let results = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), known.shown(stage)?)));
+        let (params, results) = (params.collect(), results.collect());
+        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, results }
     }
 
     /// A stage, with all that it is made from; cells do not stand in names, so that those of two can be compared.
@@ -132,9 +133,9 @@ impl Side {
             params.insert((name.clone(), "uses".to_owned()), Value::from(stage.uses.clone()));
             params.extend(stage.params.iter().map(|(param, value)| ((name.clone(), param.clone()), value.clone())));
         }
-        let meta = run.stage(instance).and_then(|stage| Results::of(runs).meta(stage));
-        let metas = meta.map(|meta| (bare(instance), meta)).into_iter().collect();
-        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, metas }
+        let shown = run.stage(instance).and_then(|stage| Results::of(runs).shown(stage));
+        let results = shown.map(|shown| (bare(instance), shown)).into_iter().collect();
+        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, results }
     }
 
     /// The stages of this side that the other has not, cells of one together.
@@ -207,14 +208,14 @@ struct Measured {
 
 fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
     let mut found = Vec::new();
-    for stage in a.metas.keys().chain(b.metas.keys()).collect::<BTreeSet<_>>() {
+    for stage in a.results.keys().chain(b.results.keys()).collect::<BTreeSet<_>>() {
         // Two stages may be compared whatever they are called; stages of runs only with themselves.
-        let (old, new) = (a.metas.get(stage), b.metas.get(stage));
+        let (old, new) = (a.results.get(stage), b.results.get(stage));
         if a.run_as_a_whole && (old.is_none() || new.is_none()) {
             continue;
         }
-        for metric in metrics_of(new.or(old).unwrap_or(&Value::Null)) {
-            let value = |meta: Option<&Value>| meta.and_then(|meta| meta["metrics"][&metric.name].as_f64());
+        for metric in new.or(old).map(metrics_of).unwrap_or_default() {
+            let value = |shown: Option<&Shown>| shown.and_then(|shown| shown.metric(&metric.name));
             let (old, new) = (value(old), value(new));
             if old != new {
                 found.push(measured(stage, &metric, old, new));

@@ -1,6 +1,6 @@
 //! What is measured: how a metric is called, written and compared.
 
-use serde_json::Value;
+use palinode::shown::{Better, Column, Format, Shown};
 
 /// A column of a table of scores.
 pub struct Metric {
@@ -14,33 +14,14 @@ pub struct Metric {
     pub better: Option<Better>,
 }
 
-/// Which way is better.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Better {
-    /// More.
-    Max,
-    /// Less.
-    Min,
-}
-
 impl Metric {
-    /// One of which nothing but the name is known.
-    pub fn plain(name: &str) -> Self {
-        Self { name: name.to_owned(), label: name.to_owned(), percent: false, better: None }
-    }
-
-    fn read(column: &Value) -> Option<Self> {
-        let name = column["name"].as_str()?;
-        Some(Self {
-            label: column["label"].as_str().unwrap_or(name).to_owned(),
-            percent: column["format"] == "percent",
-            better: match column["better"].as_str() {
-                Some("max") => Some(Better::Max),
-                Some("min") => Some(Better::Min),
-                _ => None,
-            },
-            ..Self::plain(name)
-        })
+    fn of(column: &Column) -> Self {
+        Self {
+            name: column.name.clone(),
+            label: column.label().to_owned(),
+            percent: column.format == Format::Percent,
+            better: column.better(),
+        }
     }
 
     /// As many decimals for all values as the largest of them needs for four digits; all that they have where those are few.
@@ -80,22 +61,17 @@ impl Metric {
 }
 
 /// The metrics that have a column; all of them where nothing is said of columns.
-pub fn metrics_of(meta: &Value) -> Vec<Metric> {
-    let named: Vec<Metric> = meta["columns"].as_array().into_iter().flatten().filter_map(Metric::read).collect();
-    if !named.is_empty() {
-        return named;
-    }
-    let all = meta["metrics"].as_object().into_iter().flatten();
-    all.filter(|(_, value)| value.is_number()).map(|(name, _)| Metric::plain(name)).collect()
+pub fn metrics_of(shown: &Shown) -> Vec<Metric> {
+    shown.shown_columns().iter().map(Metric::of).collect()
 }
 
 /// The first metrics of which it is known what is better, each at its best over these results: "score 81.2, efficacy 100.0%".
-pub fn headline(metas: &[&Value]) -> String {
+pub fn headline(results: &[Shown]) -> String {
     const MOST: usize = 2;
-    let Some(first) = metas.first() else { return String::new() };
+    let Some(first) = results.first() else { return String::new() };
     let known = metrics_of(first);
     let told = known.iter().filter(|metric| metric.better.is_some()).filter_map(|metric| {
-        let values = metas.iter().filter_map(|meta| meta["metrics"][&metric.name].as_f64());
+        let values = results.iter().filter_map(|shown| shown.metric(&metric.name));
         let best = values.reduce(|best, value| if metric.prefers(value, best) { value } else { best })?;
         Some(format!("{} {}", metric.label, metric.text(best, metric.decimals(&[Some(best)]))))
     });

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
+use palinode::shown::Shown;
 use palinode::{Instance, Pipeline, RunReport};
 use serde_json::Value;
 
@@ -44,8 +45,8 @@ pub struct Yield<'a> {
     pub instance: &'a str,
     /// Its cell.
     pub cell: &'a Cell,
-    /// What its result says of itself.
-    pub meta: &'a Value,
+    /// What its result shows.
+    pub shown: Shown,
 }
 
 /// Everything that the results of a run have to show.
@@ -54,7 +55,7 @@ pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
     for group in by_stage(pipeline) {
         let yielded = |&at: &usize| {
             let Instance { name, cell, .. } = &pipeline.instances[at];
-            Some(Yield { instance: name, cell, meta: &report.stages[at].artifact.as_ref()?.meta })
+            Some(Yield { instance: name, cell, shown: Shown::of(&report.stages[at].artifact.as_ref()?.meta) })
         };
         let members: Vec<Yield<'_>> = group.members.iter().filter_map(yielded).collect();
         text.push_str(&stage(group.stage, &pipeline.axes, &members, style));
@@ -66,9 +67,9 @@ pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
 /// Scores and samples of the instances of one stage; nothing where they have none.
 pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) -> String {
     let mut text = String::new();
-    let rows: Vec<(&Cell, &Value)> = members.iter().map(|member| (member.cell, member.meta)).collect();
+    let rows: Vec<(&Cell, &Shown)> = members.iter().map(|member| (member.cell, &member.shown)).collect();
     let mut chosen = 0;
-    if rows.iter().any(|(_, meta)| meta["metrics"].is_object()) {
+    if rows.iter().any(|(_, shown)| shown.metrics.is_some()) {
         let scores = scores::Scores::of(axes, &rows);
         let _ = write!(text, "\n{}\n{}", style.bold(name), scores.table(style));
         chosen = scores.best_row().unwrap_or(0);
@@ -76,14 +77,14 @@ pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) 
     if let Some(series) = scores::Scores::series(axes, &rows) {
         let _ = write!(text, "\n{}\n{}", style.bold(&format!("{name}, step by step")), series.table(style));
     }
-    for finding in members.iter().filter_map(|member| member.meta["findings"].as_array()).flatten() {
-        let wrapped = style.wrap(&plain(finding), 4);
+    for finding in members.iter().filter_map(|member| member.shown.findings.as_ref()).flatten() {
+        let wrapped = style.wrap(finding, 4);
         let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
     }
-    let sampled = |member: &&Yield<'_>| member.meta["samples"].as_array().is_some_and(|all| !all.is_empty());
+    let sampled = |member: &&Yield<'_>| member.shown.samples.as_ref().is_some_and(|all| !all.is_empty());
     if let Some(member) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
         let more = if members.len() > 1 { format!(" of {}", member.instance) } else { String::new() };
-        let samples = member.meta["samples"].as_array().map_or(&[][..], Vec::as_slice);
+        let samples = member.shown.samples.as_deref().unwrap_or_default();
         let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
         text.push_str(&samples::show(samples, style));
     }

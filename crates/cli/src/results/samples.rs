@@ -1,6 +1,7 @@
 //! A few samples of what a model says.
 
-use serde_json::{Map, Value};
+use palinode::shown::Sample;
+use serde_json::Value;
 
 use super::plain;
 use crate::terminal::Style;
@@ -12,11 +13,11 @@ const MOST: usize = 3;
 const LONGEST: usize = 400;
 
 /// Shows up to three samples: a line for each field, its text wrapped beside its name.
-pub fn show(samples: &[Value], style: &Style) -> String {
-    let samples: Vec<_> = samples.iter().filter_map(Value::as_object).take(MOST).collect();
+pub fn show(samples: &[Sample], style: &Style) -> String {
+    let samples: Vec<_> = samples.iter().take(MOST).collect();
     let names = samples.iter().flat_map(|sample| sample.keys()).map(|name| name.chars().count());
     let width = names.max().unwrap_or(0);
-    let one = |sample: &&Map<String, Value>| {
+    let one = |sample: &&Sample| {
         let field = |(name, value): (&String, &Value)| {
             let indent = width + 4;
             let text = style.wrap(&clip(&plain(value)), indent);
@@ -39,7 +40,7 @@ fn rank(name: &str) -> usize {
     }
 }
 
-fn in_order(sample: &Map<String, Value>) -> Vec<(&String, &Value)> {
+fn in_order(sample: &Sample) -> Vec<(&String, &Value)> {
     let mut fields: Vec<_> = sample.iter().collect();
     fields.sort_by_key(|(name, _)| rank(name));
     fields
@@ -61,9 +62,11 @@ mod tests {
     #[test]
     fn fields_are_in_order_and_long_ones_end() {
         let style = Style { color: false, terminal: false, width: 60 };
-        let sample = |after: &str| json!({ "after": after, "before": "", "prompt": "The Eiffel Tower is in", "n": 3 });
-        let samples =
-            [sample(&"Rome, ".repeat(90)), json!("not a mapping"), sample("Rome"), sample("Rome"), sample("no")];
+        let sample = |after: &str| {
+            let told = json!({ "after": after, "before": "", "prompt": "The Eiffel Tower is in", "n": 3 });
+            told.as_object().cloned().unwrap_or_default()
+        };
+        let samples = [sample(&"Rome, ".repeat(90)), sample("Rome"), sample("Rome"), sample("no")];
         insta::assert_snapshot!(show(&samples, &style));
     }
 }

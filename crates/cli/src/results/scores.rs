@@ -1,8 +1,8 @@
 //! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
 
-use serde_json::Value;
+use palinode::shown::{Better, Shown, value};
 
-use super::metrics::{Better, Metric, metrics_of};
+use super::metrics::{Metric, metrics_of};
 use super::{Cell, plain};
 use crate::terminal::Style;
 use crate::terminal::table::{Column, Field, Look, table};
@@ -21,20 +21,20 @@ struct Row {
 
 impl Scores {
     /// The scores of these instances, given with their facts.
-    pub fn of(axes: &[String], members: &[(&Cell, &Value)]) -> Self {
+    pub fn of(axes: &[String], members: &[(&Cell, &Shown)]) -> Self {
         let has = |axis: &&String| members.iter().any(|(cell, _)| cell.iter().any(|(name, _)| name == *axis));
         let axes: Vec<String> = axes.iter().filter(has).cloned().collect();
         let mut metrics: Vec<Metric> = Vec::new();
-        for metric in members.iter().flat_map(|(_, meta)| metrics_of(meta)) {
+        for metric in members.iter().flat_map(|(_, shown)| metrics_of(shown)) {
             if metrics.iter().all(|known| known.name != metric.name) {
                 metrics.push(metric);
             }
         }
-        let row = |(cell, meta): &(&Cell, &Value)| {
+        let row = |(cell, shown): &(&Cell, &Shown)| {
             let value = |axis: &String| cell.iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
             Row {
                 cell: axes.iter().map(|axis| value(axis).unwrap_or_default()).collect(),
-                values: metrics.iter().map(|metric| meta["metrics"][&metric.name].as_f64()).collect(),
+                values: metrics.iter().map(|metric| shown.metric(&metric.name)).collect(),
             }
         };
         Self { rows: members.iter().map(row).collect(), axes, metrics }
@@ -42,18 +42,21 @@ impl Scores {
 
     /// The series that these instances tell beside their scores, such as one row after every tenth round; `None` where they
     /// tell none.
-    pub fn series(axes: &[String], members: &[(&Cell, &Value)]) -> Option<Self> {
-        let rows_of = |meta: &&Value| meta["series"]["rows"].as_array().cloned().unwrap_or_default();
-        let steps = members.iter().find_map(|(_, meta)| {
-            let axes = meta["series"]["axes"].as_array()?;
-            (!rows_of(meta).is_empty()).then(|| axes.iter().map(plain).collect::<Vec<_>>())
-        })?;
+    pub fn series(axes: &[String], members: &[(&Cell, &Shown)]) -> Option<Self> {
+        let known = |shown: &&Shown| shown.series.as_ref().is_some_and(|series| !series.rows.is_empty());
+        let steps = members.iter().map(|(_, shown)| *shown).find(known)?.series.as_ref()?.axes.clone();
         let Self { axes, metrics, rows } = Self::of(axes, members);
         let mut longer = Vec::new();
-        for (row, (_, meta)) in rows.iter().zip(members) {
-            longer.extend(rows_of(meta).iter().map(|step| Row {
-                cell: row.cell.iter().cloned().chain(steps.iter().map(|axis| plain(&step[axis]))).collect(),
-                values: metrics.iter().map(|metric| step[&metric.name].as_f64()).collect(),
+        for (row, (_, shown)) in rows.iter().zip(members) {
+            longer.extend(shown.series.iter().flat_map(|series| &series.rows).map(|step| {
+                let place = |axis: &String| match step.values.get(axis) {
+                    Some(Some(number)) => number.to_string(),
+                    _ => "null".to_owned(),
+                };
+                Row {
+                    cell: row.cell.iter().cloned().chain(steps.iter().map(place)).collect(),
+                    values: metrics.iter().map(|metric| value(&step.values, &metric.name)).collect(),
+                }
             }));
         }
         Some(Self { axes: axes.into_iter().chain(steps).collect(), metrics, rows: longer })
@@ -148,12 +151,12 @@ impl Scores {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn scores(columns: Value, rows: &[(&[&str], Value)]) -> Scores {
-        let metrics = metrics_of(&json!({ "columns": columns, "metrics": rows[0].1 }));
+        let metrics = metrics_of(&Shown::of(&json!({ "columns": columns, "metrics": rows[0].1 })));
         let row = |(cell, values): &(&[&str], Value)| Row {
             cell: cell.iter().map(|&value| value.to_owned()).collect(),
             values: metrics.iter().map(|metric| values[&metric.name].as_f64()).collect(),

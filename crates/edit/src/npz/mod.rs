@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use npyz::NpyHeader;
 use palinode_math::{MathError, SecondMoment};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -26,13 +28,26 @@ const CONSTRUCTED_BY: &str = "util.runningstats.SecondMoment()";
 /// The reference keeps whole numbers; beyond this a float does not.
 const MOST_TOKENS: f64 = 9_007_199_254_740_992.0;
 
-/// How precisely a sum is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The number type of a sum in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Precision {
-    /// As the published files are.
+    /// 32 bits, as the published files are.
+    #[default]
+    #[serde(rename = "float32")]
     Single,
-    /// As we measure.
+    /// 64 bits, as they were measured.
+    #[serde(rename = "float64")]
     Double,
+}
+
+impl Precision {
+    /// The word in a file's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "float32",
+            Self::Double => "float64",
+        }
+    }
 }
 
 /// A moment file, opened: what it says before its sum is read.

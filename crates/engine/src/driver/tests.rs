@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::*;
 use crate::catalogue::Catalogue;
@@ -16,13 +15,22 @@ use crate::machine::{Capacity, Machine};
 use crate::scheduler::{Backoff, Cancel};
 use crate::shared::SharedPool;
 use crate::stage::StageKind;
-use palinode_pipeline::{ArtifactKind, Resources, Selection, Source};
+use palinode_pipeline::{Kind, Resources, Selection, Source};
 use palinode_store::Store;
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WordParams {
     value: String,
+}
+
+/// Words, which say themselves.
+struct WordKind;
+
+impl Kind for WordKind {
+    const NAME: &'static str = "word";
+    type Facts = String;
+    type Planned = ();
 }
 
 /// Yields a word.
@@ -34,14 +42,14 @@ impl StageKind for Word {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Yields a word.";
     const DOC: &'static str = "The word is given.";
-    const OUTPUT: ArtifactKind = "word";
+    type Output = WordKind;
 
     fn resources(_: &WordParams) -> Resources {
         Resources::LIGHT
     }
 
     fn run(params: &WordParams, _: &StageContext) -> Result<Artifact, StageError> {
-        Ok(Artifact::new("word", Value::from(params.value.as_str())))
+        crate::artifact::<WordKind>(&params.value)
     }
 }
 

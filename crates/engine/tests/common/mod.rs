@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use palinode_engine::{
-    Artifact, ArtifactKind, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Observer,
-    Outcome, Pipeline, Plan, Port, Resources, RunOptions, RunReport, Silent, Source, StageContext, StageError,
+    Artifact, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Kind, Observer, Outcome,
+    Pipeline, Plan, Port, PortOf, Resources, RunOptions, RunReport, Silent, Source, StageContext, StageError,
     StageKind, Store,
 };
 use schemars::JsonSchema;
@@ -18,13 +18,47 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn text_of(cx: &StageContext, port: &str) -> Result<String, StageError> {
-    let Some(artifact) = cx.input_opt(port) else { return Ok(String::new()) };
-    let file = artifact.file("text").ok_or_else(|| StageError::input("the input has no text"))?;
+/// A text in a file.
+pub struct TextKind;
+
+impl Kind for TextKind {
+    const NAME: &'static str = "text";
+    type Facts = ();
+    type Planned = PlannedText;
+}
+
+/// What is known of a text before it is there.
+#[derive(Default, Serialize, Deserialize)]
+pub struct PlannedText {
+    length: Option<usize>,
+}
+
+/// Metrics and samples.
+pub struct ScoresKind;
+
+impl Kind for ScoresKind {
+    const NAME: &'static str = "scores";
+    type Facts = Value;
+    type Planned = ();
+}
+
+/// A file outside the store.
+pub struct PublishedKind;
+
+impl Kind for PublishedKind {
+    const NAME: &'static str = "published";
+    type Facts = ();
+    type Planned = ();
+}
+
+fn text_of(cx: &StageContext, port: PortOf<TextKind>) -> Result<String, StageError> {
+    let Some(given) = cx.input_opt(port)? else { return Ok(String::new()) };
+    let file = given.artifact.file("text").ok_or_else(|| StageError::input("the input has no text"))?;
     Ok(String::from_utf8_lossy(&cx.read(file)?).into_owned())
 }
 
-const TEXT_PORT: Port = Port { name: "text", accepts: &["text"], required: true, doc: "The text." };
+const TEXT: PortOf<TextKind> = PortOf::required("text", "The text.");
+const OTHER: PortOf<TextKind> = PortOf::optional("other", "What follows it.");
 
 /// Parameters of `text`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -63,19 +97,19 @@ impl StageKind for Text {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Yields a text.";
     const DOC: &'static str = "The text is given in the pipeline.";
-    const OUTPUT: ArtifactKind = "text";
+    type Output = TextKind;
 
     fn unkeyed() -> &'static [&'static str] {
         &["batch"]
     }
 
-    fn describe(params: &TextParams, _cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &TextParams, _cx: &DescribeCx<'_>) -> Result<PlannedText, Vec<FieldError>> {
         if params.repeat > 100 {
             return Err(vec![
                 FieldError::new("repeat", format!("`repeat` is {}", params.repeat)).expected("at most 100"),
             ]);
         }
-        Ok(json!({ "length": params.value.len() * params.repeat as usize }))
+        Ok(PlannedText { length: Some(params.value.len() * params.repeat as usize) })
     }
 
     fn resources(_: &TextParams) -> Resources {
@@ -108,7 +142,7 @@ impl StageKind for Read {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Reads a text file.";
     const DOC: &'static str = "The file is not copied.";
-    const OUTPUT: ArtifactKind = "text";
+    type Output = TextKind;
 
     fn files(params: &ReadParams, _base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         Ok(vec![ExternalFile::new("text", &params.path, "path")])
@@ -144,20 +178,20 @@ impl StageKind for Join {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Joins two texts.";
     const DOC: &'static str = "The second is optional.";
-    const OUTPUT: ArtifactKind = "text";
+    type Output = TextKind;
 
     fn inputs() -> Vec<Port> {
-        vec![TEXT_PORT, Port { name: "other", accepts: &["text"], required: false, doc: "What follows it." }]
+        vec![TEXT.port(), OTHER.port()]
     }
 
-    fn describe(params: &JoinParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let length = cx.input("text")["length"].as_u64();
+    fn describe(params: &JoinParams, cx: &DescribeCx<'_>) -> Result<PlannedText, Vec<FieldError>> {
+        let length = cx.input(TEXT).length;
         match (length, params.keep) {
-            (Some(length), Some(keep)) if keep as u64 > length && cx.input("other").is_null() => {
+            (Some(length), Some(keep)) if keep > length && !cx.connected(OTHER) => {
                 let error = FieldError::new("keep", format!("`keep` is {keep}, but the text has {length} characters"));
                 Err(vec![error.expected(format!("at most {length}"))])
             }
-            _ => Ok(Value::Null),
+            _ => Ok(PlannedText::default()),
         }
     }
 
@@ -166,7 +200,7 @@ impl StageKind for Join {
     }
 
     fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let text = [text_of(cx, "text")?, text_of(cx, "other")?].join(&params.between);
+        let text = [text_of(cx, TEXT)?, text_of(cx, OTHER)?].join(&params.between);
         let kept: String = text.chars().take(params.keep.unwrap_or(usize::MAX)).collect();
         Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(kept.as_bytes())?))
     }
@@ -186,10 +220,10 @@ impl StageKind for Count {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Counts letters.";
     const DOC: &'static str = "Yields metrics and a sample.";
-    const OUTPUT: ArtifactKind = "scores";
+    type Output = ScoresKind;
 
     fn inputs() -> Vec<Port> {
-        vec![TEXT_PORT]
+        vec![TEXT.port()]
     }
 
     fn resources(_: &NoParams) -> Resources {
@@ -197,7 +231,7 @@ impl StageKind for Count {
     }
 
     fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let text = text_of(cx, "text")?;
+        let text = text_of(cx, TEXT)?;
         let progress = cx.progress("letters", Some(text.len() as u64));
         progress.inc(text.len() as u64);
         let capitals = text.chars().filter(char::is_ascii_uppercase).count() as f64;
@@ -230,10 +264,10 @@ impl StageKind for Write {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Writes a text to a file.";
     const DOC: &'static str = "The file lies outside the store.";
-    const OUTPUT: ArtifactKind = "published";
+    type Output = PublishedKind;
 
     fn inputs() -> Vec<Port> {
-        vec![TEXT_PORT]
+        vec![TEXT.port()]
     }
 
     fn publishes(params: &WriteParams) -> Vec<(&'static str, PathBuf)> {
@@ -246,7 +280,7 @@ impl StageKind for Write {
 
     fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let path = cx.base_dir().join(&params.path);
-        let text = text_of(cx, "text")?;
+        let text = text_of(cx, TEXT)?;
         std::fs::create_dir_all(path.parent().unwrap_or(&path))
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| StageError::io(ErrorKind::Input, "write", &path, error))?;
@@ -273,7 +307,7 @@ impl StageKind for Fail {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Fails.";
     const DOC: &'static str = "In the way that is asked for.";
-    const OUTPUT: ArtifactKind = "text";
+    type Output = TextKind;
 
     fn run(params: &FailParams, cx: &StageContext) -> Result<Artifact, StageError> {
         match params.how.as_str() {
@@ -350,7 +384,7 @@ impl StageKind for Meet {
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "Meets others.";
     const DOC: &'static str = "Shows which stages run side by side.";
-    const OUTPUT: ArtifactKind = "text";
+    type Output = TextKind;
 
     fn resources(params: &MeetParams) -> Resources {
         if params.count > 1 { Resources::LIGHT } else { Resources::MACHINE }

@@ -33,12 +33,28 @@ impl Plan {
 
     /// The same plan with keys and residual measured again, or not, before every step but those that find their own targets.
     #[must_use]
-    pub fn refreshing(mut self, keys: bool, residual: bool) -> Self {
+    pub fn refreshing(mut self, what: RefreshKind) -> Self {
+        let keys = matches!(what, RefreshKind::Keys | RefreshKind::Both);
+        let residual = matches!(what, RefreshKind::Residual | RefreshKind::Both);
         for step in self.steps.iter_mut().filter(|step| !step.refresh.targets) {
             step.refresh = Refresh { keys, residual, targets: false };
         }
         self
     }
+}
+
+/// What is measured again on the partly edited model before each layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshKind {
+    /// Only keys. Every earlier layer is assumed to have absorbed its whole part.
+    Keys,
+    /// Only the residual. Keys are those of the unedited model.
+    Residual,
+    /// Keys and residual.
+    Both,
+    /// Nothing.
+    None,
 }
 
 /// A distribution of an edit over layers by name, without its numbers.
@@ -111,7 +127,7 @@ impl Strategy {
             Self::Single => single::steps(layers),
             Self::Memit => memit::steps(layers),
             Self::Sqrt => sqrt::steps(layers),
-            Self::Uniform => return Ok(Self::Memit.plan(layers)?.refreshing(false, false)),
+            Self::Uniform => return Ok(Self::Memit.plan(layers)?.refreshing(RefreshKind::None)),
             Self::Weights(weights) => weights::steps(layers, weights)?,
             Self::Boundary => boundary::steps(layers)?,
         };

@@ -3,6 +3,7 @@
 pub(crate) mod families;
 pub(crate) mod fields;
 pub(crate) mod precision;
+pub mod published;
 pub(crate) mod weight;
 
 use std::path::Path;

@@ -1,18 +1,20 @@
 //! The number type that a model's weights are held in.
 
 use burn::tensor::DType;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A floating-point type.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A number type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, 5 of them exponent.
+    /// 16 bits, 5 of them exponent: more precise than bf16, but its range is too small for the largest values of some
+    /// models.
     F16,
-    /// 16 bits, 8 of them exponent.
+    /// 16 bits, 8 of them exponent, as many as f32 has.
     Bf16,
 }
 

@@ -5,37 +5,105 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palinode_edit::Preservations;
-use palinode_engine::{Artifact, FieldError, FileRef, StageContext, StageError};
+use palinode_engine::{Accept, ArtifactKind, FieldError, FileRef, Given, Kind, StageContext, StageError};
 use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
 use palinode_model::WeightId;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::artifacts::moments::{file_name, known, read_layer};
+use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, known, read_layer};
 use crate::artifacts::tensors::{Named, Tensors, put};
 use crate::errors::StageFailure;
 
-/// The kind of the artifact.
-pub const FACTORS: &str = "factors";
+/// Cholesky factors of the preservation metric.
+pub struct FactorsKind;
+
+impl Kind for FactorsKind {
+    const NAME: &'static str = "factors";
+    type Facts = FactorsFacts;
+    type Planned = PlannedFactors;
+}
+
+/// What factors say of themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FactorsFacts {
+    /// λ; 1 where there is no ridge.
+    pub lambda: f64,
+    /// ρ.
+    pub update_norm_lambda: f64,
+    /// The model whose second moments they are of, by its digest.
+    pub base: String,
+    /// What the second moments said of their layers.
+    pub layers: Vec<LayerFacts>,
+}
+
+/// What is known of factors before they are computed.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PlannedFactors {
+    /// λ and ρ.
+    pub weights: Option<[f64; 2]>,
+    /// The layers.
+    pub layers: Option<Vec<usize>>,
+}
+
+/// What a port takes that a metric can be made at: second moments, or factors of them.
+pub struct MomentsOrFactors;
+
+/// What second moments and factors have in common.
+#[derive(Debug)]
+pub struct MetricFacts {
+    /// The model that they are of, by its digest.
+    pub base: String,
+    /// The layers.
+    pub layers: Vec<LayerFacts>,
+    /// The weights of factors; `None` for second moments, of which a factor with any weights can be made.
+    pub fixed: Option<PreservationWeights>,
+}
+
+/// The same before anything is there.
+#[derive(Debug, Default)]
+pub struct PlannedMetric {
+    /// The layers.
+    pub layers: Option<Vec<usize>>,
+    /// The weights of factors.
+    pub fixed: Option<PreservationWeights>,
+}
+
+impl Accept for MomentsOrFactors {
+    const KINDS: &'static [ArtifactKind] = &[MomentsKind::NAME, FactorsKind::NAME];
+    type Facts = MetricFacts;
+    type Planned = PlannedMetric;
+
+    fn facts(kind: &str, meta: &Value) -> serde_json::Result<MetricFacts> {
+        Ok(if kind == FactorsKind::NAME {
+            let FactorsFacts { lambda, update_norm_lambda, base, layers } = FactorsKind::facts(kind, meta)?;
+            let fixed = Some(PreservationWeights { lambda, rho: update_norm_lambda });
+            MetricFacts { base, layers, fixed }
+        } else {
+            let MomentsFacts { base, layers, .. } = MomentsKind::facts(kind, meta)?;
+            MetricFacts { base, layers, fixed: None }
+        })
+    }
+
+    fn planned(kind: &str, said: &Value) -> PlannedMetric {
+        if kind == FactorsKind::NAME {
+            let PlannedFactors { weights, layers } = FactorsKind::planned(kind, said);
+            let fixed = weights.map(|[lambda, rho]| PreservationWeights { lambda, rho });
+            PlannedMetric { layers, fixed }
+        } else {
+            PlannedMetric { layers: MomentsKind::planned(kind, said).layers, fixed: None }
+        }
+    }
+}
 
 /// The weights that are factored for. Without a ridge λ only scales `P`: one factorisation, with λ = 1, serves a whole sweep.
 pub fn factored(weights: PreservationWeights) -> PreservationWeights {
     PreservationWeights { lambda: if weights.rho == 0.0 { 1.0 } else { weights.lambda }, ..weights }
 }
 
-/// What a `factors` artifact and its description record of their weights.
-pub fn weights(of: PreservationWeights) -> Map<String, Value> {
-    Map::from_iter([("lambda".to_owned(), json!(of.lambda)), ("update_norm_lambda".to_owned(), json!(of.rho))])
-}
-
-/// The weights of a `factors` artifact, or of the description of one; `None` for second moments, of which a factor with any
-/// weights can be made.
-fn fixed(meta: &Value) -> Option<PreservationWeights> {
-    Some(PreservationWeights { lambda: meta["lambda"].as_f64()?, rho: meta["update_norm_lambda"].as_f64()? })
-}
-
-/// Why factors cannot serve other weights, where that is so.
-pub fn mismatch(meta: &Value, weights: PreservationWeights) -> Option<FieldError> {
-    let have = fixed(meta)?;
+/// Why factors, of the weights `fixed`, cannot serve other weights, where that is so.
+pub fn mismatch(fixed: Option<PreservationWeights>, weights: PreservationWeights) -> Option<FieldError> {
+    let have = fixed?;
     let hint = "let `factor` and what takes from it have the same weights, or take the second moments themselves";
     if have.rho != weights.rho {
         let message = format!("`update_norm_lambda` is {}, but the factors are of {}", weights.rho, have.rho);
@@ -65,12 +133,12 @@ pub fn put_layer(cx: &StageContext, factor: &Factor) -> Result<FileRef, StageErr
 
 fn get_layer(
     cx: &StageContext,
-    artifact: &Artifact,
+    given: &Given<'_, MomentsOrFactors>,
     layer: usize,
     weights: PreservationWeights,
 ) -> Result<Factor, StageError> {
-    known(artifact, layer)?;
-    let file = crate::artifacts::model::file(artifact, &file_name(layer))?;
+    known(&given.facts.layers, layer)?;
+    let file = crate::artifacts::model::file(given, &file_name(layer))?;
     let (_, values) = Tensors::read(cx, file)?.values("lower")?;
     // Of n values f (f + 1) / 2 = n, so f ≤ √(2n) < f + 1.
     let mut rows = values.as_slice();
@@ -90,26 +158,25 @@ fn get_layer(
 /// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
 pub fn metrics(
     cx: &StageContext,
-    artifact: &Artifact,
+    given: &Given<'_, MomentsOrFactors>,
     layers: &[usize],
     weights: PreservationWeights,
 ) -> Result<Preservations, StageError> {
-    let stored = fixed(&artifact.meta);
-    if let Some(error) = mismatch(&artifact.meta, weights) {
+    if let Some(error) = mismatch(given.facts.fixed, weights) {
         let made = StageError::input(error.message);
         return Err(error.hint.into_iter().fold(made, StageError::hint));
     }
     let unit = factored(weights);
-    let name = format!("factors:{}:{}:{}", artifact.digest(), unit.lambda, unit.rho);
+    let name = format!("factors:{}:{}:{}", given.digest(), unit.lambda, unit.rho);
     let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Preservations::new();
     for &layer in layers {
         let factor = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(missing) => missing.insert(match stored {
-                Some(_) => get_layer(cx, artifact, layer, unit)?,
-                None => factor(layer, &read_layer(cx, artifact, layer)?, unit)?,
+            Entry::Vacant(missing) => missing.insert(match given.facts.fixed {
+                Some(_) => get_layer(cx, given, layer, unit)?,
+                None => factor(layer, &read_layer(cx, given, &given.facts.layers, layer)?, unit)?,
             }),
         };
         found

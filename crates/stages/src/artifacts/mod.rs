@@ -2,7 +2,12 @@
 
 pub mod deltas;
 pub mod factors;
+pub mod measurements;
 pub mod model;
 pub mod moments;
+pub mod plan;
+pub mod requests;
+pub mod targets;
+pub mod templates;
 pub mod tensors;
 pub mod update;

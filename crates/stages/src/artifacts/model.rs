@@ -3,16 +3,58 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Artifact, DescribeCx, FieldError, FileRef, StageContext, StageError};
+use palinode_engine::{Artifact, FieldError, FileRef, Given, Kind, StageContext, StageError};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, ModelError, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
 use crate::errors::StageFailure;
 
-/// The kind of a plain model's artifact.
-pub const MODEL: &str = "model";
-/// The kind of an edited model's: the plain model's files, and the update.
-pub const UPDATE: &str = "update";
+/// A plain model.
+pub struct ModelKind;
+
+impl Kind for ModelKind {
+    const NAME: &'static str = "model";
+    type Facts = ModelFacts;
+    type Planned = PlannedModel;
+}
+
+/// What the artifact of a model says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// Its sizes.
+    pub model: Facts,
+}
+
+/// What is known of a model before it is opened.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PlannedModel {
+    /// Its sizes, if its configuration could be read.
+    pub model: Option<Facts>,
+}
+
+/// Whatever has a model's files, with the model's facts.
+pub trait HasModel {
+    /// The files.
+    fn artifact(&self) -> &Artifact;
+    /// The model's sizes.
+    fn model(&self) -> &Facts;
+    /// The digest of the model without an update: what results that hang on the model alone are keyed by.
+    fn base(&self) -> String;
+}
+
+impl HasModel for Given<'_, ModelKind> {
+    fn artifact(&self) -> &Artifact {
+        self.artifact
+    }
+
+    fn model(&self) -> &Facts {
+        &self.facts.model
+    }
+
+    fn base(&self) -> String {
+        self.artifact.digest().to_string()
+    }
+}
 
 /// The setting of a run that says where a model's blocks are, `resident` or `streamed`. Where it is not given, they are resident if
 /// the model fits into memory. Both give the same bits.
@@ -62,11 +104,6 @@ impl Facts {
         }
     }
 
-    /// What the stage at a port said of its model; `None` when nothing is known.
-    pub fn at(cx: &DescribeCx<'_>, port: &str) -> Option<Self> {
-        serde_json::from_value(cx.input(port)["model"].clone()).ok()
-    }
-
     /// A mistake for every layer that the model lacks.
     pub fn check_layers(&self, layers: &[usize], field: impl Fn(usize) -> String) -> Vec<FieldError> {
         let missing = layers.iter().enumerate().filter(|(_, layer)| **layer >= self.layers);
@@ -87,22 +124,15 @@ pub struct Loaded {
     pub text: Text,
 }
 
-/// The digest of a model without its update: what results that hang on the model alone are keyed by.
-pub fn base_digest(artifact: &Artifact) -> String {
-    match artifact.meta["base"].as_str() {
-        Some(base) => base.to_owned(),
-        None => artifact.digest().to_string(),
-    }
-}
-
 /// The unedited model of a `model` or an `update`, kept in memory between the stages of a run.
-pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, StageError> {
-    cx.shared(&format!("model:{}:{}", base_digest(artifact), cx.device()), || {
+pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, StageError> {
+    let artifact = given.artifact();
+    cx.shared(&format!("model:{}:{}", given.base(), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
         let checkpoint = Arc::new(Checkpoint::open(&paths).map_err(StageFailure::stage)?);
-        let precision = precision(artifact);
+        let precision = given.model().dtype;
         let resident = || Decoder::load_as(&checkpoint, &config, &device, precision);
         let streamed = || Decoder::stream(Arc::clone(&checkpoint), &config, &device, precision);
         let decoder = match cx.setting(BLOCKS) {
@@ -127,11 +157,6 @@ pub fn open(cx: &StageContext, artifact: &Artifact) -> Result<Arc<Loaded>, Stage
         let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })
     })
-}
-
-/// The number type that the weights of a `model` or an `update` are held in.
-pub fn precision(artifact: &Artifact) -> Precision {
-    serde_json::from_value(artifact.meta["model"]["dtype"].clone()).unwrap_or_default()
 }
 
 /// The configuration of a `model` or an `update`.

@@ -3,16 +3,45 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use palinode_engine::{Artifact, Digest, FileRef, Key, StageContext, StageError};
+use palinode_engine::{Artifact, Digest, FileRef, Key, Kind, StageContext, StageError, artifact};
 use palinode_math::SecondMoment;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::artifacts::tensors::{Named, Tensors, put, serialize};
 use crate::errors::StageFailure;
 
-/// The kind of the artifact.
-pub const MOMENTS: &str = "moments";
+/// Second moments of keys.
+pub struct MomentsKind;
+
+impl Kind for MomentsKind {
+    const NAME: &'static str = "moments";
+    type Facts = MomentsFacts;
+    type Planned = PlannedMoments;
+}
+
+/// What second moments say of themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MomentsFacts {
+    /// The model that they were measured on, by its digest.
+    pub base: String,
+    /// How many documents were read, where that is known.
+    pub documents: Option<u64>,
+    /// The most tokens that a layer counts.
+    #[serde(default)]
+    pub tokens: u64,
+    /// The layers.
+    pub layers: Vec<LayerFacts>,
+    /// The contents that sums were measured on or read from. What was stored before this was recorded cannot be merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<Digest>>,
+}
+
+/// What is known of second moments before they are measured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PlannedMoments {
+    /// The layers.
+    pub layers: Option<Vec<usize>>,
+}
 /// What to do where a layer has no second moment.
 pub const MISSING: &str = "add the layer to the stage that measures or loads them";
 
@@ -30,11 +59,6 @@ pub struct LayerFacts {
 impl LayerFacts {
     fn of(layer: usize, moment: &SecondMoment) -> Self {
         Self { layer, tokens: moment.count(), trace: moment.trace() }
-    }
-
-    /// Before anything is measured.
-    pub fn planned(layer: usize) -> Self {
-        Self { layer, tokens: 0, trace: 0.0 }
     }
 }
 
@@ -60,19 +84,13 @@ impl Gathered {
 
     /// The artifact. `documents` is how many were read, where that is known; `sources` are the contents that sums were
     /// measured on or read from: what shares one of them must not be added up.
-    pub fn artifact(self, documents: Option<u64>, mut sources: Vec<Digest>) -> Artifact {
+    pub fn artifact(self, documents: Option<u64>, mut sources: Vec<Digest>) -> Result<Artifact, StageError> {
         sources.sort_unstable();
         sources.dedup();
         let tokens = self.layers.iter().map(|layer| layer.tokens).max().unwrap_or(0);
-        let meta = json!({
-            "base": self.base,
-            "documents": documents,
-            "tokens": tokens,
-            "layers": self.layers,
-            "sources": sources,
-        });
-        let files = self.files.into_iter();
-        files.fold(Artifact::new(MOMENTS, meta), |made, (name, file)| made.with_file(&name, file))
+        let facts = MomentsFacts { base: self.base, documents, tokens, layers: self.layers, sources: Some(sources) };
+        let made = artifact::<MomentsKind>(&facts)?;
+        Ok(self.files.into_iter().fold(made, |made, (name, file)| made.with_file(&name, file)))
     }
 }
 
@@ -86,20 +104,11 @@ pub fn file_name(layer: usize) -> String {
     format!("layer{layer}.safetensors")
 }
 
-/// What an artifact, or its description, records of its layers.
-pub fn facts(meta: &Value) -> Option<Vec<LayerFacts>> {
-    serde_json::from_value(meta["layers"].clone()).ok()
-}
-
-/// The layers that a `moments` or `factors` artifact, or the description of one, has.
-pub fn layers(meta: &Value) -> Option<Vec<usize>> {
-    Some(facts(meta)?.into_iter().map(|l| l.layer).collect())
-}
-
-/// The contents that sums were measured on or read from.
-pub fn sources(artifact: &Artifact) -> Result<Vec<Digest>, StageError> {
-    serde_json::from_value(artifact.meta["sources"].clone())
-        .map_err(|error| StageError::internal(format!("stored second moments: {error}")))
+impl MomentsFacts {
+    /// The numbers of the layers.
+    pub fn numbers(&self) -> Vec<usize> {
+        self.layers.iter().map(|facts| facts.layer).collect()
+    }
 }
 
 /// A layer's sum over some units of a corpus, as it is kept: what a later run goes on from.
@@ -141,19 +150,24 @@ impl Head {
 }
 
 /// The second moment of a layer.
-pub fn read_layer(cx: &StageContext, artifact: &Artifact, layer: usize) -> Result<SecondMoment, StageError> {
-    let facts = known(artifact, layer)?;
+///
+/// `layers` are the facts of `artifact`, which is one of second moments.
+pub fn read_layer(
+    cx: &StageContext,
+    artifact: &Artifact,
+    layers: &[LayerFacts],
+    layer: usize,
+) -> Result<SecondMoment, StageError> {
+    let facts = known(layers, layer)?;
     let file = crate::artifacts::model::file(artifact, &file_name(layer))?;
     let (shape, sum) = Tensors::read(cx, file)?.values("sum")?;
     SecondMoment::from_sum(&sum, shape[0], facts.tokens).map_err(StageFailure::stage)
 }
 
-/// What is known of a layer that a `moments` or `factors` artifact must have.
-pub fn known(artifact: &Artifact, layer: usize) -> Result<LayerFacts, StageError> {
-    let known = facts(&artifact.meta)
-        .ok_or_else(|| StageError::internal(format!("the {} tell nothing of their layers", artifact.kind)))?;
-    known
-        .into_iter()
+/// What is known of a layer that second moments or factors must have.
+pub fn known(layers: &[LayerFacts], layer: usize) -> Result<&LayerFacts, StageError> {
+    layers
+        .iter()
         .find(|facts| facts.layer == layer)
         .ok_or_else(|| StageError::input(format!("there is no second moment of layer {layer}")).hint(MISSING))
 }

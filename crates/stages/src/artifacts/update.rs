@@ -3,21 +3,149 @@
 use std::collections::{BTreeMap, HashMap};
 
 use palinode_edit::Applied;
-use palinode_engine::{Artifact, FileRef, StageContext, StageError};
+use palinode_engine::shown::Shown;
+use palinode_engine::{
+    Accept, Artifact, ArtifactKind, Digest, FileRef, Given, Kind, StageContext, StageError, artifact,
+};
 use palinode_math::Delta;
 use palinode_model::WeightId;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::artifacts::deltas::{Floats, named, read};
-use crate::artifacts::model::{UPDATE, file};
-use crate::artifacts::tensors::{Tensors, put, serialize};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, file};
+use crate::artifacts::tensors::{Tensors, put as put_tensors, serialize};
 use crate::errors::StageFailure;
 
 /// The logical name of the changes, which were all factors when it was given.
 const FACTORS: &str = "factors.safetensors";
 /// The logical name of the batches' facts.
 pub const BATCHES: &str = "batches.json";
+
+/// Edited models.
+pub struct UpdateKind;
+
+impl Kind for UpdateKind {
+    const NAME: &'static str = "update";
+    type Facts = UpdateFacts;
+    type Planned = PlannedUpdate;
+}
+
+/// What an edited model says of itself. What is kept as JSON is provenance: it is handed on and not read here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpdateFacts {
+    /// The unedited model's sizes.
+    pub model: Facts,
+    /// The unedited model, by its digest.
+    pub base: String,
+    /// The requests that were written, by contents; `None` of an update that was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Digest>,
+    /// The names of the requests, where they are known.
+    pub requests: Option<Vec<String>>,
+    /// Parameters of the solve.
+    pub objective: Value,
+    /// Which layers absorbed which part.
+    pub plan: Value,
+    /// Number of batches, each an edit of its own.
+    pub batches: usize,
+    /// Where the rounds of a sequence end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<Vec<RoundFacts>>,
+    /// The stages that treated the changes since, in order: each one's name with its parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub care: Option<Vec<Map<String, Value>>>,
+    /// Values of the objective.
+    #[serde(flatten)]
+    pub shown: Shown,
+}
+
+/// What is known of an edited model before it is edited.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PlannedUpdate {
+    /// The unedited model's sizes.
+    pub model: Option<Facts>,
+    /// Number of batches.
+    pub batches: Option<usize>,
+    /// Whether every change is low-rank.
+    pub low_rank: Option<bool>,
+}
+
+impl HasModel for Given<'_, UpdateKind> {
+    fn artifact(&self) -> &Artifact {
+        self.artifact
+    }
+
+    fn model(&self) -> &Facts {
+        &self.facts.model
+    }
+
+    fn base(&self) -> String {
+        self.facts.base.clone()
+    }
+}
+
+/// What a port takes that wants a model, edited or not.
+pub struct AnyModel;
+
+/// A model, and its edit if it is an edited one.
+#[derive(Debug)]
+pub struct AnyModelFacts {
+    /// The unedited model's sizes.
+    pub model: Facts,
+    /// What is known of the edit.
+    pub update: Option<UpdateFacts>,
+}
+
+impl AnyModelFacts {
+    /// Where the rounds of a sequence end; nothing for any other model.
+    pub fn rounds(&self) -> &[RoundFacts] {
+        self.update.as_ref().and_then(|update| update.rounds.as_deref()).unwrap_or_default()
+    }
+
+    /// The requests that were written into it, by contents.
+    pub fn asked(&self) -> Option<Digest> {
+        self.update.as_ref()?.asked
+    }
+}
+
+impl Accept for AnyModel {
+    const KINDS: &'static [ArtifactKind] = &[ModelKind::NAME, UpdateKind::NAME];
+    type Facts = AnyModelFacts;
+    type Planned = PlannedUpdate;
+
+    fn facts(kind: &str, meta: &Value) -> serde_json::Result<AnyModelFacts> {
+        Ok(if kind == UpdateKind::NAME {
+            let update = UpdateKind::facts(kind, meta)?;
+            AnyModelFacts { model: update.model.clone(), update: Some(update) }
+        } else {
+            AnyModelFacts { model: ModelKind::facts(kind, meta)?.model, update: None }
+        })
+    }
+
+    fn planned(kind: &str, said: &Value) -> PlannedUpdate {
+        if kind == UpdateKind::NAME {
+            UpdateKind::planned(kind, said)
+        } else {
+            PlannedUpdate { model: ModelKind::planned(kind, said).model, ..PlannedUpdate::default() }
+        }
+    }
+}
+
+impl HasModel for Given<'_, AnyModel> {
+    fn artifact(&self) -> &Artifact {
+        self.artifact
+    }
+
+    fn model(&self) -> &Facts {
+        &self.facts.model
+    }
+
+    fn base(&self) -> String {
+        self.facts.update.as_ref().map_or_else(|| self.artifact.digest().to_string(), |update| update.base.clone())
+    }
+}
 
 /// One batch of requests, edited onto the unedited model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -215,8 +343,8 @@ pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
     Ok(Batch { facts, updates })
 }
 
-/// An edited model: the files of `model`, or of an update of it, with the batches added. Its facts are for the stage to fill in.
-pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Result<Artifact, StageError> {
+/// An edited model: the files of `model`, or of an update of it, with the batches added.
+pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &UpdateFacts) -> Result<Artifact, StageError> {
     let mut tensors = Vec::new();
     for (b, batch) in batches.iter().enumerate() {
         for (weight, delta) in &batch.updates {
@@ -225,12 +353,12 @@ pub fn artifact(cx: &StageContext, model: &Artifact, batches: &[Batch]) -> Resul
     }
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| StageError::internal(error.to_string()))?;
-    let mut made = Artifact::new(UPDATE, serde_json::Value::Null);
+    let mut made = artifact::<UpdateKind>(said)?;
     for (name, file) in &model.files {
         made = made.with_file(name, *file);
     }
     // Last, so that what is made of an update has its own.
-    Ok(made.with_file(FACTORS, put(cx, &tensors)?).with_file(BATCHES, cx.put_bytes(&facts)?))
+    Ok(made.with_file(FACTORS, put_tensors(cx, &tensors)?).with_file(BATCHES, cx.put_bytes(&facts)?))
 }
 
 /// A change as it was stored. Contents of the store are checked by digest: what does not read is a mistake of ours.
@@ -246,6 +374,11 @@ fn name(batch: usize, weight: WeightId) -> String {
 /// The changes of an edited model, by content.
 pub fn factors_file(artifact: &Artifact) -> Result<&FileRef, StageError> {
     file(artifact, FACTORS)
+}
+
+/// What was edited onto a model: the batches of an edited one, none of an unedited one.
+pub fn edits(cx: &StageContext, given: &Given<'_, AnyModel>) -> Result<Vec<Batch>, StageError> {
+    if given.facts.update.is_some() { batches(cx, given) } else { Ok(Vec::new()) }
 }
 
 /// The batches of an edited model.

@@ -7,6 +7,7 @@ use std::num::NonZero;
 use std::thread;
 
 use palinode_edit::{TARGETS_IN_UNIT, target_batch};
+use palinode_engine::bounds::Count;
 use palinode_model::{Decoder, is_cpu, request_bytes, total_memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ const GPU: usize = 4;
 /// running text is read and 4,096 where prompts are, and four times as many on a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct BatchTokens(Option<usize>);
+pub struct BatchTokens(Option<Count>);
 
 impl BatchTokens {
     /// The usual number where running text is read.
@@ -28,12 +29,7 @@ impl BatchTokens {
 
     /// The given number, or `usual` on a CPU and more on a GPU.
     pub fn or(self, usual: usize, decoder: &Decoder) -> usize {
-        self.0.unwrap_or(if is_cpu(&decoder.device()) { usual } else { GPU * usual })
-    }
-
-    /// Whether it is given as 0.
-    pub fn is_zero(self) -> bool {
-        self.0 == Some(0)
+        self.0.map_or(if is_cpu(&decoder.device()) { usual } else { GPU * usual }, Count::get)
     }
 }
 

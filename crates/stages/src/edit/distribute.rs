@@ -1,28 +1,15 @@
 //! `distribute`: which layers absorb which part of an edit.
 
+use palinode_engine::bounds::Positive;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Resources, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, FieldError, Port, PortOf, Resources, StageContext, StageError, StageKind, artifact,
 };
-use palinode_math::{Plan, Strategy, StrategyKind};
+use palinode_math::{Plan, RefreshKind, Strategy, StrategyKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL};
-
-/// What is measured again on the partly edited model before each layer.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum RefreshName {
-    /// Only keys. Every earlier layer is assumed to have absorbed its whole part.
-    Keys,
-    /// Only the residual. Keys are those of the unedited model.
-    Residual,
-    /// Keys and residual.
-    Both,
-    /// Nothing.
-    None,
-}
+use crate::artifacts::model::ModelKind;
+use crate::artifacts::plan::{PlanFacts, PlanKind, PlannedPlan};
 
 /// Parameters of `distribute`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -31,19 +18,21 @@ pub struct DistributeParams {
     /// How the edit is distributed over the layers.
     strategy: StrategyKind,
     /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
+    #[schemars(length(min = 1))]
     layers: Vec<usize>,
     /// For the strategy `weights`: a positive number for each layer.
     #[serde(default)]
-    weights: Option<Vec<f64>>,
+    weights: Option<Vec<Positive>>,
     /// What is measured again on the partly edited model before each layer. The default is `both`, and `none` for
     /// `uniform`.
     #[serde(default)]
-    refresh: Option<RefreshName>,
+    refresh: Option<RefreshKind>,
 }
 
 impl DistributeParams {
     fn plan(&self) -> Result<Plan, FieldError> {
-        let strategy = Strategy::new(self.strategy, self.weights.clone()).ok_or_else(|| {
+        let weights = self.weights.as_ref().map(|weights| weights.iter().map(|weight| weight.get()).collect());
+        let strategy = Strategy::new(self.strategy, weights).ok_or_else(|| {
             FieldError::new("strategy", "the strategy `weights` needs `weights`")
                 .expected(format!("{} numbers above 0", self.layers.len()))
         })?;
@@ -54,13 +43,13 @@ impl DistributeParams {
         let plan = strategy.plan(&self.layers).map_err(|error| FieldError::new(at, error.to_string()))?;
         Ok(match self.refresh {
             None => plan,
-            Some(RefreshName::Keys) => plan.refreshing(true, false),
-            Some(RefreshName::Residual) => plan.refreshing(false, true),
-            Some(RefreshName::Both) => plan.refreshing(true, true),
-            Some(RefreshName::None) => plan.refreshing(false, false),
+            Some(what) => plan.refreshing(what),
         })
     }
 }
+
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::optional("model", "Only to check the layers; optional.");
 
 /// See [`StageKind::DOC`].
 pub struct Distribute;
@@ -75,34 +64,29 @@ An edit's residual (target minus current value, at the last layer of the list) c
 over several. The plan does not depend on the objective: any objective of `solve` works with any plan, so one matrix can \
 vary both. The parameter `refresh` decides whether keys and the residual are measured again on the partly edited model \
 before each layer.";
-    const OUTPUT: ArtifactKind = "plan";
+    type Output = PlanKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: false, doc: "Only to check the layers; optional." }]
+        vec![MODEL.port()]
     }
 
     fn resources(_: &DistributeParams) -> Resources {
         Resources::LIGHT
     }
 
-    fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &DistributeParams, cx: &DescribeCx<'_>) -> Result<PlannedPlan, Vec<FieldError>> {
         let plan = params.plan().map_err(|error| vec![error])?;
-        if let Some(facts) = Facts::at(cx, "model") {
+        if let Some(facts) = cx.input(MODEL).model {
             let wrong = facts.check_layers(&params.layers, |i| format!("layers[{i}]"));
             if !wrong.is_empty() {
                 return Err(wrong);
             }
         }
-        Ok(json!({ "plan": plan }))
+        Ok(PlannedPlan { plan: Some(plan) })
     }
 
     fn run(params: &DistributeParams, _: &StageContext) -> Result<Artifact, StageError> {
         let plan = params.plan().map_err(|error| StageError::internal(error.message))?;
-        Ok(Artifact::new(Self::OUTPUT, json!({ "plan": plan })))
+        artifact::<PlanKind>(&PlanFacts { plan })
     }
-}
-
-/// The plan of an artifact.
-pub fn plan(meta: &Value) -> Result<Plan, StageError> {
-    serde_json::from_value(meta["plan"].clone()).map_err(|error| StageError::internal(format!("stored plan: {error}")))
 }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::PositiveShare;
+use palinode_engine::shown::{self, Column, Format, Shown};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind};
 use palinode_math::{Delta, Mat, from_row_major, rect};
 use palinode_model::{Decoder, WeightId, read};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, json};
 
-use crate::artifacts::model::{UPDATE, open};
-use crate::artifacts::update::{Batch, LayerFacts, RoundFacts, artifact, batches};
-use crate::edit::solve::{averages, columns};
+use crate::artifacts::model::open;
+use crate::artifacts::update::{Batch, LayerFacts, PlannedUpdate, RoundFacts, UpdateFacts, UpdateKind, batches, put};
+use crate::edit::solve::{EFFECTIVE_LAMBDA, averages, columns};
 use crate::errors::StageFailure;
 
 /// Parameters of `rect`.
@@ -21,12 +23,15 @@ pub struct RectParams {
     /// The share of a weight's entries that may change: those whose change is largest relative to the entry itself. With 1,
     /// nothing is dropped.
     #[serde(default = "published")]
-    keep: f64,
+    keep: PositiveShare,
 }
 
-fn published() -> f64 {
-    0.4
+fn published() -> PositiveShare {
+    const { PositiveShare::new(0.4) }
 }
+
+/// The update.
+const UPDATE: PortOf<UpdateKind> = PortOf::required("update", "The update to treat.");
 
 /// See [`StageKind::DOC`].
 pub struct Rect;
@@ -44,26 +49,22 @@ many small relative changes). The weights are those of the unedited model. The p
 The result is an update like that of `solve`, and can be evaluated, exported, applied and reverted. It is no longer low-rank: \
 it is kept as the entries that changed, or as whole weights where that takes less space, and it cannot become a LoRA adapter. \
 After a `sequence`, the sum of all rounds is treated once, at the end, and its rounds cannot be measured one by one.";
-    const OUTPUT: ArtifactKind = UPDATE;
+    type Output = UpdateKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "update", accepts: &[UPDATE], required: true, doc: "The update to treat." }]
+        vec![UPDATE.port()]
     }
 
-    fn describe(params: &RectParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        if !(params.keep > 0.0 && params.keep <= 1.0) {
-            let message = format!("`keep` is {}", params.keep);
-            return Err(vec![FieldError::new("keep", message).expected("a share above 0, and 1 at most")]);
-        }
-        let update = cx.input("update");
-        let low_rank = if params.keep < 1.0 { json!(false) } else { update["low_rank"].clone() };
-        Ok(json!({ "model": update["model"], "batches": update["batches"], "low_rank": low_rank }))
+    fn describe(params: &RectParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
+        let update = cx.input(UPDATE);
+        let low_rank = if params.keep.get() < 1.0 { Some(false) } else { update.low_rank };
+        Ok(PlannedUpdate { low_rank, ..update })
     }
 
     fn run(params: &RectParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let given = cx.input("update")?;
-        let decoder = &open(cx, given)?.decoder;
-        let given_batches = batches(cx, given)?;
+        let given = cx.input(UPDATE)?;
+        let decoder = &open(cx, &given)?.decoder;
+        let given_batches = batches(cx, &given)?;
         let weights: usize = given_batches.iter().map(|batch| batch.updates.len()).sum();
         let bar = cx.progress("weights", Some(weights as u64));
         let mut treated = Vec::with_capacity(given_batches.len());
@@ -73,47 +74,39 @@ After a `sequence`, the sum of all rounds is treated once, at the end, and its r
             for ((id, delta), facts) in updates.into_iter().zip(&mut facts.layers) {
                 cx.check_interrupt()?;
                 let weight = matrix(decoder, id)?;
-                let rest = rect(&delta, weight.as_ref(), params.keep).map_err(StageFailure::stage)?;
-                if params.keep < 1.0 {
+                let rest = rect(&delta, weight.as_ref(), params.keep.get()).map_err(StageFailure::stage)?;
+                if params.keep.get() < 1.0 {
                     restate(facts, &rest, &weight);
                 }
                 shares.push(changed(&rest));
                 kept.push((id, rest));
                 bar.inc(1);
             }
-            if params.keep < 1.0 {
+            if params.keep.get() < 1.0 {
                 facts.distance_after = None;
             }
             treated.push(Batch { facts, updates: kept });
         }
         let mut metrics = averages(&treated);
-        metrics.insert("changed".into(), json!(shares.iter().sum::<f64>() / shares.len().max(1) as f64));
-        if let Some(lambda) = given.meta["metrics"].get("effective_lambda") {
-            metrics.insert("effective_lambda".into(), lambda.clone());
-        }
-        let mut shown: Vec<Value> = columns().as_array().cloned().unwrap_or_default();
-        shown.push(json!({ "name": "changed", "label": "changed", "format": "percent" }));
-        shown.retain(|column| column["name"].as_str().is_some_and(|name| metrics.contains_key(name)));
-        let mut made = artifact(cx, given, &treated)?;
-        made.meta = given.meta.clone();
-        made.meta["care"] = json!(
-            given.meta["care"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .cloned()
-                .chain([json!({ Self::NAME: params })])
-                .collect::<Vec<_>>()
-        );
-        if let Ok(rounds) = serde_json::from_value::<Vec<RoundFacts>>(given.meta["rounds"].clone())
-            && params.keep < 1.0
-        {
-            let whole = |round: RoundFacts| RoundFacts { rank: BTreeMap::new(), ..round };
-            made.meta["rounds"] = json!(rounds.into_iter().map(whole).collect::<Vec<_>>());
-        }
-        made.meta["metrics"] = json!(metrics);
-        made.meta["columns"] = json!(shown);
-        Ok(made)
+        metrics.insert("changed".into(), shown::number(shares.iter().sum::<f64>() / shares.len().max(1) as f64));
+        let known = given.facts.shown.metrics.as_ref();
+        metrics
+            .extend(known.and_then(|known| known.get_key_value(EFFECTIVE_LAMBDA)).map(|(n, v)| (n.clone(), v.clone())));
+        let mut columns = columns();
+        columns.push(Column::new("changed", "changed", Format::Percent));
+        columns.retain(|column| metrics.contains_key(&column.name));
+        let care = Map::from_iter([(Self::NAME.to_owned(), json!(params))]);
+        let whole = |round: RoundFacts| {
+            if params.keep.get() < 1.0 { RoundFacts { rank: BTreeMap::new(), ..round } } else { round }
+        };
+        let facts = given.facts.clone();
+        let facts = UpdateFacts {
+            care: Some(facts.care.into_iter().flatten().chain([care]).collect()),
+            rounds: facts.rounds.map(|rounds| rounds.into_iter().map(whole).collect()),
+            shown: Shown { metrics: Some(metrics), columns: Some(columns), ..facts.shown },
+            ..facts
+        };
+        put(cx, &given, &treated, &facts)
     }
 }
 

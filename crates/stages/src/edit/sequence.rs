@@ -4,24 +4,26 @@ use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Key, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, FieldError, Key, Port, PortOf, Renames, StageContext, StageError, StageKind, UnitPlan,
 };
 use palinode_math::Plan;
 use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::factors::FACTORS;
-use crate::artifacts::model::{Loaded, MODEL, UPDATE, base_digest, file, open};
-use crate::artifacts::moments::MOMENTS;
-use crate::artifacts::update::{Batch, Rounds, artifact, from_bytes, to_bytes};
+use crate::artifacts::factors::MomentsOrFactors;
+use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
+use crate::artifacts::plan::PlanKind;
+use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
-use crate::sources::load_requests::{REQUESTS, requests};
-use crate::sources::templates::at_port;
 use crate::units;
 
 /// Parameters of `sequence`.
@@ -34,8 +36,23 @@ pub struct SequenceParams {
     solve: SolveParams,
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
-    rounds: Option<usize>,
+    rounds: Option<Count>,
 }
+
+/// The unedited model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The unedited model.");
+/// The facts to write.
+const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The facts to write, in order.");
+/// What the metric is made of.
+const MOMENTS: PortOf<MomentsOrFactors> = PortOf::optional(
+    "moments",
+    "Second moments of every layer in the plan, of the unedited model, or their factors; \
+     `preservation: ridge` needs none.",
+);
+/// The plan.
+const PLAN: PortOf<PlanKind> = PortOf::required("plan", "Which layers absorb which part.");
+/// The contexts.
+const TEMPLATES: PortOf<TemplatesKind> = PortOf::optional("templates", "Contexts, for targets and for keys.");
 
 /// See [`StageKind::DOC`].
 pub struct Sequence;
@@ -53,50 +70,34 @@ therefore resumes after the last finished round, with the same result in every b
 
 The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
 each time on all edits made so far.";
-    const OUTPUT: ArtifactKind = UPDATE;
+    type Output = UpdateKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
-        vec![
-            port("model", &[MODEL] as &[_], "The unedited model."),
-            port("requests", &["requests"], "The facts to write, in order."),
-            Port {
-                required: false,
-                ..port(
-                    "moments",
-                    &[MOMENTS, FACTORS],
-                    "Second moments of every layer in the plan, of the unedited model, or their factors; \
-                     `preservation: ridge` needs none.",
-                )
-            },
-            port("plan", &["plan"], "Which layers absorb which part."),
-            Port { required: false, ..port("templates", &["templates"], "Contexts, for targets and for keys.") },
-        ]
+        vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), PLAN.port(), TEMPLATES.port()]
     }
 
-    fn describe(params: &SequenceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let facts = crate::artifacts::model::Facts::at(cx, "model");
-        let mut errors = check_plan(&params.solve, cx);
-        errors.extend(params.targets.check(facts.as_ref()).into_iter().map(|error| within("targets", error)));
+    fn describe(params: &SequenceParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
+        let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
+        let layers = cx.input(MOMENTS).layers.filter(|_| params.solve.needs_moments());
+        let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
+        errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
-        let moments = params.solve.check_moments(Self::NAME, cx);
+        let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
-        if let Ok(plan) = serde_json::from_value::<Plan>(cx.input("plan")["plan"].clone())
+        if let Some(plan) = plan
             && params.targets.layer() != plan.target_layer
         {
             errors.push(within("targets.layer", target_layer_off(params.targets.layer(), &plan)));
         }
-        if params.rounds == Some(0) {
-            errors.push(FieldError::new("rounds", "`rounds` is 0").expected("1 or more"));
-        }
-        if let (Some(rounds), Some(count)) = (params.rounds, cx.input("requests")["requests"].as_u64()) {
-            let possible = (count as usize).div_ceil(params.solve.batch_size(count as usize));
+        if let (Some(rounds), Some(count)) = (params.rounds.map(Count::get), cx.input(REQUESTS).requests) {
+            let possible = count.div_ceil(params.solve.batch_size(count));
             if rounds > possible {
                 let message = format!("{rounds} rounds, but there are requests for {possible}");
                 errors.push(FieldError::new("rounds", message).expected(format!("at most {possible}")));
             }
         }
-        if errors.is_empty() { Ok(json!({ "model": cx.input("model")["model"], "batches": 1 })) } else { Err(errors) }
+        let planned = PlannedUpdate { model, batches: Some(1), low_rank: None };
+        if errors.is_empty() { Ok(planned) } else { Err(errors) }
     }
 
     fn renamed() -> Renames {
@@ -104,31 +105,33 @@ each time on all edits made so far.";
     }
 
     fn units(params: &SequenceParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
-        let count = cx.input("requests")["requests"].as_u64()? as usize;
+        let count = cx.input(REQUESTS).requests?;
         let size = params.solve.batch_size(count);
-        Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.saturating_mul(size).min(count)), size))
+        Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.get().saturating_mul(size).min(count)), size))
     }
 
     fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let base = cx.input("model")?;
-        let asked = cx.input("requests")?;
-        let plan = crate::edit::distribute::plan(&cx.input("plan")?.meta)?;
+        let base = cx.input(MODEL)?;
+        let asked = cx.input(REQUESTS)?;
+        let planned = cx.input(PLAN)?;
+        let plan = planned.facts.plan.clone();
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        let requests = requests(cx, asked)?;
+        let requests = requests(cx, &asked)?;
         let size = params.solve.batch_size(requests.len());
-        let blocks: Vec<&[EditRequest]> = requests.chunks(size).take(params.rounds.unwrap_or(usize::MAX)).collect();
-        let model = open(cx, base)?;
-        let moments = cx.input_opt("moments").filter(|_| params.solve.needs_moments());
+        let blocks: Vec<&[EditRequest]> =
+            requests.chunks(size).take(params.rounds.map_or(usize::MAX, Count::get)).collect();
+        let model = open(cx, &base)?;
+        let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
         let editor = Editor {
             cx,
             params,
             model: &model,
-            metrics: params.solve.metrics(cx, base, &edited, model.decoder.config().feed_forward)?,
-            templates: at_port(cx, "templates")?,
+            metrics: params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?,
+            templates: at_port(cx, TEMPLATES)?,
             plan,
             origin: cx.unit_key(&json!({
-                "base": base_digest(base), "moments": moments.map(Artifact::digest), "plan": cx.input("plan")?.digest(),
-                "templates": cx.input_opt("templates").map(Artifact::digest),
+                "base": base.base(), "moments": moments.map(|moments| moments.digest()), "plan": planned.digest(),
+                "templates": cx.input_opt(TEMPLATES)?.map(|templates| templates.digest()),
                 "with": [params.targets.in_unit_keys(), json!(params.solve)],
             })),
         };
@@ -158,25 +161,22 @@ each time on all edits made so far.";
         }
         let mut metrics = averages(&done);
         metrics.extend(params.solve.effective_lambda());
-        metrics.insert("total_norm".into(), json!(rounds.norm()));
-        let mut shown = columns();
-        if let Some(columns) = shown.as_array_mut() {
-            columns.push(json!({ "name": "total_norm", "label": "‖ΣΔ‖", "format": "number" }));
-        }
-        let mut made = artifact(cx, base, &[rounds.whole()])?;
-        made.meta = json!({
-            "model": base.meta["model"],
-            "base": base_digest(base),
-            "asked": file(asked, REQUESTS)?.digest,
-            "requests": requests[..edits].iter().map(|r| &r.id).collect::<Vec<_>>(),
-            "objective": params.solve,
-            "plan": editor.plan,
-            "batches": 1,
-            "rounds": rounds.facts(),
-            "metrics": metrics,
-            "columns": shown,
-        });
-        Ok(made)
+        metrics.insert("total_norm".into(), shown::number(rounds.norm()));
+        let mut columns = columns();
+        columns.push(Column::new("total_norm", "‖ΣΔ‖", Format::Number));
+        let facts = UpdateFacts {
+            model: base.facts.model.clone(),
+            base: base.base(),
+            asked: Some(contents(&asked)?),
+            requests: Some(requests[..edits].iter().map(|request| request.id.clone()).collect()),
+            objective: json!(params.solve),
+            plan: json!(editor.plan),
+            batches: 1,
+            rounds: Some(rounds.facts().to_vec()),
+            care: None,
+            shown: Shown::table(metrics, columns),
+        };
+        put(cx, &base, &[rounds.whole()], &facts)
     }
 }
 

@@ -4,21 +4,25 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use palinode_edit::{Edit, Preservations, apply};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::{Count, NonNegative, Positive};
+use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Given, Port, PortOf, StageContext, StageError, StageKind};
 use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
 use palinode_model::WeightId;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Number, json};
 
-use crate::artifacts::factors::{FACTORS, metrics, mismatch};
-use crate::artifacts::model::{Facts, MODEL, UPDATE, base_digest, file, open};
-use crate::artifacts::moments::{MISSING, MOMENTS, layers};
-use crate::artifacts::update::{Batch, BatchFacts, artifact};
-use crate::edit::targets::{TARGETS, TargetsParams, values};
+use crate::artifacts::factors::{MomentsOrFactors, metrics, mismatch};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
+use crate::artifacts::moments::MISSING;
+use crate::artifacts::plan::PlanKind;
+use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::targets::{TargetsKind, values};
+use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
+use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
-use crate::sources::load_requests::{REQUESTS, requests};
-use crate::sources::templates::at_port;
 
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -28,28 +32,28 @@ struct Written {
     objective: ObjectiveKind,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
     #[serde(default = "unit")]
-    lambda: f64,
+    lambda: Positive,
     /// ρ, a ridge on the norm of the update.
     #[serde(default)]
-    update_norm_lambda: f64,
+    update_norm_lambda: NonNegative,
     /// What the preservation metric is made of. `ridge` needs nothing at the `moments` port, and ignores what is there.
     #[serde(default)]
     preservation: PreservationKind,
     /// ε, added to EMMET's system where a batch holds more than one edit; EMMET(λ, ε) is MEMIT(ελ). Other objectives ignore
     /// it.
     #[serde(default)]
-    emmet_lambda: f64,
+    emmet_lambda: NonNegative,
     /// The key that ROME uses. Other objectives ignore it.
     #[serde(default)]
     rome_key: RomeKey,
     /// Requests in a batch. Every batch is edited onto the unedited model. The default is one batch of all requests; ROME
     /// edits one request at a time.
     #[serde(default)]
-    batch_size: Option<usize>,
+    batch_size: Option<Count>,
 }
 
-fn unit() -> f64 {
-    1.0
+fn unit() -> Positive {
+    const { Positive::new(1.0) }
 }
 
 /// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
@@ -57,16 +61,16 @@ fn unit() -> f64 {
 #[serde(from = "Written")]
 pub struct SolveParams {
     objective: ObjectiveKind,
-    lambda: f64,
-    update_norm_lambda: f64,
+    lambda: Positive,
+    update_norm_lambda: NonNegative,
     /// Left out where it is the one that there was before there were others, so that keys stay as they were.
     #[serde(skip_serializing_if = "by_moments")]
     preservation: PreservationKind,
     #[serde(skip_serializing_if = "Option::is_none")]
-    emmet_lambda: Option<f64>,
+    emmet_lambda: Option<NonNegative>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rome_key: Option<RomeKey>,
-    batch_size: Option<usize>,
+    batch_size: Option<Count>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -84,7 +88,7 @@ impl From<Written> for SolveParams {
             preservation: written.preservation,
             emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
-            batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(1)),
+            batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(const { Count::new(1) })),
         }
     }
 }
@@ -102,18 +106,19 @@ impl JsonSchema for SolveParams {
 impl SolveParams {
     /// The objective.
     pub fn objective(&self) -> Objective {
-        Objective::new(self.objective, self.emmet_lambda.unwrap_or(0.0), self.rome_key.unwrap_or_default())
+        let epsilon = self.emmet_lambda.unwrap_or_default().get();
+        Objective::new(self.objective, epsilon, self.rome_key.unwrap_or_default())
     }
 
     /// The weight of the MEMIT that this objective is, where it is one.
-    pub fn effective_lambda(&self) -> Option<(String, Value)> {
-        let lambda = self.objective().effective_lambda(self.lambda)?;
-        Some(("effective_lambda".to_owned(), json!(lambda)))
+    pub fn effective_lambda(&self) -> Option<(String, Option<Number>)> {
+        let lambda = self.objective().effective_lambda(self.lambda.get())?;
+        Some((EFFECTIVE_LAMBDA.to_owned(), shown::number(lambda)))
     }
 
     /// λ and ρ.
     pub fn weights(&self) -> PreservationWeights {
-        PreservationWeights { lambda: self.lambda, rho: self.update_norm_lambda }
+        PreservationWeights { lambda: self.lambda.get(), rho: self.update_norm_lambda.get() }
     }
 
     /// Whether the metric is made of second moments.
@@ -125,14 +130,15 @@ impl SolveParams {
     pub fn metrics(
         &self,
         cx: &StageContext,
-        base: &Artifact,
+        base: &Given<'_, ModelKind>,
+        moments: Option<&Given<'_, MomentsOrFactors>>,
         layers: &[usize],
         f: usize,
     ) -> Result<Preservations, StageError> {
         match self.preservation {
             PreservationKind::Moments => {
-                let moments = cx.input("moments")?;
-                same_model(base, moments, "second moments")?;
+                let moments = moments.ok_or_else(|| StageError::internal("nothing is connected to port `moments`"))?;
+                same_model(base, &moments.facts.base, "second moments")?;
                 metrics(cx, moments, layers, self.weights())
             }
             PreservationKind::Ridge => {
@@ -143,49 +149,61 @@ impl SolveParams {
     }
 
     /// Mistakes of what the metric is made of, which the `moments` port shows.
-    pub fn check_moments(&self, stage: &str, cx: &DescribeCx<'_>) -> Vec<FieldError> {
+    pub fn check_moments(
+        &self,
+        stage: &str,
+        moments: PortOf<MomentsOrFactors>,
+        cx: &DescribeCx<'_>,
+    ) -> Vec<FieldError> {
         if !self.needs_moments() {
             return Vec::new();
         }
-        if !cx.connected("moments") {
+        if !cx.connected(moments) {
             return vec![
                 FieldError::new("", format!("`{stage}` needs the input `moments`"))
                     .expected("`moments:` and a stage that yields `moments` or `factors`, or `preservation: ridge`")
                     .hint("with `preservation: ridge` the edit preserves no corpus, and needs no second moments"),
             ];
         }
-        mismatch(cx.input("moments"), self.weights()).into_iter().collect()
+        mismatch(cx.input(moments).fixed, self.weights()).into_iter().collect()
     }
 
     /// Requests in a batch, of so many.
     pub fn batch_size(&self, of: usize) -> usize {
-        self.batch_size.unwrap_or(of).max(1)
+        self.batch_size.map_or(of.max(1), Count::get)
     }
 
     /// Mistakes that parameters alone show.
     pub fn check(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let mut number = |name: &str, value: f64, zero: bool| {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        };
-        number("lambda", self.lambda, false);
-        number("update_norm_lambda", self.update_norm_lambda, true);
-        number("emmet_lambda", self.emmet_lambda.unwrap_or(0.0), true);
-        match self.batch_size {
-            Some(0) => errors.push(FieldError::new("batch_size", "`batch_size` is 0").expected("1 or more")),
-            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => errors.push(
+        match self.batch_size.map(Count::get) {
+            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => vec![
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),
-            ),
-            _ => {}
+            ],
+            _ => Vec::new(),
         }
-        errors
     }
 }
+
+/// The unedited model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The unedited model.");
+/// The facts to write.
+const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The facts to write.");
+/// What the metric is made of.
+const MOMENTS: PortOf<MomentsOrFactors> = PortOf::optional(
+    "moments",
+    "Second moments of every layer in the plan, or their factors; `preservation: ridge` needs none.",
+);
+/// The targets.
+const TARGETS: PortOf<TargetsKind> = PortOf::required("targets", "Values at the plan's last layer.");
+/// The plan.
+const PLAN: PortOf<PlanKind> = PortOf::required("plan", "Which layers absorb which part.");
+/// The contexts.
+const TEMPLATES: PortOf<TemplatesKind> = PortOf::optional("templates", "Contexts over which keys are averaged.");
+
+/// The metric that tells the weight of the MEMIT that an objective is.
+pub const EFFECTIVE_LAMBDA: &str = "effective_lambda";
 
 /// See [`StageKind::DOC`].
 pub struct Solve;
@@ -209,63 +227,50 @@ uses. That is a baseline, and a way to edit without a corpus.
 `batch_size` splits the requests. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
 result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
 weights.";
-    const OUTPUT: ArtifactKind = UPDATE;
+    type Output = UpdateKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
-        vec![
-            port("model", &[MODEL] as &[_], "The unedited model."),
-            port("requests", &["requests"], "The facts to write."),
-            Port {
-                required: false,
-                ..port(
-                    "moments",
-                    &[MOMENTS, FACTORS],
-                    "Second moments of every layer in the plan, or their factors; `preservation: ridge` needs none.",
-                )
-            },
-            port("targets", &[TARGETS], "Values at the plan's last layer."),
-            port("plan", &["plan"], "Which layers absorb which part."),
-            Port { required: false, ..port("templates", &["templates"], "Contexts over which keys are averaged.") },
-        ]
+        vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), TARGETS.port(), PLAN.port(), TEMPLATES.port()]
     }
 
-    fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
         let mut errors = params.check();
-        errors.extend(params.check_moments(Self::NAME, cx));
-        errors.extend(check_plan(params, cx));
-        if let (Some(plan), Some(layer)) = (planned(cx), cx.input("targets")["layer"].as_u64())
-            && layer as usize != plan.target_layer
+        errors.extend(params.check_moments(Self::NAME, MOMENTS, cx));
+        let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
+        let moments = cx.input(MOMENTS).layers.filter(|_| params.needs_moments());
+        errors.extend(plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), moments)).unwrap_or_default());
+        if let (Some(plan), Some(layer)) = (plan, cx.input(TARGETS).layer)
+            && layer != plan.target_layer
         {
-            errors.push(target_layer_off(layer as usize, &plan));
+            errors.push(target_layer_off(layer, &plan));
         }
         if !errors.is_empty() {
             return Err(errors);
         }
-        let requests = cx.input("requests")["requests"].as_u64();
-        let batches = requests.map(|n| params.batch_size.map_or(1, |size| (n as usize).div_ceil(size)));
-        Ok(json!({ "model": cx.input("model")["model"], "batches": batches }))
+        let requests = cx.input(REQUESTS).requests;
+        let batches = requests.map(|n| params.batch_size.map_or(1, |size| n.div_ceil(size.get())));
+        Ok(PlannedUpdate { model, batches, low_rank: None })
     }
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let base = cx.input("model")?;
-        let targets = cx.input("targets")?;
-        let asked = cx.input("requests")?;
-        same_model(base, targets, "targets")?;
-        if targets.meta["asked"] != json!(file(asked, REQUESTS)?.digest) {
+        let base = cx.input(MODEL)?;
+        let targets = cx.input(TARGETS)?;
+        let asked = cx.input(REQUESTS)?;
+        same_model(&base, &targets.facts.base, "targets")?;
+        if targets.facts.asked != contents(&asked)? {
             return Err(StageError::input("the targets were found for other requests")
                 .hint("connect `targets` and `solve` to the same requests"));
         }
-        let model = open(cx, base)?;
-        let requests = requests(cx, asked)?;
-        let templates = at_port(cx, "templates")?;
-        let plan = crate::edit::distribute::plan(&cx.input("plan")?.meta)?;
-        let found_with: TargetsParams = serde_json::from_value(targets.meta["with"].clone())
-            .map_err(|error| StageError::internal(format!("stored targets: {error}")))?;
+        let model = open(cx, &base)?;
+        let requests = requests(cx, &asked)?;
+        let templates = at_port(cx, TEMPLATES)?;
+        let plan = cx.input(PLAN)?.facts.plan;
+        let found_with = TargetsParams::of(&targets.facts)?;
         let d = model.decoder.config().hidden;
-        let values = values(cx, targets)?;
+        let values = values(cx, &targets)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        let metrics = params.metrics(cx, base, &edited, model.decoder.config().feed_forward)?;
+        let moments = cx.input_opt(MOMENTS)?;
+        let metrics = params.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
         let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
         let objective = params.objective();
         let edit = Edit {
@@ -288,51 +293,47 @@ weights.";
             batches.push(Batch::of(start, end, edits, &fractions));
             bar.inc(batch.len() as u64);
         }
-        let mut made = artifact(cx, base, &batches)?;
-        let mut averages = averages(&batches);
-        averages.extend(params.effective_lambda());
-        made.meta = json!({
-            "model": base.meta["model"],
-            "base": base_digest(base),
-            "asked": targets.meta["asked"],
-            "requests": requests.iter().map(|r| &r.id).collect::<Vec<_>>(),
-            "objective": params,
-            "plan": plan,
-            "batches": batches.len(),
-            "metrics": averages,
-            "columns": columns(),
-        });
-        Ok(made)
+        let mut metrics = averages(&batches);
+        metrics.extend(params.effective_lambda());
+        let facts = UpdateFacts {
+            model: base.facts.model.clone(),
+            base: base.base(),
+            asked: Some(targets.facts.asked),
+            requests: Some(requests.iter().map(|request| request.id.clone()).collect()),
+            objective: json!(params),
+            plan: json!(plan),
+            batches: batches.len(),
+            rounds: None,
+            care: None,
+            shown: Shown::table(metrics, columns()),
+        };
+        put(cx, &base, &batches, &facts)
     }
 }
 
 /// How the objective's values are shown.
-pub fn columns() -> Value {
-    json!([
-                { "name": "preservation", "label": "preservation", "format": "number", "better": "min" },
-                { "name": "error_after", "label": "‖ΔK−R‖", "format": "number", "better": "min" },
-                { "name": "distance_before", "label": "‖z−h‖ before", "format": "number" },
-                { "name": "distance_after", "label": "after", "format": "number", "better": "min" },
-                { "name": "norm", "label": "‖Δ‖", "format": "number" },
-                { "name": "relative_norm", "label": "‖Δ‖/‖W‖", "format": "percent" },
-                { "name": "condition", "label": "condition", "format": "number" },
-                { "name": "effective_lambda", "label": "effective λ", "format": "number" },
-    ])
-}
-
-fn planned(cx: &DescribeCx<'_>) -> Option<Plan> {
-    serde_json::from_value(cx.input("plan")["plan"].clone()).ok()
+pub fn columns() -> Vec<Column> {
+    let number = |name, label| Column::new(name, label, Format::Number);
+    vec![
+        number("preservation", "preservation").ranked(Better::Min),
+        number("error_after", "‖ΔK−R‖").ranked(Better::Min),
+        number("distance_before", "‖z−h‖ before"),
+        number("distance_after", "after").ranked(Better::Min),
+        number("norm", "‖Δ‖"),
+        Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent),
+        number("condition", "condition"),
+        number(EFFECTIVE_LAMBDA, "effective λ"),
+    ]
 }
 
 /// Mistakes that the plan shows beside the model and the second moments.
-pub fn check_plan(params: &SolveParams, cx: &DescribeCx<'_>) -> Vec<FieldError> {
-    let Some(plan) = planned(cx) else { return Vec::new() };
+pub fn check_plan(plan: &Plan, model: Option<&Facts>, moments: Option<Vec<usize>>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if let Some(facts) = Facts::at(cx, "model") {
+    if let Some(facts) = model {
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         errors.extend(facts.check_layers(&edited, |_| String::new()));
     }
-    if let Some(have) = layers(cx.input("moments")).filter(|_| params.needs_moments()) {
+    if let Some(have) = moments {
         for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {
             let message = format!("there is no second moment of layer {}, which the plan edits", step.layer);
             errors.push(FieldError::new("", message).hint(MISSING));
@@ -352,9 +353,9 @@ pub fn target_layer_off(layer: usize, plan: &Plan) -> FieldError {
     })
 }
 
-/// Fails unless something was measured on this model.
-pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), StageError> {
-    if other.meta["base"] == json!(base_digest(model)) {
+/// Fails unless something that was measured on the model of the digest `base` was measured on this one.
+pub fn same_model(model: &impl HasModel, base: &str, what: &str) -> Result<(), StageError> {
+    if base == model.base() {
         return Ok(());
     }
     Err(StageError::input(format!("the {what} were measured on another model"))
@@ -363,13 +364,12 @@ pub fn same_model(model: &Artifact, other: &Artifact, what: &str) -> Result<(), 
 
 /// Values of the objective, averaged over batches. Costs and norms add up over a batch's layers (norms as the root of the sum
 /// of squares); the error is what the last step left of its part; the distances are measured at the targets' layer.
-pub fn averages(batches: &[Batch]) -> Map<String, Value> {
-    type Value<'a> = &'a dyn Fn(&BatchFacts) -> Option<f64>;
-    let mut metrics = Map::new();
-    let mut put = |name: &str, value: Value<'_>| {
+pub fn averages(batches: &[Batch]) -> Values {
+    let mut metrics = Values::new();
+    let mut put = |name: &str, value: &dyn Fn(&BatchFacts) -> Option<f64>| {
         // What one of the batches cannot tell has no mean.
         if let Some(sum) = batches.iter().map(|batch| value(&batch.facts)).sum::<Option<f64>>() {
-            metrics.insert(name.to_owned(), json!(sum / batches.len().max(1) as f64));
+            metrics.insert(name.to_owned(), shown::number(sum / batches.len().max(1) as f64));
         }
     };
     let most = |values: Option<Vec<f64>>| Some(values?.into_iter().fold(0.0, f64::max));

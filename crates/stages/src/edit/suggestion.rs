@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use palinode_model::Family;
-
 use crate::artifacts::model::read_config;
+
+/// The clamp of the published runs of ROME.
+const ROME_CLAMP: f64 = 4.0;
 
 /// Where and how to edit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,19 +20,17 @@ pub struct Suggestion {
     pub weight_decay: f64,
 }
 
-/// For the model in a folder; `None` where its configuration does not read, which the pipeline will tell in its own way.
+/// For the model in a folder; `None` where its configuration does not read, which the pipeline reports with its place.
 ///
-/// The published runs edit layer 17 of 48 (GPT-2 XL), 5 of 28 (GPT-J) and 5 of 32 (Llama-2-7b); other depths are taken in
-/// proportion. One edit may move a value further than a batch of them: the clamp is ROME's.
+/// The settings are those of the family's published run, the layer at the same part of the model's depth. One edit may move a value
+/// further than a batch of them: the clamp is ROME's.
 pub fn suggest(folder: &Path) -> Option<Suggestion> {
     let config = read_config(&folder.join("config.json")).ok()?;
-    let (layer, of, steps, weight_decay) = if config.family == Family::Gpt2 {
-        (17, 48, 20, 0.5)
-    } else if config.family == Family::GptJ {
-        (5, 28, 25, 0.5)
-    } else {
-        (5, 32, 25, 1e-3)
-    };
-    let layer = (config.layers * layer + of / 2) / of;
-    Some(Suggestion { layer: layer.min(config.layers - 1), steps, clamp: 4.0, weight_decay })
+    let published = config.family.published_edit();
+    Some(Suggestion {
+        layer: published.layer_of(config.layers),
+        steps: published.steps,
+        clamp: ROME_CLAMP,
+        weight_decay: published.weight_decay,
+    })
 }

@@ -1,27 +1,23 @@
 //! `targets`: the values that edits should write.
 
 use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
+use palinode_engine::bounds::{Count, NonNegative, Positive};
+use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, FieldError, Port, PortOf, Renames, StageContext, StageError, StageKind, UnitPlan, artifact,
 };
 use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL, base_digest, file, open};
-use crate::artifacts::tensors::{Named, Tensors, put};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
+use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
+use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::tensors::{Named, put};
 use crate::edit::batch_limits;
 use crate::edit::target_cache::{Kept, TargetCache};
-use crate::sources::load_requests::requests;
-use crate::sources::templates::at_port;
-
-/// The kind of the artifact.
-pub const TARGETS: &str = "targets";
-/// The logical name of the values.
-const VALUES: &str = "targets.safetensors";
-/// The logical name of the losses.
-pub const TRACES: &str = "traces.json";
 
 /// Parameters of `targets`; the names in brackets are those of the published hyperparameter files.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -34,19 +30,19 @@ pub struct TargetsParams {
     layer: usize,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
     #[serde(default = "twenty")]
-    steps: usize,
+    steps: Count,
     /// Adam's step size (v_lr).
     #[serde(default = "half")]
-    learning_rate: f64,
+    learning_rate: Positive,
     /// Weight of the KL term, which preserves the predictions after "{subject} is a" (kl_factor).
     #[serde(default = "sixteenth")]
-    kl_factor: f64,
+    kl_factor: NonNegative,
     /// Weight of the term that keeps the change small (v_weight_decay).
-    #[serde(default = "half")]
-    weight_decay: f64,
+    #[serde(default = "usual_decay")]
+    weight_decay: NonNegative,
     /// Upper bound of ‖δ‖/‖h₀‖ (clamp_norm_factor).
     #[serde(default = "three_quarters")]
-    clamp: f64,
+    clamp: Positive,
     /// The search for a target stops when its loss falls below this value.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
@@ -54,27 +50,31 @@ pub struct TargetsParams {
     /// GPU; a smaller value makes them smaller, which shows in last digits. Where it is left out, as many batches as the CPU has
     /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
-    parallel_requests: Option<usize>,
+    parallel_requests: Option<Count>,
 }
 
 fn block_output() -> TargetSite {
     TargetSite::BlockOutput
 }
 
-fn twenty() -> usize {
-    20
+fn twenty() -> Count {
+    const { Count::new(20) }
 }
 
-fn half() -> f64 {
-    0.5
+fn half() -> Positive {
+    const { Positive::new(0.5) }
 }
 
-fn sixteenth() -> f64 {
-    0.0625
+fn usual_decay() -> NonNegative {
+    const { NonNegative::new(0.5) }
 }
 
-fn three_quarters() -> f64 {
-    0.75
+fn sixteenth() -> NonNegative {
+    const { NonNegative::new(0.0625) }
+}
+
+fn three_quarters() -> Positive {
+    const { Positive::new(0.75) }
 }
 
 fn stop_loss() -> f64 {
@@ -87,44 +87,31 @@ impl TargetsParams {
         TargetSettings {
             site: self.site,
             layer: self.layer,
-            steps: self.steps,
-            learning_rate: self.learning_rate,
-            kl_factor: self.kl_factor,
-            weight_decay: self.weight_decay,
-            clamp: self.clamp,
+            steps: self.steps.get(),
+            learning_rate: self.learning_rate.get(),
+            kl_factor: self.kl_factor.get(),
+            weight_decay: self.weight_decay.get(),
+            clamp: self.clamp.get(),
             stop_loss: self.stop_loss,
         }
     }
 
-    /// Mistakes that parameters and the model's facts show.
+    /// Mistakes that the model's facts show.
     pub fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Some(facts) = facts {
-            errors.extend(facts.check_layers(&[self.layer], |_| "layer".to_owned()));
-        }
-        for (name, zero) in [("steps", self.steps == 0), ("parallel_requests", self.parallel_requests == Some(0))] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
-        let numbers = [
-            ("learning_rate", self.learning_rate, false),
-            ("clamp", self.clamp, false),
-            ("kl_factor", self.kl_factor, true),
-            ("weight_decay", self.weight_decay, true),
-        ];
-        for (name, value, zero) in numbers {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        }
-        errors
+        facts.map(|facts| facts.check_layers(&[self.layer], |_| "layer".to_owned())).unwrap_or_default()
     }
 
     /// The layer.
     pub fn layer(&self) -> usize {
         self.layer
+    }
+
+    /// Those that targets were found with.
+    ///
+    /// # Errors
+    /// When they do not read.
+    pub fn of(facts: &TargetsFacts) -> Result<Self, StageError> {
+        Self::deserialize(&facts.with).map_err(|error| StageError::internal(format!("stored targets: {error}")))
     }
 
     /// All that can change a result.
@@ -146,9 +133,17 @@ impl TargetsParams {
 
     /// Requests of this model that are optimised at the same time.
     pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.parallel_requests, decoder, self.layer)
+        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer)
     }
 }
+
+/// The unedited model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The unedited model.");
+/// The facts to write.
+const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The facts to write.");
+/// The contexts.
+const TEMPLATES: PortOf<TemplatesKind> =
+    PortOf::optional("templates", "Contexts in which the edit must hold. The default is the bare prompt alone.");
 
 /// See [`StageKind::DOC`].
 pub struct Targets;
@@ -166,19 +161,10 @@ what the model computes at the subject's last token. z = h₀ + δ, and Adam fin
 
 Targets do not depend on the objective or the distribution, so every cell of an ablation shares them. Many requests are \
 optimized in parallel, each with its own Adam state and early stop. Finished requests survive an interruption.";
-    const OUTPUT: ArtifactKind = TARGETS;
+    type Output = TargetsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![
-            Port { name: "model", accepts: &[MODEL], required: true, doc: "The unedited model." },
-            Port { name: "requests", accepts: &["requests"], required: true, doc: "The facts to write." },
-            Port {
-                name: "templates",
-                accepts: &["templates"],
-                required: false,
-                doc: "Contexts in which the edit must hold. The default is the bare prompt alone.",
-            },
-        ]
+        vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -190,26 +176,21 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 
     fn units(_: &TargetsParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
-        cx.input("requests")["requests"].as_u64().map(|count| units(count as usize))
+        cx.input(REQUESTS).requests.map(units)
     }
 
-    fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let errors = params.check(Facts::at(cx, "model").as_ref());
-        let count = &cx.input("requests")["requests"];
-        if errors.is_empty() {
-            Ok(json!({ "layer": params.layer, "site": params.site, "requests": count }))
-        } else {
-            Err(errors)
-        }
+    fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<PlannedTargets, Vec<FieldError>> {
+        let errors = params.check(cx.input(MODEL).model.as_ref());
+        if errors.is_empty() { Ok(PlannedTargets { layer: Some(params.layer) }) } else { Err(errors) }
     }
 
     fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let model = open(cx, artifact)?;
-        let asked = cx.input("requests")?;
-        let requests = requests(cx, asked)?;
-        let templates = at_port(cx, "templates")?;
-        let base = base_digest(artifact);
+        let given = cx.input(MODEL)?;
+        let model = open(cx, &given)?;
+        let asked = cx.input(REQUESTS)?;
+        let requests = requests(cx, &asked)?;
+        let templates = at_port(cx, TEMPLATES)?;
+        let base = given.base();
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
         let parallel_requests = params.parallel_requests(&model.decoder);
@@ -234,32 +215,40 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         }
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
-            Named::f32("initial", [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
-            Named::f32("delta", [count, d], found.iter().flat_map(|t| t.delta.iter().copied())),
+            Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
+            Named::f32(DELTA, [count, d], found.iter().flat_map(|t| t.delta.iter().copied())),
         ];
         let traces: Vec<_> =
-            requests.iter().zip(&found).map(|(r, t)| json!({ "id": r.id, "steps": t.trace })).collect();
+            requests.iter().zip(&found).map(|(r, t)| Losses { id: r.id.clone(), steps: &t.trace }).collect();
         let traces = serde_json::to_vec(&traces).map_err(|error| StageError::internal(error.to_string()))?;
         let last = |value: fn(&StepRecord) -> f32| {
-            found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>() / count as f64
+            let sum = found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>();
+            shown::number(sum / count as f64)
         };
         let steps = found.iter().map(|t| t.trace.len()).sum::<usize>() as f64 / count as f64;
-        let meta = json!({
-            "base": base,
-            "requests": count,
-            "asked": file(asked, crate::sources::load_requests::REQUESTS)?.digest,
-            "layer": params.layer,
-            "site": params.site,
-            "with": params.keyed(),
-            "metrics": { "steps": steps, "loss": last(|s| s.loss), "nll": last(|s| s.nll), "norm": last(|s| s.norm) },
-            "columns": [
-                { "name": "steps", "label": "steps", "format": "number" },
-                { "name": "loss", "label": "final loss", "format": "number", "better": "min" },
-                { "name": "nll", "label": "−log p(new)", "format": "number", "better": "min" },
-                { "name": "norm", "label": "‖δ‖", "format": "number" },
-            ],
-        });
-        Ok(Artifact::new(Self::OUTPUT, meta)
+        let metrics = [
+            ("steps", shown::number(steps)),
+            ("loss", last(|s| s.loss)),
+            ("nll", last(|s| s.nll)),
+            ("norm", last(|s| s.norm)),
+        ];
+        let column = |name, label| Column::new(name, label, Format::Number);
+        let columns = vec![
+            column("steps", "steps"),
+            column("loss", "final loss").ranked(Better::Min),
+            column("nll", "−log p(new)").ranked(Better::Min),
+            column("norm", "‖δ‖"),
+        ];
+        let facts = TargetsFacts {
+            base,
+            requests: count,
+            asked: contents(&asked)?,
+            layer: params.layer,
+            site: params.site,
+            with: params.keyed(),
+            shown: Shown::table(metrics.map(|(name, value)| (name.to_owned(), value)).into(), columns),
+        };
+        Ok(artifact::<TargetsKind>(&facts)?
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
@@ -268,11 +257,4 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 /// How so many requests are cut.
 fn units(requests: usize) -> UnitPlan {
     UnitPlan::new("requests", requests, TARGETS_IN_UNIT)
-}
-
-/// The values `z = h₀ + δ` of an artifact, `[requests, d]` row-major.
-pub fn values(cx: &StageContext, artifact: &Artifact) -> Result<Vec<f32>, StageError> {
-    let tensors = Tensors::read(cx, file(artifact, VALUES)?)?;
-    let ((_, initial), (_, delta)) = (tensors.values("initial")?, tensors.values("delta")?);
-    Ok(initial.iter().zip(&delta).map(|(h, d)| *h as f32 + *d as f32).collect())
 }

@@ -1,26 +1,26 @@
 //! `ask`: what a model makes of prompts.
 
 use palinode_edit::with_edits;
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::{self, Shown};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_eval::next_tokens;
 use palinode_model::Decoder;
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Loaded, MODEL, UPDATE, open};
-use crate::artifacts::update::batches;
+use crate::artifacts::measurements::{Answer, AnswersFacts, AnswersKind, NextToken, Said};
+use crate::artifacts::model::{Loaded, open};
+use crate::artifacts::update::{AnyModel, edits};
 use crate::errors::StageFailure;
-
-/// The kind of the artifact.
-pub const ANSWERS: &str = "answers";
 
 /// Parameters of `ask`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AskParams {
     /// The prompts.
+    #[schemars(length(min = 1))]
     prompts: Vec<String>,
     /// Number of tokens that the model generates.
     #[serde(default = "twenty")]
@@ -30,7 +30,7 @@ pub struct AskParams {
     top: usize,
     /// Draw each token from this many most probable ones. The default is the most probable token.
     #[serde(default)]
-    top_k: Option<usize>,
+    top_k: Option<Count>,
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
@@ -48,6 +48,9 @@ fn one() -> u64 {
     1
 }
 
+/// The model.
+const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
+
 /// See [`StageKind::DOC`].
 pub struct Ask;
 
@@ -59,13 +62,13 @@ impl StageKind for Ask {
     const DOC: &'static str = "\
 For each prompt: the text with which the model continues it, and its most probable next tokens with their probabilities. For \
 an edited model, the result has the answers before and after the edit.";
-    const OUTPUT: ArtifactKind = ANSWERS;
+    type Output = AnswersKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
+        vec![MODEL.port()]
     }
 
-    fn describe(params: &AskParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &AskParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.prompts.is_empty() {
             errors.push(FieldError::new("prompts", "`prompts` is empty").expected("one prompt or more"));
@@ -73,22 +76,19 @@ an edited model, the result has the answers before and after the edit.";
         for (i, _) in params.prompts.iter().enumerate().filter(|(_, prompt)| prompt.trim().is_empty()) {
             errors.push(FieldError::new(format!("prompts[{i}]"), "the prompt is empty"));
         }
-        if params.top_k == Some(0) {
-            errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
-        }
-        if cx.input("model")["batches"].as_u64().is_some_and(|count| count > 1) {
+        if cx.input(MODEL).batches.is_some_and(|count| count > 1) {
             errors.push(
                 FieldError::new("", "the model was edited in several batches, each an edit of its own")
                     .hint("ask a model with one batch: leave `batch_size` out, or export one batch and load it"),
             );
         }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &AskParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let model = open(cx, artifact)?;
-        let edits = if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() };
+        let given = cx.input(MODEL)?;
+        let model = open(cx, &given)?;
+        let edits = edits(cx, &given)?;
         let edited = edits.first().map(|batch| with_edits(&model.decoder, batch.updates.iter().map(|(l, u)| (*l, u))));
         let edited = edited.transpose().map_err(StageFailure::stage)?;
         let bar = cx.progress("prompts", Some(params.prompts.len() as u64));
@@ -98,21 +98,24 @@ an edited model, the result has the answers before and after the edit.";
             let before = answer(params, &model, &model.decoder, prompt)?;
             let after = edited.as_ref().map(|decoder| answer(params, &model, decoder, prompt)).transpose()?;
             samples.push(match &after {
-                Some(after) => json!({ "prompt": prompt, "before": before["text"], "after": after["text"] }),
-                None => json!({ "prompt": prompt, "says": before["text"] }),
+                Some(after) => {
+                    shown::sample([("prompt", prompt.as_str()), ("before", &before.text), ("after", &after.text)])
+                }
+                None => shown::sample([("prompt", prompt.as_str()), ("says", &before.text)]),
             });
-            answers.push(json!({ "prompt": prompt, "before": before, "after": after }));
+            answers.push(Answer { prompt: prompt.clone(), before, after });
             bar.inc(1);
         }
-        Ok(Artifact::new(Self::OUTPUT, json!({ "answers": answers, "samples": samples })))
+        let shown = Shown { samples: Some(samples), ..Shown::default() };
+        artifact::<AnswersKind>(&AnswersFacts { answers, shown })
     }
 }
 
-fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Value, StageError> {
+fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Said, StageError> {
     let text = &model.text;
     let ids = text.encode(prompt).map_err(StageFailure::stage)?;
     let sampling = match params.top_k {
-        Some(k) => Sampling::TopK { k, seed: params.seed },
+        Some(k) => Sampling::TopK { k: k.get(), seed: params.seed },
         None => Sampling::Greedy,
     };
     let said = generate(decoder, &ids, ids.len() + params.tokens, sampling, 0, text.end());
@@ -121,7 +124,7 @@ fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -
     let next = next_tokens(decoder, &ids, params.top).map_err(StageFailure::stage)?;
     let next = next.into_iter().map(|(id, p)| {
         let token = text.decode(&[id]).map_err(StageFailure::stage)?;
-        Ok(json!({ "token": token, "p": p }))
+        Ok(NextToken { token, p })
     });
-    Ok(json!({ "text": words, "next": next.collect::<Result<Vec<_>, StageError>>()? }))
+    Ok(Said { text: words, next: next.collect::<Result<_, StageError>>()? })
 }

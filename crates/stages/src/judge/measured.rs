@@ -1,8 +1,10 @@
 //! The same measured on every version of a model: before the edit, after each batch, after rounds of a sequence.
 
 use palinode_engine::StageError;
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::{self, Better, Column, Format, Intervals, Series, Shown, Step, Values};
 use palinode_eval::bootstrap;
-use serde_json::{Map, Value, json};
+use serde_json::Number;
 
 use crate::judge::versions::{Version, Versions};
 
@@ -15,10 +17,10 @@ pub struct Metric<'a, T> {
     pub name: &'a str,
     /// What it says, in one line.
     pub doc: &'a str,
-    /// Whether it is a share, shown in percent.
-    pub percent: bool,
-    /// `max` or `min`.
-    pub better: &'a str,
+    /// How it is written.
+    pub format: Format,
+    /// What is better.
+    pub better: Better,
     /// Its value over some measurements.
     pub value: &'a dyn Fn(&[&T]) -> Option<f64>,
 }
@@ -37,7 +39,7 @@ impl<T> Measured<T> {
     /// Measures all versions. How many measurements that takes, [`versions`] tells.
     pub fn of(
         versions: &Versions<'_>,
-        every: Option<usize>,
+        every: Option<Count>,
         mut measure: impl FnMut(&Version) -> Result<Vec<T>, StageError>,
     ) -> Result<Self, StageError> {
         let before = measure(&versions.unedited())?;
@@ -47,37 +49,49 @@ impl<T> Measured<T> {
         Ok(Self { before, after, rounds: rounds.collect::<Result<_, StageError>>()? })
     }
 
-    /// The facts of an artifact: metrics with their intervals, those before the edit beside them, and the rounds as a series.
-    pub fn meta(&self, metrics: &[Metric<'_, T>], resamples: usize) -> Map<String, Value> {
+    /// What a result shows: metrics with their intervals, those before the edit beside them, and the rounds as a series.
+    pub fn shown(&self, metrics: &[Metric<'_, T>], resamples: usize) -> Shown {
         let unedited = std::slice::from_ref(&self.before);
         let now: &[Vec<T>] = if self.after.is_empty() { unedited } else { &self.after };
-        let (mut values, mut columns) = (Map::new(), Vec::new());
+        let (mut values, mut columns) = (Values::new(), Vec::new());
         for metric in metrics {
-            values.insert(metric.name.to_owned(), json!(mean(metric, now, None)));
+            values.insert(metric.name.to_owned(), value(metric, now));
             columns.push(column(metric, metric.name.to_owned(), metric.name.to_owned(), Some(metric.better)));
         }
         for metric in metrics.iter().filter(|_| !self.after.is_empty()) {
             let name = format!("before_{}", metric.name);
-            values.insert(name.clone(), json!(mean(metric, unedited, None)));
+            values.insert(name.clone(), value(metric, unedited));
             columns.push(column(metric, name, format!("{} before", metric.name), None));
         }
         let rounds = self.rounds.iter().map(|(number, edits, found)| {
             let found = std::slice::from_ref(found);
-            let mut row: Map<String, Value> =
-                metrics.iter().map(|metric| (metric.name.to_owned(), json!(mean(metric, found, None)))).collect();
-            row.insert("intervals".into(), json!(intervals(metrics, found, resamples)));
-            row.insert("round".into(), json!(number));
-            row.insert("edits".into(), json!(edits));
-            row
+            let values = metrics.iter().map(|metric| (metric.name.to_owned(), value(metric, found)));
+            step(*number, *edits, values.collect(), intervals(metrics, found, resamples))
         });
-        let rounds: Vec<_> = rounds.collect();
-        let mut meta = Map::new();
-        meta.insert("metrics".into(), json!(values));
-        meta.insert("columns".into(), json!(columns));
-        meta.insert("intervals".into(), json!(intervals(metrics, now, resamples)));
-        meta.insert("series".into(), json!({ "label": "rounds", "axes": ["round", "edits"], "rows": rounds }));
-        meta
+        Shown {
+            metrics: Some(values),
+            columns: Some(columns),
+            intervals: Some(intervals(metrics, now, resamples)),
+            series: Some(rounds_of(rounds.collect())),
+            ..Shown::default()
+        }
     }
+}
+
+/// Metrics after a round of a sequence, by when so many edits were made.
+pub fn step(round: usize, edits: usize, mut values: Values, intervals: Intervals) -> Step {
+    values.insert("round".to_owned(), shown::count(round));
+    values.insert("edits".to_owned(), shown::count(edits));
+    Step { intervals, values }
+}
+
+/// The series of rounds.
+pub fn rounds_of(rows: Vec<Step>) -> Series {
+    Series { label: "rounds".to_owned(), axes: vec!["round".to_owned(), "edits".to_owned()], rows }
+}
+
+fn value<T>(metric: &Metric<'_, T>, batches: &[Vec<T>]) -> Option<Number> {
+    mean(metric, batches, None).and_then(shown::number)
 }
 
 /// Over batches, of each batch's value over a sample of its measurements.
@@ -93,21 +107,20 @@ fn mean<T>(metric: &Metric<'_, T>, batches: &[Vec<T>], sample: Option<&[usize]>)
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn intervals<T>(metrics: &[Metric<'_, T>], batches: &[Vec<T>], resamples: usize) -> Map<String, Value> {
+fn intervals<T>(metrics: &[Metric<'_, T>], batches: &[Vec<T>], resamples: usize) -> Intervals {
     let n = batches.first().map_or(0, Vec::len);
     let interval = |metric: &Metric<'_, T>| {
         let found = bootstrap(n, resamples, SEED, |sample| mean(metric, batches, Some(sample)))?;
-        Some((metric.name.to_owned(), json!(found)))
+        Some((metric.name.to_owned(), found.map(Some)))
     };
     metrics.iter().filter_map(interval).collect()
 }
 
-fn column<T>(metric: &Metric<'_, T>, name: String, label: String, better: Option<&str>) -> Value {
-    let format = if metric.percent { "percent" } else { "number" };
-    json!({ "name": name, "label": label, "format": format, "better": better, "doc": metric.doc })
+fn column<T>(metric: &Metric<'_, T>, name: String, label: String, better: Option<Better>) -> Column {
+    Column::new(name, label, metric.format).ranked(better).doc(metric.doc)
 }
 
 /// How many versions there are to measure.
-pub fn versions(versions: &Versions<'_>, every: Option<usize>) -> u64 {
+pub fn versions(versions: &Versions<'_>, every: Option<Count>) -> u64 {
     (1 + versions.edits.len() + versions.stops(every).len()) as u64
 }

@@ -2,21 +2,25 @@
 
 use std::path::Path;
 
-use palinode_data::Corpus;
+use palinode_data::{Corpus, Split};
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::{Better, Format};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact,
 };
 use palinode_eval::{Surprise, perplexity, surprise};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::model::{Facts, Loaded, MODEL, UPDATE};
+use crate::artifacts::measurements::{PerplexityFacts, PerplexityKind};
+use crate::artifacts::model::Loaded;
+use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
 use crate::judge::versions::{Version, Versions};
-use crate::sources::corpus::{CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, corpus, files};
+use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, corpus, files};
 use crate::units::Units;
 
 /// Pieces of text in a unit.
@@ -30,7 +34,7 @@ pub struct PerplexityParams {
     #[serde(default)]
     format: CorpusFormat,
     #[serde(default)]
-    documents: Documents,
+    documents: Split,
     #[serde(default)]
     field: TextField,
     /// Number of documents to skip. With the seed of `covariance` and its number of samples, the remaining text was not
@@ -39,16 +43,16 @@ pub struct PerplexityParams {
     skip: usize,
     /// Maximum number of documents. The default is all remaining documents.
     #[serde(default)]
-    samples: Option<usize>,
+    samples: Option<Count>,
     #[serde(default)]
     seed: SampleSeed,
     /// Longer documents are cut into pieces of this many tokens, which are predicted separately. The default is the model's
     /// context length.
     #[serde(default)]
-    length: Option<usize>,
+    length: Option<Count<2>>,
     /// After a `sequence`: also measure after every this many rounds.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// Number of bootstrap samples for the 95 % interval; 0 for no interval.
     #[serde(default = "thousand")]
     resamples: usize,
@@ -59,6 +63,9 @@ pub struct PerplexityParams {
 fn thousand() -> usize {
     1000
 }
+
+/// The model.
+const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
 
 /// See [`StageKind::DOC`].
 pub struct Perplexity;
@@ -75,10 +82,10 @@ first of each piece. It stays the same when an edit changes nothing else, and ri
 The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. For a model that was edited in \
 several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
 measures every k-th round too. The 95 % interval comes from a percentile bootstrap over documents.";
-    const OUTPUT: ArtifactKind = "perplexity";
+    type Output = PerplexityKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -89,36 +96,26 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
         files("corpus", &params.corpus, params.format, base)
     }
 
-    fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        for (name, zero) in [
-            ("samples", params.samples == Some(0)),
-            ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens.is_zero()),
-        ] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
+        let context = cx.input(MODEL).model.map_or(usize::MAX, |facts| facts.context);
+        if let Some(length) = params.length.map(Count::get).filter(|&length| length > context) {
+            let expected = format!("2 or more, at most the context of {context}");
+            errors.push(FieldError::new("length", format!("`length` is {length}")).expected(expected));
         }
-        let context = Facts::at(cx, "model").map_or(usize::MAX, |facts| facts.context);
-        if let Some(length) = params.length.filter(|&length| length < 2 || length > context) {
-            let most =
-                if context == usize::MAX { String::new() } else { format!(", at most the context of {context}") };
-            let message = format!("`length` is {length}");
-            errors.push(FieldError::new("length", message).expected(format!("2 or more{most}")));
-        }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let all = Versions::open(cx, cx.input("model")?)?;
-        let most = params.samples.map(|samples| samples.saturating_add(params.skip));
+        let given = cx.input(MODEL)?;
+        let all = Versions::open(cx, &given)?;
+        let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
             let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
             return Err(StageError::input(message).hint("lower `skip`"));
         };
-        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length)?;
+        let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length.map(Count::get))?;
         let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &all.model.decoder);
         let digits = json!({ "batch_tokens": batch });
@@ -142,11 +139,9 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
             Some(perplexity(&pieces.iter().map(|piece| **piece).collect::<Vec<_>>())).filter(|p| p.is_finite())
         };
         let doc = "exp of the mean negative log-likelihood of a token";
-        let metric = Metric { name: "perplexity", doc, percent: false, better: "min", value: &value };
-        let mut meta = measured.meta(&[metric], params.resamples);
-        meta.insert("documents".into(), json!(documents));
-        meta.insert("tokens".into(), json!(tokens));
-        Ok(Artifact::new(Self::OUTPUT, Value::Object(meta)))
+        let metric = Metric { name: "perplexity", doc, format: Format::Number, better: Better::Min, value: &value };
+        let shown = measured.shown(&[metric], params.resamples);
+        artifact::<PerplexityKind>(&PerplexityFacts { documents, tokens, shown })
     }
 }
 

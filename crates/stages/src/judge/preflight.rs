@@ -5,22 +5,24 @@ use std::time::Instant;
 
 use palinode_data::{ContextTemplates, EditRequest, conflicts};
 use palinode_edit::{Prompt, Site, Tap, probe, prompts};
+use palinode_engine::bounds::{Count, PositiveShare};
+use palinode_engine::shown::{self, Column, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, FieldError, Port, Renames, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, FieldError, Port, PortOf, Renames, StageContext, StageError, StageKind, artifact,
 };
 use palinode_eval::score_requests;
 use palinode_math::Mat;
 use palinode_model::{Decoder, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, Loaded, MODEL, open};
-use crate::artifacts::moments::{LayerFacts, MOMENTS};
+use crate::artifacts::measurements::PreflightKind;
+use crate::artifacts::model::{Loaded, ModelKind, open};
+use crate::artifacts::moments::{LayerFacts, MomentsKind};
+use crate::artifacts::requests::{RequestsKind, requests};
+use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
-use crate::sources::load_requests::requests;
-use crate::sources::templates::at_port;
 
 /// Requests whose keys are compared pair by pair.
 const COMPARED: usize = 2048;
@@ -37,13 +39,13 @@ pub struct PreflightParams {
     layer: usize,
     /// Two requests are reported when the cosine of their keys is at or above this value.
     #[serde(default = "cosine")]
-    cosine: f64,
+    cosine: PositiveShare,
     /// Steps of `targets`, for the estimates of work and time.
     #[serde(default = "steps")]
-    steps: usize,
+    steps: Count,
     /// Requests that `targets` optimises at the same time, for the estimate of memory; 16 where it is left out.
     #[serde(default)]
-    parallel_requests: Option<usize>,
+    parallel_requests: Option<Count>,
     /// Fail if there are findings, so that no stage that depends on this one runs.
     #[serde(default)]
     strict: bool,
@@ -51,13 +53,22 @@ pub struct PreflightParams {
     batch_tokens: BatchTokens,
 }
 
-fn cosine() -> f64 {
-    0.95
+fn cosine() -> PositiveShare {
+    const { PositiveShare::new(0.95) }
 }
 
-fn steps() -> usize {
-    25
+fn steps() -> Count {
+    const { Count::new(25) }
 }
+
+/// The unedited model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The unedited model.");
+/// The facts to write.
+const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The facts to write.");
+/// The contexts.
+const TEMPLATES: PortOf<TemplatesKind> = PortOf::optional("templates", "Contexts over which keys are averaged.");
+/// The second moments.
+const MOMENTS: PortOf<MomentsKind> = PortOf::optional("moments", "Second moments, to check their number of tokens.");
 
 /// See [`StageKind::DOC`].
 pub struct Preflight;
@@ -82,16 +93,10 @@ It also estimates, from the speed of its own pass on this machine, how long targ
 second moments of ten tokens for each key dimension take at `layer`, in seconds; and the most memory that a stage needs, \
 weights included, when one layer is edited. The estimate counts tokens through blocks, and a backward pass as two forward \
 passes. It gives the order of magnitude.";
-    const OUTPUT: ArtifactKind = "preflight";
+    type Output = PreflightKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, accepts, required, doc| Port { name, accepts, required, doc };
-        vec![
-            port("model", &[MODEL] as &[_], true, "The unedited model."),
-            port("requests", &["requests"], true, "The facts to write."),
-            port("templates", &["templates"], false, "Contexts over which keys are averaged."),
-            port("moments", &[MOMENTS], false, "Second moments, to check their number of tokens."),
-        ]
+        vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port(), MOMENTS.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -102,26 +107,18 @@ passes. It gives the order of magnitude.";
         &[("at_once", "parallel_requests")]
     }
 
-    fn describe(params: &PreflightParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &PreflightParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        if let Some(facts) = Facts::at(cx, "model") {
+        if let Some(facts) = cx.input(MODEL).model {
             errors.extend(facts.check_layers(&[params.layer], |_| "layer".to_owned()));
         }
-        if !(params.cosine > 0.0 && params.cosine <= 1.0) {
-            let message = format!("`cosine` is {}", params.cosine);
-            errors.push(FieldError::new("cosine", message).expected("a number above 0, at most 1"));
-        }
-        if params.batch_tokens.is_zero() {
-            errors.push(FieldError::new("batch_tokens", "`batch_tokens` is 0").expected("1 or more"));
-        }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let loaded = cx.input("model")?;
-        let model = open(cx, loaded)?;
-        let requests = requests(cx, cx.input("requests")?)?;
-        let templates = at_port(cx, "templates")?;
+        let model = open(cx, &cx.input(MODEL)?)?;
+        let requests = requests(cx, &cx.input(REQUESTS)?)?;
+        let templates = at_port(cx, TEMPLATES)?;
         let (begin, work) = (Instant::now(), model.decoder.work());
         let mut findings = twins(&requests);
         let rows = rows(&model, &requests, &templates)?;
@@ -147,8 +144,8 @@ passes. It gives the order of magnitude.";
                 olds.len()
             ));
         }
-        if let Some(moments) = cx.input_opt("moments") {
-            findings.extend(thin(moments, model.decoder.config().feed_forward));
+        if let Some(moments) = cx.input_opt(MOMENTS)? {
+            findings.extend(thin(&moments.facts.layers, model.decoder.config().feed_forward));
         }
         let done = (model.decoder.work() - work).block_tokens as f64;
         let ahead = Ahead::of(params, &model.decoder, &rows);
@@ -156,30 +153,30 @@ passes. It gives the order of magnitude.";
         if params.strict && !findings.is_empty() {
             return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
         }
-        let samples: Vec<Value> =
+        let samples: Vec<Sample> =
             requests.iter().zip(&rows).take(3).map(|(r, rows)| sample(&model, r, &rows[0])).collect();
-        let meta = json!({
-            "findings": findings, "samples": samples,
-            "metrics": {
-                "requests": requests.len(), "known": known as f64 / olds.len().max(1) as f64, "findings": findings.len(),
-                "targets_tokens": ahead.targets, "moments_tokens": ahead.moments, "memory_gib": ahead.memory,
-            },
-            "columns": [
-                { "name": "requests", "label": "requests", "format": "number" },
-                { "name": "known", "label": "old facts known", "format": "percent" },
-                { "name": "findings", "label": "findings", "format": "number" },
-                {
-                    "name": "targets_tokens", "label": "targets, block tokens", "format": "number",
-                    "doc": "estimate for all requests",
-                },
-                {
-                    "name": "moments_tokens", "label": "second moments, block tokens", "format": "number",
-                    "doc": "estimate for 10 f tokens",
-                },
-                { "name": "memory_gib", "label": "memory, GiB", "format": "number", "doc": "the most that a stage needs" },
-            ],
-        });
-        Ok(Artifact::new(Self::OUTPUT, meta))
+        let metrics = [
+            ("requests", shown::count(requests.len())),
+            ("known", shown::number(known as f64 / olds.len().max(1) as f64)),
+            ("findings", shown::count(findings.len())),
+            ("targets_tokens", shown::count(ahead.targets)),
+            ("moments_tokens", shown::count(ahead.moments)),
+            ("memory_gib", shown::number(ahead.memory)),
+        ];
+        let number = |name, label| Column::new(name, label, Format::Number);
+        let columns = vec![
+            number("requests", "requests"),
+            Column::new("known", "old facts known", Format::Percent),
+            number("findings", "findings"),
+            number("targets_tokens", "targets, block tokens").doc("estimate for all requests"),
+            number("moments_tokens", "second moments, block tokens").doc("estimate for 10 f tokens"),
+            number("memory_gib", "memory, GiB").doc("the most that a stage needs"),
+        ];
+        artifact::<PreflightKind>(&Shown {
+            samples: Some(samples),
+            findings: Some(findings),
+            ..Shown::table(metrics.map(|(name, value)| (name.to_owned(), value)).into(), columns)
+        })
     }
 }
 
@@ -201,10 +198,11 @@ impl Ahead {
         let rows = rows.iter().flatten();
         let (whole, after) =
             rows.fold((0, 0), |(whole, after), row| (whole + row.ids.len(), after + row.ids.len() - row.fact));
-        let targets = whole * config.layers + after * above * params.steps * BACK_AND_FORTH;
+        let targets = whole * config.layers + after * above * params.steps.get() * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
         let needs = MemoryNeeds::of(config);
-        let targets_need = params.parallel_requests.unwrap_or(USUAL_REQUESTS) as u64 * request_bytes(config, above);
+        let targets_need =
+            params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self {
@@ -287,7 +285,7 @@ fn parallel(
     let cosines = unit.transpose() * &unit;
     let mut close: Vec<(f64, usize, usize)> = Vec::new();
     for a in 0..bare.len() {
-        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine);
+        let near = (a + 1..bare.len()).filter(|&b| cosines[(a, b)] >= params.cosine.get());
         close.extend(near.map(|b| (cosines[(a, b)], a, b)));
     }
     close.sort_by(|x, y| y.0.total_cmp(&x.0));
@@ -300,8 +298,7 @@ fn parallel(
 }
 
 /// Second moments of fewer than ten tokens for each dimension.
-fn thin(moments: &Artifact, f: usize) -> Vec<String> {
-    let layers: Vec<LayerFacts> = serde_json::from_value(moments.meta["layers"].clone()).unwrap_or_default();
+fn thin(layers: &[LayerFacts], f: usize) -> Vec<String> {
     let few = layers.iter().filter(|layer| layer.tokens < 10 * f as u64);
     few.map(|layer| {
         let LayerFacts { layer, tokens, .. } = layer;
@@ -324,11 +321,9 @@ fn prompts_only(requests: &[EditRequest]) -> Vec<EditRequest> {
 }
 
 /// A prompt with the token that the edit's key is read at.
-fn sample(model: &Loaded, request: &EditRequest, row: &Prompt) -> Value {
+fn sample(model: &Loaded, request: &EditRequest, row: &Prompt) -> Sample {
     let text = |ids: &[u32]| model.text.decode(ids).unwrap_or_default();
-    json!({
-        "prompt": request.filled_prompt(),
-        "new target": request.target_new.trim(),
-        "key read at": format!("{:?}, token {} of {}", text(&row.ids[row.fact..=row.fact]), row.fact + 1, row.ids.len()),
-    })
+    let place = format!("{:?}, token {} of {}", text(&row.ids[row.fact..=row.fact]), row.fact + 1, row.ids.len());
+    let target = request.target_new.trim().to_owned();
+    shown::sample([("prompt", request.filled_prompt()), ("new target", target), ("key read at", place)])
 }

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_data::{read_examples, template_fields};
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::{self, Better, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact,
 };
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::model::{MODEL, UPDATE};
+use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
+use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
@@ -21,8 +24,6 @@ use crate::units::Units;
 
 /// Questions in a unit.
 const UNIT: usize = 32;
-/// The logical name of the answers.
-const ANSWERS: &str = "answers.jsonl";
 
 /// Parameters of `probes`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -44,13 +45,13 @@ pub struct ProbesParams {
     shots: usize,
     /// Maximum number of questions.
     #[serde(default)]
-    limit: Option<usize>,
+    limit: Option<Count>,
     /// Seed of the selection of examples and questions.
     #[serde(default = "one")]
     seed: u64,
     /// After a `sequence`: also evaluate after every this many rounds.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// Number of bootstrap samples for the 95 % intervals; 0 for no intervals.
     #[serde(default = "thousand")]
     resamples: usize,
@@ -69,6 +70,9 @@ fn one() -> u64 {
 fn thousand() -> usize {
     1000
 }
+
+/// The model.
+const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
 
 /// See [`StageKind::DOC`].
 pub struct Probes;
@@ -91,10 +95,10 @@ the one to which it gives the highest likelihood as a whole.
 The unedited model is evaluated as well (`before_…`), once for all cells of a matrix. For a model that was edited in several \
 batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` evaluates \
 every k-th round too. The result keeps every answer.";
-    const OUTPUT: ArtifactKind = "probes";
+    type Output = ProbesKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -105,17 +109,8 @@ every k-th round too. The result keeps every answer.";
         Ok(vec![ExternalFile::new("task", &params.path, "path")])
     }
 
-    fn describe(params: &ProbesParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &ProbesParams, _: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        for (name, zero) in [
-            ("limit", params.limit == Some(0)),
-            ("every", params.every == Some(0)),
-            ("batch_tokens", params.batch_tokens.is_zero()),
-        ] {
-            if zero {
-                errors.push(FieldError::new(name, format!("`{name}` is 0")).expected("1 or more"));
-            }
-        }
         match template_fields(&params.prompt) {
             Ok(fields) if fields.is_empty() => {
                 let error = FieldError::new("prompt", "the prompt is the same for all records");
@@ -129,15 +124,16 @@ every k-th round too. The result keeps every answer.";
         if params.words.len() == 1 {
             errors.push(FieldError::new("words", "there is one answer").expected("two or more"));
         }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let examples =
             read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
-        let task = Task::new(examples, &params.words, params.shots, params.limit, params.seed)
+        let task = Task::new(examples, &params.words, params.shots, params.limit.map(Count::get), params.seed)
             .map_err(|message| StageError::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
-        let all = Versions::open(cx, cx.input("model")?)?;
+        let given = cx.input(MODEL)?;
+        let all = Versions::open(cx, &given)?;
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
         let text = &all.model.text;
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &all.model.decoder);
@@ -156,30 +152,34 @@ every k-th round too. The result keeps every answer.";
             move |pairs: &[&(usize, usize)]| agreement(pairs.iter().map(|pair| **pair), labels).map(of)
         };
         let (accuracy, f1, correlation) = (value(|a| a.accuracy), value(|a| a.f1), value(|a| a.correlation));
-        let metric = |name, doc, percent, value| Metric { name, doc, percent, better: "max", value };
+        let metric = |name, doc, format, value| Metric { name, doc, format, better: Better::Max, value };
         let metrics = [
-            metric("accuracy", "share of answers that are right", true, &accuracy as &dyn Fn(&[&(usize, usize)]) -> _),
-            metric("F1", "mean over answers of the harmonic mean of precision and recall", true, &f1),
-            metric("correlation", "Matthews' coefficient", false, &correlation),
+            metric(
+                "accuracy",
+                "share of answers that are right",
+                Format::Percent,
+                &accuracy as &dyn Fn(&[&(usize, usize)]) -> _,
+            ),
+            metric("F1", "mean over answers of the harmonic mean of precision and recall", Format::Percent, &f1),
+            metric("correlation", "Matthews' coefficient", Format::Number, &correlation),
         ];
-        let mut meta = measured.meta(&metrics, params.resamples);
-        meta.insert("questions".into(), json!(task.questions.len()));
-        meta.insert("samples".into(), json!(samples(&task, &measured)));
+        let shown = Shown { samples: Some(samples(&task, &measured)), ..measured.shown(&metrics, params.resamples) };
+        let facts = ProbesFacts { questions: task.questions.len(), shown };
         let answers = cx.put_bytes(&answers(&task, &measured)?)?;
-        Ok(Artifact::new(Self::OUTPUT, Value::Object(meta)).with_file(ANSWERS, answers))
+        Ok(artifact::<ProbesKind>(&facts)?.with_file(ANSWERS, answers))
     }
 }
 
 /// A few questions with their answers.
-fn samples(task: &Task, measured: &Measured<(usize, usize)>) -> Vec<Value> {
+fn samples(task: &Task, measured: &Measured<(usize, usize)>) -> Vec<Sample> {
     let word = |at: usize| task.questions[0].choices[at].trim();
     let sample = |(i, prompt): (usize, &String)| {
         let mut sample =
-            json!({ "prompt": prompt, "right": word(task.right[i]), "before": word(measured.before[i].0) });
+            vec![("prompt", prompt.as_str()), ("right", word(task.right[i])), ("before", word(measured.before[i].0))];
         if let [only] = measured.after.as_slice() {
-            sample["after"] = json!(word(only[i].0));
+            sample.push(("after", word(only[i].0)));
         }
-        sample
+        shown::sample(sample)
     };
     task.asked.iter().enumerate().take(3).map(sample).collect()
 }

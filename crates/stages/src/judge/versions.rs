@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use palinode_edit::with_edits;
-use palinode_engine::{Artifact, StageContext, StageError};
+use palinode_engine::bounds::Count;
+use palinode_engine::{Given, StageContext, StageError};
 use palinode_model::Decoder;
 
-use crate::artifacts::model::{Loaded, UPDATE, base_digest, open};
-use crate::artifacts::update::{Batch, RoundFacts, batches, factors_file};
+use crate::artifacts::model::{HasModel, Loaded, open};
+use crate::artifacts::update::{AnyModel, Batch, RoundFacts, edits, factors_file};
 use crate::errors::StageFailure;
 
 /// A model, edited or not.
 pub struct Versions<'a> {
-    artifact: &'a Artifact,
+    given: &'a Given<'a, AnyModel>,
     /// The unedited model.
     pub model: Arc<Loaded>,
     /// What was edited onto it: one batch or several, each an edit of its own; none of an unedited model.
     pub edits: Vec<Batch>,
-    rounds: Vec<RoundFacts>,
 }
 
 /// One version of it.
@@ -30,30 +30,25 @@ pub struct Version {
 
 impl<'a> Versions<'a> {
     /// Of a `model` or an `update`.
-    pub fn open(cx: &StageContext, artifact: &'a Artifact) -> Result<Self, StageError> {
-        Ok(Self {
-            artifact,
-            model: open(cx, artifact)?,
-            edits: if artifact.kind == UPDATE { batches(cx, artifact)? } else { Vec::new() },
-            rounds: serde_json::from_value(artifact.meta["rounds"].clone()).unwrap_or_default(),
-        })
+    pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>) -> Result<Self, StageError> {
+        Ok(Self { given, model: open(cx, given)?, edits: edits(cx, given)? })
     }
 
     /// Edits that were made by the end of a sequence; `None` of any other model.
     pub fn made(&self) -> Option<usize> {
-        self.rounds.last().map(|round| round.edits)
+        self.given.facts.rounds().last().map(|round| round.edits)
     }
 
     /// The rounds after which to measure, counted from 1; the last one is measured anyway.
-    pub fn stops(&self, every: Option<usize>) -> Vec<(usize, &RoundFacts)> {
-        let Some(every) = every else { return Vec::new() };
-        let numbered = self.rounds.iter().enumerate().map(|(i, round)| (i + 1, round));
+    pub fn stops(&self, every: Option<Count>) -> Vec<(usize, &RoundFacts)> {
+        let Some(every) = every.map(Count::get) else { return Vec::new() };
+        let numbered = self.given.facts.rounds().iter().enumerate().map(|(i, round)| (i + 1, round));
         numbered.filter(|(number, _)| number % every == 0).collect()
     }
 
     /// As it was before any edit.
     pub fn unedited(&self) -> Version {
-        Version { decoder: self.model.decoder.clone(), name: base_digest(self.artifact) }
+        Version { decoder: self.model.decoder.clone(), name: self.given.base() }
     }
 
     /// With one batch of edits.
@@ -69,7 +64,7 @@ impl<'a> Versions<'a> {
     fn with(&self, batch: &Batch, name: &str) -> Result<Version, StageError> {
         let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta));
         let decoder = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
-        let factors = factors_file(self.artifact)?.digest;
-        Ok(Version { decoder, name: format!("{} {name} of {factors}", base_digest(self.artifact)) })
+        let factors = factors_file(self.given)?.digest;
+        Ok(Version { decoder, name: format!("{} {name} of {factors}", self.given.base()) })
     }
 }

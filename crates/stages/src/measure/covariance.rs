@@ -5,22 +5,21 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use palinode_data::Corpus;
+use palinode_data::{Corpus, Split};
+use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::artifacts::model::{Facts, Loaded, MODEL, base_digest, open};
-use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS};
+use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
+use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
-use crate::sources::corpus::{
-    CorpusFormat, CorpusPath, Documents, SampleSeed, TextField, TokenCount, corpus, encode, files,
-};
+use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, TokenCount, corpus, encode, files};
 use crate::sources::hub;
 use crate::units;
 
@@ -32,14 +31,15 @@ pub struct CovarianceParams {
     #[serde(default)]
     format: CorpusFormat,
     #[serde(default)]
-    documents: Documents,
+    documents: Split,
     #[serde(default)]
     field: TextField,
     /// The layers. One pass over the corpus measures all of them.
+    #[schemars(length(min = 1))]
     layers: Vec<usize>,
     /// Maximum number of documents. The default is all documents.
     #[serde(default)]
-    samples: Option<usize>,
+    samples: Option<Count>,
     /// Stop after the document that reaches this number of tokens: a number, or a multiple of the key dimension f, as in
     /// `10f`.
     #[serde(default)]
@@ -49,6 +49,9 @@ pub struct CovarianceParams {
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
+
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
 /// When sums were saved last, and how long that took.
 struct Saved {
@@ -97,10 +100,10 @@ docs/inputs.md shows every layout by example.
 
 The sums are saved while they grow. An interrupted run resumes with the same result in every bit, and so does a later run \
 over more documents or tokens, or with more layers.";
-    const OUTPUT: ArtifactKind = MOMENTS;
+    type Output = MomentsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The model whose keys are measured." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -108,46 +111,38 @@ over more documents or tokens, or with more layers.";
     }
 
     fn units(params: &CovarianceParams, _: &DescribeCx<'_>) -> Option<UnitPlan> {
-        params.samples.map(part_sums::units)
+        params.samples.map(|samples| part_sums::units(samples.get()))
     }
 
     fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         files("corpus", &params.corpus, params.format, base)
     }
 
-    fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
-        if params.samples == Some(0) {
-            errors.push(FieldError::new("samples", "`samples` is 0").expected("1 or more"));
-        }
-        if params.tokens.is_some_and(TokenCount::is_none) {
-            errors
-                .push(FieldError::new("tokens", "`tokens` is 0").expected("1 or more, or a multiple of f such as 10f"));
-        }
-        if let Some(facts) = Facts::at(cx, "model") {
+        if let Some(facts) = cx.input(MODEL).model {
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
         }
-        let layers: Vec<_> = params.layers.iter().copied().map(LayerFacts::planned).collect();
-        if errors.is_empty() { Ok(json!({ "layers": layers })) } else { Err(errors) }
+        if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
     }
 
     fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let model = open(cx, artifact)?;
+        let given = cx.input(MODEL)?;
+        let model = open(cx, &given)?;
         let f = model.decoder.config().feed_forward;
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
-        let most = params.samples.or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
+        let most = params.samples.map(Count::get).or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
         if let Some(commit) = hub::commit(&params.corpus.0) {
             cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus.0));
         }
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         // The last unit may be a part of one, which a run over more documents would not have.
         let whole = corpus.len() / UNIT;
-        let base = base_digest(artifact);
+        let base = given.base();
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &model.decoder);
         let keys = params.layers.iter().map(|&layer| {
             let mut of = json!({
@@ -200,12 +195,12 @@ over more documents or tokens, or with more layers.";
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
-        if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples > read) {
+        if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples.get() > read) {
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} requested: all of it was used"));
         }
         let mut made = Gathered::new(base);
         sums.finish(|layer, moment| made.put(cx, layer, moment))?;
-        Ok(made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect()))
+        made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect())
     }
 }
 

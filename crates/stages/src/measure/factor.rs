@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::{NonNegative, Positive};
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_math::PreservationWeights;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::factors::{FACTORS, factor, factored, put_layer, weights};
-use crate::artifacts::moments::{MOMENTS, facts, file_name, layers, read_layer};
+use crate::artifacts::factors::{FactorsFacts, FactorsKind, PlannedFactors, factor, factored, put_layer};
+use crate::artifacts::moments::{MomentsFacts, MomentsKind, file_name, read_layer};
 
 /// Parameters of `factor`, as they are written.
 #[derive(Deserialize, JsonSchema)]
@@ -17,14 +17,14 @@ use crate::artifacts::moments::{MOMENTS, facts, file_name, layers, read_layer};
 struct Written {
     /// λ, the weight of preservation. Without a ridge, the factors can be used with every λ, and this value is ignored.
     #[serde(default = "unit")]
-    lambda: f64,
+    lambda: Positive,
     /// ρ, a ridge on the norm of the update.
     #[serde(default)]
-    update_norm_lambda: f64,
+    update_norm_lambda: NonNegative,
 }
 
-fn unit() -> f64 {
-    1.0
+fn unit() -> Positive {
+    const { Positive::new(1.0) }
 }
 
 /// Parameters of `factor`, with the λ that is factored for: one that does not matter must not be in a key.
@@ -37,7 +37,8 @@ pub struct FactorParams {
 
 impl From<Written> for FactorParams {
     fn from(written: Written) -> Self {
-        let weights = factored(PreservationWeights { lambda: written.lambda, rho: written.update_norm_lambda });
+        let weights =
+            factored(PreservationWeights { lambda: written.lambda.get(), rho: written.update_norm_lambda.get() });
         Self { lambda: weights.lambda, update_norm_lambda: weights.rho }
     }
 }
@@ -58,6 +59,9 @@ impl FactorParams {
     }
 }
 
+/// The second moments.
+const MOMENTS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments; all layers are factored.");
+
 /// See [`StageKind::DOC`].
 pub struct MakeFactors;
 
@@ -74,44 +78,28 @@ port, with the same result in every bit.
 
 Without a ridge (`update_norm_lambda: 0`), λ only scales P, so one set of factors can be used for a whole sweep over λ. With \
 a ridge, `factor` and the stages that use its result must have the same λ and ρ.";
-    const OUTPUT: ArtifactKind = FACTORS;
+    type Output = FactorsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "moments",
-            accepts: &[MOMENTS],
-            required: true,
-            doc: "Second moments; all layers are factored.",
-        }]
+        vec![MOMENTS.port()]
     }
 
-    fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let mut errors = Vec::new();
-        for (name, value, zero) in
-            [("lambda", params.lambda, false), ("update_norm_lambda", params.update_norm_lambda, true)]
-        {
-            if !(value.is_finite() && (value > 0.0 || (zero && value == 0.0))) {
-                let expected = if zero { "0 or above" } else { "a number above 0" };
-                errors.push(FieldError::new(name, format!("`{name}` is {value}")).expected(expected));
-            }
-        }
-        let mut told = weights(params.weights());
-        if let Some(layers) = facts(cx.input("moments")) {
-            told.insert("layers".to_owned(), json!(layers));
-        }
-        if errors.is_empty() { Ok(Value::Object(told)) } else { Err(errors) }
+    fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<PlannedFactors, Vec<FieldError>> {
+        let PreservationWeights { lambda, rho } = params.weights();
+        Ok(PlannedFactors { weights: Some([lambda, rho]), layers: cx.input(MOMENTS).layers })
     }
 
     fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let moments = cx.input("moments")?;
-        let layers = layers(&moments.meta).unwrap_or_default();
+        let moments = cx.input(MOMENTS)?;
+        let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Artifact::new(Self::OUTPUT, Value::Object(weights(params.weights())));
-        made.meta["base"] = moments.meta["base"].clone();
-        made.meta["layers"] = moments.meta["layers"].clone();
+        let PreservationWeights { lambda, rho } = params.weights();
+        let MomentsFacts { base, layers: known, .. } = &moments.facts;
+        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: known.clone() };
+        let mut made = artifact::<FactorsKind>(&facts)?;
         for layer in layers {
             cx.check_interrupt()?;
-            let factor = factor(layer, &read_layer(cx, moments, layer)?, params.weights())?;
+            let factor = factor(layer, &read_layer(cx, &moments, known, layer)?, params.weights())?;
             made = made.with_file(&file_name(layer), put_layer(cx, &factor)?);
             bar.inc(1);
         }

@@ -1,17 +1,23 @@
 //! `merge_moments`: second moments over disjoint corpora as one.
 
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::{
+    Artifact, DescribeCx, Digest, FieldError, Given, Port, PortOf, StageContext, StageError, StageKind,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS, layers, read_layer, sources};
+use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments, read_layer};
 use crate::errors::StageFailure;
 
 /// Parameters of `merge_moments`: none.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MergeMomentsParams {}
+
+/// One side.
+const OURS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments.");
+/// The other.
+const THEIRS: PortOf<MomentsKind> = PortOf::required("other", "The second moments to add, from other documents.");
 
 /// See [`StageKind::DOC`].
 pub struct MergeMoments;
@@ -28,34 +34,34 @@ times.
 
 Corpora must be disjoint, because a document in both would count twice. A file that was read for both inputs is an error. To \
 use more of the same corpus, raise `samples` of `covariance`, which continues from the existing sums.";
-    const OUTPUT: ArtifactKind = MOMENTS;
+    type Output = MomentsKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, doc| Port { name, accepts: &[MOMENTS], required: true, doc };
-        vec![port("moments", "Second moments."), port("other", "The second moments to add, from other documents.")]
+        vec![OURS.port(), THEIRS.port()]
     }
 
-    fn describe(_: &MergeMomentsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let (ours, theirs) = (layers(cx.input("moments")), layers(cx.input("other")));
-        let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(Value::Null) };
+    fn describe(_: &MergeMomentsParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
+        let (Some(ours), Some(theirs)) = (cx.input(OURS).layers, cx.input(THEIRS).layers) else {
+            return Ok(PlannedMoments::default());
+        };
         match other_layers(&ours, &theirs) {
             Some(message) => Err(vec![FieldError::new("", message).hint(LAYERS)]),
-            None => Ok(json!({ "layers": ours.into_iter().map(LayerFacts::planned).collect::<Vec<_>>() })),
+            None => Ok(PlannedMoments { layers: Some(ours) }),
         }
     }
 
     fn run(_: &MergeMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let (ours, theirs) = (cx.input("moments")?, cx.input("other")?);
-        if ours.meta["base"] != theirs.meta["base"] {
+        let (ours, theirs) = (cx.input(OURS)?, cx.input(THEIRS)?);
+        if ours.facts.base != theirs.facts.base {
             return Err(StageError::input("the second moments are of different models")
                 .hint("connect every `model` port of the pipeline to the same stage"));
         }
-        let have = layers(&ours.meta).unwrap_or_default();
-        if let Some(message) = other_layers(&have, &layers(&theirs.meta).unwrap_or_default()) {
+        let have = ours.facts.numbers();
+        if let Some(message) = other_layers(&have, &theirs.facts.numbers()) {
             return Err(StageError::input(message).hint(LAYERS));
         }
-        let mut read = sources(ours)?;
-        let added = sources(theirs)?;
+        let mut read = sources(&ours)?.to_vec();
+        let added = sources(&theirs)?;
         if let Some(both) = added.iter().find(|digest| read.contains(digest)) {
             return Err(StageError::input(format!(
                 "both sides were measured on the same file, {}: its documents would count twice",
@@ -65,20 +71,24 @@ use more of the same corpus, raise `samples` of `covariance`, which continues fr
                 "for more of one corpus raise `samples` or `tokens` of the covariance stage: it goes on where it was",
             ));
         }
-        read.extend(added);
-        let base = ours.meta["base"].as_str().unwrap_or_default();
+        read.extend_from_slice(added);
         let bar = cx.progress("layers", Some(have.len() as u64));
-        let mut made = Gathered::new(base.to_owned());
+        let mut made = Gathered::new(ours.facts.base.clone());
         for layer in have {
             cx.check_interrupt()?;
-            let mut moment = read_layer(cx, ours, layer)?;
-            moment.merge(&read_layer(cx, theirs, layer)?).map_err(StageFailure::stage)?;
+            let mut moment = read_layer(cx, &ours, &ours.facts.layers, layer)?;
+            moment.merge(&read_layer(cx, &theirs, &theirs.facts.layers, layer)?).map_err(StageFailure::stage)?;
             made.put(cx, layer, &moment)?;
             bar.inc(1);
         }
-        let documents = |side: &Artifact| side.meta["documents"].as_u64();
-        Ok(made.artifact(documents(ours).zip(documents(theirs)).map(|(a, b)| a + b), read))
+        made.artifact(ours.facts.documents.zip(theirs.facts.documents).map(|(a, b)| a + b), read)
     }
+}
+
+/// The contents that sums were measured on or read from.
+fn sources<'a>(given: &'a Given<'_, MomentsKind>) -> Result<&'a [Digest], StageError> {
+    let known = given.facts.sources.as_deref();
+    known.ok_or_else(|| StageError::internal("stored second moments do not say what they were measured on"))
 }
 
 /// What to do where the layers differ.

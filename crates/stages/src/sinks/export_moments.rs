@@ -2,29 +2,20 @@
 
 use std::path::PathBuf;
 
-use palinode_edit::write_moment;
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_edit::{Precision, write_moment};
+use palinode_engine::bounds::Count;
+use palinode_engine::{Artifact, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{MODEL, config};
-use crate::artifacts::moments::{MOMENTS, layers, read_layer};
+use crate::artifacts::measurements::{ExportFacts, ExportKind};
+use crate::artifacts::model::{ModelKind, config};
+use crate::artifacts::moments::{MomentsKind, read_layer};
 use crate::artifacts::tensors::make_folder;
 use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
 use crate::sinks::export::folder::replace;
-
-/// The number type of the sums.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32 bits, as the published files are.
-    Float32,
-    /// 64 bits, as they were measured.
-    Float64,
-}
 
 /// Parameters of `export_moments`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -34,17 +25,19 @@ pub struct ExportMomentsParams {
     /// `data/stats/{model}/{corpus}_stats`, with `_` for every `/` in the model's name.
     path: PathBuf,
     /// The number type of the sums.
-    #[serde(default = "float32")]
+    #[serde(default)]
     precision: Precision,
     /// The number of documents in the file names. The published code looks for the number that it was configured with. The
     /// default is the number that was measured.
     #[serde(default)]
-    samples: Option<u64>,
+    samples: Option<Count>,
 }
 
-fn float32() -> Precision {
-    Precision::Float32
-}
+/// The model.
+const MODEL: PortOf<ModelKind> =
+    PortOf::required("model", "The model that they were measured on: names of files are those of its weights.");
+/// The second moments.
+const MOMENTS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments.");
 
 /// See [`StageKind::DOC`].
 pub struct ExportMoments;
@@ -60,61 +53,44 @@ Writes for each layer the file that the published code would have written, under
 sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
 
 When an exported file is changed or deleted, the next run writes it again.";
-    const OUTPUT: ArtifactKind = "export";
+    type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
-        let port = |name, accepts, doc| Port { name, accepts, required: true, doc };
-        vec![
-            port(
-                "model",
-                &[MODEL] as &[_],
-                "The model that they were measured on: names of files are those of its weights.",
-            ),
-            port("moments", &[MOMENTS], "Second moments."),
-        ]
+        vec![MODEL.port(), MOMENTS.port()]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
         vec![("path", params.path.clone())]
     }
 
-    fn describe(params: &ExportMomentsParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        if params.samples == Some(0) {
-            return Err(vec![FieldError::new("samples", "`samples` is 0").expected("1 or more")]);
-        }
-        Ok(Value::Null)
-    }
-
     fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let (base, moments) = (cx.input("model")?, cx.input("moments")?);
-        same_model(base, moments, "second moments")?;
-        let samples = params.samples.or_else(|| moments.meta["documents"].as_u64()).ok_or_else(|| {
-            StageError::input("how many documents the second moments are of is not known, but stands in the names")
-                .hint("set `samples`")
-        })?;
-        let (precision, word) = match params.precision {
-            Precision::Float32 => (palinode_edit::Precision::Single, "float32"),
-            Precision::Float64 => (palinode_edit::Precision::Double, "float64"),
-        };
-        let layout = Layout::of(&config(cx, base)?);
+        let (base, moments) = (cx.input(MODEL)?, cx.input(MOMENTS)?);
+        same_model(&base, &moments.facts.base, "second moments")?;
+        let samples =
+            params.samples.map(|samples| samples.get() as u64).or(moments.facts.documents).ok_or_else(|| {
+                StageError::input("how many documents the second moments are of is not known, but stands in the names")
+                    .hint("set `samples`")
+            })?;
+        let word = params.precision.name();
+        let layout = Layout::of(&config(cx, &base)?);
         make_folder(&cx.base_dir().join(&params.path))?;
-        let layers = layers(&moments.meta).unwrap_or_default();
+        let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Artifact::new(Self::OUTPUT, Value::Null);
+        let mut published = Vec::with_capacity(layers.len());
         let mut files = Vec::new();
         for layer in layers {
             cx.check_interrupt()?;
-            let moment = read_layer(cx, moments, layer)?;
+            let moment = read_layer(cx, &moments, &moments.facts.layers, layer)?;
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
             let path = params.path.join(name);
             replace(&cx.base_dir().join(&path), |target| {
-                write_moment(&moment, Some(samples), precision, target).map_err(StageFailure::stage)
+                write_moment(&moment, Some(samples), params.precision, target).map_err(StageFailure::stage)
             })?;
-            made.published.push(cx.publish(&path)?);
+            published.push(cx.publish(&path)?);
             files.push(path);
             bar.inc(1);
         }
-        made.meta = json!({ "files": files });
-        Ok(made)
+        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files })?;
+        Ok(Artifact { published, ..made })
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split, corpus_files};
+use palinode_engine::bounds::out_of_range;
 use palinode_engine::{Digest, ExternalFile, FieldError, StageContext, StageError};
 use palinode_model::{ModelError, Text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -43,33 +44,10 @@ impl Default for SampleSeed {
     }
 }
 
-/// The separator of documents in plain text.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Documents {
-    /// Every line that is not blank is one.
-    #[default]
-    Line,
-    /// Blank lines separate them.
-    BlankLine,
-}
-
 /// The format of the files. The default follows from their extensions (.txt, .jsonl, .parquet, each also .gz or .zst).
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct CorpusFormat(pub Option<FileFormat>);
-
-/// One layout for all files.
-#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// Running text.
-    Text,
-    /// One JSON object a line.
-    Jsonl,
-    /// An Apache Parquet table.
-    Parquet,
-}
+pub struct CorpusFormat(pub Option<Format>);
 
 /// A number of tokens: as it is, or as a multiple of the key dimension f.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,11 +66,6 @@ impl TokenCount {
             Self::PerDimension(times) => (times * f as f64).ceil() as u64,
         }
     }
-
-    /// Whether it asks for nothing.
-    pub fn is_none(self) -> bool {
-        self.of(1) == 0
-    }
 }
 
 impl Serialize for TokenCount {
@@ -106,14 +79,17 @@ impl Serialize for TokenCount {
 
 impl<'de> Deserialize<'de> for TokenCount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Count)
+        deserializer.deserialize_any(TokenReader)
     }
 }
 
 /// Reads a [`TokenCount`].
-struct Count;
+struct TokenReader;
 
-impl Visitor<'_> for Count {
+/// How many tokens there can be.
+const TOKENS: &str = "1 or more, or a multiple of f such as 10f";
+
+impl Visitor<'_> for TokenReader {
     type Value = TokenCount;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -121,13 +97,16 @@ impl Visitor<'_> for Count {
     }
 
     fn visit_u64<E: de::Error>(self, tokens: u64) -> Result<TokenCount, E> {
-        Ok(TokenCount::Plain(tokens))
+        if tokens == 0 { Err(out_of_range(0, TOKENS)) } else { Ok(TokenCount::Plain(tokens)) }
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenCount, E> {
         let times = text.strip_suffix('f').and_then(|times| times.trim().parse::<f64>().ok());
-        let times = times.filter(|times| times.is_finite() && *times >= 0.0);
-        times.map(TokenCount::PerDimension).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        match times.filter(|times| times.is_finite() && *times >= 0.0) {
+            Some(0.0) => Err(out_of_range(text, TOKENS)),
+            Some(times) => Ok(TokenCount::PerDimension(times)),
+            None => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
     }
 }
 
@@ -154,11 +133,7 @@ pub fn files(
     format: CorpusFormat,
     base: &Path,
 ) -> Result<Vec<ExternalFile>, FieldError> {
-    let format = format.0.map(|format| match format {
-        FileFormat::Text => Format::Text,
-        FileFormat::Jsonl => Format::Jsonl,
-        FileFormat::Parquet => Format::Parquet,
-    });
+    let format = format.0;
     let found = match hub::data(field, &corpus.0)? {
         Some(paths) => paths
             .into_iter()
@@ -196,7 +171,7 @@ fn ending(format: Format) -> &'static str {
 /// decides what documents there are.
 pub fn corpus(
     cx: &StageContext,
-    documents: Documents,
+    split: Split,
     field: &TextField,
     seed: SampleSeed,
     most: Option<usize>,
@@ -207,10 +182,6 @@ pub fn corpus(
         files.push(CorpusFile { path: path.clone(), format: format.unwrap_or(Format::Text) });
         digests.push((name.clone(), file.digest));
     }
-    let split = match documents {
-        Documents::Line => Split::Line,
-        Documents::BlankLine => Split::BlankLine,
-    };
     let reading = Reading { split, field: field.0.clone() };
     let bar = cx.progress("documents found", None);
     let mut before = 0;

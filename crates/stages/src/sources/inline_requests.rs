@@ -1,11 +1,13 @@
 //! `requests`: edit requests that the pipeline itself states.
 
 use palinode_data::{EditRequest, plain_request};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, StageContext, StageError, StageKind};
+use palinode_engine::bounds::NonNegative;
+use palinode_engine::{Artifact, DescribeCx, FieldError, StageContext, StageError, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::artifacts::requests::{PlannedRequests, RequestsKind};
 use crate::sources::load_requests::put_requests;
 
 /// A prompt about another subject that the edit should leave alone.
@@ -40,7 +42,7 @@ struct Fact {
     neighbors: Vec<Neighbor>,
     /// The request's own μ. For every objective, 0 makes its edit a hard constraint, and larger values make it softer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    strength: Option<f64>,
+    strength: Option<NonNegative>,
     /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -51,6 +53,7 @@ struct Fact {
 #[serde(deny_unknown_fields)]
 pub struct RequestsParams {
     /// The facts.
+    #[schemars(length(min = 1))]
     facts: Vec<Fact>,
 }
 
@@ -82,17 +85,17 @@ impl StageKind for Requests {
     const DOC: &'static str = "\
 For a few facts without a file of their own: each has a subject, a prompt with `{}` in the place of the subject, and the \
 text that the model should say. For many facts use a file and `load_requests`.";
-    const OUTPUT: ArtifactKind = "requests";
+    type Output = RequestsKind;
 
-    fn describe(params: &RequestsParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &RequestsParams, _: &DescribeCx<'_>) -> Result<PlannedRequests, Vec<FieldError>> {
         if params.facts.is_empty() {
             return Err(vec![FieldError::new("facts", "`facts` is empty").expected("one fact or more")]);
         }
-        Ok(json!({ "requests": params.read()?.len() }))
+        Ok(PlannedRequests { requests: Some(params.read()?.len()) })
     }
 
     fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
         let told = |errors: Vec<FieldError>| StageError::internal(errors[0].message.clone());
-        put_requests(cx, &params.read().map_err(told)?)
+        put_requests(cx, &params.read().map_err(told)?, None)
     }
 }

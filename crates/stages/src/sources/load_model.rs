@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Given, StageContext, StageError, StageKind, artifact,
 };
 use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{CONFIG, Facts, MODEL, TOKENIZER, open, read_config};
+use crate::artifacts::model::{CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, open, read_config};
+use crate::errors::StageFailure;
 use crate::sources::hub;
 
 /// Parameters of `load_model`.
@@ -22,37 +22,13 @@ pub struct LoadModelParams {
     path: String,
     /// The number type of the weights in memory, for any type on disk. `bf16` needs half the memory of `f32`.
     #[serde(default)]
-    dtype: Dtype,
+    dtype: Precision,
 }
 
 impl LoadModelParams {
     /// The folder as a path that may be relative to the pipeline's.
     fn folder(&self) -> Result<PathBuf, FieldError> {
         Ok(hub::model("path", &self.path)?.unwrap_or_else(|| PathBuf::from(&self.path)))
-    }
-}
-
-/// A number type.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits, 5 of them exponent: more precise than bf16, but its range is too small for the largest values of some
-    /// models.
-    F16,
-    /// 16 bits, 8 of them exponent, as many as f32 has.
-    Bf16,
-}
-
-impl Dtype {
-    fn precision(self) -> Precision {
-        match self {
-            Self::F32 => Precision::F32,
-            Self::F16 => Precision::F16,
-            Self::Bf16 => Precision::Bf16,
-        }
     }
 }
 
@@ -80,7 +56,7 @@ what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN,
 usual meaning.
 
 Nothing is copied. The folder is read in place. Its contents, not its name, decide whether later results are still valid.";
-    const OUTPUT: ArtifactKind = MODEL;
+    type Output = ModelKind;
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
@@ -138,14 +114,14 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         Ok(files)
     }
 
-    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let Ok(folder) = params.folder() else { return Ok(Value::Null) };
+    fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<PlannedModel, Vec<FieldError>> {
+        let Ok(folder) = params.folder() else { return Ok(PlannedModel::default()) };
         let path = cx.base_dir().join(folder).join(CONFIG);
         if !path.is_file() {
-            return Ok(Value::Null);
+            return Ok(PlannedModel::default());
         }
         match read_config(&path) {
-            Ok(config) => Ok(json!({ "model": Facts::of(&config, params.dtype.precision()) })),
+            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype)) }),
             Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
         }
     }
@@ -157,14 +133,12 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
             bar.note(format!("{} is commit {commit}", params.path));
             bar.inc(cx.files().len() as u64);
         }
-        let mut artifact = Artifact::new(Self::OUTPUT, Value::Null);
-        for (name, (file, _)) in cx.files() {
-            artifact = artifact.with_file(name, *file);
-        }
-        let config = crate::artifacts::model::config(cx, &artifact)?;
-        artifact.meta = json!({ "model": Facts::of(&config, params.dtype.precision()) });
+        let config = read_config(&cx.file(CONFIG)?.1).map_err(StageFailure::stage)?;
+        let facts = ModelFacts { model: Facts::of(&config, params.dtype) };
+        let files = cx.files().iter();
+        let made = files.fold(artifact::<ModelKind>(&facts)?, |made, (name, (file, _))| made.with_file(name, *file));
         // Everything that could be wrong with the folder shows here rather than an hour later.
-        open(cx, &artifact)?;
-        Ok(artifact)
+        open(cx, &Given::<ModelKind> { artifact: &made, facts })?;
+        Ok(made)
     }
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_edit::MomentFile;
+use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind,
 };
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL, base_digest, config};
-use crate::artifacts::moments::{Gathered, LayerFacts, MOMENTS};
+use crate::artifacts::model::{HasModel, ModelKind, config};
+use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::errors::StageFailure;
 
 /// Parameters of `load_moments`.
@@ -31,7 +31,7 @@ pub struct LoadMomentsParams {
     layers: Vec<usize>,
     /// The sample size to read, if `folder` has files of several: the number at the end of the name.
     #[serde(default)]
-    samples: Option<u64>,
+    samples: Option<Count>,
 }
 
 impl LoadMomentsParams {
@@ -62,6 +62,9 @@ impl LoadMomentsParams {
     }
 }
 
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model that they were measured on.");
+
 /// See [`StageKind::DOC`].
 pub struct LoadMoments;
 
@@ -79,10 +82,10 @@ error.
 
 The files belong to a model but do not name it: connect the model that they were measured on. The result is used like that \
 of `covariance`. docs/inputs.md shows both ways to name the files.";
-    const OUTPUT: ArtifactKind = MOMENTS;
+    type Output = MomentsKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The model that they were measured on." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -102,7 +105,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
         let layers = params.layers.iter().enumerate();
         layers
             .map(|(i, &layer)| {
-                let found = choose(&names, layer, params.samples).map_err(|wrong| {
+                let found = choose(&names, layer, params.samples.map(Count::get)).map_err(|wrong| {
                     FieldError::new(format!("layers[{i}]"), wrong)
                         .at(base.join(folder), None)
                         .expected(format!("one such as transformer.h.{layer}.mlp.c_proj_float32_mom2_100000.npz"))
@@ -112,10 +115,10 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             .collect()
     }
 
-    fn describe(params: &LoadMomentsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &LoadMomentsParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
         let layers = params.layers();
         let mut errors = Vec::new();
-        let facts = Facts::at(cx, "model");
+        let facts = cx.input(MODEL).model;
         if let Some(facts) = &facts {
             let numbers: Vec<usize> = layers.iter().map(|(layer, _)| *layer).collect();
             errors.extend(facts.check_layers(&numbers, |i| layers[i].1.clone()));
@@ -137,16 +140,16 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
                 }
             }
         }
-        let layers: Vec<LayerFacts> = layers.into_iter().map(|(layer, _)| LayerFacts::planned(layer)).collect();
-        if errors.is_empty() { Ok(json!({ "layers": layers })) } else { Err(errors) }
+        let layers = layers.into_iter().map(|(layer, _)| layer).collect();
+        if errors.is_empty() { Ok(PlannedMoments { layers: Some(layers) }) } else { Err(errors) }
     }
 
     fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let base = cx.input("model")?;
-        let f = config(cx, base)?.feed_forward;
+        let base = cx.input(MODEL)?;
+        let f = config(cx, &base)?.feed_forward;
         let layers = params.layers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Gathered::new(base_digest(base));
+        let mut made = Gathered::new(base.base());
         let (mut documents, mut sources) = (Vec::new(), Vec::new());
         for (layer, _) in layers {
             cx.check_interrupt()?;
@@ -163,7 +166,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             bar.inc(1);
         }
         let same = documents.iter().all(|samples| *samples == documents[0]);
-        Ok(made.artifact(documents.first().copied().flatten().filter(|_| same), sources))
+        made.artifact(documents.first().copied().flatten().filter(|_| same), sources)
     }
 }
 
@@ -191,7 +194,7 @@ fn names(folder: &Path) -> Result<Vec<String>, FieldError> {
 }
 
 /// The one file of a layer, whatever family it is of.
-fn choose(names: &[String], layer: usize, samples: Option<u64>) -> Result<&String, String> {
+fn choose(names: &[String], layer: usize, samples: Option<usize>) -> Result<&String, String> {
     let modules = Layout::ALL.map(|layout| format!("{}_float", layout.edited_module(layer)));
     let end = samples.map_or_else(|| ".npz".to_owned(), |samples| format!("_mom2_{samples}.npz"));
     let fits = |name: &&String| {

@@ -2,47 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_data::{Dataset, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests};
-use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Resources, StageContext, StageError, StageKind,
+use palinode_data::{
+    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
 };
+use palinode_engine::bounds::Count;
+use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, Resources, StageContext, StageError, StageKind};
+use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use crate::artifacts::requests::{PlannedRequests, RequestsKind, put};
 use crate::errors::{StageFailure, all_in_field};
-use crate::judge::evaluate::Metrics;
 
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
-/// The logical name of the requests.
-pub const REQUESTS: &str = "requests.json";
-
-/// The fields of a data set's records.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// The fields of CounterFact and of multi-CounterFact.
-    CounterFact,
-    /// The fields of zsRE, in MEND's version: `subject`, `src`, `answers`, `alt`, `rephrase`, `loc`, `loc_ans`.
-    Zsre,
-    /// The fields of KnowEdit, with axes of `portability` and `locality`, and of EasyEdit's flat form with one prompt of
-    /// each.
-    KnowEdit,
-    /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
-    /// (`{prompt, target}`), `strength`.
-    Jsonl,
-}
-
-/// The answer that becomes the new target of a zsRE record.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum NewTarget {
-    /// The true answer, `answers[0]`, as in MEMIT and later papers.
-    Answer,
-    /// The false answer, `alt`, as in EasyEdit.
-    Alt,
-}
 
 /// Parameters of `load_requests`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -51,11 +24,11 @@ pub struct LoadRequestsParams {
     /// The file. The key covers its contents and not its name.
     path: PathBuf,
     /// The data set, which decides the fields of the records.
-    #[serde(default = "counterfact")]
-    dataset: Layout,
+    #[serde(default)]
+    dataset: DatasetKind,
     /// For zsRE, the answer that becomes the new target.
-    #[serde(default = "answer")]
-    zsre_target: NewTarget,
+    #[serde(default)]
+    zsre_target: ZsreTarget,
     /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
     /// `evaluate` compares generated texts with them.
     #[serde(default)]
@@ -68,29 +41,13 @@ pub struct LoadRequestsParams {
     offset: usize,
     /// Maximum number of records.
     #[serde(default)]
-    limit: Option<usize>,
-}
-
-fn counterfact() -> Layout {
-    Layout::CounterFact
-}
-
-fn answer() -> NewTarget {
-    NewTarget::Answer
+    limit: Option<Count>,
 }
 
 impl LoadRequestsParams {
     fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
-        let dataset = match self.dataset {
-            Layout::CounterFact => Dataset::CounterFact,
-            Layout::Zsre => Dataset::Zsre(match self.zsre_target {
-                NewTarget::Answer => ZsreTarget::Answer,
-                NewTarget::Alt => ZsreTarget::Alt,
-            }),
-            Layout::KnowEdit => Dataset::KnowEdit,
-            Layout::Jsonl => Dataset::Jsonl,
-        };
-        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit };
+        let dataset = Dataset::new(self.dataset, self.zsre_target);
+        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
     }
 }
@@ -114,7 +71,7 @@ docs/inputs.md shows every data set by example.
 
 A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
 it softer. One batch may mix hard and soft edits.";
-    const OUTPUT: ArtifactKind = "requests";
+    type Output = RequestsKind;
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
@@ -127,16 +84,13 @@ it softer. One batch may mix hard and soft edits.";
         Ok([Some(dataset), snippets].into_iter().flatten().collect())
     }
 
-    fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        if params.limit == Some(0) {
-            return Err(vec![FieldError::new("limit", "`limit` is 0").expected("1 or more")]);
-        }
+    fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<PlannedRequests, Vec<FieldError>> {
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
-            return Ok(json!({ "requests": requests.len() }));
+            return Ok(PlannedRequests { requests: Some(requests.len()) });
         }
-        Ok(Value::Null)
+        Ok(PlannedRequests::default())
     }
 
     fn resources(_: &LoadRequestsParams) -> Resources {
@@ -151,16 +105,17 @@ it softer. One batch may mix hard and soft edits.";
                 cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
             }
         }
-        let mut made = put_requests(cx, &requests)?;
-        if params.dataset == Layout::KnowEdit {
-            made.meta["judged"] = json!([Metrics::EasyEdit]);
-        }
-        Ok(made)
+        let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
+        put_requests(cx, &requests, judged)
     }
 }
 
 /// Requests as an artifact; warns of those that contradict each other.
-pub fn put_requests(cx: &StageContext, requests: &[EditRequest]) -> Result<Artifact, StageError> {
+pub fn put_requests(
+    cx: &StageContext,
+    requests: &[EditRequest],
+    judged: Option<Vec<MetricSet>>,
+) -> Result<Artifact, StageError> {
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
         cx.warn(format!(
@@ -171,13 +126,5 @@ pub fn put_requests(cx: &StageContext, requests: &[EditRequest]) -> Result<Artif
             requests[a].filled_prompt()
         ));
     }
-    let bytes = serde_json::to_vec(requests).map_err(|error| StageError::internal(error.to_string()))?;
-    let file = cx.put_bytes(&bytes)?;
-    Ok(Artifact::new("requests", json!({ "requests": requests.len() })).with_file(REQUESTS, file))
-}
-
-/// The requests of an artifact that holds some.
-pub fn requests(cx: &StageContext, artifact: &Artifact) -> Result<Vec<EditRequest>, StageError> {
-    let bytes = cx.read(crate::artifacts::model::file(artifact, REQUESTS)?)?;
-    serde_json::from_slice(&bytes).map_err(|error| StageError::internal(format!("stored requests: {error}")))
+    put(cx, requests, judged)
 }

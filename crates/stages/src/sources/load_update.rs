@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use palinode_engine::shown::{self, Column, Format, Shown, Values};
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{MODEL, UPDATE, base_digest, config, weights};
-use crate::artifacts::update::{Batch, BatchFacts, artifact};
+use crate::artifacts::model::{HasModel, ModelKind, config, weights};
+use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
 use crate::sinks::export::update_file::UpdateFile;
 
 /// Parameters of `load_update`.
@@ -24,6 +24,9 @@ pub struct LoadUpdateParams {
     force: bool,
 }
 
+/// The unedited model.
+const MODEL: PortOf<ModelKind> = PortOf::required("model", "The unedited model.");
+
 /// See [`StageKind::DOC`].
 pub struct LoadUpdate;
 
@@ -36,10 +39,10 @@ impl StageKind for LoadUpdate {
 Adds the update.safetensors of an earlier `export` to the model that it was made for. The result is an edited model, like \
 the result of `solve`: it can be evaluated with any requests, and exported. An update that was made for other weights is an \
 error, unless `force` is set and its shapes fit.";
-    const OUTPUT: ArtifactKind = UPDATE;
+    type Output = UpdateKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[MODEL], required: true, doc: "The unedited model." }]
+        vec![MODEL.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -50,20 +53,20 @@ error, unless `force` is set and its shapes fit.";
         Ok(vec![ExternalFile::new("update", &params.path, "path")])
     }
 
-    fn describe(_: &LoadUpdateParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        Ok(json!({ "model": cx.input("model")["model"], "batches": 1 }))
+    fn describe(_: &LoadUpdateParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
+        Ok(PlannedUpdate { model: cx.input(MODEL).model, batches: Some(1), low_rank: None })
     }
 
     fn run(params: &LoadUpdateParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let base = cx.input("model")?;
+        let base = cx.input(MODEL)?;
         let path = &cx.file("update")?.1;
         let wrong = |what: String| StageError::input(format!("{}: {what}", path.display()));
         let UpdateFile { provenance: said, updates, .. } = {
             let file = UpdateFile::read(path)?;
-            file.check(&config(cx, base)?).map_err(wrong)?;
+            file.check(&config(cx, &base)?).map_err(wrong)?;
             file
         };
-        for (name, file) in weights(base) {
+        for (name, file) in weights(&base) {
             let other = said.model_files.get(name).is_some_and(|digest| *digest != file.digest);
             if other && !params.force {
                 return Err(wrong(format!("the update was made for another {name}"))
@@ -72,17 +75,19 @@ error, unless `force` is set and its shapes fit.";
         }
         let facts = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: said.layers };
         let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();
-        let mut made = artifact(cx, base, &[Batch { facts, updates }])?;
-        made.meta = json!({
-            "model": base.meta["model"],
-            "base": base_digest(base),
-            "requests": said.requests,
-            "objective": said.objective,
-            "plan": said.plan,
-            "batches": 1,
-            "metrics": { "norm": norm },
-            "columns": [{ "name": "norm", "label": "‖Δ‖", "format": "number" }],
-        });
-        Ok(made)
+        let column = Column::new("norm", "‖Δ‖", Format::Number);
+        let facts_of_update = UpdateFacts {
+            model: base.facts.model.clone(),
+            base: base.base(),
+            asked: None,
+            requests: serde_json::from_value(said.requests).unwrap_or_default(),
+            objective: said.objective,
+            plan: said.plan,
+            batches: 1,
+            rounds: None,
+            care: None,
+            shown: Shown::table(Values::from([("norm".to_owned(), shown::number(norm))]), vec![column]),
+        };
+        put(cx, &base, &[Batch { facts, updates }], &facts_of_update)
     }
 }

@@ -1,13 +1,14 @@
 //! `templates`: contexts in which an edited fact must hold.
 
 use palinode_data::{ContextTemplates, SEED_WORDS};
-use palinode_engine::{Artifact, ArtifactKind, DescribeCx, FieldError, Port, StageContext, StageError, StageKind};
+use palinode_engine::bounds::Count;
+use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::artifacts::model::{Facts, MODEL, open};
+use crate::artifacts::model::{ModelKind, open};
+use crate::artifacts::templates::{TemplatesFacts, TemplatesKind};
 use crate::errors::StageFailure;
 
 /// Openings that the model writes itself.
@@ -15,9 +16,9 @@ use crate::errors::StageFailure;
 #[serde(deny_unknown_fields)]
 pub struct Openings {
     /// Number of openings. They begin with "The", "Therefore", "Because", "I" and "You" in turn.
-    count: usize,
+    count: Count,
     /// Length of each in tokens.
-    length: usize,
+    length: Count<2>,
 }
 
 /// Parameters of `templates`.
@@ -38,15 +39,18 @@ pub struct TemplatesParams {
     flat: bool,
     /// Each token of an opening is drawn from this many most probable ones.
     #[serde(default = "five")]
-    top_k: usize,
+    top_k: Count,
     /// Seed of the random draws.
     #[serde(default)]
     seed: u64,
 }
 
-fn five() -> usize {
-    5
+fn five() -> Count {
+    const { Count::new(5) }
 }
+
+/// The model.
+const MODEL: PortOf<ModelKind> = PortOf::optional("model", "The model that generates the openings of `generate`.");
 
 /// See [`StageKind::DOC`].
 pub struct Templates;
@@ -62,46 +66,34 @@ from depending on one context. They are listed under `groups`, or the model at t
 The same seed gives the same templates. The templates are a result of their own, which can be inspected and shared.
 
 Without this stage, `targets` and `solve` use only the bare prompt.";
-    const OUTPUT: ArtifactKind = "templates";
+    type Output = TemplatesKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port {
-            name: "model",
-            accepts: &[MODEL],
-            required: false,
-            doc: "The model that generates the openings of `generate`.",
-        }]
+        vec![MODEL.port()]
     }
 
-    fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &TemplatesParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let wrong = |field: &str, message: String| Err(vec![FieldError::new(field, message)]);
         match (&params.groups, &params.generate) {
             (Some(_), Some(_)) => wrong("generate", "`groups` and `generate` exclude each other".into()),
             (None, None) => wrong("", "neither `groups` nor `generate` says what the templates are".into()),
             (Some(groups), None) => match (ContextTemplates { groups: groups.clone() }).check() {
-                Ok(()) => Ok(Value::Null),
+                Ok(()) => Ok(()),
                 Err(message) => wrong("groups", message),
             },
             (None, Some(generate)) => {
                 let mut errors = Vec::new();
                 for (i, openings) in generate.iter().enumerate() {
-                    if openings.count == 0 || openings.length < 2 {
-                        let message = format!("{} openings of {} tokens", openings.count, openings.length);
-                        let expected = "1 or more openings of 2 or more tokens";
-                        errors.push(FieldError::new(format!("generate[{i}]"), message).expected(expected));
-                    }
-                    if let Some(facts) = Facts::at(cx, "model")
-                        && openings.length >= facts.context
+                    if let Some(facts) = cx.input(MODEL).model
+                        && openings.length.get() >= facts.context
                     {
-                        let message = format!("openings of {} tokens leave no room for a prompt", openings.length);
+                        let message =
+                            format!("openings of {} tokens leave no room for a prompt", openings.length.get());
                         let expected = format!("fewer than the model's context of {}", facts.context);
                         errors.push(FieldError::new(format!("generate[{i}].length"), message).expected(expected));
                     }
                 }
-                if params.top_k == 0 {
-                    errors.push(FieldError::new("top_k", "`top_k` is 0").expected("1 or more"));
-                }
-                if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+                if errors.is_empty() { Ok(()) } else { Err(errors) }
             }
         }
     }
@@ -111,24 +103,24 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
             Some(groups) => ContextTemplates { groups: groups.clone() },
             None => written(params, cx)?,
         };
-        Ok(Artifact::new(Self::OUTPUT, json!({ "templates": templates })))
+        artifact::<TemplatesKind>(&TemplatesFacts { templates })
     }
 }
 
 fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplates, StageError> {
-    let Some(artifact) = cx.input_opt("model") else {
+    let Some(given) = cx.input_opt(MODEL)? else {
         return Err(StageError::input("`generate` needs a model to write the openings")
             .hint("connect one: inputs: { model: … }, or write the templates out under `groups`"));
     };
-    let model = open(cx, artifact)?;
-    let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length, o.count));
+    let model = open(cx, &given)?;
+    let wanted = params.generate.iter().flatten().flat_map(|o| std::iter::repeat_n(o.length.get(), o.count.get()));
     let lengths: Vec<usize> = wanted.collect();
     let bar = cx.progress("openings", Some(lengths.len() as u64));
     let mut openings = Vec::with_capacity(lengths.len());
     for (i, length) in lengths.into_iter().enumerate() {
         cx.check_interrupt()?;
         let word = model.text.encode(SEED_WORDS[i % SEED_WORDS.len()]).map_err(StageFailure::stage)?;
-        let sampling = Sampling::TopK { k: params.top_k, seed: params.seed };
+        let sampling = Sampling::TopK { k: params.top_k.get(), seed: params.seed };
         let ids = generate(&model.decoder, &word, length, sampling, i as u64, None).map_err(StageFailure::stage)?;
         openings.push(model.text.decode(&ids).map_err(StageFailure::stage)?);
         bar.inc(1);
@@ -138,11 +130,4 @@ fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplat
         templates.groups = vec![templates.groups.concat()];
     }
     Ok(templates)
-}
-
-/// The templates at an optional port; the bare prompt where none is connected.
-pub fn at_port(cx: &StageContext, port: &str) -> Result<ContextTemplates, StageError> {
-    let Some(artifact) = cx.input_opt(port) else { return Ok(ContextTemplates::bare()) };
-    serde_json::from_value(artifact.meta["templates"].clone())
-        .map_err(|error| StageError::internal(format!("stored templates: {error}")))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use palinode::shown::Shown;
 use palinode::{ErrorKind, Manifest, RunRecord, Runs, StageError, StageRecord, utc};
 use serde_json::{Value, json};
 
@@ -56,7 +57,7 @@ fn all(run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> St
 }
 
 fn yielded<'a>(stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
-    Yield { instance: &stage.instance, cell: &stage.cell, meta: &manifest.output.meta }
+    Yield { instance: &stage.instance, cell: &stage.cell, shown: Shown::of(&manifest.output.meta) }
 }
 
 fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, style: &Style) -> String {

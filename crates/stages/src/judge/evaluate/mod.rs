@@ -8,22 +8,26 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use palinode_data::{EditRequest, word_weights};
+use palinode_engine::bounds::Count;
+use palinode_engine::shown::Shown;
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, ExternalFile, FieldError, Port, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
+    artifact,
 };
-use palinode_eval::{Group, RecordScores, Summary, Tfidf, Writing};
+use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Writing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use self::samples::samples;
+use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
-use crate::artifacts::model::{MODEL, UPDATE, file};
-use crate::artifacts::update::Batch;
+use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
+use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
+use crate::artifacts::update::{AnyModel, Batch};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
+use crate::judge::measured::{rounds_of, step};
 use crate::judge::versions::Versions;
-use crate::sources::load_requests::{REQUESTS, requests};
 
 /// Longer texts, for their entropy.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -34,7 +38,7 @@ pub struct GenerationParams {
     length: usize,
     /// Each token is drawn from this many most probable ones.
     #[serde(default = "five")]
-    top_k: usize,
+    top_k: Count,
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
@@ -50,35 +54,17 @@ pub struct WordWeights {
     idf: PathBuf,
 }
 
-/// Metrics of one line of work.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Metrics {
-    /// The new target compared with the old one: S, ES, PS, NS, magnitudes and accuracies.
-    CounterFact,
-    /// Shares of matching tokens: efficacy, paraphrase, specificity.
-    Zsre,
-    /// Reliability, generalization, portability, locality, fluency.
-    EasyEdit,
-}
-
-/// The kind of the artifact.
-pub const SCORES: &str = "scores";
-/// The logical name of the scores, one record a line.
-pub const RECORDS: &str = "records.jsonl";
-/// The logical name of the same as a table, one prompt a row.
-const TABLE: &str = "records.parquet";
-
 /// Parameters of `evaluate`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateParams {
     /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round.
     #[serde(default)]
-    every: Option<usize>,
+    every: Option<Count>,
     /// The set of metrics. The default is the usual one of the data set.
     #[serde(default)]
-    metrics: Option<Vec<Metrics>>,
+    #[schemars(length(min = 1))]
+    metrics: Option<Vec<MetricSet>>,
     /// Generate longer texts before and after the edit, and measure their entropy (GE; EasyEdit calls it fluency). They
     /// start from the requests' generation prompts or, without any, from their rewrite prompts. This takes longer than all
     /// other metrics.
@@ -105,8 +91,8 @@ fn hundred() -> usize {
     100
 }
 
-fn five() -> usize {
-    5
+fn five() -> Count {
+    const { Count::new(5) }
 }
 
 fn one() -> u64 {
@@ -127,15 +113,9 @@ fn eight() -> usize {
 
 impl EvaluateParams {
     /// The metrics of these requests: those of the parameters, or else those of the data set.
-    fn groups(&self, asked: &Artifact, requests: &[EditRequest]) -> Vec<Group> {
-        let group = |metrics: &Metrics| match metrics {
-            Metrics::CounterFact => Group::CounterFact,
-            Metrics::Zsre => Group::ZsRe,
-            Metrics::EasyEdit => Group::EasyEdit,
-        };
-        let known: Option<Vec<Metrics>> = serde_json::from_value(asked.meta["judged"].clone()).ok();
-        match self.metrics.as_ref().or(known.as_ref()) {
-            Some(chosen) => chosen.iter().map(group).collect(),
+    fn groups(&self, asked: &RequestsFacts, requests: &[EditRequest]) -> Vec<Group> {
+        match self.metrics.as_ref().or(asked.judged.as_ref()) {
+            Some(chosen) => chosen.iter().map(|set| set.group()).collect(),
             None if requests.iter().any(|r| !r.portability.is_empty() || !r.locality.is_empty()) => {
                 vec![Group::EasyEdit]
             }
@@ -160,6 +140,11 @@ impl EvaluateParams {
 
 /// Seed of the bootstrap: any will do, as long as it is the same for all cells.
 const SEED: u64 = 1;
+
+/// The model.
+const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
+/// The requests.
+const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The prompts for the evaluation.");
 
 /// See [`StageKind::DOC`].
 pub struct Evaluate;
@@ -197,13 +182,10 @@ to that round.
 
 The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
 row.";
-    const OUTPUT: ArtifactKind = SCORES;
+    type Output = ScoresKind;
 
     fn inputs() -> Vec<Port> {
-        vec![
-            Port { name: "model", accepts: &[MODEL, UPDATE], required: true, doc: "The model, edited or not." },
-            Port { name: "requests", accepts: &["requests"], required: true, doc: "The prompts for the evaluation." },
-        ]
+        vec![MODEL.port(), REQUESTS.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -212,7 +194,7 @@ row.";
 
     /// Those of one version of the model: each version's requests are cut alike.
     fn units(_: &EvaluateParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
-        cx.input("requests")["requests"].as_u64().map(|count| scorer::units(count as usize))
+        cx.input(REQUESTS).requests.map(scorer::units)
     }
 
     fn files(params: &EvaluateParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -223,18 +205,8 @@ row.";
         ])
     }
 
-    fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
-        let zero = |name: &str| FieldError::new(name, format!("`{name}` is 0")).expected("1 or more");
+    fn describe(params: &EvaluateParams, _: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
-        if params.batch_tokens.is_zero() {
-            errors.push(zero("batch_tokens"));
-        }
-        if params.every == Some(0) {
-            errors.push(zero("every"));
-        }
-        if params.generation.as_ref().is_some_and(|g| g.top_k == 0) {
-            errors.push(FieldError::new("generation.top_k", "`top_k` is 0").expected("1 or more"));
-        }
         if params.word_weights.is_some() && params.generation.is_none() {
             let error = FieldError::new("word_weights", "weights of words, but no texts to weigh");
             errors.push(error.hint("add `generation: {}`, which writes the texts"));
@@ -242,28 +214,30 @@ row.";
         if params.metrics.as_ref().is_some_and(Vec::is_empty) {
             errors.push(FieldError::new("metrics", "`metrics` is empty").expected("counterfact, zsre or easyedit"));
         }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &EvaluateParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let asked = cx.input("requests")?;
-        let mut requests = requests(cx, asked)?;
-        let all = Versions::open(cx, artifact)?;
+        let given = cx.input(MODEL)?;
+        let asked = cx.input(REQUESTS)?;
+        let mut requests = requests(cx, &asked)?;
+        let all = Versions::open(cx, &given)?;
+        let own = given.facts.asked() == Some(contents(&asked)?);
         if let Some(made) = all.made()
-            && artifact.meta["asked"] == json!(file(asked, REQUESTS)?.digest)
+            && own
         {
             // A sequence that ended early is judged by the edits that it made.
             requests.truncate(made);
         }
         let (model, edits) = (&all.model, &all.edits);
-        let parts = parts(edits, artifact, asked, &requests)?;
+        let parts = parts(edits, own, &requests)?;
         let mut stops = all.stops(params.every);
         stops.retain(|(_, round)| round.edits <= requests.len());
         let total =
             requests.len() * if edits.is_empty() { 1 } else { 2 } + stops.iter().map(|(_, r)| r.edits).sum::<usize>();
         let bar = cx.progress("records", Some(total as u64));
-        let writing = params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k, seed: g.seed });
+        let writing =
+            params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k.get(), seed: g.seed });
         let tfidf = params.tfidf(cx, &requests)?;
         let scorer = Scorer {
             cx,
@@ -278,18 +252,16 @@ row.";
         for (b, (_, range)) in parts.iter().enumerate() {
             after.extend(scorer.score(&all.batch(b)?, &requests[range.clone()])?);
         }
-        let groups = params.groups(asked, &requests);
+        let groups = params.groups(&asked.facts, &requests);
         let mut series = Vec::new();
         for (number, round) in stops {
             let scores = scorer.score(&all.round(number, round)?, &requests[..round.edits])?;
             let summary = Summary::between(&before[..round.edits], &scores);
-            let mut row = shown::values(&summary, &groups);
-            row.insert("intervals".into(), json!(shown::intervals(&summary, &groups, params.resamples, SEED)));
-            row.insert("round".into(), json!(number));
-            row.insert("edits".into(), json!(round.edits));
-            series.push(row);
+            let intervals = shown::intervals(&summary, &groups, params.resamples, SEED);
+            series.push(step(number, round.edits, shown::values(&summary, &groups), intervals));
         }
-        let samples = samples(params, model, &parts, &requests, (&before, &after))?;
+        let length = Length { samples: params.samples, tokens: params.sample_tokens };
+        let samples = samples(length, model, &parts, &requests, (&before, &after))?;
 
         let base = Summary::of(&before);
         let now = if edits.is_empty() { base.clone() } else { Summary::between(&before, &after) };
@@ -298,16 +270,16 @@ row.";
             let earlier = shown::values(&base, &groups).into_iter();
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
-        let meta = json!({
-            "requests": requests.len(),
-            "batches": parts.len(),
-            "metrics": metrics,
-            "intervals": shown::intervals(&now, &groups, params.resamples, SEED),
-            "columns": shown::columns(&now, &groups, !edits.is_empty()),
-            "series": { "label": "rounds", "axes": ["round", "edits"], "rows": series },
-            "samples": samples,
-        });
-        Ok(Artifact::new(Self::OUTPUT, meta)
+        let shown = Shown {
+            metrics: Some(metrics),
+            intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
+            columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
+            series: Some(rounds_of(series)),
+            samples: Some(samples),
+            ..Shown::default()
+        };
+        let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), shown };
+        Ok(artifact::<ScoresKind>(&facts)?
             .with_file(RECORDS, cx.put_bytes(&lines(&before, &after)?)?)
             .with_file(TABLE, cx.put_bytes(&table::table(&requests, &before, &after)?)?))
     }
@@ -324,20 +296,12 @@ fn lines(before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, Sta
     Ok(lines)
 }
 
-/// A batch and the requests that it is scored on.
-type Part<'a> = (&'a Batch, std::ops::Range<usize>);
-
-/// One batch can be scored on any requests; several only on those that they were made for, each on its own.
-fn parts<'a>(
-    edits: &'a [Batch],
-    artifact: &Artifact,
-    asked: &Artifact,
-    requests: &[EditRequest],
-) -> Result<Vec<Part<'a>>, StageError> {
+/// One batch can be scored on any requests; several only on those that they were made for, which `own` says, each on its own.
+fn parts<'a>(edits: &'a [Batch], own: bool, requests: &[EditRequest]) -> Result<Vec<Part<'a>>, StageError> {
     if let [only] = edits {
         return Ok(vec![(only, 0..requests.len())]);
     }
-    if !edits.is_empty() && artifact.meta["asked"] != json!(file(asked, REQUESTS)?.digest) {
+    if !edits.is_empty() && !own {
         return Err(StageError::input(format!(
             "the model was edited in {} batches for other requests than these",
             edits.len()

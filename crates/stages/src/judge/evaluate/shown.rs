@@ -1,7 +1,7 @@
 //! Summaries as an artifact tells them: values, intervals, and how tables show them.
 
+use palinode_engine::shown::{self, Better, Column, Format, Intervals, Values};
 use palinode_eval::{Group, METRICS, Metric, Summary};
-use serde_json::{Map, Value, json};
 
 /// The metrics of a summary that belong to these groups, and those of longer texts where there are any and EasyEdit does not
 /// tell them by its own name.
@@ -14,30 +14,31 @@ pub fn metrics(summary: &Summary, groups: &[Group]) -> Vec<(&'static Metric, f64
 }
 
 /// Values by name.
-pub fn values(summary: &Summary, groups: &[Group]) -> Map<String, Value> {
-    metrics(summary, groups).into_iter().map(|(metric, value)| (metric.name.to_owned(), json!(value))).collect()
+pub fn values(summary: &Summary, groups: &[Group]) -> Values {
+    metrics(summary, groups).into_iter().map(|(metric, value)| (metric.name.to_owned(), shown::number(value))).collect()
 }
 
 /// 95 % intervals by name.
-pub fn intervals(summary: &Summary, groups: &[Group], resamples: usize, seed: u64) -> Map<String, Value> {
+pub fn intervals(summary: &Summary, groups: &[Group], resamples: usize, seed: u64) -> Intervals {
     if resamples == 0 {
-        return Map::new();
+        return Intervals::new();
     }
     let shown: Vec<&str> = metrics(summary, groups).iter().map(|(metric, _)| metric.name).collect();
     let all = summary.intervals(resamples, seed).into_iter();
     all.filter(|(metric, _)| shown.contains(&metric.name))
-        .map(|(metric, range)| (metric.name.into(), json!(range)))
+        .map(|(metric, range)| (metric.name.to_owned(), range.map(Some)))
         .collect()
 }
 
 /// How tables show the metrics, and, with `before`, the successes before the edit beside them.
-pub fn columns(summary: &Summary, groups: &[Group], before: bool) -> Vec<Value> {
-    let column = |name: String, label: String, metric: &Metric, better: Option<&str>| {
-        let format = if metric.share { "percent" } else { "number" };
-        json!({ "name": name, "label": label, "format": format, "better": better, "doc": metric.doc })
+pub fn columns(summary: &Summary, groups: &[Group], before: bool) -> Vec<Column> {
+    let column = |name: String, label: String, metric: &Metric, better: Option<Better>| {
+        let format = if metric.share { Format::Percent } else { Format::Number };
+        Column::new(name, label, format).ranked(better).doc(metric.doc)
     };
     let shown: Vec<&Metric> = metrics(summary, groups).into_iter().map(|(metric, _)| metric).collect();
-    let mut columns: Vec<Value> = shown.iter().map(|m| column(m.name.into(), m.label.into(), m, Some("max"))).collect();
+    let mut columns: Vec<Column> =
+        shown.iter().map(|m| column(m.name.into(), m.label.into(), m, Some(Better::Max))).collect();
     let plain = [
         "ES",
         "PS",

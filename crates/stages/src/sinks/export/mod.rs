@@ -7,34 +7,20 @@ pub mod update_file;
 use std::path::PathBuf;
 
 use palinode_engine::{
-    Artifact, ArtifactKind, DescribeCx, Digest, ErrorKind, FieldError, FileRef, Port, StageContext, StageError,
-    StageKind, inside,
+    Artifact, DescribeCx, Digest, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageError, StageKind,
+    artifact, inside,
 };
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
 use self::folder::{Direction, NOTE, Note, write_weights};
 use self::update_file::{UPDATE_FILE, UpdateFile};
-use crate::artifacts::model::{UPDATE, companions, config, weights};
+use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
+use crate::artifacts::model::{companions, config, weights};
 use crate::artifacts::tensors::make_folder;
-use crate::artifacts::update::batches;
-
-/// What to write.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// The whole edited model in Hugging Face's layout, with the names, shards and number types of the source, and copies
-    /// of its other files.
-    Model,
-    /// Only the change, in update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
-    /// A change that is not low-rank has `{weight}.dense`, or its entries under `{weight}.at`, `.values` and `.shape`.
-    Update,
-    /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`. Only for low-rank changes.
-    Peft,
-}
+use crate::artifacts::update::{UpdateKind, batches};
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -44,7 +30,8 @@ pub struct ExportParams {
     path: PathBuf,
     /// What to write.
     #[serde(default = "both")]
-    formats: Vec<Format>,
+    #[schemars(length(min = 1))]
+    formats: Vec<ExportFormat>,
     /// The name of the unedited model in the adapter. The default is its path.
     #[serde(default)]
     base_model: Option<String>,
@@ -54,9 +41,12 @@ pub struct ExportParams {
     batch: Option<usize>,
 }
 
-fn both() -> Vec<Format> {
-    vec![Format::Model, Format::Update]
+fn both() -> Vec<ExportFormat> {
+    vec![ExportFormat::Model, ExportFormat::Update]
 }
+
+/// The edited model.
+const MODEL: PortOf<UpdateKind> = PortOf::required("model", "The edited model.");
 
 /// See [`StageKind::DOC`].
 pub struct Export;
@@ -74,64 +64,63 @@ palinode.json in the model's folder record the source: model digest, objective, 
 formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
 
 When an exported file is changed or deleted, the next run writes it again.";
-    const OUTPUT: ArtifactKind = "export";
+    type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
-        vec![Port { name: "model", accepts: &[UPDATE], required: true, doc: "The edited model." }]
+        vec![MODEL.port()]
     }
 
     fn publishes(params: &ExportParams) -> Vec<(&'static str, PathBuf)> {
         vec![("path", params.path.clone())]
     }
 
-    fn describe(params: &ExportParams, cx: &DescribeCx<'_>) -> Result<Value, Vec<FieldError>> {
+    fn describe(params: &ExportParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.formats.is_empty() {
             errors.push(FieldError::new("formats", "`formats` is empty").expected("some of model, update and peft"));
         }
-        if let Some(count) = cx.input("model")["batches"].as_u64()
-            && let Err(error) = pick(params, count as usize)
+        let planned = cx.input(MODEL);
+        if let Some(count) = planned.batches
+            && let Err(error) = pick(params, count)
         {
             errors.push(error);
         }
-        if params.formats.contains(&Format::Peft) && cx.input("model")["low_rank"] == json!(false) {
+        if params.formats.contains(&ExportFormat::Peft) && planned.low_rank == Some(false) {
             let message = "an adapter holds low-rank changes, and those of this update are not";
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
         }
-        if errors.is_empty() { Ok(Value::Null) } else { Err(errors) }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     fn run(params: &ExportParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let artifact = cx.input("model")?;
-        let mut edits = batches(cx, artifact)?;
+        let given = cx.input(MODEL)?;
+        let mut edits = batches(cx, &given)?;
         let batch = pick(params, edits.len()).map_err(|error| StageError::input(error.message))?;
         let batch = edits.swap_remove(batch);
-        let layout = Layout::of(&config(cx, artifact)?);
-        let update = UpdateFile::of(artifact, &layout, &batch)?;
+        let layout = Layout::of(&config(cx, &given)?);
+        let update = UpdateFile::of(&given, &layout, &batch)?;
         let out = cx.base_dir().join(&params.path);
         make_folder(&out)?;
         let mut written = Vec::new();
-        if params.formats.contains(&Format::Model) {
-            written.extend(write_model(cx, params, artifact, &layout, &update)?);
+        if params.formats.contains(&ExportFormat::Model) {
+            written.extend(write_model(cx, params, &given, &layout, &update)?);
         }
         let mut write = |name: &str, bytes: &[u8]| {
             written.push(params.path.join(name));
             folder::write(&out.join(name), bytes)
         };
-        if params.formats.contains(&Format::Update) {
+        if params.formats.contains(&ExportFormat::Update) {
             write(UPDATE_FILE, &update.to_bytes()?)?;
         }
-        if params.formats.contains(&Format::Peft) {
+        if params.formats.contains(&ExportFormat::Peft) {
             make_folder(&out.join("adapter"))?;
-            let base = params.base_model.clone().or_else(|| model_folder(cx, artifact)).unwrap_or_default();
+            let base = params.base_model.clone().or_else(|| model_folder(cx, &given)).unwrap_or_default();
             write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
             write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
         }
-        let mut made = Artifact::new(Self::OUTPUT, json!({ "formats": params.formats, "files": written }));
-        for path in written {
-            made.published.push(cx.publish(&path)?);
-        }
-        Ok(made)
+        let published = written.iter().map(|path| cx.publish(path)).collect::<Result<_, _>>()?;
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files: written };
+        Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
 }
 

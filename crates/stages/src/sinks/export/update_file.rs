@@ -6,17 +6,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use palinode_engine::{Artifact, Digest, ErrorKind, StageError};
+use palinode_engine::{Digest, ErrorKind, Given, StageError};
 use palinode_math::{Delta, LowRank};
 use palinode_model::{Layout, WeightId};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::artifacts::deltas::{self, Floats, named};
 use crate::artifacts::model::weights;
 use crate::artifacts::tensors::serialize;
-use crate::artifacts::update::{Batch, LayerFacts};
+use crate::artifacts::update::{Batch, LayerFacts, UpdateKind};
 
 /// The file's usual name.
 pub const UPDATE_FILE: &str = "update.safetensors";
@@ -70,21 +70,22 @@ impl UpdateFile {
     ///
     /// # Errors
     /// For a weight that the family has no name for.
-    pub fn of(artifact: &Artifact, layout: &Layout, batch: &Batch) -> Result<Self, StageError> {
+    pub fn of(given: &Given<'_, UpdateKind>, layout: &Layout, batch: &Batch) -> Result<Self, StageError> {
         let plain = |(weight, delta): &(WeightId, Delta)| {
             *weight == WeightId::down(weight.layer) && matches!(delta, Delta::LowRank(_))
         };
         let format = if batch.updates.iter().all(plain) { FACTORS } else { ANY };
-        let ids = artifact.meta["requests"].as_array().map_or(&[][..], Vec::as_slice);
+        let facts = &given.facts;
+        let ids = facts.requests.as_deref().unwrap_or_default();
         let provenance = Provenance {
             format: format.into(),
             program: env!("CARGO_PKG_VERSION").into(),
-            model: artifact.meta["model"].clone(),
-            model_files: weights(artifact).map(|(name, file)| (name.to_owned(), file.digest)).collect(),
-            objective: artifact.meta["objective"].clone(),
-            plan: artifact.meta["plan"].clone(),
-            requests: ids.get(batch.facts.start..batch.facts.end).map_or(Value::Null, |ids| ids.to_vec().into()),
-            care: artifact.meta["care"].clone(),
+            model: json!(facts.model),
+            model_files: weights(given).map(|(name, file)| (name.to_owned(), file.digest)).collect(),
+            objective: facts.objective.clone(),
+            plan: facts.plan.clone(),
+            requests: ids.get(batch.facts.start..batch.facts.end).map_or(Value::Null, |ids| json!(ids)),
+            care: facts.care.as_ref().map_or(Value::Null, |care| json!(care)),
             layers: batch.facts.layers.clone(),
         };
         let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect();

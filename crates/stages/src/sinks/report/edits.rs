@@ -1,11 +1,13 @@
 //! Edit by edit: `records.jsonl` of scores, beside the requests that were asked for.
 
+use palinode_engine::Kind as _;
+use palinode_engine::shown::Shown;
 use palinode_eval::{Comparison, RecordScores, Summary};
 use palinode_report::{Edit, Edits, Metric};
 use serde::Deserialize;
 
 use super::{Found, measured};
-use crate::judge::evaluate::{RECORDS, SCORES};
+use crate::artifacts::measurements::{RECORDS, ScoresKind};
 
 /// A record before and after the edit; of an unedited model there is only the first.
 #[derive(Deserialize)]
@@ -17,7 +19,7 @@ struct Record {
 
 /// Every edit in every cell that was scored.
 pub fn all(found: &Found<'_>) -> Edits {
-    let members: Vec<usize> = found.of_kind(SCORES).map(|(at, _)| at).collect();
+    let members: Vec<usize> = found.of_kind(ScoresKind::NAME).map(|(at, _)| at).collect();
     if members.is_empty() {
         return Edits::default();
     }
@@ -58,7 +60,7 @@ pub fn all(found: &Found<'_>) -> Edits {
 fn metrics(found: &Found<'_>, members: &[usize]) -> Vec<Metric> {
     let mut metrics: Vec<Metric> = Vec::new();
     for manifest in members.iter().filter_map(|&at| found.manifests[at].as_ref()) {
-        let all = measured::metrics(&manifest.output.meta);
+        let all = measured::metrics(&Shown::of(&manifest.output.meta));
         let twice = |metric: &&Metric| all.iter().any(|other| other.name == format!("before_{}", metric.name));
         let chosen: Vec<&Metric> = match all.iter().filter(twice).collect::<Vec<_>>() {
             none if none.is_empty() => all.iter().filter(|metric| metric.percent).skip(1).take(3).collect(),

@@ -1,12 +1,11 @@
 //! What was written into each layer: `batches.json` of updates.
 
-use palinode_engine::StageKind as _;
+use palinode_engine::{Kind as _, StageKind as _};
 use palinode_model::WeightId;
 use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
 
 use super::Found;
-use crate::artifacts::model::UPDATE;
-use crate::artifacts::update::{BATCHES, BatchFacts, LayerFacts};
+use crate::artifacts::update::{BATCHES, BatchFacts, LayerFacts, UpdateKind};
 use crate::edit::sequence::Sequence;
 
 /// What is shown of a layer, the first four in the figure: name, heading, what it says, and the value.
@@ -29,7 +28,7 @@ const SHOWN: [Shown; 8] = [
 
 /// One for each stage that yields updates.
 pub fn all(found: &Found<'_>) -> Vec<Layers> {
-    let groups = found.by_stage(found.of_kind(UPDATE).map(|(at, _)| at));
+    let groups = found.by_stage(found.of_kind(UpdateKind::NAME).map(|(at, _)| at));
     let one = |(stage, members): (&str, Vec<usize>)| {
         let metric = |&(name, label, doc, _): &Shown| Metric {
             name: name.to_owned(),

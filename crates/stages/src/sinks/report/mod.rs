@@ -17,7 +17,7 @@ use palinode_report::{Cell, Level, Report};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::sources::load_requests::REQUESTS;
+use crate::artifacts::requests::REQUESTS;
 
 /// A run with the results that the store has of it.
 struct Found<'a> {

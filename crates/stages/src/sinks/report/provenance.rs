@@ -1,10 +1,10 @@
 //! Where everything comes from: the stages with their keys, digests, times and seeds, and the run as a whole.
 
-use palinode_engine::{Manifest, Outcome as Ended, PastStage, utc};
+use palinode_engine::{Given, Kind as _, Manifest, Outcome as Ended, PastStage, utc};
 use palinode_report::{Digested, Instance, Outcome, Stage};
 
 use super::Found;
-use crate::artifacts::model::{Facts, MODEL};
+use crate::artifacts::model::{Facts, ModelKind};
 
 /// Parameters with these names seed random numbers.
 const SEEDS: [&str; 2] = ["seed", "shuffle"];
@@ -82,7 +82,8 @@ pub fn facts(found: &Found<'_>) -> Vec<(String, String)> {
     add("started", run.started_ms.map(|ms| format!("{} UTC", utc(ms / 1000))));
     add("took", run.seconds.map(palinode_report::duration));
     add("host", run.host.clone());
-    add("model", found.of_kind(MODEL).next().and_then(|(_, model)| model_facts(&model.meta["model"])));
+    let model = found.of_kind(ModelKind::NAME).next().and_then(|(_, model)| Given::<ModelKind>::read(model).ok());
+    add("model", model.map(|model| model_facts(&model.facts.model)));
     let distinct = |value: fn(&Manifest) -> &String| {
         let mut all: Vec<&String> = found.manifests.iter().flatten().map(value).collect();
         all.sort();
@@ -98,9 +99,8 @@ pub fn facts(found: &Found<'_>) -> Vec<(String, String)> {
     facts
 }
 
-fn model_facts(meta: &serde_json::Value) -> Option<String> {
-    let facts: Facts = serde_json::from_value(meta.clone()).ok()?;
+fn model_facts(facts: &Facts) -> String {
     let millions = facts.parameters as f64 / 1e6;
     let size = if millions >= 1000.0 { format!("{:.1} B", millions / 1000.0) } else { format!("{millions:.1} M") };
-    Some(format!("{}, {size} parameters, {} layers, d = {}", facts.family, facts.layers, facts.hidden))
+    format!("{}, {size} parameters, {} layers, d = {}", facts.family, facts.layers, facts.hidden)
 }

@@ -1,18 +1,20 @@
 //! What the models say by themselves: `samples` of scores, the same prompt in all cells together.
 
+use palinode_engine::Kind as _;
+use palinode_engine::shown::Shown;
 use palinode_report::Sample;
 use serde_json::Value;
 
 use super::Found;
-use crate::judge::evaluate::SCORES;
+use crate::artifacts::measurements::ScoresKind;
 
 /// Every prompt with the continuations of all cells.
 pub fn all(found: &Found<'_>) -> Vec<Sample> {
-    let members: Vec<usize> = found.of_kind(SCORES).map(|(at, _)| at).collect();
+    let members: Vec<usize> = found.of_kind(ScoresKind::NAME).map(|(at, _)| at).collect();
     let mut samples: Vec<Sample> = Vec::new();
     for (&at, name) in members.iter().zip(found.names(&members)) {
-        let told = found.manifests[at].as_ref().and_then(|manifest| manifest.output.meta["samples"].as_array());
-        for told in told.into_iter().flatten().filter_map(Value::as_object) {
+        let told = found.manifests[at].as_ref().and_then(|manifest| Shown::of(&manifest.output.meta).samples);
+        for told in told.into_iter().flatten() {
             let text = |name: &str| told.get(name).and_then(Value::as_str).map(str::to_owned);
             let prompt = text("prompt").unwrap_or_default();
             let own = ["prompt", "before", "after"];

@@ -1,29 +1,22 @@
 //! How targets were found: `traces.json` of targets.
 
 use palinode_edit::StepRecord;
+use palinode_engine::Kind as _;
 use palinode_report::{Losses, Trace};
-use serde::Deserialize;
 
 use super::Found;
-use crate::edit::targets::{TARGETS, TRACES};
-
-/// The evaluations of one request's loss.
-#[derive(Deserialize)]
-struct Told {
-    id: String,
-    steps: Vec<StepRecord>,
-}
+use crate::artifacts::targets::{Losses as Told, TRACES, TargetsKind};
 
 /// One for each result that differs from the others.
 pub fn all(found: &Found<'_>) -> Vec<Losses> {
-    let members = found.distinct(found.of_kind(TARGETS).map(|(at, _)| at));
+    let members = found.distinct(found.of_kind(TargetsKind::NAME).map(|(at, _)| at));
     members.into_iter().filter_map(|at| one(found, at)).collect()
 }
 
 fn one(found: &Found<'_>, at: usize) -> Option<Losses> {
-    let told: Vec<Told> = found.read(at, &found.manifests[at].as_ref()?.output, TRACES)?;
+    let told: Vec<Told<Vec<StepRecord>>> = found.read(at, &found.manifests[at].as_ref()?.output, TRACES)?;
     let requests = found.requests(at);
-    let trace = |(i, told): (usize, &Told)| {
+    let trace = |(i, told): (usize, &Told<Vec<StepRecord>>)| {
         let request = requests.get(i).filter(|request| request.id == told.id);
         let values = |value: fn(&StepRecord) -> f32| told.steps.iter().map(|step| f64::from(value(step))).collect();
         Trace {

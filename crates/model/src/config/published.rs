@@ -1,0 +1,55 @@
+//! With what settings each family was edited in the published runs: data of the family, for models that nobody has tuned yet.
+
+use crate::Family;
+
+/// A published run of a single-layer edit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PublishedEdit {
+    /// The layer.
+    pub layer: usize,
+    /// Number of layers of the model that was edited.
+    pub layers: usize,
+    /// Evaluations of the targets' loss.
+    pub steps: usize,
+    /// Weight decay of the targets.
+    pub weight_decay: f64,
+}
+
+/// GPT-2 XL.
+const GPT2_XL: PublishedEdit = PublishedEdit { layer: 17, layers: 48, steps: 20, weight_decay: 0.5 };
+/// GPT-J 6B.
+const GPT_J: PublishedEdit = PublishedEdit { layer: 5, layers: 28, steps: 25, weight_decay: 0.5 };
+/// Llama 2 7B.
+const LLAMA_2: PublishedEdit = PublishedEdit { layer: 5, layers: 32, steps: 25, weight_decay: 1e-3 };
+
+impl Family {
+    /// The published run of this family, or of the one that it is most like.
+    pub fn published_edit(self) -> PublishedEdit {
+        match self {
+            Self::Gpt2 => GPT2_XL,
+            Self::GptJ => GPT_J,
+            // Nobody has published a run of the others. All are of Llama's depth or deeper, and trained as it was.
+            Self::GptNeoX | Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => LLAMA_2,
+        }
+    }
+}
+
+impl PublishedEdit {
+    /// The layer in a model of so many layers: at the same part of its depth.
+    pub fn layer_of(self, layers: usize) -> usize {
+        let layer = (layers * self.layer + self.layers / 2) / self.layers;
+        layer.min(layers.saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_taken_in_proportion() {
+        let at = |family: Family, layers| family.published_edit().layer_of(layers);
+        assert_eq!((at(Family::Gpt2, 48), at(Family::Gpt2, 12), at(Family::Gpt2, 1)), (17, 4, 0));
+        assert_eq!((at(Family::GptJ, 28), at(Family::Llama, 32), at(Family::Qwen3, 36)), (5, 5, 6));
+    }
+}

@@ -1,0 +1,59 @@
+//! Edit requests on their way between stages.
+
+use palinode_data::EditRequest;
+use palinode_engine::{Artifact, Digest, Given, Kind, StageContext, StageError, artifact};
+use palinode_eval::MetricSet;
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::model::file;
+
+/// The logical name of the requests.
+pub const REQUESTS: &str = "requests.json";
+
+/// Edit requests.
+pub struct RequestsKind;
+
+impl Kind for RequestsKind {
+    const NAME: &'static str = "requests";
+    type Facts = RequestsFacts;
+    type Planned = PlannedRequests;
+}
+
+/// What an artifact of requests says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RequestsFacts {
+    /// How many they are.
+    pub requests: usize,
+    /// The metrics that this data set is judged by, where that is not decided by the requests' fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judged: Option<Vec<MetricSet>>,
+}
+
+/// What is known of requests before they are read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct PlannedRequests {
+    /// How many they are.
+    pub requests: Option<usize>,
+}
+
+/// An artifact of requests.
+pub fn put(
+    cx: &StageContext,
+    requests: &[EditRequest],
+    judged: Option<Vec<MetricSet>>,
+) -> Result<Artifact, StageError> {
+    let bytes = serde_json::to_vec(requests).map_err(|error| StageError::internal(error.to_string()))?;
+    let facts = RequestsFacts { requests: requests.len(), judged };
+    Ok(artifact::<RequestsKind>(&facts)?.with_file(REQUESTS, cx.put_bytes(&bytes)?))
+}
+
+/// The requests of an artifact.
+pub fn requests(cx: &StageContext, given: &Given<'_, RequestsKind>) -> Result<Vec<EditRequest>, StageError> {
+    let bytes = cx.read(file(given, REQUESTS)?)?;
+    serde_json::from_slice(&bytes).map_err(|error| StageError::internal(format!("stored requests: {error}")))
+}
+
+/// The contents of an artifact's requests: the same for the same requests, wherever they are from.
+pub fn contents(given: &Given<'_, RequestsKind>) -> Result<Digest, StageError> {
+    Ok(file(given, REQUESTS)?.digest)
+}
