@@ -4,7 +4,7 @@ use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, tar
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Port, PortOf, Renames, StageContext, StageError, StageKind, UnitPlan, artifact,
+    Artifact, DescribeCx, Error, FieldError, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
 };
 use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
@@ -110,8 +110,8 @@ impl TargetsParams {
     ///
     /// # Errors
     /// When they do not read.
-    pub fn of(facts: &TargetsFacts) -> Result<Self, StageError> {
-        Self::deserialize(&facts.with).map_err(|error| StageError::internal(format!("stored targets: {error}")))
+    pub fn of(facts: &TargetsFacts) -> Result<Self, Error> {
+        Self::deserialize(&facts.with).map_err(|error| Error::internal(format!("stored targets: {error}")))
     }
 
     /// All that can change a result.
@@ -184,7 +184,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         if errors.is_empty() { Ok(PlannedTargets { layer: Some(params.layer) }) } else { Err(errors) }
     }
 
-    fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let model = open(cx, &given)?;
         let asked = cx.input(REQUESTS)?;
@@ -220,7 +220,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         ];
         let traces: Vec<_> =
             requests.iter().zip(&found).map(|(r, t)| Losses { id: r.id.clone(), steps: &t.trace }).collect();
-        let traces = serde_json::to_vec(&traces).map_err(|error| StageError::internal(error.to_string()))?;
+        let traces = serde_json::to_vec(&traces).map_err(|error| Error::internal(error.to_string()))?;
         let last = |value: fn(&StepRecord) -> f32| {
             let sum = found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>();
             shown::number(sum / count as f64)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Given, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
 };
 use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
@@ -126,7 +126,7 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         }
     }
 
-    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, Error> {
         if let Some(commit) = hub::commit(&params.path) {
             // In the event log, not in the artifact: that is the same for the same files, wherever they are from.
             let bar = cx.progress("files", Some(cx.files().len() as u64));
