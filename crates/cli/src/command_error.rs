@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
-use palinode::{Diagnostic, Diagnostics, ErrorKind, Hint, LoadError, Origin, Outcome, StageError};
+use palinode::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, LoadError, Origin, Outcome};
 
 /// What ends a command early.
 pub enum Failure {
     /// The pipeline has mistakes.
     Mistakes(Diagnostics),
     /// Something else went wrong.
-    Error(StageError),
+    Error(Error),
     /// Something went wrong and is reported already.
     Told(ErrorKind),
     /// The reader of the output has closed it.
@@ -25,8 +25,8 @@ impl From<Diagnostics> for Failure {
     }
 }
 
-impl From<StageError> for Failure {
-    fn from(error: StageError) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }

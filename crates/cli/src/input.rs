@@ -8,7 +8,7 @@ use std::thread;
 
 use clap::Args;
 use palinode::{
-    Checked, Download, Holder, Network, Pipeline, Rebuilt, Recipe, Runs, Selection, StageError, Store, did_you_mean,
+    Checked, Download, Error, Holder, Network, Pipeline, Rebuilt, Recipe, Runs, Selection, Store, did_you_mean,
 };
 
 use crate::command_error::Failure;
@@ -58,7 +58,7 @@ impl PipelineArgs {
     }
 
     /// A file that is not there is most often a slip of the finger.
-    fn suggest(&self, error: StageError) -> StageError {
+    fn suggest(&self, error: Error) -> Error {
         let folder = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let entries = std::fs::read_dir(folder.unwrap_or(Path::new(".")));
         let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
@@ -183,7 +183,7 @@ impl StoreArgs {
         if Store::is_at(&self.store)? {
             return Ok(());
         }
-        let error = StageError::store(format!("there is no store at {}", self.store.display()));
+        let error = Error::store(format!("there is no store at {}", self.store.display()));
         Err(error.hint("name its folder with --store; a first `palinode run` makes one").into())
     }
 }

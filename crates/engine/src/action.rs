@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::Fingerprint;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_store::Artifact;
@@ -65,9 +65,9 @@ impl Action {
     ///
     /// # Errors
     /// When it cannot be read, was written by another version of the program, or was altered.
-    pub fn read(path: &Path) -> Result<Self, StageError> {
-        let bytes = fs::read(path).map_err(|error| StageError::io(ErrorKind::Usage, "read", path, error))?;
-        let wrong = |what: String| StageError::new(ErrorKind::Usage, what).at(path, None);
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = fs::read(path).map_err(|error| Error::io(ErrorKind::Usage, "read", path, error))?;
+        let wrong = |what: String| Error::new(ErrorKind::Usage, what).at(path, None);
         let action: Self = serde_json::from_slice(&bytes)
             .map_err(|error| wrong(format!("this is not an action file: {error}")).hint(Hint::WriteActions))?;
         let another = "it was written by another version of the program, or altered: run the pipeline again";
@@ -91,13 +91,13 @@ impl Action {
     }
 
     /// Writes it as a file.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), StageError> {
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         let folder = path.parent().unwrap_or(path);
         let mut bytes = serde_json::to_vec_pretty(self).expect("an action serialises");
         bytes.push(b'\n');
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(path, bytes))
-            .map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))
+            .map_err(|error| Error::io(ErrorKind::Store, "write", path, error))
     }
 
     /// The contents that its inputs refer to, each once.

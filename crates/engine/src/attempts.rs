@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use palinode_error::{ErrorKind, StageError, now_ms};
+use palinode_error::{Error, ErrorKind, now_ms};
 use palinode_fingerprint::Key;
 
 /// The file's name in the folder of a run.
@@ -94,7 +94,7 @@ impl AttemptLog {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn begun(&mut self, attempt: Attempt) -> Result<(), StageError> {
+    pub fn begun(&mut self, attempt: Attempt) -> Result<(), Error> {
         let Attempt { instance, key, number, executor, host, pid, begun_ms: at_ms, .. } = attempt;
         self.append(&Line::Begun { at_ms, instance, key, number, executor, host, pid })
     }
@@ -103,13 +103,13 @@ impl AttemptLog {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn ended(&mut self, instance: &str, number: u32, failure: Option<AttemptFailure>) -> Result<(), StageError> {
+    pub fn ended(&mut self, instance: &str, number: u32, failure: Option<AttemptFailure>) -> Result<(), Error> {
         self.append(&Line::Ended { at_ms: now_ms(), instance: instance.to_owned(), number, failure })
     }
 
     /// Appends one line in one write, so that a kill leaves a line whole or torn at its end, never mixed with another.
-    fn append(&mut self, line: &Line) -> Result<(), StageError> {
-        let failed = |error: io::Error| StageError::io(ErrorKind::Store, "write", &self.path, error);
+    fn append(&mut self, line: &Line) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::io(ErrorKind::Store, "write", &self.path, error);
         let mut bytes = serde_json::to_vec(line).map_err(|error| failed(error.into()))?;
         bytes.push(b'\n');
         let mut file = match self.file.take() {

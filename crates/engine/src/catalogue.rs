@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_error::{FieldError, StageError};
+use palinode_error::{Error, FieldError};
 use palinode_pipeline::{
     DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params,
 };
@@ -23,7 +23,7 @@ pub trait ErasedStage: Stage {
     ///
     /// # Errors
     /// When there is no result.
-    fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, StageError>;
+    fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, Error>;
 }
 
 /// The stages of a program, by name. To a pipeline it is the [`Kinds`] that it can use.
@@ -132,7 +132,7 @@ impl<S: StageKind> Stage for Typed<S> {
 }
 
 impl<S: StageKind> ErasedStage for Typed<S> {
-    fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, Error> {
         S::run(typed::<S>(params), cx)
     }
 }

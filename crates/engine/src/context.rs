@@ -15,7 +15,7 @@ use crate::given::Given;
 use crate::progress::Progress;
 use crate::shared::SharedPool;
 use crate::unit::Units;
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_fingerprint::Encoder;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_pipeline::{Accept, PortOf};
@@ -62,16 +62,15 @@ impl StageContext {
     ///
     /// # Errors
     /// When nothing is connected: the port was not declared as required; when its facts are not those of its kind.
-    pub fn input<A: Accept>(&self, port: PortOf<A>) -> Result<Given<'_, A>, StageError> {
-        self.input_opt(port)?
-            .ok_or_else(|| StageError::internal(format!("nothing is connected to port `{}`", port.name)))
+    pub fn input<A: Accept>(&self, port: PortOf<A>) -> Result<Given<'_, A>, Error> {
+        self.input_opt(port)?.ok_or_else(|| Error::internal(format!("nothing is connected to port `{}`", port.name)))
     }
 
     /// The artifact at a port, if one is connected.
     ///
     /// # Errors
     /// When its facts are not those of its kind.
-    pub fn input_opt<A: Accept>(&self, port: PortOf<A>) -> Result<Option<Given<'_, A>>, StageError> {
+    pub fn input_opt<A: Accept>(&self, port: PortOf<A>) -> Result<Option<Given<'_, A>>, Error> {
         self.action.inputs.get(port.name).map(Given::read).transpose()
     }
 
@@ -84,20 +83,20 @@ impl StageContext {
     ///
     /// # Errors
     /// When the stage did not declare it.
-    pub fn file(&self, name: &str) -> Result<&(FileRef, PathBuf), StageError> {
-        self.action.files.get(name).ok_or_else(|| StageError::internal(format!("file `{name}` was not declared")))
+    pub fn file(&self, name: &str) -> Result<&(FileRef, PathBuf), Error> {
+        self.action.files.get(name).ok_or_else(|| Error::internal(format!("file `{name}` was not declared")))
     }
 
     /// Where contents lie now: in the store, or where they were last seen outside.
     ///
     /// # Errors
     /// When they are neither in the store nor unchanged where they were last seen.
-    pub fn path(&self, file: &FileRef) -> Result<PathBuf, StageError> {
+    pub fn path(&self, file: &FileRef) -> Result<PathBuf, Error> {
         let external = self.action.files.values().find(|(known, _)| known == file);
         match external {
             Some((_, path)) => Ok(path.clone()),
             None => self.run.store.find(file)?.ok_or_else(|| {
-                StageError::input(format!("the contents {} are not in the store", file.digest.short()))
+                Error::input(format!("the contents {} are not in the store", file.digest.short()))
                     .hint("an external file may have moved or changed; run again to compute what depends on it")
             }),
         }
@@ -107,16 +106,16 @@ impl StageContext {
     ///
     /// # Errors
     /// As [`StageContext::path`], or when the file cannot be read.
-    pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, StageError> {
+    pub fn read(&self, file: &FileRef) -> Result<Vec<u8>, Error> {
         let path = self.path(file)?;
-        std::fs::read(&path).map_err(|error| StageError::io(palinode_error::ErrorKind::Store, "read", &path, error))
+        std::fs::read(&path).map_err(|error| Error::io(palinode_error::ErrorKind::Store, "read", &path, error))
     }
 
     /// Puts bytes into the store.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, Error> {
         self.run.store.put_bytes(bytes)
     }
 
@@ -124,7 +123,7 @@ impl StageContext {
     ///
     /// # Errors
     /// When `write` fails or the store cannot be written.
-    pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, StageError> {
+    pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, Error> {
         self.run.store.put_with(write)
     }
 
@@ -132,7 +131,7 @@ impl StageContext {
     ///
     /// # Errors
     /// When the file cannot be read or the store cannot be written.
-    pub fn put_file(&self, path: &Path) -> Result<FileRef, StageError> {
+    pub fn put_file(&self, path: &Path) -> Result<FileRef, Error> {
         self.run.store.put_file(path)
     }
 
@@ -140,7 +139,7 @@ impl StageContext {
     ///
     /// # Errors
     /// When the file cannot be read back.
-    pub fn publish(&self, path: &Path) -> Result<palinode_store::Published, StageError> {
+    pub fn publish(&self, path: &Path) -> Result<palinode_store::Published, Error> {
         let full = self.run.base.join(path);
         let file = self.run.store.digest_of(&full, &hashing(self.run.observer.as_ref()))?;
         Ok(palinode_store::Published { path: path.to_owned(), file })
@@ -182,9 +181,9 @@ impl StageContext {
     ///
     /// # Errors
     /// When the stage is to stop.
-    pub fn check_interrupt(&self) -> Result<(), StageError> {
+    pub fn check_interrupt(&self) -> Result<(), Error> {
         let wanted = [&self.run.interrupt, &self.stop].iter().any(|flag| flag.load(Ordering::Relaxed));
-        if wanted { Err(StageError::interrupted()) } else { Ok(()) }
+        if wanted { Err(Error::interrupted()) } else { Ok(()) }
     }
 
     /// Whether equal keys must mean equal bits (`numerics: strict`). Then the key of a unit covers what can change its last digits.
@@ -222,7 +221,7 @@ impl StageContext {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), Error> {
         self.run.store.put_unit(key, bytes)?;
         let seconds = self.units.end(key);
         self.run.observer.event(&Event::UnitDone { instance: self.action.instance.clone(), unit: *key, seconds });
@@ -236,8 +235,8 @@ impl StageContext {
     pub fn shared<T: Any + Send + Sync>(
         &self,
         key: &str,
-        make: impl FnOnce() -> Result<T, StageError>,
-    ) -> Result<Arc<T>, StageError> {
+        make: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Arc<T>, Error> {
         self.run.pool.get(key, make)
     }
 }

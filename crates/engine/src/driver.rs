@@ -17,7 +17,7 @@ use crate::options::RunOptions;
 use crate::plan::{Lookup, Planner, Reason};
 use crate::report::StageReport;
 use crate::scheduler::{self, AttemptId, Command, Failure, Found, Moment, Node, Policy, Scheduler, Verdict};
-use palinode_error::{ErrorKind, Hint, StageError, now_ms};
+use palinode_error::{Error, ErrorKind, Hint, now_ms};
 use palinode_fingerprint::{Digest, Key};
 use palinode_pipeline::{Chosen, Instance, Limits, Pipeline, limits};
 use palinode_store::{Artifact, Manifest};
@@ -46,7 +46,7 @@ pub(crate) struct Driver<'a> {
     /// What attempts yielded, until that is reported.
     results: HashMap<usize, Manifest>,
     /// Why instances failed, until that is reported.
-    errors: HashMap<usize, StageError>,
+    errors: HashMap<usize, Error>,
     /// The attempt that has just ended, until it is recorded: what was wrong is known once the scheduler has said whether its time was up.
     unrecorded: Option<(AttemptId, Option<AttemptFailure>)>,
     reports: Vec<Option<StageReport>>,
@@ -295,7 +295,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Records the end of the attempt that has just ended, with the error that its instance is reported with.
-    fn record_end(&mut self, error: Option<&StageError>) {
+    fn record_end(&mut self, error: Option<&Error>) {
         let Some((attempt, failure)) = self.unrecorded.take() else { return };
         let failure = failure.map(|failure| match error {
             Some(error) => AttemptFailure { kind: error.kind, message: text(error), ..failure },
@@ -337,7 +337,7 @@ impl<'a> Driver<'a> {
             }
             Verdict::NoInput { from } => self.fail(at, None, &self.no_input(from), 0.0),
             Verdict::Failed(failure) => {
-                let unknown = || StageError::internal("it failed without an error");
+                let unknown = || Error::internal("it failed without an error");
                 let error = self.errors.remove(&at).unwrap_or_else(unknown);
                 let error = named(error, failure, self.pipeline.instances[at].limits);
                 // Another one may be reported first: a stage that waits for its next attempt when this end stops the run.
@@ -349,7 +349,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn fail(&mut self, at: usize, key: Option<Key>, error: &StageError, seconds: f64) {
+    fn fail(&mut self, at: usize, key: Option<Key>, error: &Error, seconds: f64) {
         let outcome = Outcome::Failed { kind: error.kind, message: text(error), hint: error.hint.clone() };
         self.finish(at, key, outcome, None, seconds);
     }
@@ -374,15 +374,15 @@ impl<'a> Driver<'a> {
         self.reports[at].as_ref()?.artifact.as_ref()
     }
 
-    fn no_input(&self, from: usize) -> StageError {
+    fn no_input(&self, from: usize) -> Error {
         let Instance { name, .. } = &self.pipeline.instances[from];
         let message = format!("it needs `{name}`, whose result is not in the store and which this run is not about");
-        StageError::new(ErrorKind::Usage, message).hint(Hint::SelectInputs)
+        Error::new(ErrorKind::Usage, message).hint(Hint::SelectInputs)
     }
 }
 
 /// Nothing in this run depends on the record of attempts: one that cannot be written is traced.
-fn note(written: Result<(), StageError>) {
+fn note(written: Result<(), Error>) {
     if let Err(error) = written {
         tracing::warn!(%error, "an attempt cannot be recorded");
     }
@@ -397,16 +397,16 @@ fn lost(reasons: &[Reason]) -> Vec<Digest> {
     digests.collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
-fn text(error: &StageError) -> String {
+fn text(error: &Error) -> String {
     let message = error.with_causes();
     error.at.as_ref().map_or(message.clone(), |at| format!("{at}: {message}"))
 }
 
 /// The error of a failure: an attempt that was stopped because its time was up did not fail by itself.
-fn named(error: StageError, failure: Failure, limits: Limits) -> StageError {
+fn named(error: Error, failure: Failure, limits: Limits) -> Error {
     let (Failure::TimedOut, Some(timeout)) = (failure, limits.timeout) else { return error };
     let message = format!("it was not done within its timeout of {}", limits::written(timeout));
-    StageError::new(ErrorKind::Limit, message).hint(
+    Error::new(ErrorKind::Limit, message).hint(
         "what it finished is kept, so the same command goes on from there; or raise `timeout`, or give it `retries`",
     )
 }

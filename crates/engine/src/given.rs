@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_pipeline::{Accept, Kind};
 use palinode_store::Artifact;
 
@@ -20,9 +20,9 @@ impl<'a, A: Accept> Given<'a, A> {
     ///
     /// # Errors
     /// When its facts are not those of its kind.
-    pub fn read(artifact: &'a Artifact) -> Result<Self, StageError> {
+    pub fn read(artifact: &'a Artifact) -> Result<Self, Error> {
         let facts = A::facts(&artifact.kind, &artifact.meta)
-            .map_err(|error| StageError::internal(format!("stored {}: {error}", artifact.kind)))?;
+            .map_err(|error| Error::internal(format!("stored {}: {error}", artifact.kind)))?;
         Ok(Self { artifact, facts })
     }
 }
@@ -45,7 +45,7 @@ impl<A: Accept> fmt::Debug for Given<'_, A> {
 ///
 /// # Errors
 /// When the facts cannot be written as JSON.
-pub fn artifact<K: Kind>(facts: &K::Facts) -> Result<Artifact, StageError> {
-    let meta = serde_json::to_value(facts).map_err(|error| StageError::internal(format!("{}: {error}", K::NAME)))?;
+pub fn artifact<K: Kind>(facts: &K::Facts) -> Result<Artifact, Error> {
+    let meta = serde_json::to_value(facts).map_err(|error| Error::internal(format!("{}: {error}", K::NAME)))?;
     Ok(Artifact::new(K::NAME, meta))
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use palinode_error::{StageError, now_ms};
+use palinode_error::{Error, now_ms};
 use palinode_fingerprint::Key;
 use palinode_store::{Companion, Companions, Garbage, Holder, Pin, Retention, Roots, Store};
 use serde::Serialize;
@@ -62,7 +62,7 @@ pub fn garbage(store: &Store, retention: &Retention, runs: &RunRetention) -> Gar
 ///
 /// # Errors
 /// As [`Store::collect`].
-pub fn collect(store: &Store, retention: &Retention, runs: &RunRetention) -> Result<Garbage, StageError> {
+pub fn collect(store: &Store, retention: &Retention, runs: &RunRetention) -> Result<Garbage, Error> {
     store.collect(retention, &roots(store, runs))
 }
 
@@ -70,7 +70,7 @@ pub fn collect(store: &Store, retention: &Retention, runs: &RunRetention) -> Res
 ///
 /// # Errors
 /// When there is no such run or result, or several, or the store cannot be written.
-pub fn pin(store: &Store, which: &str) -> Result<Pin, StageError> {
+pub fn pin(store: &Store, which: &str) -> Result<Pin, Error> {
     if let Some(manifest) = store.by_key(which)? {
         let what = format!("{}: {}", manifest.pipeline, manifest.instance);
         return store.pin(&manifest.key.to_string(), &what, BTreeSet::from([manifest.key]));
@@ -83,7 +83,7 @@ pub fn pin(store: &Store, which: &str) -> Result<Pin, StageError> {
 ///
 /// # Errors
 /// When there is no such run, the file is there already or cannot be written, or contents are damaged.
-pub fn export(store: &Store, which: &[String], to: &Path) -> Result<Exported, StageError> {
+pub fn export(store: &Store, which: &[String], to: &Path) -> Result<Exported, Error> {
     let all = Runs::of(store.root());
     let runs = match which {
         [] => all.list(),
@@ -113,7 +113,7 @@ pub fn export(store: &Store, which: &[String], to: &Path) -> Result<Exported, St
 ///
 /// # Errors
 /// As [`Store::import`]; when the record of a run is not one.
-pub fn import(store: &Store, from: &Path) -> Result<Imported, StageError> {
+pub fn import(store: &Store, from: &Path) -> Result<Imported, Error> {
     let taken = store.import(from, &Records { runs: Runs::of(store.root()) })?;
     let runs = taken.companions.iter().filter(|name| parts(name).is_some_and(|(_, inside)| inside == RECORD)).count();
     Ok(Imported { results: taken.results, known: taken.known, contents: taken.contents, runs, bytes: taken.bytes })

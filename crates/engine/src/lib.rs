@@ -7,7 +7,7 @@
 //! # use std::path::Path;
 //! # use std::sync::Arc;
 //! # use palinode_engine::{Artifact, Catalogue, Kind, Outcome, artifact, Pipeline, RunOptions, Silent, Source};
-//! # use palinode_engine::{StageContext, StageError, StageKind, Store, run};
+//! # use palinode_engine::{StageContext, Error, StageKind, Store, run};
 //! # use schemars::JsonSchema;
 //! # use serde::{Deserialize, Serialize};
 //! #[derive(Serialize, Deserialize, JsonSchema)]
@@ -35,7 +35,7 @@
 //!     const DOC: &'static str = "Writes a greeting.";
 //!     type Output = Text;
 //!
-//!     fn run(params: &Greeting, cx: &StageContext) -> Result<Artifact, StageError> {
+//!     fn run(params: &Greeting, cx: &StageContext) -> Result<Artifact, Error> {
 //!         let text = cx.put_bytes(format!("Hello, {}!", params.name).as_bytes())?;
 //!         Ok(artifact::<Text>(&())?.with_file("text", text))
 //!     }
@@ -108,8 +108,7 @@ pub use stagelog::stage_log;
 // A stage author and whoever runs pipelines needs these as well.
 pub use palinode_error::panics::panic_is_caught;
 pub use palinode_error::{
-    DataPlace, ErrorKind, Fetch, FieldError, Hint, StageError, did_you_mean, nearest, now_ms, one_of, read_size, size,
-    utc,
+    DataPlace, Error, ErrorKind, Fetch, FieldError, Hint, did_you_mean, nearest, now_ms, one_of, read_size, size, utc,
 };
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
 pub use palinode_pipeline::bounds;

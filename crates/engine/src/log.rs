@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::event::{Event, Observer};
 use crate::stagelog;
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 
 /// The file's name in the folder of a run.
 pub const NAME: &str = "events.jsonl";
@@ -39,12 +39,12 @@ struct Line<'a> {
 
 impl EventLog {
     /// Starts a log in the folder of a run, which is made here.
-    pub fn create(dir: &Path) -> Result<Self, StageError> {
+    pub fn create(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(NAME);
         fs::create_dir_all(dir)
             .and_then(|()| File::create(&path))
             .map(|file| Self { dir: dir.to_owned(), file: Mutex::new(BufWriter::new(file)), steps: Mutex::default() })
-            .map_err(|error| StageError::io(ErrorKind::Store, "write", &path, error))
+            .map_err(|error| Error::io(ErrorKind::Store, "write", &path, error))
     }
 
     /// Whether this event is to be written.

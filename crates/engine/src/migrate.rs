@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalogue::Catalogue;
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_fingerprint::Key;
 use palinode_fingerprint::{Fingerprint, flatten, unflatten};
 use palinode_store::{Manifest, Store};
@@ -35,7 +35,7 @@ pub struct Migrated {
 ///
 /// # Errors
 /// When the store cannot be written.
-pub fn migrate(store: &Store, catalogue: &Catalogue) -> Result<Migrated, StageError> {
+pub fn migrate(store: &Store, catalogue: &Catalogue) -> Result<Migrated, Error> {
     let mut migrated = Migrated::default();
     let manifests = store.manifests();
     let mut known: BTreeSet<Key> = manifests.iter().map(|manifest| manifest.key).collect();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::event::Outcome;
 use crate::plan::{Plan, PlanEntry, Status};
 use crate::runs::{RESOLVED, RunRecord, Runs, StageRecord, StageState};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::Key;
 use palinode_pipeline::{Pipeline, read_value};
 
@@ -57,10 +57,9 @@ impl PastRun {
     ///
     /// # Errors
     /// When that pipeline cannot be read.
-    pub fn open(runs: &Runs, record: &RunRecord) -> Result<Self, StageError> {
+    pub fn open(runs: &Runs, record: &RunRecord) -> Result<Self, Error> {
         let path = runs.dir(&record.run).join(RESOLVED);
-        let resolved =
-            fs::read_to_string(&path).map_err(|error| StageError::io(ErrorKind::Store, "read", &path, error))?;
+        let resolved = fs::read_to_string(&path).map_err(|error| Error::io(ErrorKind::Store, "read", &path, error))?;
         Ok(Self::join(record, resolved))
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::environment;
 use crate::event::{Event, Observer, hashing, warn};
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_fingerprint::{Change, Fingerprint, flatten};
 use palinode_fingerprint::{Digest, FileRef, Key};
 use palinode_pipeline::first_name;
@@ -126,7 +126,7 @@ impl fmt::Display for Reason {
 ///
 /// # Errors
 /// When an external file cannot be read.
-pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, StageError> {
+pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, Error> {
     let mut planner = Planner::new(pipeline, store, observer);
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
     let mut ahead = Ahead::default();
@@ -248,12 +248,12 @@ impl<'a> Planner<'a> {
         &mut self,
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
-    ) -> Result<Lookup, StageError> {
+    ) -> Result<Lookup, Error> {
         let mut fingerprint = known_of(instance);
         fingerprint.environment.clone_from(&self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
-                output(from).ok_or_else(|| StageError::internal(format!("input `{port}` has no artifact yet")))?;
+                output(from).ok_or_else(|| Error::internal(format!("input `{port}` has no artifact yet")))?;
             fingerprint.inputs.insert(port.clone(), artifact.digest());
         }
         let mut files = BTreeMap::new();
@@ -283,7 +283,7 @@ impl<'a> Planner<'a> {
         manifest: &Manifest,
         unkeyed: &BTreeMap<String, Value>,
         files: &BTreeMap<String, FileRef>,
-    ) -> Result<Vec<Reason>, StageError> {
+    ) -> Result<Vec<Reason>, Error> {
         let mut reasons = Vec::new();
         for (name, file) in &manifest.output.files {
             if !files.values().any(|known| known == file) && self.store.find(file)?.is_none() {

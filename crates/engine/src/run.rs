@@ -18,19 +18,19 @@ use crate::report::RunReport;
 use crate::runid;
 use crate::runs::Recorder;
 use crate::shared::SharedPool;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_pipeline::Pipeline;
 use palinode_store::Store;
 
 /// Refuses stages that would publish into the store, or over it.
-fn keeps_out(pipeline: &Pipeline, store: &Store) -> Result<(), StageError> {
+fn keeps_out(pipeline: &Pipeline, store: &Store) -> Result<(), Error> {
     let root = store.root().canonicalize().unwrap_or_else(|_| store.root().to_owned());
     let harmful =
         pipeline.published().into_iter().find(|(_, _, place)| place.starts_with(&root) || root.starts_with(place));
     harmful.map_or(Ok(()), |(instance, field, place)| {
         let message =
             format!("`{field}` of `{}` is {}, where the store {} lies", instance.name, place.display(), root.display());
-        Err(StageError::new(ErrorKind::Pipeline, message).hint("give a path outside the store"))
+        Err(Error::new(ErrorKind::Pipeline, message).hint("give a path outside the store"))
     })
 }
 
@@ -46,7 +46,7 @@ pub fn run(
     store: &Arc<Store>,
     options: &RunOptions,
     observer: &Arc<dyn Observer>,
-) -> Result<RunReport, StageError> {
+) -> Result<RunReport, Error> {
     let started = Instant::now();
     let chosen = options.selection.choose(pipeline)?;
     keeps_out(pipeline, store)?;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use palinode_error::StageError;
+use palinode_error::Error;
 
 type Slot = Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>;
 
@@ -36,8 +36,8 @@ impl SharedPool {
     pub fn get<T: Any + Send + Sync>(
         &self,
         key: &str,
-        make: impl FnOnce() -> Result<T, StageError>,
-    ) -> Result<Arc<T>, StageError> {
+        make: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Arc<T>, Error> {
         let slot = self.slot(key);
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         let any = if let Some(any) = &*held {
@@ -47,7 +47,7 @@ impl SharedPool {
             *held = Some(Arc::clone(&any));
             any
         };
-        any.downcast().map_err(|_| StageError::internal(format!("shared resource `{key}` is of another type")))
+        any.downcast().map_err(|_| Error::internal(format!("shared resource `{key}` is of another type")))
     }
 
     fn slot(&self, key: &str) -> Slot {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_error::{FieldError, StageError};
+use palinode_error::{Error, FieldError};
 use palinode_pipeline::{DescribeCx, ExternalFile, Kind, Port, Renames, Resources, UnitPlan};
 use palinode_store::Artifact;
 use schemars::JsonSchema;
@@ -101,5 +101,5 @@ pub trait StageKind: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// When there is no result; nothing is then kept but the units that were put.
-    fn run(params: &Self::Params, cx: &StageContext) -> Result<Artifact, StageError>;
+    fn run(params: &Self::Params, cx: &StageContext) -> Result<Artifact, Error>;
 }

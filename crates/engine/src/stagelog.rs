@@ -56,7 +56,7 @@ fn line(event: &Event) -> Option<(&str, String)> {
             (instance.as_str(), format!("{done} {what} in {seconds:.1} s"))
         }
         Event::StageRetried { instance, failed, left, message } => {
-            (instance.as_str(), format!("try {failed} failed, {left} left: {message}"))
+            (instance.as_str(), format!("attempt {failed} failed, {left} left: {message}"))
         }
         Event::Said { instance, line } => (instance.as_str(), format!("| {line}")),
         Event::StageFinished { instance, outcome, seconds, .. } => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{Bench, Count, TextKind};
 use palinode_engine::{
-    Artifact, Catalogue, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext, StageError,
+    Artifact, Catalogue, Error, Migrated, Observer, Retention, RunOptions, RunRetention, Silent, StageContext,
     StageKind, Status, migrate,
 };
 use schemars::JsonSchema;
@@ -47,7 +47,7 @@ fn once() -> usize {
     1
 }
 
-fn yields(cx: &StageContext, text: &str) -> Result<Artifact, StageError> {
+fn yields(cx: &StageContext, text: &str) -> Result<Artifact, Error> {
     Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(text.as_bytes())?))
 }
 
@@ -72,7 +72,7 @@ macro_rules! word {
                 $carries
             }
 
-            fn run(params: &$params, cx: &StageContext) -> Result<Artifact, StageError> {
+            fn run(params: &$params, cx: &StageContext) -> Result<Artifact, Error> {
                 yields(cx, &$run(params))
             }
         }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::Bench;
-use palinode_engine::{ErrorKind, STORE_VERSION, StageError, Store};
+use palinode_engine::{Error, ErrorKind, STORE_VERSION, Store};
 
 const PIPELINE: &str = "
 name: chain
@@ -17,7 +17,7 @@ stages:
 ";
 
 /// A way into the store in a folder.
-type Way = fn(&Path) -> Result<(), StageError>;
+type Way = fn(&Path) -> Result<(), Error>;
 
 /// Every file below a folder, with what it holds.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -1,6 +1,5 @@
 //! Errors of stages and of the store, with their kinds.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,12 +46,12 @@ impl fmt::Display for DataPlace {
     }
 }
 
-/// A stage that did not yield its artifact, or a store that could not keep it.
+/// What went wrong, and of which kind it is: in a stage, in the store, or in whatever else yields no result.
 ///
 /// The message is a lowercase fragment that reads well after "failed: ".
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct StageError {
+pub struct Error {
     /// What sort of thing went wrong.
     pub kind: ErrorKind,
     /// What went wrong.
@@ -63,10 +62,10 @@ pub struct StageError {
     pub at: Option<Box<DataPlace>>,
     /// What it came from.
     #[source]
-    pub source: Option<Box<dyn Error + Send + Sync>>,
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl StageError {
+impl Error {
     /// An error of any kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), hint: None, at: None, source: None }
@@ -112,7 +111,7 @@ impl StageError {
     /// The message with its causes.
     pub fn with_causes(&self) -> String {
         let mut message = self.message.clone();
-        let mut source = self.source.as_deref().map(|source| source as &(dyn Error + 'static));
+        let mut source = self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static));
         while let Some(cause) = source {
             let text = cause.to_string();
             // Many messages repeat their cause.
@@ -141,7 +140,7 @@ impl StageError {
 
     /// Adds what it came from.
     #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }

@@ -23,4 +23,5 @@ mod reference;
 
 pub use error::HubError;
 pub use hub::{Hub, Progress, Snapshot};
+pub use listing::COMPANIONS;
 pub use reference::{Kind, Reference};

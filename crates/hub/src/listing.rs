@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HubError, Kind, Reference};
 
-/// Small files beside the weights.
-const COMPANIONS: [&str; 10] = [
-    "config.json",
-    "tokenizer.json",
+/// What nobody can do without beside the weights.
+const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
+/// Small files beside the weights that other programs want.
+pub const COMPANIONS: [&str; 8] = [
     "generation_config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -79,7 +79,7 @@ impl Listing {
                     SINGLE => true,
                     INDEX => sharded,
                     shard if sharded && shard.starts_with("model-") && shard.ends_with(".safetensors") => true,
-                    other => COMPANIONS.contains(&other),
+                    other => NEEDED.contains(&other) || COMPANIONS.contains(&other),
                 };
                 self.siblings.iter().filter(|file| wanted(&file.rfilename)).cloned().collect()
             }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Diagnostic, Diagnostics, ErrorKind, Hint, Pipeline, PipelineBuilder, Source, StageError};
+use palinode_engine::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, Pipeline, PipelineBuilder, Source};
 
 use crate::network::Network;
 
@@ -43,7 +43,7 @@ pub enum LoadError {
     Mistakes(#[from] Diagnostics),
     /// Something else went wrong.
     #[error(transparent)]
-    Error(#[from] StageError),
+    Error(#[from] Error),
 }
 
 impl Recipe {
@@ -51,7 +51,7 @@ impl Recipe {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn file(path: &Path, overrides: &[String]) -> Result<Self, StageError> {
+    pub fn file(path: &Path, overrides: &[String]) -> Result<Self, Error> {
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self { made_of: MadeOf::Text(Source::read(path)?, overrides.to_vec()), base: folder.to_owned() })
     }
@@ -99,7 +99,7 @@ impl Recipe {
 }
 
 /// A failed download as a mistake at the place that names it. One that was stopped is no mistake.
-fn at(missing: &Diagnostic, error: StageError) -> LoadError {
+fn at(missing: &Diagnostic, error: Error) -> LoadError {
     if error.kind == ErrorKind::Interrupted {
         return error.into();
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use palinode_engine::{Hint, StageError};
+use palinode_engine::{Error, Hint};
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,12 @@ impl Network<'_> {
     ///
     /// # Errors
     /// Where that may not be, or cannot be, or was stopped.
-    pub fn fetch(&mut self, reference: &str) -> Result<(), StageError> {
+    pub fn fetch(&mut self, reference: &str) -> Result<(), Error> {
         match self {
-            Self::Offline => Err(StageError::input(format!("{reference} is not in the cache of the Hugging Face Hub"))
-                .hint(Hint::GoOnline)),
+            Self::Offline => {
+                Err(Error::input(format!("{reference} is not in the cache of the Hugging Face Hub"))
+                    .hint(Hint::GoOnline))
+            }
             Self::Online(watch) => palinode_stages::fetch(reference, &mut |progress| {
                 watch(Download { reference, file: progress.file, done: progress.done, total: progress.total })
             }),
@@ -45,11 +47,11 @@ impl Network<'_> {
 ///
 /// # Errors
 /// For a reference that is none, and where it has to be fetched, as [`Network::fetch`].
-pub fn model_folder(model: &str, network: &mut Network<'_>) -> Result<PathBuf, StageError> {
+pub fn model_folder(model: &str, network: &mut Network<'_>) -> Result<PathBuf, Error> {
     if let Some(folder) = palinode_stages::model_folder(model)? {
         return Ok(folder);
     }
     network.fetch(model)?;
     palinode_stages::model_folder(model)?
-        .ok_or_else(|| StageError::internal(format!("{model} was fetched and is not in the cache")))
+        .ok_or_else(|| Error::internal(format!("{model} was fetched and is not in the cache")))
 }

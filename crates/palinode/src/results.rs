@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use palinode_engine::shown::Shown;
-use palinode_engine::{Artifact, RunReport, StageError, Store};
+use palinode_engine::{Artifact, Error, RunReport, Store};
 use serde_json::Value;
 
 /// The results of a run, by the names of its instances.
@@ -52,7 +52,7 @@ impl<'a> Results<'a> {
     ///
     /// # Errors
     /// When a file outside the store cannot be read to see whether it still holds the contents.
-    pub fn file(&self, instance: &str, name: &str) -> Result<Option<PathBuf>, StageError> {
+    pub fn file(&self, instance: &str, name: &str) -> Result<Option<PathBuf>, Error> {
         match self.artifact(instance).and_then(|artifact| artifact.files.get(name)) {
             Some(file) => self.store.find(file),
             None => Ok(None),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palinode_engine::{Observer, Pipeline, RunOptions, RunReport, StageError, Store};
+use palinode_engine::{Error, Observer, Pipeline, RunOptions, RunReport, Store};
 
 /// Runs every stage whose result is not in the store. A failed stage is in the report, not an error of this function.
 ///
@@ -13,6 +13,6 @@ pub fn run(
     store: &Arc<Store>,
     options: &RunOptions,
     observer: &Arc<dyn Observer>,
-) -> Result<RunReport, StageError> {
+) -> Result<RunReport, Error> {
     palinode_engine::run(pipeline, &palinode_stages::catalogue(), store, options, observer)
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use palinode_error::{DataPlace, ErrorKind, Fetch, Hint, StageError};
+use palinode_error::{DataPlace, Error, ErrorKind, Fetch, Hint};
 
 /// What sort of text a place points into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +55,12 @@ impl Source {
     ///
     /// # Errors
     /// When it cannot be read as text: a mistake in the pipeline where it is a file, but not UTF-8.
-    pub fn read(path: &Path) -> Result<Arc<Self>, StageError> {
+    pub fn read(path: &Path) -> Result<Arc<Self>, Error> {
         let text = read_text(path).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge => {
-                StageError::new(ErrorKind::Pipeline, format!("{}: {error}", path.display()))
+                Error::new(ErrorKind::Pipeline, format!("{}: {error}", path.display()))
             }
-            _ => StageError::io(ErrorKind::Usage, "read", path, error),
+            _ => Error::io(ErrorKind::Usage, "read", path, error),
         })?;
         Ok(Self::new(path.display().to_string(), text))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::Pipeline;
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_error::{did_you_mean, one_of};
 
 /// Stages by name, with or without a cell of the matrix: `solve`, `solve[objective=rome]`. Nothing named is all of them.
@@ -32,7 +32,7 @@ pub struct Chosen {
 
 impl Selection {
     /// The instances that are meant.
-    pub fn choose(&self, pipeline: &Pipeline) -> Result<Chosen, StageError> {
+    pub fn choose(&self, pipeline: &Pipeline) -> Result<Chosen, Error> {
         let mut asked: BTreeSet<usize> = (0..pipeline.instances.len()).collect();
         let narrowed = [
             (!self.until.is_empty(), upstream(pipeline, &all(&self.until, pipeline)?)),
@@ -43,7 +43,7 @@ impl Selection {
             asked.retain(|at| these.contains(at));
         }
         if asked.is_empty() && !pipeline.instances.is_empty() {
-            return Err(StageError::new(
+            return Err(Error::new(
                 ErrorKind::Usage,
                 "no stage lies between the first and the last that were selected",
             )
@@ -53,7 +53,7 @@ impl Selection {
         if let Some(&outside) = forced.iter().find(|at| !asked.contains(at)) {
             let name = &pipeline.instances[outside].name;
             let message = format!("`{name}` is to be forced, but the run is not about it");
-            return Err(StageError::new(ErrorKind::Usage, message).hint(Hint::SelectToo));
+            return Err(Error::new(ErrorKind::Usage, message).hint(Hint::SelectToo));
         }
         let needed = upstream(pipeline, &asked);
         Ok(Chosen { asked, needed, forced })
@@ -61,7 +61,7 @@ impl Selection {
 }
 
 /// The instances that these names mean.
-fn all(names: &[String], pipeline: &Pipeline) -> Result<BTreeSet<usize>, StageError> {
+fn all(names: &[String], pipeline: &Pipeline) -> Result<BTreeSet<usize>, Error> {
     let mut found = BTreeSet::new();
     for name in names {
         found.extend(pipeline.choose(name)?);
@@ -75,7 +75,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When nothing has this name; the nearest name is suggested.
-    pub fn choose(&self, name: &str) -> Result<Vec<usize>, StageError> {
+    pub fn choose(&self, name: &str) -> Result<Vec<usize>, Error> {
         let named = |like: &dyn Fn(&crate::Instance) -> bool| -> Vec<usize> {
             self.instances.iter().enumerate().filter(|(_, instance)| like(instance)).map(|(at, _)| at).collect()
         };
@@ -105,7 +105,7 @@ impl Pipeline {
                 (true, true) => "it has no stages at all".to_owned(),
             }
         });
-        Err(StageError::new(ErrorKind::Usage, format!("the pipeline has no stage `{name}`")).hint(hint))
+        Err(Error::new(ErrorKind::Usage, format!("the pipeline has no stage `{name}`")).hint(hint))
     }
 }
 

@@ -2,17 +2,17 @@
 
 use palinode_data::{DataError, Mistakes, Place};
 use palinode_edit::EditError;
-use palinode_engine::{ErrorKind, FieldError, Hint, StageError};
+use palinode_engine::{Error, ErrorKind, FieldError, Hint};
 use palinode_math::MathError;
 use palinode_model::ModelError;
 
 /// An error that a stage can end with.
 pub trait StageFailure {
     /// With its kind, hint and place.
-    fn stage(self) -> StageError;
+    fn stage(self) -> Error;
 }
 
-fn with_hint(error: StageError, hint: Option<String>) -> StageError {
+fn with_hint(error: Error, hint: Option<String>) -> Error {
     match hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -20,24 +20,24 @@ fn with_hint(error: StageError, hint: Option<String>) -> StageError {
 }
 
 impl StageFailure for ModelError {
-    fn stage(self) -> StageError {
+    fn stage(self) -> Error {
         let hint = self.hint();
         match self {
-            Self::Io { path, source } => StageError::io(ErrorKind::Input, "read or write", &path, source),
-            Self::UnknownDevice { .. } => with_hint(StageError::new(ErrorKind::Usage, self.to_string()), hint),
+            Self::Io { path, source } => Error::io(ErrorKind::Input, "read or write", &path, source),
+            Self::UnknownDevice { .. } => with_hint(Error::new(ErrorKind::Usage, self.to_string()), hint),
             Self::Device { ref hint, .. } => {
                 let hint = Hint::OtherDevice { trouble: hint.as_str().into() };
-                StageError::new(ErrorKind::Usage, self.to_string()).hint(hint)
+                Error::new(ErrorKind::Usage, self.to_string()).hint(hint)
             }
-            Self::OutOfMemory => with_hint(StageError::new(ErrorKind::Limit, self.to_string()), hint),
-            Self::Readback(_) => StageError::internal(self.to_string()),
-            _ => with_hint(StageError::input(self.to_string()), hint),
+            Self::OutOfMemory => with_hint(Error::new(ErrorKind::Limit, self.to_string()), hint),
+            Self::Readback(_) => Error::internal(self.to_string()),
+            _ => with_hint(Error::input(self.to_string()), hint),
         }
     }
 }
 
 impl StageFailure for MathError {
-    fn stage(self) -> StageError {
+    fn stage(self) -> Error {
         let error = match self {
             Self::Dimension { .. }
             | Self::Layers(_)
@@ -45,9 +45,9 @@ impl StageFailure for MathError {
             | Self::SingleOnly { .. }
             | Self::Entries(_)
             | Self::NotAMoment { .. }
-            | Self::NotAFactor { .. } => StageError::input(self.to_string()),
+            | Self::NotAFactor { .. } => Error::input(self.to_string()),
             Self::NotFinite { .. } | Self::NotPositiveDefinite { .. } | Self::Collision { .. } => {
-                StageError::numerical(self.to_string())
+                Error::numerical(self.to_string())
             }
         };
         with_hint(error, self.hint())
@@ -55,34 +55,34 @@ impl StageFailure for MathError {
 }
 
 impl StageFailure for EditError {
-    fn stage(self) -> StageError {
+    fn stage(self) -> Error {
         match self {
             Self::Model(error) => error.stage(),
             Self::Math { layer, source } => {
                 let error = source.stage();
-                StageError { message: format!("layer {layer}: {}", error.message), ..error }
+                Error { message: format!("layer {layer}: {}", error.message), ..error }
             }
             Self::Diverged { .. } | Self::Collision { .. } => {
-                with_hint(StageError::numerical(self.to_string()), self.hint())
+                with_hint(Error::numerical(self.to_string()), self.hint())
             }
-            Self::MomentFile { path, message } => StageError::input(message).at(path, None),
-            Self::Request { .. } | Self::Mismatch(_) => StageError::input(self.to_string()),
+            Self::MomentFile { path, message } => Error::input(message).at(path, None),
+            Self::Request { .. } | Self::Mismatch(_) => Error::input(self.to_string()),
         }
     }
 }
 
 impl StageFailure for DataError {
-    fn stage(self) -> StageError {
+    fn stage(self) -> Error {
         let (message, line) = told(&self);
-        with_hint(StageError::input(message).at(self.file, line), self.hint)
+        with_hint(Error::input(message).at(self.file, line), self.hint)
     }
 }
 
 impl StageFailure for Mistakes {
-    fn stage(self) -> StageError {
+    fn stage(self) -> Error {
         let rest = self.rest();
         let mut shown = self.shown.into_iter();
-        let Some(first) = shown.next() else { return StageError::input("the requests cannot be read") };
+        let Some(first) = shown.next() else { return Error::input("the requests cannot be read") };
         let mut made = first.stage();
         for line in shown.map(|error| told(&error).0).chain(rest) {
             made.message.push_str("\n  ");

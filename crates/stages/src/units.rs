@@ -20,7 +20,7 @@
 //! What can change last digits is in the key of no result under `numerics: portable`, so that a machine goes on from what another
 //! one kept. Under `numerics: strict` a unit's key holds it ([`key`]).
 
-use palinode_engine::{Key, Progress, StageContext, StageError, UnitPlan};
+use palinode_engine::{Error, Key, Progress, StageContext, UnitPlan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -50,8 +50,8 @@ impl Units<'_> {
         &self,
         of: &Value,
         items: &[Q],
-        mut work: impl FnMut(&[Q]) -> Result<Vec<T>, StageError>,
-    ) -> Result<Vec<T>, StageError> {
+        mut work: impl FnMut(&[Q]) -> Result<Vec<T>, Error>,
+    ) -> Result<Vec<T>, Error> {
         let plan = UnitPlan::new("items", items.len(), self.size);
         let mut all = Vec::with_capacity(items.len());
         for number in 0..plan.units() {
@@ -65,7 +65,7 @@ impl Units<'_> {
                 found
             } else {
                 let found = work(unit)?;
-                let bytes = serde_json::to_vec(&found).map_err(|error| StageError::internal(error.to_string()))?;
+                let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;
                 self.cx.put_unit(&key, &bytes)?;
                 found
             };

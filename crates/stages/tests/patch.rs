@@ -67,7 +67,7 @@ fn what_does_not_belong_together_is_refused() {
     let bench = exported("gpt2");
     let at = |name: &str| bench.path(name);
     let update = at("out/emmet-memit/update.safetensors");
-    let told = |error: palinode_engine::StageError| {
+    let told = |error: palinode_engine::Error| {
         format!("{}\n  hint: {}\n", error.message, error.hint.map(|hint| hint.to_string()).unwrap_or_default())
             .replace(&bench.dir.path().display().to_string(), "DIR")
     };

@@ -16,7 +16,7 @@ use super::gc::contents;
 use super::inside::{inside, is_plain};
 use super::unnamed::Unnamed;
 use super::{Manifest, Store, durable, space, version};
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::{Digest, FileRef, Key};
 
 /// A file that goes into an archive beside results.
@@ -80,14 +80,9 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there already or cannot be written, or contents are damaged.
-    pub fn export(
-        &self,
-        keys: Option<&BTreeSet<Key>>,
-        companions: &[Companion],
-        to: &Path,
-    ) -> Result<Packed, StageError> {
+    pub fn export(&self, keys: Option<&BTreeSet<Key>>, companions: &[Companion], to: &Path) -> Result<Packed, Error> {
         if to.exists() {
-            return Err(StageError::new(ErrorKind::Usage, format!("{} is there already", to.display()))
+            return Err(Error::new(ErrorKind::Usage, format!("{} is there already", to.display()))
                 .hint("give another name, or remove it first"));
         }
         let mut manifests = self.manifests();
@@ -96,7 +91,7 @@ impl Store {
         }
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         space::ensure_room(folder, self.bytes_of(&manifests))?;
-        let failed = |error| StageError::io(ErrorKind::Store, "write", to, error);
+        let failed = |error| Error::io(ErrorKind::Store, "write", to, error);
         let temporary = Unnamed::new(folder).map_err(failed)?;
         let mut archive = Archive { zip: ZipWriter::new(BufWriter::new(temporary.file())), to };
         archive.text(version::NAME, &format!("{}\n", version::VERSION))?;
@@ -130,8 +125,8 @@ impl Store {
     /// # Errors
     /// When the file is no archive of results, or is damaged, or the store cannot be written. What was taken by then is whole
     /// and stays.
-    pub fn import(&self, from: &Path, companions: &dyn Companions) -> Result<Unpacked, StageError> {
-        let unreadable = |error| StageError::io(ErrorKind::Input, "read", from, error);
+    pub fn import(&self, from: &Path, companions: &dyn Companions) -> Result<Unpacked, Error> {
+        let unreadable = |error| Error::io(ErrorKind::Input, "read", from, error);
         let file = File::open(from).map_err(unreadable)?;
         let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(from, &error.to_string()))?;
         accept(&mut archive, from)?;
@@ -219,28 +214,28 @@ struct Archive<'a, W: Write + Seek> {
 }
 
 impl<W: Write + Seek> Archive<'_, W> {
-    fn copy(&mut self, name: &str, path: &Path) -> Result<(), StageError> {
-        let unreadable = |error| StageError::io(ErrorKind::Store, "read", path, error);
+    fn copy(&mut self, name: &str, path: &Path) -> Result<(), Error> {
+        let unreadable = |error| Error::io(ErrorKind::Store, "read", path, error);
         let mut from = File::open(path).map_err(unreadable)?;
         let large = from.metadata().map_err(unreadable)?.len() >= u64::from(u32::MAX);
         // Tensors do not get smaller by it.
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
         let started = self.zip.start_file(name, options).map_err(io::Error::from);
         let copied = started.and_then(|()| io::copy(&mut from, &mut self.zip));
-        copied.map(drop).map_err(|error| StageError::io(ErrorKind::Store, "write", self.to, error))
+        copied.map(drop).map_err(|error| Error::io(ErrorKind::Store, "write", self.to, error))
     }
 
-    fn text(&mut self, name: &str, text: &str) -> Result<(), StageError> {
+    fn text(&mut self, name: &str, text: &str) -> Result<(), Error> {
         let started =
             self.zip.start_file(name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored));
         let written = started.map_err(io::Error::from).and_then(|()| self.zip.write_all(text.as_bytes()));
-        written.map_err(|error| StageError::io(ErrorKind::Store, "write", self.to, error))
+        written.map_err(|error| Error::io(ErrorKind::Store, "write", self.to, error))
     }
 
-    fn finish(self) -> Result<W, StageError> {
+    fn finish(self) -> Result<W, Error> {
         let to = self.to;
         let ended = self.zip.finish().map_err(io::Error::from).and_then(|mut file| file.flush().map(|()| file));
-        ended.map_err(|error| StageError::io(ErrorKind::Store, "write", to, error))
+        ended.map_err(|error| Error::io(ErrorKind::Store, "write", to, error))
     }
 }
 
@@ -281,7 +276,7 @@ fn manifest_name(key: &Key) -> String {
 }
 
 /// Refuses an archive of a later version, before anything in it is judged. One from before there were versions says nothing.
-fn accept<R: Read + Seek>(archive: &mut ZipArchive<R>, from: &Path) -> Result<(), StageError> {
+fn accept<R: Read + Seek>(archive: &mut ZipArchive<R>, from: &Path) -> Result<(), Error> {
     let Some(at) = archive.index_for_name(version::NAME) else { return Ok(()) };
     let bytes = read_record(archive, at).map_err(|error| damaged(from, &error))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -300,6 +295,6 @@ fn read_record<R: Read + Seek>(archive: &mut ZipArchive<R>, at: usize) -> Result
     Ok(bytes)
 }
 
-fn damaged(from: &Path, why: &str) -> StageError {
-    StageError::input(format!("{} is not a whole archive of results: {why}", from.display())).hint(Hint::ExportAgain)
+fn damaged(from: &Path, why: &str) -> Error {
+    Error::input(format!("{} is not a whole archive of results: {why}", from.display())).hint(Hint::ExportAgain)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::FOLDERS;
 use super::stat::Known;
 use super::{Manifest, Store, lock, version};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{FileRef, Key};
 
 /// A file with its contents as they were when it was last read; whoever finds it looking the same need not read it again.
@@ -26,12 +26,12 @@ impl Store {
     ///
     /// # Errors
     /// When there is no store, or it was written by a later version of the program.
-    pub fn look(root: &Path) -> Result<Self, StageError> {
-        let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+    pub fn look(root: &Path) -> Result<Self, Error> {
+        let root = std::path::absolute(root).map_err(|error| Error::io(ErrorKind::Store, "find", root, error))?;
         version::check(&root)?;
         for folder in FOLDERS {
             let path = root.join(folder);
-            fs::metadata(&path).map_err(|error| StageError::io(ErrorKind::Store, "open", &path, error))?;
+            fs::metadata(&path).map_err(|error| Error::io(ErrorKind::Store, "open", &path, error))?;
         }
         Ok(Self::of(root, None))
     }
@@ -40,14 +40,14 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::look`].
-    pub fn bare(root: &Path) -> Result<Self, StageError> {
+    pub fn bare(root: &Path) -> Result<Self, Error> {
         let mut store = Self::look(root)?;
         store.in_use = lock::use_files(&store.root);
         Ok(store)
     }
 
     /// What is known of contents, for a worker that has to find them; `None` where they are not to be found.
-    pub fn place(&self, file: &FileRef) -> Result<Option<Place>, StageError> {
+    pub fn place(&self, file: &FileRef) -> Result<Option<Place>, Error> {
         let Some(path) = self.find(file)? else { return Ok(None) };
         Ok(self.known(&path).map(|known| Place { path, known }))
     }

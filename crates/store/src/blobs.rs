@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use super::layout::fan_out;
 use super::stat::{Known, Stat};
 use super::{Store, durable, share, space};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{Digest, FileRef};
 
 /// What is in the place of a blob.
@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// When `write` fails or the store cannot be written.
-    pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, StageError> {
+    pub fn put_with(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<FileRef, Error> {
         let (temporary, file) = self.write_temporary(write)?;
         self.keep(temporary, file)
     }
@@ -56,7 +56,7 @@ impl Store {
         &self,
         expect: Digest,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<Option<FileRef>, StageError> {
+    ) -> Result<Option<FileRef>, Error> {
         let (temporary, file) = self.write_temporary(write)?;
         if file.digest == expect { self.keep(temporary, file).map(Some) } else { Ok(None) }
     }
@@ -64,16 +64,16 @@ impl Store {
     fn write_temporary(
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(NamedTempFile, FileRef), StageError> {
+    ) -> Result<(NamedTempFile, FileRef), Error> {
         let temporary = durable::temporary(&self.tmp(), self.shared)?;
         let mut writer = durable::HashingWriter::new(temporary.as_file());
         let file = write(&mut writer)
             .and_then(|()| writer.finish())
-            .map_err(|error| StageError::io(ErrorKind::Store, "write to", &self.root, error))?;
+            .map_err(|error| Error::io(ErrorKind::Store, "write to", &self.root, error))?;
         Ok((temporary, file))
     }
 
-    fn keep(&self, temporary: NamedTempFile, file: FileRef) -> Result<FileRef, StageError> {
+    fn keep(&self, temporary: NamedTempFile, file: FileRef) -> Result<FileRef, Error> {
         let path = self.blob_path(&file.digest);
         match self.look_at_blob(&file) {
             Blob::Whole => return Ok(file),
@@ -92,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, StageError> {
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<FileRef, Error> {
         space::ensure_room(&self.root, bytes.len() as u64)?;
         self.put_with(|writer| writer.write_all(bytes))
     }
@@ -101,8 +101,8 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read or the store cannot be written.
-    pub fn put_file(&self, path: &Path) -> Result<FileRef, StageError> {
-        let unreadable = |error| StageError::io(ErrorKind::Input, "read", path, error);
+    pub fn put_file(&self, path: &Path) -> Result<FileRef, Error> {
+        let unreadable = |error| Error::io(ErrorKind::Input, "read", path, error);
         let mut from = fs::File::open(path).map_err(unreadable)?;
         space::ensure_room(&self.root, from.metadata().map_err(unreadable)?.len())?;
         self.put_with(|writer| io::copy(&mut from, writer).map(|_| ()))
@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// When the blob is there and cannot be read: it may be as good as ever, and what made it must not run again for that.
-    pub fn has_blob(&self, file: &FileRef) -> Result<bool, StageError> {
+    pub fn has_blob(&self, file: &FileRef) -> Result<bool, Error> {
         match self.look_at_blob(file) {
             Blob::Whole => Ok(true),
             Blob::Missing => Ok(false),
@@ -133,7 +133,7 @@ impl Store {
             }
             Blob::Unreadable(error) => {
                 let path = self.blob_path(&file.digest);
-                Err(StageError::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()))
+                Err(Error::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()))
             }
         }
     }

@@ -13,20 +13,20 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use crate::share::Shared;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{Digest, FileRef};
 
 /// Writes `parts`, one after another, to `path` whole or not at all: temporary file, fsync, rename, fsync of the folder.
-pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]], shared: Shared) -> Result<(), StageError> {
+pub fn write(tmp: &Path, path: &Path, parts: &[&[u8]], shared: Shared) -> Result<(), Error> {
     let mut temporary = temporary(tmp, shared)?;
     let mut written = parts.iter().map(|part| temporary.write_all(part));
-    written.try_for_each(|part| part).map_err(|error| StageError::io(ErrorKind::Store, "write", path, error))?;
+    written.try_for_each(|part| part).map_err(|error| Error::io(ErrorKind::Store, "write", path, error))?;
     publish(temporary, path, shared)
 }
 
 /// Writes `bytes` to `path` whole or not at all, without waiting for the disk: after a power cut the file may be as before.
-pub fn replace(tmp: &Path, path: &Path, bytes: &[u8], shared: Shared) -> Result<(), StageError> {
-    let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
+pub fn replace(tmp: &Path, path: &Path, bytes: &[u8], shared: Shared) -> Result<(), Error> {
+    let failed = |error| Error::io(ErrorKind::Store, "write", path, error);
     let mut temporary = temporary(tmp, shared)?;
     temporary.write_all(bytes).map_err(failed)?;
     temporary.persist(path).map_err(|error| failed(error.error))?;
@@ -35,16 +35,16 @@ pub fn replace(tmp: &Path, path: &Path, bytes: &[u8], shared: Shared) -> Result<
 
 /// A file in the folder for unfinished ones, which lies in the same file system as all targets. It is for whom the umask allows: a
 /// temporary file is else for its owner alone, and would stay so under its new name.
-pub fn temporary(tmp: &Path, shared: Shared) -> Result<NamedTempFile, StageError> {
+pub fn temporary(tmp: &Path, shared: Shared) -> Result<NamedTempFile, Error> {
     let anyone = Permissions::from_mode(0o666);
     let made = tempfile::Builder::new().permissions(anyone).tempfile_in(tmp);
     made.and_then(|file| shared.file(file.as_file()).map(|()| file))
-        .map_err(|error| StageError::io(ErrorKind::Store, "create a file in", tmp, error))
+        .map_err(|error| Error::io(ErrorKind::Store, "create a file in", tmp, error))
 }
 
 /// Moves a written temporary file to `path` for good.
-pub fn publish(temporary: NamedTempFile, path: &Path, shared: Shared) -> Result<(), StageError> {
-    let failed = |error| StageError::io(ErrorKind::Store, "write", path, error);
+pub fn publish(temporary: NamedTempFile, path: &Path, shared: Shared) -> Result<(), Error> {
+    let failed = |error| Error::io(ErrorKind::Store, "write", path, error);
     temporary.as_file().sync_all().map_err(failed)?;
     let folder = path.parent().unwrap_or(path);
     if !folder.exists() {

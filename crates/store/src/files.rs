@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use super::Store;
 use super::index::Table;
 use super::stat::{Known, Stat};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::FileRef;
 
 /// Reading a file of this size for its digest takes long enough to tell.
@@ -23,9 +23,9 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn see(&self, path: &Path, hashing: &Hashing<'_>) -> Result<FileRef, StageError> {
+    pub fn see(&self, path: &Path, hashing: &Hashing<'_>) -> Result<FileRef, Error> {
         let file = self.digest_of(path, hashing)?;
-        let path = std::path::absolute(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
+        let path = std::path::absolute(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
         if let Some(index) = &self.index
             && index.get(Table::Seen, file.digest.as_bytes()).as_deref() != Some(path.as_os_str().as_encoded_bytes())
         {
@@ -42,8 +42,8 @@ impl Store {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn digest_of(&self, path: &Path, hashing: &Hashing<'_>) -> Result<FileRef, StageError> {
-        let failed = |error| StageError::io(ErrorKind::Input, "read", path, error);
+    pub fn digest_of(&self, path: &Path, hashing: &Hashing<'_>) -> Result<FileRef, Error> {
+        let failed = |error| Error::io(ErrorKind::Input, "read", path, error);
         let path = &std::path::absolute(path).map_err(failed)?;
         let stat = Stat::of(&fs::metadata(path).map_err(failed)?);
         if let Some(file) = self.known(path).and_then(|known| known.if_still(&stat)) {
@@ -68,7 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// When the blob, or the place where they were last seen, cannot be read.
-    pub fn find(&self, file: &FileRef) -> Result<Option<PathBuf>, StageError> {
+    pub fn find(&self, file: &FileRef) -> Result<Option<PathBuf>, Error> {
         if self.has_blob(file)? {
             return Ok(Some(self.blob_path(&file.digest)));
         }

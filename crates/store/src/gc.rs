@@ -21,7 +21,7 @@ use super::index::Table;
 use super::manifests::{AllManifests, files_below};
 use super::{Manifest, Store, lock};
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::{Digest, Key};
 
 /// What those who use a store know of its files and the store does not.
@@ -211,9 +211,9 @@ impl Store {
     ///
     /// # Errors
     /// When a worker uses the files of the store, or something cannot be removed; what was removed by then is gone.
-    pub fn collect(&self, retention: &Retention, roots: &Roots) -> Result<Garbage, StageError> {
+    pub fn collect(&self, retention: &Retention, roots: &Roots) -> Result<Garbage, Error> {
         let Some(_alone) = lock::keep_out(&self.root)? else {
-            return Err(StageError::store(format!("workers are at work on the store {}", self.root.display()))
+            return Err(Error::store(format!("workers are at work on the store {}", self.root.display()))
                 .hint(Hint::WaitForWorkers));
         };
         let garbage = self.garbage(retention, roots);
@@ -228,7 +228,7 @@ impl Store {
             let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
             match removed {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StageError::io(ErrorKind::Store, "remove", path, error));
+                    return Err(Error::io(ErrorKind::Store, "remove", path, error));
                 }
                 _ => {}
             }

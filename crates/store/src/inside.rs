@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palinode_error::StageError;
+use palinode_error::Error;
 
 /// Longest part of a name, in bytes: what file systems take.
 const LONGEST: usize = 255;
@@ -38,9 +38,9 @@ fn is_plain_part(part: &str) -> bool {
 ///
 /// # Errors
 /// When the name would lead out of the folder: by itself, or since a folder that it names there is a link that leads elsewhere.
-pub fn inside(folder: &Path, name: &str) -> Result<PathBuf, StageError> {
+pub fn inside(folder: &Path, name: &str) -> Result<PathBuf, Error> {
     let refused =
-        |why: &str| StageError::input(format!("`{}` is not the name of a file in a folder{why}", name.escape_debug()));
+        |why: &str| Error::input(format!("`{}` is not the name of a file in a folder{why}", name.escape_debug()));
     if !is_plain(name) {
         return Err(refused("").hint("the result that names it was made by another program, or altered: do not use it"));
     }

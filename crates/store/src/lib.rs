@@ -69,7 +69,7 @@ use index::Index;
 use layout::FOLDERS;
 use lock::StoreLock;
 use memory::Memory;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::Digest;
 use share::Shared;
 
@@ -110,7 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// When the folder cannot be written, the disk is full or another process has the store open.
-    pub fn open(root: &Path) -> Result<Self, StageError> {
+    pub fn open(root: &Path) -> Result<Self, Error> {
         Self::opened(root, None)
     }
 
@@ -118,11 +118,11 @@ impl Store {
     ///
     /// # Errors
     /// When the folder cannot be written or the disk is full.
-    pub fn open_when_free(root: &Path, tell: Waiting<'_>) -> Result<Self, StageError> {
+    pub fn open_when_free(root: &Path, tell: Waiting<'_>) -> Result<Self, Error> {
         Self::opened(root, Some(tell))
     }
 
-    fn opened(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
+    fn opened(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, Error> {
         let mut store = Self::locked(root, waiting)?;
         space::ensure_least(&store.root)?;
         version::mark(&store.root, &store.tmp(), store.shared)?;
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// The files of a store with its lock, without the index.
-    fn locked(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
+    fn locked(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, Error> {
         let root = Self::make(root)?;
         let lock = StoreLock::take(&root.join(lock::NAME), waiting)?;
         // Whoever had it until now may have been of another version.
@@ -148,13 +148,13 @@ impl Store {
     ///
     /// # Errors
     /// When they cannot be made, or the store was written by a later version of the program.
-    pub fn make(root: &Path) -> Result<PathBuf, StageError> {
-        let root = std::path::absolute(root).map_err(|error| StageError::io(ErrorKind::Store, "find", root, error))?;
+    pub fn make(root: &Path) -> Result<PathBuf, Error> {
+        let root = std::path::absolute(root).map_err(|error| Error::io(ErrorKind::Store, "find", root, error))?;
         version::check(&root)?;
         let shared = Shared::of(&root);
         for folder in FOLDERS {
             let path = root.join(folder);
-            shared.folder(&path).map_err(|error| StageError::io(ErrorKind::Store, "create", &path, error))?;
+            shared.folder(&path).map_err(|error| Error::io(ErrorKind::Store, "create", &path, error))?;
         }
         ignore_in_git(&root);
         Ok(root)
@@ -177,7 +177,7 @@ impl Store {
     ///
     /// # Errors
     /// When there is one that was written by a later version of the program: nothing may then be said of it or done to it.
-    pub fn is_at(root: &Path) -> Result<bool, StageError> {
+    pub fn is_at(root: &Path) -> Result<bool, Error> {
         Ok(version::check(root)?.is_some() || root.join("actions").is_dir())
     }
 
@@ -192,7 +192,7 @@ impl Store {
     }
 
     /// Writes a file of the store that is no result: whole or not at all, but not waited for until it is on the disk.
-    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         durable::replace(&self.tmp(), path, bytes, self.shared)
     }
 

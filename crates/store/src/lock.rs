@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::share::Shared;
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_error::{now_ms, utc};
 
 /// The lock's name in the store's folder.
@@ -85,9 +85,9 @@ pub struct StoreLock {
 impl StoreLock {
     /// Takes the lock. Where another process has it, waits until that lets go if someone is to be told of the wait, and says
     /// who holds it if not.
-    pub fn take(path: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, StageError> {
-        let failed = |error| StageError::io(ErrorKind::Store, "open", path, error);
-        let cannot_lock = |error| StageError::io(ErrorKind::Store, "lock", path, error);
+    pub fn take(path: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, Error> {
+        let failed = |error| Error::io(ErrorKind::Store, "open", path, error);
+        let cannot_lock = |error| Error::io(ErrorKind::Store, "lock", path, error);
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         Shared::of(path.parent().unwrap_or(path)).path(path);
@@ -125,10 +125,10 @@ impl StoreLock {
     }
 }
 
-fn busy(path: &Path, holder: Option<&Holder>) -> StageError {
+fn busy(path: &Path, holder: Option<&Holder>) -> Error {
     let store = path.parent().unwrap_or(path).display();
     let who = holder.map_or("another process".to_owned(), ToString::to_string);
-    StageError::store(format!("the store {store} is in use by {who}")).hint(Hint::WaitForStore)
+    Error::store(format!("the store {store} is in use by {who}")).hint(Hint::WaitForStore)
 }
 
 /// Says that the files of a store are in use, until it is dropped. Where it cannot be said, such as on a file system that
@@ -140,13 +140,13 @@ pub fn use_files(store: &Path) -> Option<File> {
 }
 
 /// Keeps others from using the files of a store until it is dropped; `None` when one does.
-pub fn keep_out(store: &Path) -> Result<Option<File>, StageError> {
+pub fn keep_out(store: &Path) -> Result<Option<File>, Error> {
     let path = store.join(IN_USE);
-    let file = in_use(store).map_err(|error| StageError::io(ErrorKind::Store, "open", &path, error))?;
+    let file = in_use(store).map_err(|error| Error::io(ErrorKind::Store, "open", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(StageError::io(ErrorKind::Store, "lock", &path, error)),
+        Err(TryLockError::Error(error)) => Err(Error::io(ErrorKind::Store, "lock", &path, error)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::index::{MOST, Table};
 use super::manifest::Unfit;
 use super::stat::{Known, Stat};
 use super::{Manifest, Store, durable};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{Digest, FileRef, Key};
 
 impl Store {
@@ -18,7 +18,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is there and cannot be read, or was written by a later program.
-    pub fn manifest(&self, key: &Key) -> Result<Option<Manifest>, StageError> {
+    pub fn manifest(&self, key: &Key) -> Result<Option<Manifest>, Error> {
         let path = self.manifest_path(key);
         if let Some(manifest) = self.indexed(key, &path) {
             return Ok(Some(manifest));
@@ -34,7 +34,7 @@ impl Store {
                 Vec::new()
             }
             Err(error) => {
-                return Err(StageError::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()));
+                return Err(Error::io(ErrorKind::Store, "read", &path, error).hint(unreadable_hint()));
             }
         };
         match Manifest::judge(&bytes) {
@@ -43,7 +43,7 @@ impl Store {
                 Ok(Some(manifest))
             }
             Err(Unfit::Later) => {
-                Err(StageError::store(format!("{} was written by a later version of the program", path.display()))
+                Err(Error::store(format!("{} was written by a later version of the program", path.display()))
                     .hint("use that version of the program, or a store of its own for this one"))
             }
             Ok(_) | Err(Unfit::Damaged) => {
@@ -70,7 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn publish(&self, manifest: &Manifest) -> Result<(), StageError> {
+    pub fn publish(&self, manifest: &Manifest) -> Result<(), Error> {
         let bytes = manifest.write();
         durable::write(&self.tmp(), &self.manifest_path(&manifest.key), &[&bytes], self.shared)?;
         self.index_manifest(manifest);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Manifest, Store, durable};
 use palinode_error::did_you_mean;
 use palinode_error::now_ms;
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::Key;
 
 /// Version of the format.
@@ -65,14 +65,14 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn pin(&self, name: &str, what: &str, keys: BTreeSet<Key>) -> Result<Pin, StageError> {
+    pub fn pin(&self, name: &str, what: &str, keys: BTreeSet<Key>) -> Result<Pin, Error> {
         let pin = Pin { format: FORMAT, name: name.to_owned(), what: what.to_owned(), keys, since_ms: now_ms() };
         self.write_pin(&pin)?;
         Ok(pin)
     }
 
     /// Keeps the results that are under new keys now as those under the old ones are kept.
-    pub fn pin_moved(&self, moved: &BTreeMap<Key, Key>) -> Result<(), StageError> {
+    pub fn pin_moved(&self, moved: &BTreeMap<Key, Key>) -> Result<(), Error> {
         for mut pin in self.pins() {
             let new: Vec<Key> = pin.keys.iter().filter_map(|key| moved.get(key)).copied().collect();
             let before = pin.keys.len();
@@ -84,7 +84,7 @@ impl Store {
         Ok(())
     }
 
-    fn write_pin(&self, pin: &Pin) -> Result<(), StageError> {
+    fn write_pin(&self, pin: &Pin) -> Result<(), Error> {
         let bytes = serde_json::to_vec_pretty(pin).expect("a pin serialises");
         durable::write(&self.tmp(), &self.pin_path(&pin.name), &[&bytes], self.shared)
     }
@@ -93,8 +93,8 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such pin, or several, or it cannot be removed.
-    pub fn unpin(&self, which: &str) -> Result<Pin, StageError> {
-        let usage = |message: String| StageError::new(ErrorKind::Usage, message);
+    pub fn unpin(&self, which: &str) -> Result<Pin, Error> {
+        let usage = |message: String| Error::new(ErrorKind::Usage, message);
         let (pins, unknown) = self.all_pins();
         // One that does not read has the name of its file.
         let name_of = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -111,7 +111,7 @@ impl Store {
         match fitting.as_slice() {
             [pin] => {
                 let path = self.pin_path(&pin.name);
-                fs::remove_file(&path).map_err(|error| StageError::io(ErrorKind::Store, "remove", &path, error))?;
+                fs::remove_file(&path).map_err(|error| Error::io(ErrorKind::Store, "remove", &path, error))?;
                 Ok(Pin::clone(pin))
             }
             [] if pins.is_empty() => Err(usage("nothing is pinned".to_owned())),
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// When there are several.
-    pub fn by_key(&self, which: &str) -> Result<Option<Manifest>, StageError> {
+    pub fn by_key(&self, which: &str) -> Result<Option<Manifest>, Error> {
         if which.len() < 6 || !which.chars().all(|char| char.is_ascii_hexdigit()) {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ impl Store {
         found.retain(|manifest| manifest.key.to_string().starts_with(which));
         if found.len() > 1 {
             let message = format!("{} results have keys that begin with `{which}`", found.len());
-            return Err(StageError::new(ErrorKind::Usage, message).hint("give more of the key"));
+            return Err(Error::new(ErrorKind::Usage, message).hint("give more of the key"));
         }
         Ok(found.pop())
     }

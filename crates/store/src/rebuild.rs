@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::index::{Index, Table};
 use super::manifests::files_below;
 use super::{Store, Waiting};
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 
 /// Version of the tables of the index.
 const LAYOUT: &[u8] = b"1";
@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`], or when the old index cannot be removed.
-    pub fn rebuild(root: &Path, waiting: Option<Waiting<'_>>) -> Result<(Self, Rebuilt), StageError> {
+    pub fn rebuild(root: &Path, waiting: Option<Waiting<'_>>) -> Result<(Self, Rebuilt), Error> {
         let mut store = Self::opened(root, waiting)?;
         let folder = store.root.join("index");
         let before = length(&folder);
@@ -43,7 +43,7 @@ impl Store {
             .collect();
         // sled lets go of its files when it is dropped.
         store.index = None;
-        store.remove_index().map_err(|error| StageError::io(ErrorKind::Store, "remove", &folder, error))?;
+        store.remove_index().map_err(|error| Error::io(ErrorKind::Store, "remove", &folder, error))?;
         let manifests = store.new_index();
         if let Some(index) = &store.index {
             for (table, entries) in &remembered {

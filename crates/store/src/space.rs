@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::fs::statvfs;
 
 use palinode_error::size;
-use palinode_error::{Hint, StageError};
+use palinode_error::{Error, Hint};
 
 /// Writes smaller than this are tried at once: the answer takes longer than they do.
 const LARGE: u64 = 1 << 20;
@@ -28,18 +28,18 @@ pub fn available(path: &Path) -> Option<u64> {
 ///
 /// # Errors
 /// When there is not enough room.
-pub fn ensure_room(path: &Path, needed: u64) -> Result<(), StageError> {
+pub fn ensure_room(path: &Path, needed: u64) -> Result<(), Error> {
     if needed < LARGE { Ok(()) } else { ensure(path, needed.saturating_add(BESIDE)) }
 }
 
 /// Makes sure that a store can be worked with at all.
-pub fn ensure_least(store: &Path) -> Result<(), StageError> {
+pub fn ensure_least(store: &Path) -> Result<(), Error> {
     ensure(store, LEAST)
 }
 
-fn ensure(path: &Path, needed: u64) -> Result<(), StageError> {
+fn ensure(path: &Path, needed: u64) -> Result<(), Error> {
     match available(path) {
-        Some(available) if available < needed => Err(StageError::store(format!(
+        Some(available) if available < needed => Err(Error::store(format!(
             "not enough free space for {}: {} needed, {} available",
             path.display(),
             size(needed),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::index::Table;
 use super::layout::fan_out;
 use super::{Store, durable, space};
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_fingerprint::{Digest, Key};
 
 /// Length of the digest before the bytes of a unit's file.
@@ -42,14 +42,14 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), StageError> {
+    pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), Error> {
         space::ensure_room(&self.root, bytes.len() as u64)?;
         let digest = Digest::of(bytes);
         durable::write(&self.tmp(), &self.unit_path(key), &[digest.as_bytes(), bytes], self.shared)
     }
 
     /// Moves partial results that older versions kept in the index into files.
-    pub(super) fn gather_units(&self) -> Result<(), StageError> {
+    pub(super) fn gather_units(&self) -> Result<(), Error> {
         let Some(index) = &self.index else { return Ok(()) };
         for (key, bytes) in index.all(Table::Units) {
             if let Ok(raw) = <[u8; 32]>::try_from(key.as_slice()) {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::durable;
 use super::share::Shared;
-use palinode_error::{ErrorKind, StageError};
+use palinode_error::{Error, ErrorKind};
 
 /// The version that this program writes. Raise it when an earlier program would misread a store that this one wrote, and read
 /// or carry over what the earlier one left.
@@ -26,17 +26,17 @@ pub const NAME: &str = "VERSION";
 ///
 /// # Errors
 /// When it is of a later version than this program's, or what says so cannot be read.
-pub fn check(root: &Path) -> Result<Option<u32>, StageError> {
+pub fn check(root: &Path) -> Result<Option<u32>, Error> {
     let path = root.join(NAME);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         // Where the folder itself is missing or no folder, whoever opens the store says so.
         Err(error) if matches!(error.kind(), IoKind::NotFound | IoKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(StageError::io(ErrorKind::Store, "read", &path, error)),
+        Err(error) => return Err(Error::io(ErrorKind::Store, "read", &path, error)),
     };
     let version = text.lines().next().and_then(|line| line.trim().parse().ok());
     let version = version.ok_or_else(|| {
-        StageError::store(format!("{} does not say which version the store is of", path.display()))
+        Error::store(format!("{} does not say which version the store is of", path.display()))
             .hint(format!("its first line is a number; a store that this version of the program wrote has {VERSION}"))
     })?;
     accept(version, &format!("the store {}", root.display())).map(Some)
@@ -46,7 +46,7 @@ pub fn check(root: &Path) -> Result<Option<u32>, StageError> {
 ///
 /// # Errors
 /// When it was written by a later one.
-pub fn accept(version: u32, what: &str) -> Result<u32, StageError> {
+pub fn accept(version: u32, what: &str) -> Result<u32, Error> {
     if version <= VERSION {
         return Ok(version);
     }
@@ -54,11 +54,11 @@ pub fn accept(version: u32, what: &str) -> Result<u32, StageError> {
         "{what} was written by a newer version of the program: it is of version {version}, and this program \
          reads versions up to {VERSION}"
     );
-    Err(StageError::store(message).hint("use that version of the program, or a store of its own for this one"))
+    Err(Error::store(message).hint("use that version of the program, or a store of its own for this one"))
 }
 
 /// Writes the version into a store that is made now, or that is from before there were versions.
-pub fn mark(root: &Path, tmp: &Path, shared: Shared) -> Result<(), StageError> {
+pub fn mark(root: &Path, tmp: &Path, shared: Shared) -> Result<(), Error> {
     if check(root)?.is_some() {
         return Ok(());
     }

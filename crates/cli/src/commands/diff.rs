@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
 use palinode::shown::{Better, Shown};
-use palinode::{ErrorKind, RunRecord, Runs, StageError};
+use palinode::{Error, ErrorKind, RunRecord, Runs};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if a.run_as_a_whole != b.run_as_a_whole {
         let (run, stage) = if a.run_as_a_whole { (&args.a, &args.b) } else { (&args.b, &args.a) };
         let message = format!("`{run}` is a run and `{stage}` a stage");
-        return Err(StageError::new(ErrorKind::Usage, message).hint("compare two runs, or two stages").into());
+        return Err(Error::new(ErrorKind::Usage, message).hint("compare two runs, or two stages").into());
     }
     let params = parameters(&a, &b);
     let metrics = metrics(&a, &b);
@@ -102,9 +102,9 @@ impl Side {
                 [first, ..] => {
                     let message = format!("`{name}` has {} cells", instances.len());
                     let hint = format!("name one of them, such as '{first}'");
-                    Err(StageError::new(ErrorKind::Usage, message).hint(hint).into())
+                    Err(Error::new(ErrorKind::Usage, message).hint(hint).into())
                 }
-                [] => Err(StageError::internal(format!("`{name}` has no instance")).into()),
+                [] => Err(Error::internal(format!("`{name}` has no instance")).into()),
             },
         }
     }

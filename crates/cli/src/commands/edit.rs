@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{DEFAULT_CORPUS, PipelineBuilder, StageError, Store, Suggestion, model_folder, suggest};
+use palinode::{DEFAULT_CORPUS, Error, PipelineBuilder, Store, Suggestion, model_folder, suggest};
 use serde_json::{Value, json};
 
 use super::ask;
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = args.quick.network.with(How::Person, &Arc::default(), |network| model_folder(&args.model, network))?;
     let suggested = suggest(&model);
     let Some(layer) = args.layer.or(suggested.map(|s| s.layer)) else {
-        let error = StageError::input(format!("{}: no configuration to choose a layer by", args.model));
+        let error = Error::input(format!("{}: no configuration to choose a layer by", args.model));
         return Err(error.hint("name a model's folder, or the layer with --layer").into());
     };
     let done = quick::run(pipeline(args, layer, suggested)?, &args.quick, &args.store)?;
@@ -229,7 +229,7 @@ fn default_corpus(store: &Path) -> Result<String, Failure> {
     if !there {
         std::fs::create_dir_all(store)
             .and_then(|()| std::fs::write(&path, DEFAULT_CORPUS))
-            .map_err(|error| StageError::store(format!("cannot write {}: {error}", path.display())))?;
+            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
     }
     let full = std::path::absolute(&path).unwrap_or(path);
     Ok(full.display().to_string())

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use palinode::{Attempt, Ended, ErrorKind, Outcome, RunRecord, Runs, StageError, StageState, did_you_mean, stage_log};
+use palinode::{Attempt, Ended, Error, ErrorKind, Outcome, RunRecord, Runs, StageState, did_you_mean, stage_log};
 
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
@@ -95,7 +95,7 @@ fn choose(run: &RunRecord, stage: Option<&str>) -> Result<Vec<(String, StageStat
         let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
         let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
         let message = format!("the run {} has no stage `{stage}`", run.run);
-        return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
+        return Err(Error::new(ErrorKind::Usage, message).hint(hint).into());
     }
     Ok(chosen.iter().map(|stage| (stage.instance.clone(), stage.state.clone())).collect())
 }

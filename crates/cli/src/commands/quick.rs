@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use palinode::{PipelineBuilder, Recipe, Results, RunOptions, RunReport, StageError, Store};
+use palinode::{Error, PipelineBuilder, Recipe, Results, RunOptions, RunReport, Store};
 
 use crate::command_error::Failure;
 use crate::input::{NetworkArgs, StoreArgs};
@@ -77,7 +77,7 @@ fn save(path: &Path, yaml: &str) -> Result<(), Failure> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
     let written = file.and_then(|mut file| file.write_all(yaml.as_bytes()));
     written.map_err(|error| {
-        let told = StageError::input(format!("cannot write {}: {error}", path.display()));
+        let told = Error::input(format!("cannot write {}: {error}", path.display()));
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => told.hint("choose another name, or remove the file first"),
             _ => told,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode::{ErrorKind, PastRun, Runs, StageError, Store, plan};
+use palinode::{Error, ErrorKind, PastRun, Runs, Store, plan};
 use palinode_report::{Document, render};
 
 use crate::command_error::Failure;
@@ -49,11 +49,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let store = args.store.share()?;
     let past = past(args, &store)?;
     if past.stages.iter().all(|stage| stage.key.is_none()) {
-        let error = StageError::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
+        let error = Error::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
         return Err(error.hint("`palinode run` computes them").into());
     }
     let report = palinode::report(&past, &store);
-    let document = render(&report).map_err(|error| StageError::internal(format!("the page: {error}")))?;
+    let document = render(&report).map_err(|error| Error::internal(format!("the page: {error}")))?;
     let mut written = Vec::new();
     if let Some(folder) = &args.assets {
         write_assets(folder, &document)?;
@@ -83,15 +83,15 @@ fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
     Ok(PastRun::planned(&loaded, &plan(&loaded, store, &Reading)?))
 }
 
-fn write_assets(folder: &Path, document: &Document) -> Result<(), StageError> {
+fn write_assets(folder: &Path, document: &Document) -> Result<(), Error> {
     for asset in &document.assets {
         write(&folder.join(&asset.path), &asset.text)?;
     }
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), StageError> {
+fn write(path: &Path, text: &str) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let made = folder.map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(path, text)).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))
+    made.and_then(|()| fs::write(path, text)).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Diagnostic, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, StageError, WorkerCommand, event_log};
+use palinode::{Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, WorkerCommand, event_log};
 
 use crate::command_error::{Failure, words};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// What starts a worker: this program.
 fn worker() -> Result<WorkerCommand, Failure> {
     let program = std::env::current_exe()
-        .map_err(|error| StageError::internal("cannot find the program to start for each stage").source(error))?;
+        .map_err(|error| Error::internal("cannot find the program to start for each stage").source(error))?;
     let mut command = vec![program.into(), "worker".into(), "--attached".into()];
     command.extend(logging::argument().map(Into::into));
     Ok(WorkerCommand(command))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::{ErrorKind, StageError, pipeline_schema};
+use palinode::{Error, ErrorKind, pipeline_schema};
 
 use crate::command_error::Failure;
 use crate::terminal::print;
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.output {
         None => print(&text),
         Some(path) => {
-            Ok(std::fs::write(path, text).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))?)
+            Ok(std::fs::write(path, text).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))?)
         }
     }
 }

@@ -6,7 +6,7 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
     SpanContents,
 };
-use palinode::{Diagnostic, Diagnostics, Origin, StageError};
+use palinode::{Diagnostic, Diagnostics, Error, Origin};
 
 use super::{Style, format};
 use crate::command_error::{in_our_words, words};
@@ -39,7 +39,7 @@ pub fn one(mistake: &Diagnostic, style: &Style) -> String {
 }
 
 /// An error that has no place in a pipeline.
-pub fn error(error: &StageError, style: &Style) -> String {
+pub fn error(error: &Error, style: &Style) -> String {
     let place = error.at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
     let mut text = format!("{} {place}{error}\n", style.red("error:"));
     if let Some(hint) = &error.hint {

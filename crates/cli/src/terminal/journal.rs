@@ -55,7 +55,7 @@ impl Journal {
             Event::StageRetried { instance, failed, left, message } => {
                 lines.extend(self.cached());
                 let left = if *left == 0 { "the last time".to_owned() } else { format!("{left} more after this") };
-                let what = format!("{instance}: try {failed} failed, trying again ({left}): {message}");
+                let what = format!("{instance}: attempt {failed} failed, trying again ({left}): {message}");
                 lines.push(format!("{} {what}", self.style.yellow("↻")));
             }
             Event::Said { instance, line } => lines.push(self.style.dim(&format!("  {instance}: {line}"))),

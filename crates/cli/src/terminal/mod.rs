@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
-use palinode::StageError;
+use palinode::Error;
 
 pub use download::Downloads;
 pub use journal::Journal;
@@ -50,7 +50,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::Closed),
         Err(error) => {
-            Err(StageError::new(palinode::ErrorKind::Usage, "cannot write to stdout").hint(error.to_string()).into())
+            Err(Error::new(palinode::ErrorKind::Usage, "cannot write to stdout").hint(error.to_string()).into())
         }
     }
 }
@@ -59,7 +59,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&(text + "\n")),
-        Err(error) => Err(StageError::internal(format!("a result cannot be written as JSON: {error}")).into()),
+        Err(error) => Err(Error::internal(format!("a result cannot be written as JSON: {error}")).into()),
     }
 }
 

@@ -48,7 +48,7 @@ impl StageKind for Word {
         Resources::LIGHT
     }
 
-    fn run(params: &WordParams, _: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &WordParams, _: &StageContext) -> Result<Artifact, Error> {
         crate::artifact::<WordKind>(&params.value)
     }
 }
@@ -75,7 +75,7 @@ impl Executor for Outlives {
 
     fn next(&mut self, wait: Duration) -> Option<Notice> {
         let lost = |attempt| {
-            let error = StageError::new(ErrorKind::Limit, "the node is gone");
+            let error = Error::new(ErrorKind::Limit, "the node is gone");
             Notice::Ended(attempt, Box::new(Err(AttemptError { error, lost: true })))
         };
         self.found.pop_front().map(lost).or_else(|| self.local.next(wait))

@@ -9,7 +9,7 @@ use crate::action::Action;
 use crate::catalogue::ErasedStage;
 use crate::context::{RunContext, StageContext};
 use crate::unit::Units;
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_error::now_ms;
 use palinode_error::panics;
 use palinode_pipeline::Params;
@@ -24,7 +24,7 @@ pub(crate) fn execute(
     params: &Params,
     action: &Arc<Action>,
     stop: &Arc<AtomicBool>,
-) -> Result<Manifest, StageError> {
+) -> Result<Manifest, Error> {
     let started = Instant::now();
     let info = kind.info();
     let context = StageContext {
@@ -36,7 +36,7 @@ pub(crate) fn execute(
     let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
     let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
     let artifact = result.unwrap_or_else(|panic| {
-        Err(StageError::internal(format!("`{}` panicked: {panic}", info.name))
+        Err(Error::internal(format!("`{}` panicked: {panic}", info.name))
             .hint("this is a mistake in the program; please report it with the event log of this run"))
     })?;
     publish(&run.store, info.output, action, artifact, started)
@@ -49,7 +49,7 @@ fn publish(
     action: &Action,
     mut artifact: Artifact,
     started: Instant,
-) -> Result<Manifest, StageError> {
+) -> Result<Manifest, Error> {
     for published in &mut artifact.published {
         // Kept relative, so that the record is as true for a copy of the folder as for the folder itself.
         if let Ok(inside) = published.path.strip_prefix(&action.base) {
@@ -57,14 +57,12 @@ fn publish(
         }
     }
     if artifact.kind != output {
-        return Err(StageError::internal(format!("it yielded `{}` where `{output}` was promised", artifact.kind)));
+        return Err(Error::internal(format!("it yielded `{}` where `{output}` was promised", artifact.kind)));
     }
     for (name, file) in &artifact.files {
         let external = action.files.values().any(|(known, _)| known == file);
         if !external && store.find(file)?.is_none() {
-            return Err(StageError::internal(format!(
-                "its result `{name}` is neither in the store nor a file of its own"
-            )));
+            return Err(Error::internal(format!("its result `{name}` is neither in the store nor a file of its own")));
         }
     }
     let manifest = Manifest {

@@ -7,7 +7,7 @@ use crate::action::Action;
 use crate::attempts::Attempt;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_pipeline::Params;
 use palinode_store::{Holder, Manifest};
 
@@ -73,13 +73,13 @@ impl Site {
 /// Why an attempt has no result.
 pub struct AttemptError {
     /// What is said of it.
-    pub error: StageError,
+    pub error: Error,
     /// Whether what executed it is gone without having said so itself.
     pub lost: bool,
 }
 
-impl From<StageError> for AttemptError {
-    fn from(error: StageError) -> Self {
+impl From<Error> for AttemptError {
+    fn from(error: Error) -> Self {
         Self { error, lost: false }
     }
 }

@@ -15,7 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::context::RunContext;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
-use palinode_error::{StageError, panics};
+use palinode_error::{Error, panics};
 
 /// Stages recurse deeply in places; they get what a main thread has, and more.
 const STACK: usize = 32 << 20;
@@ -47,7 +47,7 @@ impl Local {
         // A pipeline is checked against the stages that run it; if it was not, that is a mistake of the program.
         let name = &action.fingerprint.stage;
         let kind = self.catalogue.runnable(name).cloned();
-        let kind = kind.ok_or_else(|| StageError::internal(format!("there is no stage `{name}` to run")));
+        let kind = kind.ok_or_else(|| Error::internal(format!("there is no stage `{name}` to run")));
         let thread = thread::Builder::new().name(action.instance.clone()).stack_size(STACK);
         let stopped = Arc::clone(&stop);
         // Said first: a quick stage may be over before its thread is heard of here.
@@ -56,11 +56,11 @@ impl Local {
             let done = panics::catch(|| kind.and_then(|kind| execute(&context, &kind, &params, &action, &stopped)));
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, params, action));
-            let done = done.unwrap_or_else(|panic| Err(StageError::internal(format!("the engine panicked: {panic}"))));
+            let done = done.unwrap_or_else(|panic| Err(Error::internal(format!("the engine panicked: {panic}"))));
             let _ = ended.send(Notice::Ended(attempt, Box::new(done.map_err(Into::into))));
         });
         if let Err(error) = &thread {
-            let error = StageError::internal(format!("cannot start a thread for this stage: {error}"));
+            let error = Error::internal(format!("cannot start a thread for this stage: {error}"));
             let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
         }
         self.running.insert(attempt, Running { stop, thread: thread.ok() });

@@ -19,7 +19,7 @@ use crate::context::RunContext;
 use crate::event::Event;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
-use palinode_error::{ErrorKind, Hint, StageError, panics, plain};
+use palinode_error::{Error, ErrorKind, Hint, panics, plain};
 use palinode_store::{Manifest, Store};
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
@@ -69,11 +69,11 @@ impl Processes {
             let done = panics::catch(|| attend(&context, &command, &path, &action, (&mailbox, &heard), began));
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, action));
-            let panicked = |panic| Err(StageError::internal(format!("the engine panicked: {panic}")).into());
+            let panicked = |panic| Err(Error::internal(format!("the engine panicked: {panic}")).into());
             let _ = notices.send(Notice::Ended(attempt, Box::new(done.unwrap_or_else(panicked))));
         });
         if let Err(error) = &thread {
-            let error = StageError::internal(format!("cannot start a thread for this stage: {error}"));
+            let error = Error::internal(format!("cannot start a thread for this stage: {error}"));
             let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
         }
         self.running.insert(attempt, Running { to, thread: thread.ok() });
@@ -133,7 +133,7 @@ fn attend(
     let mut stdin = child.stdin.take();
     let mut finishing = false;
     let mut killed = false;
-    let mut end: Option<Result<(), StageError>> = None;
+    let mut end: Option<Result<(), Error>> = None;
     let mut last_words: VecDeque<String> = VecDeque::new();
     let mut open = STREAMS;
     while open > 0 {
@@ -147,7 +147,7 @@ fn attend(
                     end = Some(Ok(()));
                 }
                 Message::Failed { kind, message, hint, at } => {
-                    let mut error = StageError::new(kind, message);
+                    let mut error = Error::new(kind, message);
                     error.hint = hint;
                     error.at = at.map(Box::new);
                     end = Some(Err(error));
@@ -171,15 +171,15 @@ fn attend(
             }
         }
     }
-    let status = child.wait().map_err(|error| StageError::internal("cannot wait for the worker").source(error))?;
+    let status = child.wait().map_err(|error| Error::internal("cannot wait for the worker").source(error))?;
     drop(stdin);
     match end {
         Some(Ok(())) => Ok(run.store.adopt(&action.key).ok_or_else(|| {
-            StageError::store("the worker says that it is done, but its result is not in the store")
+            Error::store("the worker says that it is done, but its result is not in the store")
                 .hint("is the store on a file system that the worker shares?")
         })?),
         Some(Err(error)) => Err(error.into()),
-        None if killed => Err(StageError::interrupted().into()),
+        None if killed => Err(Error::interrupted().into()),
         None => Err(AttemptError { error: died(status, &last_words), lost: true }),
     }
 }
@@ -209,8 +209,8 @@ enum Heard {
     Cancel(Cancel),
 }
 
-fn start(command: &WorkerCommand, path: &Path, to: &Sender<Heard>) -> Result<Child, StageError> {
-    let failed = |what: &str| StageError::internal(format!("cannot start a process for this stage: {what}"));
+fn start(command: &WorkerCommand, path: &Path, to: &Sender<Heard>) -> Result<Child, Error> {
+    let failed = |what: &str| Error::internal(format!("cannot start a process for this stage: {what}"));
     let (program, args) = command.0.split_first().ok_or_else(|| failed("no program is named"))?;
     let mut command = Command::new(program);
     // A group of its own: Ctrl-C in a terminal reaches the run, which passes it on in its own way.
@@ -247,7 +247,7 @@ fn listen(
 }
 
 /// What to say of a worker that ended without a word.
-fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
+fn died(status: ExitStatus, last_words: &VecDeque<String>) -> Error {
     const KILL: i32 = 9;
     let said: Vec<&str> = last_words.iter().map(String::as_str).collect();
     let said = if said.is_empty() { String::new() } else { format!("; its last words: {}", said.join(" / ")) };
@@ -256,16 +256,15 @@ fn died(status: ExitStatus, last_words: &VecDeque<String>) -> StageError {
         Some(KILL) => {
             let message = "its process was killed, most likely for memory: the kernel does that to the largest process \
                            when memory runs out (signal 9)";
-            StageError::new(ErrorKind::Limit, format!("{message}{said}")).hint(Hint::LessMemory)
+            Error::new(ErrorKind::Limit, format!("{message}{said}")).hint(Hint::LessMemory)
         }
         Some(signal) => {
             let name = name(signal).map(|name| format!(", {name}")).unwrap_or_default();
-            StageError::new(ErrorKind::Limit, format!("its process was ended by signal {signal}{name}{said}"))
-                .hint(kept)
+            Error::new(ErrorKind::Limit, format!("its process was ended by signal {signal}{name}{said}")).hint(kept)
         }
         None => {
             let code = status.code().unwrap_or_default();
-            StageError::internal(format!("its process ended with status {code} and no result{said}")).hint(kept)
+            Error::internal(format!("its process ended with status {code} and no result{said}")).hint(kept)
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::context::RunContext;
 use crate::event::{Event, Observer, hashing};
 use crate::shared::SharedPool;
 use palinode_error::one_of;
-use palinode_error::{DataPlace, ErrorKind, Hint, StageError};
+use palinode_error::{DataPlace, Error, ErrorKind, Hint};
 use palinode_store::{Manifest, Place, Store};
 
 /// What a worker says to whoever started it: one JSON object per line on its stdout.
@@ -52,7 +52,7 @@ pub fn work(
     catalogue: &Catalogue,
     observer: &Arc<dyn Observer>,
     interrupt: &Arc<AtomicBool>,
-) -> Result<Manifest, StageError> {
+) -> Result<Manifest, Error> {
     let store = Arc::new(Store::bare(&action.store)?);
     work_in(&store, action, catalogue, observer, interrupt)
 }
@@ -63,9 +63,9 @@ fn work_in(
     catalogue: &Catalogue,
     observer: &Arc<dyn Observer>,
     interrupt: &Arc<AtomicBool>,
-) -> Result<Manifest, StageError> {
+) -> Result<Manifest, Error> {
     let name = &action.fingerprint.stage;
-    let usage = |message: String| StageError::new(ErrorKind::Usage, message);
+    let usage = |message: String| Error::new(ErrorKind::Usage, message);
     let kind = catalogue.runnable(name).ok_or_else(|| {
         usage(format!("this program has no stage `{name}`")).hint(format!("it has {}", one_of(catalogue.names())))
     })?;
@@ -86,7 +86,7 @@ fn work_in(
         let found = store.see(path, &hashing(observer.as_ref()))?;
         if found != *file {
             let message = "it is no longer what it was when this stage was planned";
-            return Err(StageError::input(message).at(path, None).hint("run again: it is then read anew"));
+            return Err(Error::input(message).at(path, None).hint("run again: it is then read anew"));
         }
     }
     let context = RunContext {
@@ -110,7 +110,7 @@ pub fn work_aloud(
     catalogue: &Catalogue,
     out: Box<dyn Write + Send>,
     interrupt: &Arc<AtomicBool>,
-) -> Result<(), StageError> {
+) -> Result<(), Error> {
     let aloud = Arc::new(Aloud(Mutex::new(out)));
     let observer: Arc<dyn Observer> = aloud.clone();
     let result = Store::bare(&action.store).map(Arc::new).and_then(|store| {
@@ -126,7 +126,7 @@ pub fn work_aloud(
             Ok(())
         }
         Err(error) => {
-            let StageError { kind, hint, at, .. } = &error;
+            let Error { kind, hint, at, .. } = &error;
             let at = at.as_deref().cloned();
             aloud.say(&Message::Failed { kind: *kind, message: error.with_causes(), hint: hint.clone(), at });
             Err(error)

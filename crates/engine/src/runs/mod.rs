@@ -27,7 +27,7 @@ use crate::attempts::{self, Attempt};
 use crate::event::Event;
 use crate::{log, runid};
 use palinode_error::did_you_mean;
-use palinode_error::{ErrorKind, Hint, StageError};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_store::{Holder, Manifest};
 
 /// The record's name in the folder of a run.
@@ -74,9 +74,9 @@ impl Runs {
     ///
     /// # Errors
     /// When there is no such run, or several, or its record is damaged.
-    pub fn open(&self, which: &str) -> Result<RunRecord, StageError> {
+    pub fn open(&self, which: &str) -> Result<RunRecord, Error> {
         let names = self.names();
-        let usage = |message: String| StageError::new(ErrorKind::Usage, message);
+        let usage = |message: String| Error::new(ErrorKind::Usage, message);
         if names.is_empty() {
             return Err(usage(format!("there are no runs in {}", self.folder.display())));
         }
@@ -93,7 +93,7 @@ impl Runs {
         match fitting.as_slice() {
             [name] => self.read(name).ok_or_else(|| {
                 let path = self.dir(name).join(RECORD);
-                StageError::store(format!("the record {} is missing or damaged", path.display()))
+                Error::store(format!("the record {} is missing or damaged", path.display()))
             }),
             [] => {
                 let hint = did_you_mean(which, names.iter().map(String::as_str));

@@ -8,7 +8,7 @@ use super::record::RunRecord;
 use super::{RECORD, RESOLVED};
 use crate::event::{Event, Observer};
 use crate::report::StageReport;
-use palinode_error::StageError;
+use palinode_error::Error;
 use palinode_error::now_ms;
 use palinode_pipeline::Pipeline;
 use palinode_store::Store;
@@ -30,7 +30,7 @@ impl Recorder {
         device: &str,
         store: &Store,
         told: &Arc<dyn Observer>,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self, Error> {
         let dir = store.run_dir(run);
         let record = outline(run, pipeline, device, now_ms());
         store.write_file(&dir.join(RECORD), &record.write())?;
@@ -41,7 +41,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn resolved(run: &str, pipeline: &Pipeline, store: &Store) -> Result<(), StageError> {
+    pub fn resolved(run: &str, pipeline: &Pipeline, store: &Store) -> Result<(), Error> {
         store.write_file(&store.run_dir(run).join(RESOLVED), pipeline.resolved().as_bytes())
     }
 
@@ -49,7 +49,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store cannot be written; the event log still says how the run ended.
-    pub fn finish(&self, store: &Store, stages: &[StageReport]) -> Result<(), StageError> {
+    pub fn finish(&self, store: &Store, stages: &[StageReport]) -> Result<(), Error> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         for StageReport { instance, outcome, artifact, .. } in stages {
             record.outcome(instance, outcome);

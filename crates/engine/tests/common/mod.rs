@@ -9,9 +9,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use palinode_engine::{
-    Artifact, Catalogue, DescribeCx, Diagnostics, ErrorKind, Event, ExternalFile, FieldError, Kind, Observer, Outcome,
-    Pipeline, Plan, Port, PortOf, Resources, RunOptions, RunReport, Silent, Source, StageContext, StageError,
-    StageKind, Store,
+    Artifact, Catalogue, DescribeCx, Diagnostics, Error, ErrorKind, Event, ExternalFile, FieldError, Kind, Observer,
+    Outcome, Pipeline, Plan, Port, PortOf, Resources, RunOptions, RunReport, Silent, Source, StageContext, StageKind,
+    Store,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,9 +51,9 @@ impl Kind for PublishedKind {
     type Planned = ();
 }
 
-fn text_of(cx: &StageContext, port: PortOf<TextKind>) -> Result<String, StageError> {
+fn text_of(cx: &StageContext, port: PortOf<TextKind>) -> Result<String, Error> {
     let Some(given) = cx.input_opt(port)? else { return Ok(String::new()) };
-    let file = given.artifact.file("text").ok_or_else(|| StageError::input("the input has no text"))?;
+    let file = given.artifact.file("text").ok_or_else(|| Error::input("the input has no text"))?;
     Ok(String::from_utf8_lossy(&cx.read(file)?).into_owned())
 }
 
@@ -116,7 +116,7 @@ impl StageKind for Text {
         Resources::LIGHT
     }
 
-    fn run(params: &TextParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &TextParams, cx: &StageContext) -> Result<Artifact, Error> {
         let mut text = params.value.repeat(params.repeat as usize);
         if matches!(params.case, Case::Upper) {
             text = text.to_uppercase();
@@ -152,7 +152,7 @@ impl StageKind for Read {
         Resources::LIGHT
     }
 
-    fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, Error> {
         Ok(Artifact::new("text", Value::Null).with_file("text", cx.file("text")?.0))
     }
 }
@@ -199,7 +199,7 @@ impl StageKind for Join {
         Resources::LIGHT
     }
 
-    fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &JoinParams, cx: &StageContext) -> Result<Artifact, Error> {
         let text = [text_of(cx, TEXT)?, text_of(cx, OTHER)?].join(&params.between);
         let kept: String = text.chars().take(params.keep.unwrap_or(usize::MAX)).collect();
         Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(kept.as_bytes())?))
@@ -230,7 +230,7 @@ impl StageKind for Count {
         Resources::LIGHT
     }
 
-    fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(_params: &NoParams, cx: &StageContext) -> Result<Artifact, Error> {
         let text = text_of(cx, TEXT)?;
         let progress = cx.progress("letters", Some(text.len() as u64));
         progress.inc(text.len() as u64);
@@ -278,12 +278,12 @@ impl StageKind for Write {
         Resources::LIGHT
     }
 
-    fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &WriteParams, cx: &StageContext) -> Result<Artifact, Error> {
         let path = cx.base_dir().join(&params.path);
         let text = text_of(cx, TEXT)?;
         std::fs::create_dir_all(path.parent().unwrap_or(&path))
             .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| StageError::io(ErrorKind::Input, "write", &path, error))?;
+            .map_err(|error| Error::io(ErrorKind::Input, "write", &path, error))?;
         let mut artifact = Artifact::new("published", Value::Null);
         artifact.published.push(cx.publish(&path)?);
         Ok(artifact)
@@ -309,10 +309,10 @@ impl StageKind for Fail {
     const DOC: &'static str = "In the way that is asked for.";
     type Output = TextKind;
 
-    fn run(params: &FailParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &FailParams, cx: &StageContext) -> Result<Artifact, Error> {
         match params.how.as_str() {
             "panic" => panic!("the stage lost its mind"),
-            "numerical" => Err(StageError::numerical("the matrix is not positive definite").hint("raise `lambda`")),
+            "numerical" => Err(Error::numerical("the matrix is not positive definite").hint("raise `lambda`")),
             "kind" => Ok(Artifact::new("moments", Value::Null)),
             "lie" => Ok(Artifact::new("text", Value::Null).with_file("text", palinode_engine::FileRef::of(b"nowhere"))),
             warn if warn.starts_with("warn") => {
@@ -337,7 +337,7 @@ impl StageKind for Fail {
                 let done = cx.get_unit(&cx.unit_key(&"tries")).map_or(0, |bytes| bytes[0]);
                 cx.put_unit(&cx.unit_key(&"tries"), &[done + 1])?;
                 if done < 2 {
-                    return Err(StageError::store(format!("failed {} times", done + 1)));
+                    return Err(Error::store(format!("failed {} times", done + 1)));
                 }
                 Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(&[b'0' + done])?))
             }
@@ -353,9 +353,9 @@ impl StageKind for Fail {
             "unit" => {
                 let done = cx.get_unit(&cx.unit_key(&"counted")).map_or(0, |bytes| bytes[0]);
                 cx.put_unit(&cx.unit_key(&"counted"), &[done + 1])?;
-                Err(StageError::input(format!("tried {} times", done + 1)).at("data.txt", Some(3)))
+                Err(Error::input(format!("tried {} times", done + 1)).at("data.txt", Some(3)))
             }
-            other => Err(StageError::input(other)),
+            other => Err(Error::input(other)),
         }
     }
 }
@@ -390,7 +390,7 @@ impl StageKind for Meet {
         if params.count > 1 { Resources::LIGHT } else { Resources::MACHINE }
     }
 
-    fn run(params: &MeetParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &MeetParams, cx: &StageContext) -> Result<Artifact, Error> {
         let mut all = AT_WORK.lock().unwrap();
         let here = all.entry(params.group.clone()).or_default();
         here.0 += 1;
@@ -403,7 +403,7 @@ impl StageKind for Meet {
         all.get_mut(&params.group).unwrap().0 -= 1;
         drop(all);
         if waited.timed_out() || most > params.count {
-            return Err(StageError::input(format!("{now} at work, {most} at most, {} expected", params.count)));
+            return Err(Error::input(format!("{now} at work, {most} at most, {} expected", params.count)));
         }
         Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(params.name.as_bytes())?))
     }

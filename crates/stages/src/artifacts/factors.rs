@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palinode_edit::Preservations;
-use palinode_engine::{Accept, ArtifactKind, FieldError, FileRef, Given, Kind, StageContext, StageError};
+use palinode_engine::{Accept, ArtifactKind, Error, FieldError, FileRef, Given, Kind, StageContext};
 use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
 use palinode_model::WeightId;
 use serde::{Deserialize, Serialize};
@@ -117,15 +117,15 @@ pub fn mismatch(fixed: Option<PreservationWeights>, weights: PreservationWeights
 }
 
 /// Factors a layer's metric.
-pub fn factor(layer: usize, moment: &SecondMoment, weights: PreservationWeights) -> Result<Factor, StageError> {
+pub fn factor(layer: usize, moment: &SecondMoment, weights: PreservationWeights) -> Result<Factor, Error> {
     Factor::new(moment, weights).map_err(|error| {
         let error = error.stage();
-        StageError { message: format!("layer {layer}: {}", error.message), ..error }
+        Error { message: format!("layer {layer}: {}", error.message), ..error }
     })
 }
 
 /// Puts a layer's factor into the store: the rows of `L` up to the diagonal, one after the other.
-pub fn put_layer(cx: &StageContext, factor: &Factor) -> Result<FileRef, StageError> {
+pub fn put_layer(cx: &StageContext, factor: &Factor) -> Result<FileRef, Error> {
     let f = factor.size();
     let rows = (0..f).flat_map(|i| factor.row(i));
     put(cx, &[Named::values("lower", vec![f * (f + 1) / 2], rows)])
@@ -136,7 +136,7 @@ fn get_layer(
     given: &Given<'_, MomentsOrFactors>,
     layer: usize,
     weights: PreservationWeights,
-) -> Result<Factor, StageError> {
+) -> Result<Factor, Error> {
     known(&given.facts.layers, layer)?;
     let file = crate::artifacts::model::file(given, &file_name(layer))?;
     let (_, values) = Tensors::read(cx, file)?.values("lower")?;
@@ -152,7 +152,7 @@ fn get_layer(
         rows = rest;
         Ok(())
     })
-    .map_err(|error: MathError| StageError::internal(format!("stored factor of layer {layer}: {error}")))
+    .map_err(|error: MathError| Error::internal(format!("stored factor of layer {layer}: {error}")))
 }
 
 /// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
@@ -161,10 +161,10 @@ pub fn metrics(
     given: &Given<'_, MomentsOrFactors>,
     layers: &[usize],
     weights: PreservationWeights,
-) -> Result<Preservations, StageError> {
+) -> Result<Preservations, Error> {
     if let Some(error) = mismatch(given.facts.fixed, weights) {
-        let made = StageError::input(error.message);
-        return Err(error.hint.into_iter().fold(made, StageError::hint));
+        let made = Error::input(error.message);
+        return Err(error.hint.into_iter().fold(made, Error::hint));
     }
     let unit = factored(weights);
     let name = format!("factors:{}:{}:{}", given.digest(), unit.lambda, unit.rho);

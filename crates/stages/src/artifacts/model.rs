@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Artifact, FieldError, FileRef, Given, Kind, StageContext, StageError};
+use palinode_engine::{Artifact, Error, FieldError, FileRef, Given, Kind, StageContext};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, ModelError, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
@@ -125,7 +125,7 @@ pub struct Loaded {
 }
 
 /// The unedited model of a `model` or an `update`, kept in memory between the stages of a run.
-pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, StageError> {
+pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Error> {
     let artifact = given.artifact();
     cx.shared(&format!("model:{}:{}", given.base(), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
@@ -147,7 +147,7 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Sta
                 }
                 other => Err(other),
             }),
-            Some(other) => return Err(StageError::internal(format!("blocks cannot be `{other}`"))),
+            Some(other) => return Err(Error::internal(format!("blocks cannot be `{other}`"))),
         };
         let decoder = decoder.map_err(StageFailure::stage)?;
         let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
@@ -160,7 +160,7 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Sta
 }
 
 /// The configuration of a `model` or an `update`.
-pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, StageError> {
+pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, Error> {
     let path = cx.path(file(artifact, CONFIG)?)?;
     read_config(&path).map_err(StageFailure::stage)
 }
@@ -188,6 +188,6 @@ pub fn companions(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)>
 }
 
 /// A file that an artifact must have.
-pub fn file<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a FileRef, StageError> {
-    artifact.file(name).ok_or_else(|| StageError::internal(format!("the {} has no file `{name}`", artifact.kind)))
+pub fn file<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a FileRef, Error> {
+    artifact.file(name).ok_or_else(|| Error::internal(format!("the {} has no file `{name}`", artifact.kind)))
 }

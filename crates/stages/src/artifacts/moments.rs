@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use palinode_engine::{Artifact, Digest, FileRef, Key, Kind, StageContext, StageError, artifact};
+use palinode_engine::{Artifact, Digest, Error, FileRef, Key, Kind, StageContext, artifact};
 use palinode_math::SecondMoment;
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ impl Gathered {
     }
 
     /// Puts a layer's sum into the store.
-    pub fn put(&mut self, cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<(), StageError> {
+    pub fn put(&mut self, cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<(), Error> {
         self.files.push((file_name(layer), put(cx, &[sum(moment)])?));
         self.layers.push(LayerFacts::of(layer, moment));
         Ok(())
@@ -84,7 +84,7 @@ impl Gathered {
 
     /// The artifact. `documents` is how many were read, where that is known; `sources` are the contents that sums were
     /// measured on or read from: what shares one of them must not be added up.
-    pub fn artifact(self, documents: Option<u64>, mut sources: Vec<Digest>) -> Result<Artifact, StageError> {
+    pub fn artifact(self, documents: Option<u64>, mut sources: Vec<Digest>) -> Result<Artifact, Error> {
         sources.sort_unstable();
         sources.dedup();
         let tokens = self.layers.iter().map(|layer| layer.tokens).max().unwrap_or(0);
@@ -137,12 +137,12 @@ impl Head {
     }
 
     /// Keeps it, in the place of what was kept before.
-    pub fn put(&self, cx: &StageContext, key: &Key) -> Result<(), StageError> {
+    pub fn put(&self, cx: &StageContext, key: &Key) -> Result<(), Error> {
         Self::put_sum(cx, key, self.from..self.units, &self.moment)
     }
 
     /// Keeps a layer's sum over some units, in the place of what was kept before.
-    pub fn put_sum(cx: &StageContext, key: &Key, units: Range<usize>, moment: &SecondMoment) -> Result<(), StageError> {
+    pub fn put_sum(cx: &StageContext, key: &Key, units: Range<usize>, moment: &SecondMoment) -> Result<(), Error> {
         let note = format!("[{}, {}, {}]", units.start, units.end, moment.count());
         let note = HashMap::from([("head".to_owned(), note)]);
         cx.put_unit(key, &serialize(&[sum(moment)], Some(note))?)
@@ -157,7 +157,7 @@ pub fn read_layer(
     artifact: &Artifact,
     layers: &[LayerFacts],
     layer: usize,
-) -> Result<SecondMoment, StageError> {
+) -> Result<SecondMoment, Error> {
     let facts = known(layers, layer)?;
     let file = crate::artifacts::model::file(artifact, &file_name(layer))?;
     let (shape, sum) = Tensors::read(cx, file)?.values("sum")?;
@@ -165,9 +165,9 @@ pub fn read_layer(
 }
 
 /// What is known of a layer that second moments or factors must have.
-pub fn known(layers: &[LayerFacts], layer: usize) -> Result<&LayerFacts, StageError> {
+pub fn known(layers: &[LayerFacts], layer: usize) -> Result<&LayerFacts, Error> {
     layers
         .iter()
         .find(|facts| facts.layer == layer)
-        .ok_or_else(|| StageError::input(format!("there is no second moment of layer {layer}")).hint(MISSING))
+        .ok_or_else(|| Error::input(format!("there is no second moment of layer {layer}")).hint(MISSING))
 }

@@ -1,7 +1,7 @@
 //! Edit requests on their way between stages.
 
 use palinode_data::EditRequest;
-use palinode_engine::{Artifact, Digest, Given, Kind, StageContext, StageError, artifact};
+use palinode_engine::{Artifact, Digest, Error, Given, Kind, StageContext, artifact};
 use palinode_eval::MetricSet;
 use serde::{Deserialize, Serialize};
 
@@ -37,23 +37,19 @@ pub struct PlannedRequests {
 }
 
 /// An artifact of requests.
-pub fn put(
-    cx: &StageContext,
-    requests: &[EditRequest],
-    judged: Option<Vec<MetricSet>>,
-) -> Result<Artifact, StageError> {
-    let bytes = serde_json::to_vec(requests).map_err(|error| StageError::internal(error.to_string()))?;
+pub fn put(cx: &StageContext, requests: &[EditRequest], judged: Option<Vec<MetricSet>>) -> Result<Artifact, Error> {
+    let bytes = serde_json::to_vec(requests).map_err(|error| Error::internal(error.to_string()))?;
     let facts = RequestsFacts { requests: requests.len(), judged };
     Ok(artifact::<RequestsKind>(&facts)?.with_file(REQUESTS, cx.put_bytes(&bytes)?))
 }
 
 /// The requests of an artifact.
-pub fn requests(cx: &StageContext, given: &Given<'_, RequestsKind>) -> Result<Vec<EditRequest>, StageError> {
+pub fn requests(cx: &StageContext, given: &Given<'_, RequestsKind>) -> Result<Vec<EditRequest>, Error> {
     let bytes = cx.read(file(given, REQUESTS)?)?;
-    serde_json::from_slice(&bytes).map_err(|error| StageError::internal(format!("stored requests: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| Error::internal(format!("stored requests: {error}")))
 }
 
 /// The contents of an artifact's requests: the same for the same requests, wherever they are from.
-pub fn contents(given: &Given<'_, RequestsKind>) -> Result<Digest, StageError> {
+pub fn contents(given: &Given<'_, RequestsKind>) -> Result<Digest, Error> {
     Ok(file(given, REQUESTS)?.digest)
 }

@@ -2,7 +2,7 @@
 
 use palinode_edit::TargetSite;
 use palinode_engine::shown::Shown;
-use palinode_engine::{Digest, Given, Kind, StageContext, StageError};
+use palinode_engine::{Digest, Error, Given, Kind, StageContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ pub struct Losses<S> {
 }
 
 /// The values `z = h₀ + δ` of an artifact, `[requests, d]` row-major.
-pub fn values(cx: &StageContext, given: &Given<'_, TargetsKind>) -> Result<Vec<f32>, StageError> {
+pub fn values(cx: &StageContext, given: &Given<'_, TargetsKind>) -> Result<Vec<f32>, Error> {
     let tensors = Tensors::read(cx, file(given, VALUES)?)?;
     let ((_, initial), (_, delta)) = (tensors.values(INITIAL)?, tensors.values(DELTA)?);
     Ok(initial.iter().zip(&delta).map(|(h, d)| *h as f32 + *d as f32).collect())

@@ -1,7 +1,7 @@
 //! Context templates on their way between stages.
 
 use palinode_data::ContextTemplates;
-use palinode_engine::{Kind, PortOf, StageContext, StageError};
+use palinode_engine::{Error, Kind, PortOf, StageContext};
 use serde::{Deserialize, Serialize};
 
 /// Context templates.
@@ -21,6 +21,6 @@ pub struct TemplatesFacts {
 }
 
 /// The templates at an optional port; the bare prompt where none is connected.
-pub fn at_port(cx: &StageContext, port: PortOf<TemplatesKind>) -> Result<ContextTemplates, StageError> {
+pub fn at_port(cx: &StageContext, port: PortOf<TemplatesKind>) -> Result<ContextTemplates, Error> {
     Ok(cx.input_opt(port)?.map_or_else(ContextTemplates::bare, |given| given.facts.templates))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use palinode_engine::{FileRef, StageContext, StageError};
+use palinode_engine::{Error, FileRef, StageContext};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -37,17 +37,17 @@ impl Named {
 }
 
 /// The bytes of a safetensors file.
-pub fn serialize(tensors: &[Named], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>, StageError> {
-    let failed = |error: safetensors::SafeTensorError| StageError::internal(format!("writing tensors: {error}"));
+pub fn serialize(tensors: &[Named], metadata: Option<HashMap<String, String>>) -> Result<Vec<u8>, Error> {
+    let failed = |error: safetensors::SafeTensorError| Error::internal(format!("writing tensors: {error}"));
     let views = tensors
         .iter()
         .map(|t| Ok((&t.name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).map_err(failed)?)))
-        .collect::<Result<Vec<_>, StageError>>()?;
+        .collect::<Result<Vec<_>, Error>>()?;
     safetensors::serialize(views, metadata).map_err(failed)
 }
 
 /// Puts tensors into the store.
-pub fn put(cx: &StageContext, tensors: &[Named]) -> Result<FileRef, StageError> {
+pub fn put(cx: &StageContext, tensors: &[Named]) -> Result<FileRef, Error> {
     cx.put_bytes(&serialize(tensors, None)?)
 }
 
@@ -68,17 +68,17 @@ impl Tensors {
     }
 
     /// Reads one.
-    pub fn read(cx: &StageContext, file: &FileRef) -> Result<Self, StageError> {
+    pub fn read(cx: &StageContext, file: &FileRef) -> Result<Self, Error> {
         Ok(Self { bytes: cx.read(file)? })
     }
 
     /// The file, to look into.
-    pub fn file(&self) -> Result<SafeTensors<'_>, StageError> {
-        SafeTensors::deserialize(&self.bytes).map_err(|error| StageError::internal(format!("stored tensors: {error}")))
+    pub fn file(&self) -> Result<SafeTensors<'_>, Error> {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| Error::internal(format!("stored tensors: {error}")))
     }
 
     /// Shape and values, row-major.
-    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>), StageError> {
+    pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>), Error> {
         let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(name, &error.to_string()))?;
         let view = file.tensor(name).map_err(|error| damaged(name, &error.to_string()))?;
         let values = match view.dtype() {
@@ -97,12 +97,12 @@ impl Tensors {
 }
 
 /// Contents of the store are checked by digest: what does not read is a mistake of ours.
-fn damaged(name: &str, what: &str) -> StageError {
-    StageError::internal(format!("stored tensor `{name}`: {what}"))
+fn damaged(name: &str, what: &str) -> Error {
+    Error::internal(format!("stored tensor `{name}`: {what}"))
 }
 
 /// Makes the folder that a file is to be written into.
-pub fn make_folder(path: &Path) -> Result<(), StageError> {
+pub fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path)
-        .map_err(|error| StageError::io(palinode_engine::ErrorKind::Input, "make the folder", path, error))
+        .map_err(|error| Error::io(palinode_engine::ErrorKind::Input, "make the folder", path, error))
 }

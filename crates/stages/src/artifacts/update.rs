@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use palinode_edit::Applied;
 use palinode_engine::shown::Shown;
-use palinode_engine::{
-    Accept, Artifact, ArtifactKind, Digest, FileRef, Given, Kind, StageContext, StageError, artifact,
-};
+use palinode_engine::{Accept, Artifact, ArtifactKind, Digest, Error, FileRef, Given, Kind, StageContext, artifact};
 use palinode_math::Delta;
 use palinode_model::WeightId;
 use safetensors::SafeTensors;
@@ -256,7 +254,7 @@ impl Rounds {
     ///
     /// # Errors
     /// Where a weight's changes differ in shape.
-    pub fn push(&mut self, batch: &Batch) -> Result<(), StageError> {
+    pub fn push(&mut self, batch: &Batch) -> Result<(), Error> {
         self.edits = batch.facts.end;
         self.facts = Some(batch.facts.clone());
         for (weight, delta) in &batch.updates {
@@ -302,14 +300,14 @@ impl Batch {
     ///
     /// # Errors
     /// Of kind input, where a change that is not the last round's is not low-rank.
-    pub fn at(&self, round: &RoundFacts) -> Result<Self, StageError> {
+    pub fn at(&self, round: &RoundFacts) -> Result<Self, Error> {
         let last = round.edits == self.facts.end;
         let cut = |(weight, delta): &(WeightId, Delta)| {
             match (delta, round.rank.get(&weight.to_string())) {
             (Delta::LowRank(low), Some(rank)) => Ok((*weight, Delta::LowRank(low.first(*rank)))),
             (Delta::LowRank(low), None) if !last && !round.rank.is_empty() => Ok((*weight, low.first(0).into())),
             (whole, _) if last => Ok((*weight, whole.clone())),
-            _ => Err(StageError::input(format!(
+            _ => Err(Error::input(format!(
                 "the model after {} edits cannot be measured: the change of layer {weight} is kept as a whole, and not round by round",
                 round.edits
             ))
@@ -322,29 +320,29 @@ impl Batch {
 }
 
 /// A batch by itself, as the result of a unit of work.
-pub fn to_bytes(batch: &Batch) -> Result<Vec<u8>, StageError> {
+pub fn to_bytes(batch: &Batch) -> Result<Vec<u8>, Error> {
     let mut tensors = Vec::new();
     for (i, (_, delta)) in batch.updates.iter().enumerate() {
         tensors.extend(named(&i.to_string(), delta, Floats::Double));
     }
-    let facts = serde_json::to_string(&batch.facts).map_err(|error| StageError::internal(error.to_string()))?;
+    let facts = serde_json::to_string(&batch.facts).map_err(|error| Error::internal(error.to_string()))?;
     serialize(&tensors, Some(HashMap::from([("facts".to_owned(), facts)])))
 }
 
 /// The inverse of [`to_bytes`].
-pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, StageError> {
+pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, Error> {
     let tensors = Tensors::new(bytes);
     let facts = tensors.note("facts").unwrap_or_default();
     let facts: BatchFacts =
-        serde_json::from_str(&facts).map_err(|error| StageError::internal(format!("stored batch: {error}")))?;
+        serde_json::from_str(&facts).map_err(|error| Error::internal(format!("stored batch: {error}")))?;
     let file = tensors.file()?;
     let update = |(i, layer): (usize, &LayerFacts)| Ok((layer.weight, stored(&file, &i.to_string())?));
-    let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, StageError>>()?;
+    let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, Error>>()?;
     Ok(Batch { facts, updates })
 }
 
 /// An edited model: the files of `model`, or of an update of it, with the batches added.
-pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &UpdateFacts) -> Result<Artifact, StageError> {
+pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &UpdateFacts) -> Result<Artifact, Error> {
     let mut tensors = Vec::new();
     for (b, batch) in batches.iter().enumerate() {
         for (weight, delta) in &batch.updates {
@@ -352,7 +350,7 @@ pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &Update
         }
     }
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
-    let facts = serde_json::to_vec(&facts).map_err(|error| StageError::internal(error.to_string()))?;
+    let facts = serde_json::to_vec(&facts).map_err(|error| Error::internal(error.to_string()))?;
     let mut made = artifact::<UpdateKind>(said)?;
     for (name, file) in &model.files {
         made = made.with_file(name, *file);
@@ -362,8 +360,8 @@ pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &Update
 }
 
 /// A change as it was stored. Contents of the store are checked by digest: what does not read is a mistake of ours.
-fn stored(file: &SafeTensors<'_>, name: &str) -> Result<Delta, StageError> {
-    read(file, name, Floats::Double).map_err(|what| StageError::internal(format!("stored change: {what}")))
+fn stored(file: &SafeTensors<'_>, name: &str) -> Result<Delta, Error> {
+    read(file, name, Floats::Double).map_err(|what| Error::internal(format!("stored change: {what}")))
 }
 
 /// What a batch's change of a weight is called among the tensors: the layer alone for a down-projection.
@@ -372,19 +370,19 @@ fn name(batch: usize, weight: WeightId) -> String {
 }
 
 /// The changes of an edited model, by content.
-pub fn factors_file(artifact: &Artifact) -> Result<&FileRef, StageError> {
+pub fn factors_file(artifact: &Artifact) -> Result<&FileRef, Error> {
     file(artifact, FACTORS)
 }
 
 /// What was edited onto a model: the batches of an edited one, none of an unedited one.
-pub fn edits(cx: &StageContext, given: &Given<'_, AnyModel>) -> Result<Vec<Batch>, StageError> {
+pub fn edits(cx: &StageContext, given: &Given<'_, AnyModel>) -> Result<Vec<Batch>, Error> {
     if given.facts.update.is_some() { batches(cx, given) } else { Ok(Vec::new()) }
 }
 
 /// The batches of an edited model.
-pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, StageError> {
+pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Error> {
     let facts: Vec<BatchFacts> = serde_json::from_slice(&cx.read(file(artifact, BATCHES)?)?)
-        .map_err(|error| StageError::internal(format!("stored batches: {error}")))?;
+        .map_err(|error| Error::internal(format!("stored batches: {error}")))?;
     let tensors = Tensors::read(cx, factors_file(artifact)?)?;
     let file = tensors.file()?;
     let change = |b: usize, weight: WeightId| Ok((weight, stored(&file, &name(b, weight))?));
@@ -392,8 +390,7 @@ pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Sta
         .into_iter()
         .enumerate()
         .map(|(b, facts)| {
-            let updates =
-                facts.layers.iter().map(|facts| change(b, facts.weight)).collect::<Result<_, StageError>>()?;
+            let updates = facts.layers.iter().map(|facts| change(b, facts.weight)).collect::<Result<_, Error>>()?;
             Ok(Batch { facts, updates })
         })
         .collect()

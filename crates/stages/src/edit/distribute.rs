@@ -2,7 +2,7 @@
 
 use palinode_engine::bounds::Positive;
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Port, PortOf, Resources, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, FieldError, Port, PortOf, Resources, StageContext, StageKind, artifact,
 };
 use palinode_math::{Plan, RefreshKind, Strategy, StrategyKind};
 use schemars::JsonSchema;
@@ -85,8 +85,8 @@ before each layer.";
         Ok(PlannedPlan { plan: Some(plan) })
     }
 
-    fn run(params: &DistributeParams, _: &StageContext) -> Result<Artifact, StageError> {
-        let plan = params.plan().map_err(|error| StageError::internal(error.message))?;
+    fn run(params: &DistributeParams, _: &StageContext) -> Result<Artifact, Error> {
+        let plan = params.plan().map_err(|error| Error::internal(error.message))?;
         artifact::<PlanKind>(&PlanFacts { plan })
     }
 }

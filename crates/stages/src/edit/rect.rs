@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use palinode_engine::bounds::PositiveShare;
 use palinode_engine::shown::{self, Column, Format, Shown};
-use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind};
 use palinode_math::{Delta, Mat, from_row_major, rect};
 use palinode_model::{Decoder, WeightId, read};
 use schemars::JsonSchema;
@@ -61,7 +61,7 @@ After a `sequence`, the sum of all rounds is treated once, at the end, and its r
         Ok(PlannedUpdate { low_rank, ..update })
     }
 
-    fn run(params: &RectParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &RectParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(UPDATE)?;
         let decoder = &open(cx, &given)?.decoder;
         let given_batches = batches(cx, &given)?;
@@ -111,7 +111,7 @@ After a `sequence`, the sum of all rounds is treated once, at the end, and its r
 }
 
 /// A weight of the unedited model, `[out, in]`.
-fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, StageError> {
+fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, Error> {
     let weight = decoder.weight(id).map_err(StageFailure::stage)?;
     let [input, out] = weight.dims();
     let values: Vec<f32> = read(weight).map_err(StageFailure::stage)?;

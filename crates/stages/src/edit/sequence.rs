@@ -7,7 +7,7 @@ use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_mos
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Key, Port, PortOf, Renames, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, Error, FieldError, Key, Port, PortOf, Renames, StageContext, StageKind, UnitPlan,
 };
 use palinode_math::Plan;
 use palinode_model::is_cpu;
@@ -110,7 +110,7 @@ each time on all edits made so far.";
         Some(rounds_of(params.rounds.map_or(count, |rounds| rounds.get().saturating_mul(size).min(count)), size))
     }
 
-    fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &SequenceParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
         let asked = cx.input(REQUESTS)?;
         let planned = cx.input(PLAN)?;
@@ -203,7 +203,7 @@ struct Editor<'a> {
 
 impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
-    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, StageError> {
+    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, Error> {
         let whole = before.whole();
         let updates = whole.updates.iter().map(|(weight, delta)| (*weight, delta));
         let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;

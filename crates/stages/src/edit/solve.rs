@@ -6,7 +6,7 @@ use std::sync::Arc;
 use palinode_edit::{Edit, Preservations, apply};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
-use palinode_engine::{Artifact, DescribeCx, FieldError, Given, Port, PortOf, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
 use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
 use palinode_model::WeightId;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -134,10 +134,10 @@ impl SolveParams {
         moments: Option<&Given<'_, MomentsOrFactors>>,
         layers: &[usize],
         f: usize,
-    ) -> Result<Preservations, StageError> {
+    ) -> Result<Preservations, Error> {
         match self.preservation {
             PreservationKind::Moments => {
-                let moments = moments.ok_or_else(|| StageError::internal("nothing is connected to port `moments`"))?;
+                let moments = moments.ok_or_else(|| Error::internal("nothing is connected to port `moments`"))?;
                 same_model(base, &moments.facts.base, "second moments")?;
                 metrics(cx, moments, layers, self.weights())
             }
@@ -252,13 +252,13 @@ weights.";
         Ok(PlannedUpdate { model, batches, low_rank: None })
     }
 
-    fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
         let targets = cx.input(TARGETS)?;
         let asked = cx.input(REQUESTS)?;
         same_model(&base, &targets.facts.base, "targets")?;
         if targets.facts.asked != contents(&asked)? {
-            return Err(StageError::input("the targets were found for other requests")
+            return Err(Error::input("the targets were found for other requests")
                 .hint("connect `targets` and `solve` to the same requests"));
         }
         let model = open(cx, &base)?;
@@ -354,11 +354,11 @@ pub fn target_layer_off(layer: usize, plan: &Plan) -> FieldError {
 }
 
 /// Fails unless something that was measured on the model of the digest `base` was measured on this one.
-pub fn same_model(model: &impl HasModel, base: &str, what: &str) -> Result<(), StageError> {
+pub fn same_model(model: &impl HasModel, base: &str, what: &str) -> Result<(), Error> {
     if base == model.base() {
         return Ok(());
     }
-    Err(StageError::input(format!("the {what} were measured on another model"))
+    Err(Error::input(format!("the {what} were measured on another model"))
         .hint("connect every `model` port of the pipeline to the same stage"))
 }
 

@@ -2,7 +2,7 @@
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings};
-use palinode_engine::{Key, Progress, StageContext, StageError};
+use palinode_engine::{Error, Key, Progress, StageContext};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ impl TargetCache<'_> {
     /// Each batch is kept as a whole as soon as it is found: in its last digits a target depends on the requests that were computed
     /// with it, so a run that was killed ends with the same bits as one that was not. Each target is kept by itself as
     /// well, for batches that are cut otherwise, as when there are more requests than before.
-    pub fn find(&self, unit: &[EditRequest]) -> Result<Vec<Kept>, StageError> {
+    pub fn find(&self, unit: &[EditRequest]) -> Result<Vec<Kept>, Error> {
         let search = TargetSearch::new(
             &self.model.decoder,
             &self.model.text,
@@ -114,9 +114,9 @@ impl TargetCache<'_> {
         self.cx.get_unit(key).and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    fn keep(&self, unit: &[EditRequest], some: &[usize], found: &[Option<Kept>]) -> Result<(), StageError> {
+    fn keep(&self, unit: &[EditRequest], some: &[usize], found: &[Option<Kept>]) -> Result<(), Error> {
         let targets: Vec<&Kept> = some.iter().filter_map(|&i| found[i].as_ref()).collect();
-        let bytes = serde_json::to_vec(&targets).map_err(|error| StageError::internal(error.to_string()))?;
+        let bytes = serde_json::to_vec(&targets).map_err(|error| Error::internal(error.to_string()))?;
         self.cx.put_unit(&self.key(unit, some), &bytes)
     }
 }

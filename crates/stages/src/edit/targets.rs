@@ -5,7 +5,7 @@ use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, tar
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Port, PortOf, Renames, StageContext, StageError, StageKind, UnitPlan, artifact,
+    Artifact, DescribeCx, Error, FieldError, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
 };
 use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
@@ -111,8 +111,8 @@ impl TargetsParams {
     ///
     /// # Errors
     /// When they do not read.
-    pub fn of(facts: &TargetsFacts) -> Result<Self, StageError> {
-        Self::deserialize(&facts.with).map_err(|error| StageError::internal(format!("stored targets: {error}")))
+    pub fn of(facts: &TargetsFacts) -> Result<Self, Error> {
+        Self::deserialize(&facts.with).map_err(|error| Error::internal(format!("stored targets: {error}")))
     }
 
     /// All that can change a result.
@@ -185,7 +185,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         if errors.is_empty() { Ok(PlannedTargets { layer: Some(params.layer) }) } else { Err(errors) }
     }
 
-    fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let model = open(cx, &given)?;
         let asked = cx.input(REQUESTS)?;
@@ -222,7 +222,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         // As a value, in which fields are sorted and numbers have the digits of f64: the bytes of this file are in the digest of the targets.
         let losses = |(r, t): (&EditRequest, &Kept)| Losses { id: r.id.clone(), steps: json!(t.trace) };
         let traces: Vec<_> = requests.iter().zip(&found).map(losses).collect();
-        let traces = serde_json::to_vec(&traces).map_err(|error| StageError::internal(error.to_string()))?;
+        let traces = serde_json::to_vec(&traces).map_err(|error| Error::internal(error.to_string()))?;
         let last = |value: fn(&StepRecord) -> f32| {
             let sum = found.iter().filter_map(|t| t.trace.last()).map(|step| f64::from(value(step))).sum::<f64>();
             shown::number(sum / count as f64)

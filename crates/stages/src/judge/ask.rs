@@ -3,7 +3,7 @@
 use palinode_edit::with_edits;
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Shown};
-use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_eval::next_tokens;
 use palinode_model::Decoder;
 use palinode_model::generate::{Sampling, generate};
@@ -85,7 +85,7 @@ an edited model, the result has the answers before and after the edit.";
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &AskParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &AskParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let model = open(cx, &given)?;
         let edits = edits(cx, &given)?;
@@ -111,7 +111,7 @@ an edited model, the result has the answers before and after the edit.";
     }
 }
 
-fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Said, StageError> {
+fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Said, Error> {
     let text = &model.text;
     let ids = text.encode(prompt).map_err(StageFailure::stage)?;
     let sampling = match params.top_k {
@@ -126,5 +126,5 @@ fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -
         let token = text.decode(&[id]).map_err(StageFailure::stage)?;
         Ok(NextToken { token, p })
     });
-    Ok(Said { text: words, next: next.collect::<Result<_, StageError>>()? })
+    Ok(Said { text: words, next: next.collect::<Result<_, Error>>()? })
 }

@@ -1,6 +1,6 @@
 //! The same measured on every version of a model: before the edit, after each batch, after rounds of a sequence.
 
-use palinode_engine::StageError;
+use palinode_engine::Error;
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Column, Format, Intervals, Series, Shown, Step, Values};
 use palinode_eval::bootstrap;
@@ -40,13 +40,13 @@ impl<T> Measured<T> {
     pub fn of(
         versions: &Versions<'_>,
         every: Option<Count>,
-        mut measure: impl FnMut(&Version) -> Result<Vec<T>, StageError>,
-    ) -> Result<Self, StageError> {
+        mut measure: impl FnMut(&Version) -> Result<Vec<T>, Error>,
+    ) -> Result<Self, Error> {
         let before = measure(&versions.unedited())?;
         let after = (0..versions.edits.len()).map(|b| measure(&versions.batch(b)?)).collect::<Result<_, _>>()?;
         let stops = versions.stops(every).into_iter();
         let rounds = stops.map(|(number, round)| Ok((number, round.edits, measure(&versions.round(number, round)?)?)));
-        Ok(Self { before, after, rounds: rounds.collect::<Result<_, StageError>>()? })
+        Ok(Self { before, after, rounds: rounds.collect::<Result<_, Error>>()? })
     }
 
     /// What a result shows: metrics with their intervals, those before the edit beside them, and the rounds as a series.

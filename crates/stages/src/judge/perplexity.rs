@@ -6,7 +6,7 @@ use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{Better, Format};
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, artifact,
 };
 use palinode_eval::{Surprise, perplexity, surprise};
 use schemars::JsonSchema;
@@ -106,14 +106,14 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let all = Versions::open(cx, &given)?;
         let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
             let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
-            return Err(StageError::input(message).hint("lower `skip`"));
+            return Err(Error::input(message).hint("lower `skip`"));
         };
         let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length.map(Count::get))?;
         let bar = cx.progress("pieces", Some(pieces.len() as u64 * versions(&all, params.every)));
@@ -124,7 +124,7 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
             units.run(&json!(version.name), &pieces, |block| {
                 let found = surprise(&version.decoder, block, batch).map_err(StageFailure::stage)?;
                 if found.iter().any(|piece| !piece.nll.is_finite()) {
-                    return Err(StageError::numerical("the model's predictions are not numbers")
+                    return Err(Error::numerical("the model's predictions are not numbers")
                         .hint("the edit broke the model: raise `lambda`, or edit fewer facts"));
                 }
                 bar.inc(block.len() as u64);
@@ -133,7 +133,7 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
         })?;
         let tokens: usize = measured.before.iter().map(|piece| piece.tokens).sum();
         if tokens == 0 {
-            return Err(StageError::input("no document of the corpus has two tokens: there is nothing to predict"));
+            return Err(Error::input("no document of the corpus has two tokens: there is nothing to predict"));
         }
         let value = |pieces: &[&Surprise]| {
             Some(perplexity(&pieces.iter().map(|piece| **piece).collect::<Vec<_>>())).filter(|p| p.is_finite())
@@ -152,7 +152,7 @@ fn pieces(
     model: &Loaded,
     skip: usize,
     length: Option<usize>,
-) -> Result<Vec<Vec<u32>>, StageError> {
+) -> Result<Vec<Vec<u32>>, Error> {
     let length = length.unwrap_or(model.decoder.config().context);
     let mut pieces = Vec::new();
     for index in skip..corpus.len() {

@@ -8,7 +8,7 @@ use palinode_edit::{Prompt, Site, Tap, probe, prompts};
 use palinode_engine::bounds::{Count, PositiveShare};
 use palinode_engine::shown::{self, Column, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, FieldError, Port, PortOf, Renames, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, FieldError, Port, PortOf, Renames, StageContext, StageKind, artifact,
 };
 use palinode_eval::score_requests;
 use palinode_math::Mat;
@@ -115,7 +115,7 @@ passes. It gives the order of magnitude.";
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, Error> {
         let model = open(cx, &cx.input(MODEL)?)?;
         let requests = requests(cx, &cx.input(REQUESTS)?)?;
         let templates = at_port(cx, TEMPLATES)?;
@@ -151,7 +151,7 @@ passes. It gives the order of magnitude.";
         let ahead = Ahead::of(params, &model.decoder, &rows);
         cx.say(ahead.times(done / begin.elapsed().as_secs_f64()));
         if params.strict && !findings.is_empty() {
-            return Err(StageError::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
+            return Err(Error::input(findings.join("; ")).hint("mend the requests, or set `strict: false`"));
         }
         let samples: Vec<Sample> =
             requests.iter().zip(&rows).take(3).map(|(r, rows)| sample(&model, r, &rows[0])).collect();
@@ -253,11 +253,7 @@ fn twins(requests: &[EditRequest]) -> Vec<String> {
 }
 
 /// Every request's prompts, the bare one first.
-fn rows(
-    model: &Loaded,
-    requests: &[EditRequest],
-    templates: &ContextTemplates,
-) -> Result<Vec<Vec<Prompt>>, StageError> {
+fn rows(model: &Loaded, requests: &[EditRequest], templates: &ContextTemplates) -> Result<Vec<Vec<Prompt>>, Error> {
     let weighted = templates.weighted();
     let of = |request: &EditRequest| {
         let config = model.decoder.config();
@@ -274,7 +270,7 @@ fn parallel(
     requests: &[EditRequest],
     rows: &[Vec<Prompt>],
     tokens: usize,
-) -> Result<Vec<String>, StageError> {
+) -> Result<Vec<String>, Error> {
     let bare: Vec<Prompt> = rows.iter().take(COMPARED).map(|rows| rows[0].clone()).collect();
     let tap = Tap { layer: params.layer, site: Site::Key };
     let keys = probe(&model.decoder, &bare, &[tap], tokens).map_err(StageFailure::stage)?.remove(0);

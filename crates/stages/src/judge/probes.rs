@@ -7,7 +7,7 @@ use palinode_data::{read_examples, template_fields};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, artifact,
 };
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
@@ -127,11 +127,11 @@ every k-th round too. The result keeps every answer.";
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, Error> {
         let examples =
             read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
         let task = Task::new(examples, &params.words, params.shots, params.limit.map(Count::get), params.seed)
-            .map_err(|message| StageError::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
+            .map_err(|message| Error::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
         let given = cx.input(MODEL)?;
         let all = Versions::open(cx, &given)?;
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
@@ -185,7 +185,7 @@ fn samples(task: &Task, measured: &Measured<(usize, usize)>) -> Vec<Sample> {
 }
 
 /// Every question with its answers, one JSON object a line.
-fn answers(task: &Task, measured: &Measured<(usize, usize)>) -> Result<Vec<u8>, StageError> {
+fn answers(task: &Task, measured: &Measured<(usize, usize)>) -> Result<Vec<u8>, Error> {
     let mut lines = Vec::new();
     for (i, prompt) in task.asked.iter().enumerate() {
         let label = |pair: &(usize, usize)| &task.labels[pair.0];
@@ -193,7 +193,7 @@ fn answers(task: &Task, measured: &Measured<(usize, usize)>) -> Result<Vec<u8>, 
         let line = json!({
             "prompt": prompt, "right": task.labels[task.right[i]], "before": label(&measured.before[i]), "after": after,
         });
-        serde_json::to_writer(&mut lines, &line).map_err(|error| StageError::internal(error.to_string()))?;
+        serde_json::to_writer(&mut lines, &line).map_err(|error| Error::internal(error.to_string()))?;
         lines.push(b'\n');
     }
     Ok(lines)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use palinode_edit::with_edits;
 use palinode_engine::bounds::Count;
-use palinode_engine::{Given, StageContext, StageError};
+use palinode_engine::{Error, Given, StageContext};
 use palinode_model::Decoder;
 
 use crate::artifacts::model::{HasModel, Loaded, open};
@@ -30,7 +30,7 @@ pub struct Version {
 
 impl<'a> Versions<'a> {
     /// Of a `model` or an `update`.
-    pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>) -> Result<Self, StageError> {
+    pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>) -> Result<Self, Error> {
         Ok(Self { given, model: open(cx, given)?, edits: edits(cx, given)? })
     }
 
@@ -52,16 +52,16 @@ impl<'a> Versions<'a> {
     }
 
     /// With one batch of edits.
-    pub fn batch(&self, number: usize) -> Result<Version, StageError> {
+    pub fn batch(&self, number: usize) -> Result<Version, Error> {
         self.with(&self.edits[number], &format!("batch {number}"))
     }
 
     /// As a round of a sequence left it.
-    pub fn round(&self, number: usize, round: &RoundFacts) -> Result<Version, StageError> {
+    pub fn round(&self, number: usize, round: &RoundFacts) -> Result<Version, Error> {
         self.with(&self.edits[0].at(round)?, &format!("round {number}"))
     }
 
-    fn with(&self, batch: &Batch, name: &str) -> Result<Version, StageError> {
+    fn with(&self, batch: &Batch, name: &str) -> Result<Version, Error> {
         let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta));
         let decoder = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let factors = factors_file(self.given)?.digest;

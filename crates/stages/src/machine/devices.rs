@@ -1,6 +1,6 @@
 //! Where stages can compute.
 
-use palinode_engine::{ErrorKind, StageError};
+use palinode_engine::{Error, ErrorKind};
 use palinode_model::{Cuda, is_cpu, select_device};
 
 use crate::errors::StageFailure;
@@ -23,8 +23,8 @@ pub fn chosen_device() -> &'static str {
 ///
 /// # Errors
 /// Of the command line, when the device is not there, with what is missing.
-pub fn hardware(name: &str) -> Result<String, StageError> {
-    let device = select_device(name).map_err(|error| StageError { kind: ErrorKind::Usage, ..error.stage() })?;
+pub fn hardware(name: &str) -> Result<String, Error> {
+    let device = select_device(name).map_err(|error| Error { kind: ErrorKind::Usage, ..error.stage() })?;
     if !is_cpu(&device) {
         return Ok(gpu(name));
     }

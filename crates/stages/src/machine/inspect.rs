@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use palinode_engine::StageError;
+use palinode_engine::Error;
 pub use palinode_model::{EditableWeight, Inspection};
 
 use crate::errors::StageFailure;
@@ -11,6 +11,6 @@ use crate::errors::StageFailure;
 ///
 /// # Errors
 /// Whatever would keep `load_model` from opening the folder, memory apart.
-pub fn inspect(folder: &Path) -> Result<Inspection, StageError> {
+pub fn inspect(folder: &Path) -> Result<Inspection, Error> {
     palinode_model::inspect(folder).map_err(StageFailure::stage)
 }

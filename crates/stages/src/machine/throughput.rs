@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use palinode_engine::StageError;
+use palinode_engine::Error;
 use palinode_math::{Factor, MathError, PreservationWeights, SecondMoment};
 use palinode_model::{Precision, matmul_throughput, select_device};
 
@@ -18,7 +18,7 @@ const SLOW: Duration = Duration::from_millis(400);
 ///
 /// # Errors
 /// Of the command line, when the device is not there; what the device gives when it fails.
-pub fn throughput(device: &str) -> Result<Vec<(String, f64)>, StageError> {
+pub fn throughput(device: &str) -> Result<Vec<(String, f64)>, Error> {
     let device = select_device(device).map_err(StageFailure::stage)?;
     let mut measured = Vec::new();
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ impl Saved {
         Self { at: Instant::now(), took: Duration::ZERO }
     }
 
-    fn after(save: impl FnOnce() -> Result<(), StageError>) -> Result<Self, StageError> {
+    fn after(save: impl FnOnce() -> Result<(), Error>) -> Result<Self, Error> {
         let start = Instant::now();
         save()?;
         Ok(Self { at: Instant::now(), took: start.elapsed() })
@@ -129,7 +129,7 @@ over more documents or tokens, or with more layers.";
         if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
     }
 
-    fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let model = open(cx, &given)?;
         let f = model.decoder.config().feed_forward;
@@ -206,7 +206,7 @@ over more documents or tokens, or with more layers.";
 
 /// Tokens of the next documents, cut to the model's context: a unit of them, or fewer where `enough` tokens are reached, and
 /// how many tokens they have.
-fn unit(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), StageError> {
+fn unit(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), Error> {
     let context = model.decoder.config().context;
     let mut documents = Vec::with_capacity(UNIT);
     let mut counted = 0;

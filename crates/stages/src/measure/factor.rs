@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use palinode_engine::bounds::{NonNegative, Positive};
-use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_math::PreservationWeights;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
         Ok(PlannedFactors { weights: Some([lambda, rho]), layers: cx.input(MOMENTS).layers })
     }
 
-    fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, Error> {
         let moments = cx.input(MOMENTS)?;
         let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));

@@ -1,8 +1,6 @@
 //! `merge_moments`: second moments over disjoint corpora as one.
 
-use palinode_engine::{
-    Artifact, DescribeCx, Digest, FieldError, Given, Port, PortOf, StageContext, StageError, StageKind,
-};
+use palinode_engine::{Artifact, DescribeCx, Digest, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,20 +48,20 @@ use more of the same corpus, raise `samples` of `covariance`, which continues fr
         }
     }
 
-    fn run(_: &MergeMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(_: &MergeMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let (ours, theirs) = (cx.input(OURS)?, cx.input(THEIRS)?);
         if ours.facts.base != theirs.facts.base {
-            return Err(StageError::input("the second moments are of different models")
+            return Err(Error::input("the second moments are of different models")
                 .hint("connect every `model` port of the pipeline to the same stage"));
         }
         let have = ours.facts.numbers();
         if let Some(message) = other_layers(&have, &theirs.facts.numbers()) {
-            return Err(StageError::input(message).hint(LAYERS));
+            return Err(Error::input(message).hint(LAYERS));
         }
         let mut read = sources(&ours)?.to_vec();
         let added = sources(&theirs)?;
         if let Some(both) = added.iter().find(|digest| read.contains(digest)) {
-            return Err(StageError::input(format!(
+            return Err(Error::input(format!(
                 "both sides were measured on the same file, {}: its documents would count twice",
                 both.short()
             ))
@@ -86,9 +84,9 @@ use more of the same corpus, raise `samples` of `covariance`, which continues fr
 }
 
 /// The contents that sums were measured on or read from.
-fn sources<'a>(given: &'a Given<'_, MomentsKind>) -> Result<&'a [Digest], StageError> {
+fn sources<'a>(given: &'a Given<'_, MomentsKind>) -> Result<&'a [Digest], Error> {
     let known = given.facts.sources.as_deref();
-    known.ok_or_else(|| StageError::internal("stored second moments do not say what they were measured on"))
+    known.ok_or_else(|| Error::internal("stored second moments do not say what they were measured on"))
 }
 
 /// What to do where the layers differ.

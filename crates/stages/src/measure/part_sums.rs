@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use palinode_edit::Moments;
-use palinode_engine::{Key, StageContext, StageError, UnitPlan};
+use palinode_engine::{Error, Key, StageContext, UnitPlan};
 use palinode_math::SecondMoment;
 use palinode_model::Decoder;
 
@@ -82,7 +82,7 @@ impl<'a> PartSums<'a> {
         keys: BTreeMap<usize, Keys>,
         units: usize,
         enough: u64,
-    ) -> Result<Self, StageError> {
+    ) -> Result<Self, Error> {
         let f = decoder.config().feed_forward;
         let (mut complete, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         for (&layer, key) in &keys {
@@ -115,7 +115,7 @@ impl<'a> PartSums<'a> {
     ///
     /// # Errors
     /// What [`Moments::insert`] answers.
-    pub fn join(&mut self, unit: usize) -> Result<(), StageError> {
+    pub fn join(&mut self, unit: usize) -> Result<(), Error> {
         for (layer, head) in self.waiting.extract_if(.., |_, head| head.units == unit) {
             self.open.insert(self.decoder, layer, head.moment).map_err(StageFailure::stage)?;
         }
@@ -126,7 +126,7 @@ impl<'a> PartSums<'a> {
     ///
     /// # Errors
     /// What the device failed at; when the store cannot be read or written.
-    pub fn keep(&mut self, units: usize) -> Result<(), StageError> {
+    pub fn keep(&mut self, units: usize) -> Result<(), Error> {
         if ends_part(units) {
             return self.end_part(units);
         }
@@ -136,7 +136,7 @@ impl<'a> PartSums<'a> {
         Ok(())
     }
 
-    fn end_part(&mut self, units: usize) -> Result<(), StageError> {
+    fn end_part(&mut self, units: usize) -> Result<(), Error> {
         let sums = self.open.take().map_err(StageFailure::stage)?;
         for (layer, moment) in sums {
             let size = moment.size();
@@ -149,7 +149,7 @@ impl<'a> PartSums<'a> {
     }
 
     /// The sum of a layer's complete parts, and then of the part that is open.
-    fn with_complete(&self, layer: usize, open: SecondMoment) -> Result<SecondMoment, StageError> {
+    fn with_complete(&self, layer: usize, open: SecondMoment) -> Result<SecondMoment, Error> {
         let known = self.complete[&layer];
         if known.units == 0 {
             return Ok(open);
@@ -157,7 +157,7 @@ impl<'a> PartSums<'a> {
         let kept = Head::get(self.cx, &self.keys[&layer].complete).filter(|head| head.units == known.units);
         let mut total = kept.map(|head| head.moment).ok_or_else(|| {
             let message = format!("the sum kept of layer {layer} cannot be read any more");
-            StageError::store(message).hint("run again: what is lost is measured again")
+            Error::store(message).hint("run again: what is lost is measured again")
         })?;
         // Nothing is added where a part has just ended.
         if open.count() > 0 {
@@ -170,10 +170,7 @@ impl<'a> PartSums<'a> {
     ///
     /// # Errors
     /// What the device failed at; when the store cannot be read; what `each` answers.
-    pub fn finish(
-        mut self,
-        mut each: impl FnMut(usize, &SecondMoment) -> Result<(), StageError>,
-    ) -> Result<(), StageError> {
+    pub fn finish(mut self, mut each: impl FnMut(usize, &SecondMoment) -> Result<(), Error>) -> Result<(), Error> {
         let mut sums = self.open.take().map_err(StageFailure::stage)?;
         sums.extend(std::mem::take(&mut self.waiting).into_iter().map(|(layer, head)| (layer, head.moment)));
         for (layer, open) in sums {

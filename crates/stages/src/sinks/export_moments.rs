@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use palinode_edit::{Precision, write_moment};
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, Port, PortOf, StageContext, StageError, StageKind, artifact};
+use palinode_engine::{Artifact, Error, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,12 +63,12 @@ When an exported file is changed or deleted, the next run writes it again.";
         vec![("path", params.path.clone())]
     }
 
-    fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let (base, moments) = (cx.input(MODEL)?, cx.input(MOMENTS)?);
         same_model(&base, &moments.facts.base, "second moments")?;
         let samples =
             params.samples.map(|samples| samples.get() as u64).or(moments.facts.documents).ok_or_else(|| {
-                StageError::input("how many documents the second moments are of is not known, but stands in the names")
+                Error::input("how many documents the second moments are of is not known, but stands in the names")
                     .hint("set `samples`")
             })?;
         let word = params.precision.name();

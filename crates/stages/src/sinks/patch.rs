@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, ErrorKind, FileRef, Hint, StageError};
+use palinode_engine::{Digest, Error, ErrorKind, FileRef, Hint};
 use palinode_model::{Checkpoint, Layout};
 
 use crate::artifacts::model::read_config;
@@ -27,12 +27,12 @@ pub enum Restored {
 /// # Errors
 /// Of kind input: a folder or file that does not read; a model that the update was not made for, unless `force`; an `out` that
 /// exists. Nothing is left at `out` then.
-pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(), StageError> {
+pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(), Error> {
     let file = open(update, model)?;
     if !force {
         for (name, digest) in digests(model)? {
             if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
-                return Err(StageError::input(format!(
+                return Err(Error::input(format!(
                     "{} is not the {name} that the update was made for",
                     model.join(&name).display()
                 ))
@@ -46,7 +46,7 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
         companions(model, out)?;
         let note =
             Note { update: Digest::of(&file.to_bytes()?), weights: digests(out)?, provenance: file.provenance.clone() };
-        let text = serde_json::to_vec_pretty(&note).map_err(|error| StageError::internal(error.to_string()))?;
+        let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
         folder::write(&out.join(NOTE), &text)
     })
 }
@@ -56,13 +56,7 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
 ///
 /// # Errors
 /// As [`apply`]; also for a folder that does not say that it holds this update, unless `force`, and a base that is another model's.
-pub fn revert(
-    update: &Path,
-    model: &Path,
-    base: Option<&Path>,
-    out: &Path,
-    force: bool,
-) -> Result<Restored, StageError> {
+pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, force: bool) -> Result<Restored, Error> {
     let file = open(update, model)?;
     let layout = Layout::of(&read(model)?);
     if !force {
@@ -71,7 +65,7 @@ pub fn revert(
     if let Some(base) = base {
         let found = digests(base)?;
         if found != file.provenance.model_files {
-            return Err(StageError::input(format!("{} is not the model that the update was made for", base.display()))
+            return Err(Error::input(format!("{} is not the model that the update was made for", base.display()))
                 .hint(Hint::RevertBySubtraction));
         }
     }
@@ -99,74 +93,71 @@ pub fn revert(
 ///
 /// # Errors
 /// Of kind input, for a path that says nothing of it.
-pub fn provenance(path: &Path) -> Result<Provenance, StageError> {
+pub fn provenance(path: &Path) -> Result<Provenance, Error> {
     let note = if path.is_dir() { path.join(NOTE) } else { path.to_owned() };
     if note.file_name().is_some_and(|name| name == NOTE) {
         return Ok(read_note(&note)?.provenance);
     }
-    let bytes = std::fs::read(&note).map_err(|error| StageError::io(ErrorKind::Input, "read", &note, error))?;
-    let wrong = |what: String| StageError::input(format!("{}: {what}", note.display()));
+    let bytes = std::fs::read(&note).map_err(|error| Error::io(ErrorKind::Input, "read", &note, error))?;
+    let wrong = |what: String| Error::input(format!("{}: {what}", note.display()));
     let header = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?.1;
     let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
     let text = text.ok_or_else(|| wrong("its metadata has no entry `palinode`".into()))?;
     serde_json::from_str(text).map_err(|error| wrong(format!("its metadata does not read: {error}")))
 }
 
-fn open(update: &Path, model: &Path) -> Result<UpdateFile, StageError> {
+fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {
     let file = UpdateFile::read(update)?;
     let config = read(model)?;
-    file.check(&config).map_err(|what| StageError::input(format!("{}: {what}", update.display())))?;
+    file.check(&config).map_err(|what| Error::input(format!("{}: {what}", update.display())))?;
     Ok(file)
 }
 
-fn read(model: &Path) -> Result<palinode_model::DecoderConfig, StageError> {
+fn read(model: &Path) -> Result<palinode_model::DecoderConfig, Error> {
     read_config(&model.join("config.json")).map_err(StageFailure::stage)
 }
 
-fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, StageError> {
+fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let names = Checkpoint::files(model).map_err(StageFailure::stage)?;
     Ok(names.into_iter().map(|name| (name.clone(), model.join(name))).collect())
 }
 
-fn digests(model: &Path) -> Result<BTreeMap<String, Digest>, StageError> {
+fn digests(model: &Path) -> Result<BTreeMap<String, Digest>, Error> {
     let digest = |(name, path): (String, PathBuf)| {
-        let file = FileRef::of_file(&path).map_err(|error| StageError::io(ErrorKind::Input, "read", &path, error))?;
+        let file = FileRef::of_file(&path).map_err(|error| Error::io(ErrorKind::Input, "read", &path, error))?;
         Ok((name, file.digest))
     };
     shards(model)?.into_iter().map(digest).collect()
 }
 
 /// Fails unless the folder's note says that it holds this update, in the weights that lie there.
-fn holds(model: &Path, update: Digest) -> Result<(), StageError> {
+fn holds(model: &Path, update: Digest) -> Result<(), Error> {
     let path = model.join(NOTE);
     if !path.is_file() {
-        return Err(StageError::input(format!(
-            "{} does not say what was done to it: there is no {NOTE}",
-            model.display()
-        ))
-        .hint(Hint::ForceRevert));
+        return Err(Error::input(format!("{} does not say what was done to it: there is no {NOTE}", model.display()))
+            .hint(Hint::ForceRevert));
     }
     let note = read_note(&path)?;
     if note.update != update {
         return Err(
-            StageError::input(format!("{} was edited with another update", model.display())).hint(Hint::ShowProvenance)
+            Error::input(format!("{} was edited with another update", model.display())).hint(Hint::ShowProvenance)
         );
     }
     if note.weights != digests(model)? {
-        return Err(StageError::input(format!("the weights in {} were changed since the update", model.display()))
+        return Err(Error::input(format!("the weights in {} were changed since the update", model.display()))
             .hint(Hint::ForceRevert));
     }
     Ok(())
 }
 
-fn read_note(path: &Path) -> Result<Note, StageError> {
-    let bytes = std::fs::read(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
-    serde_json::from_slice(&bytes).map_err(|error| StageError::input(format!("{}: {error}", path.display())))
+fn read_note(path: &Path) -> Result<Note, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::input(format!("{}: {error}", path.display())))
 }
 
 /// Everything in a model's folder that is neither weights nor a note of ours.
-fn companions(model: &Path, out: &Path) -> Result<(), StageError> {
-    let io = |error| StageError::io(ErrorKind::Input, "read", model, error);
+fn companions(model: &Path, out: &Path) -> Result<(), Error> {
+    let io = |error| Error::io(ErrorKind::Input, "read", model, error);
     let weights: Vec<String> = shards(model)?.into_iter().map(|(name, _)| name).collect();
     for entry in std::fs::read_dir(model).map_err(io)? {
         let entry = entry.map_err(io)?;
@@ -180,16 +171,16 @@ fn companions(model: &Path, out: &Path) -> Result<(), StageError> {
 }
 
 /// Fills a folder beside `out` and moves it into place when it is whole.
-fn into(out: &Path, fill: impl FnOnce(&Path) -> Result<(), StageError>) -> Result<(), StageError> {
+fn into(out: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     if out.exists() {
         return Err(
-            StageError::input(format!("{} exists already", out.display())).hint("name a folder that is not there yet")
+            Error::input(format!("{} exists already", out.display())).hint("name a folder that is not there yet")
         );
     }
     let mut name = out.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = out.with_file_name(name);
-    let io = |what: &'static str| move |error| StageError::io(ErrorKind::Input, what, out, error);
+    let io = |what: &'static str| move |error| Error::io(ErrorKind::Input, what, out, error);
     if part.exists() {
         std::fs::remove_dir_all(&part).map_err(io("clear"))?;
     }

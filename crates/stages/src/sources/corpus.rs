@@ -4,7 +4,7 @@ use std::path::Path;
 
 use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split, corpus_files};
 use palinode_engine::bounds::out_of_range;
-use palinode_engine::{Digest, ExternalFile, FieldError, StageContext, StageError};
+use palinode_engine::{Digest, Error, ExternalFile, FieldError, StageContext};
 use palinode_model::{ModelError, Text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
@@ -175,7 +175,7 @@ pub fn corpus(
     field: &TextField,
     seed: SampleSeed,
     most: Option<usize>,
-) -> Result<(Corpus, Vec<(String, Digest)>), StageError> {
+) -> Result<(Corpus, Vec<(String, Digest)>), Error> {
     let (mut files, mut digests) = (Vec::new(), Vec::new());
     for (name, (file, path)) in cx.files().iter().filter(|(name, _)| name.starts_with("corpus")) {
         let format = [Format::Jsonl, Format::Parquet].into_iter().find(|format| name.ends_with(ending(*format)));

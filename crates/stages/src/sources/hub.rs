@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use palinode_engine::{ErrorKind, FieldError, Hint, StageError};
+use palinode_engine::{Error, ErrorKind, FieldError, Hint};
 use palinode_hub::{Hub, HubError, Progress, Reference, Snapshot};
 
 /// The folder of a model, if `path` refers to one of the Hub.
@@ -33,12 +33,12 @@ pub fn commit(path: &str) -> Option<String> {
 /// # Errors
 /// Of kind input, where `HF_HUB_OFFLINE` forbids it, the Hub cannot be reached or does not give the files, or the cache cannot be written;
 /// of kind interrupted, where `watch` says so.
-pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Result<(), StageError> {
+pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Result<(), Error> {
     let told = |error: HubError| {
-        let made = StageError::input(error.message);
-        error.hint.into_iter().fold(made, StageError::hint)
+        let made = Error::input(error.message);
+        error.hint.into_iter().fold(made, Error::hint)
     };
-    let none = || StageError::input(format!("`{reference}` is no reference to the Hub"));
+    let none = || Error::input(format!("`{reference}` is no reference to the Hub"));
     let parsed = Reference::parse(reference).ok_or_else(none)?.map_err(told)?;
     let mut stopped = false;
     let fetched = Hub::from_env().fetch(&parsed, &mut |progress| {
@@ -46,7 +46,7 @@ pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Re
         !stopped
     });
     match fetched {
-        Err(_) if stopped => Err(StageError::interrupted()),
+        Err(_) if stopped => Err(Error::interrupted()),
         fetched => fetched.map(drop).map_err(told),
     }
 }
@@ -55,13 +55,13 @@ pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Re
 ///
 /// # Errors
 /// Of kind input, for a text that begins with `hf:` and goes on wrong.
-pub fn model_folder(path: &str) -> Result<Option<PathBuf>, StageError> {
+pub fn model_folder(path: &str) -> Result<Option<PathBuf>, Error> {
     match model("path", path) {
         Ok(folder) => Ok(Some(folder.unwrap_or_else(|| path.into()))),
         Err(error) if error.fetch.is_some() => Ok(None),
         Err(error) => {
-            let made = StageError::new(error.kind, error.message);
-            Err(error.hint.into_iter().fold(made, StageError::hint))
+            let made = Error::new(error.kind, error.message);
+            Err(error.hint.into_iter().fold(made, Error::hint))
         }
     }
 }

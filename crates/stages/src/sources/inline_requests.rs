@@ -2,7 +2,7 @@
 
 use palinode_data::{EditRequest, plain_request};
 use palinode_engine::bounds::NonNegative;
-use palinode_engine::{Artifact, DescribeCx, FieldError, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, StageContext, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -94,8 +94,8 @@ text that the model should say. For many facts use a file and `load_requests`.";
         Ok(PlannedRequests { requests: Some(params.read()?.len()) })
     }
 
-    fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
-        let told = |errors: Vec<FieldError>| StageError::internal(errors[0].message.clone());
+    fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, Error> {
+        let told = |errors: Vec<FieldError>| Error::internal(errors[0].message.clone());
         put_requests(cx, &params.read().map_err(told)?, None)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Given, StageContext, StageError, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
 };
 use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
@@ -12,18 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::artifacts::model::{CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, open, read_config};
 use crate::errors::StageFailure;
 use crate::sources::hub;
-
-/// Files that other programs want beside the weights; an export copies them.
-const COMPANIONS: [&str; 8] = [
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-];
 
 /// Parameters of `load_model`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -116,7 +104,8 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         files.extend(
             shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
-        let companions = COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+        // An export copies them.
+        let companions = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
         files.extend(
             companions
                 .filter(|name| folder.join(name).is_file())
@@ -137,7 +126,7 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         }
     }
 
-    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadModelParams, cx: &StageContext) -> Result<Artifact, Error> {
         if let Some(commit) = hub::commit(&params.path) {
             // In the event log, not in the artifact: that is the same for the same files, wherever they are from.
             let bar = cx.progress("files", Some(cx.files().len() as u64));

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_edit::MomentFile;
 use palinode_engine::bounds::Count;
-use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind,
-};
+use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,7 +142,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
         if errors.is_empty() { Ok(PlannedMoments { layers: Some(layers) }) } else { Err(errors) }
     }
 
-    fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
         let f = config(cx, &base)?.feed_forward;
         let layers = params.layers();

@@ -6,7 +6,7 @@ use palinode_data::{
     Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
 };
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, DescribeCx, ExternalFile, FieldError, Resources, StageContext, StageError, StageKind};
+use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Resources, StageContext, StageKind};
 use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -97,7 +97,7 @@ it softer. One batch may mix hard and soft edits.";
         Resources::LIGHT
     }
 
-    fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadRequestsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let mut requests = params.read(&cx.file("dataset")?.1).map_err(StageFailure::stage)?;
         if params.snippets.is_some() {
             let with = add_snippets(&cx.file("snippets")?.1, &mut requests).map_err(StageFailure::stage)?;
@@ -115,7 +115,7 @@ pub fn put_requests(
     cx: &StageContext,
     requests: &[EditRequest],
     judged: Option<Vec<MetricSet>>,
-) -> Result<Artifact, StageError> {
+) -> Result<Artifact, Error> {
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
         cx.warn(format!(

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::shown::{self, Column, Format, Shown, Values};
-use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind,
-};
+use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,10 +55,10 @@ error, unless `force` is set and its shapes fit.";
         Ok(PlannedUpdate { model: cx.input(MODEL).model, batches: Some(1), low_rank: None })
     }
 
-    fn run(params: &LoadUpdateParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &LoadUpdateParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
         let path = &cx.file("update")?.1;
-        let wrong = |what: String| StageError::input(format!("{}: {what}", path.display()));
+        let wrong = |what: String| Error::input(format!("{}: {what}", path.display()));
         let UpdateFile { provenance: said, updates, .. } = {
             let file = UpdateFile::read(path)?;
             file.check(&config(cx, &base)?).map_err(wrong)?;

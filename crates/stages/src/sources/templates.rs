@@ -2,7 +2,7 @@
 
 use palinode_data::{ContextTemplates, SEED_WORDS};
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, DescribeCx, FieldError, Port, PortOf, StageContext, StageError, StageKind, artifact};
+use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
         }
     }
 
-    fn run(params: &TemplatesParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &TemplatesParams, cx: &StageContext) -> Result<Artifact, Error> {
         let templates = match &params.groups {
             Some(groups) => ContextTemplates { groups: groups.clone() },
             None => written(params, cx)?,
@@ -107,9 +107,9 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
     }
 }
 
-fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplates, StageError> {
+fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplates, Error> {
     let Some(given) = cx.input_opt(MODEL)? else {
-        return Err(StageError::input("`generate` needs a model to write the openings")
+        return Err(Error::input("`generate` needs a model to write the openings")
             .hint("connect one: inputs: { model: … }, or write the templates out under `groups`"));
     };
     let model = open(cx, &given)?;

@@ -10,7 +10,7 @@ mod text;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Ended, ErrorKind, RunRecord, StageError};
+use palinode::{Ended, Error, ErrorKind, RunRecord};
 
 use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.output {
         None => print(&text),
         Some(path) => {
-            Ok(std::fs::write(path, text).map_err(|error| StageError::io(ErrorKind::Usage, "write", path, error))?)
+            Ok(std::fs::write(path, text).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))?)
         }
     }
 }

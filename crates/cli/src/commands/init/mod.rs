@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{ErrorKind, StageError, model_folder};
+use palinode::{Error, ErrorKind, model_folder};
 use serde_json::Value;
 
 use crate::command_error::Failure;
@@ -94,9 +94,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         files.iter().map(|(name, _)| args.dir.join(name)).filter(|path| path.exists()).map(shown).collect();
     if !there.is_empty() {
         let message = format!("{} would be overwritten", there.join(" and "));
-        return Err(StageError::new(ErrorKind::Usage, message).hint("name another folder, or move them away").into());
+        return Err(Error::new(ErrorKind::Usage, message).hint("name another folder, or move them away").into());
     }
-    let failed = |path: &Path, error| StageError::io(ErrorKind::Usage, "write", path, error);
+    let failed = |path: &Path, error| Error::io(ErrorKind::Usage, "write", path, error);
     fs::create_dir_all(&dir).map_err(|error| failed(&args.dir, error))?;
     let style = Style::stdout();
     let mut text = String::new();
@@ -117,15 +117,15 @@ fn shown(path: PathBuf) -> String {
 }
 
 /// Number of layers of a model, by its config.json.
-fn layers(model: &Path) -> Result<u64, StageError> {
+fn layers(model: &Path) -> Result<u64, Error> {
     let path = model.join("config.json");
     let hint = "name a folder in Hugging Face's layout: config.json, tokenizer.json and weights as safetensors";
     let text =
-        fs::read_to_string(&path).map_err(|error| StageError::io(ErrorKind::Usage, "read", &path, error).hint(hint))?;
+        fs::read_to_string(&path).map_err(|error| Error::io(ErrorKind::Usage, "read", &path, error).hint(hint))?;
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     let names = ["num_hidden_layers", "n_layer", "num_layers"];
     let count = names.iter().find_map(|name| config[name].as_u64()).filter(|&count| count > 0);
-    count.ok_or_else(|| StageError::input(format!("{} names no number of layers", path.display())).hint(hint))
+    count.ok_or_else(|| Error::input(format!("{} names no number of layers", path.display())).hint(hint))
 }
 
 /// The way from a folder to a path, both absolute.

@@ -3,7 +3,7 @@
 mod page;
 
 use clap::{Args as ClapArgs, Subcommand};
-use palinode::{StageError, inspect, model_folder};
+use palinode::{Error, inspect, model_folder};
 
 use crate::command_error::Failure;
 use crate::input::NetworkArgs;
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let folder = network.with(how, &interrupt::watch(), |network| model_folder(path, network))?;
     let found = inspect(&folder)?;
     if *json {
-        let text = serde_json::to_string_pretty(&found).map_err(|error| StageError::internal(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&found).map_err(|error| Error::internal(error.to_string()))?;
         return print(&format!("{text}\n"));
     }
     print(&page::page(&found, &Style::stdout()))

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use palinode::{ErrorKind, StageError};
+use palinode::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use super::stage::pairs;
@@ -61,10 +61,10 @@ pub fn show(path: &Path, json: bool) -> Result<(), Failure> {
 }
 
 /// The header of a safetensors file: eight bytes of length, then JSON.
-fn header(path: &Path) -> Result<Value, StageError> {
-    let failed = |error| StageError::io(ErrorKind::Input, "read", path, error);
+fn header(path: &Path) -> Result<Value, Error> {
+    let failed = |error| Error::io(ErrorKind::Input, "read", path, error);
     let strange = || {
-        StageError::input(format!("{} is not a safetensors file", path.display()))
+        Error::input(format!("{} is not a safetensors file", path.display()))
             .hint("`palinode show` explains files that `export` wrote; other names are taken for runs and stages")
     };
     let mut file = File::open(path).map_err(failed)?;

@@ -8,7 +8,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode::{ErrorKind, RunRecord, Runs, StageError, StageRecord, did_you_mean};
+use palinode::{Error, ErrorKind, RunRecord, Runs, StageRecord, did_you_mean};
 
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return match find(&runs, &args.what)? {
             Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder),
             Found::Run(_) => {
-                let error = StageError::new(ErrorKind::Usage, format!("`{}` is a run, and has no files", args.what));
+                let error = Error::new(ErrorKind::Usage, format!("`{}` is a run, and has no files", args.what));
                 Err(error.hint(format!("name a stage: `palinode show {}:STAGE --save DIR`", args.what)).into())
             }
         };
@@ -74,7 +74,7 @@ pub enum Found {
 }
 
 /// What a name stands for: a run, a stage in the last run that has it, or `RUN:STAGE`.
-pub fn find(runs: &Runs, name: &str) -> Result<Found, StageError> {
+pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
     if let Some((run, stage)) = name.split_once(':').filter(|(run, _)| !run.contains('[')) {
         let run = runs.open(run)?;
         let instances = instances(&run, stage);
@@ -82,7 +82,7 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, StageError> {
             let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
             let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
             let message = format!("the run {} has no stage `{stage}`", run.run);
-            return Err(StageError::new(ErrorKind::Usage, message).hint(hint));
+            return Err(Error::new(ErrorKind::Usage, message).hint(hint));
         }
         return Ok(Found::Stage(run, instances));
     }
@@ -107,7 +107,7 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, StageError> {
     }
     let hint = did_you_mean(name, names.iter().map(String::as_str))
         .unwrap_or_else(|| "see `palinode runs`, or name a stage of one".to_owned());
-    Err(StageError::new(ErrorKind::Usage, format!("no run, stage or file is named `{name}`")).hint(hint))
+    Err(Error::new(ErrorKind::Usage, format!("no run, stage or file is named `{name}`")).hint(hint))
 }
 
 /// The instances of a run that a name stands for.

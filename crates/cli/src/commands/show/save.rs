@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use palinode::{ErrorKind, RunRecord, Runs, StageError, inside};
+use palinode::{Error, ErrorKind, RunRecord, Runs, inside};
 
 use crate::command_error::Failure;
 use crate::results::from_here;
@@ -29,7 +29,7 @@ pub fn save(runs: &Runs, run: &RunRecord, instances: &[String], folder: &Path) -
     }
     if text.is_empty() {
         let message = format!("`{}` has no files in run {}", instances.join("`, `"), run.run);
-        return Err(StageError::new(ErrorKind::Usage, message).into());
+        return Err(Error::new(ErrorKind::Usage, message).into());
     }
     print(&text)
 }
@@ -39,13 +39,13 @@ fn plain(instance: &str) -> String {
     instance.chars().map(|c| if c.is_alphanumeric() || "-_.=,[]+".contains(c) { c } else { '_' }).collect()
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), StageError> {
-    let failed = |error| StageError::io(ErrorKind::Usage, "write", to, error);
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |error| Error::io(ErrorKind::Usage, "write", to, error);
     if to.exists() {
         let same = fs::read(from).map_err(failed)? == fs::read(to).map_err(failed)?;
         let other = || {
             let message = format!("{} is there, and is something else", to.display());
-            StageError::new(ErrorKind::Usage, message).hint("name another folder")
+            Error::new(ErrorKind::Usage, message).hint("name another folder")
         };
         return if same { Ok(()) } else { Err(other()) };
     }

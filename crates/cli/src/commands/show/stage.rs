@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use palinode::shown::Shown;
-use palinode::{ErrorKind, Manifest, RunRecord, Runs, StageError, StageRecord, utc};
+use palinode::{Error, ErrorKind, Manifest, RunRecord, Runs, StageRecord, utc};
 use serde_json::{Value, json};
 
 use crate::command_error::Failure;
@@ -22,7 +22,7 @@ pub fn show(runs: &Runs, run: &RunRecord, instances: &[String], json: bool) -> R
     if found.is_empty() {
         let message = format!("`{}` has no result in run {}", instances.join("`, `"), run.run);
         let hint = format!("`palinode show {0}` tells how it ended, `palinode logs {0}` why", run.run);
-        return Err(StageError::new(ErrorKind::Usage, message).hint(hint).into());
+        return Err(Error::new(ErrorKind::Usage, message).hint(hint).into());
     }
     if json {
         let all: BTreeMap<_, _> = found.iter().map(|(stage, manifest)| (&stage.instance, manifest)).collect();

@@ -4,7 +4,7 @@ mod page;
 mod words;
 
 use clap::Args as ClapArgs;
-use palinode::{Catalogue, ErrorKind, Port, StageError, StageInfo, did_you_mean};
+use palinode::{Catalogue, Error, ErrorKind, Port, StageInfo, did_you_mean};
 use serde_json::{Value, json};
 
 use crate::command_error::Failure;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return print(&page::page(stage.info(), &style));
     }
     let hint = did_you_mean(name, catalogue.names()).unwrap_or_else(|| "see `palinode stages`".to_owned());
-    Err(StageError::new(ErrorKind::Usage, format!("there is no stage `{name}`")).hint(hint).into())
+    Err(Error::new(ErrorKind::Usage, format!("there is no stage `{name}`")).hint(hint).into())
 }
 
 /// A stage for programs.

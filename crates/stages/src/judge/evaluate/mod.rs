@@ -11,8 +11,7 @@ use palinode_data::{EditRequest, word_weights};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::Shown;
 use palinode_engine::{
-    Artifact, DescribeCx, ExternalFile, FieldError, Port, PortOf, StageContext, StageError, StageKind, UnitPlan,
-    artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan, artifact,
 };
 use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Writing};
 use schemars::JsonSchema;
@@ -125,7 +124,7 @@ impl EvaluateParams {
     }
 
     /// What tells how alike texts are; `None` where there is nothing to compare with.
-    fn tfidf(&self, cx: &StageContext, requests: &[EditRequest]) -> Result<Option<Tfidf>, StageError> {
+    fn tfidf(&self, cx: &StageContext, requests: &[EditRequest]) -> Result<Option<Tfidf>, Error> {
         let mut references = requests.iter().flat_map(|request| &request.references).peekable();
         if self.generation.is_none() || references.peek().is_none() {
             return Ok(None);
@@ -217,7 +216,7 @@ row.";
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &EvaluateParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &EvaluateParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let asked = cx.input(REQUESTS)?;
         let mut requests = requests(cx, &asked)?;
@@ -286,23 +285,23 @@ row.";
 }
 
 /// Every record before and after the edit, one JSON object a line.
-fn lines(before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, StageError> {
+fn lines(before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, Error> {
     let mut lines = Vec::new();
     for (i, record) in before.iter().enumerate() {
         let line = json!({ "id": record.id, "before": record, "after": after.get(i) });
-        serde_json::to_writer(&mut lines, &line).map_err(|error| StageError::internal(error.to_string()))?;
+        serde_json::to_writer(&mut lines, &line).map_err(|error| Error::internal(error.to_string()))?;
         lines.push(b'\n');
     }
     Ok(lines)
 }
 
 /// One batch can be scored on any requests; several only on those that they were made for, which `own` says, each on its own.
-fn parts<'a>(edits: &'a [Batch], own: bool, requests: &[EditRequest]) -> Result<Vec<Part<'a>>, StageError> {
+fn parts<'a>(edits: &'a [Batch], own: bool, requests: &[EditRequest]) -> Result<Vec<Part<'a>>, Error> {
     if let [only] = edits {
         return Ok(vec![(only, 0..requests.len())]);
     }
     if !edits.is_empty() && !own {
-        return Err(StageError::input(format!(
+        return Err(Error::input(format!(
             "the model was edited in {} batches for other requests than these",
             edits.len()
         ))

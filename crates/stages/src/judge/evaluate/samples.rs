@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use palinode_data::EditRequest;
 use palinode_edit::with_edits;
-use palinode_engine::StageError;
+use palinode_engine::Error;
 use palinode_engine::shown::{self, Sample};
 use palinode_eval::RecordScores;
 use palinode_model::Decoder;
@@ -46,8 +46,8 @@ pub fn samples(
     parts: &[Part<'_>],
     requests: &[EditRequest],
     scores: (&[RecordScores], &[RecordScores]),
-) -> Result<Vec<Sample>, StageError> {
-    let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, StageError> {
+) -> Result<Vec<Sample>, Error> {
+    let said = |decoder: &Decoder, request: &EditRequest| -> Result<String, Error> {
         let prompt = model.text.encode(&request.filled_prompt()).map_err(StageFailure::stage)?;
         let length = prompt.len() + length.tokens;
         let ids =

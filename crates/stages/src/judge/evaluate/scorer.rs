@@ -1,7 +1,7 @@
 //! Requests scored unit by unit; finished units are kept, and shared with other stages that score the same model.
 
 use palinode_data::EditRequest;
-use palinode_engine::{Progress, StageContext, StageError, UnitPlan};
+use palinode_engine::{Error, Progress, StageContext, UnitPlan};
 use palinode_eval::{RecordScores, Tfidf, Writing, score_requests, write};
 use palinode_model::{Decoder, Text};
 use serde_json::json;
@@ -36,7 +36,7 @@ pub struct Scorer<'a> {
 
 impl Scorer<'_> {
     /// The scores of requests on a version of a model.
-    pub fn score(&self, version: &Version, requests: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
+    pub fn score(&self, version: &Version, requests: &[EditRequest]) -> Result<Vec<RecordScores>, Error> {
         let writing = self.writing.map(|w| [w.length as u64, w.top_k as u64, w.seed]);
         let digits = json!({ "batch_tokens": self.tokens });
         let units = Units { cx: self.cx, bar: self.bar, size: UNIT, digits };
@@ -50,7 +50,7 @@ impl Scorer<'_> {
         Ok(scores)
     }
 
-    fn block(&self, decoder: &Decoder, block: &[EditRequest]) -> Result<Vec<RecordScores>, StageError> {
+    fn block(&self, decoder: &Decoder, block: &[EditRequest]) -> Result<Vec<RecordScores>, Error> {
         let mut found = score_requests(decoder, self.text, block, self.tokens).map_err(StageFailure::stage)?;
         check(&found)?;
         let Some(writing) = &self.writing else {
@@ -69,13 +69,11 @@ impl Scorer<'_> {
 }
 
 /// No likelihood may be anything but a number.
-fn check(scores: &[RecordScores]) -> Result<(), StageError> {
+fn check(scores: &[RecordScores]) -> Result<(), Error> {
     for record in scores {
         if let Some((prompt, _)) = record.scores().find(|(_, score)| !score.nll.is_finite()) {
             let message = format!("request {}: the model's answer to {prompt:?} is not a number", record.id);
-            return Err(
-                StageError::numerical(message).hint("the edit broke the model: raise `lambda`, or edit fewer facts")
-            );
+            return Err(Error::numerical(message).hint("the edit broke the model: raise `lambda`, or edit fewer facts"));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Scores as a table: one prompt a row, for whoever goes on with them elsewhere.
 
 use palinode_data::{Column, EditRequest, write_parquet};
-use palinode_engine::StageError;
+use palinode_engine::Error;
 use palinode_eval::{Comparison, RecordScores, Score};
 
 /// A row: one prompt on one model.
@@ -19,7 +19,7 @@ struct Row<'a> {
 }
 
 /// The prompts of all records, before the edit and after it, as Parquet.
-pub fn table(requests: &[EditRequest], before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, StageError> {
+pub fn table(requests: &[EditRequest], before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>, Error> {
     let mut rows = Vec::new();
     for (records, edited) in [(before, false), (after, true)] {
         for (record, request) in records.iter().zip(requests) {
@@ -48,7 +48,7 @@ pub fn table(requests: &[EditRequest], before: &[RecordScores], after: &[RecordS
         ("text", text(&|row| row.text.map(str::to_owned))),
     ];
     let mut bytes = Vec::new();
-    write_parquet(&mut bytes, &columns).map_err(|message| StageError::internal(format!("the table: {message}")))?;
+    write_parquet(&mut bytes, &columns).map_err(|message| Error::internal(format!("the table: {message}")))?;
     Ok(bytes)
 }
 

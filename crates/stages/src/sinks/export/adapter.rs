@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use palinode_engine::StageError;
+use palinode_engine::Error;
 use palinode_math::{Delta, LowRank, row_major};
 use palinode_model::{Layout, Orientation, WeightId};
 use serde_json::json;
@@ -20,7 +20,7 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// # Errors
 /// Of kind input, for a change that is not low-rank. Any matrix is a product of two, but that of a dense change has the rank of the weight,
 /// and an adapter of that rank is larger than the change and slower than the edited model.
-pub fn tensors(update: &UpdateFile, layout: &Layout) -> Result<Vec<u8>, StageError> {
+pub fn tensors(update: &UpdateFile, layout: &Layout) -> Result<Vec<u8>, Error> {
     let mut tensors = Vec::new();
     for (weight, LowRank { left, right }) in factors(update)? {
         let module = module(layout, weight)?;
@@ -35,9 +35,9 @@ pub fn tensors(update: &UpdateFile, layout: &Layout) -> Result<Vec<u8>, StageErr
 }
 
 /// The text of [`ADAPTER_CONFIG`]. α equals the rank of every module, so that PEFT's scaling α/r is 1.
-pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String, StageError> {
+pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String, Error> {
     let ranks = factors(update)?.into_iter().map(|(weight, low)| Ok((module(layout, weight)?, low.left.ncols())));
-    let ranks: BTreeMap<String, usize> = ranks.collect::<Result<_, StageError>>()?;
+    let ranks: BTreeMap<String, usize> = ranks.collect::<Result<_, Error>>()?;
     let most = ranks.values().copied().max().unwrap_or(1);
     let config = json!({
         "peft_type": "LORA",
@@ -54,22 +54,22 @@ pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String
         "bias": "none",
         "use_rslora": false,
     });
-    serde_json::to_string_pretty(&config).map_err(|error| StageError::internal(error.to_string()))
+    serde_json::to_string_pretty(&config).map_err(|error| Error::internal(error.to_string()))
 }
 
 /// The module that holds an edited weight.
-fn module(layout: &Layout, weight: WeightId) -> Result<String, StageError> {
+fn module(layout: &Layout, weight: WeightId) -> Result<String, Error> {
     let name = stored_name(layout, weight)?;
     Ok(name.strip_suffix(".weight").unwrap_or(&name).to_owned())
 }
 
 /// The changes, all of which have to be factors.
-fn factors(update: &UpdateFile) -> Result<Vec<(WeightId, &LowRank)>, StageError> {
+fn factors(update: &UpdateFile) -> Result<Vec<(WeightId, &LowRank)>, Error> {
     let each = update.updates.iter().map(|(weight, delta)| match delta {
         Delta::LowRank(low) => Ok((*weight, low)),
         Delta::Sparse(_) | Delta::Dense(_) => {
             let message = format!("an adapter holds low-rank changes, and the change of layer {weight} is not one");
-            Err(StageError::input(message).hint("leave `peft` out of `formats`"))
+            Err(Error::input(message).hint("leave `peft` out of `formats`"))
         }
     });
     each.collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, ErrorKind, StageError, inside};
+use palinode_engine::{Digest, Error, ErrorKind, inside};
 use palinode_math::{Delta, row_major};
 use palinode_model::save::{Change, copy_with_changes};
 use palinode_model::{Checkpoint, Layout, WeightId};
@@ -46,15 +46,15 @@ pub fn write_weights(
     updates: &[(WeightId, Delta)],
     direction: Direction,
     out: &Path,
-    mut each: impl FnMut() -> Result<(), StageError>,
-) -> Result<Vec<PathBuf>, StageError> {
+    mut each: impl FnMut() -> Result<(), Error>,
+) -> Result<Vec<PathBuf>, Error> {
     let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
     for (weight, delta) in updates {
         let name = stored_name(layout, *weight)?;
         let Some(stored) = checkpoint.stored_name(&name) else {
-            return Err(StageError::input(format!("the checkpoint has no tensor {name}")));
+            return Err(Error::input(format!("the checkpoint has no tensor {name}")));
         };
         let dense = delta.dense();
         let sign = if direction == Direction::On { 1.0 } else { -1.0 };
@@ -78,33 +78,33 @@ pub fn write_weights(
         each()?;
     }
     if changed != changes.len() {
-        return Err(StageError::internal(format!("{changed} of {} weights were written", changes.len())));
+        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
     }
     Ok(written)
 }
 
 /// Copies a file into place.
-pub fn copy(source: &Path, path: &Path) -> Result<(), StageError> {
+pub fn copy(source: &Path, path: &Path) -> Result<(), Error> {
     replace(path, |target| {
-        std::fs::copy(source, target).map_err(|error| StageError::io(ErrorKind::Input, "write", target, error))?;
+        std::fs::copy(source, target).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))?;
         Ok(())
     })
 }
 
 /// Writes bytes into place.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     replace(path, |target| {
-        std::fs::write(target, bytes).map_err(|error| StageError::io(ErrorKind::Input, "write", target, error))
+        std::fs::write(target, bytes).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))
     })
 }
 
 /// Writes beside the file and renames it, so that no reader ever sees half of one.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), StageError>) -> Result<(), StageError> {
+pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
     write(&part).inspect_err(|_| {
         let _ = std::fs::remove_file(&part);
     })?;
-    std::fs::rename(&part, path).map_err(|error| StageError::io(ErrorKind::Input, "write", path, error))
+    std::fs::rename(&part, path).map_err(|error| Error::io(ErrorKind::Input, "write", path, error))
 }

@@ -7,7 +7,7 @@ pub mod update_file;
 use std::path::PathBuf;
 
 use palinode_engine::{
-    Artifact, DescribeCx, Digest, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageError, StageKind,
+    Artifact, DescribeCx, Digest, Error, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageKind,
     artifact, inside,
 };
 use palinode_model::Layout;
@@ -92,10 +92,10 @@ When an exported file is changed or deleted, the next run writes it again.";
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn run(params: &ExportParams, cx: &StageContext) -> Result<Artifact, StageError> {
+    fn run(params: &ExportParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let mut edits = batches(cx, &given)?;
-        let batch = pick(params, edits.len()).map_err(|error| StageError::input(error.message))?;
+        let batch = pick(params, edits.len()).map_err(|error| Error::input(error.message))?;
         let batch = edits.swap_remove(batch);
         let layout = Layout::of(&config(cx, &given)?);
         let update = UpdateFile::of(&given, &layout, &batch)?;
@@ -148,10 +148,9 @@ fn write_model(
     artifact: &Artifact,
     layout: &Layout,
     update: &UpdateFile,
-) -> Result<Vec<PathBuf>, StageError> {
-    let shards: Vec<(String, PathBuf)> = weights(artifact)
-        .map(|(name, file)| Ok((name.to_owned(), cx.path(file)?)))
-        .collect::<Result<_, StageError>>()?;
+) -> Result<Vec<PathBuf>, Error> {
+    let shards: Vec<(String, PathBuf)> =
+        weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
     let out = cx.base_dir().join(&params.path);
     write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
@@ -165,15 +164,15 @@ fn write_model(
     }
     let digest = |(name, _): &(String, PathBuf)| {
         let path = out.join(name);
-        let file = FileRef::of_file(&path).map_err(|error| StageError::io(ErrorKind::Input, "read", &path, error))?;
+        let file = FileRef::of_file(&path).map_err(|error| Error::io(ErrorKind::Input, "read", &path, error))?;
         Ok((name.clone(), file.digest))
     };
     let note = Note {
         update: Digest::of(&update.to_bytes()?),
-        weights: shards.iter().map(digest).collect::<Result<_, StageError>>()?,
+        weights: shards.iter().map(digest).collect::<Result<_, Error>>()?,
         provenance: update.provenance.clone(),
     };
-    let text = serde_json::to_vec_pretty(&note).map_err(|error| StageError::internal(error.to_string()))?;
+    let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
     folder::write(&out.join(NOTE), &text)?;
     written.push(params.path.join(NOTE));
     Ok(written)

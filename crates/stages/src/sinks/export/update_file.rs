@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use palinode_engine::{Digest, ErrorKind, Given, StageError};
+use palinode_engine::{Digest, Error, ErrorKind, Given};
 use palinode_math::{Delta, LowRank};
 use palinode_model::{Layout, WeightId};
 use safetensors::SafeTensors;
@@ -70,7 +70,7 @@ impl UpdateFile {
     ///
     /// # Errors
     /// For a weight that the family has no name for.
-    pub fn of(given: &Given<'_, UpdateKind>, layout: &Layout, batch: &Batch) -> Result<Self, StageError> {
+    pub fn of(given: &Given<'_, UpdateKind>, layout: &Layout, batch: &Batch) -> Result<Self, Error> {
         let plain = |(weight, delta): &(WeightId, Delta)| {
             *weight == WeightId::down(weight.layer) && matches!(delta, Delta::LowRank(_))
         };
@@ -97,13 +97,13 @@ impl UpdateFile {
     ///
     /// # Errors
     /// Of kind input, naming the file, for one that is damaged or was not written by `export`.
-    pub fn read(path: &Path) -> Result<Self, StageError> {
-        let bytes = std::fs::read(path).map_err(|error| StageError::io(ErrorKind::Input, "read", path, error))?;
-        parse(&bytes).map_err(|what| StageError::input(format!("{}: {what}", path.display())))
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
+        parse(&bytes).map_err(|what| Error::input(format!("{}: {what}", path.display())))
     }
 
     /// The file's bytes: the same for the same update.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, StageError> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut tensors = Vec::new();
         for ((_, delta), weight) in self.updates.iter().zip(&self.names) {
             tensors.extend(named(weight, delta, Floats::Single));
@@ -112,8 +112,8 @@ impl UpdateFile {
     }
 
     /// The metadata. One entry: the order of several would differ from one writing to the next.
-    pub fn note(&self) -> Result<HashMap<String, String>, StageError> {
-        let text = serde_json::to_string(&self.provenance).map_err(|error| StageError::internal(error.to_string()))?;
+    pub fn note(&self) -> Result<HashMap<String, String>, Error> {
+        let text = serde_json::to_string(&self.provenance).map_err(|error| Error::internal(error.to_string()))?;
         Ok(HashMap::from([("palinode".to_owned(), text)]))
     }
 
@@ -153,8 +153,8 @@ impl UpdateFile {
 ///
 /// # Errors
 /// Of kind input, for a weight that the family does not have.
-pub fn stored_name(layout: &Layout, weight: WeightId) -> Result<String, StageError> {
-    layout.weight_name(weight).ok_or_else(|| StageError::input(format!("the model has no weight {weight}")))
+pub fn stored_name(layout: &Layout, weight: WeightId) -> Result<String, Error> {
+    layout.weight_name(weight).ok_or_else(|| Error::input(format!("the model has no weight {weight}")))
 }
 
 fn parse(bytes: &[u8]) -> Result<UpdateFile, String> {
