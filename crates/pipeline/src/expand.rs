@@ -13,7 +13,6 @@ use super::matrix::Matrix;
 use super::places::child;
 use super::report::Report;
 use super::spec::{Spec, StageSpec, texts};
-use crate::diagnostic::Origin;
 use palinode_error::{did_you_mean, one_of};
 
 /// A pipeline whose variables and axes have values.
@@ -96,7 +95,7 @@ fn unread_variables(spec: &Spec, report: &mut Report) {
     for (name, _) in spec.vars.iter().filter(|(name, _)| !all && !read.contains(name)) {
         let path = child("vars", name);
         let source = Arc::clone(report.places.key(&path).0);
-        if source.origin == Origin::Override {
+        if report.places.is_set(&path) {
             let names = || spec.vars.iter().map(|(name, _)| name.as_str()).filter(|name| read.contains(*name));
             report.key(&path, format!("nothing reads the variable `{name}`"), |it| {
                 let expected =

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, Span as Marks};
 
-use crate::diagnostic::{Source, Span};
+use crate::diagnostic::{Origin, Source, Span};
 
 /// The place of one value.
 #[derive(Clone, Debug)]
@@ -93,6 +93,11 @@ impl Places {
     pub fn set(&mut self, path: &str, source: &Arc<Source>, key: Span, value: Span) {
         self.by_path.retain(|known, _| !within(known, path));
         self.by_path.insert(path.to_owned(), Place { source: Arc::clone(source), key: Some(key), value });
+    }
+
+    /// Whether the value at a path, or one in it, was set from outside.
+    pub fn is_set(&self, path: &str) -> bool {
+        self.by_path.iter().any(|(known, place)| within(known, path) && place.source.origin == Origin::Override)
     }
 
     /// Whether the value at a path, or one in it, has an anchor.
