@@ -95,9 +95,10 @@ impl Places {
         self.by_path.insert(path.to_owned(), Place { source: Arc::clone(source), key: Some(key), value });
     }
 
-    /// Whether the value at a path, or one in it, was set from outside.
-    pub fn is_set(&self, path: &str) -> bool {
-        self.by_path.iter().any(|(known, place)| within(known, path) && place.source.origin == Origin::Override)
+    /// The path of what was set from outside: the value at a path, or one in it.
+    pub fn set_within(&self, path: &str) -> Option<String> {
+        let set = |(known, place): &(&String, &Place)| within(known, path) && place.source.origin == Origin::Override;
+        self.by_path.iter().find(set).map(|(known, _)| known.clone())
     }
 
     /// Whether the value at a path, or one in it, has an anchor.

@@ -11,7 +11,6 @@ use std::path::{Component, Path, PathBuf};
 
 use palinode::shown::Shown;
 use palinode::{Instance, Pipeline, RunReport};
-use serde_json::Value;
 
 pub use cell::{Cell, plain};
 
