@@ -10,8 +10,8 @@ use crate::{commands, logging};
 
 /// Edits facts in language models, as a pipeline file describes.
 ///
-/// A pipeline names stages and what each takes from others. Results are kept in a store under keys that cover all that can
-/// change them: what is there is used again, and the rest is computed.
+/// A pipeline names stages and connects them. Palinode keeps each result in a store and reuses it until something that can
+/// change it changes.
 #[derive(Parser)]
 #[command(name = "palinode", version, max_term_width = 100, after_help = HELP, disable_help_subcommand = true)]
 pub struct Cli {

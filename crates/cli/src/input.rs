@@ -77,8 +77,8 @@ impl PipelineArgs {
 /// Whether to download.
 #[derive(Args, Default)]
 pub struct NetworkArgs {
-    /// Download nothing: models and data sets of the Hugging Face Hub have to be in its cache already. HF_HUB_OFFLINE=1 says
-    /// the same for every program that uses the cache.
+    /// Download nothing: models and data sets of the Hugging Face Hub have to be in its cache already. HF_HUB_OFFLINE=1 has
+    /// the same effect.
     #[arg(long)]
     offline: bool,
 }

@@ -20,7 +20,7 @@ pub enum EditError {
         source: MathError,
     },
     /// Edits that share a key demand different values.
-    #[error("layer {layer}: requests {first} and {second} share a key (cosine {cosine:.6}) but want different values")]
+    #[error("layer {layer}: requests {first} and {second} share a key (cosine {cosine:.6}) but have different targets")]
     Collision {
         /// The layer.
         layer: usize,

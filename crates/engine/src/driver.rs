@@ -376,7 +376,8 @@ impl<'a> Driver<'a> {
 
     fn no_input(&self, from: usize) -> Error {
         let Instance { name, .. } = &self.pipeline.instances[from];
-        let message = format!("it needs `{name}`, whose result is not in the store and which this run is not about");
+        let message =
+            format!("it needs `{name}`, whose result is not in the store and which is not selected for this run");
         Error::new(ErrorKind::Usage, message).hint(Hint::SelectInputs)
     }
 }

@@ -259,7 +259,7 @@ fn limits() {
 
 #[test]
 fn overrides() {
-    let file = "name: a\nvars: {n: 1, list: [1, 2]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}\n  bare: {uses: join, inputs: {text: greeting}}";
+    let file = "name: a\nvars: {n: 1, list: [1, 2]}\nstages:\n  greeting: {uses: text, with: {value: hi, repeat: '${vars.n}'}}\n  bare: {uses: join, inputs: {text: greeting}}\n  third: {uses: text, with: {value: hi, repeat: '${vars.list[1]}'}}";
     check(
         "overrides",
         &[
@@ -267,6 +267,8 @@ fn overrides() {
             (file, &["vars.m=3", "stages.greting.with.value=ho", "nonsense", "name.x=1", "vars.list[2]=1", "var.n=1"]),
             (file, &["stages.greeting.with.repeat=often", "stages.greeting.with.vlaue=x", "vars.n=[1"]),
             (file, &["stages.bare.inputs.text=bare"]),
+            // Nothing reads the list any more.
+            (file, &["stages.third.with.repeat=1", "vars.list[1]=5"]),
         ],
     );
 }

@@ -40,7 +40,7 @@ impl Reference {
             Some(rest) => dataset(rest),
             None => model(rest),
         };
-        Some(read.ok_or_else(|| HubError::new(format!("`{text}` is no reference to the Hub")).hint(EXPECTED)))
+        Some(read.ok_or_else(|| HubError::new(format!("`{text}` is not a valid Hub reference")).hint(EXPECTED)))
     }
 
     /// The folder's name in the cache.

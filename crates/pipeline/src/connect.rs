@@ -90,7 +90,11 @@ impl Links {
                         let names = || links.numbers.keys().map(String::as_str).filter(|name| *name != stage.id);
                         report.value(&at, format!("no stage is named `{name}`"), |it| {
                             let none = names().next().is_none();
-                            let expected = if none { "a stage beside this one".to_owned() } else { one_of(names()) };
+                            let expected = if none {
+                                "the name of another stage; this pipeline has none".to_owned()
+                            } else {
+                                one_of(names())
+                            };
                             it.label("no such stage").expected(expected).hint(did_you_mean(&name, names()))
                         });
                     }

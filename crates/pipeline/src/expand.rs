@@ -13,7 +13,6 @@ use super::matrix::Matrix;
 use super::places::child;
 use super::report::Report;
 use super::spec::{Spec, StageSpec, texts};
-use crate::diagnostic::Origin;
 use palinode_error::{did_you_mean, one_of};
 
 /// A pipeline whose variables and axes have values.
@@ -96,9 +95,9 @@ fn unread_variables(spec: &Spec, report: &mut Report) {
     for (name, _) in spec.vars.iter().filter(|(name, _)| !all && !read.contains(name)) {
         let path = child("vars", name);
         let source = Arc::clone(report.places.key(&path).0);
-        if source.origin == Origin::Override {
+        if let Some(set) = report.places.set_within(&path) {
             let names = || spec.vars.iter().map(|(name, _)| name.as_str()).filter(|name| read.contains(*name));
-            report.key(&path, format!("nothing reads the variable `{name}`"), |it| {
+            report.key(&set, format!("nothing reads the variable `{name}`"), |it| {
                 let expected =
                     if names().next().is_none() { "no variable: none is read".to_owned() } else { one_of(names()) };
                 it.label("has no effect").expected(expected).hint(did_you_mean(name, names()))

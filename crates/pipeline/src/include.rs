@@ -64,7 +64,7 @@ impl Reader<'_> {
         });
         for (path, span) in &own_places.duplicates {
             let name = path.rsplit('.').next().unwrap_or_default();
-            let message = format!("the key `{name}` stands twice");
+            let message = format!("the key `{name}` is given twice");
             self.mistakes.add(Diagnostic::new(source, *span, message).label("again"));
         }
         let Some(included) = take(&mut own) else { return Some((own, own_places)) };

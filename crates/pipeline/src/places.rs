@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, Span as Marks};
 
-use crate::diagnostic::{Source, Span};
+use crate::diagnostic::{Origin, Source, Span};
 
 /// The place of one value.
 #[derive(Clone, Debug)]
@@ -93,6 +93,12 @@ impl Places {
     pub fn set(&mut self, path: &str, source: &Arc<Source>, key: Span, value: Span) {
         self.by_path.retain(|known, _| !within(known, path));
         self.by_path.insert(path.to_owned(), Place { source: Arc::clone(source), key: Some(key), value });
+    }
+
+    /// The path of what was set from outside: the value at a path, or one in it.
+    pub fn set_within(&self, path: &str) -> Option<String> {
+        let set = |(known, place): &(&String, &Place)| within(known, path) && place.source.origin == Origin::Override;
+        self.by_path.iter().find(set).map(|(known, _)| known.clone())
     }
 
     /// Whether the value at a path, or one in it, has an anchor.

@@ -50,7 +50,7 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
             "numerics" => match text(value, key, report).as_deref() {
                 Some("strict") => spec.strict = true,
                 Some("portable") | None => {}
-                Some(other) => report.value(key, format!("there is no `{other}` numerics"), |it| {
+                Some(other) => report.value(key, format!("`numerics` cannot be `{other}`"), |it| {
                     let it = it.expected("`portable` or `strict`");
                     match did_you_mean(other, ["portable", "strict"]) {
                         Some(hint) => it.hint(hint),

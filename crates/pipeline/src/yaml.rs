@@ -30,7 +30,7 @@ pub enum Tree {
 /// Merges mappings: `<<: *defaults` takes what the mapping does not have itself.
 const MERGE: &str = "<<";
 const NOT_FINITE: &str = "is not a finite number";
-const TOO_LARGE: &str = "is no whole number that fits: from -9223372036854775808 to 18446744073709551615";
+const TOO_LARGE: &str = "is outside the range of whole numbers, -9223372036854775808 to 18446744073709551615";
 
 impl Tree {
     /// What it is, for messages.

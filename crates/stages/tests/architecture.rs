@@ -78,28 +78,11 @@ const HOME: [(&[&str], &[&str]); 13] = [
 
 /// Files of one crate that use each other in a circle, and why they may. The list only shrinks: a circle that is not in it is
 /// to be opened, most often by giving what both sides need a file of its own.
-const CIRCLES: [(&str, &[&str], &str); 4] = [
-    (
-        "cli",
-        &["cli.rs", "commands/completions.rs"],
-        "completions are made from the whole command line, themselves included",
-    ),
-    ("cli", &["terminal/bars.rs", "terminal/lines.rs", "terminal/mod.rs", "terminal/watch.rs"], "to be opened"),
-    ("cli", &["results/mod.rs", "results/samples.rs", "results/scores.rs"], "to be opened"),
-    (
-        "stages",
-        &[
-            "sinks/report/edits.rs",
-            "sinks/report/layers.rs",
-            "sinks/report/measured.rs",
-            "sinks/report/mod.rs",
-            "sinks/report/provenance.rs",
-            "sinks/report/samples.rs",
-            "sinks/report/traces.rs",
-        ],
-        "to be opened",
-    ),
-];
+const CIRCLES: [(&str, &[&str], &str); 1] = [(
+    "cli",
+    &["cli.rs", "commands/completions.rs"],
+    "completions are made from the whole command line, themselves included",
+)];
 
 /// Texts of libraries with the flag of a program that is not ours: file, text, whose flag it is.
 const FOREIGN: [(&str, &str, &str); 3] = [

@@ -6,7 +6,7 @@
 //! units/ef/<key>          partial results of long stages
 //! pins/<run or key>.json  what is kept whatever its age
 //! index/                  sled
-//! runs/<id>/              record, event log and resolved pipeline of each run; see `runs`
+//! runs/<id>/              record, event log and resolved pipeline of each run; the engine's business
 //! damaged/                what was read whole and is not what its name says
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
 //! VERSION                 the version of all this; see `version`

@@ -60,7 +60,7 @@ Examples:
     /// Free space: remove leftovers, results that no run used for long, or the least recently used results
     ///
     /// Without options, removes only what killed stages left behind. A run computes a removed result again when it needs
-    /// it. Pinned results stay. Records of runs, with their scores, stay too, unless --keep-runs or --runs-newer-than says which.
+    /// it. Pinned results stay. Records of runs, with their scores, stay too; --keep-runs and --runs-newer-than remove older ones.
     #[command(after_help = "\
 Examples:
   palinode cache gc --dry-run                      list what would be removed
@@ -130,9 +130,9 @@ Examples:
     },
     /// Carry results over to the keys that this version of the program gives them
     ///
-    /// After an update of the program, results of stages that gained a parameter would be computed again though they still
-    /// hold. This finds them and writes their records anew. Nothing is copied and nothing is lost: an older program still
-    /// finds what it made. What cannot be carried over is counted; `palinode cache gc --unused-for` removes it in time.
+    /// After an update of the program, a stage with a new parameter would run again although its results are still valid. This
+    /// command writes their records under the new keys. It copies no contents, and an older program still finds its results. It
+    /// counts the results that this version cannot use; `palinode cache gc --unused-for` removes them in time.
     #[command(after_help = "\
 Examples:
   palinode cache migrate
@@ -157,7 +157,7 @@ Examples:
         /// The archive to write.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Runs whose results to write [default: all, and results of no run]
+        /// The runs to export. The default is the whole store.
         #[arg(value_name = "RUN")]
         runs: Vec<String>,
         #[command(flatten)]

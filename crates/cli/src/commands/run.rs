@@ -28,8 +28,8 @@ Examples:
   palinode run pipeline.yaml --from 'solve[objective=rome]'    these cells and all stages after them
   palinode run pipeline.yaml --only scores --force scores      scores alone, again
 
-Stages that do not depend on each other run in parallel when the machine has the resources. Stages that
-compute with a model run one at a time, because each uses all cores.
+Stages that do not depend on each other run in parallel when the machine has the resources. Stages
+that compute with a model run one at a time, because each uses all cores.
 
 Press Ctrl-C once to finish the current unit and stop, twice to stop at once. Finished work is never lost.")]
 pub struct Args {
@@ -45,8 +45,7 @@ pub struct Args {
     device: String,
 
     /// Where a model's blocks are while stages compute with them. Resident blocks are all in memory, which is fast. Streamed blocks
-    /// are read from the model's files when they are needed, so that a model larger than memory can be used; every pass over the model reads
-    /// them again. Both give the same results, bit for bit. By default, blocks are resident if the model fits into memory.
+    /// are read from the model's files in every pass. This is slower, but the model may be larger than memory. Both give the same results, bit for bit. By default, blocks are resident if the model fits into memory.
     #[arg(long, value_enum, default_value_t = Blocks::Auto, value_name = "WHERE")]
     blocks: Blocks,
 

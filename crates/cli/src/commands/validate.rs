@@ -12,7 +12,7 @@ use crate::terminal::{Style, complain, format, print, print_json};
 ///
 /// Reads the file, fills in defaults and variables, expands the matrix, and checks every name, type, connection and file
 /// that can be checked before a stage runs. Shows all mistakes at once. Lists models and data that are not on this machine.
-/// They are no mistakes: a pipeline can be checked on another machine than it runs on.
+/// These are not mistakes: you can check a pipeline on one machine and run it on another.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:

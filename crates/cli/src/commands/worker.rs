@@ -32,8 +32,7 @@ pub struct Args {
     #[arg(value_name = "ACTION")]
     action: PathBuf,
 
-    /// Obey the program that holds the other end of stdin: a line counts as a first Ctrl-C, the end of stdin as a second
-    /// one.
+    /// Take orders on stdin: the first line means Ctrl-C, the end of input means a second Ctrl-C.
     #[arg(long)]
     attached: bool,
 }

@@ -1,5 +1,6 @@
 //! What a run yielded, as a person reads it: scores, samples, and files.
 
+mod cell;
 pub mod metrics;
 mod samples;
 mod scores;
@@ -10,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use palinode::shown::Shown;
 use palinode::{Instance, Pipeline, RunReport};
-use serde_json::Value;
+
+pub use cell::{Cell, plain};
 
 use crate::terminal::{Style, format};
 
@@ -35,9 +37,6 @@ pub fn by_stage(pipeline: &Pipeline) -> Vec<Group<'_>> {
     }
     groups
 }
-
-/// Values of the axes of the matrix.
-pub type Cell = Vec<(String, Value)>;
 
 /// The result of one instance of a stage.
 pub struct Yield<'a> {
@@ -144,9 +143,4 @@ fn without_detours(path: &Path) -> PathBuf {
         }
     }
     straight
-}
-
-/// A value without the quotes of JSON.
-pub fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -3,7 +3,7 @@
 use palinode::shown::Sample;
 use serde_json::Value;
 
-use super::plain;
+use super::cell::plain;
 use crate::terminal::Style;
 
 /// How many samples are shown.

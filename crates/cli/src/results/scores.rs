@@ -2,8 +2,8 @@
 
 use palinode::shown::{Better, Shown, value};
 
+use super::cell::{Cell, plain};
 use super::metrics::{Metric, metrics_of};
-use super::{Cell, plain};
 use crate::terminal::Style;
 use crate::terminal::table::{Column, Field, Look, table};
 

@@ -9,7 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 use palinode::{Event, Observer};
 
 use super::keys;
-use super::{BARS, Journal, Style, format};
+use super::output::{self, BARS};
+use super::{Journal, Style, format};
 
 /// Files from this size take long enough to read that the reader should know.
 pub const LARGE: u64 = 256 << 20;
@@ -56,7 +57,7 @@ impl Observer for Bars {
             let _ = self.bars.println(line);
         }
         if matches!(event, Event::RunFinished { .. }) {
-            super::clear();
+            output::clear();
         }
     }
 }

@@ -118,7 +118,7 @@ impl Strategy {
         };
         if let Some([low, high]) = layers.array_windows().find(|[low, high]| low >= high) {
             return Err(MathError::Layers(if low == high {
-                format!("layer {low} stands twice")
+                format!("layer {low} is given twice")
             } else {
                 format!("layers must rise: {low} stands before {high} (lower layers are edited first)")
             }));

@@ -134,7 +134,7 @@ fn digests(model: &Path) -> Result<BTreeMap<String, Digest>, Error> {
 fn holds(model: &Path, update: Digest) -> Result<(), Error> {
     let path = model.join(NOTE);
     if !path.is_file() {
-        return Err(Error::input(format!("{} does not say what was done to it: there is no {NOTE}", model.display()))
+        return Err(Error::input(format!("{} has no {NOTE}, so its update is unknown", model.display()))
             .hint(Hint::ForceRevert));
     }
     let note = read_note(&path)?;

@@ -38,7 +38,7 @@ pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Re
         let made = Error::input(error.message);
         error.hint.into_iter().fold(made, Error::hint)
     };
-    let none = || Error::input(format!("`{reference}` is no reference to the Hub"));
+    let none = || Error::input(format!("`{reference}` is not a valid Hub reference"));
     let parsed = Reference::parse(reference).ok_or_else(none)?.map_err(told)?;
     let mut stopped = false;
     let fetched = Hub::from_env().fetch(&parsed, &mut |progress| {

@@ -136,8 +136,11 @@ fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
         None => Err(FieldError::new("", format!("the update holds {count} batches, each an edit of its own"))
             .hint(format!("choose one with `batch`, from 0 to {}", count - 1))),
         Some(batch) if batch < count => Ok(batch),
-        Some(batch) => Err(FieldError::new("batch", format!("there is no batch {batch}"))
-            .expected(format!("a batch from 0 to {}", count - 1))),
+        Some(batch) => {
+            let expected =
+                if count == 1 { "0, the only batch".to_owned() } else { format!("a batch from 0 to {}", count - 1) };
+            Err(FieldError::new("batch", format!("there is no batch {batch}")).expected(expected))
+        }
     }
 }
 

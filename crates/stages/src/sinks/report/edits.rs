@@ -6,7 +6,8 @@ use palinode_eval::{Comparison, RecordScores, Summary};
 use palinode_report::{Edit, Edits, Metric};
 use serde::Deserialize;
 
-use super::{Found, measured};
+use super::found::Found;
+use super::measured;
 use crate::artifacts::measurements::{RECORDS, ScoresKind};
 
 /// A record before and after the edit; of an unedited model there is only the first.

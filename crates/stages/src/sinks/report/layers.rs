@@ -4,7 +4,7 @@ use palinode_engine::{Kind as _, StageKind as _};
 use palinode_model::WeightId;
 use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
 
-use super::Found;
+use super::found::Found;
 use crate::artifacts::update::{BATCHES, BatchFacts, LayerFacts, UpdateKind};
 use crate::edit::sequence::Sequence;
 

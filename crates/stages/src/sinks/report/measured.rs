@@ -4,7 +4,7 @@ use palinode_engine::Kind as _;
 use palinode_engine::shown::{self, Column, Format, Intervals, Shown, Values};
 use palinode_report::{Better, Measure, Measured, Metric, Row, Step, Steps};
 
-use super::Found;
+use super::found::Found;
 use crate::artifacts::measurements::ScoresKind;
 
 /// Every stage that measured something; scores first.

@@ -3,7 +3,7 @@
 use palinode_engine::{Given, Kind as _, Manifest, Outcome as Ended, PastStage, utc};
 use palinode_report::{Digested, Instance, Outcome, Stage};
 
-use super::Found;
+use super::found::Found;
 use crate::artifacts::model::{Facts, ModelKind};
 
 /// Parameters with these names seed random numbers.

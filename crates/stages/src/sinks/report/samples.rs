@@ -5,7 +5,7 @@ use palinode_engine::shown::Shown;
 use palinode_report::Sample;
 use serde_json::Value;
 
-use super::Found;
+use super::found::Found;
 use crate::artifacts::measurements::ScoresKind;
 
 /// Every prompt with the continuations of all cells.

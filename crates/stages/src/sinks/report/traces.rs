@@ -4,7 +4,7 @@ use palinode_edit::StepRecord;
 use palinode_engine::Kind as _;
 use palinode_report::{Losses, Trace};
 
-use super::Found;
+use super::found::Found;
 use crate::artifacts::targets::{Losses as Told, TRACES, TargetsKind};
 
 /// One for each result that differs from the others.
