@@ -9,7 +9,17 @@ use serde_json::{Value, json};
 use crate::command_error;
 use crate::results::{Cell, Yield, metrics};
 use crate::terminal::table::Look;
-use crate::terminal::{Style, format};
+use crate::terminal::{Style, complain, format};
+
+/// Says which records of runs do not read: they are in no list.
+pub fn tell_unread(runs: &Runs) {
+    let unread = runs.unread();
+    if let Some((name, why)) = unread.first() {
+        let more = if unread.len() > 1 { format!(", and {} more", unread.len() - 1) } else { String::new() };
+        let mark = Style::stderr().yellow("!");
+        complain(&format!("{mark} records of runs do not read, and are left out: {name}: {why}{more}\n"));
+    }
+}
 
 /// How a run ended, in a word, and how the word is drawn.
 pub fn ending(run: &RunRecord) -> (&'static str, Look) {

@@ -74,6 +74,14 @@ fn mistakes_are_told() {
     let fact = ["edit", model, "--subject", "Finland", "--prompt", "{} is in", "--target", "Africa"];
     let (code, _, problems) = palinode(&folder, &[&fact[..], &["--layer", "99"]].concat());
     assert!(code == 3 && problems.starts_with("--layer: ") && !problems.contains("yaml"), "{code} {problems}");
+    // A number that is none would be left out of the pipeline, and the default used.
+    for none in ["nan", "inf", "-inf"] {
+        let (code, _, problems) = palinode(&folder, &[&fact[..], &["--lambda", none]].concat());
+        assert!(code == 2 && problems.contains("--lambda"), "{none}: {code} {problems}");
+    }
+    // What has mistakes is not saved.
+    let (code, _, problems) = palinode(&folder, &[&fact[..], &["--lambda=-1", "--save", "wrong.yaml"]].concat());
+    assert!(code == 3 && !folder.path().join("wrong.yaml").exists(), "{code} {problems}");
     let (code, _, problems) = palinode(&folder, &[&fact[..], &["--lambda=-1"]].concat());
     assert!(code == 3 && problems.starts_with("--lambda: "), "{code} {problems}");
     // Texts mean what they say, also in the file that is saved.

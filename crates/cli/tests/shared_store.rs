@@ -257,6 +257,6 @@ fn verify_says_what_is_hit_and_the_next_run_makes_it_again() {
     assert_eq!(bench.run("cache verify").code, 0);
     let said = bench.run("cache gc");
     assert!(said.all.contains("1 unusable file"), "{}", said.all);
-    assert!(bench.run("cache gc --keep-runs 1").all.contains("1 unusable file"));
+    assert!(bench.run("cache gc --keep-runs 1").all.contains("1 run record"));
     assert_eq!(fs::read_dir(bench.store().join("runs")).unwrap().count(), 1);
 }

@@ -85,3 +85,22 @@ fn bounds_are_in_no_key() {
         })
     );
 }
+
+/// What would take years, or all memory, is refused before anything runs.
+#[test]
+fn more_than_anyone_means_is_refused() {
+    let stages = catalogue();
+    let inputs = std::collections::BTreeMap::new();
+    let cx = palinode_engine::DescribeCx::new(std::path::Path::new("."), inputs);
+    for (stage, with, field) in [
+        ("targets", json!({ "layer": 0, "steps": u64::MAX }), "steps"),
+        ("evaluate", json!({ "resamples": 1_000_000_000 }), "resamples"),
+        ("templates", json!({ "generate": [{ "count": 1_000_000_000_000u64, "length": 3 }] }), "generate"),
+    ] {
+        let kind = stages.get(stage).unwrap();
+        let params = kind.params(with).unwrap();
+        let errors = kind.describe(&params, &cx).unwrap_err();
+        assert_eq!(errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(), [field], "{stage}");
+        assert!(errors[0].expected.is_some(), "{stage} says what was expected");
+    }
+}

@@ -75,6 +75,10 @@ pub struct Garbage {
     pub orphans: usize,
     /// Bytes of those.
     pub orphan_bytes: u64,
+    /// Records of runs: old ones that are not to be kept, and leftovers of runs without a record.
+    pub runs: usize,
+    /// Bytes of those.
+    pub run_bytes: u64,
     /// Bytes in all.
     pub bytes: u64,
     /// Results that stay.
@@ -130,7 +134,9 @@ impl Store {
             }
         }
         for path in &roots.orphans {
-            garbage.orphan(path.clone(), bytes_below(path));
+            garbage.runs += 1;
+            garbage.run_bytes += bytes_below(path);
+            garbage.files.push(path.clone());
         }
         // What lies beside contents takes room as well.
         let mut beside: u64 = FOLDERS_BESIDE.iter().map(|folder| bytes_below(&self.root.join(folder))).sum();
@@ -203,7 +209,7 @@ impl Store {
         garbage.kept_bytes = left;
         garbage.beside_bytes = beside;
         let results: u64 = garbage.results.iter().map(|dead| dead.bytes).sum();
-        garbage.bytes = results + garbage.unit_bytes + garbage.orphan_bytes;
+        garbage.bytes = results + garbage.unit_bytes + garbage.orphan_bytes + garbage.run_bytes;
         garbage
     }
 

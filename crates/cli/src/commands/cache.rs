@@ -287,8 +287,12 @@ fn tell_garbage(garbage: &Garbage, dry_run: bool) -> Result<(), Failure> {
         }
         text.push('\n');
     }
-    let parts =
-        [(garbage.results.len(), "result"), (garbage.units, "partial result"), (garbage.orphans, "unusable file")];
+    let parts = [
+        (garbage.results.len(), "result"),
+        (garbage.units, "partial result"),
+        (garbage.runs, "run record"),
+        (garbage.orphans, "unusable file"),
+    ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format::count(*n, what)).collect();
     let kept = match garbage.pinned {
         0 => format::count(garbage.kept, "result"),

@@ -57,7 +57,7 @@ pub struct Args {
     layer: Option<usize>,
 
     /// MEMIT's λ, the weight of preservation. Single edits of the other methods do not depend on it.
-    #[arg(long, default_value_t = 15000.0)]
+    #[arg(long, default_value_t = 15000.0, value_parser = finite, allow_negative_numbers = true)]
     lambda: f64,
 
     /// A plain-text corpus with one document per line, for the second moments.
@@ -98,6 +98,12 @@ impl Method {
             Self::Emmet => "emmet",
         }
     }
+}
+
+/// JSON has no other numbers: one that is not finite would be left out without a word.
+fn finite(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("expected a finite number".to_owned()) }
 }
 
 /// Edits, and prints what changed.

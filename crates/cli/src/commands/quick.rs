@@ -40,14 +40,16 @@ impl Quick {
 
 /// Runs a pipeline; relative paths start here. What it lacks of the Hub is fetched.
 pub fn run(build: PipelineBuilder, quick: &Quick, store: &StoreArgs) -> Result<Done, Failure> {
-    if let Some(path) = &quick.save {
-        save(path, &build.to_yaml())?;
-    }
+    let yaml = build.to_yaml();
     // A person sees long work go on; where nobody looks, only the result is told.
     let how = if Style::stderr().terminal && !quick.json { How::Person } else { How::Quiet };
     let interrupt = interrupt::watch();
     let recipe = Recipe::built(build, ".");
     let pipeline = quick.network.with(how, &interrupt, |network| recipe.ready(network))?;
+    // What has mistakes is not worth keeping.
+    if let Some(path) = &quick.save {
+        save(path, &yaml)?;
+    }
     let store = Arc::new(store.open()?);
     let device = palinode::chosen_device().to_owned();
     let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };

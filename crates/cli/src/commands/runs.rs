@@ -39,6 +39,7 @@ pub struct Args {
 /// Lists runs.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let runs = args.store.runs()?;
+    past::tell_unread(&runs);
     let wanted = |run: &RunRecord| args.pipeline.as_ref().is_none_or(|name| run.pipeline == *name);
     let most = if args.limit == 0 { usize::MAX } else { args.limit };
     let mut listed = runs.list();

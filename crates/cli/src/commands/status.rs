@@ -42,6 +42,7 @@ pub struct Args {
 /// Prints how things stand.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let runs = args.store.runs()?;
+    past::tell_unread(&runs);
     let pipeline = match &args.path {
         Some(path) => Some(PipelineArgs { path: path.clone(), set: args.set.clone() }.load()?),
         None => None,

@@ -16,6 +16,7 @@ mod recorder;
 mod resolved;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use look::Count;
@@ -67,6 +68,16 @@ impl Runs {
     /// The records of all runs, newest first. A run without a whole record is left out.
     pub fn list(&self) -> Vec<RunRecord> {
         self.names().iter().filter_map(|name| self.read(name)).collect()
+    }
+
+    /// Runs whose record is there and does not read, each with the reason: [`Runs::list`] leaves them out.
+    pub fn unread(&self) -> Vec<(String, String)> {
+        let wrong = |name: &String| match fs::read(self.dir(name).join(RECORD)) {
+            Ok(bytes) => RunRecord::read(&bytes).is_none().then(|| "it is damaged, or of another version".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(palinode_error::plain(&error)),
+        };
+        self.names().into_iter().filter_map(|name| wrong(&name).map(|why| (name, why))).collect()
     }
 
     /// The record of one run: `which` is its name, a beginning or an end of it that no other has, `latest`, or `latest~2` for

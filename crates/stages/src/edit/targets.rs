@@ -20,6 +20,9 @@ use crate::artifacts::tensors::{Named, put};
 use crate::edit::batch_limits;
 use crate::edit::target_cache::{Kept, TargetCache};
 
+/// Steps at most: published searches take 20 to 100.
+const MOST_STEPS: usize = 100_000;
+
 /// Parameters of `targets`; the names in brackets are those of the published hyperparameter files.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -99,7 +102,13 @@ impl TargetsParams {
 
     /// Mistakes that the model's facts show.
     pub fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
-        facts.map(|facts| facts.check_layers(&[self.layer], |_| "layer".to_owned())).unwrap_or_default()
+        let mut errors =
+            facts.map(|facts| facts.check_layers(&[self.layer], |_| "layer".to_owned())).unwrap_or_default();
+        if self.steps.get() > MOST_STEPS {
+            let message = format!("`steps` is {}", self.steps.get());
+            errors.push(FieldError::new("steps", message).expected(format!("a whole number from 1 to {MOST_STEPS}")));
+        }
+        errors
     }
 
     /// The layer.

@@ -11,6 +11,9 @@ use crate::artifacts::model::{ModelKind, open};
 use crate::artifacts::templates::{TemplatesFacts, TemplatesKind};
 use crate::errors::StageFailure;
 
+/// Openings at most: every key is an average over all of them.
+const MOST_OPENINGS: usize = 10_000;
+
 /// Openings that the model writes itself.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +86,11 @@ Without this stage, `targets` and `solve` use only the bare prompt.";
             },
             (None, Some(generate)) => {
                 let mut errors = Vec::new();
+                let count = generate.iter().fold(0usize, |sum, openings| sum.saturating_add(openings.count.get()));
+                if count > MOST_OPENINGS {
+                    let expected = format!("{MOST_OPENINGS} in all, at most");
+                    errors.push(FieldError::new("generate", format!("{count} openings")).expected(expected));
+                }
                 for (i, openings) in generate.iter().enumerate() {
                     if let Some(facts) = cx.input(MODEL).model
                         && openings.length.get() >= facts.context

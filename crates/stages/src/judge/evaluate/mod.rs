@@ -28,6 +28,9 @@ use crate::errors::StageFailure;
 use crate::judge::measured::{rounds_of, step};
 use crate::judge::versions::Versions;
 
+/// Bootstrap samples at most: an interval's ends settle at some thousand, and they are drawn without a look at Ctrl-C.
+const MOST_RESAMPLES: usize = 100_000;
+
 /// Longer texts, for their entropy.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +215,11 @@ row.";
         }
         if params.metrics.as_ref().is_some_and(Vec::is_empty) {
             errors.push(FieldError::new("metrics", "`metrics` is empty").expected("counterfact, zsre or easyedit"));
+        }
+        if params.resamples > MOST_RESAMPLES {
+            let message = format!("`resamples` is {}", params.resamples);
+            errors
+                .push(FieldError::new("resamples", message).expected(format!("a whole number up to {MOST_RESAMPLES}")));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
