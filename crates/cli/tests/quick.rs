@@ -75,7 +75,7 @@ fn mistakes_are_told() {
     let (code, _, problems) = palinode(&folder, &[&fact[..], &["--layer", "99"]].concat());
     assert!(code == 3 && problems.starts_with("--layer: ") && !problems.contains("yaml"), "{code} {problems}");
     // A number that is none would be left out of the pipeline, and the default used.
-    for none in ["nan", "inf", "-inf"] {
+    for none in ["nan", "inf"] {
         let (code, _, problems) = palinode(&folder, &[&fact[..], &["--lambda", none]].concat());
         assert!(code == 2 && problems.contains("--lambda"), "{none}: {code} {problems}");
     }
