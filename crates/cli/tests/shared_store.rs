@@ -157,6 +157,32 @@ fn what_cannot_be_read_is_neither_removed_nor_made_again() {
     }
 }
 
+/// Two results share their contents, and the record of one cannot be read: when the other goes, the contents stay.
+#[test]
+fn contents_that_an_unreadable_record_may_name_stay() {
+    let bench = Bench::new();
+    let twin = PIPELINE.replace(
+        "  plan:",
+        "  twin: { uses: load_requests, with: { path: facts.jsonl, dataset: jsonl, limit: 1 } }\n  plan:",
+    );
+    fs::write(bench.path("p.yaml"), twin).unwrap();
+    assert_eq!(bench.run("run p.yaml").code, 0);
+    let blob = bench.blob();
+    let record = Manifest::path(&bench.store(), &bench.requests().key);
+    for folder in std::iter::once(bench.store()).chain(folders(&bench.store())).chain([bench.path("")]) {
+        fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
+    }
+    for (file, _) in files(&bench.store()) {
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+    }
+    fs::set_permissions(&record, Permissions::from_mode(0o0)).unwrap();
+    assert_ne!(bench.shell(&format!("cat {}", record.display()), true).code, 0, "the file is closed to who tests");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let said = bench.shell("palinode cache gc --unused-for 1s", true);
+    assert!(said.code == 0 && said.all.contains("removed 2 results"), "{}", said.all);
+    assert!(record.exists() && blob.exists(), "{}", said.all);
+}
+
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let inner = fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
     inner.flat_map(|path| folders(&path).into_iter().chain([path.clone()]).collect::<Vec<_>>()).collect()

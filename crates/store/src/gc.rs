@@ -183,7 +183,8 @@ impl Store {
                     for digest in contents(&manifest) {
                         let Some(blob) = blobs.get_mut(&digest) else { continue };
                         blob.users -= 1;
-                        if blob.users == 0 {
+                        // A record that cannot be read may name it as well.
+                        if blob.users == 0 && unread.is_empty() {
                             freed += blob.bytes;
                             files.push(blob.path.clone());
                         }
