@@ -1,0 +1,39 @@
+//! What a block of a decoder computes on the processor, with weights that do not change.
+//!
+//! Numbers go in and come out as `f32` slices. A batch is *packed*: its tokens lie one behind the other, `[tokens, size]`, and no cell is
+//! padding. Weights stay where they are and are read through strides. Every operation has its way back: the product of a gradient with the
+//! operation's derivative with respect to what went in, weights taken as constants.
+//!
+//! **A token's numbers depend on the tokens that it sees, and on nothing else**: not on what else is in the batch, not on how many tokens
+//! that are, not on the number of threads, not on whether earlier tokens are computed with it or were kept as a [`Past`]. Not to the last
+//! bit. Each sum has one order, which the sizes of the model and the positions in the text decide:
+//!
+//! * a product's sums run over its inputs in blocks of at most 512, one multiply-add after another ([`product()`]);
+//! * norms sum in f64 over the row;
+//! * attention takes the keys of a text in blocks of 64 that begin at its first token ([`attend`]).
+//!
+//! Gradients of keys and values sum over the queries of their row, so that they depend on the row alone.
+//!
+//! Machines differ in the last digits where one has no fused multiply-add.
+
+mod activation;
+mod attention;
+mod block;
+mod dispatch;
+mod elementary;
+mod norm;
+mod past;
+mod product;
+mod rotation;
+mod softmax;
+mod tile;
+
+pub use activation::{Activation, activate, activate_back};
+pub use attention::{Attended, Heads, Row, attend, attend_back};
+pub use block::{Arrangement, Batch, Block, Kept, Passed, Projection};
+pub use dispatch::Threads;
+pub use norm::{Norm, NormKind};
+pub use past::Past;
+pub use product::{Matrix, product};
+pub use rotation::Rotation;
+pub use softmax::{Probabilities, log_softmax, probabilities};

@@ -1,0 +1,271 @@
+//! Attention and whole blocks, against the same in f64; and what a token's numbers may depend on, to the last bit.
+
+mod plain;
+
+use std::ops::Range;
+
+use palinode_kernels::{Activation, Arrangement, Heads, NormKind, Past, Rotation, Row, Threads, attend, attend_back};
+use plain::{Noise, PlainPast, Weights, batch, bits, far, wide};
+
+const HEADS: [Heads; 6] = [
+    Heads { heads: 4, kv_heads: 4, dim: 16, window: None },
+    Heads { heads: 6, kv_heads: 2, dim: 32, window: None },
+    Heads { heads: 2, kv_heads: 1, dim: 8, window: Some(5) },
+    Heads { heads: 3, kv_heads: 3, dim: 20, window: Some(70) },
+    Heads { heads: 4, kv_heads: 1, dim: 64, window: Some(1) },
+    Heads { heads: 1, kv_heads: 1, dim: 80, window: None },
+];
+
+fn row<'a>(past: Option<&'a Past>, stem: Range<usize>, ways: &[Range<usize>]) -> Row<'a> {
+    Row { past: past.filter(|past| !past.is_empty()), stem, ways: ways.to_vec() }
+}
+
+/// Rows of many kinds: short, longer than a block of keys, with a past of any length, with ways on.
+fn rows(pasts: &[Past]) -> Vec<Row<'_>> {
+    vec![
+        row(None, 0..1, &[]),
+        row(None, 1..8, &[]),
+        row(None, 8..158, &[]),
+        row(Some(&pasts[3]), 158..163, &[]),
+        row(Some(&pasts[4]), 163..240, &[]),
+        row(None, 240..250, &[250..253, 253..254, 254..260]),
+        row(Some(&pasts[6]), 260..266, &[266..270, 270..271]),
+        row(Some(&pasts[7]), 271..272, &[]),
+        row(None, 272..342, &[342..400, 400..402]),
+        row(Some(&pasts[9]), 402..402, &[402..405, 405..406]),
+    ]
+}
+
+const TOKENS: usize = 406;
+const PASTS: [usize; 10] = [0, 0, 0, 3, 70, 0, 16, 128, 0, 33];
+
+#[test]
+fn attention_equals_that_in_f64() {
+    for heads in HEADS {
+        let mut noise = Noise(7);
+        let (pasts, plain): (Vec<Past>, Vec<PlainPast>) =
+            PASTS.into_iter().map(|tokens| plain::past(&heads, tokens, &mut noise)).unzip();
+        let rows = rows(&pasts);
+        let qkv = noise.take(TOKENS * heads.width(), 1.5);
+        let found = attend(&heads, &rows, &qkv, Threads::All);
+        assert_eq!(bits(&found.out), bits(&attend(&heads, &rows, &qkv, Threads::One).out));
+        let exact = plain::attention(&heads, &rows, &plain, &wide(&qkv));
+        assert!(far(&found.out, &exact) < 1e-6, "{heads:?}: {}", far(&found.out, &exact));
+    }
+}
+
+/// Scores far from each other, and rows in which the largest comes last.
+#[test]
+fn large_scores_do_no_harm() {
+    let heads = Heads { heads: 1, kv_heads: 1, dim: 16, window: None };
+    let mut qkv = Noise(8).take(200 * heads.width(), 1.0);
+    for (token, row) in qkv.chunks_exact_mut(heads.width()).enumerate() {
+        row[..32].iter_mut().for_each(|x| *x *= 1.0 + token as f32 / 4.0);
+    }
+    let rows = [Row::of(0..200)];
+    let found = attend(&heads, &rows, &qkv, Threads::One);
+    let exact = plain::attention(&heads, &rows, &[PlainPast::default()], &wide(&qkv));
+    // A score of 3,000 has a rounding of 10⁻⁴, which its exponential shows.
+    assert!(far(&found.out, &exact) < 3e-4, "{}", far(&found.out, &exact));
+}
+
+#[test]
+fn attention_has_its_gradient() {
+    for heads in [
+        Heads { heads: 4, kv_heads: 2, dim: 4, window: None },
+        Heads { heads: 2, kv_heads: 2, dim: 16, window: Some(4) },
+        Heads { heads: 1, kv_heads: 1, dim: 18, window: None },
+    ] {
+        let mut noise = Noise(9);
+        let (pasts, plain): (Vec<Past>, Vec<PlainPast>) =
+            [0, 18, 0, 5, 3].into_iter().map(|tokens| plain::past(&heads, tokens, &mut noise)).unzip();
+        let rows = [
+            row(None, 0..7, &[]),
+            row(Some(&pasts[1]), 7..12, &[]),
+            row(None, 12..15, &[15..17, 17..18]),
+            row(Some(&pasts[3]), 18..20, &[20..21, 21..23]),
+            row(Some(&pasts[4]), 23..24, &[]),
+        ];
+        let qkv = noise.take(24 * heads.width(), 1.0);
+        let slope = noise.take(24 * heads.queries(), 1.0);
+        let attended = attend(&heads, &rows, &qkv, Threads::One);
+        let found = attend_back(&heads, &rows, &qkv, &attended, &slope, Threads::One);
+        assert_eq!(bits(&found), bits(&attend_back(&heads, &rows, &qkv, &attended, &slope, Threads::All)));
+        let exact = differences(&qkv, |x| {
+            let out = plain::attention(&heads, &rows, &plain, x);
+            out.iter().zip(&slope).map(|(y, s)| y * f64::from(*s)).sum()
+        });
+        assert!(far(&found, &exact) < 1e-6, "{heads:?}: {}", far(&found, &exact));
+    }
+}
+
+/// Many keys and queries, for which finite differences would take too long: the gradient in f64 by the formula.
+#[test]
+fn attention_over_several_blocks_has_its_gradient() {
+    for window in [None, Some(50)] {
+        let heads = Heads { heads: 2, kv_heads: 1, dim: 16, window };
+        let mut noise = Noise(10);
+        let (past, plain) = plain::past(&heads, 100, &mut noise);
+        let rows = [Row { past: Some(&past), stem: 0..90, ways: vec![90..160] }];
+        let (qkv, slope) = (noise.take(160 * heads.width(), 1.0), noise.take(160 * heads.queries(), 1.0));
+        let attended = attend(&heads, &rows, &qkv, Threads::One);
+        let found = attend_back(&heads, &rows, &qkv, &attended, &slope, Threads::One);
+        let loss = |x: &[f64]| -> f64 {
+            let out = plain::attention(&heads, &rows, std::slice::from_ref(&plain), x);
+            out.iter().zip(&slope).map(|(y, s)| y * f64::from(*s)).sum()
+        };
+        // Along directions without a pattern: a wrong number anywhere shows in all of them.
+        for _ in 0..8 {
+            let direction = noise.take(qkv.len(), 1.0);
+            let along: f64 = found.iter().zip(&direction).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let moved = |step: f64| -> Vec<f64> {
+                qkv.iter().zip(&direction).map(|(x, d)| f64::from(*x) + step * f64::from(*d)).collect()
+            };
+            let exact = (loss(&moved(1e-5)) - loss(&moved(-1e-5))) / 2e-5;
+            assert!((along - exact).abs() < 1e-4, "{along} instead of {exact}");
+        }
+    }
+}
+
+/// Whether the tokens before are computed with a token, were kept, or are a stem: a token's result is the same to the last bit.
+#[test]
+fn a_token_knows_what_it_sees_and_nothing_else() {
+    for heads in HEADS {
+        let mut noise = Noise(11);
+        let width = heads.width();
+        let qkv = noise.take(150 * width, 1.5);
+        let whole = attend(&heads, &[Row::of(0..150)], &qkv, Threads::One).out;
+        let of = |from: usize, to: usize| bits(&whole[from * heads.queries()..to * heads.queries()]);
+        for cut in [1, 15, 16, 17, 63, 64, 65, 100, 128, 149] {
+            let mut past = Past::new();
+            past.append(&qkv[..cut / 2 * width], &heads);
+            past.append(&qkv[cut / 2 * width..cut * width], &heads);
+            let rest = attend(&heads, &[row(Some(&past), 0..150 - cut, &[])], &qkv[cut * width..], Threads::One);
+            assert_eq!(bits(&rest.out), of(cut, 150), "{heads:?}, {cut} before");
+            // As a way beside another one, which lies between.
+            let other = noise.take(9 * width, 1.0);
+            let parted = [&qkv[..cut * width], &other, &qkv[cut * width..]].concat();
+            let parted = attend(&heads, &[row(None, 0..cut, &[cut..cut + 9, cut + 9..159])], &parted, Threads::One);
+            assert_eq!(bits(&parted.out[(cut + 9) * heads.queries()..]), of(cut, 150), "{heads:?}, {cut} before");
+            let first = attend(&heads, &[Row::of(0..cut)], &qkv[..cut * width], Threads::One);
+            assert_eq!(bits(&first.out), of(0, cut));
+        }
+    }
+}
+
+fn differences(x: &[f32], loss: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    let mut x = wide(x);
+    let count = x.len();
+    let difference = |i: usize| {
+        let (at, step) = (x[i], 1e-5);
+        x[i] = at + step;
+        let above = loss(&x);
+        x[i] = at - step;
+        let below = loss(&x);
+        x[i] = at;
+        (above - below) / (2.0 * step)
+    };
+    (0..count).map(difference).collect()
+}
+
+/// Blocks as the families have them.
+fn blocks() -> Vec<Weights> {
+    let heads = |heads, kv_heads, dim, window| Heads { heads, kv_heads, dim, window };
+    let plain = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Sequential, Activation::GeluNew);
+    let parallel = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Parallel, Activation::GeluNew);
+    let two = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::ParallelTwoNorms, Activation::Gelu);
+    let relu = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Sequential, Activation::Relu);
+    let gated = |heads| {
+        let mut weights = Weights::new(24, 40, heads, Arrangement::Sequential, Activation::Silu);
+        (weights.kind, weights.gated, weights.bias) = (NormKind::Rms, true, false);
+        weights
+    };
+    let mut normed = gated(heads(4, 2, 10, Some(3)));
+    normed.head_norm = true;
+    vec![plain, parallel, two, relu, gated(heads(4, 1, 6, None)), normed]
+}
+
+const FREQUENCIES: [f64; 3] = [1.0, 0.1, 0.01];
+
+#[test]
+fn blocks_and_their_way_back_equal_those_in_f64() {
+    for weights in blocks() {
+        let mut noise = Noise(12);
+        let heads = weights.heads;
+        let (pasts, plain): (Vec<Past>, Vec<PlainPast>) =
+            [0, 4, 0].into_iter().map(|tokens| plain::past(&heads, tokens, &mut noise)).unzip();
+        let rows = vec![row(None, 0..4, &[]), row(Some(&pasts[1]), 4..7, &[]), row(None, 7..9, &[9..11, 11..12])];
+        let positions = [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 2];
+        let rotation = Rotation::new(&FREQUENCIES, positions);
+        let x = noise.take(12 * weights.d, 1.0);
+        let slope = noise.take(12 * weights.d, 1.0);
+        let block = weights.block();
+        let batch = batch(rows.clone(), Some(&rotation));
+        let plainly = |x: &[f64]| weights.plain(x, &rows, &plain, Some((&FREQUENCIES, &positions)));
+        let found = block.forward(&x, &batch, Threads::One);
+        let exact = plainly(&wide(&x));
+        for (name, found, exact) in [
+            ("hidden", &found.hidden, &exact.hidden),
+            ("attention", &found.attention, &exact.attention),
+            ("key", &found.key, &exact.key),
+            ("mlp", &found.mlp, &exact.mlp),
+            ("qkv", &found.qkv, &exact.qkv),
+        ] {
+            assert!(far(found, exact) < 2e-6, "{name} of {:?}: {}", weights.arrangement, far(found, exact));
+        }
+        let (hidden, kept) = block.forward_kept(x.clone(), &batch, Threads::One);
+        assert_eq!(bits(&hidden), bits(&found.hidden));
+        let back = block.back(kept, slope.clone(), &batch, Threads::One);
+        let exact = differences(&x, |x| plainly(x).hidden.iter().zip(&slope).map(|(y, s)| y * f64::from(*s)).sum());
+        assert!(far(&back, &exact) < 3e-6, "{:?}: {}", weights.arrangement, far(&back, &exact));
+    }
+}
+
+/// A row alone, among others, in one piece or in two: the same to the last bit, forward and back.
+#[test]
+fn a_row_of_a_block_knows_no_other() {
+    for weights in blocks() {
+        let mut noise = Noise(13);
+        let (d, heads) = (weights.d, weights.heads);
+        let block = weights.block();
+        let lengths = [5, 1, 30, 80, 2, 17];
+        let tokens: usize = lengths.iter().sum();
+        let mut rows = Vec::new();
+        let mut positions = Vec::new();
+        for length in lengths {
+            rows.push(Row::of(positions.len()..positions.len() + length));
+            positions.extend(0..length);
+        }
+        let rotation = Rotation::new(&FREQUENCIES, positions.iter().copied());
+        let (x, slope) = (noise.take(tokens * d, 1.0), noise.take(tokens * d, 1.0));
+        let together = batch(rows.clone(), Some(&rotation));
+        let (hidden, kept) = block.forward_kept(x.clone(), &together, Threads::All);
+        let back = block.back(kept, slope.clone(), &together, Threads::All);
+        for row in rows {
+            let range = row.stem.clone();
+            let cells = range.start * d..range.end * d;
+            let length = range.len();
+            let own = Rotation::new(&FREQUENCIES, 0..length);
+            let alone = batch(vec![Row::of(0..length)], Some(&own));
+            let (one, kept) = block.forward_kept(x[cells.clone()].to_vec(), &alone, Threads::One);
+            assert_eq!(bits(&one), bits(&hidden[cells.clone()]));
+            let one = block.back(kept, slope[cells.clone()].to_vec(), &alone, Threads::One);
+            assert_eq!(bits(&one), bits(&back[cells.clone()]));
+            // Token by token, as text is generated.
+            let mut past = Past::new();
+            for token in 0..length {
+                let turn = Rotation::new(&FREQUENCIES, [token]);
+                let passed = {
+                    let next = batch(vec![plain_row(&past)], Some(&turn));
+                    block.forward(&x[cells.start + token * d..][..d], &next, Threads::All)
+                };
+                past.append(&passed.qkv, &heads);
+                assert_eq!(bits(&passed.hidden), bits(&hidden[cells.start + token * d..][..d]), "token {token}");
+            }
+        }
+    }
+}
+
+fn plain_row(past: &Past) -> Row<'_> {
+    row(Some(past), 0..1, &[])
+}
