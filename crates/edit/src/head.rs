@@ -8,7 +8,7 @@
 //! below the head: `Σ normed · gradient`, with the gradient taken as a constant, has exactly that gradient with respect to `normed`.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
-use palinode_model::{Decoder, cat, gather, matmul};
+use palinode_model::{Decoder, cat, gather};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -64,7 +64,6 @@ fn chunks(
     loss: impl Fn(Tensor<2>, usize, usize) -> (Tensor<2>, Tensor<2>),
 ) -> RowLosses {
     let n = rows.dims()[0];
-    let back = decoder.head_weight().transpose();
     let size = (CHUNK / decoder.config().vocab).max(1);
     // As many chunks as that takes, of the same size: a short one at the end costs as much as a long one.
     let size = n.div_ceil(n.div_ceil(size).max(1)).max(1);
@@ -73,7 +72,7 @@ fn chunks(
         let to = n.min(from + size);
         let (value, slope) = loss(decoder.read_out(rows.clone().narrow(0, from, to - from)), from, to);
         values.push(value);
-        gradient.push(matmul(slope, back.clone()));
+        gradient.push(decoder.read_out_back(slope));
     }
     RowLosses { values: cat(values, 0), gradient: cat(gradient, 0) }
 }

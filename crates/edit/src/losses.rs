@@ -3,8 +3,8 @@
 //! δ enters at one site and one token of every prompt of a request. What it can change is the prompts' [`Suffix`], which each step runs
 //! again; logits are computed only where they are read.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
-use palinode_model::{Decoder, Places, Suffix, cat, read};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
+use palinode_model::{Decoder, Places, Run, Suffix, cat, read};
 
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, head};
@@ -50,8 +50,15 @@ pub struct Losses {
     pub nll: Tensor<2>,
     /// `kl_factor · KL(p_δ ‖ p₀)` at the subject's last token of the essence row, `[requests, 1]`.
     pub kl: Tensor<2>,
-    /// Its gradient with respect to δ is that of the sum of both over all requests; its value means nothing.
-    pub total: Tensor<1>,
+    /// The way back to δ.
+    pub back: Back,
+}
+
+/// By which the gradient of a step's losses finds back to δ.
+pub struct Back {
+    run: Run,
+    /// Gradient of the sum of both losses over all requests with respect to what the head read.
+    slope: Tensor<2>,
 }
 
 /// The clean activations that a target starts from, and the losses of what is added to them.
@@ -134,7 +141,7 @@ impl Fixed {
         };
         Self {
             owner: index(owner.iter().map(|&o| o as i32).collect()),
-            places: suffix.places(reads.iter().map(|r| (r.row, r.position))),
+            places: suffix.places(decoder, reads.iter().map(|r| (r.row, r.position))),
             tokens: index(tokens).reshape([predicted, 1]),
             weights: Tensor::from_data(TensorData::new(weights, [predicted, 1]), &device),
             sums: Tensor::from_data(TensorData::new(sums, [requests, predicted]), &device),
@@ -149,15 +156,26 @@ impl TargetLosses {
     /// What reading a streamed block failed at.
     pub fn of(&self, decoder: &Decoder, delta: &Tensor<2>, kl_factor: f64) -> Result<Losses, EditError> {
         let Fixed { owner, places, tokens, weights, sums } = &self.fixed;
-        let hidden = self.suffix.run(decoder, delta.clone().select(0, owner.clone()))?;
-        let normed = decoder.final_norm(hidden.at(places));
-        let rows = normed.clone().without_autodiff();
+        let (hidden, run) = self.suffix.run(decoder, delta.clone().select(0, owner.clone()))?;
+        let rows = decoder.final_norm(hidden.at(places));
         let predicted = self.reads.len() - self.requests;
         let said = head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, weights);
         let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
         let kl = kept.values.mul_scalar(kl_factor);
-        let gradient = cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
-        Ok(Losses { nll: sums.clone().matmul(said.values), kl, total: (normed * gradient).sum() })
+        let slope = cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
+        Ok(Losses { nll: sums.clone().matmul(said.values), kl, back: Back { run, slope } })
+    }
+
+    /// The gradient with respect to δ, `[requests, d]`, of the sum of both losses over all requests.
+    ///
+    /// # Errors
+    /// What reading a streamed block failed at; what the device failed at.
+    pub fn gradient(&self, decoder: &Decoder, back: Back) -> Result<Tensor<2>, EditError> {
+        let Fixed { owner, places, .. } = &self.fixed;
+        let at_added = self.suffix.back(decoder, back.run, places, back.slope)?;
+        let zeros = Tensor::zeros([self.requests, decoder.config().hidden], &decoder.device());
+        // Each request's δ is added to all of its rows.
+        Ok(zeros.select_assign(0, owner.clone(), at_added, IndexingUpdateOp::Add))
     }
 
     /// The same for some of the requests, in the given order (indices rising).
@@ -176,7 +194,7 @@ impl TargetLosses {
                 owner.push(new);
             }
         }
-        let suffix = self.suffix.keep(&rows);
+        let suffix = self.suffix.keep(decoder, &rows);
         let reads: Vec<Read> = self.reads.iter().filter_map(|r| row_map[r.row].map(|row| Read { row, ..*r })).collect();
         let fixed = Fixed::new(decoder, &suffix, &owner, &reads, requests.len());
         let kept: Vec<i32> = requests.iter().map(|&r| r as i32).collect();

@@ -17,7 +17,7 @@ use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
-use crate::losses::{Losses, TargetLosses, prepare};
+use crate::losses::{Back, Losses, TargetLosses, prepare};
 use crate::prompts::{RewritePrompts, rewrite_prompts};
 use crate::{EditError, TargetSite};
 
@@ -283,7 +283,7 @@ fn descend(
         if done == finished.len() {
             break;
         }
-        running.update(evaluation.total, settings);
+        running.update(decoder, evaluation.back, settings)?;
         if done > 0 {
             let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
             running.keep(decoder, &left);
@@ -299,8 +299,6 @@ struct Running {
     requests: Vec<usize>,
     /// `[requests, d]`.
     delta: Tensor<2>,
-    /// The tracked copy of δ that the last evaluation used.
-    leaf: Tensor<2>,
     /// Adam's first and second moment, `[requests, d]`.
     first: Tensor<2>,
     second: Tensor<2>,
@@ -312,8 +310,7 @@ struct Running {
 
 struct Evaluation {
     records: Vec<StepRecord>,
-    /// What autodiff differentiates; see [`Losses::total`].
-    total: Tensor<1>,
+    back: Back,
 }
 
 impl Running {
@@ -328,7 +325,6 @@ impl Running {
         Self {
             losses,
             requests: (0..targets.len()).collect(),
-            leaf: zeros.clone(),
             first: zeros.clone(),
             second: zeros.clone(),
             delta: zeros,
@@ -337,9 +333,8 @@ impl Running {
         }
     }
 
-    fn evaluate(&mut self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
-        self.leaf = self.delta.clone().autodiff().require_grad();
-        let Losses { nll, kl, total } = self.losses.of(decoder, &self.leaf, settings.kl_factor)?;
+    fn evaluate(&self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
+        let Losses { nll, kl, back } = self.losses.of(decoder, &self.delta, settings.kl_factor)?;
         let norm = row_norms(&self.delta);
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
         let table: Vec<f32> = read(cat(vec![nll, kl, decay, norm], 1))?;
@@ -347,17 +342,15 @@ impl Running {
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
             .collect();
-        Ok(Evaluation { records, total })
+        Ok(Evaluation { records, back })
     }
 
     /// One Adam step and the projection onto the ball. Adam's moments do not see the projection, as in the reference.
-    fn update(&mut self, total: Tensor<1>, settings: &TargetSettings) {
+    fn update(&mut self, decoder: &Decoder, back: Back, settings: &TargetSettings) -> Result<(), EditError> {
         const B1: f64 = 0.9;
         const B2: f64 = 0.999;
         const EPSILON: f64 = 1e-8;
-        let mut gradients = total.backward();
-        let zeros = self.delta.zeros_like();
-        let gradient = self.leaf.grad_remove(&mut gradients).unwrap_or(zeros);
+        let gradient = self.losses.gradient(decoder, back)?;
         // The norm's gradient by hand: it is taken as 0 at δ = 0, where autodiff would divide by zero.
         let norm = row_norms(&self.delta);
         let decay = self.delta.clone() / (norm.clamp_min(f32::MIN_POSITIVE) * self.norms.clone() * self.norms.clone());
@@ -373,6 +366,7 @@ impl Running {
         let norm = row_norms(&delta);
         let shrink = (limit / norm.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
         self.delta = delta * shrink;
+        Ok(())
     }
 
     fn keep(&mut self, decoder: &Decoder, rows: &[usize]) {

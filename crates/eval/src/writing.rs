@@ -1,6 +1,6 @@
 //! Longer texts that a model writes.
 
-use palinode_model::generate::{Sampling, generate};
+use palinode_model::generate::{Prompt, Sampling, generate_all};
 use palinode_model::{Decoder, ModelError, Text};
 
 /// How texts are written.
@@ -19,13 +19,13 @@ pub struct Writing {
 /// # Errors
 /// [`ModelError::Tokenize`]; [`ModelError::TooLong`] for a prompt that is longer than the context.
 pub fn write(decoder: &Decoder, text: &Text, prompts: &[String], writing: &Writing) -> Result<Vec<String>, ModelError> {
-    let written = |prompt: &String| {
-        let ids = text.encode(prompt)?;
-        let sampling = Sampling::TopK { k: writing.top_k, seed: writing.seed };
-        let length = writing.length.max(ids.len());
-        text.decode(&generate(decoder, &ids, length, sampling, stream(prompt), text.end())?)
+    let sampling = Sampling::TopK { k: writing.top_k, seed: writing.seed };
+    let prompt = |prompt: &String| {
+        let tokens = text.encode(prompt)?;
+        Ok(Prompt { length: writing.length.max(tokens.len()), stream: stream(prompt), tokens })
     };
-    prompts.iter().map(written).collect()
+    let prompts = prompts.iter().map(prompt).collect::<Result<Vec<_>, ModelError>>()?;
+    generate_all(decoder, &prompts, sampling, text.end())?.iter().map(|ids| text.decode(ids)).collect()
 }
 
 /// FNV-1a.

@@ -35,7 +35,7 @@ pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Posit
 pub use decoder::block::{Block, BlockOutput, Norm};
 pub use decoder::parameters::Parameters;
 pub use decoder::source::Streaming;
-pub use decoder::suffix::Suffix;
+pub use decoder::suffix::{Run, Suffix};
 pub use decoder::walk::Visit;
 pub use decoder::work::Work;
 pub use decoder::{Decoder, generate, worker_pool};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_model::generate::{Sampling, generate};
+use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
 use palinode_model::{
     Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, WeightId,
     read,
@@ -190,45 +190,56 @@ fn held_blocks_are_read_once() {
     assert_eq!(edited.streaming().unwrap().reads[1], 1);
 }
 
+/// The tensor library on padded rows, the same on packed ones, and kernels.
+fn forms(name: &str) -> [Decoder; 3] {
+    let kernels = resident(name, Precision::F32);
+    let padded = kernels.clone().without_kernels();
+    [padded.clone(), padded.with_packed_rows(), kernels]
+}
+
 #[test]
 fn packed_rows_give_what_padded_rows_give() {
     for name in MODELS {
-        let padded = resident(name, Precision::F32);
-        let packed = padded.clone().with_packed_rows();
+        let [padded, packed, kernels] = forms(name);
         let texts = rows(&padded);
         let before = padded.work();
         let a = logits(&padded, &padded.rows(&texts));
-        let between = padded.work();
-        let b = logits(&packed, &packed.rows(&texts));
-        let after = padded.work();
-        assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
-        let tokens: usize = texts.iter().map(Vec::len).sum();
-        assert_eq!((after - between).block_tokens as usize, tokens * padded.config().layers);
-        assert!((between - before).block_tokens > (after - between).block_tokens);
-        // Single values, by row and position.
-        let some = [(1, 20), (0, 4), (5, 0), (2, 0)];
-        let at = |decoder: &Decoder| {
-            let rows = decoder.rows(&texts);
-            read::<f32, 2, _>(decoder.hidden(&rows).unwrap().at(&rows.places(some))).unwrap()
-        };
-        assert!(far(&at(&padded), &at(&packed)) < 1e-5, "{name}");
+        let padded_work = padded.work() - before;
+        for packed in [packed, kernels] {
+            let before = packed.work();
+            let b = logits(&packed, &packed.rows(&texts));
+            let work = packed.work() - before;
+            assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+            let tokens: usize = texts.iter().map(Vec::len).sum();
+            assert_eq!(work.block_tokens as usize, tokens * padded.config().layers);
+            assert!(padded_work.block_tokens > work.block_tokens);
+            // Single values, by row and position.
+            let some = [(1, 20), (0, 4), (5, 0), (2, 0)];
+            let at = |decoder: &Decoder| {
+                let rows = decoder.rows(&texts);
+                read::<f32, 2, _>(decoder.hidden(&rows).unwrap().at(&rows.places(some))).unwrap()
+            };
+            assert!(far(&at(&padded), &at(&packed)) < 1e-5, "{name}");
+        }
     }
 }
 
 #[test]
 fn packed_rows_share_prefixes_as_padded_rows_do() {
     for name in MODELS {
-        let padded = resident(name, Precision::F32);
+        let [padded, packed, kernels] = forms(name);
         if !padded.config().sees(30) {
             continue;
         }
-        let packed = padded.clone().with_packed_rows();
         let texts = rows(&padded);
         let ways = vec![texts[0].clone(), texts[3][..2].to_vec(), texts[5][..4].to_vec()];
         let prefixes = [(texts[3].as_slice(), ways.as_slice()), (texts[0].as_slice(), &ways[1..])];
         let shared = |decoder: &Decoder| logits(decoder, &decoder.shared_prefix(&prefixes));
-        let (a, b) = (shared(&padded), shared(&packed));
-        assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+        let a = shared(&padded);
+        for packed in [packed, kernels] {
+            let b = shared(&packed);
+            assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+        }
         // And what each text gives alone: here the second continuation of the first prefix.
         let vocab = padded.config().vocab;
         let alone = [texts[3].as_slice(), &ways[1]].concat();
@@ -239,10 +250,89 @@ fn packed_rows_share_prefixes_as_padded_rows_do() {
     }
 }
 
+/// On the processor a text's numbers are the same to the last bit whatever is computed beside it, and a text that is written is the same
+/// as if it were written alone.
+#[test]
+fn a_text_does_not_know_what_stands_beside_it() {
+    for name in MODELS {
+        let decoder = resident(name, Precision::F32);
+        let vocab = decoder.config().vocab;
+        let texts = rows(&decoder);
+        let together = logits(&decoder, &decoder.rows(&texts));
+        let mut from = 0;
+        for text in &texts {
+            let alone = logits(&decoder, &decoder.rows(&[text]));
+            assert!(alone == together[from..from + alone.len()], "{name}");
+            from += text.len() * vocab;
+        }
+        if decoder.config().sees(30) {
+            let ways = [texts[0].clone(), texts[5].clone()];
+            let shared = logits(&decoder, &decoder.shared_prefix(&[(&texts[3], &ways)]));
+            let alone = logits(&decoder, &decoder.rows(&[[texts[3].as_slice(), &ways[1]].concat()]));
+            let end = shared.len() - ways[1].len() * vocab;
+            assert!(shared[end..] == alone[texts[3].len() * vocab..], "{name}");
+        }
+        let prompts: Vec<Prompt> = (0..40)
+            .map(|i| Prompt {
+                tokens: texts[i % 6][..(i % 5 + 1).min(texts[i % 6].len())].to_vec(),
+                length: 8 + i % 7,
+                stream: i as u64,
+            })
+            .collect();
+        for sampling in [Sampling::Greedy, Sampling::TopK { k: 4, seed: 3 }] {
+            let all = generate_all(&decoder, &prompts, sampling, Some(1)).unwrap();
+            for (prompt, written) in prompts.iter().zip(&all) {
+                let alone = generate(&decoder, &prompt.tokens, prompt.length, sampling, prompt.stream, Some(1));
+                assert_eq!(&alone.unwrap(), written, "{name}");
+            }
+            let by_tensors = generate_all(&decoder.clone().without_kernels(), &prompts[..3], Sampling::Greedy, Some(1));
+            let by_kernels = generate_all(&decoder, &prompts[..3], Sampling::Greedy, Some(1));
+            assert_eq!(by_tensors.unwrap(), by_kernels.unwrap(), "{name}");
+        }
+    }
+}
+
+/// The way back of a suffix by kernels is that of autodiff.
+#[test]
+fn a_suffix_finds_back_as_autodiff_does() {
+    for name in MODELS {
+        let [padded, _, kernels] = forms(name);
+        let texts = rows(&padded);
+        let chosen = [0, 1, 3, 5];
+        let texts: Vec<&[u32]> = chosen.iter().map(|&i| texts[i].as_slice()).collect();
+        let (starts, marks) = (vec![1, 7, 0, 3], [2, 7, 4, 5]);
+        let reads = [(0, 2), (0, 4), (1, 23), (2, 11), (3, 8), (3, 5)];
+        let d = padded.config().hidden;
+        let noise = |n: usize, seed: usize| {
+            let values: Vec<f32> = (0..n * d).map(|i| ((i * 37 + seed) % 101) as f32 / 101.0 - 0.5).collect();
+            Tensor::<2>::from_data(burn::tensor::TensorData::new(values, [n, d]), &Device::flex())
+        };
+        let of = |decoder: &Decoder, keep: &[usize]| {
+            let batch = decoder.rows(&texts);
+            let (suffix, _) = decoder.suffix(&batch, starts.clone(), &marks, 0, |_, _| Ok(())).unwrap();
+            let suffix = suffix.keep(decoder, keep);
+            let reads = reads.iter().filter_map(|&(row, at)| Some((keep.iter().position(|&kept| kept == row)?, at)));
+            let places = suffix.places(decoder, reads.clone());
+            let (hidden, run) = suffix.run(decoder, noise(keep.len(), 5)).unwrap();
+            let values: Vec<f32> = read(hidden.at(&places)).unwrap();
+            let slope = noise(reads.count(), 11);
+            (values, read::<f32, 2, _>(suffix.back(decoder, run, &places, slope).unwrap()).unwrap())
+        };
+        for keep in [vec![0, 1, 2, 3], vec![1, 3]] {
+            let (a, b) = (of(&padded, &keep), of(&kernels, &keep));
+            let scale = a.1.iter().fold(0f32, |most, x| most.max(x.abs()));
+            assert!(far(&a.0, &b.0) < 2e-5, "{name}: {}", far(&a.0, &b.0));
+            assert!(scale > 0.0 && far(&a.1, &b.1) < 1e-5 * scale.max(1.0), "{name}: {} of {scale}", far(&a.1, &b.1));
+        }
+    }
+}
+
 #[test]
 fn packed_batches_hold_as_many_tokens_as_they_may() {
-    let padded = resident("gpt2-tiny", Precision::F32);
+    let [padded, packed, kernels] = forms("gpt2-tiny");
     let lengths = [5, 3, 9, 3, 20, 1];
     assert_eq!(padded.batches(&lengths, 12), [vec![5, 1, 3], vec![0], vec![2], vec![4]]);
-    assert_eq!(padded.with_packed_rows().batches(&lengths, 12), [vec![5, 1, 3, 0], vec![2], vec![4]]);
+    for decoder in [packed, kernels] {
+        assert_eq!(decoder.batches(&lengths, 12), [vec![5, 1, 3, 0], vec![2], vec![4]]);
+    }
 }

@@ -11,7 +11,7 @@ use circles::{Crate, lex};
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 17] = [
+const RULE: [(&str, &[&str]); 18] = [
     // The words in which all others tell what went wrong.
     ("palinode-error", &[]),
     ("palinode-fingerprint", &[]),
@@ -21,7 +21,9 @@ const RULE: [(&str, &[&str]); 17] = [
     ("palinode-pipeline", &["palinode-error"]),
     ("palinode-engine", &["palinode-error", "palinode-fingerprint", "palinode-store", "palinode-pipeline"]),
     ("palinode-math", &[]),
-    ("palinode-model", &[]),
+    // Arithmetic on slices: it knows no model and no tensor.
+    ("palinode-kernels", &[]),
+    ("palinode-model", &["palinode-kernels"]),
     ("palinode-data", &[]),
     ("palinode-hub", &[]),
     ("palinode-edit", &["palinode-math", "palinode-model", "palinode-data"]),
@@ -52,7 +54,7 @@ const RULE: [(&str, &[&str]); 17] = [
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 13] = [
+const HOME: [(&[&str], &[&str]); 15] = [
     // The store and the pipeline file have one reader each.
     (&["sled"], &["palinode-store"]),
     (&["serde_yaml", "petgraph", "saphyr-parser"], &["palinode-pipeline"]),
@@ -61,6 +63,9 @@ const HOME: [(&[&str], &[&str]); 13] = [
     (&["minijinja"], &["palinode-pipeline", "palinode-report"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
+    // One file looks at the numbers of a tensor where they lie.
+    (&["burn-flex", "burn-tensor"], &["palinode-model"]),
+    (&["gemm", "pulp"], &["palinode-kernels"]),
     // One crate knows what a GPU is.
     (&["cubecl-cuda", "cudarc"], &["palinode-model"]),
     (&["tokenizers"], &["palinode-model", "demo-model"]),

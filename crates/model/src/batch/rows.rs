@@ -8,12 +8,17 @@
 //! * **Packed**: rows lie one behind the other. Products, norms and activations run over all tokens and nothing else; attention is
 //!   computed row by row.
 //!
-//! Both give the same values but for last digits, since a product's sums depend on its shape. [`crate::Decoder::with_packed_rows`] is
-//! the one place that chooses.
+//! Both give the same values but for last digits, since a product's sums depend on its shape. The decoder chooses: packed rows where
+//! kernels of our own compute, on the processor, and padded ones elsewhere.
 
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::decoder::host::HostRows;
 use crate::decoder::rotation::Rotation;
+use crate::{ModelError, read};
 
 /// Where the tokens of a batch lie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Rows {
     /// The position of each token in its text: one entry for all rows, or one for each row of the rectangle. Packed rows are one
     /// rectangle's row.
     pub(crate) positions: Vec<Vec<usize>>,
+    /// Of each packed row the cells of its first tokens, and of the ways on from them.
+    pub(crate) parts: Vec<(Range<usize>, Vec<Range<usize>>)>,
     pub(crate) frame: Frame,
 }
 
@@ -44,6 +51,8 @@ pub(crate) struct Frame {
     pub rotation: Option<Rotation>,
     /// For each of the shape's [`Shape::spans`], where its queries must not look, true there; causal attention where there is none.
     pub masks: Vec<Option<Tensor<4, Bool>>>,
+    /// The same for kernels, where they compute.
+    pub host: Option<Arc<HostRows>>,
 }
 
 /// How many tokens the rows have and where they lie.
@@ -84,6 +93,16 @@ impl Activations {
     }
 }
 
+impl Places {
+    /// The cells, of so many that there are.
+    pub(crate) fn cells(&self, all: usize) -> Result<Vec<usize>, ModelError> {
+        match &self.0 {
+            None => Ok((0..all).collect()),
+            Some(cells) => Ok(read::<i32, 1, Int>(cells.clone())?.into_iter().map(|cell| cell as usize).collect()),
+        }
+    }
+}
+
 impl Rows {
     /// Rows of token ids, without rotation; `form` says where they lie.
     pub(crate) fn new<R: AsRef<[u32]>>(rows: &[R], form: RowForm, device: &Device) -> Self {
@@ -100,7 +119,10 @@ impl Rows {
         };
         let masks = vec![None; shape.spans().len()];
         let ids = Tensor::from_data(TensorData::new(ids, [shape.cells()]), device);
-        Self { ids, positions, frame: Frame { shape, rotation: None, masks } }
+        let parts =
+            shape.starts.iter().zip(&shape.lengths).map(|(&start, &length)| (start..start + length, Vec::new()));
+        let parts = parts.collect();
+        Self { ids, positions, parts, frame: Frame { shape, rotation: None, masks, host: None } }
     }
 
     /// Number of rows.
@@ -132,6 +154,7 @@ impl Rows {
     /// them have the same length.
     #[must_use]
     pub fn masked(mut self, mask: &Tensor<4, Bool>) -> Self {
+        self.frame.host = None;
         self.frame.masks = match self.frame.shape.width {
             Some(_) => vec![Some(mask.clone())],
             None => (0..self.count()).map(|row| Some(mask.clone().narrow(0, row, 1))).collect(),

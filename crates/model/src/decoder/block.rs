@@ -44,6 +44,14 @@ pub(crate) struct KeyValues {
     pub values: Tensor<4>,
 }
 
+/// Keys and values as what computed them has them.
+#[derive(Clone, Debug)]
+pub(crate) enum Kv {
+    Tensors(KeyValues),
+    /// Queries, keys and values of this run's tokens side by side: `[tokens, (heads + 2·kv_heads)·head_dim]`.
+    Host(Vec<f32>),
+}
+
 /// What a block computes, with the places that editing looks at. Tensors are shared, not copied: dropping a field that
 /// isn't needed frees it.
 #[derive(Debug)]
@@ -54,8 +62,8 @@ pub struct BlockOutput {
     pub key: Activations,
     /// The feed-forward's output, of size `d`.
     pub mlp: Activations,
-    /// Keys and values so far: those handed in as `past`, then this run's.
-    pub(crate) kv: KeyValues,
+    /// Keys and values so far: those handed in as `past`, then this run's; kernels have this run's alone.
+    pub(crate) kv: Kv,
 }
 
 /// One block's weights, projections as `[in, out]`.
@@ -128,7 +136,8 @@ impl Block {
             None => activate(up, config.activation),
         };
         let mlp = project(&self.down, key.clone());
-        BlockOutput { hidden: Activations(residual + mlp.clone()), key: Activations(key), mlp: Activations(mlp), kv }
+        let hidden = Activations(residual + mlp.clone());
+        BlockOutput { hidden, key: Activations(key), mlp: Activations(mlp), kv: Kv::Tensors(kv) }
     }
 
     fn attend(

@@ -1,9 +1,15 @@
 //! Continuing a prompt, greedily or by seeded top-k sampling.
 
+use std::collections::VecDeque;
+
+use palinode_kernels::Past;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::decoder::block::KeyValues;
+use crate::batch::rows::Activations;
+use crate::decoder::block::{KeyValues, Kv};
+use crate::decoder::host::{HostBlock, heads};
+use crate::device::numbers::Numbers;
 use crate::{Decoder, ModelError, read};
 
 /// How the next token is chosen.
@@ -20,6 +26,23 @@ pub enum Sampling {
     },
 }
 
+/// A text to be continued.
+#[derive(Clone, Debug)]
+pub struct Prompt {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// Tokens that it shall have in the end, its own counted.
+    pub length: usize,
+    /// The stream of random numbers that it draws from.
+    pub stream: u64,
+}
+
+/// Texts that are continued at the same time by kernels: more of them make products no faster.
+const TOGETHER: usize = 32;
+
+/// Tokens of prompts that are read at the same time.
+const READ_TOGETHER: usize = 2048;
+
 /// Continues a prompt until it holds `length` tokens, the context is full, or `end` was produced. Returns prompt and
 /// continuation.
 ///
@@ -33,34 +56,152 @@ pub fn generate(
     stream: u64,
     end: Option<u32>,
 ) -> Result<Vec<u32>, ModelError> {
-    let config = decoder.config();
-    if prompt.is_empty() || prompt.len() > config.context {
-        return Err(ModelError::TooLong { tokens: prompt.len(), context: config.context, text: format!("{prompt:?}") });
-    }
-    let mut random = match sampling {
-        Sampling::TopK { seed, .. } => {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(stream);
-            Some(random)
+    let prompt = Prompt { tokens: prompt.to_vec(), length, stream };
+    Ok(generate_all(decoder, &[prompt], sampling, end)?.pop().unwrap_or_default())
+}
+
+/// As [`generate`], for many prompts; the texts in their order.
+///
+/// Where kernels compute, rows of different lengths go through the blocks together, and whoever is finished leaves. A text is the same to
+/// the last bit whatever it is written beside.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_all(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    sampling: Sampling,
+    end: Option<u32>,
+) -> Result<Vec<Vec<u32>>, ModelError> {
+    let context = decoder.config().context;
+    for Prompt { tokens, .. } in prompts {
+        if tokens.is_empty() || tokens.len() > context {
+            return Err(ModelError::TooLong { tokens: tokens.len(), context, text: format!("{tokens:?}") });
         }
-        Sampling::Greedy => None,
-    };
-    let mut tokens = prompt.to_vec();
-    let mut cache: Vec<Option<KeyValues>> = vec![None; config.layers];
-    let mut fresh = tokens.clone();
-    while tokens.len() < length.min(config.context) {
-        let logits = step(decoder, &fresh, tokens.len() - fresh.len(), &mut cache)?;
-        let next = match (sampling, &mut random) {
-            (Sampling::TopK { k, .. }, Some(random)) => draw(&logits, k, random),
-            _ => argmax(&logits),
+    }
+    let mut texts: Vec<Writing> = prompts.iter().map(|prompt| Writing::new(prompt, sampling, context)).collect();
+    if decoder.kernels {
+        write_together(decoder, texts.iter_mut().collect(), end)?;
+    } else {
+        texts.iter_mut().try_for_each(|text| write_alone(decoder, text, end))?;
+    }
+    Ok(texts.into_iter().map(|text| text.tokens).collect())
+}
+
+/// A text as it grows.
+struct Writing {
+    tokens: Vec<u32>,
+    length: usize,
+    sampling: Sampling,
+    random: Option<ChaCha8Rng>,
+    ended: bool,
+    /// Of each layer, keys and values of the tokens that were run: where kernels compute.
+    past: Vec<Past>,
+}
+
+impl Writing {
+    fn new(prompt: &Prompt, sampling: Sampling, context: usize) -> Self {
+        let random = match sampling {
+            Sampling::TopK { seed, .. } => {
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                random.set_stream(prompt.stream);
+                Some(random)
+            }
+            Sampling::Greedy => None,
         };
-        tokens.push(next);
-        if Some(next) == end {
-            break;
-        }
-        fresh = vec![next];
+        let length = prompt.length.min(context);
+        Self { tokens: prompt.tokens.clone(), length, sampling, random, ended: false, past: Vec::new() }
     }
-    Ok(tokens)
+
+    fn is_finished(&self) -> bool {
+        self.ended || self.tokens.len() >= self.length
+    }
+
+    /// Goes on by the token that these logits choose.
+    fn go_on(&mut self, logits: &[f32], end: Option<u32>) {
+        let next = match (self.sampling, &mut self.random) {
+            (Sampling::TopK { k, .. }, Some(random)) => draw(logits, k, random),
+            _ => argmax(logits),
+        };
+        self.tokens.push(next);
+        self.ended = Some(next) == end;
+    }
+
+    /// Tokens that were not run yet.
+    fn fresh(&self) -> &[u32] {
+        &self.tokens[self.past.first().map_or(0, Past::len)..]
+    }
+}
+
+/// By kernels: as many texts at a time as make products fast.
+fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, end: Option<u32>) -> Result<(), ModelError> {
+    let mut waiting: VecDeque<&mut Writing> = texts.into_iter().filter(|text| !text.is_finished()).collect();
+    let mut going: Vec<&mut Writing> = Vec::new();
+    loop {
+        // Prompts are read beside texts that go on, not all at once.
+        let mut read = 0;
+        while going.len() < TOGETHER
+            && let Some(text) = waiting.pop_front_if(|text| read == 0 || read + text.tokens.len() <= READ_TOGETHER)
+        {
+            read += text.tokens.len();
+            text.past = vec![Past::new(); decoder.config().layers];
+            going.push(text);
+        }
+        if going.is_empty() {
+            return Ok(());
+        }
+        let logits = step_together(decoder, &mut going)?;
+        for (text, logits) in going.iter_mut().zip(logits.chunks_exact(decoder.config().vocab)) {
+            text.go_on(logits, end);
+            if text.is_finished() {
+                text.past = Vec::new();
+            }
+        }
+        going.retain(|text| !text.is_finished());
+    }
+}
+
+/// Runs the tokens of texts that were not run yet; logits after the last of each, `[texts, V]`.
+fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f32>, ModelError> {
+    let config = decoder.config();
+    let rows = {
+        let fresh: Vec<(&[u32], usize)> =
+            texts.iter().map(|text| (text.fresh(), text.tokens.len() - text.fresh().len())).collect();
+        decoder.continued(&fresh)
+    };
+    let elsewhere = || ModelError::Readback("numbers that are not in this machine's memory".into());
+    let host = rows.frame.host.as_ref().ok_or_else(elsewhere)?;
+    let mut hidden = decoder.embed(&rows).0;
+    for layer in 0..config.layers {
+        decoder.meter.block(rows.frame.shape.cells());
+        let lent = decoder.lend(layer)?;
+        let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
+        let numbers = Numbers::of(hidden).ok_or_else(elsewhere)?;
+        let output = {
+            let batch = host.batch(texts.iter().map(|text| &text.past[layer]));
+            block.run(config, layer, &numbers, &batch)
+        };
+        let Kv::Host(qkv) = &output.kv else { return Err(elsewhere()) };
+        let heads = heads(config, layer);
+        for (text, (tokens, _)) in texts.iter_mut().zip(&host.rows) {
+            text.past[layer].append(&qkv[tokens.start * heads.width()..tokens.end * heads.width()], &heads);
+        }
+        hidden = output.hidden.0;
+    }
+    let last = rows.places(rows.lengths().iter().enumerate().map(|(row, length)| (row, length - 1)));
+    read(decoder.logits(Activations(hidden).at(&last)))
+}
+
+/// By the tensor library: one text.
+fn write_alone(decoder: &Decoder, text: &mut Writing, end: Option<u32>) -> Result<(), ModelError> {
+    let mut cache: Vec<Option<KeyValues>> = vec![None; decoder.config().layers];
+    let mut from = 0;
+    while !text.is_finished() {
+        let logits = step(decoder, &text.tokens[from..], from, &mut cache)?;
+        from = text.tokens.len();
+        text.go_on(&logits, end);
+    }
+    Ok(())
 }
 
 /// Runs new tokens after the cached ones; logits of the last, `[V]`.
@@ -70,11 +211,14 @@ fn step(
     start: usize,
     cache: &mut [Option<KeyValues>],
 ) -> Result<Vec<f32>, ModelError> {
-    let rows = decoder.continued(fresh, start);
+    let rows = decoder.continued(&[(fresh, start)]);
     let mut hidden = decoder.embed(&rows).0;
     for (layer, cached) in cache.iter_mut().enumerate() {
         let output = decoder.run(&*decoder.lend(layer)?, layer, &rows.frame, hidden, cached.as_ref());
-        *cached = Some(output.kv);
+        *cached = match output.kv {
+            Kv::Tensors(kv) => Some(kv),
+            Kv::Host(_) => None,
+        };
         hidden = output.hidden.0;
     }
     read(decoder.logits(hidden.narrow(0, fresh.len() - 1, 1)))

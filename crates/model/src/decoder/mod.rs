@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 pub mod generate;
+pub(crate) mod host;
 pub(crate) mod parameters;
 pub(crate) mod rotation;
 pub(crate) mod shared_prefix;
@@ -14,17 +15,20 @@ pub mod worker_pool;
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::module::Param;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::batch::grouping::groups;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
 use crate::decoder::block::{Block, BlockOutput, KeyValues};
+use crate::decoder::host::{HostBlock, HostRows};
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Rotation, frequencies};
 use crate::decoder::source::{Blocks, Lent, MOST_STREAMED, Streaming};
 use crate::decoder::work::{Meter, Work};
 use crate::device::capacity::{Capacity, OutOfMemory};
 use crate::device::matmul::{matmul, project};
+use crate::device::numbers::Numbers;
 use crate::{DecoderConfig, ModelError, WeightId};
 
 /// A decoder-only language model.
@@ -41,6 +45,8 @@ pub struct Decoder {
     /// Rotation frequencies, radians per position.
     frequencies: Vec<f64>,
     form: RowForm,
+    /// Whether kernels of our own compute where they can look at weights and activations.
+    kernels: bool,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
 }
@@ -55,20 +61,32 @@ impl Decoder {
 
     /// A decoder whose blocks come from `blocks`; `tied` is a tied head, `[d, V]`.
     pub(crate) fn new(config: DecoderConfig, ends: Ends, blocks: Blocks, tied: Option<Tensor<2>>) -> Self {
+        // Weights that autodiff follows, or that are held in fewer bits, are the tensor library's.
+        let embedding = ends.token_embedding.val();
+        let kernels = embedding.device() == Device::flex() && embedding.dtype() == DType::F32;
         Self {
             frequencies: frequencies(&config.positions),
             config,
             ends,
             blocks,
             head: tied,
-            form: RowForm::default(),
+            form: if kernels { RowForm::Packed } else { RowForm::Padded },
+            kernels,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
     }
 
+    /// The same model, computed by the tensor library alone, on padded rows, as it is on a GPU. Values are the same but for last digits.
+    #[must_use]
+    pub fn without_kernels(mut self) -> Self {
+        self.kernels = false;
+        self.form = RowForm::Padded;
+        self
+    }
+
     /// The same model, whose batches have their rows one behind the other and no padding. Values are those of padded rows but for last
-    /// digits. This is the one place that chooses; without it rows are padded.
+    /// digits. Where kernels compute, rows are packed anyway.
     #[must_use]
     pub fn with_packed_rows(mut self) -> Self {
         self.form = RowForm::Packed;
@@ -167,15 +185,20 @@ impl Decoder {
         self.turned(shared_prefix::rows(texts, self.form, &self.device().without_autodiff()))
     }
 
-    /// New tokens of one text, of which `before` were run already.
-    fn continued(&self, fresh: &[u32], before: usize) -> Rows {
-        let mut rows = Rows::new(&[fresh], self.form, &self.device().without_autodiff());
-        rows.positions = vec![(before..before + fresh.len()).collect()];
+    /// New tokens of texts, and how many of each were run already. Of one text, or packed.
+    fn continued(&self, texts: &[(&[u32], usize)]) -> Rows {
+        let fresh: Vec<&[u32]> = texts.iter().map(|(fresh, _)| *fresh).collect();
+        let mut rows = Rows::new(&fresh, self.form, &self.device().without_autodiff());
+        rows.positions = vec![texts.iter().flat_map(|(fresh, before)| *before..before + fresh.len()).collect()];
         self.turned(rows)
     }
 
     fn turned(&self, mut rows: Rows) -> Rows {
         rows.frame.rotation = self.rotation(&rows.positions);
+        rows.frame.host = self.kernels.then(|| {
+            let positions = rows.positions.iter().flatten().copied();
+            Arc::new(HostRows { rows: rows.parts.clone(), rotation: self.host_rotation(positions) })
+        });
         rows
     }
 
@@ -183,6 +206,10 @@ impl Decoder {
     fn rotation(&self, positions: &[Vec<usize>]) -> Option<Rotation> {
         let device = self.device().without_autodiff();
         (!self.frequencies.is_empty()).then(|| Rotation::new(&self.frequencies, positions, &device))
+    }
+
+    fn host_rotation(&self, positions: impl IntoIterator<Item = usize>) -> Option<palinode_kernels::Rotation> {
+        (!self.frequencies.is_empty()).then(|| palinode_kernels::Rotation::new(&self.frequencies, positions))
     }
 
     /// The hidden state before the first block. Padding past the context's end takes the last position.
@@ -228,6 +255,11 @@ impl Decoder {
         past: Option<&KeyValues>,
     ) -> BlockOutput {
         self.meter.block(frame.shape.cells());
+        if let (Some(host), None) = (&frame.host, past)
+            && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
+        {
+            return block.run(&self.config, layer, &hidden, &host.batch([]));
+        }
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
         match self.config.window(layer) {
             None => block.forward(hidden, &self.config, frame, past, &frame.masks),
@@ -245,16 +277,31 @@ impl Decoder {
 
     /// What the head reads, `[n, d]`, for rows of the last block's output.
     pub fn final_norm(&self, rows: Tensor<2>) -> Tensor<2> {
-        self.ends.final_norm.forward(rows, &self.config)
+        let by_kernels =
+            if self.kernels { host::norm(&self.ends.final_norm, rows.clone(), &self.config) } else { None };
+        by_kernels.unwrap_or_else(|| self.ends.final_norm.forward(rows, &self.config))
     }
 
     /// Logits `[n, V]` of normed rows `[n, d]`: the head alone.
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
         self.meter.head(normed.dims()[0]);
+        let bias = self.ends.head.as_ref().and_then(|head| head.bias.as_ref().map(Param::val));
+        if self.kernels
+            && let Some(logits) = host::product(normed.clone(), self.head_weight(), bias)
+        {
+            return logits;
+        }
         match &self.ends.head {
             Some(head) => project(head, normed),
             None => matmul(normed, self.head_weight()),
         }
+    }
+
+    /// The way back of [`Decoder::read_out`]: the gradient with respect to the normed rows, `[n, d]`, given that with respect to logits.
+    pub fn read_out_back(&self, slope: Tensor<2>) -> Tensor<2> {
+        let back = self.head_weight().transpose();
+        let by_kernels = if self.kernels { host::product(slope.clone(), back.clone(), None) } else { None };
+        by_kernels.unwrap_or_else(|| matmul(slope, back))
     }
 
     /// The head as it is used, `[d, V]`, in the type that it is held in (logits = normed row · weight, and the bias where there is

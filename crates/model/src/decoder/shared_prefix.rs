@@ -32,6 +32,14 @@ pub(crate) fn rows(texts: &[(&[u32], &[Vec<u32>])], form: RowForm, device: &Devi
         places.resize(cells, 0);
         way.resize(cells, ways.len() + 1);
         positions.push(places);
+        let start = rows.frame.shape.cell(row, 0);
+        let stem = start..start + prefix.len();
+        let next = |end: &mut usize, tokens: &Vec<u32>| {
+            let from = *end;
+            *end += tokens.len();
+            Some(from..*end)
+        };
+        rows.parts[row] = (stem.clone(), ways.iter().scan(stem.end, next).collect());
         let hidden = |query: usize, key: usize| key > query || (way[key] != 0 && way[key] != way[query]);
         let mask: Vec<bool> =
             (0..cells).flat_map(|query| (0..cells).map(move |key| (query, key))).map(|(q, k)| hidden(q, k)).collect();

@@ -8,6 +8,7 @@ pub(crate) mod gather;
 pub(crate) mod gpu;
 pub(crate) mod matmul;
 pub mod memory;
+pub(crate) mod numbers;
 pub(crate) mod readback;
 pub(crate) mod throughput;
 

@@ -1,0 +1,195 @@
+//! Blocks on the processor, by kernels of our own.
+//!
+//! On a GPU the tensor library computes a block, on padded rows. On the processor `palinode-kernels` does, on packed ones: it reads weights
+//! where the tensors have them, makes no copies between layouts, and gives each token the same bits whatever it is computed with. The
+//! tensor library's way stays, for GPUs, for training, for weights held in fewer bits, and as what tests compare with.
+
+use std::ops::Range;
+
+use burn::nn::Linear;
+use burn::tensor::Tensor;
+use palinode_kernels as kernels;
+use palinode_kernels::{Batch, Heads, Kept, Matrix, Past, Projection, Row, Threads};
+
+use crate::batch::rows::Activations;
+use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
+use crate::device::numbers::{Numbers, rows};
+use crate::{Activation, Arrangement, DecoderConfig, NormKind};
+
+/// What kernels have to know of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct HostRows {
+    /// Of each row its first tokens, and the ways on from them.
+    pub rows: Vec<(Range<usize>, Vec<Range<usize>>)>,
+    pub rotation: Option<kernels::Rotation>,
+}
+
+impl HostRows {
+    /// With what came before each row, in one layer.
+    pub fn batch<'a>(&'a self, pasts: impl IntoIterator<Item = &'a Past>) -> Batch<'a> {
+        let mut pasts = pasts.into_iter();
+        let row = |(stem, ways): &(Range<usize>, Vec<Range<usize>>)| Row {
+            past: pasts.next(),
+            stem: stem.clone(),
+            ways: ways.clone(),
+        };
+        Batch { rows: self.rows.iter().map(row).collect(), rotation: self.rotation.as_ref() }
+    }
+}
+
+/// A block's weights, where its tensors have them.
+pub(crate) struct HostBlock {
+    norm_1: HostNorm,
+    norm_2: Option<HostNorm>,
+    query_norm: Option<HostNorm>,
+    key_norm: Option<HostNorm>,
+    qkv: HostLinear,
+    attention_out: HostLinear,
+    up: HostLinear,
+    gate: Option<HostLinear>,
+    down: HostLinear,
+}
+
+/// A norm's weights.
+pub(crate) struct HostNorm {
+    weight: Numbers,
+    bias: Option<Numbers>,
+}
+
+/// A projection's weights.
+pub(crate) struct HostLinear {
+    weight: Numbers,
+    bias: Option<Numbers>,
+}
+
+/// Some of the numbers that a part may have; none where it has them and they cannot be looked at.
+fn all<T, N>(part: Option<&T>, of: impl Fn(&T) -> Option<N>) -> Option<Option<N>> {
+    match part {
+        None => Some(None),
+        Some(part) => of(part).map(Some),
+    }
+}
+
+impl HostNorm {
+    pub fn of(norm: &Norm) -> Option<Self> {
+        Some(Self {
+            weight: Numbers::of(norm.weight.val())?,
+            bias: all(norm.bias.as_ref(), |bias| Numbers::of(bias.val()))?,
+        })
+    }
+
+    pub fn view(&self, config: &DecoderConfig) -> kernels::Norm<'_> {
+        kernels::Norm {
+            kind: match config.norm {
+                NormKind::Layer => kernels::NormKind::Layer,
+                NormKind::Rms => kernels::NormKind::Rms,
+            },
+            weight: self.weight.slice(),
+            bias: self.bias.as_ref().map(Numbers::slice),
+            epsilon: config.norm_epsilon,
+        }
+    }
+}
+
+impl HostLinear {
+    pub fn of(linear: &Linear) -> Option<Self> {
+        Some(Self {
+            weight: Numbers::of_matrix(linear.weight.val())?,
+            bias: all(linear.bias.as_ref(), |bias| Numbers::of(bias.val()))?,
+        })
+    }
+
+    pub fn view(&self) -> Projection<'_> {
+        Projection { weight: matrix(&self.weight), bias: self.bias.as_ref().map(Numbers::slice) }
+    }
+}
+
+fn matrix(numbers: &Numbers) -> Matrix<'_> {
+    numbers.matrix().expect("looked at when it was made")
+}
+
+impl HostBlock {
+    /// None where a weight cannot be looked at.
+    pub fn of(block: &Block) -> Option<Self> {
+        Some(Self {
+            norm_1: HostNorm::of(&block.norm_1)?,
+            norm_2: all(block.norm_2.as_ref(), HostNorm::of)?,
+            query_norm: all(block.query_norm.as_ref(), HostNorm::of)?,
+            key_norm: all(block.key_norm.as_ref(), HostNorm::of)?,
+            qkv: HostLinear::of(&block.qkv)?,
+            attention_out: HostLinear::of(&block.attention_out)?,
+            up: HostLinear::of(&block.up)?,
+            gate: all(block.gate.as_ref(), HostLinear::of)?,
+            down: HostLinear::of(&block.down)?,
+        })
+    }
+
+    fn view(&self, config: &DecoderConfig, layer: usize) -> kernels::Block<'_> {
+        kernels::Block {
+            arrangement: match config.arrangement {
+                Arrangement::Sequential => kernels::Arrangement::Sequential,
+                Arrangement::Parallel => kernels::Arrangement::Parallel,
+                Arrangement::ParallelTwoNorms => kernels::Arrangement::ParallelTwoNorms,
+            },
+            norm_1: self.norm_1.view(config),
+            norm_2: self.norm_2.as_ref().map(|norm| norm.view(config)),
+            query_norm: self.query_norm.as_ref().map(|norm| norm.view(config)),
+            key_norm: self.key_norm.as_ref().map(|norm| norm.view(config)),
+            qkv: self.qkv.view(),
+            heads: heads(config, layer),
+            attention_out: self.attention_out.view(),
+            up: self.up.view(),
+            gate: self.gate.as_ref().map(HostLinear::view),
+            activation: match config.activation {
+                Activation::GeluNew => kernels::Activation::GeluNew,
+                Activation::Gelu => kernels::Activation::Gelu,
+                Activation::Relu => kernels::Activation::Relu,
+                Activation::Silu => kernels::Activation::Silu,
+            },
+            down: self.down.view(),
+        }
+    }
+
+    /// Runs the block of a layer on the hidden state `[tokens, d]`.
+    pub fn run(&self, config: &DecoderConfig, layer: usize, hidden: &Numbers, batch: &Batch) -> BlockOutput {
+        let passed = self.view(config, layer).forward(hidden.slice(), batch, Threads::All);
+        let activations = |values, size| Activations(rows(values, size));
+        BlockOutput {
+            hidden: activations(passed.hidden, config.hidden),
+            key: activations(passed.key, config.feed_forward),
+            mlp: activations(passed.mlp, config.hidden),
+            kv: Kv::Host(passed.qkv),
+        }
+    }
+
+    /// The hidden state after the block, and what [`HostBlock::back`] needs.
+    pub fn run_kept(&self, config: &DecoderConfig, layer: usize, hidden: Vec<f32>, batch: &Batch) -> (Vec<f32>, Kept) {
+        self.view(config, layer).forward_kept(hidden, batch, Threads::All)
+    }
+
+    /// The gradient with respect to the hidden state before the block, given that with respect to the one after it.
+    pub fn back(&self, config: &DecoderConfig, layer: usize, kept: Kept, slope: Vec<f32>, batch: &Batch) -> Vec<f32> {
+        self.view(config, layer).back(kept, slope, batch, Threads::All)
+    }
+}
+
+/// The heads of a layer.
+pub(crate) fn heads(config: &DecoderConfig, layer: usize) -> Heads {
+    Heads { heads: config.heads, kv_heads: config.kv_heads, dim: config.head_dim, window: config.window(layer) }
+}
+
+/// `x · weight (+ bias)` by kernels, where they can look at all of it.
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Option<Tensor<2>> {
+    let (x, weight) = (Numbers::of(x)?, Numbers::of_matrix(weight)?);
+    let bias = all(bias.as_ref(), |bias| Numbers::of(bias.clone()))?;
+    let weight = matrix(&weight);
+    let bias = bias.as_ref().map(Numbers::slice);
+    Some(rows(kernels::product(x.slice(), weight, bias, Threads::All), weight.outputs()))
+}
+
+/// A norm by kernels, where they can look at all of it.
+pub(crate) fn norm(norm: &Norm, x: Tensor<2>, config: &DecoderConfig) -> Option<Tensor<2>> {
+    let [_, size] = x.dims();
+    let (norm, x) = (HostNorm::of(norm)?, Numbers::of(x)?);
+    Some(rows(norm.view(config).forward(x.slice()), size))
+}
