@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::dispatch::{Shared, with_simd};
 use crate::elementary::exp;
 use crate::tile::{ROWS, STRIP, add_weighted, with_strip};
-use crate::{Past, Threads};
+use crate::{Heads, Past, Threads};
 
 /// Keys in a block.
 const BLOCK: usize = 64;
@@ -23,31 +23,6 @@ const STRIPS: usize = BLOCK / STRIP;
 
 /// Scores from which on attention is worth several threads.
 const WORTH_SHARING: usize = 1 << 16;
-
-/// The heads of a layer's attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads, each shared by as many neighbouring query heads.
-    pub kv_heads: usize,
-    /// Size of a head. Scores are divided by its root.
-    pub dim: usize,
-    /// How many positions a query looks back over, its own counted; all where there is none.
-    pub window: Option<usize>,
-}
-
-impl Heads {
-    /// Numbers of a token's queries, keys and values side by side.
-    pub fn width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.dim
-    }
-
-    /// Numbers of a token's queries, and of what attention yields for it.
-    pub fn queries(&self) -> usize {
-        self.heads * self.dim
-    }
-}
 
 /// A row of a batch: which tokens attend to which.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,8 @@
 //! A block of a decoder, forward and back, with weights that do not change.
 
-use crate::attention::{Attended, Heads, Row, attend, attend_back};
+use crate::attention::{Attended, Row, attend, attend_back};
 use crate::dispatch::vectorised;
+use crate::heads::Heads;
 use crate::{Activation, Matrix, Norm, Rotation, Threads, activate, activate_back, product};
 
 /// A weight and its bias.

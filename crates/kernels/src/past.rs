@@ -1,6 +1,6 @@
 //! Keys and values of tokens that were computed earlier.
 
-use crate::attention::Heads;
+use crate::heads::Heads;
 use crate::tile::STRIP;
 
 /// Keys (rotated) and values of one text's earlier tokens, in one layer. New ones are appended in place.

@@ -25,7 +25,7 @@ const WORTH_SHARING: usize = 192 * 192 * 192;
 const FEW: usize = 4;
 
 /// Rows up to which weights are copied together piece by piece, each used for all rows: `gemm` is made for more.
-const SOME: usize = 96;
+const SOME: usize = 56;
 
 /// Outputs that a thread sums at the same time where weights are read straight through.
 const COLUMNS: usize = 1024;

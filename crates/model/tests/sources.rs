@@ -209,7 +209,7 @@ fn packed_rows_give_what_padded_rows_give() {
             let before = packed.work();
             let b = logits(&packed, &packed.rows(&texts));
             let work = packed.work() - before;
-            assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+            assert!(far(&a, &b) < 2e-5, "{name}: {}", far(&a, &b));
             let tokens: usize = texts.iter().map(Vec::len).sum();
             assert_eq!(work.block_tokens as usize, tokens * padded.config().layers);
             assert!(padded_work.block_tokens > work.block_tokens);
@@ -238,7 +238,7 @@ fn packed_rows_share_prefixes_as_padded_rows_do() {
         let a = shared(&padded);
         for packed in [packed, kernels] {
             let b = shared(&packed);
-            assert!(far(&a, &b) < 1e-5, "{name}: {}", far(&a, &b));
+            assert!(far(&a, &b) < 2e-5, "{name}: {}", far(&a, &b));
         }
         // And what each text gives alone: here the second continuation of the first prefix.
         let vocab = padded.config().vocab;

@@ -16,7 +16,7 @@ use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::decoder::host::HostRows;
+use crate::batch::host_rows::HostRows;
 use crate::decoder::rotation::Rotation;
 use crate::{ModelError, read};
 

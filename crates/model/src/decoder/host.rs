@@ -4,38 +4,15 @@
 //! where the tensors have them, makes no copies between layouts, and gives each token the same bits whatever it is computed with. The
 //! tensor library's way stays, for GPUs, for training, for weights held in fewer bits, and as what tests compare with.
 
-use std::ops::Range;
-
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use palinode_kernels as kernels;
-use palinode_kernels::{Batch, Heads, Kept, Matrix, Past, Projection, Row, Threads};
+use palinode_kernels::{Batch, Heads, Kept, Matrix, Projection, Threads};
 
 use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
 use crate::device::numbers::{Numbers, rows};
 use crate::{Activation, Arrangement, DecoderConfig, NormKind};
-
-/// What kernels have to know of a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct HostRows {
-    /// Of each row its first tokens, and the ways on from them.
-    pub rows: Vec<(Range<usize>, Vec<Range<usize>>)>,
-    pub rotation: Option<kernels::Rotation>,
-}
-
-impl HostRows {
-    /// With what came before each row, in one layer.
-    pub fn batch<'a>(&'a self, pasts: impl IntoIterator<Item = &'a Past>) -> Batch<'a> {
-        let mut pasts = pasts.into_iter();
-        let row = |(stem, ways): &(Range<usize>, Vec<Range<usize>>)| Row {
-            past: pasts.next(),
-            stem: stem.clone(),
-            ways: ways.clone(),
-        };
-        Batch { rows: self.rows.iter().map(row).collect(), rotation: self.rotation.as_ref() }
-    }
-}
 
 /// A block's weights, where its tensors have them.
 pub(crate) struct HostBlock {

@@ -19,9 +19,10 @@ use burn::module::Param;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::batch::grouping::groups;
+use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
 use crate::decoder::block::{Block, BlockOutput, KeyValues};
-use crate::decoder::host::{HostBlock, HostRows};
+use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Rotation, frequencies};
 use crate::decoder::source::{Blocks, Lent, MOST_STREAMED, Streaming};

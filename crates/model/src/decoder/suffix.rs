@@ -18,9 +18,10 @@ use std::sync::Arc;
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_kernels::{Kept, Past};
 
+use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, Places, RowForm, Rows, Shape, indices};
 use crate::decoder::block::{BlockOutput, KeyValues, Kv};
-use crate::decoder::host::{HostBlock, HostNorm, HostRows, heads};
+use crate::decoder::host::{HostBlock, HostNorm, heads};
 use crate::device::numbers::{Numbers, rows as tensor_of};
 use crate::{Decoder, ModelError};
 
