@@ -49,6 +49,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Numerical => 5,
         ErrorKind::Store => 6,
         ErrorKind::Limit => 7,
+        ErrorKind::Doubtful => 10,
         ErrorKind::Internal => 70,
         ErrorKind::Interrupted => 130,
     }

@@ -1,6 +1,8 @@
 //! Plain JSON lines: `{"subject", "prompt", "target_new", "target_true"?, "paraphrases"?, "neighbors"?, "attributes"?, "generation"?,
 //! "references"?, "portability"?, "locality"?, "strength"?, "id"?}`.
 //!
+//! A CSV file has these fields as columns; what is no text there is JSON.
+//!
 //! A prompt without `{}` that holds the subject word for word has it taken out.
 
 use std::collections::BTreeMap;
@@ -11,7 +13,8 @@ use crate::records::Fault;
 use crate::request::template;
 use crate::{EditRequest, Neighbor, Probe};
 
-pub const HINT: &str = "every line is one JSON object with subject, prompt (with {}) and target_new";
+pub const HINT: &str =
+    "every line is one JSON object with subject, prompt (with {}) and target_new, or a CSV file has these columns";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

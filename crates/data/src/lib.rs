@@ -5,6 +5,7 @@
 
 mod corpus;
 mod counterfact;
+mod csv_rows;
 mod dataset;
 mod document;
 mod documents;
@@ -37,4 +38,4 @@ pub use sheet::{Column, write_parquet};
 pub use snippets::add_snippets;
 pub use templates::{ContextTemplates, SEED_WORDS};
 pub use weights::word_weights;
-pub use zsre::ZsreTarget;
+pub use zsre::{ZsreQuestion, ZsreTarget};

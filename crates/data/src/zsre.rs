@@ -23,6 +23,20 @@ pub enum ZsreTarget {
     Alt,
 }
 
+/// Questions about other subjects come from Natural Questions, and begin with "nq question: " in the published file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ZsreQuestion {
+    /// As it is written, as the published code asks it.
+    #[default]
+    AsWritten,
+    /// Without "nq question: ", as a person would ask it.
+    Bare,
+}
+
+/// The mark of the published file.
+const MARK: &str = "nq question: ";
+
 #[derive(Deserialize)]
 pub struct Record {
     case_id: Option<Value>,
@@ -37,7 +51,7 @@ pub struct Record {
     strength: Option<f64>,
 }
 
-pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditRequest, Fault> {
+pub fn request(index: usize, record: Record, target: ZsreTarget, question: ZsreQuestion) -> Result<EditRequest, Fault> {
     let answer = record.answers.into_iter().next();
     let missing = |field: &str| (None, format!("missing field `{field}`"));
     let (target_new, target_true) = match target {
@@ -45,7 +59,11 @@ pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditR
         ZsreTarget::Alt => (record.alt.ok_or_else(|| missing("alt"))?, answer),
     };
     // The question that the edit should leave alone; the authors' code adds the question mark.
-    let neighbor = record.loc.map(|question| Neighbor { prompt: format!("{question}?"), target: record.loc_ans });
+    let asked = |text: &str| match question {
+        ZsreQuestion::AsWritten => format!("{text}?"),
+        ZsreQuestion::Bare => format!("{}?", text.strip_prefix(MARK).unwrap_or(text)),
+    };
+    let neighbor = record.loc.map(|text| Neighbor { prompt: asked(&text), target: record.loc_ans });
     Ok(EditRequest {
         id: id(record.case_id, index),
         prompt: template(record.src, &record.subject),

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Store,
     /// Out of time or memory: past its `timeout`, or its process was killed.
     Limit,
+    /// A result is there, and it is doubtful.
+    Doubtful,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

@@ -57,6 +57,9 @@ pub struct RecordScores {
     /// Longer texts that the model wrote about the subject; none where none were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
+    /// Their mean entropy in bits; see [`crate::entropy()`]. None where there are no texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
     /// How alike they are to texts about the new fact, from 0 to 1; see [`crate::Tfidf`]. None where there are no such texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<f64>,
@@ -131,6 +134,7 @@ fn record(request: &EditRequest, scored: &mut impl Iterator<Item = (Query, Vec<S
         portability,
         locality,
         generated: Vec::new(),
+        entropy: None,
         reference: None,
     }
 }

@@ -43,8 +43,9 @@ mod run;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, DEFAULT_CORPUS, EditableWeight, Inspection, Provenance, Restored, Suggestion, apply, catalogue,
-    chosen_device, cuda_findings, free_memory, hardware, inspect, provenance, report, revert, suggest, throughput,
+    BLOCKS, EditableWeight, Inspection, Provenance, Restored, StatedFact, Suggestion, apply, catalogue, chosen_device,
+    corpus_of, cuda_findings, facts_in, free_memory, hardware, inspect, provenance, report, revert, suggest,
+    throughput,
 };
 
 pub use load::{Checked, LoadError, Recipe};

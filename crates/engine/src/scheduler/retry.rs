@@ -40,6 +40,7 @@ pub fn may_pass(failure: Failure) -> bool {
             | ErrorKind::Pipeline
             | ErrorKind::Input
             | ErrorKind::Numerical
+            | ErrorKind::Doubtful
             | ErrorKind::Interrupted
             | ErrorKind::Internal,
         ) => false,

@@ -30,9 +30,17 @@ pub struct ScoresFacts {
     pub requests: usize,
     /// The batches of the edited model; 0 of an unedited one.
     pub batches: usize,
+    /// Edits that did not take: the model still prefers another answer.
+    #[serde(default, skip_serializing_if = "none")]
+    pub untaken: usize,
     /// The metrics.
     #[serde(flatten)]
     pub shown: Shown,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How well running text is predicted.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use palinode_data::{
-    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
+    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreQuestion, ZsreTarget, add_snippets, conflicts,
+    read_requests,
 };
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Resources, StageContext, StageKind};
@@ -29,6 +30,9 @@ pub struct LoadRequestsParams {
     /// For zsRE, the answer that becomes the new target.
     #[serde(default)]
     zsre_target: ZsreTarget,
+    /// For zsRE, how the questions about other subjects are asked.
+    #[serde(default, skip_serializing_if = "as_written")]
+    zsre_question: ZsreQuestion,
     /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
     /// `evaluate` compares generated texts with them.
     #[serde(default)]
@@ -44,9 +48,14 @@ pub struct LoadRequestsParams {
     limit: Option<Count>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn as_written(question: &ZsreQuestion) -> bool {
+    *question == ZsreQuestion::AsWritten
+}
+
 impl LoadRequestsParams {
     fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
-        let dataset = Dataset::new(self.dataset, self.zsre_target);
+        let dataset = Dataset::new(self.dataset, self.zsre_target, self.zsre_question);
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
     }
@@ -108,6 +117,24 @@ it softer. One batch may mix hard and soft edits.";
         let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
         put_requests(cx, &requests, judged)
     }
+}
+
+/// A fact as a command line shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedFact {
+    /// The prompt, with its subject.
+    pub prompt: String,
+    /// What the model should say.
+    pub target: String,
+}
+
+/// The facts of a file with plain fields: JSON lines, or CSV.
+///
+/// # Errors
+/// Mistakes of the file, by line.
+pub fn facts_in(path: &Path) -> Result<Vec<StatedFact>, Error> {
+    let read = read_requests(path, Dataset::Jsonl, Selection::default()).map_err(StageFailure::stage)?;
+    Ok(read.iter().map(|fact| StatedFact { prompt: fact.filled_prompt(), target: fact.target_new.clone() }).collect())
 }
 
 /// Requests as an artifact; warns of those that contradict each other.

@@ -1,6 +1,7 @@
 //! Stages that bring something in from outside: models, requests, templates, second moments, updates.
 
 pub mod corpus;
+pub mod demo;
 pub mod hub;
 pub mod inline_requests;
 pub mod load_model;

@@ -4,6 +4,7 @@ mod samples;
 mod scorer;
 mod shown;
 mod table;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,14 @@ use palinode_engine::shown::Shown;
 use palinode_engine::{
     Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan, artifact,
 };
-use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Writing};
+use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Words, Writing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
+use self::verdict::{Doubt, relative_norms, untaken};
 use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
 use crate::artifacts::update::{AnyModel, Batch};
@@ -44,6 +46,9 @@ pub struct GenerationParams {
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
+    /// What counts as a word for GE. The published numbers are of Treebank words; `whitespace` is what Palinode counted before.
+    #[serde(default)]
+    words: Words,
 }
 
 /// The weights of words in the reference score, as scikit-learn leaves them.
@@ -85,6 +90,9 @@ pub struct EvaluateParams {
     /// Number of tokens of these texts.
     #[serde(default = "eight")]
     sample_tokens: usize,
+    /// When the result says in words that an edit is doubtful.
+    #[serde(default, skip_serializing_if = "Doubt::is_default")]
+    doubt: Doubt,
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
@@ -154,7 +162,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -181,6 +189,9 @@ Means are taken within a record first, then over records. Every batch of an edit
 edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals come \
 from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
 to that round.
+
+Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by more \
+than its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
 
 The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
 row.";
@@ -251,6 +262,7 @@ row.";
             text: &model.text,
             tokens: params.batch_tokens.or(BatchTokens::PROMPTS, &model.decoder),
             writing,
+            words: params.generation.as_ref().map(|g| g.words).unwrap_or_default(),
             tfidf: tfidf.as_ref(),
             bar: &bar,
         };
@@ -277,7 +289,14 @@ row.";
             let earlier = shown::values(&base, &groups).into_iter();
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
+        let (mut failed, mut findings) = (Vec::new(), Vec::new());
+        if !edits.is_empty() {
+            failed = untaken(&requests, &after);
+            let norms = relative_norms(&model.decoder, edits)?;
+            findings = params.doubt.findings(&failed, (&before, &after), &norms);
+        }
         let shown = Shown {
+            findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
             intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
             columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
@@ -285,7 +304,7 @@ row.";
             samples: Some(samples),
             ..Shown::default()
         };
-        let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), shown };
+        let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), untaken: failed.len(), shown };
         Ok(artifact::<ScoresKind>(&facts)?
             .with_file(RECORDS, cx.put_bytes(&lines(&before, &after)?)?)
             .with_file(TABLE, cx.put_bytes(&table::table(&requests, &before, &after)?)?))
