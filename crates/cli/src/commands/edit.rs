@@ -138,7 +138,7 @@ enum Moments {
     None,
 }
 
-/// Facts whose answers are shown, at most: more are told by the scores.
+/// Facts whose answers are shown, at most: the scores cover all of them.
 const SHOWN: usize = 8;
 
 /// Edits, and prints what changed.
@@ -224,7 +224,7 @@ fn facts(args: &Args) -> Result<Vec<StatedFact>, Failure> {
 }
 
 /// Where the second moments come from. A model that we did not train has no corpus of ours: what the edit should preserve is the user's
-/// to say, and measuring it takes long enough that nobody should have to do it twice.
+/// to say, and measuring it takes long: it is done once.
 fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> {
     if let Some(corpus) = &args.corpus {
         return Ok(Moments::Corpus(args.quick.path(&corpus.display().to_string())));

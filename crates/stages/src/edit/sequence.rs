@@ -60,7 +60,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -98,6 +98,11 @@ each time on all edits made so far.";
         }
         let planned = PlannedUpdate { model, batches: Some(1), low_rank: None };
         if errors.is_empty() { Ok(planned) } else { Err(errors) }
+    }
+
+    fn carries() -> &'static [u32] {
+        // Version 2 made the same changes, and described them by the last round alone.
+        &[2]
     }
 
     fn renamed() -> Renames {
@@ -204,9 +209,7 @@ struct Editor<'a> {
 impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, Error> {
-        let whole = before.whole();
-        let updates = whole.updates.iter().map(|(weight, delta)| (*weight, delta));
-        let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
+        let model = with_edits(&self.model.decoder, before.sums()).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(&model);

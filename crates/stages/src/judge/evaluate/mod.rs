@@ -190,8 +190,8 @@ edited model. The unedited model is scored as well (`before_…`), once for all 
 from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
 to that round.
 
-Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by more \
-than its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
+Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by many times \
+its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
 
 The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
 row.";

@@ -34,7 +34,7 @@ pub struct Doubt {
 
 impl Default for Doubt {
     fn default() -> Self {
-        const { Self { untaken: NonNegative::new(0.0), relative_norm: Positive::new(1.0), moved: NonNegative::new(0.1) } }
+        const { Self { untaken: NonNegative::new(0.0), relative_norm: Positive::new(3.0), moved: NonNegative::new(0.1) } }
     }
 }
 
