@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Store,
     /// Out of time or memory: past its `timeout`, or its process was killed.
     Limit,
+    /// A file changed while it was read: what was computed is of no contents that there ever were.
+    Changed,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

@@ -40,6 +40,8 @@ pub fn may_pass(failure: Failure) -> bool {
             | ErrorKind::Pipeline
             | ErrorKind::Input
             | ErrorKind::Numerical
+            // The key is of the contents as they were: another attempt cannot compute from them.
+            | ErrorKind::Changed
             | ErrorKind::Interrupted
             | ErrorKind::Internal,
         ) => false,
