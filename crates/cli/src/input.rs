@@ -149,6 +149,31 @@ pub fn load_beside(
     })
 }
 
+/// As [`load_beside`], for those who only look: a store that another process has open, or that this user may not write to, will do.
+pub fn load_to_look(
+    load: impl FnOnce() -> Result<Pipeline, Failure>,
+    store: &StoreArgs,
+) -> Result<(Pipeline, Store), Failure> {
+    if store.exists().is_err() {
+        let pipeline = load()?;
+        return Ok((pipeline, store.open()?));
+    }
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| Store::open_or_look(&store.store));
+        let pipeline = load();
+        let opened = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok((pipeline?, looked_at(opened?)))
+    })
+}
+
+/// The store, once it is said why it is only looked at.
+fn looked_at((store, why): (Store, Option<Error>)) -> Store {
+    if let Some(why) = why {
+        complain(&format!("note: {why}; what follows is how it is at this moment\n"));
+    }
+    store
+}
+
 fn waits(holder: Option<&Holder>) {
     let who = holder.map_or("another process".to_owned(), ToString::to_string);
     complain(&format!("waiting for {who}, which has the store open\n"));
@@ -158,6 +183,11 @@ impl StoreArgs {
     /// Opens it, making it when it is not there.
     pub fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.store)?)
+    }
+
+    /// Opens it, or looks at it where another process has it open or this user may not write to it.
+    pub fn open_or_look(&self) -> Result<Store, Failure> {
+        Ok(looked_at(Store::open_or_look(&self.store)?))
     }
 
     /// Its runs, for looking at only: works while another process has the store open.

@@ -12,6 +12,7 @@ mod commands;
 mod input;
 mod interrupt;
 mod logging;
+mod outputs;
 mod past;
 mod results;
 mod terminal;

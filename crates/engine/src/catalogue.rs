@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use palinode_error::{Error, FieldError};
 use palinode_pipeline::{
-    DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params,
+    Beside, DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, Taken, UnitPlan,
+    read_params,
 };
 use palinode_store::Artifact;
 use schemars::generate::SchemaSettings;
@@ -87,6 +88,8 @@ impl<S: StageKind> Typed<S> {
                 unkeyed: S::unkeyed(),
                 carries: S::carries(),
                 renamed: S::renamed(),
+                hands_on: S::hands_on(),
+                decides_nothing: S::decides_nothing,
                 schema: settings.into_generator().into_root_schema_for::<S::Params>().to_value(),
             },
             stage: PhantomData,
@@ -111,6 +114,14 @@ impl<S: StageKind> Stage for Typed<S> {
 
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         S::files(typed::<S>(params), base)
+    }
+
+    fn beside(&self, params: &Params, base: &Path) -> Beside {
+        S::beside(typed::<S>(params), base)
+    }
+
+    fn takes(&self, params: &Params, beside: &Beside) -> Taken {
+        S::takes(typed::<S>(params), beside)
     }
 
     fn resources(&self, params: &Params) -> Resources {

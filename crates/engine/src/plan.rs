@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::environment;
 use crate::event::{Event, Observer, hashing, warn};
+use crate::outputs::OVERWRITE;
 use palinode_error::Error;
 use palinode_fingerprint::{Change, Fingerprint, flatten};
 use palinode_fingerprint::{Digest, FileRef, Key};
@@ -138,7 +139,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
         let (status, output) = if waits_for.is_empty() {
             let lookup = planner.look_up(instance, &|from| outputs[from].clone())?;
             match lookup.found {
-                Ok(manifest) => (Status::Cached { key: lookup.key }, Some(Arc::new(manifest.output))),
+                Ok(manifest) => (Status::Cached { key: manifest.key }, Some(Arc::new(manifest.output))),
                 Err(reasons) => (ahead.status(instance, lookup.key, &lookup.fingerprint, reasons), None),
             }
         } else {
@@ -267,9 +268,13 @@ impl<'a> Planner<'a> {
         let renamed = instance.kind.info().renamed;
         unkeyed.retain(|name, _| !fingerprint.params.contains_key(first_name(name, renamed)));
         let key = fingerprint.key();
-        let found = match self.store.manifest(&key)? {
+        let manifest = match self.store.manifest(&key)? {
+            Some(manifest) => Some(manifest),
+            None => self.alike(instance, &fingerprint),
+        };
+        let found = match manifest {
             Some(manifest) => {
-                let reasons = self.faults(&manifest, &unkeyed, &files)?;
+                let reasons = self.faults(instance, &manifest, &unkeyed, &files)?;
                 if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
             }
             None => Err(self.reasons(instance, &fingerprint)),
@@ -277,15 +282,34 @@ impl<'a> Planner<'a> {
         Ok(Lookup { key, fingerprint, unkeyed, files, found })
     }
 
+    /// The latest result of an earlier version whose key differs in nothing but files that decided nothing.
+    fn alike(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Option<Manifest> {
+        let info = instance.kind.info();
+        let alike = |manifest: &&Manifest| {
+            let mut known = manifest.fingerprint.clone();
+            known.files.retain(|name, _| !(info.decides_nothing)(name));
+            known == *fingerprint
+        };
+        self.earlier(info.name).iter().find(alike).cloned()
+    }
+
+    /// The latest manifests of a stage kind.
+    fn earlier(&mut self, kind: &'static str) -> &[Manifest] {
+        let store = self.store;
+        self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF))
+    }
+
     /// Why a result that was once there cannot be used.
     fn faults(
         &self,
+        instance: &Instance,
         manifest: &Manifest,
         unkeyed: &BTreeMap<String, Value>,
         files: &BTreeMap<String, FileRef>,
     ) -> Result<Vec<Reason>, Error> {
         let mut reasons = Vec::new();
-        for (name, file) in &manifest.output.files {
+        let needed = |(name, _): &(&String, &FileRef)| !(instance.kind.info().decides_nothing)(name);
+        for (name, file) in manifest.output.files.iter().filter(needed) {
             if !files.values().any(|known| known == file) && self.store.find(file)?.is_none() {
                 reasons.push(Reason::Lost { file: name.clone(), digest: file.digest });
             }
@@ -299,7 +323,9 @@ impl<'a> Planner<'a> {
             }
         }
         if !manifest.output.published.is_empty() && manifest.unkeyed != *unkeyed {
-            for name in manifest.unkeyed.keys().chain(unkeyed.keys()).collect::<BTreeSet<_>>() {
+            let names: BTreeSet<_> = manifest.unkeyed.keys().chain(unkeyed.keys()).collect();
+            // What may be written over was written over, or need not be.
+            for name in names.into_iter().filter(|name| *name != OVERWRITE) {
                 let (old, new) = (manifest.unkeyed.get(name), unkeyed.get(name));
                 if old != new {
                     let change = Change {
@@ -316,14 +342,13 @@ impl<'a> Planner<'a> {
 
     /// Why there is no result: what differs from the nearest earlier one.
     fn reasons(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Vec<Reason> {
-        let kind = instance.kind.info().name;
-        let store = self.store;
-        let earlier = self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF));
-        let nearest = earlier
+        let pipeline = &self.pipeline.name;
+        let nearest = self
+            .earlier(instance.kind.info().name)
             .iter()
             .enumerate()
             .map(|(age, manifest)| {
-                let elsewhere = manifest.pipeline != self.pipeline.name || manifest.instance != instance.name;
+                let elsewhere = manifest.pipeline != *pipeline || manifest.instance != instance.name;
                 let changes = fingerprint.changes_from(&manifest.fingerprint);
                 ((elsewhere, changes.len(), age), manifest, changes)
             })

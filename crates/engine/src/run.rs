@@ -14,6 +14,7 @@ use crate::executor::{Executor, Local, Processes};
 use crate::log::{EventLog, Tee};
 use crate::machine::Capacity;
 use crate::options::RunOptions;
+use crate::outputs::may_be_written;
 use crate::report::RunReport;
 use crate::runid;
 use crate::runs::Recorder;
@@ -50,6 +51,7 @@ pub fn run(
     let started = Instant::now();
     let chosen = options.selection.choose(pipeline)?;
     keeps_out(pipeline, store)?;
+    may_be_written(pipeline, &chosen, store)?;
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Limit,
     /// A result is there, and it is doubtful.
     Doubtful,
+    /// A file changed while it was read: what was computed is of no contents that there ever were.
+    Changed,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostics, Source, Span};
 use crate::files::{Disk, Files};
 use crate::kinds::{Params, Stage};
 use crate::limits::Limits;
-use crate::stage::ExternalFile;
+use crate::stage::{Beside, ExternalFile};
 
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
 /// checked before a stage runs.
@@ -62,6 +62,8 @@ pub struct Instance {
     pub inputs: BTreeMap<String, usize>,
     /// The external files that it reads, with full paths.
     pub files: Vec<ExternalFile>,
+    /// What lies beside its result outside the store.
+    pub beside: Arc<Beside>,
     /// What is known of its output before it runs.
     pub facts: Value,
     /// How long it may work, and how often it is tried.

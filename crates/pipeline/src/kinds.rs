@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::artifact::{ArtifactKind, Port};
 use crate::renamed::Renames;
 use crate::resources::Resources;
-use crate::stage::{DescribeCx, ExternalFile};
+use crate::stage::{Beside, DescribeCx, ExternalFile, Taken};
 use crate::unit_plan::UnitPlan;
 
 /// Everything about a kind of stage that can be told without its parameter type.
@@ -36,6 +36,10 @@ pub struct StageInfo {
     pub carries: &'static [u32],
     /// Parameters that had another name before.
     pub renamed: Renames,
+    /// The port whose input's surroundings are its own.
+    pub hands_on: Option<&'static str>,
+    /// Whether a file of this name decided nothing, although earlier versions had it in keys and results.
+    pub decides_nothing: fn(&str) -> bool,
     /// JSON Schema of the parameters.
     pub schema: Value,
 }
@@ -95,6 +99,12 @@ pub trait Stage: Send + Sync {
     /// # Errors
     /// When a parameter cannot be turned into files.
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError>;
+
+    /// What lies beside its result outside the store; of a stage that hands on, that of its input counts.
+    fn beside(&self, params: &Params, base: &Path) -> Beside;
+
+    /// What it takes of what lies beside its input.
+    fn takes(&self, params: &Params, beside: &Beside) -> Taken;
 
     /// The resources that it needs while it runs.
     fn resources(&self, params: &Params) -> Resources;

@@ -50,5 +50,5 @@ pub use resolved::read_value;
 pub use resources::{Cores, Resources};
 pub use schema::pipeline_schema;
 pub use select::{Chosen, Selection};
-pub use stage::{DescribeCx, ExternalFile};
+pub use stage::{Beside, DescribeCx, ExternalFile, Taken};
 pub use unit_plan::UnitPlan;

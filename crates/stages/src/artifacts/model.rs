@@ -65,7 +65,7 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer's logical name.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The logical name of the tokenizer's settings, which not every folder has.
-const SETTINGS: &str = "other/tokenizer_config.json";
+pub const SETTINGS: &str = "other/tokenizer_config.json";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,15 +176,31 @@ pub fn weights(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
     artifact.files.iter().filter_map(move |(name, file)| Some((name.strip_prefix(prefix)?, file)))
 }
 
-/// The files of the folder that are neither weights nor update, by name: what an export copies.
-pub fn companions(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
-    artifact.files.iter().filter_map(|(name, file)| {
-        let name = match name.as_str() {
-            CONFIG | TOKENIZER => name.as_str(),
-            other => other.strip_prefix("other/")?,
-        };
-        Some((name, file))
-    })
+/// How the logical names of other files of a model's folder begin.
+const OTHER: &str = "other/";
+
+/// The logical name of another file of a model's folder.
+pub fn other(name: &str) -> String {
+    format!("{OTHER}{name}")
+}
+
+/// The name of a file in a model's folder, of one that is neither weights nor update.
+pub fn folder_name(logical: &str) -> Option<&str> {
+    match logical {
+        CONFIG | TOKENIZER => Some(logical),
+        other => other.strip_prefix(OTHER),
+    }
+}
+
+/// Whether nothing is computed from a file of this logical name. Earlier versions had such files in models and in their keys.
+pub fn decides_nothing(file: &str) -> bool {
+    file.starts_with(OTHER) && file != SETTINGS
+}
+
+/// The files of a model that something is computed from.
+pub fn computing(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
+    let files = artifact.files.iter().map(|(name, file)| (name.as_str(), file));
+    files.filter(|(name, _)| !decides_nothing(name))
 }
 
 /// A file that an artifact must have.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::artifacts::deltas::{Floats, named, read};
-use crate::artifacts::model::{Facts, HasModel, ModelKind, file};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, computing, file};
 use crate::artifacts::tensors::{Tensors, put as put_tensors, serialize};
 use crate::errors::StageFailure;
 
@@ -382,7 +382,7 @@ pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &Update
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| Error::internal(error.to_string()))?;
     let mut made = artifact::<UpdateKind>(said)?;
-    for (name, file) in &model.files {
+    for (name, file) in computing(model) {
         made = made.with_file(name, *file);
     }
     // Last, so that what is made of an update has its own.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::artifacts::factors::MomentsOrFactors;
-use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
+use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
@@ -71,6 +71,14 @@ therefore resumes after the last finished round, with the same result in every b
 The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
 each time on all edits made so far.";
     type Output = UpdateKind;
+
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), PLAN.port(), TEMPLATES.port()]

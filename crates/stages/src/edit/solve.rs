@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
 use crate::artifacts::factors::{MomentsOrFactors, metrics, mismatch};
-use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
 use crate::artifacts::moments::MISSING;
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
@@ -228,6 +228,14 @@ uses. That is a baseline, and a way to edit without a corpus.
 result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
 weights.";
     type Output = UpdateKind;
+
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), TARGETS.port(), PLAN.port(), TEMPLATES.port()]

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
+    Artifact, Beside, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
 };
 use palinode_model::{Checkpoint, Precision, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::model::{CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, open, read_config};
+use crate::artifacts::model::{
+    CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, decides_nothing, open, other, read_config,
+};
 use crate::errors::StageFailure;
 use crate::sources::hub;
 
@@ -55,7 +57,9 @@ A run of the pipeline downloads it there if it is missing: configuration, tokeni
 what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their \
 usual meaning.
 
-Nothing is copied. The folder is read in place. Its contents, not its name, decide whether later results are still valid.";
+Nothing is copied. The folder is read in place. The contents of config.json, tokenizer.json, tokenizer_config.json and the weights \
+decide whether later results are still valid, not their names. The folder's other files (generation_config.json, the chat template and \
+so on) change no result: only `export` copies them, and runs again when they change.";
     type Output = ModelKind;
 
     fn unkeyed() -> &'static [&'static str] {
@@ -104,14 +108,21 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         files.extend(
             shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
-        // An export copies them.
-        let companions = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
-        files.extend(
-            companions
-                .filter(|name| folder.join(name).is_file())
-                .map(|name| ExternalFile::new(format!("other/{name}"), path.join(name), "path")),
-        );
+        files.extend(others(&folder, &path).filter(|file| !decides_nothing(&file.name)));
         Ok(files)
+    }
+
+    fn beside(params: &LoadModelParams, base: &Path) -> Beside {
+        let Ok(path) = params.folder() else { return Beside::default() };
+        let folder = base.join(&path);
+        let files = others(&folder, &folder).filter(|file| decides_nothing(&file.name)).collect();
+        let hub = params.path.strip_prefix("hf:").map(str::to_owned);
+        let name = hub.unwrap_or_else(|| folder.canonicalize().unwrap_or(folder).display().to_string());
+        Beside { files, name: Some(name) }
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
     }
 
     fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<PlannedModel, Vec<FieldError>> {
@@ -141,4 +152,11 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         open(cx, &Given::<ModelKind> { artifact: &made, facts })?;
         Ok(made)
     }
+}
+
+/// The small files beside the weights that are in a folder, as `path` names it.
+fn others(folder: &Path, path: &Path) -> impl Iterator<Item = ExternalFile> {
+    let names = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+    let there = names.filter(|name| folder.join(name).is_file());
+    there.map(|name| ExternalFile::new(other(name), path.join(name), "path"))
 }

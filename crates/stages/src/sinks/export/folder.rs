@@ -1,19 +1,20 @@
 //! Model folders with a change put on or taken off.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use palinode_engine::{Digest, Error, ErrorKind, inside};
+use palinode_engine::{Digest, Error, ErrorKind, FileRef, MARKER, Output};
 use palinode_math::{Delta, row_major};
 use palinode_model::save::{Change, copy_with_changes};
 use palinode_model::{Checkpoint, Layout, WeightId};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::update_file::{Provenance, stored_name};
 use crate::errors::StageFailure;
 
 /// The note in an edited model's folder.
-pub const NOTE: &str = "palinode.json";
+pub const NOTE: &str = MARKER;
 
 /// What was done to a model's folder.
 #[derive(Serialize, Deserialize)]
@@ -35,8 +36,18 @@ pub enum Direction {
     Off,
 }
 
+impl Note {
+    /// As what a folder's marker says.
+    pub fn about(&self) -> Result<Map<String, Value>, Error> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(about)) => Ok(about),
+            other => Err(Error::internal(format!("a note is no mapping: {other:?}"))),
+        }
+    }
+}
+
 /// Writes a model's weight files with the updates put on or taken off; everything else in them stays byte for byte. `shards`
-/// are names and places. Returns the files written.
+/// are names and places. Gives what was written.
 ///
 /// # Errors
 /// Where a weight is missing or has another shape, or a file cannot be read or written.
@@ -45,9 +56,9 @@ pub fn write_weights(
     layout: &Layout,
     updates: &[(WeightId, Delta)],
     direction: Direction,
-    out: &Path,
+    out: &mut Output,
     mut each: impl FnMut() -> Result<(), Error>,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<BTreeMap<String, Digest>, Error> {
     let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
@@ -65,46 +76,18 @@ pub fn write_weights(
             delta: row_major(dense.as_ref()).into_iter().map(|v| (sign * v) as f32).collect(),
         });
     }
-    let mut written = Vec::new();
+    let mut written = BTreeMap::new();
     let mut changed = 0;
     for (name, source) in shards {
-        let path = inside(out, name)?;
-        replace(&path, |target| {
-            let done = copy_with_changes(source, target, &changes, layout.orientation).map_err(StageFailure::stage)?;
-            changed += done.len();
-            Ok(())
-        })?;
-        written.push(path);
+        let target = out.file(name)?;
+        let done = copy_with_changes(source, &target, &changes, layout.orientation).map_err(StageFailure::stage)?;
+        changed += done.len();
+        let file = FileRef::of_file(&target).map_err(|error| Error::io(ErrorKind::Input, "read", &target, error))?;
+        written.insert(name.clone(), file.digest);
         each()?;
     }
     if changed != changes.len() {
         return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
     }
     Ok(written)
-}
-
-/// Copies a file into place.
-pub fn copy(source: &Path, path: &Path) -> Result<(), Error> {
-    replace(path, |target| {
-        std::fs::copy(source, target).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))?;
-        Ok(())
-    })
-}
-
-/// Writes bytes into place.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    replace(path, |target| {
-        std::fs::write(target, bytes).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))
-    })
-}
-
-/// Writes beside the file and renames it, so that no reader ever sees half of one.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    write(&part).inspect_err(|_| {
-        let _ = std::fs::remove_file(&part);
-    })?;
-    std::fs::rename(&part, path).map_err(|error| Error::io(ErrorKind::Input, "write", path, error))
 }

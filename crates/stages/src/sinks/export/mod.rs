@@ -4,35 +4,40 @@ mod adapter;
 pub mod folder;
 pub mod update_file;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use palinode_engine::{
-    Artifact, DescribeCx, Digest, Error, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageKind,
-    artifact, inside,
+    Artifact, Beside, DescribeCx, Digest, Error, FieldError, OVERWRITE, Output, Port, PortOf, StageContext, StageKind,
+    Taken, artifact,
 };
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
-use self::folder::{Direction, NOTE, Note, write_weights};
+use self::folder::{Direction, Note, write_weights};
 use self::update_file::{UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
-use crate::artifacts::model::{companions, config, weights};
-use crate::artifacts::tensors::make_folder;
+use crate::artifacts::model::{computing, config, folder_name, weights};
 use crate::artifacts::update::{UpdateKind, batches};
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportParams {
-    /// The folder to write to. It is created if it does not exist.
+    /// The folder to write to. It is created if it does not exist. One that is there must have been written by this stage and not been
+    /// changed since.
     path: PathBuf,
+    /// Write into the folder even if something else is in it. Files that are not replaced stay.
+    #[serde(default)]
+    overwrite: bool,
     /// What to write.
     #[serde(default = "both")]
     #[schemars(length(min = 1))]
     formats: Vec<ExportFormat>,
-    /// The name of the unedited model in the adapter. The default is its path.
+    /// The name of the unedited model in the adapter. The default is its name on the Hub, or the full path of its folder.
     #[serde(default)]
     base_model: Option<String>,
     /// The batch to write, counted from 0. Required if there are several, because each batch is a separate edit of the
@@ -63,11 +68,27 @@ added in [out, in] orientation (transpose it for GPT-2's Conv1D). The metadata o
 palinode.json in the model's folder record the source: model digest, objective, plan, requests. With `peft` among the \
 formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
 
-When an exported file is changed or deleted, the next run writes it again.";
+palinode.json lists what was written, and by which stage. A folder that something else wrote, or whose files were changed since, is an \
+error, unless `overwrite` is set. When an exported file is deleted, the next run writes it again.";
     type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &[OVERWRITE]
+    }
+
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn takes(params: &ExportParams, beside: &Beside) -> Taken {
+        let writes = |format| params.formats.contains(&format);
+        let files = if writes(ExportFormat::Model) { beside.files.clone() } else { Vec::new() };
+        let name = beside.name.as_ref().filter(|_| writes(ExportFormat::Peft) && params.base_model.is_none());
+        Taken { files, values: name.map(|name| ("base_model", json!(name))).into_iter().collect() }
     }
 
     fn publishes(params: &ExportParams) -> Vec<(&'static str, PathBuf)> {
@@ -99,35 +120,26 @@ When an exported file is changed or deleted, the next run writes it again.";
         let batch = edits.swap_remove(batch);
         let layout = Layout::of(&config(cx, &given)?);
         let update = UpdateFile::of(&given, &layout, &batch)?;
-        let out = cx.base_dir().join(&params.path);
-        make_folder(&out)?;
-        let mut written = Vec::new();
+        let mut out = cx.output(&params.path, params.overwrite)?;
+        let mut weights = BTreeMap::new();
         if params.formats.contains(&ExportFormat::Model) {
-            written.extend(write_model(cx, params, &given, &layout, &update)?);
+            weights = write_model(cx, &mut out, &given, &layout, &update)?;
         }
-        let mut write = |name: &str, bytes: &[u8]| {
-            written.push(params.path.join(name));
-            folder::write(&out.join(name), bytes)
-        };
         if params.formats.contains(&ExportFormat::Update) {
-            write(UPDATE_FILE, &update.to_bytes()?)?;
+            out.write(UPDATE_FILE, &update.to_bytes()?)?;
         }
         if params.formats.contains(&ExportFormat::Peft) {
-            make_folder(&out.join("adapter"))?;
-            let base = params.base_model.clone().or_else(|| model_folder(cx, &given)).unwrap_or_default();
-            write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
-            write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
+            // A pipeline that was not made from a file may connect models of which nothing but the contents is known.
+            let base = params.base_model.clone().unwrap_or_default();
+            out.write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
+            out.write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
         }
-        let published = written.iter().map(|path| cx.publish(path)).collect::<Result<_, _>>()?;
-        let facts = ExportFacts { formats: Some(params.formats.clone()), files: written };
+        let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
+        let published = cx.finish(out, &params.path, note.about()?)?;
+        let files = published.iter().map(|published| published.path.clone()).collect();
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
-}
-
-/// Where the unedited model lies.
-fn model_folder(cx: &StageContext, artifact: &Artifact) -> Option<String> {
-    let (_, file) = weights(artifact).next()?;
-    Some(cx.path(file).ok()?.parent()?.display().to_string())
 }
 
 fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
@@ -144,39 +156,31 @@ fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
     }
 }
 
-/// The edited model in Hugging Face's layout.
+/// The edited model in Hugging Face's layout; gives what its weights' files hold.
 fn write_model(
     cx: &StageContext,
-    params: &ExportParams,
+    out: &mut Output,
     artifact: &Artifact,
     layout: &Layout,
     update: &UpdateFile,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<BTreeMap<String, Digest>, Error> {
     let shards: Vec<(String, PathBuf)> =
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
-    let out = cx.base_dir().join(&params.path);
-    write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
+    let written = write_weights(&shards, layout, &update.updates, Direction::On, out, || {
         bar.inc(1);
         cx.check_interrupt()
     })?;
-    let mut written: Vec<PathBuf> = shards.iter().map(|(name, _)| params.path.join(name)).collect();
-    for (name, file) in companions(artifact) {
-        folder::copy(&cx.path(file)?, &inside(&out, name)?)?;
-        written.push(params.path.join(name));
+    for (name, file) in computing(artifact) {
+        if let Some(name) = folder_name(name) {
+            out.copy(name, &cx.path(file)?)?;
+        }
     }
-    let digest = |(name, _): &(String, PathBuf)| {
-        let path = out.join(name);
-        let file = FileRef::of_file(&path).map_err(|error| Error::io(ErrorKind::Input, "read", &path, error))?;
-        Ok((name.clone(), file.digest))
-    };
-    let note = Note {
-        update: Digest::of(&update.to_bytes()?),
-        weights: shards.iter().map(digest).collect::<Result<_, Error>>()?,
-        provenance: update.provenance.clone(),
-    };
-    let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
-    folder::write(&out.join(NOTE), &text)?;
-    written.push(params.path.join(NOTE));
+    // What lies beside the model, and is in no other key than this stage's.
+    for (name, (_, path)) in cx.files() {
+        if let Some(name) = folder_name(name) {
+            out.copy(name, path)?;
+        }
+    }
     Ok(written)
 }
