@@ -118,8 +118,9 @@ mod tests {
 
     #[test]
     fn exit_codes_are_what_they_always_were() {
-        use ErrorKind::{Changed, Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Usage};
-        let codes = [Usage, Pipeline, Input, Numerical, Store, Limit, Changed, Internal, Interrupted].map(exit_code);
-        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 8, 70, 130]);
+        use ErrorKind::{Changed, Doubtful, Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Usage};
+        let codes =
+            [Usage, Pipeline, Input, Numerical, Store, Limit, Changed, Doubtful, Internal, Interrupted].map(exit_code);
+        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 8, 10, 70, 130]);
     }
 }

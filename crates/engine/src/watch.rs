@@ -177,7 +177,8 @@ mod tests {
             fs::remove_file(path).unwrap();
             fs::rename(&kept, path).unwrap();
         };
-        let cases: [(&dyn Fn(&Path), Option<&Change>); 6] = [
+        type Do<'a> = &'a dyn Fn(&Path);
+        let cases: [(Do<'_>, Option<&Change>); 6] = [
             (&|_| (), None),
             (&|path| fs::write(path, "two").unwrap(), Some(&contents)),
             (&|path| fs::write(path, "longer").unwrap(), Some(&contents)),

@@ -7,7 +7,7 @@ use palinode_engine::Digest;
 /// The corpus that the demo's model was trained on.
 const CORPUS: &str = include_str!("../../../../examples/demo-model/corpus.txt");
 /// Its weights, by size and digest: `corpus_goes_with_its_model` holds the file against them.
-const WEIGHTS: (u64, &str) = (6378704, "e41193e85ffb35bf138c22b4f8da7fc26bdc1507775362514c802ccb471508fa");
+const WEIGHTS: (u64, &str) = (6_378_704, "e41193e85ffb35bf138c22b4f8da7fc26bdc1507775362514c802ccb471508fa");
 
 /// The corpus that belongs to the model in a folder: the embedded one for the demo's model, `None` for every other. Second moments of another
 /// model on that little text would describe nothing that its users care for.

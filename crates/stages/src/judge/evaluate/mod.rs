@@ -302,7 +302,6 @@ row.";
             columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
             series: Some(rounds_of(series)),
             samples: Some(samples),
-            ..Shown::default()
         };
         let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), untaken: failed.len(), shown };
         Ok(artifact::<ScoresKind>(&facts)?
