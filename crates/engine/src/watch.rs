@@ -163,6 +163,8 @@ mod tests {
 
     use super::*;
 
+    type Act<'a> = &'a dyn Fn(&Path);
+
     #[test]
     fn every_change_shows_one_that_was_undone_too() {
         let folder = tempfile::tempdir().unwrap();
@@ -177,8 +179,7 @@ mod tests {
             fs::remove_file(path).unwrap();
             fs::rename(&kept, path).unwrap();
         };
-        type Do<'a> = &'a dyn Fn(&Path);
-        let cases: [(Do<'_>, Option<&Change>); 6] = [
+        let cases: [(Act<'_>, Option<&Change>); 6] = [
             (&|_| (), None),
             (&|path| fs::write(path, "two").unwrap(), Some(&contents)),
             (&|path| fs::write(path, "longer").unwrap(), Some(&contents)),

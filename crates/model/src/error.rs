@@ -93,6 +93,16 @@ pub enum ModelError {
         /// The stored type.
         found: String,
     },
+    /// A changed weight has a value that its stored type cannot hold.
+    #[error("tensor {name}: the changed weight has the value {value:e}, which does not fit into {dtype}")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+        /// The type in which the model stores it.
+        dtype: String,
+    },
     /// The tokenizer file is damaged or of an unknown kind.
     #[error("{path}: {message}")]
     Tokenizer {

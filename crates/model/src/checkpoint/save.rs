@@ -34,7 +34,7 @@ pub struct Change {
 ///
 /// # Errors
 /// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
-/// weight, [`ModelError::Io`].
+/// weight, [`ModelError::Overflow`] where the stored type cannot hold the changed one, [`ModelError::Io`].
 pub fn copy_with_changes(
     source: &Path,
     target: &Path,
@@ -73,7 +73,14 @@ pub fn copy_with_changes(
             }
         }
         let info = header.info(&change.name).ok_or_else(not_float)?;
-        patches.insert(begin + info.data_offsets.0, from_f32(view.dtype(), &values).ok_or_else(not_float)?);
+        let bytes = from_f32(view.dtype(), &values).ok_or_else(not_float)?;
+        let stored = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
+        // An infinite weight makes every answer of the model a NaN.
+        if let Some((&value, _)) = values.iter().zip(&stored).find(|(_, stored)| !stored.is_finite()) {
+            let dtype = format!("{:?}", view.dtype());
+            return Err(ModelError::Overflow { name: change.name.clone(), value, dtype });
+        }
+        patches.insert(begin + info.data_offsets.0, bytes);
         written.push(change.name.clone());
     }
     let io = |e| ModelError::io(target, e);
@@ -174,4 +181,32 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(metadata), target)
         .map_err(|e| ModelError::Checkpoint { path: target.into(), message: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    #[test]
+    fn what_the_stored_type_cannot_hold_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
+        for (dtype, most) in [(Dtype::F16, 65504.0), (Dtype::BF16, 3.38e38)] {
+            let bytes = from_f32(dtype, &[1.0, most]).unwrap();
+            let view = TensorView::new(dtype, vec![1, 2], &bytes).unwrap();
+            safetensors::serialize_to_file([("w", view)], None, &source).unwrap();
+            let copy = |by: f32| {
+                let change = Change { name: "w".to_owned(), out: 1, input: 2, delta: vec![0.0, by] };
+                copy_with_changes(&source, &target, &[change], Orientation::OutIn)
+            };
+            let error = copy(most * 0.006).unwrap_err();
+            assert!(matches!(&error, ModelError::Overflow { name, .. } if name == "w"), "{error}");
+            assert!(error.to_string().contains(&format!("does not fit into {dtype:?}")), "{error}");
+            assert!(!target.exists(), "nothing was written");
+            copy(-most).unwrap();
+            std::fs::remove_file(&target).unwrap();
+        }
+    }
 }
