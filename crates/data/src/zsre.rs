@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::counterfact::id;
 use crate::records::Fault;
-use crate::request::template;
-use crate::{EditRequest, Neighbor};
+use crate::request::{published_template, trimmed};
+use crate::{EditRequest, Neighbor, TargetPrefix};
 
 pub const HINT: &str = "a zsRE record has subject, src and, as target, answers or alt";
 
@@ -35,6 +35,7 @@ pub struct Record {
     loc: Option<String>,
     loc_ans: Option<String>,
     strength: Option<f64>,
+    target_prefix: Option<String>,
 }
 
 pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditRequest, Fault> {
@@ -46,15 +47,17 @@ pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditR
     };
     // The question that the edit should leave alone; the authors' code adds the question mark.
     let neighbor = record.loc.map(|question| Neighbor { prompt: format!("{question}?"), target: record.loc_ans });
+    let subject = trimmed(record.subject);
     Ok(EditRequest {
         id: id(record.case_id, index),
-        prompt: template(record.src, &record.subject),
-        subject: record.subject,
+        prompt: published_template(record.src, &subject),
+        subject,
         target_new,
         target_true,
         paraphrases: record.rephrase.into_iter().collect(),
         neighbors: neighbor.into_iter().collect(),
         strength: record.strength,
+        target_prefix: record.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

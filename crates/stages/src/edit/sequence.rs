@@ -21,7 +21,7 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
-use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
+use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 use crate::units;
@@ -82,6 +82,8 @@ each time on all edits made so far.";
         let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
         errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
+        let other = params.solve.check_fact_token(Some(params.targets.fact_token()));
+        errors.extend(other.map(|error| within("solve", error)));
         let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
         if let Some(plan) = plan
@@ -225,6 +227,7 @@ impl Editor<'_> {
             tokens: 4096,
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
+        tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         Ok(Batch::of(range.start, range.end, edits, &fractions))
     }
