@@ -49,6 +49,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Numerical => 5,
         ErrorKind::Store => 6,
         ErrorKind::Limit => 7,
+        ErrorKind::Unworkable => 9,
         ErrorKind::Internal => 70,
         ErrorKind::Interrupted => 130,
     }
@@ -109,8 +110,8 @@ mod tests {
 
     #[test]
     fn exit_codes_are_what_they_always_were() {
-        use ErrorKind::{Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Usage};
-        let codes = [Usage, Pipeline, Input, Numerical, Store, Limit, Internal, Interrupted].map(exit_code);
-        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 70, 130]);
+        use ErrorKind::{Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Unworkable, Usage};
+        let codes = [Usage, Pipeline, Input, Numerical, Store, Limit, Unworkable, Internal, Interrupted].map(exit_code);
+        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 9, 70, 130]);
     }
 }

@@ -231,7 +231,9 @@ pub fn settle(requests: &mut [EditRequest]) {
     for ((_, relation), members) in groups {
         let first = requests[members[0]].target_new.trim().to_owned();
         if members.iter().any(|&i| requests[i].target_new.trim() != first) {
-            members.iter().for_each(|&i| requests[i].relation = Some(relation.clone()));
+            for i in members {
+                requests[i].relation = Some(relation.clone());
+            }
         }
     }
 }

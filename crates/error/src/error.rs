@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Store,
     /// Out of time or memory: past its `timeout`, or its process was killed.
     Limit,
+    /// A look at the requests before the work found some that cannot be edited or scored.
+    Unworkable,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

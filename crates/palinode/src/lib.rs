@@ -37,17 +37,20 @@
 
 mod load;
 mod network;
+mod preflight;
 mod results;
 mod run;
 
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, DEFAULT_CORPUS, EditableWeight, Inspection, Provenance, Restored, Suggestion, apply, catalogue,
-    chosen_device, cuda_findings, free_memory, hardware, inspect, provenance, report, revert, suggest, throughput,
+    BLOCKS, DEFAULT_CORPUS, EditableWeight, Finding, Findings, Inspection, Provenance, Restored, Severity, Suggestion,
+    apply, catalogue, chosen_device, cuda_findings, free_memory, hardware, inspect, provenance, report, revert,
+    suggest, throughput,
 };
 
 pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};
+pub use preflight::preflight;
 pub use results::Results;
 pub use run::run;

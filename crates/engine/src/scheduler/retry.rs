@@ -41,6 +41,7 @@ pub fn may_pass(failure: Failure) -> bool {
             | ErrorKind::Input
             | ErrorKind::Numerical
             | ErrorKind::Interrupted
+            | ErrorKind::Unworkable
             | ErrorKind::Internal,
         ) => false,
     }

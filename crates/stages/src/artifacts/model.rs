@@ -65,7 +65,7 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer's logical name.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The logical name of the tokenizer's settings, which not every folder has.
-const SETTINGS: &str = "other/tokenizer_config.json";
+pub const SETTINGS: &str = "other/tokenizer_config.json";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{
+    Edit, FactToken, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits,
+};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -37,6 +39,13 @@ pub struct SequenceParams {
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
     rounds: Option<Count>,
+}
+
+impl SequenceParams {
+    /// The token where targets are values.
+    pub fn fact_token(&self) -> FactToken {
+        self.targets.fact_token()
+    }
 }
 
 /// The unedited model.

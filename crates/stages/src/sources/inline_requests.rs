@@ -64,7 +64,8 @@ pub struct RequestsParams {
 }
 
 impl RequestsParams {
-    fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
+    /// The requests.
+    pub fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
         let mut requests = Vec::new();
         let mut errors = Vec::new();
         for (index, fact) in self.facts.iter().enumerate() {

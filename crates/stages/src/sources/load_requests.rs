@@ -45,7 +45,8 @@ pub struct LoadRequestsParams {
 }
 
 impl LoadRequestsParams {
-    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
+    /// The requests of the file.
+    pub fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
         let dataset = Dataset::new(self.dataset, self.zsre_target);
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
