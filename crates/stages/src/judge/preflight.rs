@@ -126,7 +126,6 @@ passes. It gives the order of magnitude.";
         let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
         let told =
             palinode_edit::findings(&requests, &model.text, model.decoder.config(), &openings, params.fact_token);
-        let all: Findings = told;
         let mut findings: Vec<String> = all.iter().map(line).collect();
         if let Some(fatal) = all.iter().find(|finding| finding.severity == Severity::Error) {
             return Err(Error::input(line(fatal)).hint("mend or leave out the request"));
