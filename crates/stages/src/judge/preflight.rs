@@ -124,7 +124,7 @@ passes. It gives the order of magnitude.";
         let templates = at_port(cx, TEMPLATES)?;
         let (begin, work) = (Instant::now(), model.decoder.work());
         let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
-        let told =
+        let all: Findings =
             palinode_edit::findings(&requests, &model.text, model.decoder.config(), &openings, params.fact_token);
         let mut findings: Vec<String> = all.iter().map(line).collect();
         if let Some(fatal) = all.iter().find(|finding| finding.severity == Severity::Error) {
