@@ -51,6 +51,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Limit => 7,
         ErrorKind::Doubtful => 10,
         ErrorKind::Changed => 8,
+        ErrorKind::Unworkable => 9,
         ErrorKind::Internal => 70,
         ErrorKind::Interrupted => 130,
     }
@@ -118,9 +119,11 @@ mod tests {
 
     #[test]
     fn exit_codes_are_what_they_always_were() {
-        use ErrorKind::{Changed, Doubtful, Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Usage};
-        let codes =
-            [Usage, Pipeline, Input, Numerical, Store, Limit, Changed, Doubtful, Internal, Interrupted].map(exit_code);
-        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 8, 10, 70, 130]);
+        use ErrorKind::{
+            Changed, Doubtful, Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Unworkable, Usage,
+        };
+        let kinds =
+            [Usage, Pipeline, Input, Numerical, Store, Limit, Changed, Unworkable, Doubtful, Internal, Interrupted];
+        assert_eq!(kinds.map(exit_code), [2, 3, 4, 5, 6, 7, 8, 9, 10, 70, 130]);
     }
 }

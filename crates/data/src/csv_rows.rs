@@ -4,7 +4,7 @@ use csv_core::{ReadRecordResult, Reader};
 use serde_json::{Map, Value};
 
 /// Columns that hold text, whatever it looks like. In all others a cell is JSON where it can be read as such: a number, or a list of texts.
-const TEXTS: [&str; 6] = ["id", "subject", "prompt", "target_new", "target_true", "target_prefix"];
+const TEXTS: [&str; 7] = ["id", "subject", "relation", "prompt", "target_new", "target_true", "target_prefix"];
 
 /// A table with headings.
 pub struct Table<'a> {

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::request::settle;
 use crate::zsre::{ZsreQuestion, ZsreTarget};
 use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, jsonl, records, zsre};
 
@@ -38,7 +39,7 @@ pub enum DatasetKind {
     /// each.
     KnowEdit,
     /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
-    /// (`{prompt, target}`), `strength`. A CSV file has them as columns.
+    /// (`{prompt, target}`), `strength`, `relation`, `target_prefix`. A CSV file has them as columns.
     Jsonl,
 }
 
@@ -91,7 +92,8 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
     if let Some(seed) = selection.shuffle {
         all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     }
-    let chosen: Vec<_> = all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
+    let mut chosen: Vec<_> =
+        all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
     if chosen.is_empty() {
         let message = match found {
             0 => "the file holds no request".to_owned(),
@@ -99,5 +101,6 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
         };
         return Err(DataError::new(file, Place::File, message).into());
     }
+    settle(&mut chosen);
     Ok(chosen)
 }

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use serde_json::{Deserializer, Value};
 
 use crate::documents::plain;
+use crate::unique::Unique;
 use crate::{DataError, EditRequest, Mistakes, Place, csv_rows, stream};
 
 /// A file of requests is read whole: 512 MiB, ten times the largest in use.
@@ -62,7 +63,7 @@ pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T,
                 continue;
             }
             let value = match line.len() {
-                0..=LARGEST_RECORD => serde_json::from_str(line).map_err(|error| plain(&error)),
+                0..=LARGEST_RECORD => serde_json::from_str(line).map_err(|error| plain(&error)).and_then(Unique::value),
                 _ => Err(too_large()),
             };
             take(index, Some(number), value);
@@ -165,8 +166,8 @@ impl<'de> Visitor<'de> for Elements<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let mut index = 0;
-        while let Some(value) = elements.next_element()? {
-            (self.take)(index, None, Ok(value));
+        while let Some(read) = elements.next_element::<Unique>()? {
+            (self.take)(index, None, read.value());
             self.left.set(LARGEST_RECORD);
             index += 1;
         }

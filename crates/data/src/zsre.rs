@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::counterfact::id;
 use crate::records::Fault;
-use crate::request::template;
-use crate::{EditRequest, Neighbor};
+use crate::request::{published_template, trimmed};
+use crate::{EditRequest, Neighbor, TargetPrefix};
 
 pub const HINT: &str = "a zsRE record has subject, src and, as target, answers or alt";
 
@@ -49,6 +49,7 @@ pub struct Record {
     loc: Option<String>,
     loc_ans: Option<String>,
     strength: Option<f64>,
+    target_prefix: Option<String>,
 }
 
 pub fn request(index: usize, record: Record, target: ZsreTarget, question: ZsreQuestion) -> Result<EditRequest, Fault> {
@@ -64,15 +65,17 @@ pub fn request(index: usize, record: Record, target: ZsreTarget, question: ZsreQ
         ZsreQuestion::Bare => format!("{}?", text.strip_prefix(MARK).unwrap_or(text)),
     };
     let neighbor = record.loc.map(|text| Neighbor { prompt: asked(&text), target: record.loc_ans });
+    let subject = trimmed(record.subject);
     Ok(EditRequest {
         id: id(record.case_id, index),
-        prompt: template(record.src, &record.subject),
-        subject: record.subject,
+        prompt: published_template(record.src, &subject),
+        subject,
         target_new,
         target_true,
         paraphrases: record.rephrase.into_iter().collect(),
         neighbors: neighbor.into_iter().collect(),
         strength: record.strength,
+        target_prefix: record.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

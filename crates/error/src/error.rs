@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Doubtful,
     /// A file changed while it was read: what was computed is of no contents that there ever were.
     Changed,
+    /// A look at the requests before the work found some that cannot be edited or scored.
+    Unworkable,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

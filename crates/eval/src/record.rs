@@ -86,18 +86,9 @@ pub fn score_requests(
     requests: &[EditRequest],
     tokens: usize,
 ) -> Result<Vec<RecordScores>, ModelError> {
-    let query = |prompt: String, new: &str, old: Option<&str>| Query {
-        prompt,
-        targets: [Some(new), old].into_iter().flatten().map(str::to_owned).collect(),
-    };
     let mut queries = Vec::new();
-    for request in requests {
-        let (new, old) = (request.target_new.as_str(), request.target_true.as_deref());
-        queries.push(query(request.filled_prompt(), new, old));
-        queries.extend(request.paraphrases.iter().map(|prompt| query(prompt.clone(), new, old)));
-        queries.extend(request.neighbors.iter().map(|n| query(n.prompt.clone(), new, n.target.as_deref())));
-        let probes = request.portability.values().chain(request.locality.values()).flatten();
-        queries.extend(probes.filter_map(|probe| Some(query(probe.prompt.clone(), probe.answers.first()?, None))));
+    for question in requests.iter().flat_map(EditRequest::questions) {
+        queries.push(Query { targets: question.continuations().collect(), prompt: question.prompt });
     }
     let scores = score(decoder, text, &queries, tokens)?;
     let mut scored = queries.into_iter().zip(scores);

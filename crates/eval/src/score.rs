@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Query {
     /// The whole prompt.
     pub prompt: String,
-    /// Continuations; each gets a leading space if it has none.
+    /// Continuations as they stand: one that is a word of its own begins with a space.
     pub targets: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ fn rows(decoder: &Decoder, text: &Text, queries: &[Query]) -> Result<Vec<Row>, M
     for (q, query) in queries.iter().enumerate() {
         let prompt = text.encode(&query.prompt)?;
         for (t, target) in query.targets.iter().enumerate() {
-            let target = text.encode_target(target)?;
+            let target = text.encode_continuation(target)?;
             let shown = || query.prompt.chars().take(60).collect();
             if prompt.is_empty() || target.is_empty() {
                 let what = if prompt.is_empty() { "the prompt has no tokens" } else { "its target has no tokens" };

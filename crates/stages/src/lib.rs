@@ -24,9 +24,11 @@ use palinode_engine::Catalogue;
 
 pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
+pub use judge::before::{ToCheck, to_check};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::throughput::throughput;
+pub use palinode_edit::{Finding, Findings, Severity};
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};

@@ -66,6 +66,7 @@ pub fn run(build: PipelineBuilder, quick: &Quick, store: &StoreArgs) -> Result<D
     let store = Arc::new(store.open()?);
     let device = palinode::chosen_device().to_owned();
     let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
+    super::run::check(&pipeline, &store, &options, how)?;
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;

@@ -44,6 +44,7 @@ pub fn may_pass(failure: Failure) -> bool {
             // The key is of the contents as they were: another attempt cannot compute from them.
             | ErrorKind::Changed
             | ErrorKind::Interrupted
+            | ErrorKind::Unworkable
             | ErrorKind::Internal,
         ) => false,
     }

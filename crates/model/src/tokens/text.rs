@@ -22,6 +22,9 @@ use crate::tokens::facts::TokenizerFacts;
 /// a text's first word by themselves; after another word they do not.
 const ANCHOR: &str = "a";
 
+/// What stands before a continuation that begins without a space: a word would grow together with it.
+const BREAK: &str = "\n";
+
 /// Text to tokens and back, as Hugging Face's fast tokenizers do it.
 #[derive(Clone)]
 pub struct Text {
@@ -113,19 +116,33 @@ impl Text {
     }
 
     /// Tokens of a continuation: as it would follow another word, with a leading space if it has none, and without what
-    /// the tokenizer puts before every text.
+    /// the tokenizer puts before every text: the published rule.
     ///
     /// # Errors
     /// [`ModelError::Tokenize`].
     pub fn encode_target(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let spaced = if text.starts_with(' ') { text.to_string() } else { format!(" {text}") };
-        let anchor = self.plain(ANCHOR)?;
-        let mut ids = self.plain(&format!("{ANCHOR}{spaced}"))?;
+        self.after(ANCHOR, &spaced)
+    }
+
+    /// Tokens of a continuation as it stands, with the space that it begins with or without one, and without what the tokenizer puts
+    /// before every text.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        if text.starts_with(' ') { self.encode_target(text) } else { self.after(BREAK, text) }
+    }
+
+    /// Tokens of a text as it follows another, or by itself where the two cannot be told apart.
+    fn after(&self, before: &str, text: &str) -> Result<Vec<u32>, ModelError> {
+        let anchor = self.plain(before)?;
+        let mut ids = self.plain(&format!("{before}{text}"))?;
         if ids.starts_with(&anchor) {
             ids.drain(..anchor.len());
             return Ok(ids);
         }
-        self.plain(&spaced)
+        self.plain(text)
     }
 
     /// Text of a continuation's tokens, with the space that it begins with: the inverse of [`Text::encode_target`], also

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{
+    Edit, FactToken, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits,
+};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -21,7 +23,7 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
-use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
+use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 use crate::units;
@@ -37,6 +39,13 @@ pub struct SequenceParams {
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
     rounds: Option<Count>,
+}
+
+impl SequenceParams {
+    /// The token where targets are values.
+    pub fn fact_token(&self) -> FactToken {
+        self.targets.fact_token()
+    }
 }
 
 /// The unedited model.
@@ -90,6 +99,8 @@ each time on all edits made so far.";
         let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
         errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
+        let other = params.solve.check_fact_token(Some(params.targets.fact_token()));
+        errors.extend(other.map(|error| within("solve", error)));
         let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
         if let Some(plan) = plan
@@ -236,6 +247,7 @@ impl Editor<'_> {
             tokens: 4096,
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
+        tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         Ok(Batch::of(range.start, range.end, edits, &fractions))
     }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use palinode_edit::{Edit, Preservations, apply};
+use palinode_data::EditRequest;
+use palinode_edit::{Edit, FactToken, Preservations, apply};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
@@ -50,6 +51,10 @@ struct Written {
     /// edits one request at a time.
     #[serde(default)]
     batch_size: Option<Count>,
+    /// The token whose keys are edited. It is the one that the targets were found at, and need not be given here; another one is a
+    /// mistake.
+    #[serde(default)]
+    fact_token: Option<FactToken>,
 }
 
 fn unit() -> Positive {
@@ -71,6 +76,9 @@ pub struct SolveParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     rome_key: Option<RomeKey>,
     batch_size: Option<Count>,
+    /// Says nothing that the targets do not say.
+    #[serde(skip_serializing)]
+    fact_token: Option<FactToken>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -89,6 +97,7 @@ impl From<Written> for SolveParams {
             emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
             batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(const { Count::new(1) })),
+            fact_token: written.fact_token,
         }
     }
 }
@@ -166,6 +175,17 @@ impl SolveParams {
             ];
         }
         mismatch(cx.input(moments).fixed, self.weights()).into_iter().collect()
+    }
+
+    /// Whether the targets are values at another token than the keys that these parameters ask for.
+    pub fn check_fact_token(&self, targets: Option<FactToken>) -> Option<FieldError> {
+        let (own, found) = (self.fact_token?, targets?);
+        (own != found).then(|| {
+            let message =
+                format!("the targets are values at {}, and the keys would be at {}", found.name(), own.name());
+            FieldError::new("fact_token", message)
+                .expected(format!("{}, as at the targets, or no `fact_token`", found.name()))
+        })
     }
 
     /// Requests in a batch, of so many.
@@ -252,6 +272,7 @@ weights.";
         {
             errors.push(target_layer_off(layer, &plan));
         }
+        errors.extend(params.check_fact_token(cx.input(TARGETS).fact_token));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -298,6 +319,7 @@ weights.";
             let end = start + batch.len();
             let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &metrics, &edit)
                 .map_err(StageFailure::stage)?;
+            tell_repeated(cx, batch, &edits.repeated);
             batches.push(Batch::of(start, end, edits, &fractions));
             bar.inc(batch.len() as u64);
         }
@@ -316,6 +338,20 @@ weights.";
             shown: Shown::table(metrics, columns()),
         };
         put(cx, &base, &batches, &facts)
+    }
+}
+
+/// Says which requests of a batch were merged.
+pub fn tell_repeated(cx: &StageContext, batch: &[EditRequest], repeated: &[(usize, usize)]) {
+    if let Some(&(later, earlier)) = repeated.first() {
+        let (what, later, earlier) = match repeated.len() {
+            1 => ("a request says", &batch[later].id, &batch[earlier].id),
+            _ => ("requests say", &batch[later].id, &batch[earlier].id),
+        };
+        cx.warn(format!(
+            "{} {what} the same as an earlier one and count once, first {later} (as {earlier})",
+            repeated.len()
+        ));
     }
 }
 

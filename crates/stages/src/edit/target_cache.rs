@@ -106,7 +106,15 @@ impl TargetCache<'_> {
 
     /// Some requests of a unit as the unit of what is kept: a batch, or one request.
     fn key(&self, unit: &[EditRequest], some: &[usize]) -> Key {
-        let requests: Vec<_> = some.iter().map(|&i| [&unit[i].prompt, &unit[i].subject, &unit[i].target_new]).collect();
+        let requests = some.iter().map(|&i| {
+            let request = &unit[i];
+            let mut parts = vec![json!(request.prompt), json!(request.subject), json!(request.target_new)];
+            if !request.target_prefix.is_blank() {
+                parts.push(json!(request.target_prefix));
+            }
+            parts
+        });
+        let requests: Vec<_> = requests.collect();
         units::key(self.cx, &json!({ "with": self.with, "block": requests }), &self.digits)
     }
 

@@ -1,7 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_data::EditRequest;
-use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
+use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
@@ -32,6 +32,9 @@ pub struct TargetsParams {
     site: TargetSite,
     /// The layer, which has to be the last one of the plan.
     layer: usize,
+    /// The token of the prompt where the target is a value, and whose key `solve` writes it at (fact_token).
+    #[serde(default, skip_serializing_if = "FactToken::is_usual")]
+    fact_token: FactToken,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
     #[serde(default = "twenty")]
     steps: Count,
@@ -91,6 +94,7 @@ impl TargetsParams {
         TargetSettings {
             site: self.site,
             layer: self.layer,
+            fact_token: self.fact_token,
             steps: self.steps.get(),
             learning_rate: self.learning_rate.get(),
             kl_factor: self.kl_factor.get(),
@@ -114,6 +118,11 @@ impl TargetsParams {
     /// The layer.
     pub fn layer(&self) -> usize {
         self.layer
+    }
+
+    /// The token where targets are values.
+    pub fn fact_token(&self) -> FactToken {
+        self.fact_token
     }
 
     /// Those that targets were found with.
@@ -191,7 +200,11 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<PlannedTargets, Vec<FieldError>> {
         let errors = params.check(cx.input(MODEL).model.as_ref());
-        if errors.is_empty() { Ok(PlannedTargets { layer: Some(params.layer) }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(PlannedTargets { layer: Some(params.layer), fact_token: Some(params.fact_token) })
+        } else {
+            Err(errors)
+        }
     }
 
     fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
@@ -204,16 +217,21 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
         let parallel_requests = params.parallel_requests(&model.decoder);
+        let mut with = json!({
+            "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
+            "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
+            "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
+        });
+        // Units were kept before there was a choice.
+        if !params.fact_token.is_usual() {
+            with["fact_token"] = json!(params.fact_token);
+        }
         let cache = TargetCache {
             cx,
             model: &model,
             templates: &templates,
             settings: params.settings(),
-            with: json!({
-                "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
-                "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
-                "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
-            }),
+            with,
             digits: json!({ "batch": target_batch(is_cpu(&model.decoder.device()), parallel_requests) }),
             parallel_requests,
             bar: &bar,

@@ -1,6 +1,6 @@
 //! `requests`: edit requests that the pipeline itself states.
 
-use palinode_data::{EditRequest, plain_request};
+use palinode_data::{EditRequest, plain_request, settle};
 use palinode_engine::bounds::NonNegative;
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, StageContext, StageKind};
 use schemars::JsonSchema;
@@ -43,6 +43,12 @@ struct Fact {
     /// The request's own μ. For every objective, 0 makes its edit a hard constraint, and larger values make it softer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strength: Option<NonNegative>,
+    /// What stands between a prompt and a target. The default is a space where the language has one; `""` for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_prefix: Option<String>,
+    /// What the fact says of its subject, by any name: of two facts with one subject and one relation, the later one holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relation: Option<String>,
     /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -58,7 +64,8 @@ pub struct RequestsParams {
 }
 
 impl RequestsParams {
-    fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
+    /// The requests.
+    pub fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
         let mut requests = Vec::new();
         let mut errors = Vec::new();
         for (index, fact) in self.facts.iter().enumerate() {
@@ -70,6 +77,7 @@ impl RequestsParams {
                 }
             }
         }
+        settle(&mut requests);
         if errors.is_empty() { Ok(requests) } else { Err(errors) }
     }
 }
@@ -80,7 +88,7 @@ pub struct Requests;
 impl StageKind for Requests {
     type Params = RequestsParams;
     const NAME: &'static str = "requests";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Lists edit requests in the pipeline itself.";
     const DOC: &'static str = "\
 For a few facts without a file of their own: each has a subject, a prompt with `{}` in the place of the subject, and the \

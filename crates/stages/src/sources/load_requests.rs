@@ -54,7 +54,8 @@ fn as_written(question: &ZsreQuestion) -> bool {
 }
 
 impl LoadRequestsParams {
-    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
+    /// The requests of the file.
+    pub fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
         let dataset = Dataset::new(self.dataset, self.zsre_target, self.zsre_question);
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
@@ -67,7 +68,7 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads edit requests: CounterFact, zsRE, KnowEdit, or plain JSONL.";
     const DOC: &'static str = "\
 Reads the facts to edit and the prompts that evaluate the edits, and selects some of them: it shuffles them if there is a \
@@ -75,7 +76,7 @@ seed, skips `offset` records, and takes at most `limit`. It checks every record,
 the first ten at once. Files of up to 16 MiB are checked before anything runs.
 
 A file may be one JSON array or one object per line, plain or compressed with gzip or Zstandard; its contents decide. Fields \
-that an edit does not need may be missing. In a prompt without `{}`, the first mention of the subject takes its place. \
+that an edit does not need may be missing. In a prompt without `{}`, the subject is looked for as a word of its own; in plain JSONL it must stand there once. \
 docs/inputs.md shows every data set by example.
 
 A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
