@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-const PIPELINE: &str = r#"
+const PIPELINE: &str = r"
 name: facts
 stages:
   model: { uses: load_model, with: { path: MODEL } }
@@ -17,7 +17,7 @@ stages:
     inputs: { model: model, requests: facts, targets: targets, plan: plan }
     with: { objective: emmet, preservation: ridgeSOLVE }
   scores: { uses: evaluate, inputs: { model: update, requests: facts } }
-"#;
+";
 
 const CHILE: &str =
     r#"{ subject: Chile, prompt: "The official language of {} is", target_new: Thai, target_true: Spanish }"#;

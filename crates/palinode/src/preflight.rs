@@ -35,14 +35,13 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
         }
         let key = Key(encoder.finish());
         let kept = store.get_unit(&key).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let found: Findings = match kept {
-            Some(found) => found,
-            None => {
-                let found = check.findings()?;
-                let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;
-                store.put_unit(&key, &bytes)?;
-                found
-            }
+        let found: Findings = if let Some(found) = kept {
+            found
+        } else {
+            let found = check.findings()?;
+            let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;
+            store.put_unit(&key, &bytes)?;
+            found
         };
         for finding in found {
             if known.insert(finding.clone()) {
