@@ -6,7 +6,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::command_error::{Failure, exit_code};
 use crate::terminal::{Style, complain, errors};
-use crate::{commands, logging};
+use crate::{commands, logging, threads};
 
 /// Edits facts in language models, as a pipeline file describes.
 ///
@@ -72,7 +72,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
-        let done = match self.command {
+        let done = threads::check().and_then(|()| match self.command {
             Command::Init(args) => commands::init::run(&args),
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
@@ -96,7 +96,7 @@ impl Cli {
             Command::Cache(args) => commands::cache::run(&args),
             Command::Worker(args) => commands::worker::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
-        };
+        });
         done.map_or_else(end, |()| ExitCode::SUCCESS)
     }
 }

@@ -142,9 +142,12 @@ pub fn load_beside(
         return Ok((pipeline, wait.open(store)?));
     }
     thread::scope(|scope| {
-        let opening = scope.spawn(|| Store::open(&store.store));
+        let opening = thread::Builder::new().spawn_scoped(scope, || Store::open(&store.store));
         let pipeline = load();
-        let store = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let store = match opening {
+            Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Store::open(&store.store),
+        };
         Ok((pipeline?, store?))
     })
 }
@@ -159,9 +162,12 @@ pub fn load_to_look(
         return Ok((pipeline, store.open()?));
     }
     thread::scope(|scope| {
-        let opening = scope.spawn(|| Store::open_or_look(&store.store));
+        let opening = thread::Builder::new().spawn_scoped(scope, || Store::open_or_look(&store.store));
         let pipeline = load();
-        let opened = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let opened = match opening {
+            Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Store::open_or_look(&store.store),
+        };
         Ok((pipeline?, looked_at(opened?)))
     })
 }

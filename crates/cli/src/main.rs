@@ -16,6 +16,7 @@ mod outputs;
 mod past;
 mod results;
 mod terminal;
+mod threads;
 
 use std::process::ExitCode;
 

@@ -143,3 +143,39 @@ fn a_target_may_stand_without_a_blank() {
     assert_eq!(scores(&plain), scores(&spaced));
     assert_ne!(scores(&plain), scores(&bare));
 }
+
+const SEQUENCE: &str = r"
+name: superseded
+stages:
+  model: { uses: load_model, with: { path: MODEL } }
+  facts: { uses: requests, with: { facts: [ FACTS ] } }
+  plan: { uses: distribute, with: { strategy: single, layers: [2] } }
+  update:
+    uses: sequence
+    inputs: { model: model, requests: facts, plan: plan }
+    with:
+      targets: { layer: 2, steps: 25, learning_rate: 0.1, clamp: 3 }
+      solve: { objective: emmet, preservation: ridge, batch_size: 1 }
+  scores: { uses: evaluate, inputs: { model: update, requests: facts } }
+";
+
+#[test]
+fn a_superseded_edit_is_reported_apart() {
+    let case = Case::new("", "", "");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let facts = format!("{CHILE}, {}", CHILE.replace("Thai", "Greek"));
+    let text = SEQUENCE.replace("MODEL", model.to_str().unwrap()).replace("FACTS", &facts);
+    std::fs::write(case.folder.path().join("p.yaml"), text).unwrap();
+    let output = case.palinode(&["run", "p.yaml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let joined = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(joined.contains("! 1 of 2 edits are superseded: a later edit says something else"), "{said}");
+    assert!(joined.contains("(record 0)") && joined.contains("without them ES is 100.0 %"), "{said}");
+    assert!(!joined.contains("did not take"), "{said}");
+    let output = case.palinode(&["show", "scores", "--json"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["\"superseded\": 1", "\"current_ES\": 1.0"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}

@@ -81,7 +81,8 @@ pub fn run(
     }
     let stages = thread::scope(|scope| {
         // What runs is written down while it begins.
-        let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
+        let write = || Recorder::resolved(&id, pipeline, store);
+        let resolved = thread::Builder::new().spawn_scoped(scope, write);
         let capacity =
             Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
         let executor: Box<dyn Executor> = match &options.worker {
@@ -89,7 +90,11 @@ pub fn run(
             None => Box::new(Local::new(&context, catalogue, capacity)),
         };
         let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();
-        if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+        let resolved = match resolved {
+            Ok(resolved) => resolved.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => write(),
+        };
+        if let Err(error) = resolved {
             observer.event(&Event::warning(format!("the run's pipeline is not written down: {error}")));
         }
         stages

@@ -53,4 +53,4 @@ pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};
 pub use preflight::preflight;
 pub use results::Results;
-pub use run::run;
+pub use run::{run, start_threads};

@@ -27,6 +27,7 @@ pub use edit::suggestion::{Suggestion, suggest};
 pub use judge::before::{ToCheck, to_check};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
+pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};
 pub use palinode_hub::Progress;

@@ -551,7 +551,7 @@ mod tests {
                 "one in the way",
                 |place| {
                     fs::create_dir(place.join("sub")).unwrap();
-                    fs::write(place.join("sub/b"), "m").unwrap()
+                    fs::write(place.join("sub/b"), "m").unwrap();
                 },
                 false,
                 "a1 c1 sub/bm",

@@ -230,8 +230,9 @@ fn listen(
     to: &Sender<Heard>,
     heard: impl Fn(String) -> Heard + Send + 'static,
 ) {
+    let without = to.clone();
     let to = to.clone();
-    thread::spawn(move || {
+    let listening = thread::Builder::new().spawn(move || {
         let Some(from) = from else { return };
         let mut lines = BufReader::new(from);
         let mut line = Vec::new();
@@ -244,6 +245,10 @@ fn listen(
         }
         let _ = to.send(Heard::Closed);
     });
+    if listening.is_err() {
+        // A worker whose words nobody hears has closed its mouth.
+        let _ = without.send(Heard::Closed);
+    }
 }
 
 /// What to say of a worker that ended without a word.

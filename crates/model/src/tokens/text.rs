@@ -10,13 +10,13 @@
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::ModelError;
 use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
 use crate::tokens::facts::TokenizerFacts;
+use crate::tokens::growth::{self, Rules};
 
 /// A word that stands before a continuation while it is tokenized. Tokenizers in SentencePiece's manner put a space before
 /// a text's first word by themselves; after another word they do not.
@@ -50,7 +50,8 @@ impl Text {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
         let text = read_text(path, TOKENIZER)?;
         // The library takes valid JSON for granted, and that its parts fit together: it panics where they do not.
-        serde_json::from_str::<IgnoredAny>(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let rules: Rules = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        growth::check(&rules).map_err(bad)?;
         let (tokenizer, whole) = catch_unwind(|| read(&text))
             .unwrap_or_else(|_| Err("its parts do not fit together".into()))
             .map_err(|e| bad(e.to_string()))?;

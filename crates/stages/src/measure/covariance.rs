@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
+    Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -174,9 +174,19 @@ over more documents or tokens, or with more layers.";
             // The next documents are read and tokenized while the model is at these.
             let (added, next) = thread::scope(|scope| {
                 let more = read < corpus.len() && left > 0;
-                let reader = more.then(|| scope.spawn(|| unit(&mut corpus, &model, read, left)));
+                let reader = if more {
+                    thread::Builder::new().spawn_scoped(scope, || unit(&mut corpus, &model, read, left)).map(Some)
+                } else {
+                    Ok(None)
+                };
                 let added = sums.open.add(&model.decoder, &documents, batch);
-                (added, reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose())
+                let next = match reader {
+                    Ok(reader) => {
+                        reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose()
+                    }
+                    Err(error) => Err(Error::new(ErrorKind::Limit, format!("cannot start a thread: {error}"))),
+                };
+                (added, next)
             });
             added.map_err(StageFailure::stage)?;
             bar.note(format!("{tokens} tokens"));

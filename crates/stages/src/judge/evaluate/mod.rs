@@ -21,7 +21,7 @@ use serde_json::json;
 
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
-use self::verdict::{Doubt, relative_norms, untaken};
+use self::verdict::{Doubt, relative_norms, superseded_in, superseded_words, untaken, without};
 use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
 use crate::artifacts::update::{AnyModel, Batch};
@@ -193,6 +193,10 @@ to that round.
 Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by many times \
 its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
 
+Superseded edits, which a later edit of the same model takes back because it says something else of the same subject and relation, \
+or at the same prompt, are reported apart: their number, and all metrics over the other edits (`current_…`). The headline scores \
+count them, as the published code does.
+
 The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
 row.";
     type Output = ScoresKind;
@@ -291,9 +295,20 @@ row.";
         }
         let (mut failed, mut findings) = (Vec::new(), Vec::new());
         if !edits.is_empty() {
-            failed = untaken(&requests, &after);
+            let gone = superseded_in(&parts, &requests);
+            failed = untaken(&requests, &after, &gone);
             let norms = relative_norms(&model.decoder, edits)?;
             findings = params.doubt.findings(&failed, (&before, &after), &norms);
+            if !gone.is_empty() {
+                // Whether an edit took that a later one took back says nothing. The headline scores count it all the same, as the published
+                // code does.
+                let (before, after) = (without(&before, &gone), without(&after, &gone));
+                let current = Summary::between(&before, &after);
+                let current_values = shown::values(&current, &groups).into_iter();
+                metrics.extend(current_values.map(|(name, value)| (format!("current_{name}"), value)));
+                metrics.insert("superseded".into(), palinode_engine::shown::count(gone.len()));
+                findings.push(superseded_words(&gone, &requests, &current, &groups));
+            }
         }
         let shown = Shown {
             findings: (!findings.is_empty()).then_some(findings),

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use palinode_data::EditRequest;
+use palinode_data::{EditRequest, superseded};
 use palinode_engine::Error;
 use palinode_engine::bounds::{NonNegative, Positive};
-use palinode_eval::{Answer, Comparison, RecordScores};
+use palinode_eval::{Answer, Comparison, Group, METRICS, RecordScores, Summary};
 use palinode_model::{Decoder, WeightId, read};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::update::Batch;
 use crate::errors::StageFailure;
+use crate::judge::evaluate::samples::Part;
 
 /// Records that are named, at most: a list of all would hide the figure.
 const NAMED: usize = 5;
@@ -78,11 +79,42 @@ impl Doubt {
     }
 }
 
-/// The edits that did not take, by the names of their requests.
-pub fn untaken<'a>(requests: &'a [EditRequest], after: &[RecordScores]) -> Vec<&'a str> {
-    let scored = after.iter().zip(requests);
-    let failed = scored.filter(|(record, _)| !record.rewrite.iter().all(took));
-    failed.map(|(_, request)| request.id.as_str()).collect()
+/// The edits that did not take, by the names of their requests. Superseded ones are none of them: see [`superseded_in`].
+pub fn untaken<'a>(requests: &'a [EditRequest], after: &[RecordScores], superseded: &[usize]) -> Vec<&'a str> {
+    let scored = after.iter().zip(requests).enumerate();
+    let failed = scored.filter(|(i, (record, _))| !superseded.contains(i) && !record.rewrite.iter().all(took));
+    failed.map(|(_, (_, request))| request.id.as_str()).collect()
+}
+
+/// The edits, by index, that a later edit of the same model takes back. Batches are edits of models of their own.
+pub fn superseded_in(parts: &[Part<'_>], requests: &[EditRequest]) -> Vec<usize> {
+    let of_part = |(_, range): &Part<'_>| {
+        let by = superseded(&requests[range.clone()]);
+        let gone = by.into_iter().enumerate().filter(|(_, by)| by.is_some());
+        gone.map(|(i, _)| range.start + i).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(of_part).collect()
+}
+
+/// The others' scores.
+pub fn without(scores: &[RecordScores], gone: &[usize]) -> Vec<RecordScores> {
+    scores.iter().enumerate().filter(|(i, _)| !gone.contains(i)).map(|(_, record)| record.clone()).collect()
+}
+
+/// What superseded edits mean for the scores, in words.
+pub fn superseded_words(gone: &[usize], requests: &[EditRequest], current: &Summary, groups: &[Group]) -> String {
+    let names: Vec<&str> = gone.iter().map(|&i| requests[i].id.as_str()).collect();
+    let first = METRICS.iter().filter(|metric| groups.contains(&metric.group)).find_map(|metric| {
+        let value = current.get(metric.name)?;
+        Some(format!("; without them {} is {:.1} %", metric.label, 100.0 * value))
+    });
+    format!(
+        "{} of {} edits are superseded: a later edit says something else of the same fact ({}){}",
+        gone.len(),
+        requests.len(),
+        named(&names),
+        first.unwrap_or_default()
+    )
 }
 
 fn took(compared: &Comparison) -> bool {
