@@ -41,6 +41,14 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
+    /// A GGUF file is damaged, or holds what is not read.
+    #[error("{path} is not a GGUF file that can be read: {message}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// `model.safetensors.index.json` is not an index of this folder's files.
     #[error("{path}: {message}")]
     Index {

@@ -16,6 +16,8 @@ use tokenizers::{Encoding, Tokenizer};
 
 use crate::ModelError;
 use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
+use crate::checkpoint::gguf::read::Gguf;
+use crate::checkpoint::gguf::tokenizer::tokenizer_json;
 use crate::tokens::facts::TokenizerFacts;
 
 /// A word that stands before a continuation while it is tokenized. Tokenizers in SentencePiece's manner put a space before
@@ -39,16 +41,25 @@ impl Text {
     pub const MISSING: &str =
         "transformers writes it: AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(…)";
 
-    /// Reads `tokenizer.json`.
+    /// Reads `tokenizer.json`, or the vocabulary of a GGUF file with its settings.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a damaged file.
+    /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a damaged file; for a GGUF file also [`ModelError::Gguf`] and
+    /// [`ModelError::Config`].
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if Gguf::is(path) {
+            let (tokenizer, settings) = tokenizer_json(&Gguf::open(path)?)?;
+            return Self::from_json(&tokenizer, path)?.with_settings_json(&settings, path);
+        }
+        Self::from_json(&read_text(path, TOKENIZER)?, path)
+    }
+
+    /// From the text of a `tokenizer.json`; `path` is for messages only.
+    fn from_json(text: &str, path: &Path) -> Result<Self, ModelError> {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
-        let text = read_text(path, TOKENIZER)?;
         // The library takes valid JSON for granted, and that its parts fit together: it panics where they do not.
-        serde_json::from_str::<IgnoredAny>(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
-        let (tokenizer, whole) = catch_unwind(|| read(&text))
+        serde_json::from_str::<IgnoredAny>(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let (tokenizer, whole) = catch_unwind(|| read(text))
             .unwrap_or_else(|_| Err("its parts do not fit together".into()))
             .map_err(|e| bad(e.to_string()))?;
         // Before the text only: an end token after a prompt would stand between it and what continues it.
@@ -66,10 +77,13 @@ impl Text {
     ///
     /// # Errors
     /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a file that is not JSON, or a token that is not in the vocabulary.
-    pub fn with_settings(mut self, path: &Path) -> Result<Self, ModelError> {
+    pub fn with_settings(self, path: &Path) -> Result<Self, ModelError> {
+        self.with_settings_json(&read_text(path, DESCRIPTION)?, path)
+    }
+
+    fn with_settings_json(mut self, text: &str, path: &Path) -> Result<Self, ModelError> {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
-        let text = read_text(path, DESCRIPTION)?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let value: Value = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
         // A token is a text, or an object that describes one.
         let token = |name: &str| {
             let value = &value[name];

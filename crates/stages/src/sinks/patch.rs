@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, FileRef, Hint};
-use palinode_model::{Checkpoint, Layout};
+use palinode_model::{Checkpoint, Layout, is_gguf};
 
-use crate::artifacts::model::read_config;
+use crate::artifacts::model::{GGUF, read_config};
 use crate::errors::StageFailure;
 use crate::sinks::export::folder::{self, Direction, NOTE, Note, write_weights};
 use crate::sinks::export::update_file::{Provenance, UpdateFile};
@@ -32,11 +32,9 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
     if !force {
         for (name, digest) in digests(model)? {
             if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
-                return Err(Error::input(format!(
-                    "{} is not the {name} that the update was made for",
-                    model.join(&name).display()
-                ))
-                .hint(Hint::ForceApply));
+                let path = if is_gguf(model) { model.to_owned() } else { model.join(&name) };
+                return Err(Error::input(format!("{} is not the {name} that the update was made for", path.display()))
+                    .hint(Hint::ForceApply));
             }
         }
     }
@@ -57,6 +55,10 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
 /// # Errors
 /// As [`apply`]; also for a folder that does not say that it holds this update, unless `force`, and a base that is another model's.
 pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, force: bool) -> Result<Restored, Error> {
+    if is_gguf(model) {
+        let message = format!("{} is a GGUF file, which an update is not taken off", model.display());
+        return Err(Error::input(message).hint("the unedited file was not changed by the edit: use that one"));
+    }
     let file = open(update, model)?;
     let layout = Layout::of(&read(model)?);
     if !force {
@@ -68,6 +70,10 @@ pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, forc
             return Err(Error::input(format!("{} is not the model that the update was made for", base.display()))
                 .hint(Hint::RevertBySubtraction));
         }
+    }
+    if let Some(base) = base.filter(|base| is_gguf(base)) {
+        let message = format!("{} is a GGUF file: it is the unedited model as it stands", base.display());
+        return Err(Error::input(message).hint(Hint::RevertBySubtraction));
     }
     let source = base.unwrap_or(model);
     let mut exact = false;
@@ -114,10 +120,14 @@ fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {
 }
 
 fn read(model: &Path) -> Result<palinode_model::DecoderConfig, Error> {
-    read_config(&model.join("config.json")).map_err(StageFailure::stage)
+    let path = if is_gguf(model) { model.to_owned() } else { model.join("config.json") };
+    read_config(&path).map_err(StageFailure::stage)
 }
 
 fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    if is_gguf(model) {
+        return Ok(vec![(GGUF.into(), model.to_owned())]);
+    }
     let names = Checkpoint::files(model).map_err(StageFailure::stage)?;
     Ok(names.into_iter().map(|name| (name.clone(), model.join(name))).collect())
 }
@@ -157,6 +167,9 @@ fn read_note(path: &Path) -> Result<Note, Error> {
 
 /// Everything in a model's folder that is neither weights nor a note of ours.
 fn companions(model: &Path, out: &Path) -> Result<(), Error> {
+    if is_gguf(model) {
+        return folder::describe_gguf(model, out).map(drop);
+    }
     let io = |error| Error::io(ErrorKind::Input, "read", model, error);
     let weights: Vec<String> = shards(model)?.into_iter().map(|(name, _)| name).collect();
     for entry in std::fs::read_dir(model).map_err(io)? {

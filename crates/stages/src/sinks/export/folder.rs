@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use palinode_engine::{Digest, Error, ErrorKind, inside};
 use palinode_math::{Delta, row_major};
 use palinode_model::save::{Change, copy_with_changes};
-use palinode_model::{Checkpoint, Layout, WeightId};
+use palinode_model::{
+    Checkpoint, EditedType, Layout, WeightId, companions_of_gguf, copy_gguf_with_changes, is_gguf,
+    write_gguf_as_safetensors,
+};
 use serde::{Deserialize, Serialize};
 
 use super::update_file::{Provenance, stored_name};
@@ -36,7 +39,8 @@ pub enum Direction {
 }
 
 /// Writes a model's weight files with the updates put on or taken off; everything else in them stays byte for byte. `shards`
-/// are names and places. Returns the files written.
+/// are names and places. A GGUF file becomes safetensors in f32, with the descriptions that such a folder has. Returns the names of the
+/// weight files.
 ///
 /// # Errors
 /// Where a weight is missing or has another shape, or a file cannot be read or written.
@@ -47,7 +51,66 @@ pub fn write_weights(
     direction: Direction,
     out: &Path,
     mut each: impl FnMut() -> Result<(), Error>,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<Vec<String>, Error> {
+    let changes = changes(shards, layout, updates, direction)?;
+    let mut written = Vec::new();
+    let mut changed = 0;
+    for (name, source) in shards {
+        let gguf = is_gguf(source);
+        let name = if gguf { FROM_GGUF } else { name };
+        replace(&inside(out, name)?, |target| {
+            let done = if gguf {
+                write_gguf_as_safetensors(source, target, &changes)
+            } else {
+                copy_with_changes(source, target, &changes, layout.orientation)
+            };
+            changed += done.map_err(StageFailure::stage)?.len();
+            Ok(())
+        })?;
+        written.push(name.to_owned());
+        each()?;
+    }
+    if changed != changes.len() {
+        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
+    }
+    Ok(written)
+}
+
+/// The weights of a GGUF file in Hugging Face's layout.
+const FROM_GGUF: &str = "model.safetensors";
+
+/// Writes what a folder in Hugging Face's layout has beside its weights, of a GGUF file. Returns the names.
+pub fn describe_gguf(source: &Path, out: &Path) -> Result<Vec<&'static str>, Error> {
+    let texts = companions_of_gguf(source).map_err(StageFailure::stage)?;
+    texts.into_iter().map(|(name, text)| write(&out.join(name), text.as_bytes()).map(|()| name)).collect()
+}
+
+/// Writes a GGUF file with the updates put on.
+///
+/// # Errors
+/// As [`write_weights`].
+pub fn write_gguf(
+    source: (String, PathBuf),
+    layout: &Layout,
+    updates: &[(WeightId, Delta)],
+    kind: EditedType,
+    path: &Path,
+) -> Result<(), Error> {
+    let shards = [source];
+    let changes = changes(&shards, layout, updates, Direction::On)?;
+    replace(path, |target| {
+        copy_gguf_with_changes(&shards[0].1, target, &changes, kind).map_err(StageFailure::stage)?;
+        Ok(())
+    })
+}
+
+/// The changes by the names under which the weights are stored.
+fn changes(
+    shards: &[(String, PathBuf)],
+    layout: &Layout,
+    updates: &[(WeightId, Delta)],
+    direction: Direction,
+) -> Result<Vec<Change>, Error> {
     let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
@@ -65,22 +128,7 @@ pub fn write_weights(
             delta: row_major(dense.as_ref()).into_iter().map(|v| (sign * v) as f32).collect(),
         });
     }
-    let mut written = Vec::new();
-    let mut changed = 0;
-    for (name, source) in shards {
-        let path = inside(out, name)?;
-        replace(&path, |target| {
-            let done = copy_with_changes(source, target, &changes, layout.orientation).map_err(StageFailure::stage)?;
-            changed += done.len();
-            Ok(())
-        })?;
-        written.push(path);
-        each()?;
-    }
-    if changed != changes.len() {
-        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
-    }
-    Ok(written)
+    Ok(changes)
 }
 
 /// Copies a file into place.

@@ -10,15 +10,15 @@ use palinode_engine::{
     Artifact, DescribeCx, Digest, Error, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageKind,
     artifact, inside,
 };
-use palinode_model::Layout;
+use palinode_model::{EditedType, Layout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
-use self::folder::{Direction, NOTE, Note, write_weights};
+use self::folder::{Direction, NOTE, Note, describe_gguf, write_gguf, write_weights};
 use self::update_file::{UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
-use crate::artifacts::model::{companions, config, weights};
+use crate::artifacts::model::{GGUF, companions, config, gguf, weights};
 use crate::artifacts::tensors::make_folder;
 use crate::artifacts::update::{UpdateKind, batches};
 
@@ -39,6 +39,19 @@ pub struct ExportParams {
     /// unedited model.
     #[serde(default)]
     batch: Option<usize>,
+    /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gguf_type: Option<GgufType>,
+}
+
+/// What edited tensors of a GGUF file are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum GgufType {
+    /// Half precision.
+    F16,
+    /// Eight bits, and a scale for 32 values.
+    Q8_0,
 }
 
 fn both() -> Vec<ExportFormat> {
@@ -63,6 +76,9 @@ added in [out, in] orientation (transpose it for GPT-2's Conv1D). The metadata o
 palinode.json in the model's folder record the source: model digest, objective, plan, requests. With `peft` among the \
 formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
 
+Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
+model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
+
 When an exported file is changed or deleted, the next run writes it again.";
     type Output = ExportKind;
 
@@ -77,7 +93,9 @@ When an exported file is changed or deleted, the next run writes it again.";
     fn describe(params: &ExportParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.formats.is_empty() {
-            errors.push(FieldError::new("formats", "`formats` is empty").expected("some of model, update and peft"));
+            errors.push(
+                FieldError::new("formats", "`formats` is empty").expected("some of model, update, gguf and peft"),
+            );
         }
         let planned = cx.input(MODEL);
         if let Some(count) = planned.batches
@@ -88,6 +106,16 @@ When an exported file is changed or deleted, the next run writes it again.";
         if params.formats.contains(&ExportFormat::Peft) && planned.low_rank == Some(false) {
             let message = "an adapter holds low-rank changes, and those of this update are not";
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
+        }
+        let is_gguf = planned.model.as_ref().map(|model| model.gguf);
+        let wants_gguf = params.formats.contains(&ExportFormat::Gguf);
+        if wants_gguf && is_gguf == Some(false) {
+            let message = "a GGUF file is written of a model that is one, and this one is a folder";
+            errors.push(FieldError::new("formats", message).hint("leave `gguf` out of `formats`"));
+        }
+        if params.gguf_type.is_some() && !wants_gguf {
+            let message = "`gguf_type` is the type of edited tensors in model.gguf, which is not written";
+            errors.push(FieldError::new("gguf_type", message).hint("add `gguf` to `formats`, or leave it out"));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -104,6 +132,15 @@ When an exported file is changed or deleted, the next run writes it again.";
         let mut written = Vec::new();
         if params.formats.contains(&ExportFormat::Model) {
             written.extend(write_model(cx, params, &given, &layout, &update)?);
+        }
+        if params.formats.contains(&ExportFormat::Gguf) {
+            let file = gguf(&given).ok_or_else(|| Error::input("the model is not a GGUF file"))?;
+            let kind = match params.gguf_type {
+                None | Some(GgufType::F16) => EditedType::F16,
+                Some(GgufType::Q8_0) => EditedType::Q8,
+            };
+            write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &out.join(GGUF))?;
+            written.push(params.path.join(GGUF));
         }
         let mut write = |name: &str, bytes: &[u8]| {
             written.push(params.path.join(name));
@@ -127,7 +164,9 @@ When an exported file is changed or deleted, the next run writes it again.";
 /// Where the unedited model lies.
 fn model_folder(cx: &StageContext, artifact: &Artifact) -> Option<String> {
     let (_, file) = weights(artifact).next()?;
-    Some(cx.path(file).ok()?.parent()?.display().to_string())
+    let path = cx.path(file).ok()?;
+    let folder = if gguf(artifact).is_some() { &path } else { path.parent()? };
+    Some(folder.display().to_string())
 }
 
 fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
@@ -156,23 +195,26 @@ fn write_model(
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
     let out = cx.base_dir().join(&params.path);
-    write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
+    let names = write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
         bar.inc(1);
         cx.check_interrupt()
     })?;
-    let mut written: Vec<PathBuf> = shards.iter().map(|(name, _)| params.path.join(name)).collect();
+    let mut written: Vec<PathBuf> = names.iter().map(|name| params.path.join(name)).collect();
+    if let Some(file) = gguf(artifact) {
+        written.extend(describe_gguf(&cx.path(file)?, &out)?.into_iter().map(|name| params.path.join(name)));
+    }
     for (name, file) in companions(artifact) {
         folder::copy(&cx.path(file)?, &inside(&out, name)?)?;
         written.push(params.path.join(name));
     }
-    let digest = |(name, _): &(String, PathBuf)| {
+    let digest = |name: &String| {
         let path = out.join(name);
         let file = FileRef::of_file(&path).map_err(|error| Error::io(ErrorKind::Input, "read", &path, error))?;
         Ok((name.clone(), file.digest))
     };
     let note = Note {
         update: Digest::of(&update.to_bytes()?),
-        weights: shards.iter().map(digest).collect::<Result<_, Error>>()?,
+        weights: names.iter().map(digest).collect::<Result<_, Error>>()?,
         provenance: update.provenance.clone(),
     };
     let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
