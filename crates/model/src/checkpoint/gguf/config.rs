@@ -189,9 +189,9 @@ fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, 
         if factor == 1.0 {
             return Ok(None);
         }
-        // Those of Llama 3.1 to 3.3, the only ones that are published.
-        let (low, high, original) = (1.0, 4.0, 8192.0);
-        let expected = |i: usize| {
+        // Of the three numbers behind them two are the same in all that is published, and the third is a power of two.
+        let (low, high) = (1.0, 4.0);
+        let expected = |i: usize, original: f64| {
             let wavelength = std::f64::consts::TAU * theta.powf(i as f64 / found.len() as f64);
             if wavelength < original / high {
                 1.0
@@ -202,10 +202,12 @@ fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, 
                 1.0 / ((1.0 - share) / factor + share)
             }
         };
-        let alike = |(i, value): (usize, &f32)| (f64::from(*value) / expected(i) - 1.0).abs() < 1e-4;
-        if !found.iter().enumerate().all(alike) {
+        let alike = |original: &f64| {
+            found.iter().enumerate().all(|(i, v)| (f64::from(*v) / expected(i, *original) - 1.0).abs() < 1e-4)
+        };
+        let Some(original) = (4..=20).map(|power| f64::from(1u32 << power)).find(alike) else {
             return Err(file.wrong("rope_freqs.weight is not Llama 3's scaling, and no other is supported"));
-        }
+        };
         return Ok(Some(json!({
             "rope_type": "llama3",
             "factor": factor,
