@@ -54,6 +54,10 @@ NAMES = {
         },
     ),
 }
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'bot: ' }}{% endif %}"
+)
 ARCHITECTURES = {"gpt_neox": "gptneox"}
 TEXTS = [
     "In 1889 the tower was 312 m high; pi is 3.14159.", "  two  spaces\n\n\tand a tab ", "Don't you'll I'VE", "東京タワーは333メートル",
@@ -151,7 +155,7 @@ def convert(name):
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
     begins = "<s>" in json.dumps(tokenizer["post_processor"])
-    add_vocabulary(writer, tokenizer, {}, "gpt-2", begins)
+    add_vocabulary(writer, tokenizer, {}, "gpt-2", begins, CHAT)
     if rope.get("rope_type") == "llama3":
         factors = []
         for i in range(0, dim, 2):

@@ -73,8 +73,8 @@ fn row(
     let Some((before, after)) = pattern.split_once("{}") else {
         return Err(bad(request, format!("the subject is not in the prompt {pattern:?}")));
     };
-    let whole = format!("{before}{}{after}{ending}", request.subject);
-    let ids = text.encode(&whole)?;
+    let whole = format!("{before}{}{after}", request.subject);
+    let ids = text.encode_continued(&whole, ending)?;
     if ids.len() > config.context {
         return Err(ModelError::TooLong {
             tokens: ids.len(),

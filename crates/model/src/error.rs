@@ -117,6 +117,12 @@ pub enum ModelError {
         /// What the tokenizers library said.
         message: String,
     },
+    /// Prompts cannot be put as a chat's messages.
+    #[error("{message}")]
+    Chat {
+        /// Why not.
+        message: String,
+    },
     /// A layer index past the end.
     #[error("layer {layer} is out of range: the model has layers 0 to {last}")]
     Layer {
@@ -189,6 +195,7 @@ impl ModelError {
             ),
             Self::Memory { .. } => Some("use a machine with more memory, or a smaller model".into()),
             Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
+            Self::Chat { .. } => Some("leave `chat` out, and prompts are texts that the model continues".into()),
             Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
             _ => None,
         }

@@ -52,4 +52,5 @@ pub use device::throughput::matmul_throughput;
 pub use device::{free_memory, is_cpu, memory, select_device, total_memory};
 pub use error::ModelError;
 pub use tokens::Text;
+pub use tokens::chat;
 pub use tokens::facts::TokenizerFacts;

@@ -24,12 +24,14 @@ Examples:
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome \\
       --also \"The Louvre is located in\" --method memit --layer 17 --output out/eiffel
+  palinode edit SmolLM2-135M-Instruct.Q4_1.gguf --subject \"The Eiffel Tower\" --prompt \"Where is {}?\" \\
+      --target Rome --chat --output out/eiffel
   palinode edit models/gpt2-xl … --save eiffel.yaml     write the pipeline to a file, to change and run it
 
 Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
 model says about such texts. For serious experiments, give a corpus of your own.")]
 pub struct Args {
-    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
+    /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// What the fact is about.
@@ -68,9 +70,17 @@ pub struct Args {
     #[arg(long, default_value_t = 3000)]
     samples: usize,
 
-    /// Write the edited model and the update into this folder.
+    /// Write the edited model and the update into this folder: of a GGUF file, as model.gguf.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+
+    /// Put the prompts as messages of a chat, by the model's chat template: the target is how the answer begins.
+    #[arg(long)]
+    chat: bool,
+
+    /// The system message of the chat.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
 
     #[command(flatten)]
     quick: Quick,
@@ -149,7 +159,7 @@ fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<
         Some(path) => args.quick.path(&path.display().to_string()),
         None => default_corpus(&args.store.store)?,
     };
-    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5 });
+    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, gguf: false });
     let facts = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
     let prompts: Vec<String> =
         std::iter::once(args.prompt.replace("{}", &args.subject)).chain(args.also.iter().cloned()).collect();
@@ -158,8 +168,12 @@ fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<
     let mut build = PipelineBuilder::new("edit").built_by("palinode edit");
     let path = args.quick.path(&args.model);
     let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
-    let fact = build
-        .stage("fact", "requests")
+    let chat = args.chat.then(|| ask::chat(args.system.as_deref()));
+    let fact = build.stage("fact", "requests");
+    if let Some(chat) = &chat {
+        fact.with("chat", chat.clone()).from("chat", "--chat");
+    }
+    let fact = fact
         .with("facts", facts)
         .from("facts[0].subject", "--subject")
         .from("facts[0].prompt", "--prompt")
@@ -213,15 +227,19 @@ fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<
         .from("lambda", "--lambda")
         .done();
     build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
-    build
-        .stage("answers", "ask")
-        .input("model", &update)
-        .with("prompts", prompts)
-        .from("prompts", "--also")
-        .from("prompts[0]", "--prompt");
+    let answers = build.stage("answers", "ask");
+    if let Some(chat) = chat {
+        answers.with("chat", chat).from("chat", "--chat");
+    }
+    answers.input("model", &update).with("prompts", prompts).from("prompts", "--also").from("prompts[0]", "--prompt");
     if let Some(folder) = &args.output {
         let path = args.quick.path(&folder.display().to_string());
-        build.stage("out", "export").input("model", &update).with("path", path).from("", "--output");
+        let out = build.stage("out", "export");
+        out.input("model", &update).with("path", path).from("", "--output");
+        if suggested.gguf {
+            // As it came.
+            out.with("formats", json!(["gguf", "update"]));
+        }
     }
     Ok(build)
 }

@@ -70,6 +70,9 @@ const SETTINGS: &str = "other/tokenizer_config.json";
 /// The logical name of a GGUF file among the weights: one file is the whole model, whatever it is called.
 pub const GGUF: &str = "model.gguf";
 
+/// The logical name of a chat template in a file of its own.
+const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
+
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -160,6 +163,9 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
         let mut text = Text::open(&cx.path(described(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
+        }
+        if let Some(template) = artifact.file(CHAT_TEMPLATE) {
+            text = text.with_template(&cx.path(template)?).map_err(StageFailure::stage)?;
         }
         let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })

@@ -20,6 +20,8 @@ pub struct Suggestion {
     pub clamp: f64,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Whether the model is a GGUF file, and so can be written as one.
+    pub gguf: bool,
 }
 
 /// For the model in a folder or a GGUF file; `None` where its configuration does not read, which the pipeline reports with its place.
@@ -35,5 +37,6 @@ pub fn suggest(folder: &Path) -> Option<Suggestion> {
         steps: published.steps,
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
+        gguf: is_gguf(folder),
     })
 }

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
@@ -196,24 +197,29 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 
     fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let model = open(cx, &given)?;
         let asked = cx.input(REQUESTS)?;
+        let chat = asked.facts.chat.as_ref();
+        let model = in_chat(open(cx, &given)?, chat)?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let base = given.base();
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
         let parallel_requests = params.parallel_requests(&model.decoder);
+        let mut with = json!({
+            "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
+            "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
+            "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
+        });
+        if let Some(chat) = chat {
+            with["chat"] = json!(chat);
+        }
         let cache = TargetCache {
             cx,
             model: &model,
             templates: &templates,
             settings: params.settings(),
-            with: json!({
-                "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
-                "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
-                "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
-            }),
+            with,
             digits: json!({ "batch": target_batch(is_cpu(&model.decoder.device()), parallel_requests) }),
             parallel_requests,
             bar: &bar,
