@@ -107,9 +107,9 @@ TEMPLATES = {
 {{ turn(m.role, m.content) if m.role != 'system' else turn('sys', m.content, end='|') }}
 {% endfor -%}
 {%- if add_generation_prompt -%}<assistant>{%- endif -%}""",
-    "JSON": """{{ messages | tojson }}{% for m in messages %}{{ '\\n' + (m | tojson(indent=2)) }}{% endfor %}{{ {'a': 1, 'b': [true, none, 1.5]} | tojson }}""",
+    "JSON": """{{ messages | map(attribute='content') | list | tojson }}{% for m in messages %}{{ '\\n' + ([m.role, m.content] | tojson(indent=2)) }}{% endfor %}{{ {'a': 1, 'b': [true, none, 1.5]} | tojson }}""",
     "a date of its own": """{%- if not date_string is defined %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{{- bos_token }}{{- 'Today: ' + date_string + '\\n' }}{% for m in messages %}{{ m.role ~ '|' ~ m.content | trim ~ '\\n' }}{% endfor %}""",
-    "dictionaries": """{% set names = {'user': 'Human', 'assistant': 'Bot'} %}{% for m in messages %}{{ names.get(m['role'], 'Note') + ': ' + m['content'] + '\\n' }}{% endfor %}{% for key, value in names.items() %}{{ key ~ '=' ~ value ~ ';' }}{% endfor %}{{ 'user' in names }}{{ names | length }}""",
+    "dictionaries": """{% set names = {'assistant': 'Bot', 'user': 'Human'} %}{% for m in messages %}{{ names.get(m['role'], 'Note') + ': ' + m['content'] + '\\n' }}{% endfor %}{% for key, value in names.items() %}{{ key ~ '=' ~ value ~ ';' }}{% endfor %}{{ 'user' in names }}{{ names | length }}""",
     "filters over messages": """{{ messages | selectattr('role', 'equalto', 'user') | list | length }}|{{ messages | map(attribute='role') | join(', ') }}|{{ messages | rejectattr('role', 'equalto', 'system') | map(attribute='content') | map('upper') | list | last }}|{{ (messages | first).role }}""",
     "loop controls": """{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ loop.index ~ m.content }}{% if loop.index > 3 %}{% break %}{% endif %}{% endfor %}""",
     "methods of texts": """{% for m in messages %}{% set c = m.content %}{{ c.replace('a', 'o') }}|{{ c.title() }}|{{ c.startswith(('The', 'You')) }}|{{ c.find('t') }}|{{ c.split(' ') | length }}|{{ c.lower().capitalize() }}|{{ c[:3] }}|{{ c[-2:] }}|{{ c | replace('e', '3') }}

