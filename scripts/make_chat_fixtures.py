@@ -112,7 +112,7 @@ TEMPLATES = {
     "dictionaries": """{% set names = {'assistant': 'Bot', 'user': 'Human'} %}{% for m in messages %}{{ names.get(m['role'], 'Note') + ': ' + m['content'] + '\\n' }}{% endfor %}{% for key, value in names.items() %}{{ key ~ '=' ~ value ~ ';' }}{% endfor %}{{ 'user' in names }}{{ names | length }}""",
     "filters over messages": """{{ messages | selectattr('role', 'equalto', 'user') | list | length }}|{{ messages | map(attribute='role') | join(', ') }}|{{ messages | rejectattr('role', 'equalto', 'system') | map(attribute='content') | map('upper') | list | last }}|{{ (messages | first).role }}""",
     "loop controls": """{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ loop.index ~ m.content }}{% if loop.index > 3 %}{% break %}{% endif %}{% endfor %}""",
-    "methods of texts": """{% for m in messages %}{% set c = m.content %}{{ c.replace('a', 'o') }}|{{ c.title() }}|{{ c.startswith(('The', 'You')) }}|{{ c.find('t') }}|{{ c.split(' ') | length }}|{{ c.lower().capitalize() }}|{{ c[:3] }}|{{ c[-2:] }}|{{ c | replace('e', '3') }}
+    "methods of texts": """{% for m in messages %}{% set c = m.content %}{{ c.replace('a', 'o') }}|{{ c.upper() }}|{{ c.startswith(('The', 'You')) }}|{{ c.find('t') }}|{{ c.split(' ') | length }}|{{ c.lower().capitalize() }}|{{ c[:3] }}|{{ c[-2:] }}|{{ c | replace('e', '3') }}
 {% endfor %}""",
     "spaces and lines": """{#- a remark -#}
   {%- for m in messages %}

@@ -22,7 +22,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 FIXTURES = Path(__file__).resolve().parent.parent / "crates/model/tests/fixtures"
 OUT = FIXTURES / "gguf"
@@ -186,6 +186,22 @@ def convert(name):
             values = np.concatenate([split[:, part].reshape(heads * dim, -1) for part in range(3)]).reshape(values.shape)
         writer.add_tensor(renamed(tensor, kind), np.ascontiguousarray(values))
     finish(writer)
+    if config.get("use_sliding_window"):
+        # A file of this architecture knows no windows: numbers without them.
+        full = ["full_attention"] * config["num_hidden_layers"]
+        whole = AutoConfig.from_pretrained(folder, use_sliding_window=False, sliding_window=None, layer_types=full)
+        model = AutoModelForCausalLM.from_pretrained(folder, config=whole, dtype=torch.float32).eval()
+        logits = {}
+        for key, ids in load_file(folder / "logits.safetensors").items():
+            if key.endswith(".ids"):
+                with torch.no_grad():
+                    found = model(ids[None].long()).logits[0].numpy()
+                prompt = key.split(".")[0]
+                logits |= {key: ids.numpy(), f"{prompt}.last_logits": found[-1].copy()}
+                if prompt == "prompt0":
+                    logits["prompt0.all_logits"] = found.copy()
+        (OUT / name).mkdir()
+        save_file(logits, OUT / name / "logits.safetensors")
 
 
 TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
@@ -222,11 +238,15 @@ def make_types():
     writer.add_context_length(64)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(dim)
-    tokens = ["<unk>", "<s>", "</s>"] + [f"▁{c}" for c in "abcdefghijklmnopqrstuvwxyz"] + [f"t{i}" for i in range(11)]
+    letters = "abcdefghijklm"
+    tokens = ["<unk>", "<s>", "</s>", "▁", *letters, *(f"▁{c}" for c in letters)]
+    tokens += [f"t{i}" for i in range(vocab - len(tokens))]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * vocab)
     writer.add_token_types([2, 3, 3] + [1] * (vocab - 3))
+    for part, number in [("unk", 0), ("bos", 1), ("eos", 2)]:
+        getattr(writer, f"add_{part}_token_id")(number)
     expected = {}
 
     def add(name, theirs, rows, columns, kind, heads=None):

@@ -67,13 +67,11 @@ fn edited_exported_and_read_again() {
         // By another name it is the same model.
         fs::rename(&model, folder.path().join("renamed.gguf")).unwrap();
         let text = fs::read_to_string(folder.path().join("edit.yaml")).unwrap();
-        let all =
-            text.replace("some model.gguf", "renamed.gguf").replace("- gguf\n", "- gguf\n    - model\n    - peft\n");
-        let all = all.replace("[gguf, update]", "[gguf, update, model, peft]");
-        assert_ne!(all, text);
+        let all = text.replace("some model.gguf", "renamed.gguf");
+        let all = all.replace(r#"["gguf","update"]"#, r#"["gguf","update","model","peft"]"#);
         fs::write(folder.path().join("edit.yaml"), all).unwrap();
         let said = done(&folder, &["run", "edit.yaml"]);
-        assert!(said.contains("ran 1 ") || said.contains("1 ran") || said.contains("ran 1"), "{said}");
+        assert!(said.contains("ran 1 "), "{said}");
         near(&asked(&folder, "out", &[]), &edited, 1e-5);
         assert!(folder.path().join("out/adapter/adapter_config.json").is_file());
 
@@ -157,7 +155,7 @@ fn mistakes_are_told() {
     let whole = fs::read(fixture("gguf/llama2-tiny.gguf")).unwrap();
     fs::write(folder.path().join("half.gguf"), &whole[..whole.len() / 2]).unwrap();
     let (code, _, problems) = palinode(&folder, &["ask", "half.gguf", "The"]);
-    assert!(code == 3 && problems.starts_with("MODEL: ") && problems.contains("beyond the end"), "{code} {problems}");
+    assert!(code == 4 && problems.starts_with("MODEL: ") && problems.contains("beyond the end"), "{code} {problems}");
     let (code, _, problems) = palinode(&folder, &["model", "inspect", "half.gguf"]);
     assert!(code == 4 && problems.contains("half.gguf is not a GGUF file that can be read"), "{code} {problems}");
     fs::write(folder.path().join("no.gguf"), "no").unwrap();
@@ -170,8 +168,7 @@ fn mistakes_are_told() {
         [&["edit", llama.to_str().unwrap(), "--output", "out", "--save", "edit.yaml"][..], &FACT, &FAST].concat();
     done(&folder, &args);
     let text = fs::read_to_string(folder.path().join("edit.yaml")).unwrap();
-    let wrong = text.replacen("path: out\n", "path: out\n      formats: [gguf]\n", 1);
-    let wrong = wrong.replacen("path: out }", "path: out, formats: [gguf] }", 1);
+    let wrong = text.replacen("path: \"out\"\n", "path: \"out\"\n      formats: [gguf]\n", 1);
     assert_ne!(text, wrong, "{text}");
     fs::write(folder.path().join("edit.yaml"), wrong).unwrap();
     let (code, _, problems) = palinode(&folder, &["validate", "edit.yaml"]);

@@ -95,7 +95,8 @@ fn prompts_in_a_chat() {
     assert_eq!(ids, plain.encode(by_hand).unwrap()[1..]);
     assert_eq!(ids.iter().filter(|id| **id == ids[0]).count(), 1);
     let fact = chat.last_token("The tall tower").unwrap();
-    assert_eq!(chat.decode(&ids[..=fact]).unwrap().split("user: ").nth(1), Some("The tall tower"));
+    let up_to_it = plain.encode("<s>system: Be kind. </s>user: The tall tower").unwrap();
+    assert_eq!(ids[..=fact], up_to_it[1..]);
     let target = chat.encode_target(" Parma").unwrap();
     assert_eq!(chat.decode(&target).unwrap(), "Parma");
     let whole = chat.encode_continued("The tall tower stands in", "Parma").unwrap();

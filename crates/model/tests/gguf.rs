@@ -54,9 +54,12 @@ fn values(checkpoint: &Checkpoint, name: &str, shape: &[usize]) -> Vec<f32> {
 fn logits_of_every_family() {
     for name in FAMILIES {
         let decoder = decoder(&gguf(name));
-        let worst = difference(&decoder, &Folder::at(fixtures().join(name)));
+        let mut folder = DecoderConfig::read(&fixtures().join(name).join("config.json")).unwrap();
+        // The format knows no windows of these architectures.
+        let logits = if folder.windows.is_empty() { fixtures().join(name) } else { fixtures().join("gguf").join(name) };
+        folder.windows.clear();
+        let worst = difference(&decoder, &Folder::at(logits));
         assert!(worst < 1e-4, "{name}: {worst}");
-        let folder = DecoderConfig::read(&fixtures().join(name).join("config.json")).unwrap();
         let (checkpoint, config) = open(&gguf(name));
         assert_eq!(config, folder, "{name}");
         let layout = Layout::of(&config);

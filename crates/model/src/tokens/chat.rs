@@ -4,11 +4,14 @@
 //! counts: what comes before and behind one message of the user, whose words are then known token by token. It is found by rendering a
 //! conversation around a message that no one writes, and cutting the text there.
 
+use std::io::{self, Write};
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 use serde_json::Map;
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// The message that no one writes: letters alone, so that no template changes it.
 const MARK: &str = "qzxMESSAGEqzx";
@@ -76,6 +79,7 @@ pub fn render(
     jinja.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
+    jinja.add_filter("tojson", to_json);
     let mut context = tokens.clone();
     context.retain(|name, _| name.ends_with("_token"));
     context.insert("messages".into(), serde_json::to_value(messages).map_err(|error| error.to_string())?);
@@ -83,6 +87,40 @@ pub fn render(
     let template = without_marks(template);
     let template = jinja.template_from_str(&template).map_err(told)?;
     template.render(Value::from(Serde(&context))).map_err(told)
+}
+
+/// As Python's `json.dumps` has it, which escapes nothing that need not be.
+#[expect(clippy::needless_pass_by_value, reason = "Jinja calls it so")]
+fn to_json(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let mut bytes = Vec::new();
+    let done = if let Some(indent) = indent {
+        let indent = " ".repeat(indent.min(64));
+        let pretty = PrettyFormatter::with_indent(indent.as_bytes());
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, pretty))
+    } else {
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Spaced))
+    };
+    let told = |message: String| minijinja::Error::new(ErrorKind::BadSerialization, message);
+    done.map_err(|error| told(error.to_string()))?;
+    String::from_utf8(bytes).map(Value::from).map_err(|error| told(error.to_string()))
+}
+
+/// JSON in one line with a space behind each comma and colon.
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(b": ")
+    }
 }
 
 /// Without the meaning of `{% generation %}`, by which training finds the assistant's part: what is inside is rendered.

@@ -49,7 +49,7 @@ pub struct Place {
 /// Every tensor of a file by its name in Hugging Face's layout.
 ///
 /// # Errors
-/// [`ModelError::Unused`] for one that the family has no name for: computing without it would give other results.
+/// [`ModelError::Config`] for one that the family has no name for: computing without it would give other results.
 pub fn places(file: &Gguf, config: &DecoderConfig) -> Result<BTreeMap<String, Place>, ModelError> {
     let layout = Layout::of(config);
     let names = names(&layout, config.layers);
@@ -60,7 +60,8 @@ pub fn places(file: &Gguf, config: &DecoderConfig) -> Result<BTreeMap<String, Pl
             continue;
         }
         let Some(name) = names.get(tensor.name.as_str()) else {
-            return Err(ModelError::Unused { name: tensor.name.clone(), family: config.family.name() });
+            let name: String = tensor.name.chars().take(80).collect();
+            return Err(file.wrong(format!("it has a tensor {name}, which {} does not have", config.family.name())));
         };
         let arrange = arrange(tensor, config, &layout);
         let mut shape = tensor.shape.clone();
