@@ -158,6 +158,10 @@ fn mistakes_are_told() {
     assert!(code == 4 && problems.starts_with("MODEL: ") && problems.contains("beyond the end"), "{code} {problems}");
     let (code, _, problems) = palinode(&folder, &["model", "inspect", "half.gguf"]);
     assert!(code == 4 && problems.contains("half.gguf is not a GGUF file that can be read"), "{code} {problems}");
+    done(&folder, &["init", "made", "--model", fixture("gguf/llama2-tiny.gguf").to_str().unwrap()]);
+    let (code, _, problems) = palinode(&folder, &["init", "none", "--model", "half.gguf"]);
+    assert!(code == 4 && problems.contains("beyond the end"), "{code} {problems}");
+
     fs::write(folder.path().join("no.gguf"), "no").unwrap();
     let (code, _, problems) = palinode(&folder, &["ask", "no.gguf", "The"]);
     assert!(code == 4 && problems.contains("neither a folder nor a GGUF file"), "{code} {problems}");

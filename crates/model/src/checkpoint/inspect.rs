@@ -107,9 +107,10 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         path.is_file().then_some(path).ok_or_else(missing)
     };
     let gguf = Gguf::is(folder);
-    let path = match gguf {
-        true => folder.to_owned(),
-        false => need("config.json", "give the folder that holds config.json, tokenizer.json and model.safetensors")?,
+    let path = if gguf {
+        folder.to_owned()
+    } else {
+        need("config.json", "give the folder that holds config.json, tokenizer.json and model.safetensors")?
     };
     let config = DecoderConfig::read(&path)?;
     let (names, paths) = if gguf {

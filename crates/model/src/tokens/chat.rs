@@ -90,7 +90,6 @@ pub fn render(
 }
 
 /// As Python's `json.dumps` has it, which escapes nothing that need not be.
-#[expect(clippy::needless_pass_by_value, reason = "Jinja calls it so")]
 fn to_json(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let mut bytes = Vec::new();

@@ -21,6 +21,9 @@ struct Architecture {
     constants: &'static [(&'static str, &'static str)],
 }
 
+/// More than half the dimensions of any head.
+const MOST_FREQUENCIES: usize = 1 << 16;
+
 const LLAMA: &[(&str, &str)] = &[
     ("embedding_length", "hidden_size"),
     ("block_count", "num_hidden_layers"),
@@ -181,6 +184,9 @@ fn head_dim(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<u64, ModelErro
 fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, ModelError> {
     if let Some(tensor) = file.tensor("rope_freqs.weight") {
         let theta = file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        if tensor.shape.iter().product::<usize>() > MOST_FREQUENCIES {
+            return Err(file.wrong("rope_freqs.weight has more numbers than any head has dimensions"));
+        }
         let found = file.values(tensor);
         let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
         if !factor.is_finite() {
