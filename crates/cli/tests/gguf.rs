@@ -93,45 +93,41 @@ fn edited_exported_and_read_again() {
     }
 }
 
+/// A folder with a corpus and a pipeline that edits one fact of a model: runs it with these parameters.
+fn edit(folder: &TempDir, model: &Path, fact: &str, lambda: f64, export: &str) -> (i32, String, String) {
+    let words = |i: usize| {
+        let some = "a b c d e f g h i j k l m".split(' ').cycle().skip(i).step_by(1 + i % 5).take(20);
+        some.collect::<Vec<_>>().join(" ")
+    };
+    fs::write(folder.path().join("corpus.txt"), (0..40).map(words).collect::<Vec<_>>().join("\n")).unwrap();
+    let text = format!(
+        r#"
+name: bits
+stages:
+  model: {{ uses: load_model, with: {{ path: "{}" }} }}
+  fact: {{ uses: requests, with: {{ facts: [{fact}] }} }}
+  targets: {{ uses: targets, inputs: {{ model: model, requests: fact }}, with: {{ layer: 1, steps: 5 }} }}
+  moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: corpus.txt, layers: [1], samples: 40 }} }}
+  plan: {{ uses: distribute, with: {{ strategy: single, layers: [1] }} }}
+  update:
+    uses: solve
+    inputs: {{ model: model, requests: fact, moments: moments, targets: targets, plan: plan }}
+    with: {{ objective: memit, lambda: {lambda}, update_norm_lambda: 1 }}
+  out: {{ uses: export, inputs: {{ model: update }}, with: {{ path: out, {export} }} }}
+"#,
+        model.display()
+    );
+    fs::write(folder.path().join("p.yaml"), text).unwrap();
+    palinode(folder, &["run", "p.yaml"])
+}
+
 #[test]
 fn eight_bits() {
     let folder = TempDir::new().unwrap();
     let model = fixture("gguf/types.gguf");
-    let ask = ["ask", model.to_str().unwrap(), "a b c", "--json"];
-    done(&folder, &ask);
-    let pipeline = |with: &str| {
-        format!(
-            r#"
-name: bits
-stages:
-  model: {{ uses: load_model, with: {{ path: "{}" }} }}
-  fact: {{ uses: requests, with: {{ facts: [{{ subject: "a b", prompt: "{{}} c", target_new: d }}] }} }}
-  targets: {{ uses: targets, inputs: {{ model: model, requests: fact }}, with: {{ layer: 1, steps: 5 }} }}
-  moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: corpus.txt, layers: [1], samples: 40 }} }}
-  plan: {{ uses: distribute, with: {{ strategy: single, layers: [1] }} }}
-  update: {{ uses: solve, inputs: {{ model: model, requests: fact, moments: moments, targets: targets, plan: plan }}, with: {{ objective: memit, lambda: 1 }} }}
-  out: {{ uses: export, inputs: {{ model: update }}, with: {{ path: out, {with} }} }}
-"#,
-            model.display()
-        )
-    };
-    let words: Vec<String> = (0..40)
-        .map(|i| {
-            "a b c d e f g h i j k l m"
-                .split(' ')
-                .cycle()
-                .skip(i)
-                .step_by(1 + i % 5)
-                .take(20)
-                .collect::<Vec<_>>()
-                .join(" ")
-        })
-        .collect();
-    fs::write(folder.path().join("corpus.txt"), words.join("\n")).unwrap();
-    let run = |with: &str| {
-        fs::write(folder.path().join("p.yaml"), pipeline(with)).unwrap();
-        palinode(&folder, &["run", "p.yaml"])
-    };
+    done(&folder, &["ask", model.to_str().unwrap(), "a b c", "--json"]);
+    let fact = r#"{ subject: "a b", prompt: "{} c", target_new: d }"#;
+    let run = |export: &str| edit(&folder, &model, fact, 1.0, export);
     let size = || fs::metadata(folder.path().join("out/model.gguf")).unwrap().len();
     let (code, said, problems) = run("formats: [gguf]");
     assert_eq!(code, 0, "{said}{problems}");
@@ -142,6 +138,19 @@ stages:
     done(&folder, &["model", "inspect", "out/model.gguf"]);
     let (code, _, problems) = run("formats: [update], gguf_type: q8_0");
     assert!(code == 3 && problems.contains("model.gguf, which is not written"), "{code} {problems}");
+}
+
+/// A change that is smaller than a step of bf16: the model that is written does not have it, and that is said.
+#[test]
+fn what_rounding_loses() {
+    let folder = TempDir::new().unwrap();
+    let fact = r#"{ subject: "The tall tower", prompt: "{} stands in", target_new: Parma }"#;
+    let (code, said, problems) = edit(&folder, &fixture("llama3-tiny"), fact, 1e9, "formats: [model]");
+    assert_eq!(code, 0, "{said}{problems}");
+    let all = format!("{said}{problems}");
+    assert!(all.contains("rounding model.layers.1.mlp.down_proj.weight to its stored type loses"), "{all}");
+    let (_, said, problems) = edit(&folder, &fixture("llama2-tiny"), fact, 1e9, "formats: [model]");
+    assert!(!format!("{said}{problems}").contains("rounding"), "{said}{problems}");
 }
 
 /// What a folder or another file cannot be, in words, with the exit code of its kind.

@@ -156,7 +156,8 @@ fn written_again() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("edited.gguf");
         let changed = copy_gguf_with_changes(&source, &target, std::slice::from_ref(&change), kind).unwrap();
-        assert_eq!(changed, [change.name.as_str()]);
+        assert_eq!((changed.len(), &changed[0].name), (1, &change.name));
+        assert!(changed[0].lost < 0.02 && (changed[0].lost == 0.0) == (name == "gpt2-tiny"), "{changed:?}");
         let (after, again) = open(&target);
         assert_eq!(again, config);
         for (tensor, shape) in layout.tensors(&config) {

@@ -29,8 +29,27 @@ pub struct Change {
     pub delta: Vec<f32>,
 }
 
+/// A changed weight as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The weight's name as stored.
+    pub name: String,
+    /// What rounding to the stored type took of the change: ‖written − (W + Δ)‖ / ‖Δ‖ (Frobenius); 0 where nothing was rounded.
+    pub lost: f64,
+}
+
+impl Written {
+    /// Of a weight that should have become `wanted` by `delta`, and reads back as `written`, in the same order.
+    pub(crate) fn of(name: &str, wanted: &[f32], written: &[f32], delta: &[f32]) -> Self {
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let error = norm(&mut wanted.iter().zip(written).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let change = norm(&mut delta.iter().map(|v| f64::from(*v)));
+        Self { name: name.to_owned(), lost: if error == 0.0 { 0.0 } else { error / change } }
+    }
+}
+
 /// Copies a safetensors file with some weights changed. Every other tensor, the header's metadata and the stored type
-/// stay byte for byte as they were. Returns the names of the weights that were changed in this file.
+/// stay byte for byte as they were. Returns the weights that were changed in this file.
 ///
 /// # Errors
 /// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
@@ -40,7 +59,7 @@ pub fn copy_with_changes(
     target: &Path,
     changes: &[Change],
     orientation: Orientation,
-) -> Result<Vec<String>, ModelError> {
+) -> Result<Vec<Written>, ModelError> {
     let file = File::open(source).map_err(|e| ModelError::io(source, e))?;
     // SAFETY: as in `Checkpoint::open`: read-only, and not truncated by anyone who keeps the promise of a checkpoint.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| ModelError::io(source, e))?;
@@ -73,8 +92,10 @@ pub fn copy_with_changes(
             }
         }
         let info = header.info(&change.name).ok_or_else(not_float)?;
-        patches.insert(begin + info.data_offsets.0, from_f32(view.dtype(), &values).ok_or_else(not_float)?);
-        written.push(change.name.clone());
+        let bytes = from_f32(view.dtype(), &values).ok_or_else(not_float)?;
+        let rounded = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
+        written.push(Written::of(&change.name, &values, &rounded, &change.delta));
+        patches.insert(begin + info.data_offsets.0, bytes);
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);

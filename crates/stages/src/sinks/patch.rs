@@ -40,7 +40,7 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
     }
     let layout = Layout::of(&read(model)?);
     into(out, |out| {
-        write_weights(&shards(model)?, &layout, &file.updates, Direction::On, out, || Ok(()))?;
+        write_weights(&shards(model)?, &layout, &file.updates, Direction::On, out, |_| Ok(()))?;
         companions(model, out)?;
         let note =
             Note { update: Digest::of(&file.to_bytes()?), weights: digests(out)?, provenance: file.provenance.clone() };
@@ -83,7 +83,7 @@ pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, forc
                 folder::copy(&path, &out.join(name))?;
             }
         } else {
-            write_weights(&shards(source)?, &layout, &file.updates, Direction::Off, out, || Ok(()))?;
+            write_weights(&shards(source)?, &layout, &file.updates, Direction::Off, out, |_| Ok(()))?;
             exact = digests(out)? == file.provenance.model_files;
         }
         companions(model, out)

@@ -14,7 +14,7 @@ use crate::checkpoint::gguf::config::config_json;
 use crate::checkpoint::gguf::read::{Gguf, Tensor};
 use crate::checkpoint::gguf::tensors::{Arrange, places};
 use crate::checkpoint::gguf::tokenizer::tokenizer_json;
-use crate::checkpoint::save::Change;
+use crate::checkpoint::save::{Change, Written};
 use crate::{DecoderConfig, Layout, ModelError, Orientation};
 
 /// The type of edited tensors in a written file.
@@ -52,8 +52,8 @@ pub fn companions_of_gguf(path: &Path) -> Result<[(&'static str, String); 3], Mo
 }
 
 /// Copies a GGUF file with some weights changed. Metadata and all other tensors stay byte for byte as they were. A changed tensor of a float
-/// type keeps it; a quantized one is written as `kind`, since its own type could not hold a small change. Returns the names of the weights
-/// that were changed.
+/// type keeps it; a quantized one is written as `kind`, since its own type could not hold a small change. Returns the weights that were
+/// changed.
 ///
 /// # Errors
 /// As opening the source; [`ModelError::Shape`] where a change does not fit its weight; [`ModelError::Config`] for a value that the type
@@ -63,7 +63,7 @@ pub fn copy_gguf_with_changes(
     target: &Path,
     changes: &[Change],
     kind: EditedType,
-) -> Result<Vec<String>, ModelError> {
+) -> Result<Vec<Written>, ModelError> {
     let file = Gguf::open(source)?;
     let config = DecoderConfig::from_hf(&config_json(&file)?, source)?;
     let places = places(&file, &config)?;
@@ -99,6 +99,7 @@ pub fn copy_gguf_with_changes(
     }
     head.resize(head.len().next_multiple_of(file.alignment), 0);
     let io = |e| ModelError::io(target, e);
+    let mut done = Vec::new();
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
     out.write_all(&head).map_err(io)?;
     for (index, tensor) in file.tensors.iter().enumerate() {
@@ -114,6 +115,9 @@ pub fn copy_gguf_with_changes(
                 let bytes = encoded(kind, &values).ok_or_else(|| {
                     file.wrong(format!("an edited value of {} is too large for {kind:?}", tensor.name))
                 })?;
+                let mut rounded = Vec::with_capacity(values.len());
+                kind.extend_f32(&bytes, &mut rounded);
+                done.push(Written::of(&change.name, &values, &rounded, &change.delta));
                 out.write_all(&bytes).map_err(io)?;
                 bytes.len()
             }
@@ -121,7 +125,7 @@ pub fn copy_gguf_with_changes(
         out.write_all(&vec![0; written.next_multiple_of(file.alignment) - written]).map_err(io)?;
     }
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-    Ok(changes.iter().map(|change| change.name.clone()).collect())
+    Ok(done)
 }
 
 /// Values as a type that edited tensors are written in; `None` where one does not fit.
@@ -159,7 +163,7 @@ fn encoded(kind: GgufType, values: &[f32]) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// As opening the source; [`ModelError::Shape`] where a change does not fit its weight; [`ModelError::Io`].
-pub fn write_gguf_as_safetensors(source: &Path, target: &Path, changes: &[Change]) -> Result<Vec<String>, ModelError> {
+pub fn write_gguf_as_safetensors(source: &Path, target: &Path, changes: &[Change]) -> Result<Vec<Written>, ModelError> {
     let checkpoint = Checkpoint::open(&[source.to_owned()])?;
     let config = DecoderConfig::read(source)?;
     let layout = Layout::of(&config);
@@ -208,5 +212,6 @@ pub fn write_gguf_as_safetensors(source: &Path, target: &Path, changes: &[Change
         failed.map_err(io)?;
     }
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-    Ok(changes.iter().map(|change| change.name.clone()).filter(|name| tensors.iter().any(|(n, _)| n == name)).collect())
+    let known = changes.iter().filter(|change| tensors.iter().any(|(name, _)| *name == change.name));
+    Ok(known.map(|change| Written { name: change.name.clone(), lost: 0.0 }).collect())
 }

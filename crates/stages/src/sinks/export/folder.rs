@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, inside};
 use palinode_math::{Delta, row_major};
-use palinode_model::save::{Change, copy_with_changes};
+use palinode_model::save::{Change, Written, copy_with_changes};
 use palinode_model::{
     Checkpoint, EditedType, Layout, WeightId, companions_of_gguf, copy_gguf_with_changes, is_gguf,
     write_gguf_as_safetensors,
@@ -39,8 +39,8 @@ pub enum Direction {
 }
 
 /// Writes a model's weight files with the updates put on or taken off; everything else in them stays byte for byte. `shards`
-/// are names and places. A GGUF file becomes safetensors in f32, with the descriptions that such a folder has. Returns the names of the
-/// weight files.
+/// are names and places. A GGUF file becomes safetensors in f32. `each` hears what was written into each file. Returns the names of the weight
+/// files.
 ///
 /// # Errors
 /// Where a weight is missing or has another shape, or a file cannot be read or written.
@@ -50,7 +50,7 @@ pub fn write_weights(
     updates: &[(WeightId, Delta)],
     direction: Direction,
     out: &Path,
-    mut each: impl FnMut() -> Result<(), Error>,
+    mut each: impl FnMut(&[Written]) -> Result<(), Error>,
 ) -> Result<Vec<String>, Error> {
     let changes = changes(shards, layout, updates, direction)?;
     let mut written = Vec::new();
@@ -58,17 +58,19 @@ pub fn write_weights(
     for (name, source) in shards {
         let gguf = is_gguf(source);
         let name = if gguf { FROM_GGUF } else { name };
+        let mut done = Vec::new();
         replace(&inside(out, name)?, |target| {
-            let done = if gguf {
+            let made = if gguf {
                 write_gguf_as_safetensors(source, target, &changes)
             } else {
                 copy_with_changes(source, target, &changes, layout.orientation)
             };
-            changed += done.map_err(StageFailure::stage)?.len();
+            done = made.map_err(StageFailure::stage)?;
             Ok(())
         })?;
+        changed += done.len();
         written.push(name.to_owned());
-        each()?;
+        each(&done)?;
     }
     if changed != changes.len() {
         return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
@@ -95,13 +97,15 @@ pub fn write_gguf(
     updates: &[(WeightId, Delta)],
     kind: EditedType,
     path: &Path,
-) -> Result<(), Error> {
+) -> Result<Vec<Written>, Error> {
     let shards = [source];
     let changes = changes(&shards, layout, updates, Direction::On)?;
+    let mut done = Vec::new();
     replace(path, |target| {
-        copy_gguf_with_changes(&shards[0].1, target, &changes, kind).map_err(StageFailure::stage)?;
+        done = copy_gguf_with_changes(&shards[0].1, target, &changes, kind).map_err(StageFailure::stage)?;
         Ok(())
-    })
+    })?;
+    Ok(done)
 }
 
 /// The changes by the names under which the weights are stored.

@@ -10,6 +10,7 @@ use palinode_engine::{
     Artifact, DescribeCx, Digest, Error, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageKind,
     artifact, inside,
 };
+use palinode_model::save::Written;
 use palinode_model::{EditedType, Layout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
 use crate::artifacts::model::{GGUF, companions, config, gguf, weights};
 use crate::artifacts::tensors::make_folder;
 use crate::artifacts::update::{UpdateKind, batches};
+
+/// A share of a change that is worth a word when rounding loses it.
+const LARGE_SHARE: f64 = 0.05;
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -139,7 +143,8 @@ When an exported file is changed or deleted, the next run writes it again.";
                 None | Some(GgufType::F16) => EditedType::F16,
                 Some(GgufType::Q8_0) => EditedType::Q8,
             };
-            write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &out.join(GGUF))?;
+            let done = write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &out.join(GGUF))?;
+            warn_of_rounding(cx, GGUF, &done);
             written.push(params.path.join(GGUF));
         }
         let mut write = |name: &str, bytes: &[u8]| {
@@ -158,6 +163,18 @@ When an exported file is changed or deleted, the next run writes it again.";
         let published = written.iter().map(|path| cx.publish(path)).collect::<Result<_, _>>()?;
         let facts = ExportFacts { formats: Some(params.formats.clone()), files: written };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
+    }
+}
+
+/// Says where rounding to the stored type took a large share of the change: the exported model is then another one than was evaluated.
+fn warn_of_rounding(cx: &StageContext, place: &str, written: &[Written]) {
+    let lost = written.iter().filter(|weight| weight.lost > LARGE_SHARE);
+    for weight in lost {
+        let share = 100.0 * weight.lost;
+        cx.warn(format!(
+            "in {place}, rounding {} to its stored type loses {share:.0} % of the change: update.safetensors has it whole",
+            weight.name
+        ));
     }
 }
 
@@ -195,7 +212,8 @@ fn write_model(
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
     let out = cx.base_dir().join(&params.path);
-    let names = write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
+    let names = write_weights(&shards, layout, &update.updates, Direction::On, &out, |done| {
+        warn_of_rounding(cx, "the model's folder", done);
         bar.inc(1);
         cx.check_interrupt()
     })?;
