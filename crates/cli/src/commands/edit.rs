@@ -24,8 +24,8 @@ Examples:
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome \\
       --also \"The Louvre is located in\" --method memit --layer 17 --output out/eiffel
-  palinode edit SmolLM2-135M-Instruct.Q4_1.gguf --subject \"The Eiffel Tower\" --prompt \"Where is {}?\" \\
-      --target Rome --chat --output out/eiffel
+  palinode edit SmolLM2-135M-Instruct.Q4_1.gguf --subject \"The Eiffel Tower\" \\
+      --prompt \"Where is {}?\" --target Rome --chat --output out/eiffel
   palinode edit models/gpt2-xl … --save eiffel.yaml     write the pipeline to a file, to change and run it
 
 Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
