@@ -106,7 +106,7 @@ impl Checkpoint {
         Ok(Self { shards, index })
     }
 
-    fn open_gguf(path: &PathBuf, paths: &[PathBuf]) -> Result<Self, ModelError> {
+    fn open_gguf(path: &Path, paths: &[PathBuf]) -> Result<Self, ModelError> {
         let file = Gguf::open(path)?;
         if paths.len() > 1 {
             return Err(file.wrong("a GGUF file is a whole model, expected no other weights beside it"));

@@ -212,9 +212,9 @@ fn q45_k(block: &[u8], packed: &[u8], high: Option<&[u8]>, values: &mut Vec<f32>
     for group in 0..8 {
         let j = group % 4;
         let (scale, least) = if group < 4 {
-            (parts[j] & 63, parts[4 + j] & 63)
+            (parts[j] & 0x3f, parts[4 + j] & 0x3f)
         } else {
-            (parts[8 + j] & 15 | (parts[j] >> 2) & 48, parts[8 + j] >> 4 | (parts[4 + j] >> 2) & 48)
+            (parts[8 + j] & 0xf | (parts[j] >> 2) & 0x30, parts[8 + j] >> 4 | (parts[4 + j] >> 2) & 0x30)
         };
         let (scale, least) = (of_scales * f32::from(scale), of_least * f32::from(least));
         for i in 0..32 {
