@@ -148,6 +148,10 @@ fn spoil(folder: &Path, random: &mut ChaCha8Rng) -> Result<(), Box<dyn Error>> {
     let mut names: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
     names.sort();
+    // Of a model that is one file, nothing is left where that one was taken away.
+    if names.is_empty() {
+        return Ok(());
+    }
     let path = &names[random.random_range(0..names.len())];
     let mut bytes = fs::read(path)?;
     if random.random_range(0..40) == 0 {
