@@ -149,12 +149,13 @@ fn row(
         return Err(bad(request, format!("the subject is not in the prompt {pattern:?}")));
     };
     let bare = format!("{before}{}{after}", request.subject);
-    let (whole, tokens): (_, &[u32]) = match ending {
-        None => (bare.clone(), &[]),
-        Some(Ending::Text(ending)) => (format!("{bare}{ending}"), &[]),
-        Some(Ending::Tokens(tokens)) => (bare.clone(), tokens),
+    let (ending, tokens): (&str, &[u32]) = match ending {
+        None => ("", &[]),
+        Some(Ending::Text(ending)) => (ending, &[]),
+        Some(Ending::Tokens(tokens)) => ("", tokens),
     };
-    let mut ids = text.encode(&whole)?;
+    let whole = format!("{bare}{ending}");
+    let mut ids = text.encode_continued(&bare, ending)?;
     ids.extend_from_slice(tokens);
     if ids.len() > config.context {
         return Err(ModelError::TooLong {

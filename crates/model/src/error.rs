@@ -41,6 +41,14 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
+    /// A GGUF file is damaged, or holds what is not read.
+    #[error("{path} is not a GGUF file that can be read: {message}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// `model.safetensors.index.json` is not an index of this folder's files.
     #[error("{path}: {message}")]
     Index {
@@ -119,6 +127,12 @@ pub enum ModelError {
         /// What the tokenizers library said.
         message: String,
     },
+    /// Prompts cannot be put as a chat's messages.
+    #[error("{message}")]
+    Chat {
+        /// Why not.
+        message: String,
+    },
     /// A layer index past the end.
     #[error("layer {layer} is out of range: the model has layers 0 to {last}")]
     Layer {
@@ -191,6 +205,7 @@ impl ModelError {
             ),
             Self::Memory { .. } => Some("use a machine with more memory, or a smaller model".into()),
             Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
+            Self::Chat { .. } => Some("leave `chat` out, and prompts are texts that the model continues".into()),
             Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
             _ => None,
         }

@@ -10,7 +10,8 @@ use crate::terminal::print;
 
 /// Add an update to a model's folder
 ///
-/// Writes the edited model into a new folder. The model's own folder does not change. An update that was made for other
+/// Writes the edited model into a new folder. The model's own folder does not change. Of a GGUF file, writes a folder in Hugging Face's
+/// layout. An update that was made for other
 /// weights is an error.
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -20,7 +21,7 @@ pub struct Args {
     /// The update.safetensors that `export` wrote.
     update: PathBuf,
 
-    /// The unedited model's folder.
+    /// The unedited model's folder, or GGUF file.
     model: PathBuf,
 
     /// The folder to write. One that is there must have been written by this command and not been changed since.

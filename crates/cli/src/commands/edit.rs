@@ -27,6 +27,8 @@ Examples:
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome \\
       --corpus wikipedia.txt
   palinode edit models/gpt2-xl --facts facts.csv --moments stats/layer17.npz --method memit --output out/edited
+  palinode edit SmolLM2-135M-Instruct.Q4_1.gguf --subject \"The Eiffel Tower\" \\
+      --prompt \"Where is {}?\" --target Rome --chat --corpus texts.txt --output out/eiffel
   palinode edit models/gpt2-xl … --save edit.yaml       write the pipeline to a file, to change and run it
 
 An edit leaves alone what the second moments describe: the texts that they were measured on. --corpus measures them, once
@@ -38,7 +40,7 @@ one batch.
 
 What is said under \"!\" makes the edit doubtful: docs/methods.md has the thresholds.")]
 pub struct Args {
-    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
+    /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// What the fact is about.
@@ -90,9 +92,17 @@ pub struct Args {
     #[arg(long)]
     strict: bool,
 
-    /// Write the edited model and the update into this folder.
+    /// Write the edited model and the update into this folder: of a GGUF file, as model.gguf.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+
+    /// Put the prompts as messages of a chat, by the model's chat template: the target is how the answer begins.
+    #[arg(long)]
+    chat: bool,
+
+    /// The system message of the chat.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
 
     #[command(flatten)]
     quick: Quick,
@@ -266,7 +276,7 @@ fn pipeline(
     suggested: Option<Suggestion>,
     moments: &Moments,
 ) -> PipelineBuilder {
-    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5 });
+    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, gguf: false });
     let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());
     let prompts: Vec<String> = shown.chain(args.also.iter().cloned()).collect();
     let site = if matches!(args.method, Method::Rome) { "mlp_output" } else { "block_output" };
@@ -274,9 +284,10 @@ fn pipeline(
     let mut build = PipelineBuilder::new("edit").built_by("palinode edit");
     let path = args.quick.path(&args.model);
     let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
+    let chat = args.chat.then(|| ask::chat(args.system.as_deref()));
     let fact = if let Some(path) = &args.facts {
         let path = args.quick.path(&path.display().to_string());
-        build.stage("facts", "load_requests").with("path", path).from("path", "--facts").with("dataset", "jsonl").done()
+        build.stage("facts", "load_requests").with("path", path).from("path", "--facts").with("dataset", "jsonl")
     } else {
         let fact = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
         build
@@ -285,8 +296,11 @@ fn pipeline(
             .from("facts[0].subject", "--subject")
             .from("facts[0].prompt", "--prompt")
             .from("facts[0].target_new", "--target")
-            .done()
     };
+    if let Some(chat) = &chat {
+        fact.with("chat", chat.clone()).from("chat", "--chat");
+    }
+    let fact = fact.done();
     let contexts = build
         .stage("contexts", "templates")
         .input("model", &model)
@@ -351,15 +365,19 @@ fn pipeline(
     };
     let update = solve.done();
     build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
-    build
-        .stage("answers", "ask")
-        .input("model", &update)
-        .with("prompts", prompts)
-        .from("prompts", "--also")
-        .from("prompts[0]", "--prompt");
+    let answers = build.stage("answers", "ask");
+    if let Some(chat) = chat {
+        answers.with("chat", chat).from("chat", "--chat");
+    }
+    answers.input("model", &update).with("prompts", prompts).from("prompts", "--also").from("prompts[0]", "--prompt");
     if let Some(folder) = &args.output {
         let path = args.quick.path(&folder.display().to_string());
-        build.stage("out", "export").input("model", &update).with("path", path).from("", "--output");
+        let out = build.stage("out", "export");
+        out.input("model", &update).with("path", path).from("", "--output");
+        if suggested.gguf {
+            // As it came.
+            out.with("formats", json!(["gguf", "update"]));
+        }
     }
     build
 }

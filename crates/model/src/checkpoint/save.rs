@@ -29,8 +29,39 @@ pub struct Change {
     pub delta: Vec<f32>,
 }
 
+/// A changed weight as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The weight's name as stored.
+    pub name: String,
+    /// What rounding to the stored type took of the change: ‖written − (W + Δ)‖ / ‖Δ‖ (Frobenius); 0 where nothing was rounded.
+    pub lost: f64,
+}
+
+impl Written {
+    /// Of a weight that should have become `wanted` by `delta`, and reads back as `written`, in the same order, from the type `dtype`.
+    ///
+    /// # Errors
+    /// [`ModelError::Overflow`]: an infinite weight makes every answer of the model a NaN.
+    pub(crate) fn of(
+        name: &str,
+        wanted: &[f32],
+        written: &[f32],
+        delta: &[f32],
+        dtype: &str,
+    ) -> Result<Self, ModelError> {
+        if let Some((&value, _)) = wanted.iter().zip(written).find(|(_, written)| !written.is_finite()) {
+            return Err(ModelError::Overflow { name: name.to_owned(), value, dtype: dtype.to_owned() });
+        }
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let error = norm(&mut wanted.iter().zip(written).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let change = norm(&mut delta.iter().map(|v| f64::from(*v)));
+        Ok(Self { name: name.to_owned(), lost: if error == 0.0 { 0.0 } else { error / change } })
+    }
+}
+
 /// Copies a safetensors file with some weights changed. Every other tensor, the header's metadata and the stored type
-/// stay byte for byte as they were. Returns the names of the weights that were changed in this file.
+/// stay byte for byte as they were. Returns the weights that were changed in this file.
 ///
 /// # Errors
 /// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
@@ -40,7 +71,7 @@ pub fn copy_with_changes(
     target: &Path,
     changes: &[Change],
     orientation: Orientation,
-) -> Result<Vec<String>, ModelError> {
+) -> Result<Vec<Written>, ModelError> {
     let file = File::open(source).map_err(|e| ModelError::io(source, e))?;
     // SAFETY: as in `Checkpoint::open`: read-only, and not truncated by anyone who keeps the promise of a checkpoint.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| ModelError::io(source, e))?;
@@ -74,14 +105,9 @@ pub fn copy_with_changes(
         }
         let info = header.info(&change.name).ok_or_else(not_float)?;
         let bytes = from_f32(view.dtype(), &values).ok_or_else(not_float)?;
-        let stored = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
-        // An infinite weight makes every answer of the model a NaN.
-        if let Some((&value, _)) = values.iter().zip(&stored).find(|(_, stored)| !stored.is_finite()) {
-            let dtype = format!("{:?}", view.dtype());
-            return Err(ModelError::Overflow { name: change.name.clone(), value, dtype });
-        }
+        let rounded = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
+        written.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{:?}", view.dtype()))?);
         patches.insert(begin + info.data_offsets.0, bytes);
-        written.push(change.name.clone());
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);

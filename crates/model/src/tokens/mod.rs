@@ -1,5 +1,6 @@
 //! Text to tokens and back.
 
+pub mod chat;
 pub(crate) mod facts;
 mod growth;
 mod text;

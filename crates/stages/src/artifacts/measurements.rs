@@ -145,11 +145,14 @@ impl Kind for PreflightKind {
 #[serde(rename_all = "snake_case")]
 pub enum ExportFormat {
     /// The whole edited model in Hugging Face's layout, with the names, shards and number types of the source, and copies
-    /// of its other files.
+    /// of its other files. Of a GGUF file: in f32, with config.json and tokenizer.json made of its metadata.
     Model,
     /// Only the change, in update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
     /// A change that is not low-rank has `{weight}.dense`, or its entries under `{weight}.at`, `.values` and `.shape`.
     Update,
+    /// The whole edited model as one GGUF file, of a model that is one: `model.gguf`. Edited tensors that are quantized are written as
+    /// `gguf_type`; everything else stays byte for byte.
+    Gguf,
     /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`. Only for low-rank changes.
     Peft,
 }

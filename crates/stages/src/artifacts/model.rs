@@ -67,6 +67,12 @@ pub const TOKENIZER: &str = "tokenizer.json";
 /// The logical name of the tokenizer's settings, which not every folder has.
 pub const SETTINGS: &str = "other/tokenizer_config.json";
 
+/// The logical name of a GGUF file among the weights: one file is the whole model, whatever it is called.
+pub const GGUF: &str = "model.gguf";
+
+/// The logical name of a chat template in a file of its own.
+const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
+
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -87,11 +93,14 @@ pub struct Facts {
     /// The number type that weights are held in.
     #[serde(default)]
     pub dtype: Precision,
+    /// Whether it comes from a GGUF file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gguf: bool,
 }
 
 impl Facts {
     /// From a configuration.
-    pub fn of(config: &DecoderConfig, dtype: Precision) -> Self {
+    pub fn of(config: &DecoderConfig, dtype: Precision, gguf: bool) -> Self {
         Self {
             family: config.family.name().to_owned(),
             layers: config.layers,
@@ -101,6 +110,7 @@ impl Facts {
             vocabulary: config.vocab,
             parameters: config.parameters(),
             dtype,
+            gguf,
         }
     }
 
@@ -150,9 +160,12 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
             Some(other) => return Err(Error::internal(format!("blocks cannot be `{other}`"))),
         };
         let decoder = decoder.map_err(StageFailure::stage)?;
-        let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
+        let mut text = Text::open(&cx.path(described(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
+        }
+        if let Some(template) = artifact.file(CHAT_TEMPLATE) {
+            text = text.with_template(&cx.path(template)?).map_err(StageFailure::stage)?;
         }
         let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })
@@ -161,13 +174,26 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
 
 /// The configuration of a `model` or an `update`.
 pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, Error> {
-    let path = cx.path(file(artifact, CONFIG)?)?;
+    let path = cx.path(described(artifact, CONFIG)?)?;
     read_config(&path).map_err(StageFailure::stage)
 }
 
 /// Reads a configuration.
 pub fn read_config(path: &Path) -> Result<DecoderConfig, ModelError> {
     DecoderConfig::read(path)
+}
+
+/// The file that holds a description, of a model in one GGUF file that one.
+fn described<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a FileRef, Error> {
+    match gguf(artifact) {
+        Some(file) => Ok(file),
+        None => file(artifact, name),
+    }
+}
+
+/// The GGUF file of a model that is one.
+pub fn gguf(artifact: &Artifact) -> Option<&FileRef> {
+    weights(artifact).find(|(name, _)| *name == GGUF).map(|(_, file)| file)
 }
 
 /// The weight files.

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::MomentsOrFactors;
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open};
 use crate::artifacts::plan::PlanKind;
@@ -144,8 +145,16 @@ each time on all edits made so far.";
         let size = params.solve.batch_size(requests.len());
         let blocks: Vec<&[EditRequest]> =
             requests.chunks(size).take(params.rounds.map_or(usize::MAX, Count::get)).collect();
-        let model = open(cx, &base)?;
+        let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
+        let mut origin = json!({
+            "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()), "plan": planned.digest(),
+            "templates": cx.input_opt(TEMPLATES)?.map(|templates| templates.digest()),
+            "with": [params.targets.in_unit_keys(), json!(params.solve)],
+        });
+        if let Some(chat) = &asked.facts.chat {
+            origin["chat"] = json!(chat);
+        }
         let editor = Editor {
             cx,
             params,
@@ -153,11 +162,7 @@ each time on all edits made so far.";
             metrics: params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?,
             templates: at_port(cx, TEMPLATES)?,
             plan,
-            origin: cx.unit_key(&json!({
-                "base": base.base(), "moments": moments.map(|moments| moments.digest()), "plan": planned.digest(),
-                "templates": cx.input_opt(TEMPLATES)?.map(|templates| templates.digest()),
-                "with": [params.targets.in_unit_keys(), json!(params.solve)],
-            })),
+            origin: cx.unit_key(&origin),
         };
         let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });

@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::{MomentsOrFactors, metrics, mismatch};
 use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
 use crate::artifacts::moments::MISSING;
@@ -290,7 +291,7 @@ weights.";
             return Err(Error::input("the targets were found for other requests")
                 .hint("connect `targets` and `solve` to the same requests"));
         }
-        let model = open(cx, &base)?;
+        let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let plan = cx.input(PLAN)?.facts.plan;

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
@@ -209,8 +210,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 
     fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let model = open(cx, &given)?;
         let asked = cx.input(REQUESTS)?;
+        let chat = asked.facts.chat.as_ref();
+        let model = in_chat(open(cx, &given)?, chat)?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let base = given.base();
@@ -225,6 +227,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         // Units were kept before there was a choice.
         if !params.fact_token.is_usual() {
             with["fact_token"] = json!(params.fact_token);
+        }
+        if let Some(chat) = chat {
+            with["chat"] = json!(chat);
         }
         let cache = TargetCache {
             cx,

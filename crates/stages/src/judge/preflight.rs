@@ -15,6 +15,7 @@ use palinode_model::{Decoder, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::measurements::PreflightKind;
 use crate::artifacts::model::{Loaded, ModelKind, open};
 use crate::artifacts::moments::{LayerFacts, MomentsKind};
@@ -119,8 +120,9 @@ passes. It gives the order of magnitude.";
     }
 
     fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, Error> {
-        let model = open(cx, &cx.input(MODEL)?)?;
-        let requests = requests(cx, &cx.input(REQUESTS)?)?;
+        let asked = cx.input(REQUESTS)?;
+        let model = in_chat(open(cx, &cx.input(MODEL)?)?, asked.facts.chat.as_ref())?;
+        let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let (begin, work) = (Instant::now(), model.decoder.work());
         let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, FileRef, Hint, Maker, Output, Overwrite};
-use palinode_model::{Checkpoint, Layout};
+use palinode_model::{Checkpoint, Layout, is_gguf};
 
-use crate::artifacts::model::read_config;
+use crate::artifacts::model::{GGUF, read_config};
 use crate::errors::StageFailure;
-use crate::sinks::export::folder::{Direction, NOTE, Note, write_weights};
+use crate::sinks::export::folder::{Direction, NOTE, Note, describe_gguf, write_weights};
 use crate::sinks::export::update_file::{Provenance, UpdateFile};
 
 /// How near a reverted model is to what it was before the edit.
@@ -32,17 +32,15 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
     if !force {
         for (name, digest) in digests(model)? {
             if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
-                return Err(Error::input(format!(
-                    "{} is not the {name} that the update was made for",
-                    model.join(&name).display()
-                ))
-                .hint(Hint::ForceApply));
+                let path = if is_gguf(model) { model.to_owned() } else { model.join(&name) };
+                return Err(Error::input(format!("{} is not the {name} that the update was made for", path.display()))
+                    .hint(Hint::ForceApply));
             }
         }
     }
     let layout = Layout::of(&read(model)?);
     let mut out = begin(out, model, "apply", overwrite)?;
-    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &mut out, || Ok(()))?;
+    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &mut out, |_| Ok(()))?;
     companions(model, &mut out)?;
     let note = Note { update: Digest::of(&file.to_bytes()?), weights, provenance: file.provenance.clone() };
     out.finish(note.about()?).map(drop)
@@ -61,6 +59,10 @@ pub fn revert(
     force: bool,
     overwrite: Overwrite,
 ) -> Result<Restored, Error> {
+    if is_gguf(model) {
+        let message = format!("{} is a GGUF file, which an update is not taken off", model.display());
+        return Err(Error::input(message).hint("the unedited file was not changed by the edit: use that one"));
+    }
     let file = open(update, model)?;
     let layout = Layout::of(&read(model)?);
     if !force {
@@ -73,6 +75,10 @@ pub fn revert(
                 .hint(Hint::RevertBySubtraction));
         }
     }
+    if let Some(base) = base.filter(|base| is_gguf(base)) {
+        let message = format!("{} is a GGUF file: it is the unedited model as it stands", base.display());
+        return Err(Error::input(message).hint(Hint::RevertBySubtraction));
+    }
     let mut out = begin(out, model, "revert", overwrite)?;
     let mut exact = false;
     if let Some(base) = base {
@@ -80,7 +86,7 @@ pub fn revert(
             out.copy(&name, &path)?;
         }
     } else {
-        let written = write_weights(&shards(model)?, &layout, &file.updates, Direction::Off, &mut out, || Ok(()))?;
+        let written = write_weights(&shards(model)?, &layout, &file.updates, Direction::Off, &mut out, |_| Ok(()))?;
         exact = written == file.provenance.model_files;
     }
     companions(model, &mut out)?;
@@ -117,10 +123,14 @@ fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {
 }
 
 fn read(model: &Path) -> Result<palinode_model::DecoderConfig, Error> {
-    read_config(&model.join("config.json")).map_err(StageFailure::stage)
+    let path = if is_gguf(model) { model.to_owned() } else { model.join("config.json") };
+    read_config(&path).map_err(StageFailure::stage)
 }
 
 fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    if is_gguf(model) {
+        return Ok(vec![(GGUF.into(), model.to_owned())]);
+    }
     let names = Checkpoint::files(model).map_err(StageFailure::stage)?;
     Ok(names.into_iter().map(|name| (name.clone(), model.join(name))).collect())
 }
@@ -160,6 +170,9 @@ fn read_note(path: &Path) -> Result<Note, Error> {
 
 /// Everything in a model's folder that is neither weights nor a note of ours.
 fn companions(model: &Path, out: &mut Output) -> Result<(), Error> {
+    if is_gguf(model) {
+        return describe_gguf(model, out);
+    }
     let io = |error| Error::io(ErrorKind::Input, "read", model, error);
     let weights: Vec<String> = shards(model)?.into_iter().map(|(name, _)| name).collect();
     for entry in std::fs::read_dir(model).map_err(io)? {

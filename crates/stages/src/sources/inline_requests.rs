@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::requests::{PlannedRequests, RequestsKind};
 use crate::sources::load_requests::put_requests;
 
@@ -61,6 +62,10 @@ pub struct RequestsParams {
     /// The facts.
     #[schemars(length(min = 1))]
     facts: Vec<Fact>,
+    /// Puts every prompt as a user's message by the model's chat template, with the target as the beginning of the answer: `chat: {}`, or
+    /// `chat: { system: … }`. The default is prompts that the model continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
 }
 
 impl RequestsParams {
@@ -104,6 +109,6 @@ text that the model should say. For many facts use a file and `load_requests`.";
 
     fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let told = |errors: Vec<FieldError>| Error::internal(errors[0].message.clone());
-        put_requests(cx, &params.read().map_err(told)?, None)
+        put_requests(cx, &params.read().map_err(told)?, None, params.chat.clone())
     }
 }

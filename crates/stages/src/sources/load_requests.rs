@@ -12,6 +12,7 @@ use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::requests::{PlannedRequests, RequestsKind, put};
 use crate::errors::{StageFailure, all_in_field};
 
@@ -46,6 +47,10 @@ pub struct LoadRequestsParams {
     /// Maximum number of records.
     #[serde(default)]
     limit: Option<Count>,
+    /// Puts every prompt as a user's message by the model's chat template, with the target as the beginning of the answer: `chat: {}`, or
+    /// `chat: { system: … }`. The default is prompts that the model continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -116,7 +121,7 @@ it softer. One batch may mix hard and soft edits.";
             }
         }
         let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
-        put_requests(cx, &requests, judged)
+        put_requests(cx, &requests, judged, params.chat.clone())
     }
 }
 
@@ -143,6 +148,7 @@ pub fn put_requests(
     cx: &StageContext,
     requests: &[EditRequest],
     judged: Option<Vec<MetricSet>>,
+    chat: Option<Chat>,
 ) -> Result<Artifact, Error> {
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
@@ -154,5 +160,5 @@ pub fn put_requests(
             requests[a].filled_prompt()
         ));
     }
-    put(cx, requests, judged)
+    put(cx, requests, judged, chat)
 }

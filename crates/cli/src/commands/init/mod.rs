@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Error, ErrorKind, Single, model_folder, real, way, write_files};
+use palinode::{Error, ErrorKind, Single, inspect, model_folder, real, way, write_files};
 use serde_json::Value;
 
 use crate::command_error::Failure;
@@ -31,8 +31,8 @@ pub struct Args {
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
-    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors, or a model of the Hugging
-    /// Face Hub, hf:owner/name.
+    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors, a GGUF file, or a model of
+    /// the Hugging Face Hub, hf:owner/name.
     #[arg(long, value_name = "FOLDER")]
     model: String,
 
@@ -115,8 +115,11 @@ fn shown(path: PathBuf) -> String {
     from_here(&path).display().to_string()
 }
 
-/// Number of layers of a model, by its config.json.
+/// Number of layers of a model, by its config.json, or of a GGUF file.
 fn layers(model: &Path) -> Result<u64, Error> {
+    if model.is_file() {
+        return Ok(inspect(model)?.layers as u64);
+    }
     let path = model.join("config.json");
     let hint = "name a folder in Hugging Face's layout: config.json, tokenizer.json and weights as safetensors";
     let text =

@@ -243,7 +243,7 @@ row.";
         let given = cx.input(MODEL)?;
         let asked = cx.input(REQUESTS)?;
         let mut requests = requests(cx, &asked)?;
-        let all = Versions::open(cx, &given)?;
+        let all = Versions::open(cx, &given, asked.facts.chat.as_ref())?;
         let own = given.facts.asked() == Some(contents(&asked)?);
         if let Some(made) = all.made()
             && own

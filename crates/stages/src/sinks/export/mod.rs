@@ -11,17 +11,21 @@ use palinode_engine::{
     Artifact, Beside, DescribeCx, Digest, Error, FieldError, OVERWRITE, Output, Port, PortOf, StageContext, StageKind,
     Taken, artifact,
 };
-use palinode_model::Layout;
+use palinode_model::save::Written;
+use palinode_model::{EditedType, Layout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
-use self::folder::{Direction, Note, write_weights};
+use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
 use self::update_file::{UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
-use crate::artifacts::model::{computing, config, folder_name, weights};
+use crate::artifacts::model::{GGUF, computing, config, folder_name, gguf, weights};
 use crate::artifacts::update::{UpdateKind, batches};
+
+/// A share of a change that is worth a word when rounding loses it.
+const LARGE_SHARE: f64 = 0.05;
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -44,6 +48,19 @@ pub struct ExportParams {
     /// unedited model.
     #[serde(default)]
     batch: Option<usize>,
+    /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gguf_type: Option<GgufType>,
+}
+
+/// What edited tensors of a GGUF file are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum GgufType {
+    /// Half precision.
+    F16,
+    /// Eight bits, and a scale for 32 values.
+    Q8_0,
 }
 
 fn both() -> Vec<ExportFormat> {
@@ -67,6 +84,9 @@ update.safetensors: for each edited weight `{name}.left` [out, r] and `{name}.ri
 added in [out, in] orientation (transpose it for GPT-2's Conv1D). The metadata of that file, as JSON under `palinode`, and \
 palinode.json in the model's folder record the source: model digest, objective, plan, requests. With `peft` among the \
 formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
+
+Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
+model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
 
 palinode.json lists what was written, and by which stage. A folder that something else wrote, or whose files were changed since, is an \
 error, unless `overwrite` is set. When an exported file is deleted, the next run writes it again.";
@@ -98,7 +118,9 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
     fn describe(params: &ExportParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.formats.is_empty() {
-            errors.push(FieldError::new("formats", "`formats` is empty").expected("some of model, update and peft"));
+            errors.push(
+                FieldError::new("formats", "`formats` is empty").expected("some of model, update, gguf and peft"),
+            );
         }
         let planned = cx.input(MODEL);
         if let Some(count) = planned.batches
@@ -109,6 +131,16 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         if params.formats.contains(&ExportFormat::Peft) && planned.low_rank == Some(false) {
             let message = "an adapter holds low-rank changes, and those of this update are not";
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
+        }
+        let is_gguf = planned.model.as_ref().map(|model| model.gguf);
+        let wants_gguf = params.formats.contains(&ExportFormat::Gguf);
+        if wants_gguf && is_gguf == Some(false) {
+            let message = "a GGUF file is written of a model that is one, and this one is a folder";
+            errors.push(FieldError::new("formats", message).hint("leave `gguf` out of `formats`"));
+        }
+        if params.gguf_type.is_some() && !wants_gguf {
+            let message = "`gguf_type` is the type of edited tensors in model.gguf, which is not written";
+            errors.push(FieldError::new("gguf_type", message).hint("add `gguf` to `formats`, or leave it out"));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -125,6 +157,16 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         if params.formats.contains(&ExportFormat::Model) {
             weights = write_model(cx, &mut out, &given, &layout, &update)?;
         }
+        if params.formats.contains(&ExportFormat::Gguf) {
+            let file = gguf(&given).ok_or_else(|| Error::input("the model is not a GGUF file"))?;
+            let kind = match params.gguf_type {
+                None | Some(GgufType::F16) => EditedType::F16,
+                Some(GgufType::Q8_0) => EditedType::Q8,
+            };
+            let target = out.file(GGUF)?;
+            let done = write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &target)?;
+            warn_of_rounding(cx, GGUF, &done);
+        }
         if params.formats.contains(&ExportFormat::Update) {
             out.write(UPDATE_FILE, &update.to_bytes()?)?;
         }
@@ -139,6 +181,18 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         let files = published.iter().map(|published| published.path.clone()).collect();
         let facts = ExportFacts { formats: Some(params.formats.clone()), files };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
+    }
+}
+
+/// Says where rounding to the stored type took a large share of the change: the exported model is then another one than was evaluated.
+fn warn_of_rounding(cx: &StageContext, place: &str, written: &[Written]) {
+    let lost = written.iter().filter(|weight| weight.lost > LARGE_SHARE);
+    for weight in lost {
+        let share = 100.0 * weight.lost;
+        cx.warn(format!(
+            "in {place}, rounding {} to its stored type loses {share:.0} % of the change: update.safetensors has it whole",
+            weight.name
+        ));
     }
 }
 
@@ -167,10 +221,14 @@ fn write_model(
     let shards: Vec<(String, PathBuf)> =
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
-    let written = write_weights(&shards, layout, &update.updates, Direction::On, out, || {
+    let written = write_weights(&shards, layout, &update.updates, Direction::On, out, |done| {
+        warn_of_rounding(cx, "the model's folder", done);
         bar.inc(1);
         cx.check_interrupt()
     })?;
+    if let Some(file) = gguf(artifact) {
+        describe_gguf(&cx.path(file)?, out)?;
+    }
     for (name, file) in computing(artifact) {
         if let Some(name) = folder_name(name) {
             out.copy(name, &cx.path(file)?)?;
