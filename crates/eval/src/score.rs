@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, read, worker_pool,
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, log_softmax, read, worker_pool,
 };
 use serde::{Deserialize, Serialize};
 

@@ -13,7 +13,7 @@ use palinode_math::Plan;
 use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::factors::MomentsOrFactors;
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
@@ -21,6 +21,7 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
+use crate::edit::batch_limits::BatchTokens;
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
@@ -60,7 +61,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -100,6 +101,14 @@ each time on all edits made so far.";
         if errors.is_empty() { Ok(planned) } else { Err(errors) }
     }
 
+    fn last_digits() -> &'static [&'static str] {
+        &["targets.parallel_requests"]
+    }
+
+    fn resolved(params: &SequenceParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("targets.parallel_requests", params.targets.resolved_batch(hardware))]
+    }
+
     fn renamed() -> Renames {
         &[("targets.at_once", "targets.parallel_requests")]
     }
@@ -135,7 +144,7 @@ each time on all edits made so far.";
                 "with": [params.targets.in_unit_keys(), json!(params.solve)],
             })),
         };
-        let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
+        let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
         let edits: usize = blocks.iter().map(|block| block.len()).sum();
         let plan = rounds_of(edits, size);
@@ -209,7 +218,7 @@ impl Editor<'_> {
         let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
-        let parallel_requests = self.params.targets.parallel_requests(&model);
+        let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
         let mut values = Vec::new();
         for part in block.chunks(TARGETS_IN_UNIT) {
             self.cx.check_interrupt()?;
@@ -222,7 +231,7 @@ impl Editor<'_> {
             templates: &self.templates,
             targets: settings,
             parallel_requests,
-            tokens: 4096,
+            tokens: BatchTokens::KEYS,
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();

@@ -21,6 +21,7 @@ use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
+use crate::edit::batch_limits::BatchTokens;
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 
@@ -211,7 +212,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -278,8 +279,8 @@ weights.";
             plan: &plan,
             templates: &templates,
             targets: found_with.settings(),
-            parallel_requests: found_with.parallel_requests(&model.decoder),
-            tokens: 4096,
+            parallel_requests: found_with.parallel_requests(cx, &model.decoder),
+            tokens: BatchTokens::KEYS,
         };
         let size = params.batch_size(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));

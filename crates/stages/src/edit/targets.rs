@@ -128,7 +128,7 @@ impl TargetsParams {
     fn keyed(&self) -> Value {
         let mut with = json!(self);
         if let Some(fields) = with.as_object_mut() {
-            fields.retain(|name, _| !Targets::unkeyed().contains(&name.as_str()));
+            fields.retain(|name, _| !Targets::last_digits().contains(&name.as_str()));
         }
         with
     }
@@ -142,8 +142,13 @@ impl TargetsParams {
     }
 
     /// Requests of this model that are optimised at the same time.
-    pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer)
+    pub fn parallel_requests(&self, cx: &StageContext, decoder: &Decoder) -> usize {
+        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer, cx.strict())
+    }
+
+    /// The size of a batch, which is what shows of them in last digits.
+    pub fn resolved_batch(&self, hardware: Option<&str>) -> Value {
+        batch_limits::resolved_batch(self.parallel_requests.map(Count::get), hardware)
     }
 }
 
@@ -161,7 +166,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -177,8 +182,12 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["parallel_requests"]
+    }
+
+    fn resolved(params: &TargetsParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("parallel_requests", params.resolved_batch(hardware))]
     }
 
     fn renamed() -> Renames {
@@ -203,7 +212,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         let base = given.base();
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
-        let parallel_requests = params.parallel_requests(&model.decoder);
+        let parallel_requests = params.parallel_requests(cx, &model.decoder);
         let cache = TargetCache {
             cx,
             model: &model,
