@@ -143,6 +143,18 @@ impl Factor {
         Some(Self { scale, weights: PreservationWeights { lambda, ..self.weights }, ..self.clone() })
     }
 
+    /// `kᵀP⁻¹k` of each key of `K` `[f, B]`.
+    ///
+    /// # Errors
+    /// [`MathError::Dimension`] for keys of another size.
+    pub fn forms(&self, keys: MatRef<'_, f64>) -> Result<Vec<f64>, MathError> {
+        check_size("key size", keys.nrows(), self.size())?;
+        let mut half = keys.to_owned();
+        let threads = faer::get_global_parallelism();
+        solve_lower_triangular_in_place(self.lower.as_ref().as_ref(), half.as_mut(), threads);
+        Ok(half.col_iter().map(|column| column.squared_norm_l2() * self.scale.powi(-2)).collect())
+    }
+
     /// `λ` and `ρ`.
     pub fn weights(&self) -> PreservationWeights {
         self.weights

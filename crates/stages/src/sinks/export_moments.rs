@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use palinode_edit::{Precision, write_moment};
+use palinode_edit::{Origin, Precision, write_moment};
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, Error, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::Layout;
@@ -45,18 +45,24 @@ pub struct ExportMoments;
 impl StageKind for ExportMoments {
     type Params = ExportMomentsParams;
     const NAME: &'static str = "export_moments";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
     const DOC: &'static str = "\
 Writes for each layer the file that the published code would have written, under the same name: \
 `{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`. It holds the \
-sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
+sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files. Two more entries, \
+which other programs pass over, hold the model's digest and the layer, so that `load_moments` takes them for no other.
 
 When an exported file is changed or deleted, the next run writes it again.";
     type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), MOMENTS.port()]
+    }
+
+    fn carries() -> &'static [u32] {
+        // Those files do not say which model's and which layer's they are.
+        &[1]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
@@ -83,8 +89,10 @@ When an exported file is changed or deleted, the next run writes it again.";
             let moment = read_layer(cx, &moments, &moments.facts.layers, layer)?;
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
             let path = params.path.join(name);
+            let origin = Origin { model: moments.facts.base.clone(), layer };
             replace(&cx.base_dir().join(&path), |target| {
-                write_moment(&moment, Some(samples), params.precision, target).map_err(StageFailure::stage)
+                write_moment(&moment, Some(samples), Some(&origin), params.precision, target)
+                    .map_err(StageFailure::stage)
             })?;
             published.push(cx.publish(&path)?);
             files.push(path);

@@ -3,6 +3,7 @@
 pub mod corpus;
 pub mod hub;
 pub mod inline_requests;
+mod judge_moments;
 pub mod load_model;
 pub mod load_moments;
 pub mod load_requests;
