@@ -74,6 +74,11 @@ impl Factor {
             metric[(j, j)] += weights.rho;
         }
         let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
+        // Numbers below the smallest normal one have lost their digits.
+        let faded = largest < f64::MIN_POSITIVE && moment.trace() > 0.0;
+        if faded || !metric.as_ref().is_all_finite() {
+            return Err(MathError::OutOfRange { what: "λC + ρI" });
+        }
         let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite {
             size,
             tokens: moment.count(),

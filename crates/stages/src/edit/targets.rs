@@ -1,7 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_data::EditRequest;
-use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
+use palinode_edit::{StepRecord, TARGETS_IN_UNIT, Target, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
@@ -232,6 +232,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             cx.check_interrupt()?;
             found.extend(cache.find(&requests[plan.unit(number)])?);
         }
+        say_lost(cx, &requests, &found)?;
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -272,6 +273,29 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
+}
+
+/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing.
+fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept]) -> Result<(), Error> {
+    const NAMED: usize = 5;
+    let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
+    let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
+    let message = format!(
+        "{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
+        lost.len(),
+        found.len(),
+        names.join(", ")
+    );
+    let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
+    if lost.len() == found.len() && lost.iter().all(nothing) {
+        return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));
+    }
+    cx.warn(format!("{message}; a lower `learning_rate` or more `steps` may help"));
+    Ok(())
 }
 
 /// How so many requests are cut.
