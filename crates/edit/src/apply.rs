@@ -135,7 +135,9 @@ pub fn apply(
         let solution = solution.map_err(|e| name_edits(e, layer, requests, &once))?;
         let delta = Delta::from(solution.update);
         let before = edited.weight(weight)?;
-        let weight_norm = f64::from(read::<f32, _, _>((before.clone() * before).sum())?[0]).sqrt();
+        // A sum for each row, and those in f64: a weight has millions of numbers.
+        let squares = read::<f32, _, _>((before.clone() * before).sum_dim(1))?;
+        let weight_norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
         edited = edited.with_change(weight, change(&edited, &delta))?;
         layers.push(LayerEdit { weight, delta, diagnostics: solution.diagnostics, weight_norm, keys: average });
     }

@@ -21,8 +21,8 @@ mod targets;
 pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
 pub use error::EditError;
 pub use findings::{Finding, Findings, Severity, findings};
-pub use moments::Moments;
-pub use npz::{MomentFile, Precision, write_moment};
+pub use moments::{Moments, text_keys};
+pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::{FactToken, Prompt};
 pub use targets::{

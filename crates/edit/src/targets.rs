@@ -71,6 +71,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether the search was of no use: it made steps, and its loss is not below the one that it began with.
+    pub fn is_lost(trace: &[StepRecord]) -> bool {
+        match trace {
+            [first, .., last] => last.loss.is_nan() || last.loss >= first.loss,
+            _ => false,
+        }
+    }
+
     /// `z = h₀ + δ`, `[d]`.
     pub fn value(&self) -> Vec<f32> {
         self.initial.iter().zip(&self.delta).map(|(h, d)| h + d).collect()

@@ -86,6 +86,7 @@ impl<S: StageKind> Typed<S> {
                 output: S::Output::NAME,
                 inputs: S::inputs(),
                 unkeyed: S::unkeyed(),
+                last_digits: S::last_digits(),
                 carries: S::carries(),
                 renamed: S::renamed(),
                 hands_on: S::hands_on(),
@@ -139,6 +140,11 @@ impl<S: StageKind> Stage for Typed<S> {
 
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
         S::units(typed::<S>(params), cx)
+    }
+
+    fn resolved(&self, params: &Params, device: Option<&str>) -> BTreeMap<String, Value> {
+        let resolved = S::resolved(typed::<S>(params), device).into_iter();
+        resolved.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -64,6 +64,7 @@ mod event;
 mod executor;
 mod given;
 mod keep;
+mod keyed;
 mod log;
 mod machine;
 mod migrate;

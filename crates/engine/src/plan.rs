@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::environment;
 use crate::event::{Event, Observer, hashing, warn};
+use crate::keyed;
 use crate::outputs::OVERWRITE;
 use palinode_error::Error;
 use palinode_fingerprint::{Change, Fingerprint, flatten};
@@ -130,7 +131,7 @@ impl fmt::Display for Reason {
 pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, Error> {
     let mut planner = Planner::new(pipeline, store, observer);
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
-    let mut ahead = Ahead::default();
+    let mut ahead = Ahead::new(planner.environment.clone());
     let mut entries = Vec::new();
     warn(pipeline, observer);
     for instance in &pipeline.instances {
@@ -160,6 +161,8 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
 /// What the instances that were planned so far will do by the time the next is reached.
 #[derive(Default)]
 struct Ahead {
+    /// What all keys cover besides.
+    environment: BTreeMap<String, String>,
     /// Who computes a key.
     running: HashMap<Key, String>,
     /// Who brings back contents that were lost.
@@ -169,13 +172,22 @@ struct Ahead {
 }
 
 impl Ahead {
+    fn new(environment: BTreeMap<String, String>) -> Self {
+        Self { environment, ..Self::default() }
+    }
+
     /// An instance whose inputs are not all known.
     fn wait(&mut self, instance: &Instance, output: &dyn Fn(usize) -> Option<Arc<Artifact>>) {
-        let mut known = known_of(instance);
+        let mut known = self.known_of(instance);
         let parameters = known.key();
         let inputs = instance.inputs.iter();
         known.inputs = inputs.filter_map(|(port, &from)| Some((port.clone(), output(from)?.digest()))).collect();
         self.waiting.entry(parameters).or_default().push((instance.name.clone(), known));
+    }
+
+    /// What is known of an instance's fingerprint before its inputs and files are.
+    fn known_of(&self, instance: &Instance) -> Fingerprint {
+        keyed::fingerprint(instance.kind.as_ref(), &instance.params, &self.environment)
     }
 
     /// The status of an instance that has no usable result.
@@ -186,7 +198,7 @@ impl Ahead {
         let alike = |(_, other): &&(String, Fingerprint)| {
             other.inputs.iter().all(|(port, digest)| fingerprint.inputs.get(port) == Some(digest))
         };
-        let waiting = self.waiting.get(&known_of(instance).key()).into_iter().flatten();
+        let waiting = self.waiting.get(&self.known_of(instance).key()).into_iter().flatten();
         let upstream: Vec<String> = waiting.filter(alike).map(|(name, _)| name.clone()).collect();
         if !upstream.is_empty() {
             return Status::DependsOn { upstream };
@@ -230,15 +242,6 @@ pub(crate) struct Planner<'a> {
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
 
-/// What is known of an instance's fingerprint before its inputs and files are.
-fn known_of(instance: &Instance) -> Fingerprint {
-    let info = instance.kind.info();
-    let mut fingerprint = Fingerprint::new(info.name, info.version, &instance.params.value, info.unkeyed);
-    let params = fingerprint.params.into_iter();
-    fingerprint.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
-    fingerprint
-}
-
 impl<'a> Planner<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
         Self { pipeline, store, observer, environment: environment::of(pipeline), earlier: HashMap::new() }
@@ -250,8 +253,7 @@ impl<'a> Planner<'a> {
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, Error> {
-        let mut fingerprint = known_of(instance);
-        fingerprint.environment.clone_from(&self.environment);
+        let mut fingerprint = keyed::fingerprint(instance.kind.as_ref(), &instance.params, &self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| Error::internal(format!("input `{port}` has no artifact yet")))?;

@@ -8,6 +8,7 @@ use palinode_store::Artifact;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::context::StageContext;
 
@@ -38,11 +39,25 @@ pub trait StageKind: Sized + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Top-level parameters that cannot change a result and stay out of the key, such as the size of an inner batch.
+    /// Top-level parameters that never change a bit of a result and stay out of every key, such as the name of a file whose contents are in
+    /// it.
     ///
     /// A path that the stage publishes to belongs in the key: two stages that differ in nothing else must both write.
     fn unkeyed() -> &'static [&'static str] {
         &[]
+    }
+
+    /// Parameters, by dotted name, that change last digits of a result and nothing else, such as the size of an inner batch. Under `numerics:
+    /// portable` those at the top level are in no key; under `numerics: strict` every key holds what they come to ([`StageKind::resolved`]).
+    fn last_digits() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What the parameters of [`StageKind::last_digits`] come to where the pipeline is computed on `device`: for two values of one parameter
+    /// that give the same bits, the same. No value may depend on the machine otherwise, on its memory for example.
+    fn resolved(params: &Self::Params, device: Option<&str>) -> Vec<(&'static str, Value)> {
+        let _ = (params, device);
+        Vec::new()
     }
 
     /// Earlier versions whose results still hold, with their parameters read as those of this version. Name one when a change

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, read, worker_pool,
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, log_softmax, read, worker_pool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -211,7 +210,7 @@ impl Visit for Scoring<'_> {
         let asked = self.tokens.len();
         let logits = decoder.logits(hidden.at(places));
         let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(self.at.clone(), &device));
-        let predicted = log_softmax(logits, 1).select(0, indices(self.at, &device));
+        let predicted = log_softmax(logits).select(0, indices(self.at, &device));
         let likelihood = gather(predicted, indices(self.tokens, &device).reshape([asked, 1]));
         let likelihood: Vec<f32> = read(likelihood)?;
         let best: Vec<i32> = read(best)?;

@@ -196,7 +196,8 @@ impl ModelError {
                 "computing without it would give other results; does config.json belong to this checkpoint?".into(),
             ),
             Self::OutOfMemory => Some(
-                "`dtype: bf16` under load_model halves what weights take; fewer layers in a covariance stage, or a GPU with more memory"
+                "`dtype: bf16` under load_model halves what weights take; fewer layers in a covariance stage, smaller batches \
+                 (`batch_tokens`, `parallel_requests`), or a GPU with more memory"
                     .into(),
             ),
             Self::Memory { precision: Precision::F32, .. } => Some(

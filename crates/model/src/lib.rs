@@ -48,6 +48,7 @@ pub use device::gather::gather;
 pub use device::gpu::{Capability, Compiler, Cuda, Gpu, Version};
 pub use device::matmul::matmul;
 pub use device::readback::read;
+pub use device::softmax::{Softmax, log_softmax, softmax};
 pub use device::throughput::matmul_throughput;
 pub use device::{free_memory, is_cpu, memory, select_device, total_memory};
 pub use error::ModelError;

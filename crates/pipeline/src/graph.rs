@@ -13,6 +13,9 @@ use crate::kinds::{Params, Stage};
 use crate::limits::Limits;
 use crate::stage::{Beside, ExternalFile};
 
+/// The name in the environment of what a pipeline is computed on.
+pub const DEVICE: &str = "device";
+
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
 /// checked before a stage runs.
 ///
@@ -101,7 +104,7 @@ impl Pipeline {
     /// `numerics: strict` this is part of every key; otherwise a result is a result wherever it was computed.
     pub fn compute_on(&mut self, device: impl Into<String>) {
         if let Some(environment) = &mut self.environment {
-            environment.insert("device".to_owned(), device.into());
+            environment.insert(DEVICE.to_owned(), device.into());
         }
     }
 }

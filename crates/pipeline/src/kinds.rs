@@ -30,8 +30,10 @@ pub struct StageInfo {
     pub output: ArtifactKind,
     /// The inputs it takes.
     pub inputs: Vec<Port>,
-    /// Parameters that stay out of the key.
+    /// Parameters that never change a bit: they are in no key.
     pub unkeyed: &'static [&'static str],
+    /// Parameters that change last digits alone, by dotted name: they are in keys under strict numerics.
+    pub last_digits: &'static [&'static str],
     /// Earlier versions whose results still hold.
     pub carries: &'static [u32],
     /// Parameters that had another name before.
@@ -120,6 +122,9 @@ pub trait Stage: Send + Sync {
 
     /// How the work is cut into units, where that can be known before anything runs.
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan>;
+
+    /// What parameters that change last digits come to on a device, by dotted name.
+    fn resolved(&self, params: &Params, device: Option<&str>) -> BTreeMap<String, Value>;
 }
 
 /// The kinds of stages that a pipeline can use, by name.

@@ -9,6 +9,7 @@ pub(crate) mod gpu;
 pub(crate) mod matmul;
 pub mod memory;
 pub(crate) mod readback;
+pub(crate) mod softmax;
 pub(crate) mod throughput;
 
 use burn::tensor::Device;

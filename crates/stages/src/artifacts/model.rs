@@ -137,7 +137,8 @@ pub struct Loaded {
 /// The unedited model of a `model` or an `update`, kept in memory between the stages of a run.
 pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Error> {
     let artifact = given.artifact();
-    cx.shared(&format!("model:{}:{}", given.base(), cx.device()), || {
+    let digits = if cx.strict() { "strict" } else { "portable" };
+    cx.shared(&format!("model:{}:{}:{digits}", given.base(), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
@@ -160,6 +161,7 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
             Some(other) => return Err(Error::internal(format!("blocks cannot be `{other}`"))),
         };
         let decoder = decoder.map_err(StageFailure::stage)?;
+        let decoder = if cx.strict() { decoder.with_fixed_batches() } else { decoder };
         let mut text = Text::open(&cx.path(described(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;

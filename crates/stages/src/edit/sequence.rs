@@ -15,7 +15,7 @@ use palinode_math::Plan;
 use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::MomentsOrFactors;
@@ -24,6 +24,7 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
+use crate::edit::batch_limits::BatchTokens;
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
@@ -125,6 +126,14 @@ each time on all edits made so far.";
         &[2]
     }
 
+    fn last_digits() -> &'static [&'static str] {
+        &["targets.parallel_requests"]
+    }
+
+    fn resolved(params: &SequenceParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("targets.parallel_requests", params.targets.resolved_batch(hardware))]
+    }
+
     fn renamed() -> Renames {
         &[("targets.at_once", "targets.parallel_requests")]
     }
@@ -164,7 +173,7 @@ each time on all edits made so far.";
             plan,
             origin: cx.unit_key(&origin),
         };
-        let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
+        let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
         let edits: usize = blocks.iter().map(|block| block.len()).sum();
         let plan = rounds_of(edits, size);
@@ -236,7 +245,7 @@ impl Editor<'_> {
         let model = with_edits(&self.model.decoder, before.sums()).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
-        let parallel_requests = self.params.targets.parallel_requests(&model);
+        let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
         let mut values = Vec::new();
         for part in block.chunks(TARGETS_IN_UNIT) {
             self.cx.check_interrupt()?;
@@ -249,7 +258,7 @@ impl Editor<'_> {
             templates: &self.templates,
             targets: settings,
             parallel_requests,
-            tokens: 4096,
+            tokens: BatchTokens::KEYS,
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         tell_repeated(self.cx, block, &edits.repeated);

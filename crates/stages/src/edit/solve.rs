@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use palinode_data::EditRequest;
-use palinode_edit::{Edit, FactToken, Preservations, apply};
+use palinode_edit::{Edit, FactToken, Preservations, apply, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
-use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
+use palinode_engine::{
+    Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind, UnitPlan,
+};
 use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
-use palinode_model::WeightId;
+use palinode_model::{WeightId, is_cpu};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
@@ -22,9 +24,11 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
-use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
+use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
+use crate::edit::batch_limits::BatchTokens;
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
+use crate::units;
 
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -232,7 +236,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -282,6 +286,16 @@ weights.";
         Ok(PlannedUpdate { model, batches, low_rank: None })
     }
 
+    fn units(params: &SolveParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        let requests = cx.input(REQUESTS).requests?;
+        Some(UnitPlan::new("requests", requests, params.batch_size(requests)))
+    }
+
+    fn carries() -> &'static [u32] {
+        // Distances and norms may differ in last digits.
+        &[2]
+    }
+
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
         let targets = cx.input(TARGETS)?;
@@ -308,20 +322,41 @@ weights.";
             plan: &plan,
             templates: &templates,
             targets: found_with.settings(),
-            parallel_requests: found_with.parallel_requests(&model.decoder),
-            tokens: 4096,
+            parallel_requests: found_with.parallel_requests(cx, &model.decoder),
+            tokens: BatchTokens::KEYS,
         };
         let size = params.batch_size(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));
         let mut batches = Vec::new();
+        // Of a batch that is all of the requests, the unit would be the result.
+        let kept = requests.len() > size;
+        let of = json!({
+            "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()),
+            "plan": cx.input(PLAN)?.digest(), "templates": templates, "with": params, "found_with": found_with.in_unit_keys(), "chat": asked.facts.chat,
+        });
+        let digits = json!({
+            "batch": target_batch(is_cpu(&model.decoder.device()), edit.parallel_requests), "tokens": edit.tokens,
+        });
         for (b, batch) in requests.chunks(size).enumerate() {
             cx.check_interrupt()?;
             let start = b * size;
             let end = start + batch.len();
-            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &metrics, &edit)
-                .map_err(StageFailure::stage)?;
+            let values = &values[start * d..end * d];
+            let key = units::key(cx, &json!({ "of": of, "from": start, "block": batch, "values": values }), &digits);
+            let known = if kept { cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) } else { None };
+            if let Some(known) = known {
+                bar.keep(batch.len() as u64);
+                batches.push(known);
+                continue;
+            }
+            let edits =
+                apply(&model.decoder, &model.text, batch, values, &metrics, &edit).map_err(StageFailure::stage)?;
             tell_repeated(cx, batch, &edits.repeated);
-            batches.push(Batch::of(start, end, edits, &fractions));
+            let made = Batch::of(start, end, edits, &fractions);
+            if kept {
+                cx.put_unit(&key, &to_bytes(&made)?)?;
+            }
+            batches.push(made);
             bar.inc(batch.len() as u64);
         }
         let mut metrics = averages(&batches);

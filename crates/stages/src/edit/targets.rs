@@ -1,7 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_data::EditRequest;
-use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
+use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, Target, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
@@ -138,7 +138,7 @@ impl TargetsParams {
     fn keyed(&self) -> Value {
         let mut with = json!(self);
         if let Some(fields) = with.as_object_mut() {
-            fields.retain(|name, _| !Targets::unkeyed().contains(&name.as_str()));
+            fields.retain(|name, _| !Targets::last_digits().contains(&name.as_str()));
         }
         with
     }
@@ -152,8 +152,13 @@ impl TargetsParams {
     }
 
     /// Requests of this model that are optimised at the same time.
-    pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer)
+    pub fn parallel_requests(&self, cx: &StageContext, decoder: &Decoder) -> usize {
+        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer, cx.strict())
+    }
+
+    /// The size of a batch, which is what shows of them in last digits.
+    pub fn resolved_batch(&self, hardware: Option<&str>) -> Value {
+        batch_limits::resolved_batch(self.parallel_requests.map(Count::get), hardware)
     }
 }
 
@@ -171,7 +176,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -187,8 +192,12 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["parallel_requests"]
+    }
+
+    fn resolved(params: &TargetsParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("parallel_requests", params.resolved_batch(hardware))]
     }
 
     fn renamed() -> Renames {
@@ -218,7 +227,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         let base = given.base();
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
-        let parallel_requests = params.parallel_requests(&model.decoder);
+        let parallel_requests = params.parallel_requests(cx, &model.decoder);
         let mut with = json!({
             "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
             "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
@@ -246,6 +255,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             cx.check_interrupt()?;
             found.extend(cache.find(&requests[plan.unit(number)])?);
         }
+        say_lost(cx, &requests, &found)?;
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -286,6 +296,29 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
+}
+
+/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing.
+fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept]) -> Result<(), Error> {
+    const NAMED: usize = 5;
+    let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
+    let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
+    let message = format!(
+        "{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
+        lost.len(),
+        found.len(),
+        names.join(", ")
+    );
+    let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
+    if lost.len() == found.len() && lost.iter().all(nothing) {
+        return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));
+    }
+    cx.warn(format!("{message}; a lower `learning_rate` or more `steps` may help"));
+    Ok(())
 }
 
 /// How so many requests are cut.

@@ -62,7 +62,7 @@ pub struct Ask;
 impl StageKind for Ask {
     type Params = AskParams;
     const NAME: &'static str = "ask";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Continues prompts with a model; for an edited model, before and after the edit.";
     const DOC: &'static str = "\
 For each prompt: the text with which the model continues it, and its most probable next tokens with their probabilities. For \

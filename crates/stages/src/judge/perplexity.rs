@@ -11,7 +11,7 @@ use palinode_engine::{
 use palinode_eval::{Surprise, perplexity, surprise};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::measurements::{PerplexityFacts, PerplexityKind};
 use crate::artifacts::model::Loaded;
@@ -103,7 +103,16 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["corpus", "batch_tokens"]
+        // What the files hold is in the key.
+        &["corpus"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &PerplexityParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::TEXT, hardware))]
     }
 
     fn files(params: &PerplexityParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {

@@ -14,6 +14,7 @@ use palinode_math::Mat;
 use palinode_model::{Decoder, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::artifacts::chat::in_chat;
 use crate::artifacts::measurements::PreflightKind;
@@ -103,8 +104,12 @@ passes. It gives the order of magnitude.";
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port(), MOMENTS.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["batch_tokens"]
+    }
+
+    fn resolved(params: &PreflightParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     fn renamed() -> Renames {
@@ -218,11 +223,7 @@ impl Ahead {
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
-        Self {
-            targets,
-            moments,
-            memory: rounded((decoder.search_bytes(params.layer) + most) as f64 / (1u64 << 30) as f64),
-        }
+        Self { targets, moments, memory: rounded((decoder.resident_bytes() + most) as f64 / (1u64 << 30) as f64) }
     }
 
     /// How long that takes at `throughput` tokens through one block in a second.

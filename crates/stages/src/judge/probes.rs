@@ -12,7 +12,7 @@ use palinode_engine::{
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::chat::Chat;
 use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
@@ -106,7 +106,16 @@ every k-th round too. The result keeps every answer.";
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["path", "batch_tokens"]
+        // What the files hold is in the key.
+        &["path"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &ProbesParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     fn files(params: &ProbesParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {

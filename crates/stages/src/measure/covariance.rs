@@ -12,7 +12,7 @@ use palinode_engine::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
@@ -112,7 +112,16 @@ over more documents or tokens, or with more layers.";
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["corpus", "batch_tokens"]
+        // What the files hold is in the key.
+        &["corpus"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &CovarianceParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::TEXT, hardware))]
     }
 
     fn units(params: &CovarianceParams, _: &DescribeCx<'_>) -> Option<UnitPlan> {

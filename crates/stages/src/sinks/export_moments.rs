@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use palinode_edit::{Precision, write_moment};
+use palinode_edit::{Origin, Precision, write_moment};
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, Error, OVERWRITE, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::Layout;
@@ -48,12 +48,13 @@ pub struct ExportMoments;
 impl StageKind for ExportMoments {
     type Params = ExportMomentsParams;
     const NAME: &'static str = "export_moments";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
     const DOC: &'static str = "\
 Writes for each layer the file that the published code would have written, under the same name: \
 `{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`. It holds the \
-sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
+sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files. Two more entries, \
+which other programs pass over, hold the model's digest and the layer, so that `load_moments` takes them for no other.
 
 palinode.json lists what was written. A folder that something else wrote, or whose files were changed since, is an error, unless \
 `overwrite` is set. When an exported file is deleted, the next run writes it again.";
@@ -65,6 +66,11 @@ palinode.json lists what was written. A folder that something else wrote, or who
 
     fn unkeyed() -> &'static [&'static str] {
         &[OVERWRITE]
+    }
+
+    fn carries() -> &'static [u32] {
+        // Those files do not say which model's and which layer's they are.
+        &[1]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
@@ -90,7 +96,9 @@ palinode.json lists what was written. A folder that something else wrote, or who
             let moment = read_layer(cx, &moments, &moments.facts.layers, layer)?;
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
             let target = out.file(&name)?;
-            write_moment(&moment, Some(samples), params.precision, &target).map_err(StageFailure::stage)?;
+            let origin = Origin { model: moments.facts.base.clone(), layer };
+            write_moment(&moment, Some(samples), Some(&origin), params.precision, &target)
+                .map_err(StageFailure::stage)?;
             files.push(params.path.join(name));
             bar.inc(1);
         }

@@ -4,6 +4,7 @@ pub mod corpus;
 pub mod demo;
 pub mod hub;
 pub mod inline_requests;
+mod judge_moments;
 pub mod load_model;
 pub mod load_moments;
 pub mod load_requests;

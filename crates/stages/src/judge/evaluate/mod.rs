@@ -17,7 +17,7 @@ use palinode_engine::{
 use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Words, Writing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
@@ -205,8 +205,12 @@ row.";
         vec![MODEL.port(), REQUESTS.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["batch_tokens"]
+    }
+
+    fn resolved(params: &EvaluateParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     /// Those of one version of the model: each version's requests are cut alike.
