@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Prompt, Site, Tap, Target, TargetSettings, TargetSite, optimise, probe, prompts};
+use palinode_edit::{FactToken, Prompt, Site, Tap, Target, TargetSettings, TargetSite, optimise, probe, prompts};
 use palinode_model::{Decoder, DecoderConfig, Parameters, Text, read};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -140,6 +140,7 @@ fn targets_over_published_vocabularies_are_those_of_f64() {
     };
     let templates = ContextTemplates::from_openings(&["The weather had been fine for days", "Because"]);
     let settings = TargetSettings {
+        fact_token: FactToken::default(),
         site: TargetSite::BlockOutput,
         layer: 1,
         steps: 20,
