@@ -5,7 +5,7 @@ use std::path::Path;
 use palinode_engine::Digest;
 
 /// The corpus that the demo's model was trained on.
-const CORPUS: &str = include_str!("../../../../examples/demo-model/corpus.txt");
+pub const CORPUS: &str = include_str!("../../../../examples/demo-model/corpus.txt");
 /// Its weights, by size and digest: `corpus_goes_with_its_model` holds the file against them.
 const WEIGHTS: (u64, &str) = (6_378_704, "e41193e85ffb35bf138c22b4f8da7fc26bdc1507775362514c802ccb471508fa");
 

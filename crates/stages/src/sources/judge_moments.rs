@@ -14,10 +14,10 @@ use palinode_engine::{Error, StageContext};
 use palinode_math::{Fit, SecondMoment};
 use palinode_model::Layout;
 
-use crate::DEFAULT_CORPUS;
 use crate::artifacts::model::Loaded;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
+use crate::sources::demo::CORPUS;
 
 /// The logical name of the text.
 pub const CHECK_TEXT: &str = "check_text";
@@ -142,8 +142,8 @@ impl Judge<'_> {
 
     fn text(&self) -> Result<String, Error> {
         let Some((_, path)) = self.cx.files().get(CHECK_TEXT) else {
-            let end = DEFAULT_CORPUS.floor_char_boundary(BYTES as usize);
-            return Ok(DEFAULT_CORPUS[..end].replace('\n', " "));
+            let end = CORPUS.floor_char_boundary(BYTES as usize);
+            return Ok(CORPUS[..end].replace('\n', " "));
         };
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(BYTES).read_to_end(&mut bytes));
