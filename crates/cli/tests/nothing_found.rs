@@ -49,8 +49,8 @@ fn a_search_that_finds_nothing_is_said() {
         let said = plain(&said);
         assert!(said.contains("learning") || said.contains("not finite"), "{said}");
     }
-    // Steps that are too long, but leave something: a warning, which names the requests.
-    let (code, said) = run(", learning_rate: 50, clamp: 30", "");
+    // A term that outweighs all others, but leaves something: a warning, which names the requests.
+    let (code, said) = run(", weight_decay: 1000000", "");
     assert_eq!(code, Some(0), "{said}");
     assert!(plain(&said).contains("targets were not found"), "{said}");
     let (code, said) = run("", "");
