@@ -92,7 +92,8 @@ stages:
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
+    ("load_moments", "check_text"),
     ("load_moments", "files"),
     ("load_moments", "folder"),
     ("load_moments", "layers"),

@@ -364,7 +364,7 @@ fn plans_of_units_can_be_asked_for() {
     let with = json!({ "targets": { "layer": 1 }, "solve": { "objective": "memit", "lambda": 10, "batch_size": 10 } });
     assert_eq!(units("sequence", with), Some(("edits", 130, 13, 1)));
     let with = json!({ "objective": "rome", "lambda": 10 });
-    assert_eq!(units("solve", with), Some(("requests", 130, 130, 1)));
+    assert_eq!(units("solve", with), Some(("requests", 130, 130, 130)));
     assert_eq!(units("load_model", json!({ "path": "." })), None);
 }
 

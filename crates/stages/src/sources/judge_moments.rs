@@ -22,7 +22,7 @@ use crate::sources::demo::CORPUS;
 /// The logical name of the text.
 pub const CHECK_TEXT: &str = "check_text";
 
-/// Tokens that are looked at, and how long a piece of text they are read in.
+/// Tokens that are looked at, and those of a line, which is a document of its own.
 const TOKENS: usize = 512;
 const PIECE: usize = 256;
 
@@ -92,9 +92,16 @@ impl Judge<'_> {
         }
         let text = self.text()?;
         let context = self.model.decoder.config().context;
-        let mut ids = self.model.text.encode(&text).map_err(StageFailure::stage)?;
-        ids.truncate(TOKENS);
-        let pieces: Vec<Vec<u32>> = ids.chunks(PIECE.min(context).max(1)).map(<[u32]>::to_vec).collect();
+        let (mut pieces, mut count) = (Vec::new(), 0);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let mut ids = self.model.text.encode(line).map_err(StageFailure::stage)?;
+            ids.truncate(PIECE.min(context).min(TOKENS - count));
+            count += ids.len();
+            pieces.push(ids);
+            if count >= TOKENS {
+                break;
+            }
+        }
         let keys = text_keys(&self.model.decoder, &pieces, &[layer], BatchTokens::TEXT).map_err(StageFailure::stage)?;
         let keys = keys.get(&layer).map(Vec::as_slice).unwrap_or_default();
         let on = if self.cx.files().contains_key(CHECK_TEXT) { "`check_text`" } else { "a text of Palinode's own" };
@@ -143,7 +150,7 @@ impl Judge<'_> {
     fn text(&self) -> Result<String, Error> {
         let Some((_, path)) = self.cx.files().get(CHECK_TEXT) else {
             let end = CORPUS.floor_char_boundary(BYTES as usize);
-            return Ok(CORPUS[..end].replace('\n', " "));
+            return Ok(CORPUS[..end].to_owned());
         };
         let mut bytes = Vec::new();
         let read = File::open(path).and_then(|file| file.take(BYTES).read_to_end(&mut bytes));

@@ -31,8 +31,8 @@ pub struct LoadMomentsParams {
     /// The sample size to read, if `folder` has files of several: the number at the end of the name.
     #[serde(default)]
     samples: Option<Count>,
-    /// The text by which files are judged that do not say what they were measured on: UTF-8, of which the first 512 tokens are read. Best is
-    /// text like the corpus. The default is a text of Palinode's own.
+    /// The text by which files are judged that do not say what they were measured on: UTF-8, each line a
+    /// document, of which the first 512 tokens are read. Best is text like the corpus. The default is a text of Palinode's own.
     #[serde(default)]
     check_text: Option<PathBuf>,
     /// Take files that do not fit the model or the layer, with a warning instead of an error.
