@@ -31,10 +31,8 @@ pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
+pub use sources::corpus::DEFAULT_CORPUS;
 pub use sources::hub::{fetch, model_folder};
-
-/// Some 7,600 short documents, one per line, for second moments where no corpus is named. Written for the demo model.
-pub const DEFAULT_CORPUS: &str = include_str!("../../../examples/demo-model/corpus.txt");
 
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {

@@ -13,6 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::errors::{StageFailure, in_field};
 use crate::sources::hub;
 
+/// Some 7,600 short documents, one per line, for second moments where no corpus is named. Written for the demo model.
+pub const DEFAULT_CORPUS: &str = include_str!("../../../../examples/demo-model/corpus.txt");
+
 /// Bytes of a document that are enough for any context: longer ones are cut before they are tokenized.
 const LONG: usize = 1 << 20;
 

@@ -14,10 +14,10 @@ use palinode_engine::{Error, StageContext};
 use palinode_math::{Fit, SecondMoment};
 use palinode_model::Layout;
 
-use crate::DEFAULT_CORPUS;
 use crate::artifacts::model::Loaded;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
+use crate::sources::corpus::DEFAULT_CORPUS;
 
 /// The logical name of the text.
 pub const CHECK_TEXT: &str = "check_text";
