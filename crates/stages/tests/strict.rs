@@ -18,7 +18,7 @@ use palinode_stages::catalogue;
 use serde_json::json;
 
 /// What a CPU of two threads is called.
-const CPU: &str = "a processor (6/1), 2 threads";
+const CPU: &str = "some CPU (6/1), 2 threads";
 
 /// A seeded stream of choices.
 struct Random(u64);
