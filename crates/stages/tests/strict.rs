@@ -92,7 +92,9 @@ stages:
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
+    ("export", "overwrite"),
+    ("export_moments", "overwrite"),
     ("load_moments", "check_text"),
     ("load_moments", "files"),
     ("load_moments", "folder"),

@@ -25,16 +25,17 @@ stages:
   facts: { uses: requests, with: { facts: [{ subject: The tower, prompt: '{} stands in', target_new: Rome }] } }
   contexts: { uses: templates, with: { groups: [['{}'], ['It is. {}', 'So. {}']] } }
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2] } }
-  merged: { uses: merge_moments, inputs: { a: moments, b: moments } }
+  others: { uses: covariance, inputs: { model: model }, with: { corpus: requests.jsonl, format: text, layers: [1, 2] } }
+  merged: { uses: merge_moments, inputs: { moments: moments, other: others } }
   factors: { uses: factor, inputs: { moments: moments }, with: { lambda: 10 } }
-  checked: { uses: preflight, inputs: { model: model, requests: edits } }
+  checked: { uses: preflight, inputs: { model: model, requests: edits }, with: { layer: 1 } }
   targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 2, steps: 2 } }
   plan: { uses: distribute, with: { strategy: memit, layers: [1, 2] } }
   update:
     uses: solve
     inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }
     with: { objective: emmet, lambda: 10, emmet_lambda: 0.1 }
-  treated: { uses: rect, inputs: { model: update } }
+  treated: { uses: rect, inputs: { update: update } }
   rounds:
     uses: sequence
     inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }

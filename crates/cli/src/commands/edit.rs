@@ -254,7 +254,7 @@ fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> 
         let operations = 2.0 * blocks * share * 500.0 * args.samples as f64;
         format!(
             ": {} documents of 500 tokens take about {} at 100 GFLOP/s",
-            format::count(args.samples, "").trim(),
+            args.samples,
             format::duration(operations / 1e11)
         )
     });

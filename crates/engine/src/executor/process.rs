@@ -73,7 +73,7 @@ impl Processes {
             let _ = notices.send(Notice::Ended(attempt, Box::new(done.unwrap_or_else(panicked))));
         });
         if let Err(error) = &thread {
-            let error = Error::internal(format!("cannot start a thread for this stage: {error}"));
+            let error = Error::new(ErrorKind::Limit, format!("cannot start a thread for this stage: {error}"));
             let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
         }
         self.running.insert(attempt, Running { to, thread: thread.ok() });

@@ -255,7 +255,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             cx.check_interrupt()?;
             found.extend(cache.find(&requests[plan.unit(number)])?);
         }
-        say_lost(cx, &requests, &found)?;
+        let last = params.layer + 1 == model.decoder.config().layers;
+        say_lost(cx, &requests, &found, last)?;
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -298,8 +299,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 }
 
-/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing.
-fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept]) -> Result<(), Error> {
+/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing, unless `last` says that the
+/// layer is the model's last, where that is no surprise.
+fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept], last: bool) -> Result<(), Error> {
     const NAMED: usize = 5;
     let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
     if lost.is_empty() {
@@ -313,6 +315,12 @@ fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept]) -> Resu
         found.len(),
         names.join(", ")
     );
+    if last {
+        cx.warn(format!(
+            "{message}; the layer is the model's last: no token after the subject's reads what is written there"
+        ));
+        return Ok(());
+    }
     let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
     if lost.len() == found.len() && lost.iter().all(nothing) {
         return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));

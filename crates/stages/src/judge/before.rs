@@ -8,7 +8,7 @@ use palinode_edit::{FactToken, Findings, findings};
 use palinode_engine::{Error, Instance, Pipeline};
 use palinode_model::Text;
 
-use crate::artifacts::model::{CONFIG, SETTINGS, TOKENIZER, read_config};
+use crate::artifacts::model::{CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
 use crate::edit::sequence::SequenceParams;
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
@@ -39,7 +39,8 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
             None => instance.params.typed::<SequenceParams>()?.fact_token(),
         };
         let (model, requests) = (of(instance, "model")?, of(instance, "requests")?);
-        let names = [CONFIG, TOKENIZER, SETTINGS];
+        let gguf = format!("weights/{GGUF}");
+        let names = [CONFIG, TOKENIZER, SETTINGS, gguf.as_str()];
         let mut files: Vec<PathBuf> =
             model.files.iter().filter(|f| names.contains(&f.name.as_str())).map(|f| f.path.clone()).collect();
         files.extend(requests.files.iter().map(|file| file.path.clone()));
@@ -59,8 +60,11 @@ impl ToCheck<'_> {
         let places: BTreeMap<&str, PathBuf> =
             self.model.files.iter().map(|file| (file.name.as_str(), self.base.join(&file.path))).collect();
         let missing = || Error::input("the model has no tokenizer and configuration to look at requests with");
-        let config = read_config(places.get(CONFIG).ok_or_else(missing)?).map_err(StageFailure::stage)?;
-        let mut text = Text::open(places.get(TOKENIZER).ok_or_else(missing)?).map_err(StageFailure::stage)?;
+        // A GGUF file is both.
+        let gguf = format!("weights/{GGUF}");
+        let place = |name: &str| places.get(name).or_else(|| places.get(gguf.as_str())).ok_or_else(missing);
+        let config = read_config(place(CONFIG)?).map_err(StageFailure::stage)?;
+        let mut text = Text::open(place(TOKENIZER)?).map_err(StageFailure::stage)?;
         if let Some(settings) = places.get(SETTINGS) {
             text = text.with_settings(settings).map_err(StageFailure::stage)?;
         }
