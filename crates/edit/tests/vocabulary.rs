@@ -123,7 +123,9 @@ fn search(head: &Head, rows: &[Vec<f64>], essence: &[f64], token: usize, s: &Tar
             delta[i] -= s.learning_rate / (1.0 - b1.powi(number)) * first[i] / denominator;
         }
         let shrink = (s.clamp * length / norm(&delta)).min(1.0);
-        delta.iter_mut().for_each(|d| *d *= shrink);
+        for d in &mut delta {
+            *d *= shrink;
+        }
     }
     delta
 }

@@ -90,7 +90,7 @@ fn now() -> BTreeMap<String, (u32, String)> {
     let mut results: BTreeMap<&str, (String, String)> = BTreeMap::new();
     for instance in &pipeline.instances {
         let made = artifact(&report, &instance.name);
-        let mut shape = BTreeSet::from([made.kind.to_string()]);
+        let mut shape = BTreeSet::from([made.kind.clone()]);
         fields(&made.meta, "", &mut shape);
         shape.extend(made.files.keys().map(|name| format!("/{name}")));
         let shape: Vec<String> = shape.into_iter().collect();
@@ -135,7 +135,7 @@ fn a_changed_stage_has_a_new_version() {
             }
             None => {
                 writeln!(wrong, "`{name}`: version {version} is not in versions.txt. Add:\n{name} {version} {digests}")
-                    .unwrap()
+                    .unwrap();
             }
         }
     }
