@@ -76,7 +76,7 @@ pub fn revert(
         }
     }
     if let Some(base) = base.filter(|base| is_gguf(base)) {
-        let message = format!("{} is a GGUF file: it is the unedited model as it stands", base.display());
+        let message = format!("{} is a GGUF file: it is the unedited model itself", base.display());
         return Err(Error::input(message).hint(Hint::RevertBySubtraction));
     }
     let mut out = begin(out, model, "revert", overwrite)?;

@@ -31,7 +31,7 @@ pub struct LoadRequestsParams {
     /// For zsRE, the answer that becomes the new target.
     #[serde(default)]
     zsre_target: ZsreTarget,
-    /// For zsRE, how the questions about other subjects are asked.
+    /// For zsRE, the wording of the questions about other subjects.
     #[serde(default, skip_serializing_if = "as_written")]
     zsre_question: ZsreQuestion,
     /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
