@@ -44,6 +44,10 @@ kills count="100":
 full-disk:
     cargo test --release --workspace --test full_disk -- --nocapture
 
+# two file systems in turn at one place (needs root and mke2fs)
+mounts:
+    cargo test --release --workspace --test mounts -- --nocapture
+
 # feeds damaged checkpoints to the model's readers
 fuzz-checkpoint minutes="10":
     cargo run --release -p palinode-model --example fuzz-checkpoint -- --minutes {{ minutes }}
@@ -70,7 +74,7 @@ cuda:
 
 # runs the demo on an emulated GPU (tools/emulated-gpu/README.md)
 emulated-gpu: cuda
-    tools/emulated-gpu/run.sh target/release/palinode run pipelines/demo.yaml --device cuda --store "$(mktemp -d)"
+    tools/emulated-gpu/run.sh target/release/palinode run pipelines/demo.yaml --device cuda --store "$(mktemp -d)" --set stages.out.with.overwrite=true
 
 # compares every stage on an emulated GPU with the CPU
 emulated-gpu-check: cuda

@@ -6,7 +6,7 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use crate::command_error::{Failure, exit_code};
 use crate::terminal::{Style, complain, errors};
-use crate::{commands, logging};
+use crate::{commands, logging, threads};
 
 /// Edits facts in language models, as a pipeline file describes.
 ///
@@ -39,7 +39,7 @@ Tables are for people; --json prints the same for programs. Terminals get colour
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  7 out of time or memory   70 a bug in palinode   130 interrupted";
+  7 out of time or memory   8 a file changed meanwhile   70 a bug in palinode   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -72,7 +72,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
-        let done = match self.command {
+        let done = threads::check().and_then(|()| match self.command {
             Command::Init(args) => commands::init::run(&args),
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
@@ -96,7 +96,7 @@ impl Cli {
             Command::Cache(args) => commands::cache::run(&args),
             Command::Worker(args) => commands::worker::run(&args),
             Command::Completions(args) => commands::completions::run(&args),
-        };
+        });
         done.map_or_else(end, |()| ExitCode::SUCCESS)
     }
 }

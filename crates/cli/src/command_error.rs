@@ -49,6 +49,9 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Numerical => 5,
         ErrorKind::Store => 6,
         ErrorKind::Limit => 7,
+        ErrorKind::Doubtful => 10,
+        ErrorKind::Changed => 8,
+        ErrorKind::Unworkable => 9,
         ErrorKind::Internal => 70,
         ErrorKind::Interrupted => 130,
     }
@@ -64,6 +67,13 @@ pub fn words(hint: &Hint) -> String {
             "free some space, such as with `palinode cache gc`, and run again: what was finished is kept"
         }
         Hint::WaitForStore => "wait until it is done, with --wait, or give this one a store of its own with --store",
+        Hint::OwnStore => {
+            "you may look at this store (`plan`, `why`, `show`, `report`) and not write to it: ask its owner, or name one of your own \
+             with --store; `palinode cache export` and `cache import` copy results between stores"
+        }
+        Hint::Overwrite => {
+            "choose another place, or move away what is there; a command with --overwrite, or a stage with `overwrite: true`, writes over it"
+        }
         Hint::WaitForWorkers => "wait until they are done; --dry-run shows what would go",
         Hint::LessMemory => {
             "give it smaller batches, or the machine to itself (--jobs 1); what it finished is kept, so the same command goes on from there"
@@ -109,8 +119,11 @@ mod tests {
 
     #[test]
     fn exit_codes_are_what_they_always_were() {
-        use ErrorKind::{Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Usage};
-        let codes = [Usage, Pipeline, Input, Numerical, Store, Limit, Internal, Interrupted].map(exit_code);
-        assert_eq!(codes, [2, 3, 4, 5, 6, 7, 70, 130]);
+        use ErrorKind::{
+            Changed, Doubtful, Input, Internal, Interrupted, Limit, Numerical, Pipeline, Store, Unworkable, Usage,
+        };
+        let kinds =
+            [Usage, Pipeline, Input, Numerical, Store, Limit, Changed, Unworkable, Doubtful, Internal, Interrupted];
+        assert_eq!(kinds.map(exit_code), [2, 3, 4, 5, 6, 7, 8, 9, 10, 70, 130]);
     }
 }

@@ -142,11 +142,42 @@ pub fn load_beside(
         return Ok((pipeline, wait.open(store)?));
     }
     thread::scope(|scope| {
-        let opening = scope.spawn(|| Store::open(&store.store));
+        let opening = thread::Builder::new().spawn_scoped(scope, || Store::open(&store.store));
         let pipeline = load();
-        let store = opening.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let store = match opening {
+            Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Store::open(&store.store),
+        };
         Ok((pipeline?, store?))
     })
+}
+
+/// As [`load_beside`], for those who only look: a store that another process has open, or that this user may not write to, will do.
+pub fn load_to_look(
+    load: impl FnOnce() -> Result<Pipeline, Failure>,
+    store: &StoreArgs,
+) -> Result<(Pipeline, Store), Failure> {
+    if store.exists().is_err() {
+        let pipeline = load()?;
+        return Ok((pipeline, store.open()?));
+    }
+    thread::scope(|scope| {
+        let opening = thread::Builder::new().spawn_scoped(scope, || Store::open_or_look(&store.store));
+        let pipeline = load();
+        let opened = match opening {
+            Ok(opening) => opening.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => Store::open_or_look(&store.store),
+        };
+        Ok((pipeline?, looked_at(opened?)))
+    })
+}
+
+/// The store, once it is said why it is only looked at.
+fn looked_at((store, why): (Store, Option<Error>)) -> Store {
+    if let Some(why) = why {
+        complain(&format!("note: {why}; what follows is how it is at this moment\n"));
+    }
+    store
 }
 
 fn waits(holder: Option<&Holder>) {
@@ -158,6 +189,11 @@ impl StoreArgs {
     /// Opens it, making it when it is not there.
     pub fn open(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.store)?)
+    }
+
+    /// Opens it, or looks at it where another process has it open or this user may not write to it.
+    pub fn open_or_look(&self) -> Result<Store, Failure> {
+        Ok(looked_at(Store::open_or_look(&self.store)?))
     }
 
     /// Its runs, for looking at only: works while another process has the store open.

@@ -12,9 +12,11 @@ mod commands;
 mod input;
 mod interrupt;
 mod logging;
+mod outputs;
 mod past;
 mod results;
 mod terminal;
+mod threads;
 
 use std::process::ExitCode;
 

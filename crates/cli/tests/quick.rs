@@ -93,3 +93,93 @@ fn mistakes_are_told() {
     let (code, _, problems) = palinode(&folder, &["ask", model, "--update", "other.safetensors", "Finland is"]);
     assert!(code == 4 && problems.contains("not a safetensors file"), "{code} {problems}");
 }
+
+/// The demo's model with one bit changed: to us a stranger's.
+fn strange(folder: &TempDir) -> &'static str {
+    let to = folder.path().join("model");
+    std::fs::create_dir(&to).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(model().join(name), to.join(name)).unwrap();
+    }
+    let mut weights = std::fs::read(model().join("model.safetensors")).unwrap();
+    let last = weights.len() - 4;
+    weights[last] ^= 1;
+    std::fs::write(to.join("model.safetensors"), weights).unwrap();
+    "model"
+}
+
+const FINLAND: [&str; 6] =
+    ["--subject", "Finland", "--prompt", "{} is located in the continent of", "--target", "Africa"];
+
+#[test]
+fn a_strangers_model_needs_a_word_on_what_to_preserve() {
+    let folder = TempDir::new().unwrap();
+    let model = strange(&folder);
+    let edit = |args: &[&str]| palinode(&folder, &[&["edit", model][..], &FINLAND, args].concat());
+    let (code, said, problems) = edit(&[]);
+    assert_eq!((code, said.as_str()), (2, ""), "{problems}");
+    for way in ["--corpus FILE", "--moments FILE", "--moments none", "at 100 GFLOP/s"] {
+        assert!(problems.contains(way), "{way}: {problems}");
+    }
+    assert!(!folder.path().join(".palinode").exists(), "nothing was started");
+    let (code, said, problems) = edit(&["--moments", "none", "--json"]);
+    assert_eq!(code, 0, "{problems}");
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(first(&told["answers"][0], "after").0, "Africa");
+    let (code, _, problems) = edit(&["--moments", "none.npz"]);
+    assert!(code == 4 && problems.starts_with("--moments: "), "{code} {problems}");
+    let (code, _, problems) = edit(&["--moments", "none", "--corpus", "a.txt"]);
+    assert!(code == 2 && problems.contains("cannot be used with"), "{code} {problems}");
+}
+
+#[test]
+fn several_facts_are_one_batch() {
+    let folder = TempDir::new().unwrap();
+    let model = model();
+    let model = model.to_str().unwrap();
+    let csv = "subject,prompt,target_new,paraphrases\n\
+        Finland,{} is located in the continent of,Africa,\n\
+        Chile,The official language of {} is,Thai,\"[\"\"In Chile, people speak\"\"]\"\n";
+    std::fs::write(folder.path().join("facts.csv"), csv).unwrap();
+    let (code, said, problems) = palinode(&folder, &["edit", model, "--facts", "facts.csv"]);
+    assert_eq!(code, 0, "{problems}");
+    assert!(said.contains("2 of 2 edits took"), "{said}");
+    // The same as lines of JSON, where a field may be a list as it is.
+    let lines = r#"{"subject": "Finland", "prompt": "{} is located in the continent of", "target_new": "Africa"}
+{"subject": "Chile", "prompt": "The official language of {} is", "target_new": "Thai", "paraphrases": ["In Chile, people speak"]}
+"#;
+    std::fs::write(folder.path().join("facts.jsonl"), lines).unwrap();
+    let (code, again, problems) = palinode(&folder, &["edit", model, "--facts", "facts.jsonl"]);
+    assert_eq!((code, again), (0, said), "{problems}");
+    let (code, _, problems) = palinode(&folder, &["edit", model, "--facts", "facts.csv", "--method", "rome"]);
+    assert!(code == 2 && problems.contains("--method emmet"), "{code} {problems}");
+    let (code, _, problems) = palinode(&folder, &["edit", model, "--facts", "facts.csv", "--subject", "Finland"]);
+    assert!(code == 2 && problems.contains("cannot be used with"), "{code} {problems}");
+    // Mistakes of the file have a line.
+    std::fs::write(
+        folder.path().join("wrong.csv"),
+        "subject,prompt,target_new\nFinland,{} is in\nChile,{} is in,Asia\n",
+    )
+    .unwrap();
+    let (code, _, problems) = palinode(&folder, &["edit", model, "--facts", "wrong.csv"]);
+    assert!(code == 4 && problems.contains("wrong.csv:2: the row has 2 cells, and the heading 3"), "{code} {problems}");
+    std::fs::write(folder.path().join("wrong.csv"), "subject,prompt,target\nFinland,{} is in,Africa\n").unwrap();
+    let (code, _, problems) = palinode(&folder, &["edit", model, "--facts", "wrong.csv"]);
+    assert!(code == 4 && problems.contains("wrong.csv:2: ") && problems.contains("`target`"), "{code} {problems}");
+}
+
+#[test]
+fn a_doubtful_edit_is_called_so() {
+    let folder = TempDir::new().unwrap();
+    let model = model();
+    let edit = |args: &[&str]| {
+        palinode(&folder, &[&["edit", model.to_str().unwrap()][..], &FINLAND, &["--method", "memit"], args].concat())
+    };
+    // So much preservation leaves no room for an edit.
+    let (code, said, problems) = edit(&["--lambda", "1e12"]);
+    assert!(code == 0 && said.contains("! 1 of 1 edits did not take"), "{said}{problems}");
+    let (code, strict, problems) = edit(&["--lambda", "1e12", "--strict"]);
+    assert_eq!((code, strict), (10, said), "{problems}");
+    let (code, said, problems) = edit(&["--lambda", "100", "--strict"]);
+    assert!(code == 0 && !said.contains('!'), "{said}{problems}");
+}

@@ -64,7 +64,8 @@ impl Bench {
         // The program's own folder may be closed to others.
         let copy = self.path("palinode");
         if !copy.exists() {
-            fs::copy(program, &copy).unwrap();
+            // By another process: one that this one starts in a thread beside would hold the copy open, which then cannot be executed.
+            assert!(Command::new("cp").args([program, &copy]).status().unwrap().success());
             fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
         }
         for name in ["NO_COLOR", "PALINODE_STORE", "PALINODE_LOG", "CLICOLOR_FORCE"] {
@@ -285,4 +286,49 @@ fn verify_says_what_is_hit_and_the_next_run_makes_it_again() {
     assert!(said.all.contains("1 unusable file"), "{}", said.all);
     assert!(bench.run("cache gc --keep-runs 1").all.contains("1 run record"));
     assert_eq!(fs::read_dir(bench.store().join("runs")).unwrap().count(), 1);
+}
+
+/// Who may only look at a store, or looks at it while a run goes on, sees what is there and is told what it cannot do.
+#[test]
+fn a_store_that_cannot_be_written_can_be_looked_at() {
+    let bench = Bench::new();
+    assert_eq!(bench.shell("umask 022; palinode run p.yaml", false).code, 0);
+    fs::write(bench.path("q.yaml"), PIPELINE.replace("[3, 4]", "[3, 4, 5]")).unwrap();
+    // Of the file that is read, the index alone remembers the digest.
+    let looks = [
+        ("plan p.yaml", "2 cached"),
+        ("plan q.yaml", "with.layers"),
+        ("why q.yaml plan", "[3,4] → [3,4,5]"),
+        ("status p.yaml", "all 2 results cached"),
+        ("graph p.yaml", "edits"),
+        ("runs", "facts"),
+        ("show latest", "done after"),
+        ("show edits", "load_requests"),
+        ("cache ls", "2 results"),
+    ];
+    let look = |other: bool, note: &str| {
+        let before = files(&bench.store());
+        for (args, words) in looks {
+            let said = bench.shell(&format!("palinode {args}"), other);
+            assert!(said.code == 0 && said.all.contains(words), "{args}: {} {}", said.code, said.all);
+            let plans = ["plan", "why", "status", "graph"].iter().any(|command| args.starts_with(command));
+            assert_eq!(plans, said.all.contains(note), "{args}: {}", said.all);
+        }
+        assert_eq!(files(&bench.store()), before, "looking changed the store");
+    };
+    // Beside a process that has it open.
+    let held = Store::open(&bench.store()).unwrap();
+    look(false, "in use by process");
+    drop(held);
+    if root() {
+        fs::set_permissions(bench.store().join("LOCK"), Permissions::from_mode(0o644)).unwrap();
+        let bites = bench.shell(&format!("touch {}/x {}/LOCK", bench.store().display(), bench.store().display()), true);
+        assert_ne!(bites.code, 0, "the store is closed to who tests");
+        look(true, "ermission denied");
+        let said = bench.shell("palinode run q.yaml", true);
+        assert!(said.code == 6 && said.all.contains("--store") && said.all.contains("cache import"), "{}", said.all);
+        // Without the index, from the files alone.
+        fs::remove_dir_all(bench.store().join("index")).unwrap();
+        look(true, "ermission denied");
+    }
 }

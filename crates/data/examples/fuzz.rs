@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use palinode_data::{
-    Corpus, CorpusFile, Dataset, EditRequest, Format, Reading, Sampling, Selection, Split, ZsreTarget, add_snippets,
-    read_examples, read_requests, word_weights,
+    Corpus, CorpusFile, Dataset, EditRequest, Format, Reading, Sampling, Selection, Split, ZsreQuestion, ZsreTarget,
+    add_snippets, read_examples, read_requests, word_weights,
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,8 +30,8 @@ const VOCABULARY: &str = r#"{"rome":0,"city":1}"#;
 
 const DATASETS: [Dataset; 5] = [
     Dataset::CounterFact,
-    Dataset::Zsre(ZsreTarget::Answer),
-    Dataset::Zsre(ZsreTarget::Alt),
+    Dataset::Zsre(ZsreTarget::Answer, ZsreQuestion::AsWritten),
+    Dataset::Zsre(ZsreTarget::Alt, ZsreQuestion::AsWritten),
     Dataset::KnowEdit,
     Dataset::Jsonl,
 ];

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::records::Fault;
-use crate::{EditRequest, Neighbor};
+use crate::request::trimmed;
+use crate::{EditRequest, Neighbor, TargetPrefix};
 
 pub const HINT: &str = "a CounterFact record has requested_rewrite with prompt (with {}), subject and target_new.str; for plain \
                         records set dataset: jsonl";
@@ -22,6 +23,7 @@ pub struct Record {
     #[serde(default)]
     generation_prompts: Vec<String>,
     strength: Option<f64>,
+    target_prefix: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +49,7 @@ pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
         id: id(record.case_id, index),
         fact: rewrite.relation_id.zip(rewrite.target_new.id),
         prompt: rewrite.prompt,
-        subject: rewrite.subject,
+        subject: trimmed(rewrite.subject),
         target_new: rewrite.target_new.str,
         paraphrases: record.paraphrase_prompts,
         neighbors: record
@@ -59,6 +61,7 @@ pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
         attributes: record.attribute_prompts,
         generation: record.generation_prompts,
         strength: record.strength,
+        target_prefix: record.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::zsre::ZsreTarget;
+use crate::request::settle;
+use crate::zsre::{ZsreQuestion, ZsreTarget};
 use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, jsonl, records, zsre};
 
 /// The fields of a file's records. Whether they are one JSON array or one object a line is told from the file.
@@ -17,8 +18,8 @@ use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, json
 pub enum Dataset {
     /// The fields of CounterFact and of multi-CounterFact.
     CounterFact,
-    /// zsRE's, as MEND cut it, with the answer that becomes the new target.
-    Zsre(ZsreTarget),
+    /// zsRE's, as MEND cut it, with the answer that becomes the new target, and how its other questions are asked.
+    Zsre(ZsreTarget, ZsreQuestion),
     /// KnowEdit's, and EasyEdit's flat form.
     KnowEdit,
     /// Plain ones: subject, prompt, `target_new`, and optional fields.
@@ -38,16 +39,16 @@ pub enum DatasetKind {
     /// each.
     KnowEdit,
     /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
-    /// (`{prompt, target}`), `strength`.
+    /// (`{prompt, target}`), `strength`, `relation`, `target_prefix`. A CSV file has them as columns.
     Jsonl,
 }
 
 impl Dataset {
-    /// The data set of a kind; `target` is for zsRE alone.
-    pub fn new(kind: DatasetKind, target: ZsreTarget) -> Self {
+    /// The data set of a kind; `target` and `question` are for zsRE alone.
+    pub fn new(kind: DatasetKind, target: ZsreTarget, question: ZsreQuestion) -> Self {
         match kind {
             DatasetKind::CounterFact => Self::CounterFact,
-            DatasetKind::Zsre => Self::Zsre(target),
+            DatasetKind::Zsre => Self::Zsre(target, question),
             DatasetKind::KnowEdit => Self::KnowEdit,
             DatasetKind::Jsonl => Self::Jsonl,
         }
@@ -81,8 +82,8 @@ pub fn request(index: usize, record: serde_json::Value) -> Result<EditRequest, (
 pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Result<Vec<EditRequest>, Mistakes> {
     let mut all = match dataset {
         Dataset::CounterFact => records::requests(file, counterfact::HINT, counterfact::request)?,
-        Dataset::Zsre(target) => {
-            records::requests(file, zsre::HINT, |index, record| zsre::request(index, record, target))?
+        Dataset::Zsre(target, question) => {
+            records::requests(file, zsre::HINT, |index, record| zsre::request(index, record, target, question))?
         }
         Dataset::KnowEdit => records::requests(file, easyedit::HINT, easyedit::request)?,
         Dataset::Jsonl => records::requests(file, jsonl::HINT, jsonl::request)?,
@@ -91,7 +92,8 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
     if let Some(seed) = selection.shuffle {
         all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     }
-    let chosen: Vec<_> = all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
+    let mut chosen: Vec<_> =
+        all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
     if chosen.is_empty() {
         let message = match found {
             0 => "the file holds no request".to_owned(),
@@ -99,5 +101,6 @@ pub fn read_requests(file: &Path, dataset: Dataset, selection: Selection) -> Res
         };
         return Err(DataError::new(file, Place::File, message).into());
     }
+    settle(&mut chosen);
     Ok(chosen)
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::counterfact::id;
 use crate::records::Fault;
-use crate::request::template;
-use crate::{EditRequest, Neighbor, Probe};
+use crate::request::{published_template, trimmed};
+use crate::{EditRequest, Neighbor, Probe, TargetPrefix};
 
 pub const HINT: &str = "a KnowEdit record has subject, prompt and target_new; optional are ground_truth, rephrase, portability, \
                         locality, locality_prompt and locality_ground_truth";
@@ -35,6 +35,7 @@ pub struct Record {
     #[serde(default)]
     locality_ground_truth: Answers,
     strength: Option<f64>,
+    target_prefix: Option<String>,
 }
 
 type Axes = BTreeMap<String, Option<Vec<Question>>>;
@@ -101,10 +102,11 @@ pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
         .ok_or_else(|| (Some("target_new".to_owned()), "the new target is empty".to_owned()))?;
     let neighbor =
         record.locality_prompt.map(|prompt| Neighbor { prompt, target: record.locality_ground_truth.first() });
+    let subject = trimmed(record.subject);
     Ok(EditRequest {
         id: id(record.case_id, index),
-        prompt: template(record.prompt, &record.subject),
-        subject: record.subject,
+        prompt: published_template(record.prompt, &subject),
+        subject,
         target_new,
         target_true,
         paraphrases: record.rephrase.0,
@@ -112,6 +114,7 @@ pub fn request(index: usize, record: Record) -> Result<EditRequest, Fault> {
         portability: probes(record.portability),
         locality: probes(record.locality),
         strength: record.strength,
+        target_prefix: record.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

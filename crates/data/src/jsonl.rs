@@ -1,17 +1,21 @@
 //! Plain JSON lines: `{"subject", "prompt", "target_new", "target_true"?, "paraphrases"?, "neighbors"?, "attributes"?, "generation"?,
-//! "references"?, "portability"?, "locality"?, "strength"?, "id"?}`.
+//! "references"?, "portability"?, "locality"?, "strength"?, "id"?,
+//! "relation"?, "target_prefix"?}`.
 //!
-//! A prompt without `{}` that holds the subject word for word has it taken out.
+//! A CSV file has these fields as columns; what is no text there is JSON.
+//!
+//! A prompt without `{}` that mentions the subject once, as a word of its own, has it taken out.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use crate::records::Fault;
-use crate::request::template;
-use crate::{EditRequest, Neighbor, Probe};
+use crate::request::{template, trimmed};
+use crate::{EditRequest, Neighbor, Probe, TargetPrefix};
 
-pub const HINT: &str = "every line is one JSON object with subject, prompt (with {}) and target_new";
+pub const HINT: &str =
+    "every line is one JSON object with subject, prompt (with {}) and target_new, or a CSV file has these columns";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +40,8 @@ pub struct Line {
     #[serde(default)]
     locality: BTreeMap<String, Vec<Probe>>,
     strength: Option<f64>,
+    relation: Option<String>,
+    target_prefix: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,13 +51,13 @@ struct NeighborLine {
     target: Option<String>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "one shape for all readers")]
 pub fn request(index: usize, line: Line) -> Result<EditRequest, Fault> {
-    let (subject, target_true) = (line.subject, line.target_true);
+    let (subject, target_true) = (trimmed(line.subject), line.target_true);
+    let prompt = template(line.prompt, &subject).map_err(|message| (Some("prompt".to_owned()), message))?;
     let neighbors = line.neighbors.into_iter();
     Ok(EditRequest {
         id: line.id.unwrap_or_else(|| index.to_string()),
-        prompt: template(line.prompt, &subject),
+        prompt,
         subject,
         target_new: line.target_new,
         neighbors: neighbors
@@ -65,6 +71,8 @@ pub fn request(index: usize, line: Line) -> Result<EditRequest, Fault> {
         portability: line.portability,
         locality: line.locality,
         strength: line.strength,
+        relation: line.relation,
+        target_prefix: line.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

@@ -3,8 +3,10 @@
 //! Knows no model: text stays text until a tokenizer sees it elsewhere. Files may be of any size and hold anything: what is
 //! read at once is bounded, and what is wrong is told with its place.
 
+mod continuation;
 mod corpus;
 mod counterfact;
+mod csv_rows;
 mod dataset;
 mod document;
 mod documents;
@@ -18,23 +20,27 @@ mod pages;
 mod reading;
 mod records;
 mod request;
+mod script;
 mod sheet;
 mod snippets;
 mod stream;
 mod table;
 mod templates;
+mod unique;
 mod weights;
 mod zsre;
 
+pub use continuation::{TargetPrefix, usual_prefix};
 pub use corpus::{Corpus, Sampling};
 pub use dataset::{Dataset, DatasetKind, Selection, read_requests, request as plain_request};
 pub use error::{DataError, Mistakes, Place};
 pub use examples::{Example, read_examples, template_fields};
 pub use files::{CorpusFile, Format, corpus_files, is_pattern};
 pub use reading::{Reading, Split};
-pub use request::{EditRequest, Neighbor, Probe, conflicts};
+pub use request::{EditRequest, Neighbor, Probe, Question, conflicts, settle, superseded};
+pub use script::words;
 pub use sheet::{Column, write_parquet};
 pub use snippets::add_snippets;
 pub use templates::{ContextTemplates, SEED_WORDS};
 pub use weights::word_weights;
-pub use zsre::ZsreTarget;
+pub use zsre::{ZsreQuestion, ZsreTarget};

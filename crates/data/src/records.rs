@@ -1,4 +1,5 @@
-//! Records of a JSON file: the elements of one array, or one object a line; one at a time, none larger than a limit.
+//! Records of a file: the elements of one JSON array, one JSON object a line, or the rows of a CSV file; one at a time, none larger than a
+//! limit.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,7 +10,8 @@ use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use serde_json::{Deserializer, Value};
 
 use crate::documents::plain;
-use crate::{DataError, EditRequest, Mistakes, Place, stream};
+use crate::unique::Unique;
+use crate::{DataError, EditRequest, Mistakes, Place, csv_rows, stream};
 
 /// A file of requests is read whole: 512 MiB, ten times the largest in use.
 const LARGEST_FILE: u64 = 512 << 20;
@@ -51,6 +53,9 @@ pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T,
             let message = format!("not a JSON array of records: {}", error.message);
             DataError::new(path, Place::Line(before + error.line), message).hint(hint)
         })?;
+    } else if let Some(table) = csv_rows::open(body) {
+        let before = text[..text.len() - body.len()].matches('\n').count();
+        table.rows(LARGEST_RECORD, |index, line, value| take(index, Some(before + line), value));
     } else {
         let mut index = 0;
         for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate().map(|(i, line)| (i + 1, line)) {
@@ -58,7 +63,7 @@ pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T,
                 continue;
             }
             let value = match line.len() {
-                0..=LARGEST_RECORD => serde_json::from_str(line).map_err(|error| plain(&error)),
+                0..=LARGEST_RECORD => serde_json::from_str(line).map_err(|error| plain(&error)).and_then(Unique::value),
                 _ => Err(too_large()),
             };
             take(index, Some(number), value);
@@ -161,8 +166,8 @@ impl<'de> Visitor<'de> for Elements<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let mut index = 0;
-        while let Some(value) = elements.next_element()? {
-            (self.take)(index, None, Ok(value));
+        while let Some(read) = elements.next_element::<Unique>()? {
+            (self.take)(index, None, read.value());
             self.left.set(LARGEST_RECORD);
             index += 1;
         }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::counterfact::id;
 use crate::records::Fault;
-use crate::request::template;
-use crate::{EditRequest, Neighbor};
+use crate::request::{published_template, trimmed};
+use crate::{EditRequest, Neighbor, TargetPrefix};
 
 pub const HINT: &str = "a zsRE record has subject, src and, as target, answers or alt";
 
@@ -23,6 +23,20 @@ pub enum ZsreTarget {
     Alt,
 }
 
+/// Questions about other subjects come from Natural Questions, and begin with "nq question: " in the published file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ZsreQuestion {
+    /// As it is written, as the published code asks it.
+    #[default]
+    AsWritten,
+    /// Without "nq question: ", as a person would ask it.
+    Bare,
+}
+
+/// The mark of the published file.
+const MARK: &str = "nq question: ";
+
 #[derive(Deserialize)]
 pub struct Record {
     case_id: Option<Value>,
@@ -35,9 +49,10 @@ pub struct Record {
     loc: Option<String>,
     loc_ans: Option<String>,
     strength: Option<f64>,
+    target_prefix: Option<String>,
 }
 
-pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditRequest, Fault> {
+pub fn request(index: usize, record: Record, target: ZsreTarget, question: ZsreQuestion) -> Result<EditRequest, Fault> {
     let answer = record.answers.into_iter().next();
     let missing = |field: &str| (None, format!("missing field `{field}`"));
     let (target_new, target_true) = match target {
@@ -45,16 +60,22 @@ pub fn request(index: usize, record: Record, target: ZsreTarget) -> Result<EditR
         ZsreTarget::Alt => (record.alt.ok_or_else(|| missing("alt"))?, answer),
     };
     // The question that the edit should leave alone; the authors' code adds the question mark.
-    let neighbor = record.loc.map(|question| Neighbor { prompt: format!("{question}?"), target: record.loc_ans });
+    let asked = |text: &str| match question {
+        ZsreQuestion::AsWritten => format!("{text}?"),
+        ZsreQuestion::Bare => format!("{}?", text.strip_prefix(MARK).unwrap_or(text)),
+    };
+    let neighbor = record.loc.map(|text| Neighbor { prompt: asked(&text), target: record.loc_ans });
+    let subject = trimmed(record.subject);
     Ok(EditRequest {
         id: id(record.case_id, index),
-        prompt: template(record.src, &record.subject),
-        subject: record.subject,
+        prompt: published_template(record.src, &subject),
+        subject,
         target_new,
         target_true,
         paraphrases: record.rephrase.into_iter().collect(),
         neighbors: neighbor.into_iter().collect(),
         strength: record.strength,
+        target_prefix: record.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })
 }

@@ -1,6 +1,6 @@
 //! Requests: what is read, and what is said about mistakes.
 
-use palinode_data::{ContextTemplates, Dataset, Selection, ZsreTarget, conflicts, read_requests};
+use palinode_data::{ContextTemplates, Dataset, Selection, ZsreQuestion, ZsreTarget, conflicts, read_requests};
 
 fn message(name: &str, content: &[u8], dataset: Dataset) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -93,8 +93,8 @@ fn other_layouts_become_requests() {
     let zsre = format!("[{ZSRE}]");
     insta::assert_snapshot!(
         serde_json::to_string_pretty(&[
-            read(&zsre, Dataset::Zsre(ZsreTarget::Answer)),
-            read(&zsre, Dataset::Zsre(ZsreTarget::Alt)),
+            read(&zsre, Dataset::Zsre(ZsreTarget::Answer, ZsreQuestion::AsWritten)),
+            read(&zsre, Dataset::Zsre(ZsreTarget::Alt, ZsreQuestion::AsWritten)),
             read(&format!("[{KNOW}]"), Dataset::KnowEdit),
             read(&format!("[{FLAT}]"), Dataset::KnowEdit),
         ])
@@ -108,7 +108,11 @@ fn other_layouts_become_requests() {
 #[test]
 fn mistakes_in_other_layouts() {
     let zsre = |target, from: &str, to: &str| {
-        message("zsre.json", format!("[{}]", ZSRE.replace(from, to)).as_bytes(), Dataset::Zsre(target))
+        message(
+            "zsre.json",
+            format!("[{}]", ZSRE.replace(from, to)).as_bytes(),
+            Dataset::Zsre(target, ZsreQuestion::AsWritten),
+        )
     };
     let know = |from: &str, to: &str| {
         message("know.json", format!("[{}]", KNOW.replace(from, to)).as_bytes(), Dataset::KnowEdit)

@@ -34,6 +34,7 @@ fn stages(c: &mut Criterion) {
     group.sample_size(10);
 
     let settings = TargetSettings {
+        fact_token: palinode_edit::FactToken::default(),
         site: TargetSite::BlockOutput,
         layer: 2,
         steps: 5,

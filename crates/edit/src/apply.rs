@@ -57,6 +57,8 @@ pub struct Applied {
     pub distance_before: f64,
     /// The same after the last change, for the targets that it aimed at.
     pub distance_after: f64,
+    /// Requests that say the same as an earlier one, with that one, by index: hard constraints are imposed once.
+    pub repeated: Vec<(usize, usize)>,
 }
 
 /// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
@@ -81,7 +83,8 @@ pub fn apply(
     let mut values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
     let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
     let mu = edit.objective.mu(&strengths).map_err(at(last))?;
-    let rows = Rows::new(text, decoder, requests, edit.templates)?;
+    let rows = Rows::new(text, decoder, requests, edit)?;
+    let (once, repeated) = once(requests, &mu);
 
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
         let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
@@ -120,15 +123,39 @@ pub fn apply(
             _ => (&average, None),
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
-        let solution = solve(metric.as_ref(), &problem).map_err(|e| name_edits(e, layer, requests))?;
+        let solution = if repeated.is_empty() {
+            solve(metric.as_ref(), &problem)
+        } else {
+            let of = |all: &Mat<f64>| Mat::from_fn(all.nrows(), once.len(), |r, c| all[(r, once[c])]);
+            let (keys, share) = (of(keys), of(&share));
+            let mu: Vec<f64> = once.iter().map(|&i| mu[i]).collect();
+            // Only ROME has a direction, and one edit.
+            solve(metric.as_ref(), &Problem { keys: keys.as_ref(), residual: share.as_ref(), mu: &mu, ..problem })
+        };
+        let solution = solution.map_err(|e| name_edits(e, layer, requests, &once))?;
         let delta = Delta::from(solution.update);
         let before = edited.weight(weight)?;
-        let weight_norm = f64::from(read::<f32, _, _>((before.clone() * before).sum())?[0]).sqrt();
+        // A sum for each row, and those in f64: a weight has millions of numbers.
+        let squares = read::<f32, _, _>((before.clone() * before).sum_dim(1))?;
+        let weight_norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
         edited = edited.with_change(weight, change(&edited, &delta))?;
         layers.push(LayerEdit { weight, delta, diagnostics: solution.diagnostics, weight_norm, keys: average });
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
-    Ok(Applied { layers, distance_before, distance_after })
+    Ok(Applied { layers, distance_before, distance_after, repeated })
+}
+
+/// The requests that are solved for, and those that repeat one of them: a constraint that is imposed twice makes the system singular, and
+/// says nothing that it does not say once. Of soft requests each counts, as in least squares.
+fn once(requests: &[EditRequest], mu: &[f64]) -> (Vec<usize>, Vec<(usize, usize)>) {
+    let mut first = BTreeMap::new();
+    let (mut once, mut repeated) = (Vec::new(), Vec::new());
+    for (i, request) in requests.iter().enumerate() {
+        let target = request.continuation(&request.filled_prompt(), &request.target_new);
+        let earlier = *first.entry((&request.prompt, &request.subject, target, mu[i] > 0.0)).or_insert(i);
+        if earlier != i && mu[i] == 0.0 { repeated.push((i, earlier)) } else { once.push(i) }
+    }
+    (once, repeated)
 }
 
 /// Targets found on the model as it stands, `[requests, d]` row-major.
@@ -160,13 +187,16 @@ fn change(decoder: &Decoder, delta: &Delta) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, shape), &decoder.device())
 }
 
-fn name_edits(error: MathError, layer: usize, requests: &[EditRequest]) -> EditError {
+fn name_edits(error: MathError, layer: usize, requests: &[EditRequest], columns: &[usize]) -> EditError {
     let named = match &error {
         MathError::Collision { pairs } => pairs.first().copied(),
         _ => None,
     };
     let Some((a, b, cosine)) = named else { return EditError::Math { layer, source: error } };
-    let name = |i: usize| format!("{} ({:?})", requests[i].id, requests[i].filled_prompt());
+    let name = |column: usize| {
+        let request = &requests[columns[column]];
+        format!("{} ({:?})", request.id, request.filled_prompt())
+    };
     EditError::Collision { layer, first: name(a), second: name(b), cosine, hint: error.hint() }
 }
 
@@ -177,17 +207,12 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(
-        text: &Text,
-        decoder: &Decoder,
-        requests: &[EditRequest],
-        templates: &ContextTemplates,
-    ) -> Result<Self, EditError> {
-        let weighted = templates.weighted();
+    fn new(text: &Text, decoder: &Decoder, requests: &[EditRequest], edit: &Edit<'_>) -> Result<Self, EditError> {
+        let weighted = edit.templates.weighted();
         let mut prompts = Vec::with_capacity(requests.len() * weighted.len());
         for request in requests {
             for (template, _) in &weighted {
-                prompts.push(prompts::prompt(text, decoder.config(), request, template)?);
+                prompts.push(prompts::prompt_at(text, decoder.config(), request, template, edit.targets.fact_token)?);
             }
         }
         Ok(Self { prompts, weights: weighted.into_iter().map(|(_, w)| w).collect() })

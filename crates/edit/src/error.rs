@@ -75,6 +75,11 @@ impl EditError {
             Self::Model(e) => e.hint(),
             Self::Math { source, .. } => source.hint(),
             Self::Collision { hint, .. } => hint.clone(),
+            Self::Diverged { steps: 0, .. } => Some(
+                "before the first step nothing was changed: `kl_factor` or `weight_decay` is too large a number, or the model itself predicts \
+                 nothing finite"
+                    .into(),
+            ),
             Self::Diverged { .. } => Some("lower the learning rate or the clamp of the targets stage".into()),
             Self::Request { .. } | Self::MomentFile { .. } | Self::Mismatch(_) => None,
         }

@@ -7,8 +7,8 @@
 //! input is computed at once, some rows at a time, and logits are let go before the next rows are read. What is left to autodiff begins
 //! below the head: `Σ normed · gradient`, with the gradient taken as a constant, has exactly that gradient with respect to `normed`.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
-use palinode_model::{Decoder, cat, gather};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use palinode_model::{Decoder, Softmax, cat, gather, softmax};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -29,8 +29,8 @@ pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>,
         let count = to - from;
         let token = tokens.clone().narrow(0, from, count);
         let weight = weights.clone().narrow(0, from, count);
-        let (p, log_sum) = normalised(&logits);
-        let values = log_sum - gather(logits, token.clone());
+        let Softmax { p, log_p } = softmax(logits);
+        let values = gather(log_p, token.clone()).neg();
         let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
         (values, slope)
     })
@@ -41,20 +41,12 @@ pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>,
 /// `∂KL/∂l = p · (log p − log p₀ − KL)`.
 pub fn divergences(decoder: &Decoder, rows: &Tensor<2>, reference: &Tensor<2>) -> RowLosses {
     chunks(decoder, rows, |logits, from, to| {
-        let (p, log_sum) = normalised(&logits);
-        let ratio = logits - log_sum - reference.clone().narrow(0, from, to - from);
+        let Softmax { p, log_p } = softmax(logits);
+        let ratio = log_p - reference.clone().narrow(0, from, to - from);
         let values = (p.clone() * ratio.clone()).sum_dim(1);
         let slope = p * (ratio - values.clone());
         (values, slope)
     })
-}
-
-/// Probabilities `[n, V]`, and the logarithm of the sum of the exponentials `[n, 1]`: the largest logit is as far below it as
-/// the largest probability is below 1, and no exponential has to be summed twice.
-fn normalised(logits: &Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    let p = activation::softmax(logits.clone(), 1);
-    let log_sum = logits.clone().max_dim(1) - p.clone().max_dim(1).log();
-    (p, log_sum)
 }
 
 /// Losses and slopes with respect to logits, chunk by chunk; the slopes are carried through the head.

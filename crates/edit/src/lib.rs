@@ -9,6 +9,7 @@
 
 mod apply;
 mod error;
+mod findings;
 mod head;
 mod losses;
 mod moments;
@@ -19,10 +20,11 @@ mod targets;
 
 pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
 pub use error::EditError;
-pub use moments::Moments;
-pub use npz::{MomentFile, Precision, write_moment};
+pub use findings::{Finding, Findings, Severity, findings};
+pub use moments::{Moments, text_keys};
+pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
-pub use prompts::Prompt;
+pub use prompts::{FactToken, Prompt};
 pub use targets::{
     Step, StepRecord, TARGETS_IN_UNIT, Target, TargetSearch, TargetSettings, optimise, optimise_at_most, target_batch,
 };

@@ -3,8 +3,8 @@
 //! δ enters at one site and one token of every prompt of a request. What it can change is the prompts' [`Suffix`], which each step runs
 //! again; logits are computed only where they are read.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation};
-use palinode_model::{Decoder, Places, Run, Suffix, cat, read};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
+use palinode_model::{Decoder, Places, Run, Suffix, cat, log_softmax, read};
 
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, head};
@@ -119,7 +119,7 @@ pub fn prepare(
         Ok(())
     })?;
     let initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
-    let essence = activation::log_softmax(decoder.logits(last.at(&essence_facts)), 1);
+    let essence = log_softmax(decoder.logits(last.at(&essence_facts)));
     let fixed = Fixed::new(decoder, &suffix, &owner, &reads, requests.len());
     let losses = TargetLosses { suffix, owner, reads, essence, requests: requests.len(), fixed };
     Ok(Prepared { losses, initial: read(initial)? })

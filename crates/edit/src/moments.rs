@@ -145,6 +145,36 @@ impl Moments {
     }
 }
 
+/// Keys of some layers at every token of some documents, row-major `[tokens, f]` of each layer. Documents are cut to the model's context;
+/// `tokens` bounds a batch's rectangle.
+///
+/// # Errors
+/// [`palinode_model::ModelError::Layer`]; [`palinode_model::ModelError::Readback`].
+pub fn text_keys(
+    decoder: &Decoder,
+    documents: &[Vec<u32>],
+    layers: &[usize],
+    tokens: usize,
+) -> Result<BTreeMap<usize, Vec<f32>>, EditError> {
+    layers.iter().try_for_each(|&layer| decoder.config().check_layer(layer))?;
+    let context = decoder.config().context;
+    let rows: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(context)]).filter(|d| !d.is_empty()).collect();
+    let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+    decoder.within(tokens, |tokens| {
+        let groups = decoder.batches(&lengths, tokens).into_iter();
+        let groups = groups.map(|group| group.iter().map(|&i| rows[i]).collect()).collect();
+        let (visits, last) = visits(groups, layers.iter(), read::<f32, 2, _>);
+        let mut keys: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+        decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
+            for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
+                keys.entry(layer).or_default().extend(of);
+            }
+            Ok::<(), EditError>(())
+        })?;
+        Ok(keys)
+    })
+}
+
 impl Total {
     fn new(moment: &SecondMoment, device: &Device) -> Self {
         let f = moment.size();

@@ -1,20 +1,56 @@
 //! Token rows of a request.
 //!
 //! Conventions of the reference implementations: a template's `{}` is replaced by the prompt, the prompt's by the
-//! subject; the fact token is the last token of everything up to and including the subject; a rewrite prompt ends with
-//! the target's tokens but the last, decoded and tokenized again as part of the text.
+//! subject; the fact token is, unless something else is chosen, the last token of everything up to and including the subject; a rewrite
+//! prompt ends with the target's tokens but the last, decoded and tokenized again as part of the text. Where a token is a part of a
+//! letter, that text is none, and the target's tokens are put behind those of the prompt as they are.
 
 use palinode_data::EditRequest;
 use palinode_model::{DecoderConfig, ModelError, Text};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::EditError;
+
+/// The token of a prompt whose key an edit is written at, and whose value its target is (`fact_token` in the published hyperparameter
+/// files).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FactToken {
+    /// The subject's last token.
+    #[default]
+    SubjectLast,
+    /// The subject's first token.
+    SubjectFirst,
+    /// The first token after the subject, or the subject's last one where nothing follows it.
+    SubjectFirstAfterLast,
+    /// The prompt's last token.
+    Last,
+}
+
+impl FactToken {
+    /// Whether it is the subject's last token, the one that all papers use.
+    pub fn is_usual(&self) -> bool {
+        *self == Self::SubjectLast
+    }
+
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SubjectLast => "subject_last",
+            Self::SubjectFirst => "subject_first",
+            Self::SubjectFirstAfterLast => "subject_first_after_last",
+            Self::Last => "last",
+        }
+    }
+}
 
 /// A row of tokens and the place of its fact token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     /// Tokens.
     pub ids: Vec<u32>,
-    /// Index of the subject's last token.
+    /// Index of the fact token.
     pub fact: usize,
 }
 
@@ -34,7 +70,21 @@ pub struct RewritePrompts {
 /// # Errors
 /// [`EditError::Request`] where the fact token cannot be told, [`ModelError::TooLong`] past the context.
 pub fn prompt(text: &Text, config: &DecoderConfig, request: &EditRequest, template: &str) -> Result<Prompt, EditError> {
-    row(text, config, request, &template.replacen("{}", &request.prompt, 1), "")
+    prompt_at(text, config, request, template, FactToken::default())
+}
+
+/// As [`prompt`], with the key at another token.
+///
+/// # Errors
+/// As [`prompt`].
+pub fn prompt_at(
+    text: &Text,
+    config: &DecoderConfig,
+    request: &EditRequest,
+    template: &str,
+    at: FactToken,
+) -> Result<Prompt, EditError> {
+    row(text, config, request, &template.replacen("{}", &request.prompt, 1), None, at)
 }
 
 /// The rows that a target is optimised on, one a template, and the row that holds the subject's essence.
@@ -47,19 +97,43 @@ pub fn rewrite_prompts(
     request: &EditRequest,
     templates: &[&str],
 ) -> Result<RewritePrompts, EditError> {
-    let target = text.encode_target(&request.target_new)?;
+    rewrite_prompts_at(text, config, request, templates, FactToken::default())
+}
+
+/// As [`rewrite_prompts`], with the target at another token.
+///
+/// # Errors
+/// As [`rewrite_prompts`].
+pub fn rewrite_prompts_at(
+    text: &Text,
+    config: &DecoderConfig,
+    request: &EditRequest,
+    templates: &[&str],
+    at: FactToken,
+) -> Result<RewritePrompts, EditError> {
+    let target = text.encode_continuation(&request.continuation(&request.filled_prompt(), &request.target_new))?;
     let Some((_, but_last)) = target.split_last() else {
         return Err(bad(request, format!("the new target {:?} has no tokens", request.target_new)));
     };
-    let ending = text.decode_target(but_last)?;
+    let decoded = text.decode_target(but_last)?;
+    let whole = decoded.starts_with(' ') && !decoded.contains(char::REPLACEMENT_CHARACTER);
+    let ending = Some(if whole { Ending::Text(decoded) } else { Ending::Tokens(but_last) });
     let rows = templates
         .iter()
-        .map(|template| row(text, config, request, &template.replacen("{}", &request.prompt, 1), &ending))
+        .map(|template| row(text, config, request, &template.replacen("{}", &request.prompt, 1), ending.as_ref(), at))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(short) = rows.iter().find(|r| r.ids.len() < target.len()) {
         return Err(bad(request, format!("a prompt of {} tokens is shorter than its target", short.ids.len())));
     }
-    Ok(RewritePrompts { rows, essence: row(text, config, request, "{} is a", "")?, target })
+    Ok(RewritePrompts { rows, essence: row(text, config, request, "{} is a", None, at)?, target })
+}
+
+/// What follows a prompt: a target without its last token.
+enum Ending<'a> {
+    /// As text, which is tokenized together with the prompt as in the reference implementations.
+    Text(String),
+    /// As tokens.
+    Tokens(&'a [u32]),
 }
 
 /// Tokens of `pattern` with the subject filled in and `ending` appended.
@@ -68,13 +142,21 @@ fn row(
     config: &DecoderConfig,
     request: &EditRequest,
     pattern: &str,
-    ending: &str,
+    ending: Option<&Ending<'_>>,
+    at: FactToken,
 ) -> Result<Prompt, EditError> {
     let Some((before, after)) = pattern.split_once("{}") else {
         return Err(bad(request, format!("the subject is not in the prompt {pattern:?}")));
     };
-    let whole = format!("{before}{}{after}{ending}", request.subject);
-    let ids = text.encode(&whole)?;
+    let bare = format!("{before}{}{after}", request.subject);
+    let (ending, tokens): (&str, &[u32]) = match ending {
+        None => ("", &[]),
+        Some(Ending::Text(ending)) => (ending, &[]),
+        Some(Ending::Tokens(tokens)) => ("", tokens),
+    };
+    let whole = format!("{bare}{ending}");
+    let mut ids = text.encode_continued(&bare, ending)?;
+    ids.extend_from_slice(tokens);
     if ids.len() > config.context {
         return Err(ModelError::TooLong {
             tokens: ids.len(),
@@ -83,7 +165,14 @@ fn row(
         }
         .into());
     }
-    let fact = text.last_token(&format!("{before}{}", request.subject))?;
+    let last = || text.last_token(&format!("{before}{}", request.subject));
+    let fact = match at {
+        FactToken::SubjectLast => last()?,
+        FactToken::SubjectFirstAfterLast => last()? + usize::from(!after.is_empty()),
+        // The space before a word belongs to its first token.
+        FactToken::SubjectFirst => text.encode(before.strip_suffix(' ').unwrap_or(before))?.len(),
+        FactToken::Last => text.last_token(&bare)?,
+    };
     if fact >= ids.len() {
         return Err(bad(request, format!("the tokenizer joins the subject with what follows it in {whole:?}")));
     }

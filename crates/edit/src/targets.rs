@@ -18,7 +18,7 @@ use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::losses::{Back, Losses, TargetLosses, prepare};
-use crate::prompts::{RewritePrompts, rewrite_prompts};
+use crate::prompts::{FactToken, RewritePrompts, rewrite_prompts_at};
 use crate::{EditError, TargetSite};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
@@ -28,6 +28,8 @@ pub struct TargetSettings {
     pub site: TargetSite,
     /// The layer of the site.
     pub layer: usize,
+    /// The token that δ is added at.
+    pub fact_token: FactToken,
     /// Evaluations of the loss (`v_num_grad_steps`); the last one makes no update.
     pub steps: usize,
     /// Adam's step size (`v_lr`).
@@ -69,6 +71,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether the search was of no use: it made steps, and its loss is not below the one that it began with.
+    pub fn is_lost(trace: &[StepRecord]) -> bool {
+        match trace {
+            [first, .., last] => last.loss.is_nan() || last.loss >= first.loss,
+            _ => false,
+        }
+    }
+
     /// `z = h₀ + δ`, `[d]`.
     pub fn value(&self) -> Vec<f32> {
         self.initial.iter().zip(&self.delta).map(|(h, d)| h + d).collect()
@@ -135,7 +145,7 @@ impl<'a> TargetSearch<'a> {
         let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
         let prompts = requests
             .iter()
-            .map(|r| rewrite_prompts(text, decoder.config(), r, &openings))
+            .map(|r| rewrite_prompts_at(text, decoder.config(), r, &openings, settings.fact_token))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> =
             prompts.iter().map(|p| p.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)).collect();

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use palinode_edit::{EditError, MomentFile, Precision, write_moment};
+use palinode_edit::{EditError, MomentFile, Origin, Precision, write_moment};
 use palinode_math::SecondMoment;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -37,8 +37,10 @@ fn what_is_written_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("moment.npz");
     for (precision, samples) in [(Precision::Double, Some(2)), (Precision::Single, None)] {
-        write_moment(&moment, samples, precision, &path).unwrap();
+        let origin = samples.map(|_| Origin { model: "0123456789abcdef".into(), layer: 17 });
+        write_moment(&moment, samples, origin.as_ref(), precision, &path).unwrap();
         let file = MomentFile::open(&path).unwrap();
+        assert_eq!(file.origin(), origin.as_ref());
         assert_eq!((file.count(), file.samples()), (7, samples));
         let rounded = |value: f64| if precision == Precision::Single { f64::from(value as f32) } else { value };
         let expected: Vec<f64> = moment.sum().into_iter().map(rounded).collect();

@@ -38,6 +38,7 @@ fn templates() -> ContextTemplates {
 
 fn settings() -> TargetSettings {
     TargetSettings {
+        fact_token: palinode_edit::FactToken::default(),
         site: TargetSite::BlockOutput,
         layer: 1,
         steps: 6,

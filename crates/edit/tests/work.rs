@@ -45,6 +45,7 @@ fn a_step_touches_only_what_it_changes() {
     let config = decoder.config();
     let steps = 5;
     let settings = TargetSettings {
+        fact_token: palinode_edit::FactToken::default(),
         site: TargetSite::BlockOutput,
         layer: 1,
         steps,

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use palinode_error::{Error, FieldError};
 use palinode_pipeline::{
-    DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, UnitPlan, read_params,
+    Beside, DescribeCx, ExternalFile, Kind as _, Kinds, Params, Resources, Stage, StageInfo, Taken, UnitPlan,
+    read_params,
 };
 use palinode_store::Artifact;
 use schemars::generate::SchemaSettings;
@@ -85,8 +86,11 @@ impl<S: StageKind> Typed<S> {
                 output: S::Output::NAME,
                 inputs: S::inputs(),
                 unkeyed: S::unkeyed(),
+                last_digits: S::last_digits(),
                 carries: S::carries(),
                 renamed: S::renamed(),
+                hands_on: S::hands_on(),
+                decides_nothing: S::decides_nothing,
                 schema: settings.into_generator().into_root_schema_for::<S::Params>().to_value(),
             },
             stage: PhantomData,
@@ -113,6 +117,14 @@ impl<S: StageKind> Stage for Typed<S> {
         S::files(typed::<S>(params), base)
     }
 
+    fn beside(&self, params: &Params, base: &Path) -> Beside {
+        S::beside(typed::<S>(params), base)
+    }
+
+    fn takes(&self, params: &Params, beside: &Beside) -> Taken {
+        S::takes(typed::<S>(params), beside)
+    }
+
     fn resources(&self, params: &Params) -> Resources {
         S::resources(typed::<S>(params))
     }
@@ -128,6 +140,11 @@ impl<S: StageKind> Stage for Typed<S> {
 
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
         S::units(typed::<S>(params), cx)
+    }
+
+    fn resolved(&self, params: &Params, device: Option<&str>) -> BTreeMap<String, Value> {
+        let resolved = S::resolved(typed::<S>(params), device).into_iter();
+        resolved.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

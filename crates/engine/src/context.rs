@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::action::Action;
 use crate::event::{Event, Observer, hashing};
 use crate::given::Given;
+use crate::outputs::written;
 use crate::progress::Progress;
 use crate::shared::SharedPool;
 use crate::unit::Units;
+use crate::watch::{Watch, planned};
 use palinode_error::Error;
 use palinode_fingerprint::Encoder;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_pipeline::{Accept, PortOf};
-use palinode_store::Store;
+use palinode_store::{MARKER, Maker, Manifest, Output, Overwrite, Published, Store};
 
 /// External files of a stage by logical name: contents and where they lie.
 pub type ExternalFiles = BTreeMap<String, (FileRef, PathBuf)>;
@@ -50,6 +53,7 @@ pub struct StageContext {
     /// Set when this stage alone is to stop.
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) units: Units,
+    pub(crate) watch: Watch,
 }
 
 impl StageContext {
@@ -87,19 +91,41 @@ impl StageContext {
         self.action.files.get(name).ok_or_else(|| Error::internal(format!("file `{name}` was not declared")))
     }
 
-    /// Where contents lie now: in the store, or where they were last seen outside.
+    /// Where contents lie now: in the store, or where they were last seen outside. What lies outside has to stay as it is until this stage
+    /// is done.
     ///
     /// # Errors
     /// When they are neither in the store nor unchanged where they were last seen.
     pub fn path(&self, file: &FileRef) -> Result<PathBuf, Error> {
+        let store = &self.run.store;
         let external = self.action.files.values().find(|(known, _)| known == file);
-        match external {
-            Some((_, path)) => Ok(path.clone()),
-            None => self.run.store.find(file)?.ok_or_else(|| {
-                Error::input(format!("the contents {} are not in the store", file.digest.short()))
-                    .hint("an external file may have moved or changed; run again to compute what depends on it")
-            }),
+        let path = match external {
+            Some((_, path)) => path.clone(),
+            None => match store.find(file)? {
+                Some(path) => path,
+                None => {
+                    return Err(match store.last_seen(file) {
+                        Some(path) if path.exists() => planned(&path),
+                        _ => Error::input(format!("the contents {} are not in the store", file.digest.short())).hint(
+                            "an external file may have moved or changed; run again to compute what depends on it",
+                        ),
+                    });
+                }
+            },
+        };
+        if !path.starts_with(store.root()) {
+            self.watch.ask(store, &path, *file)?;
         }
+        Ok(path)
+    }
+
+    /// Fails when a file that this stage reads changed since it began. The engine looks before it keeps a result or a unit; a stage that
+    /// writes outside the store has to look before it puts anything into its place.
+    ///
+    /// # Errors
+    /// When a file changed.
+    pub fn check_unchanged(&self) -> Result<(), Error> {
+        self.watch.change(&self.run.store).map_or(Ok(()), |change| Err(change.error(&self.action.instance)))
     }
 
     /// Reads contents into memory; meant for small files.
@@ -135,14 +161,40 @@ impl StageContext {
         self.run.store.put_file(path)
     }
 
-    /// Records a file that the stage wrote outside the store. Its contents need not be in the store.
+    /// Records a file that the stage wrote outside the store. Its contents need not be in the store. Folders are written with
+    /// [`StageContext::output`].
     ///
     /// # Errors
     /// When the file cannot be read back.
-    pub fn publish(&self, path: &Path) -> Result<palinode_store::Published, Error> {
+    pub fn publish(&self, path: &Path) -> Result<Published, Error> {
         let full = self.run.base.join(path);
         let file = self.run.store.digest_of(&full, &hashing(self.run.observer.as_ref()))?;
-        Ok(palinode_store::Published { path: path.to_owned(), file })
+        Ok(Published { path: path.to_owned(), file })
+    }
+
+    /// Begins to write a folder outside the store, which `path` names as the parameters do.
+    ///
+    /// # Errors
+    /// When there is a folder that this stage did not write, or that was changed since, unless `overwrite` says that it may be written over.
+    pub fn output(&self, path: &Path, overwrite: bool) -> Result<Output, Error> {
+        let (run, action) = (&self.run, &self.action);
+        let place = run.base.join(path);
+        let own = |manifest: &Manifest| manifest.pipeline == action.pipeline && manifest.instance == action.instance;
+        let known = written(&run.store, &action.fingerprint.stage, &run.base, &place, own);
+        let maker = Maker::of(run.store.root(), &place, &action.pipeline, &action.instance);
+        Output::begin(&place, maker, known, Overwrite::if_wanted(overwrite))
+    }
+
+    /// Puts a folder into its place, once it is sure that no file changed that it was made from. `about` is what its marker says besides. The marker is
+    /// the last of what was written.
+    ///
+    /// # Errors
+    /// As [`StageContext::check_unchanged`], or when it cannot be written.
+    pub fn finish(&self, output: Output, path: &Path, about: Map<String, Value>) -> Result<Vec<Published>, Error> {
+        self.check_unchanged()?;
+        let mut files: Vec<_> = output.finish(about)?.into_iter().collect();
+        files.sort_by_key(|(name, _)| name == MARKER);
+        Ok(files.into_iter().map(|(name, file)| Published { path: path.join(name), file }).collect())
     }
 
     /// The pipeline's folder; relative paths in parameters start here.
@@ -220,15 +272,17 @@ impl StageContext {
     /// Keeps the result of a unit; when this returns it survives a kill.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// When the store cannot be written, or a file that this stage reads changed: the unit would be found under a key that it is not of.
     pub fn put_unit(&self, key: &Key, bytes: &[u8]) -> Result<(), Error> {
+        self.check_unchanged()?;
         self.run.store.put_unit(key, bytes)?;
         let seconds = self.units.end(key);
         self.run.observer.event(&Event::UnitDone { instance: self.action.instance.clone(), unit: *key, seconds });
         Ok(())
     }
 
-    /// A resource kept in memory between the stages of a run, made when it is not there; the pool holds a few.
+    /// A resource kept in memory between the stages of a run, made when it is not there; the pool holds a few. The files that `make` asks
+    /// [`StageContext::path`] for are those that it is made from: once one of them changes, it is made again.
     ///
     /// # Errors
     /// What `make` gives.
@@ -237,6 +291,12 @@ impl StageContext {
         key: &str,
         make: impl FnOnce() -> Result<T, Error>,
     ) -> Result<Arc<T>, Error> {
-        self.run.pool.get(key, make)
+        let (resource, sources) = self.run.pool.get(key, || {
+            let mark = self.watch.mark();
+            let made = make()?;
+            Ok((made, self.watch.since(mark)))
+        })?;
+        self.watch.adopt(&sources);
+        Ok(resource)
     }
 }

@@ -328,6 +328,8 @@ impl<'a> Driver<'a> {
             }
             Verdict::Cached => {
                 let manifest = lookup.and_then(|lookup| lookup.found.ok());
+                // One that an earlier version made has the key that it had then.
+                let key = manifest.as_ref().map(|manifest| manifest.key).or(key);
                 self.finish(at, key, Outcome::Cached, manifest, 0.0);
             }
             Verdict::Ran => {

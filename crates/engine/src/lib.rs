@@ -64,10 +64,12 @@ mod event;
 mod executor;
 mod given;
 mod keep;
+mod keyed;
 mod log;
 mod machine;
 mod migrate;
 mod options;
+mod outputs;
 mod past;
 mod plan;
 mod progress;
@@ -80,6 +82,7 @@ mod shared;
 mod stage;
 mod stagelog;
 mod unit;
+mod watch;
 
 pub use action::Action;
 pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
@@ -92,6 +95,7 @@ pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, impor
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
 pub use options::RunOptions;
+pub use outputs::OVERWRITE;
 pub use past::{PastRun, PastStage};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
 pub use progress::Progress;
@@ -113,12 +117,12 @@ pub use palinode_error::{
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
 pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
-    Accept, ArtifactKind, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance, Kind,
-    Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
-    Stage, StageBuilder, StageInfo, StageName, UnitPlan, pipeline_schema, read_duration,
+    Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance,
+    Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
+    Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{
-    Artifact, Damage, Dead, Garbage, Holder, Manifest, Pin, Place, Published, Rebuilt, Retention, STORE_VERSION, Store,
-    Verified, Waiting, ensure_room, inside,
+    Artifact, Damage, Dead, Garbage, Holder, MARKER, Maker, Manifest, Output, Overwrite, Pin, Place, Published,
+    Rebuilt, Retention, STORE_VERSION, Single, Store, Verified, Waiting, ensure_room, inside, real, way, write_files,
 };

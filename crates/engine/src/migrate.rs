@@ -15,9 +15,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::catalogue::Catalogue;
+use crate::keyed;
 use palinode_error::Error;
 use palinode_fingerprint::Key;
-use palinode_fingerprint::{Fingerprint, flatten, unflatten};
+use palinode_fingerprint::{flatten, unflatten};
+use palinode_pipeline::{first_name, to_new};
 use palinode_store::{Manifest, Store};
 
 /// What became of the results in a store.
@@ -70,13 +72,15 @@ fn carried(manifest: &Manifest, catalogue: &Catalogue) -> Option<Manifest> {
     let mut flat: BTreeMap<String, Value> = manifest.unkeyed.clone();
     flat.extend(old.params.clone());
     // Reading fills in the defaults of what the older program did not know, and refuses what is no longer a parameter.
-    let params = kind.params(unflatten(&flat)?).ok()?.value;
-    let mut fingerprint = Fingerprint::new(info.name, info.version, &params, info.unkeyed);
+    // Keys know a parameter by its first name, and so does the record of one.
+    let mut with = unflatten(&flat)?;
+    to_new(&mut with, info.renamed);
+    let params = kind.params(with).ok()?;
+    let mut fingerprint = keyed::fingerprint(kind.as_ref(), &params, &old.environment);
     fingerprint.inputs.clone_from(&old.inputs);
     fingerprint.files.clone_from(&old.files);
-    fingerprint.environment.clone_from(&old.environment);
     let mut unkeyed = BTreeMap::new();
-    flatten("", &params, &mut unkeyed);
-    unkeyed.retain(|name, _| !fingerprint.params.contains_key(name));
+    flatten("", &params.value, &mut unkeyed);
+    unkeyed.retain(|name, _| !fingerprint.params.contains_key(first_name(name, info.renamed)));
     Some(Manifest { key: fingerprint.key(), fingerprint, unkeyed, ..manifest.clone() })
 }

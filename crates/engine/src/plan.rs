@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::environment;
 use crate::event::{Event, Observer, hashing, warn};
+use crate::keyed;
+use crate::outputs::OVERWRITE;
 use palinode_error::Error;
 use palinode_fingerprint::{Change, Fingerprint, flatten};
 use palinode_fingerprint::{Digest, FileRef, Key};
@@ -129,7 +131,7 @@ impl fmt::Display for Reason {
 pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Result<Plan, Error> {
     let mut planner = Planner::new(pipeline, store, observer);
     let mut outputs: Vec<Option<Arc<Artifact>>> = Vec::new();
-    let mut ahead = Ahead::default();
+    let mut ahead = Ahead::new(planner.environment.clone());
     let mut entries = Vec::new();
     warn(pipeline, observer);
     for instance in &pipeline.instances {
@@ -138,7 +140,7 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
         let (status, output) = if waits_for.is_empty() {
             let lookup = planner.look_up(instance, &|from| outputs[from].clone())?;
             match lookup.found {
-                Ok(manifest) => (Status::Cached { key: lookup.key }, Some(Arc::new(manifest.output))),
+                Ok(manifest) => (Status::Cached { key: manifest.key }, Some(Arc::new(manifest.output))),
                 Err(reasons) => (ahead.status(instance, lookup.key, &lookup.fingerprint, reasons), None),
             }
         } else {
@@ -159,6 +161,8 @@ pub fn plan(pipeline: &Pipeline, store: &Store, observer: &dyn Observer) -> Resu
 /// What the instances that were planned so far will do by the time the next is reached.
 #[derive(Default)]
 struct Ahead {
+    /// What all keys cover besides.
+    environment: BTreeMap<String, String>,
     /// Who computes a key.
     running: HashMap<Key, String>,
     /// Who brings back contents that were lost.
@@ -168,13 +172,22 @@ struct Ahead {
 }
 
 impl Ahead {
+    fn new(environment: BTreeMap<String, String>) -> Self {
+        Self { environment, ..Self::default() }
+    }
+
     /// An instance whose inputs are not all known.
     fn wait(&mut self, instance: &Instance, output: &dyn Fn(usize) -> Option<Arc<Artifact>>) {
-        let mut known = known_of(instance);
+        let mut known = self.known_of(instance);
         let parameters = known.key();
         let inputs = instance.inputs.iter();
         known.inputs = inputs.filter_map(|(port, &from)| Some((port.clone(), output(from)?.digest()))).collect();
         self.waiting.entry(parameters).or_default().push((instance.name.clone(), known));
+    }
+
+    /// What is known of an instance's fingerprint before its inputs and files are.
+    fn known_of(&self, instance: &Instance) -> Fingerprint {
+        keyed::fingerprint(instance.kind.as_ref(), &instance.params, &self.environment)
     }
 
     /// The status of an instance that has no usable result.
@@ -185,7 +198,7 @@ impl Ahead {
         let alike = |(_, other): &&(String, Fingerprint)| {
             other.inputs.iter().all(|(port, digest)| fingerprint.inputs.get(port) == Some(digest))
         };
-        let waiting = self.waiting.get(&known_of(instance).key()).into_iter().flatten();
+        let waiting = self.waiting.get(&self.known_of(instance).key()).into_iter().flatten();
         let upstream: Vec<String> = waiting.filter(alike).map(|(name, _)| name.clone()).collect();
         if !upstream.is_empty() {
             return Status::DependsOn { upstream };
@@ -229,15 +242,6 @@ pub(crate) struct Planner<'a> {
     earlier: HashMap<&'static str, Vec<Manifest>>,
 }
 
-/// What is known of an instance's fingerprint before its inputs and files are.
-fn known_of(instance: &Instance) -> Fingerprint {
-    let info = instance.kind.info();
-    let mut fingerprint = Fingerprint::new(info.name, info.version, &instance.params.value, info.unkeyed);
-    let params = fingerprint.params.into_iter();
-    fingerprint.params = params.map(|(name, value)| (first_name(&name, info.renamed).to_owned(), value)).collect();
-    fingerprint
-}
-
 impl<'a> Planner<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
         Self { pipeline, store, observer, environment: environment::of(pipeline), earlier: HashMap::new() }
@@ -249,8 +253,7 @@ impl<'a> Planner<'a> {
         instance: &Instance,
         output: &dyn Fn(usize) -> Option<Arc<Artifact>>,
     ) -> Result<Lookup, Error> {
-        let mut fingerprint = known_of(instance);
-        fingerprint.environment.clone_from(&self.environment);
+        let mut fingerprint = keyed::fingerprint(instance.kind.as_ref(), &instance.params, &self.environment);
         for (port, &from) in &instance.inputs {
             let artifact =
                 output(from).ok_or_else(|| Error::internal(format!("input `{port}` has no artifact yet")))?;
@@ -267,9 +270,13 @@ impl<'a> Planner<'a> {
         let renamed = instance.kind.info().renamed;
         unkeyed.retain(|name, _| !fingerprint.params.contains_key(first_name(name, renamed)));
         let key = fingerprint.key();
-        let found = match self.store.manifest(&key)? {
+        let manifest = match self.store.manifest(&key)? {
+            Some(manifest) => Some(manifest),
+            None => self.alike(instance, &fingerprint),
+        };
+        let found = match manifest {
             Some(manifest) => {
-                let reasons = self.faults(&manifest, &unkeyed, &files)?;
+                let reasons = self.faults(instance, &manifest, &unkeyed, &files)?;
                 if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
             }
             None => Err(self.reasons(instance, &fingerprint)),
@@ -277,15 +284,34 @@ impl<'a> Planner<'a> {
         Ok(Lookup { key, fingerprint, unkeyed, files, found })
     }
 
+    /// The latest result of an earlier version whose key differs in nothing but files that decided nothing.
+    fn alike(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Option<Manifest> {
+        let info = instance.kind.info();
+        let alike = |manifest: &&Manifest| {
+            let mut known = manifest.fingerprint.clone();
+            known.files.retain(|name, _| !(info.decides_nothing)(name));
+            known == *fingerprint
+        };
+        self.earlier(info.name).iter().find(alike).cloned()
+    }
+
+    /// The latest manifests of a stage kind.
+    fn earlier(&mut self, kind: &'static str) -> &[Manifest] {
+        let store = self.store;
+        self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF))
+    }
+
     /// Why a result that was once there cannot be used.
     fn faults(
         &self,
+        instance: &Instance,
         manifest: &Manifest,
         unkeyed: &BTreeMap<String, Value>,
         files: &BTreeMap<String, FileRef>,
     ) -> Result<Vec<Reason>, Error> {
         let mut reasons = Vec::new();
-        for (name, file) in &manifest.output.files {
+        let needed = |(name, _): &(&String, &FileRef)| !(instance.kind.info().decides_nothing)(name);
+        for (name, file) in manifest.output.files.iter().filter(needed) {
             if !files.values().any(|known| known == file) && self.store.find(file)?.is_none() {
                 reasons.push(Reason::Lost { file: name.clone(), digest: file.digest });
             }
@@ -299,7 +325,9 @@ impl<'a> Planner<'a> {
             }
         }
         if !manifest.output.published.is_empty() && manifest.unkeyed != *unkeyed {
-            for name in manifest.unkeyed.keys().chain(unkeyed.keys()).collect::<BTreeSet<_>>() {
+            let names: BTreeSet<_> = manifest.unkeyed.keys().chain(unkeyed.keys()).collect();
+            // What may be written over was written over, or need not be.
+            for name in names.into_iter().filter(|name| *name != OVERWRITE) {
                 let (old, new) = (manifest.unkeyed.get(name), unkeyed.get(name));
                 if old != new {
                     let change = Change {
@@ -316,14 +344,13 @@ impl<'a> Planner<'a> {
 
     /// Why there is no result: what differs from the nearest earlier one.
     fn reasons(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Vec<Reason> {
-        let kind = instance.kind.info().name;
-        let store = self.store;
-        let earlier = self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF));
-        let nearest = earlier
+        let pipeline = &self.pipeline.name;
+        let nearest = self
+            .earlier(instance.kind.info().name)
             .iter()
             .enumerate()
             .map(|(age, manifest)| {
-                let elsewhere = manifest.pipeline != self.pipeline.name || manifest.instance != instance.name;
+                let elsewhere = manifest.pipeline != *pipeline || manifest.instance != instance.name;
                 let changes = fingerprint.changes_from(&manifest.fingerprint);
                 ((elsewhere, changes.len(), age), manifest, changes)
             })

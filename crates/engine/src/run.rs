@@ -14,6 +14,7 @@ use crate::executor::{Executor, Local, Processes};
 use crate::log::{EventLog, Tee};
 use crate::machine::Capacity;
 use crate::options::RunOptions;
+use crate::outputs::may_be_written;
 use crate::report::RunReport;
 use crate::runid;
 use crate::runs::Recorder;
@@ -50,6 +51,7 @@ pub fn run(
     let started = Instant::now();
     let chosen = options.selection.choose(pipeline)?;
     keeps_out(pipeline, store)?;
+    may_be_written(pipeline, &chosen, store)?;
     let id = runid::new();
     let dir = store.run_dir(&id);
     let log = EventLog::create(&dir)?;
@@ -79,7 +81,8 @@ pub fn run(
     }
     let stages = thread::scope(|scope| {
         // What runs is written down while it begins.
-        let resolved = scope.spawn(|| Recorder::resolved(&id, pipeline, store));
+        let write = || Recorder::resolved(&id, pipeline, store);
+        let resolved = thread::Builder::new().spawn_scoped(scope, write);
         let capacity =
             Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
         let executor: Box<dyn Executor> = match &options.worker {
@@ -87,7 +90,11 @@ pub fn run(
             None => Box::new(Local::new(&context, catalogue, capacity)),
         };
         let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();
-        if let Err(error) = resolved.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+        let resolved = match resolved {
+            Ok(resolved) => resolved.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => write(),
+        };
+        if let Err(error) = resolved {
             observer.event(&Event::warning(format!("the run's pipeline is not written down: {error}")));
         }
         stages

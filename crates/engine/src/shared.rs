@@ -5,7 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use palinode_error::Error;
 
-type Slot = Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>;
+use crate::watch::{Sources, is_of};
+
+type Slot = Arc<Mutex<Option<Held>>>;
+
+/// A resource, and the files that it was made from.
+#[derive(Clone)]
+struct Held {
+    any: Arc<dyn Any + Send + Sync>,
+    sources: Sources,
+}
 
 /// A bounded set of resources; the one not used for longest leaves first.
 pub struct SharedPool {
@@ -29,25 +38,30 @@ impl SharedPool {
         Self { capacity: capacity.max(1), slots: Mutex::default() }
     }
 
-    /// The resource under `key`, made when it is not there. Makers of different keys do not wait for one another.
+    /// The resource under `key`, made when it is not there or when a file that it was made from looks different, and these files.
+    /// Makers of different keys do not wait for one another.
     ///
     /// # Errors
     /// What `make` gives, or an internal error when the key holds something of another type.
-    pub fn get<T: Any + Send + Sync>(
+    pub(crate) fn get<T: Any + Send + Sync>(
         &self,
         key: &str,
-        make: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<Arc<T>, Error> {
+        make: impl FnOnce() -> Result<(T, Sources), Error>,
+    ) -> Result<(Arc<T>, Sources), Error> {
         let slot = self.slot(key);
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let any = if let Some(any) = &*held {
-            Arc::clone(any)
+        // Let go of before another is made: both need not fit in memory together.
+        let kept = held.take().filter(|held| is_of(&held.sources));
+        let kept = if let Some(kept) = kept {
+            kept
         } else {
-            let any: Arc<dyn Any + Send + Sync> = Arc::new(make()?);
-            *held = Some(Arc::clone(&any));
-            any
+            let (made, sources) = make()?;
+            Held { any: Arc::new(made), sources }
         };
-        any.downcast().map_err(|_| Error::internal(format!("shared resource `{key}` is of another type")))
+        *held = Some(kept.clone());
+        let any = kept.any.downcast();
+        let any = any.map_err(|_| Error::internal(format!("shared resource `{key}` is of another type")))?;
+        Ok((any, kept.sources))
     }
 
     fn slot(&self, key: &str) -> Slot {

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use palinode_error::{Error, FieldError};
-use palinode_pipeline::{DescribeCx, ExternalFile, Kind, Port, Renames, Resources, UnitPlan};
+use palinode_pipeline::{Beside, DescribeCx, ExternalFile, Kind, Port, Renames, Resources, Taken, UnitPlan};
 use palinode_store::Artifact;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::context::StageContext;
 
@@ -38,11 +39,25 @@ pub trait StageKind: Sized + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Top-level parameters that cannot change a result and stay out of the key, such as the size of an inner batch.
+    /// Top-level parameters that never change a bit of a result and stay out of every key, such as the name of a file whose contents are in
+    /// it.
     ///
     /// A path that the stage publishes to belongs in the key: two stages that differ in nothing else must both write.
     fn unkeyed() -> &'static [&'static str] {
         &[]
+    }
+
+    /// Parameters, by dotted name, that change last digits of a result and nothing else, such as the size of an inner batch. Under `numerics:
+    /// portable` those at the top level are in no key; under `numerics: strict` every key holds what they come to ([`StageKind::resolved`]).
+    fn last_digits() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What the parameters of [`StageKind::last_digits`] come to where the pipeline is computed on `device`: for two values of one parameter
+    /// that give the same bits, the same. No value may depend on the machine otherwise, on its memory for example.
+    fn resolved(params: &Self::Params, device: Option<&str>) -> Vec<(&'static str, Value)> {
+        let _ = (params, device);
+        Vec::new()
     }
 
     /// Earlier versions whose results still hold, with their parameters read as those of this version. Name one when a change
@@ -58,13 +73,39 @@ pub trait StageKind: Sized + Send + Sync + 'static {
         &[]
     }
 
-    /// The external files it reads.
+    /// The external files that it computes from: its key covers what they hold.
     ///
     /// # Errors
     /// When a parameter cannot be turned into files, for example a model folder without weights.
     fn files(params: &Self::Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         let _ = (params, base);
         Ok(Vec::new())
+    }
+
+    /// What lies beside its result outside the store: files and a name that nothing is computed from, so that they are in no key, but that
+    /// a stage further down may write somewhere.
+    fn beside(params: &Self::Params, base: &Path) -> Beside {
+        let _ = (params, base);
+        Beside::default()
+    }
+
+    /// The port whose input's surroundings are its own: what lies beside that lies beside its result too.
+    fn hands_on() -> Option<&'static str> {
+        None
+    }
+
+    /// What it takes of what lies beside its input: files that it copies, values for parameters that are not given. All of it becomes part of
+    /// its key.
+    fn takes(params: &Self::Params, beside: &Beside) -> Taken {
+        let _ = (params, beside);
+        Taken::default()
+    }
+
+    /// Whether a file of this name decided nothing, although earlier versions had it in the keys and results of this stage. Their results
+    /// are found as before, whatever became of that file.
+    fn decides_nothing(file: &str) -> bool {
+        let _ = file;
+        false
     }
 
     /// The resources that it needs while it runs; decides which stages run side by side. The default is the whole machine: work on a

@@ -3,11 +3,14 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use common::Bench;
-use palinode_engine::{Machine, Observer, Outcome, Reason, RunOptions, Silent, Status, Store, plan, run};
+use palinode_engine::{
+    ErrorKind, Event, Machine, Observer, Outcome, Pipeline, Reason, RunOptions, RunReport, Silent, Status, Store, plan,
+    run,
+};
 use proptest::prelude::*;
 
 /// A stage of a random pipeline: a text when it has no inputs, a join otherwise.
@@ -53,7 +56,9 @@ fn yaml(stages: &[Stage]) -> String {
         let _ = match inputs.as_slice() {
             [] if stage.file.is_some() => {
                 let file = stage.file.unwrap_or_default();
-                writeln!(text, "  s{index}: {{uses: read, with: {{path: 'in{file}'}}}}")
+                // By its word, so that the same pipelines read files in both ways.
+                let uses = if stage.word == 0 { "copy" } else { "read" };
+                writeln!(text, "  s{index}: {{uses: {uses}, with: {{path: 'in{file}'}}}}")
             }
             [] => writeln!(text, "  s{index}: {{uses: text, with: {{value: '{word}'}}}}"),
             [first, rest @ ..] => {
@@ -149,6 +154,79 @@ fn bench() -> Bench {
     bench
 }
 
+/// Plans and runs, and compares what was planned with what was done.
+fn agree(
+    loaded: &Pipeline,
+    bench: &Bench,
+    store: &Arc<Store>,
+    options: &RunOptions,
+) -> Result<RunReport, TestCaseError> {
+    let silent: Arc<dyn Observer> = Arc::new(Silent);
+    let planned = plan(loaded, store, silent.as_ref()).unwrap();
+    let report = run(loaded, &bench.catalogue, store, options, &silent).unwrap();
+    for (entry, stage) in planned.entries.iter().zip(&report.stages) {
+        prop_assert_eq!(&entry.instance, &stage.instance);
+        let kept = match &entry.status {
+            Status::Cached { .. } | Status::SameAs { .. } => stage.outcome == Outcome::Cached,
+            // What was lost may come back when another stage happens to yield the same: then nothing has to run.
+            Status::WillRun { reasons, .. } if reasons.iter().all(|reason| matches!(reason, Reason::Lost { .. })) => {
+                matches!(stage.outcome, Outcome::Ran | Outcome::Cached)
+            }
+            Status::WillRun { reasons, .. } => stage.outcome == Outcome::Ran && !reasons.is_empty(),
+            Status::DependsOn { upstream } => {
+                !upstream.is_empty() && matches!(stage.outcome, Outcome::Ran | Outcome::Cached)
+            }
+        };
+        prop_assert!(kept, "{}: planned {:?}, was {:?}", entry.instance, entry.status, stage.outcome);
+    }
+    // What was just run has nothing left to do.
+    let again = plan(loaded, store, silent.as_ref()).unwrap();
+    let left: Vec<_> = again.entries.iter().filter(|entry| !matches!(entry.status, Status::Cached { .. })).collect();
+    prop_assert!(left.is_empty(), "{left:?} of {loaded:?}");
+    Ok(report)
+}
+
+/// What is cached is right: a store of its own gives the same.
+fn right(loaded: &Pipeline, bench: &Bench, last: &RunReport) -> Result<(), TestCaseError> {
+    let silent: Arc<dyn Observer> = Arc::new(Silent);
+    let fresh = Arc::new(Store::open(&bench.path("fresh")).unwrap());
+    let afresh = run(loaded, &bench.catalogue, &fresh, &RunOptions::default(), &silent).unwrap();
+    for (kept, made) in last.stages.iter().zip(&afresh.stages) {
+        let digest = |stage: &palinode_engine::StageReport| stage.artifact.as_ref().map(|artifact| artifact.digest());
+        prop_assert_eq!(digest(kept), digest(made));
+    }
+    Ok(())
+}
+
+/// Writes files while a run goes on: at which of its events, which file.
+struct Meddler {
+    files: Vec<PathBuf>,
+    at: Vec<(usize, u8)>,
+    state: Mutex<(usize, usize)>,
+}
+
+impl Meddler {
+    /// `written` is how many contents there were before: no two are alike.
+    fn new(bench: &Bench, at: &[(usize, u8)], written: usize) -> Self {
+        let files = (0..2).map(|file| bench.path(&format!("in{file}"))).collect();
+        Self { files, at: at.to_vec(), state: Mutex::new((0, written)) }
+    }
+}
+
+impl Observer for Meddler {
+    fn event(&self, event: &Event) {
+        if matches!(event, Event::Said { .. } | Event::StageStarted { .. } | Event::UnitDone { .. }) {
+            let mut state = self.state.lock().unwrap();
+            let now = state.0;
+            for (_, file) in self.at.iter().filter(|(at, _)| *at == now) {
+                std::fs::write(&self.files[usize::from(*file)], format!("w{:05}", state.1)).unwrap();
+                state.1 += 1;
+            }
+            state.0 += 1;
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -156,7 +234,6 @@ proptest! {
         let bench = bench();
         // Side by side or one by one: what a plan says does not depend on it.
         let options = RunOptions { jobs: Some(jobs), machine: Machine { cores: 4, memory: u64::MAX, gpus: 1 }, ..RunOptions::default() };
-        let silent: Arc<dyn Observer> = Arc::new(Silent);
         let mut last = None;
         for edit in std::iter::once(&Edit::Nothing).chain(&edits) {
             apply(&bench, &mut stages, edit);
@@ -164,35 +241,43 @@ proptest! {
             prop_assert!(loaded.is_ok() || loaded.as_ref().is_err_and(|mistakes| mistakes.0.iter().all(|it| it.message.contains("keep"))), "{loaded:?}");
             let Ok(loaded) = loaded else { continue };
             let store = bench.store();
-            let planned = plan(&loaded, &store, silent.as_ref()).unwrap();
-            let report = run(&loaded, &bench.catalogue, &store, &options, &silent).unwrap();
-            for (entry, stage) in planned.entries.iter().zip(&report.stages) {
-                prop_assert_eq!(&entry.instance, &stage.instance);
-                let kept = match &entry.status {
-                    Status::Cached { .. } | Status::SameAs { .. } => stage.outcome == Outcome::Cached,
-                    // What was lost may come back when another stage happens to yield the same: then nothing has to run.
-                    Status::WillRun { reasons, .. } if reasons.iter().all(|reason| matches!(reason, Reason::Lost { .. })) => {
-                        matches!(stage.outcome, Outcome::Ran | Outcome::Cached)
-                    }
-                    Status::WillRun { reasons, .. } => stage.outcome == Outcome::Ran && !reasons.is_empty(),
-                    Status::DependsOn { upstream } => !upstream.is_empty() && matches!(stage.outcome, Outcome::Ran | Outcome::Cached),
-                };
-                prop_assert!(kept, "{}: planned {:?}, was {:?}", entry.instance, entry.status, stage.outcome);
-            }
-            // What was just run has nothing left to do.
-            let again = plan(&loaded, &store, silent.as_ref()).unwrap();
-            let left: Vec<_> = again.entries.iter().filter(|entry| !matches!(entry.status, Status::Cached { .. })).collect();
-            prop_assert!(left.is_empty(), "{left:?} of {}", yaml(&stages));
+            let report = agree(&loaded, &bench, &store, &options)?;
             last = Some(report);
         }
         // And what is cached is right: a store of its own gives the same.
         let Some(last) = last else { return Ok(()) };
-        let fresh = Store::open(&bench.path("fresh")).unwrap();
         let Ok(loaded) = bench.load(&yaml(&stages), &[]) else { return Ok(()) };
-        let afresh = run(&loaded, &bench.catalogue, &Arc::new(fresh), &RunOptions::default(), &silent).unwrap();
-        for (kept, made) in last.stages.iter().zip(&afresh.stages) {
-            let digest = |stage: &palinode_engine::StageReport| stage.artifact.as_ref().map(|artifact| artifact.digest());
-            prop_assert_eq!(digest(kept), digest(made));
+        right(&loaded, &bench, &last)?;
+    }
+
+    /// Files change at any moment of a run. Stages that read them then have no result, or one of what the files hold when they are read
+    /// as a whole; what plans say of the store afterwards, and what is in it, is right.
+    #[test]
+    fn nothing_is_kept_of_files_that_changed(
+        stages in pipeline(),
+        rounds in prop::collection::vec(prop::collection::vec((0usize..12, 0u8..2), 0..4), 1..4),
+        jobs in 1usize..4,
+    ) {
+        let bench = bench();
+        let machine = Machine { cores: 4, memory: u64::MAX, gpus: 1 };
+        let options = RunOptions { jobs: Some(jobs), machine, keep_going: true, ..RunOptions::default() };
+        let Ok(loaded) = bench.load(&yaml(&stages), &[]) else { return Ok(()) };
+        let store = bench.store();
+        let mut written = 0;
+        for at in &rounds {
+            let meddler = Arc::new(Meddler::new(&bench, at, written));
+            let observer: Arc<dyn Observer> = meddler.clone();
+            let report = run(&loaded, &bench.catalogue, &store, &options, &observer).unwrap();
+            written = meddler.state.lock().unwrap().1;
+            for stage in &report.stages {
+                let allowed = match &stage.outcome {
+                    Outcome::Failed { kind, .. } => *kind == ErrorKind::Changed,
+                    _ => true,
+                };
+                prop_assert!(allowed, "{}: {:?}", stage.instance, stage.outcome);
+            }
         }
+        let last = agree(&loaded, &bench, &store, &options)?;
+        right(&loaded, &bench, &last)?;
     }
 }

@@ -24,6 +24,12 @@ pub enum ErrorKind {
     Store,
     /// Out of time or memory: past its `timeout`, or its process was killed.
     Limit,
+    /// A result is there, and it is doubtful.
+    Doubtful,
+    /// A file changed while it was read: what was computed is of no contents that there ever were.
+    Changed,
+    /// A look at the requests before the work found some that cannot be edited or scored.
+    Unworkable,
     /// Stopped by the user.
     Interrupted,
     /// A mistake in the program itself.

@@ -16,6 +16,10 @@ pub enum Hint {
     FreeSpace,
     /// Wait for the process that has the store open, or use another store.
     WaitForStore,
+    /// This user may look at the store and not write to it: use another one, which can take over its results.
+    OwnStore,
+    /// Write over what is there, or write somewhere else.
+    Overwrite,
     /// Wait for the workers that use the store's files.
     WaitForWorkers,
     /// Compute on another device.
@@ -67,6 +71,12 @@ impl fmt::Display for Hint {
             Self::ListRuns { latest } => return write!(f, "the latest is {latest}"),
             Self::FreeSpace => "free some space and run again: what was finished is kept",
             Self::WaitForStore => "wait until it is done, or give this one a store of its own",
+            Self::OwnStore => {
+                "this user may look at the store and not write to it: ask its owner, or use another store, into which its results can be imported"
+            }
+            Self::Overwrite => {
+                "choose another place, or move away what is there; a stage with `overwrite: true` writes over it"
+            }
             Self::WaitForWorkers => "wait until they are done",
             Self::LessMemory => {
                 "give it smaller batches, or the machine to itself; what it finished is kept, so the same command goes on from there"

@@ -1,5 +1,6 @@
 //! Questions with a choice of answers.
 
+use palinode_data::TargetPrefix;
 use palinode_model::{Decoder, ModelError, Text};
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use crate::{Query, score};
 pub struct Question {
     /// The whole prompt, examples included.
     pub prompt: String,
-    /// The answers to choose from.
+    /// The answers to choose from; each gets a leading space if it has none.
     pub choices: Vec<String>,
 }
 
@@ -20,8 +21,9 @@ pub struct Question {
 /// # Errors
 /// As [`score()`].
 pub fn choose(decoder: &Decoder, text: &Text, questions: &[Question], tokens: usize) -> Result<Vec<usize>, ModelError> {
-    let queries: Vec<Query> =
-        questions.iter().map(|q| Query { prompt: q.prompt.clone(), targets: q.choices.clone() }).collect();
+    let spaced = |choice: &String| TargetPrefix::Blank.continuation("", choice);
+    let query = |q: &Question| Query { prompt: q.prompt.clone(), targets: q.choices.iter().map(spaced).collect() };
+    let queries: Vec<Query> = questions.iter().map(query).collect();
     let chosen = score(decoder, text, &queries, tokens)?.into_iter().map(|scores| {
         let total = |at: usize| scores[at].nll * scores[at].said.len() as f64;
         (0..scores.len()).min_by(|&a, &b| total(a).total_cmp(&total(b))).unwrap_or(0)

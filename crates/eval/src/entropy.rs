@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
-/// `½·(⅔·H₂ + 4⁄3·H₃)`, with `Hₙ` the entropy in bits of the text's n-grams of words, which are what stands between white
-/// space. Zero for a text of fewer than two words. (Generation entropy of ROME, arXiv 2202.05262, as its code computes it.)
-pub fn entropy(text: &str) -> f64 {
-    let words: Vec<&str> = text.split_whitespace().collect();
+use crate::Words;
+
+/// `½·(⅔·H₂ + 4⁄3·H₃)`, with `Hₙ` the entropy in bits of the n-grams of a text's words. Zero for a text of fewer than two words.
+/// (Generation entropy of ROME, arXiv 2202.05262, as its code computes it.)
+pub fn entropy(text: &str, words: Words) -> f64 {
+    let words = words.of(text);
     f64::midpoint(2.0 / 3.0 * of_ngrams(&words, 2), 4.0 / 3.0 * of_ngrams(&words, 3))
 }
 
-fn of_ngrams(words: &[&str], n: usize) -> f64 {
-    let mut counts: HashMap<&[&str], usize> = HashMap::new();
+fn of_ngrams(words: &[String], n: usize) -> f64 {
+    let mut counts: HashMap<&[String], usize> = HashMap::new();
     for gram in words.windows(n) {
         *counts.entry(gram).or_default() += 1;
     }

@@ -18,6 +18,7 @@ mod score;
 mod summary;
 mod task;
 mod tfidf;
+mod words;
 mod writing;
 
 pub use bootstrap::bootstrap;
@@ -31,4 +32,5 @@ pub use score::{Query, Score, score};
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;
+pub use words::Words;
 pub use writing::{Writing, write};

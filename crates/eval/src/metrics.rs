@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::entropy::entropy;
 use crate::{Comparison, RecordScores, Score};
 
 /// Metrics that belong together: those of one line of work.
@@ -195,7 +194,7 @@ fn matched(prompts: &[Comparison]) -> Option<f64> {
 }
 
 fn varied(record: &RecordScores) -> Option<f64> {
-    average(record.generated.iter().map(|text| 100.0 * entropy(text)))
+    record.entropy.map(|bits| 100.0 * bits)
 }
 
 fn portability(record: &RecordScores) -> Option<f64> {

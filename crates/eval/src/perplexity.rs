@@ -1,8 +1,7 @@
 //! How well a model predicts running text.
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Rows, Visit, gather, read};
+use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Rows, Visit, gather, log_softmax, read};
 use serde::{Deserialize, Serialize};
 
 /// Positions whose logits are held at once: rows of the vocabulary's width, the largest thing in memory here.
@@ -86,7 +85,7 @@ impl Visit for Reading<'_> {
             let next: Vec<i32> = part.iter().map(|&(_, _, next)| next).collect();
             let next = Tensor::<1, Int>::from_data(TensorData::new(next, [part.len()]), &decoder.device());
             let at = hidden.at(&rows.places(part.iter().map(|&(row, t, _)| (row, t))));
-            let likelihood = gather(log_softmax(decoder.logits(at), 1), next.reshape([part.len(), 1]));
+            let likelihood = gather(log_softmax(decoder.logits(at)), next.reshape([part.len(), 1]));
             for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
                 nll[*row].1 -= f64::from(log_p);
             }

@@ -57,6 +57,9 @@ pub struct RecordScores {
     /// Longer texts that the model wrote about the subject; none where none were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
+    /// Their mean entropy in bits; see [`crate::entropy()`]. None where there are no texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
     /// How alike they are to texts about the new fact, from 0 to 1; see [`crate::Tfidf`]. None where there are no such texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<f64>,
@@ -83,18 +86,9 @@ pub fn score_requests(
     requests: &[EditRequest],
     tokens: usize,
 ) -> Result<Vec<RecordScores>, ModelError> {
-    let query = |prompt: String, new: &str, old: Option<&str>| Query {
-        prompt,
-        targets: [Some(new), old].into_iter().flatten().map(str::to_owned).collect(),
-    };
     let mut queries = Vec::new();
-    for request in requests {
-        let (new, old) = (request.target_new.as_str(), request.target_true.as_deref());
-        queries.push(query(request.filled_prompt(), new, old));
-        queries.extend(request.paraphrases.iter().map(|prompt| query(prompt.clone(), new, old)));
-        queries.extend(request.neighbors.iter().map(|n| query(n.prompt.clone(), new, n.target.as_deref())));
-        let probes = request.portability.values().chain(request.locality.values()).flatten();
-        queries.extend(probes.filter_map(|probe| Some(query(probe.prompt.clone(), probe.answers.first()?, None))));
+    for question in requests.iter().flat_map(EditRequest::questions) {
+        queries.push(Query { targets: question.continuations().collect(), prompt: question.prompt });
     }
     let scores = score(decoder, text, &queries, tokens)?;
     let mut scored = queries.into_iter().zip(scores);
@@ -131,6 +125,7 @@ fn record(request: &EditRequest, scored: &mut impl Iterator<Item = (Query, Vec<S
         portability,
         locality,
         generated: Vec::new(),
+        entropy: None,
         reference: None,
     }
 }

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, read, worker_pool,
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, log_softmax, read, worker_pool,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Query {
     /// The whole prompt.
     pub prompt: String,
-    /// Continuations; each gets a leading space if it has none.
+    /// Continuations as they stand: one that is a word of its own begins with a space.
     pub targets: Vec<String>,
 }
 
@@ -122,7 +121,7 @@ fn rows(decoder: &Decoder, text: &Text, queries: &[Query]) -> Result<Vec<Row>, M
     for (q, query) in queries.iter().enumerate() {
         let prompt = text.encode(&query.prompt)?;
         for (t, target) in query.targets.iter().enumerate() {
-            let target = text.encode_target(target)?;
+            let target = text.encode_continuation(target)?;
             let shown = || query.prompt.chars().take(60).collect();
             if prompt.is_empty() || target.is_empty() {
                 let what = if prompt.is_empty() { "the prompt has no tokens" } else { "its target has no tokens" };
@@ -211,7 +210,7 @@ impl Visit for Scoring<'_> {
         let asked = self.tokens.len();
         let logits = decoder.logits(hidden.at(places));
         let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(self.at.clone(), &device));
-        let predicted = log_softmax(logits, 1).select(0, indices(self.at, &device));
+        let predicted = log_softmax(logits).select(0, indices(self.at, &device));
         let likelihood = gather(predicted, indices(self.tokens, &device).reshape([asked, 1]));
         let likelihood: Vec<f32> = read(likelihood)?;
         let best: Vec<i32> = read(best)?;

@@ -23,7 +23,9 @@ fn fixture(name: &str) -> String {
 fn queries() -> Vec<Query> {
     let targets = ["South Africa", "the north of Italy", "Peru", "South America", "South Africa"];
     let prompts = ["The harbour of the old town is in", "She was born in", "The weather had been fine for days in"];
-    prompts.map(|prompt| Query { prompt: prompt.into(), targets: targets.map(str::to_owned).to_vec() }).to_vec()
+    prompts
+        .map(|prompt| Query { prompt: prompt.into(), targets: targets.map(|target| format!(" {target}")).to_vec() })
+        .to_vec()
 }
 
 fn each_by_itself(decoder: &Decoder, text: &Text) -> Vec<Vec<Score>> {

@@ -94,6 +94,16 @@ impl FileRef {
         Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
     }
 
+    /// Reads and hashes the file at `path` without mapping it: for one that someone may be writing to, and cut short.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_open_file(path: &Path) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(File::open(path)?)?;
+        Ok(Self { digest: Digest(*hasher.finalize().as_bytes()), size: hasher.count() })
+    }
+
     /// Reads and hashes the file at `path`, large ones memory-mapped and on all cores.
     ///
     /// # Errors

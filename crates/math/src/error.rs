@@ -29,6 +29,12 @@ pub enum MathError {
         /// Which matrix.
         what: &'static str,
     },
+    /// λ and ρ take numbers out of the range of f64.
+    #[error("{what} leaves the range of floating-point numbers: λ or ρ is too large or too small")]
+    OutOfRange {
+        /// What they make.
+        what: &'static str,
+    },
     /// A matrix that is said to be a second moment and cannot be one.
     #[error("not a second moment: entry [{row}, {column}] is {value:.6e}, but {why}")]
     NotAMoment {
@@ -106,6 +112,9 @@ impl MathError {
                  above 0 (or set `emmet_lambda`)"
                     .into(),
             ),
+            Self::OutOfRange { .. } => {
+                Some("set `lambda` and `update_norm_lambda` of the solve stage nearer to 1: 1e-100 to 1e100 are enough for any".into())
+            }
             Self::SingleOnly { .. } => Some("set batch_size: 1, or use emmet, which is the batched form".into()),
             _ => None,
         }

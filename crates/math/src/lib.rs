@@ -13,6 +13,7 @@
 //!
 //! * [`SecondMoment`]: `C`, accumulated and merged.
 //! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without.
+//! * [`Fit`]: whether a second moment is that of some keys.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
 //! * [`Delta`]: a change of a weight in any form; [`rect()`]: after-care, from a change to a change.
@@ -36,7 +37,7 @@ pub use error::MathError;
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;
 pub use objective::{Objective, ObjectiveKind, RomeKey};
-pub use preservation::{Change, Factor, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
+pub use preservation::{Change, Factor, Fit, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
 pub use solve::{Diagnostics, Form, Problem, Solution, solve};
 
 pub use faer::Mat;

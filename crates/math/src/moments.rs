@@ -165,6 +165,13 @@ impl SecondMoment {
         (0..self.size()).map(|i| self.sum[(i, i)]).sum::<f64>() / self.count.max(1) as f64
     }
 
+    /// Whether `C` is the identity, to the last bit of the sum.
+    pub fn is_identity(&self) -> bool {
+        let f = self.size();
+        let one = self.count as f64;
+        (0..f).all(|j| self.sum[(j, j)] == one && (j + 1..f).all(|i| self.sum[(i, j)] == 0.0))
+    }
+
     /// Smallest and largest eigenvalue of `C`, or none where the iteration does not converge.
     pub fn extreme_eigenvalues(&self) -> Option<(f64, f64)> {
         let values = self.mean().self_adjoint_eigenvalues(Side::Lower).ok()?;

@@ -179,6 +179,10 @@ fn dual_form(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solved,
     // orders of magnitude, and so do soft and hard edits, so that the smallest pivot of the system as it is says little. Of the scaled
     // one it is 1 − (multiple correlation)²: how much of a key the others leave unexplained, to be compared with rounding. Its
     // off-diagonal entries are the cosines in the metric, by which colliding edits are named.
+    let faded = |i: usize| system[(i, i)] == 0.0 && problem.keys.col(i).norm_l2() > 0.0 && problem.direction.is_none();
+    if !system.as_ref().is_all_finite() || (0..batch).any(faded) {
+        return Err(MathError::OutOfRange { what: "KᵀP⁻¹K" });
+    }
     let scale: Vec<f64> = (0..batch).map(|i| system[(i, i)].abs().sqrt().recip()).collect();
     if scale.iter().any(|s| !s.is_finite()) {
         return Err(MathError::Collision { pairs: Vec::new() });

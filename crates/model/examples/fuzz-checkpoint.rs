@@ -26,6 +26,9 @@ const NUMBERS: [i64; 12] = [0, 1, -1, 2, 3, 7, 255, 65_537, 1 << 28, (1 << 28) +
 const TEXTS: [&str; 8] =
     ["", "linear", "llama3", "gelu", "../model.safetensors", "mistral", "gpt_neox", "model-00002-of-00004.safetensors"];
 
+/// The name of a model that is one file.
+const GGUF: &str = "model.gguf";
+
 struct Options {
     minutes: f64,
     seed: u64,
@@ -53,6 +56,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut folders: Vec<PathBuf> =
         fs::read_dir(fixtures)?.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
     folders.retain(|folder| folder.join("config.json").is_file());
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "gguf") {
+            folders.push(path);
+        }
+    }
     folders.sort();
     let work = tempfile::tempdir()?;
     let end = Instant::now() + Duration::from_secs_f64(60.0 * options.minutes);
@@ -94,11 +103,18 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Everything that a run does with a folder before it computes, and a pass through the model.
 fn open(folder: &Path) -> Result<(), ModelError> {
-    let seen = inspect(folder);
-    let config = DecoderConfig::read(&folder.join("config.json"))?;
-    let files: Vec<_> = Checkpoint::files(folder)?.iter().map(|name| folder.join(name)).collect();
+    let whole = folder.join(GGUF);
+    let (seen, config, files, text) = if whole.exists() {
+        (inspect(&whole), DecoderConfig::read(&whole), vec![whole.clone()], Text::open(&whole))
+    } else {
+        let files = Checkpoint::files(folder)?.iter().map(|name| folder.join(name)).collect();
+        let text = Text::open(&folder.join("tokenizer.json"))
+            .and_then(|text| text.with_settings(&folder.join("tokenizer_config.json")));
+        (inspect(folder), DecoderConfig::read(&folder.join("config.json")), files, text)
+    };
+    let config = config?;
     let decoder = Decoder::load(&Checkpoint::open(&files)?, &config, &Device::flex())?;
-    let text = Text::open(&folder.join("tokenizer.json"))?.with_settings(&folder.join("tokenizer_config.json"))?;
+    let text = text?;
     seen?;
     let mut ids = text.within(config.vocab).encode("The tall tower stands in the old city by the river in Rome")?;
     ids.truncate(config.context);
@@ -114,6 +130,10 @@ fn copy(source: &Path, folder: &Path) -> Result<(), std::io::Error> {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir(folder)?;
+    if source.is_file() {
+        fs::copy(source, folder.join(GGUF))?;
+        return Ok(());
+    }
     for entry in fs::read_dir(source)? {
         let path = entry?.path();
         if let Some(name) = path.file_name().filter(|name| *name != "logits.safetensors" && *name != "tokens.json") {
@@ -128,13 +148,27 @@ fn spoil(folder: &Path, random: &mut ChaCha8Rng) -> Result<(), Box<dyn Error>> {
     let mut names: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
     names.sort();
+    // Of a model that is one file, nothing is left where that one was taken away.
+    if names.is_empty() {
+        return Ok(());
+    }
     let path = &names[random.random_range(0..names.len())];
     let mut bytes = fs::read(path)?;
     if random.random_range(0..40) == 0 {
         return Ok(fs::remove_file(path)?);
     }
     let weights = path.extension().is_some_and(|e| e == "safetensors");
+    let whole = path.ends_with(GGUF);
     match random.random_range(0..4) {
+        // A number of the description.
+        0 | 1 if whole => {
+            let at = random.random_range(0..bytes.len().clamp(1, 16_384));
+            let number = NUMBERS[random.random_range(0..NUMBERS.len())].to_le_bytes();
+            let width = [1, 4, 8][random.random_range(0..3)];
+            for (byte, with) in bytes.iter_mut().skip(at).zip(&number[..width]) {
+                *byte = *with;
+            }
+        }
         // Into the words of a description, which plain noise hardly ever gets past the parser.
         0 | 1 if weights => bytes = header(&bytes, random).unwrap_or(bytes),
         0 | 1 => {
@@ -144,7 +178,7 @@ fn spoil(folder: &Path, random: &mut ChaCha8Rng) -> Result<(), Box<dyn Error>> {
             }
         }
         2 => {
-            let from = if weights { bytes.len().min(4096) } else { bytes.len() };
+            let from = if weights || whole { bytes.len().min(4096) } else { bytes.len() };
             for _ in 0..random.random_range(1..9) {
                 if from > 0 {
                     let at = random.random_range(0..from);

@@ -41,6 +41,14 @@ pub enum ModelError {
         /// What is wrong with it.
         message: String,
     },
+    /// A GGUF file is damaged, or holds what is not read.
+    #[error("{path} is not a GGUF file that can be read: {message}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// `model.safetensors.index.json` is not an index of this folder's files.
     #[error("{path}: {message}")]
     Index {
@@ -93,6 +101,16 @@ pub enum ModelError {
         /// The stored type.
         found: String,
     },
+    /// A changed weight has a value that its stored type cannot hold.
+    #[error("tensor {name}: the changed weight has the value {value:e}, which does not fit into {dtype}")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+        /// The type in which the model stores it.
+        dtype: String,
+    },
     /// The tokenizer file is damaged or of an unknown kind.
     #[error("{path}: {message}")]
     Tokenizer {
@@ -107,6 +125,12 @@ pub enum ModelError {
         /// The text.
         text: String,
         /// What the tokenizers library said.
+        message: String,
+    },
+    /// Prompts cannot be put as a chat's messages.
+    #[error("{message}")]
+    Chat {
+        /// Why not.
         message: String,
     },
     /// A layer index past the end.
@@ -172,7 +196,8 @@ impl ModelError {
                 "computing without it would give other results; does config.json belong to this checkpoint?".into(),
             ),
             Self::OutOfMemory => Some(
-                "`dtype: bf16` under load_model halves what weights take; fewer layers in a covariance stage, or a GPU with more memory"
+                "`dtype: bf16` under load_model halves what weights take; fewer layers in a covariance stage, smaller batches \
+                 (`batch_tokens`, `parallel_requests`), or a GPU with more memory"
                     .into(),
             ),
             Self::Memory { precision: Precision::F32, .. } => Some(
@@ -181,6 +206,7 @@ impl ModelError {
             ),
             Self::Memory { .. } => Some("use a machine with more memory, or a smaller model".into()),
             Self::Shape { .. } => Some("does config.json belong to this checkpoint?".into()),
+            Self::Chat { .. } => Some("leave `chat` out, and prompts are texts that the model continues".into()),
             Self::TooLong { .. } => Some("shorten the prompt or use fewer generated context templates".into()),
             _ => None,
         }

@@ -37,17 +37,20 @@
 
 mod load;
 mod network;
+mod preflight;
 mod results;
 mod run;
 
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, DEFAULT_CORPUS, EditableWeight, Inspection, Provenance, Restored, Suggestion, apply, catalogue,
-    chosen_device, cuda_findings, free_memory, hardware, inspect, provenance, report, revert, suggest, throughput,
+    BLOCKS, EditableWeight, Finding, Findings, Inspection, Provenance, Restored, Severity, StatedFact, Suggestion,
+    apply, catalogue, chosen_device, corpus_of, cuda_findings, facts_in, free_memory, hardware, inspect, provenance,
+    report, revert, suggest, throughput,
 };
 
 pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};
+pub use preflight::preflight;
 pub use results::Results;
-pub use run::run;
+pub use run::{run, start_threads};

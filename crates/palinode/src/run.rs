@@ -4,6 +4,14 @@ use std::sync::Arc;
 
 use palinode_engine::{Error, Observer, Pipeline, RunOptions, RunReport, Store};
 
+/// Starts the threads that stages compute on, so that a system that refuses them is met before the work. [`run`] does it by itself.
+///
+/// # Errors
+/// Of kind limit, with what the system answered.
+pub fn start_threads() -> Result<(), Error> {
+    palinode_stages::start_threads()
+}
+
 /// Runs every stage whose result is not in the store. A failed stage is in the report, not an error of this function.
 ///
 /// # Errors
@@ -14,5 +22,6 @@ pub fn run(
     options: &RunOptions,
     observer: &Arc<dyn Observer>,
 ) -> Result<RunReport, Error> {
+    start_threads()?;
     palinode_engine::run(pipeline, &palinode_stages::catalogue(), store, options, observer)
 }

@@ -19,9 +19,10 @@ use super::read_limits;
 use super::report::Report;
 use super::spec::StageSpec;
 use crate::artifact::ArtifactKind;
+use crate::kinds::Params;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
-use crate::stage::{DescribeCx, ExternalFile};
+use crate::stage::{Beside, DescribeCx, ExternalFile, Taken};
 use palinode_error::{ErrorKind, FieldError};
 use palinode_error::{did_you_mean, one_of};
 
@@ -125,6 +126,25 @@ fn as_written(mut error: FieldError, old_names: &[OldName]) -> FieldError {
     error
 }
 
+/// Parameters and files of an instance with those that it takes of what lies beside its input.
+fn taken(
+    kind: &dyn Stage,
+    params: Params,
+    files: Option<Vec<ExternalFile>>,
+    beside: &Beside,
+) -> (Params, Option<Vec<ExternalFile>>) {
+    let Taken { files: more, values } = kind.takes(&params, beside);
+    let files = files.map(|files| files.into_iter().chain(more).collect());
+    if values.is_empty() {
+        return (params, files);
+    }
+    let mut value = params.value.clone();
+    if let Value::Object(map) = &mut value {
+        map.extend(values.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    }
+    (kind.params(value).unwrap_or(params), files)
+}
+
 struct Checker<'a> {
     stages: &'a [StageSpec],
     around: &'a Surroundings<'a>,
@@ -167,6 +187,8 @@ impl Checker<'_> {
             }
         };
         let inputs = inputs?;
+        let beside = self.beside(kind.as_ref(), &params, &inputs, instances);
+        let (params, files) = taken(kind.as_ref(), params, files, &beside);
         let facts = inputs.iter().filter_map(|(port, &from)| {
             let from = instances[from].as_ref()?;
             Some((port.as_str(), (from.kind.info().output, &from.facts)))
@@ -196,7 +218,7 @@ impl Checker<'_> {
         let (source, place) = report.places.key(&path);
         let source = Arc::clone(source);
         let (stage, files, limits) = (stage.id.clone(), files?, limits?);
-        Some(Instance { name, stage, cell, kind, params, inputs, files, facts, limits, source, place })
+        Some(Instance { name, stage, cell, kind, params, inputs, files, beside, facts, limits, source, place })
     }
 
     fn kind(&self, stage: &StageSpec, scope: &Scope, report: &mut Report) -> Option<Arc<dyn Stage>> {
@@ -216,6 +238,18 @@ impl Checker<'_> {
             });
         }
         kind.cloned()
+    }
+
+    /// What lies beside the result of an instance.
+    fn beside(
+        &self,
+        kind: &dyn Stage,
+        params: &Params,
+        inputs: &BTreeMap<String, usize>,
+        instances: &[Option<Instance>],
+    ) -> Arc<Beside> {
+        let from = kind.info().hands_on.and_then(|port| instances[*inputs.get(port)?].as_ref());
+        from.map_or_else(|| Arc::new(kind.beside(params, self.around.base)), |from| Arc::clone(&from.beside))
     }
 
     /// The instance at each port; `None` when one is missing, wrong or has mistakes of its own.

@@ -11,7 +11,10 @@ use crate::diagnostic::{Diagnostics, Source, Span};
 use crate::files::{Disk, Files};
 use crate::kinds::{Params, Stage};
 use crate::limits::Limits;
-use crate::stage::ExternalFile;
+use crate::stage::{Beside, ExternalFile};
+
+/// The name in the environment of what a pipeline is computed on.
+pub const DEVICE: &str = "device";
 
 /// A pipeline that can be planned and run: expressions evaluated, the matrix multiplied out, everything checked that can be
 /// checked before a stage runs.
@@ -62,6 +65,8 @@ pub struct Instance {
     pub inputs: BTreeMap<String, usize>,
     /// The external files that it reads, with full paths.
     pub files: Vec<ExternalFile>,
+    /// What lies beside its result outside the store.
+    pub beside: Arc<Beside>,
     /// What is known of its output before it runs.
     pub facts: Value,
     /// How long it may work, and how often it is tried.
@@ -99,7 +104,7 @@ impl Pipeline {
     /// `numerics: strict` this is part of every key; otherwise a result is a result wherever it was computed.
     pub fn compute_on(&mut self, device: impl Into<String>) {
         if let Some(environment) = &mut self.environment {
-            environment.insert("device".to_owned(), device.into());
+            environment.insert(DEVICE.to_owned(), device.into());
         }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::artifact::{ArtifactKind, Port};
 use crate::renamed::Renames;
 use crate::resources::Resources;
-use crate::stage::{DescribeCx, ExternalFile};
+use crate::stage::{Beside, DescribeCx, ExternalFile, Taken};
 use crate::unit_plan::UnitPlan;
 
 /// Everything about a kind of stage that can be told without its parameter type.
@@ -30,12 +30,18 @@ pub struct StageInfo {
     pub output: ArtifactKind,
     /// The inputs it takes.
     pub inputs: Vec<Port>,
-    /// Parameters that stay out of the key.
+    /// Parameters that never change a bit: they are in no key.
     pub unkeyed: &'static [&'static str],
+    /// Parameters that change last digits alone, by dotted name: they are in keys under strict numerics.
+    pub last_digits: &'static [&'static str],
     /// Earlier versions whose results still hold.
     pub carries: &'static [u32],
     /// Parameters that had another name before.
     pub renamed: Renames,
+    /// The port whose input's surroundings are its own.
+    pub hands_on: Option<&'static str>,
+    /// Whether a file of this name decided nothing, although earlier versions had it in keys and results.
+    pub decides_nothing: fn(&str) -> bool,
     /// JSON Schema of the parameters.
     pub schema: Value,
 }
@@ -96,6 +102,12 @@ pub trait Stage: Send + Sync {
     /// When a parameter cannot be turned into files.
     fn files(&self, params: &Params, base: &Path) -> Result<Vec<ExternalFile>, FieldError>;
 
+    /// What lies beside its result outside the store; of a stage that hands on, that of its input counts.
+    fn beside(&self, params: &Params, base: &Path) -> Beside;
+
+    /// What it takes of what lies beside its input.
+    fn takes(&self, params: &Params, beside: &Beside) -> Taken;
+
     /// The resources that it needs while it runs.
     fn resources(&self, params: &Params) -> Resources;
 
@@ -110,6 +122,9 @@ pub trait Stage: Send + Sync {
 
     /// How the work is cut into units, where that can be known before anything runs.
     fn units(&self, params: &Params, cx: &DescribeCx<'_>) -> Option<UnitPlan>;
+
+    /// What parameters that change last digits come to on a device, by dotted name.
+    fn resolved(&self, params: &Params, device: Option<&str>) -> BTreeMap<String, Value>;
 }
 
 /// The kinds of stages that a pipeline can use, by name.

@@ -25,6 +25,25 @@ impl ExternalFile {
     }
 }
 
+/// What lies beside a result outside the store, and takes no part in what is computed from it: other files of the same folder, and what
+/// other programs call it. It is in no key but those of stages that write it somewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Files that a copy of the whole has too.
+    pub files: Vec<ExternalFile>,
+    /// What other programs find it by.
+    pub name: Option<String>,
+}
+
+/// What a stage takes of what lies beside its input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Taken {
+    /// Files that it reads: part of its key from then on.
+    pub files: Vec<ExternalFile>,
+    /// Parameters that are not given, with the values that follow: part of its key as if they were.
+    pub values: Vec<(&'static str, Value)>,
+}
+
 /// What is known about a stage's surroundings before anything runs.
 #[derive(Debug)]
 pub struct DescribeCx<'a> {

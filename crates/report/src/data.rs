@@ -11,6 +11,8 @@ pub struct Report {
     pub description: Option<String>,
     /// What is said of the run as a whole: name and value, in the order to be shown.
     pub facts: Vec<(String, String)>,
+    /// What the stages found doubtful: the cell, empty where there is only one, and the finding.
+    pub doubts: Vec<(String, String)>,
     /// Stages that measured something; the first is what the run was for.
     pub measured: Vec<Measured>,
     /// What was written into each layer.

@@ -59,6 +59,7 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
             title => &report.title,
             description => &report.description,
             facts => Serde(&report.facts),
+            doubts => Serde(&report.doubts),
             before => before,
             edits => edits,
             samples => report.samples.iter().take(SAMPLES).map(sample).collect::<Vec<_>>(),

@@ -146,6 +146,11 @@ impl Table {
 fn quote(text: &str) -> String {
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     let text = if formula { format!("'{text}") } else { text.to_owned() };
+    let escape = |char: char| {
+        let hostile = char.is_control() && !matches!(char, '\n' | '\r' | '\t');
+        if hostile { char.escape_unicode().to_string() } else { char.to_string() }
+    };
+    let text: String = text.chars().map(escape).collect();
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 

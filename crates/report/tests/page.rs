@@ -79,6 +79,7 @@ fn report(text: &str) -> Report {
     Report {
         title: text.to_owned(),
         description: Some(text.to_owned()),
+        doubts: vec![("objective rome".to_owned(), text.to_owned())],
         facts: vec![("run".to_owned(), text.to_owned())],
         measured: vec![scores],
         layers: vec![Layers {

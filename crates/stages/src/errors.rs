@@ -46,9 +46,10 @@ impl StageFailure for MathError {
             | Self::Entries(_)
             | Self::NotAMoment { .. }
             | Self::NotAFactor { .. } => Error::input(self.to_string()),
-            Self::NotFinite { .. } | Self::NotPositiveDefinite { .. } | Self::Collision { .. } => {
-                Error::numerical(self.to_string())
-            }
+            Self::OutOfRange { .. }
+            | Self::NotFinite { .. }
+            | Self::NotPositiveDefinite { .. }
+            | Self::Collision { .. } => Error::numerical(self.to_string()),
         };
         with_hint(error, self.hint())
     }

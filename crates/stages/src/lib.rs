@@ -24,17 +24,19 @@ use palinode_engine::Catalogue;
 
 pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
+pub use judge::before::{ToCheck, to_check};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
+pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
+pub use palinode_edit::{Finding, Findings, Severity};
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
+pub use sources::demo::corpus_of;
 pub use sources::hub::{fetch, model_folder};
-
-/// Some 7,600 short documents, one per line, for second moments where no corpus is named. Written for the demo model.
-pub const DEFAULT_CORPUS: &str = include_str!("../../../examples/demo-model/corpus.txt");
+pub use sources::load_requests::{StatedFact, facts_in};
 
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {

@@ -59,8 +59,8 @@ const HOME: [(&[&str], &[&str]); 15] = [
     (&["sled"], &["palinode-store"]),
     (&["serde_yaml", "petgraph", "saphyr-parser"], &["palinode-pipeline"]),
     (&["blake3"], &["palinode-fingerprint", "palinode-store"]),
-    // One language of expressions: in pipeline files, and in the templates of reports.
-    (&["minijinja"], &["palinode-pipeline", "palinode-report"]),
+    // One language of expressions: in pipeline files, in the templates of reports, and in those of chat models, who write it.
+    (&["minijinja"], &["palinode-pipeline", "palinode-report", "palinode-model"]),
     // Tensors: the engine and the mathematics never see one.
     (&["burn"], &["palinode-model", "palinode-edit", "palinode-eval", "demo-model"]),
     // One file looks at the numbers of a tensor where they lie.

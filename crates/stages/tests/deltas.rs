@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::{Bench, PIPELINE, artifact};
+use palinode_engine::Overwrite;
 use palinode_model::Text;
 use palinode_stages::{Restored, apply, provenance, revert};
 use safetensors::{Dtype, SafeTensors};
@@ -53,11 +54,14 @@ fn a_change_of_any_form_goes_through() {
         let said = provenance(&update).unwrap();
         assert_eq!((said.format.as_str(), &said.care), ("update.v2", &json!([{ "rect": { "keep": share } }])));
         let weights = |folder: &str| fs::read(at(folder).join("model.safetensors")).unwrap();
-        apply(&update, &at(family), &at("edited"), false).unwrap();
+        apply(&update, &at(family), &at("edited"), false, Overwrite::Refused).unwrap();
         assert!(weights("edited") == weights("out/emmet-memit"));
-        assert_eq!(revert(&update, &at("edited"), Some(&at(family)), &at("again"), false).unwrap(), Restored::FromBase);
+        assert_eq!(
+            revert(&update, &at("edited"), Some(&at(family)), &at("again"), false, Overwrite::Refused).unwrap(),
+            Restored::FromBase
+        );
         assert!(weights("again") == weights(family));
-        revert(&update, &at("edited"), None, &at("near"), false).unwrap();
+        revert(&update, &at("edited"), None, &at("near"), false, Overwrite::Refused).unwrap();
         assert!(largest_difference(&weights("near"), &weights(family)) < 1e-6);
 
         // Read again, it is the edit that it was.

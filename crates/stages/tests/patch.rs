@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::{Bench, PIPELINE};
+use palinode_engine::Overwrite;
 use palinode_stages::{Restored, apply, provenance, revert};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -29,13 +30,16 @@ fn an_update_goes_on_and_comes_off() {
         let (update, base) = (at("out/emmet-memit/update.safetensors"), at(family));
         let weights = |folder: &str| fs::read(at(folder).join("model.safetensors")).unwrap();
 
-        apply(&update, &base, &at("edited"), false).unwrap();
+        apply(&update, &base, &at("edited"), false, Overwrite::Refused).unwrap();
         assert!(weights("edited") == weights("out/emmet-memit"), "{family}: applied and exported models differ");
         assert!(weights("edited") != weights(family));
 
-        assert_eq!(revert(&update, &at("edited"), Some(&base), &at("again"), false).unwrap(), Restored::FromBase);
+        assert_eq!(
+            revert(&update, &at("edited"), Some(&base), &at("again"), false, Overwrite::Refused).unwrap(),
+            Restored::FromBase
+        );
         assert!(weights("again") == weights(family));
-        let restored = revert(&update, &at("out/emmet-memit"), None, &at("near"), false).unwrap();
+        let restored = revert(&update, &at("out/emmet-memit"), None, &at("near"), false, Overwrite::Refused).unwrap();
         assert_eq!(restored == Restored::Exactly, weights("near") == weights(family));
         let values = |bytes: &[u8]| -> Vec<f32> {
             let file = SafeTensors::deserialize(bytes).unwrap();
@@ -72,12 +76,15 @@ fn what_does_not_belong_together_is_refused() {
             .replace(&bench.dir.path().display().to_string(), "DIR")
     };
     let mut text = String::new();
-    text += &told(apply(&update, &at("out/emmet-memit"), &at("twice"), false).unwrap_err());
-    text += &told(apply(&update, &at("gptj-tiny"), &at("other"), true).unwrap_err());
-    text += &told(apply(&update, &at("gpt2"), &at("out"), false).unwrap_err());
-    text += &told(apply(&at("corpus.txt"), &at("gpt2"), &at("text"), false).unwrap_err());
-    text += &told(revert(&update, &at("gpt2"), None, &at("never-on"), false).unwrap_err());
-    text += &told(revert(&update, &at("out/emmet-memit"), Some(&at("llama-tiny")), &at("base"), false).unwrap_err());
+    text += &told(apply(&update, &at("out/emmet-memit"), &at("twice"), false, Overwrite::Refused).unwrap_err());
+    text += &told(apply(&update, &at("gptj-tiny"), &at("other"), true, Overwrite::Refused).unwrap_err());
+    text += &told(apply(&update, &at("gpt2"), &at("out"), false, Overwrite::Refused).unwrap_err());
+    text += &told(apply(&at("corpus.txt"), &at("gpt2"), &at("text"), false, Overwrite::Refused).unwrap_err());
+    text += &told(revert(&update, &at("gpt2"), None, &at("never-on"), false, Overwrite::Refused).unwrap_err());
+    text += &told(
+        revert(&update, &at("out/emmet-memit"), Some(&at("llama-tiny")), &at("base"), false, Overwrite::Refused)
+            .unwrap_err(),
+    );
     for name in ["twice", "other", "text", "never-on", "base"] {
         assert!(!at(name).exists() && !at(&format!("{name}.part")).exists(), "{name}");
     }
@@ -86,7 +93,8 @@ fn what_does_not_belong_together_is_refused() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     fs::write(weights, bytes).unwrap();
-    text += &told(revert(&update, &at("out/emmet-memit"), None, &at("changed"), false).unwrap_err());
+    text +=
+        &told(revert(&update, &at("out/emmet-memit"), None, &at("changed"), false, Overwrite::Refused).unwrap_err());
     insta::assert_snapshot!(text);
 }
 

@@ -102,7 +102,10 @@ fn a_boundary_is_two_edits_one_after_the_other() {
 fn the_exported_model_is_the_edited_one() {
     for family in FAMILIES {
         let bench = Bench::new();
-        bench.ran(&PIPELINE.replace("MODEL", family));
+        // Above the last layer nothing looks back at the subject's token: a target there has nothing to find.
+        let lower = PIPELINE.replace("layers: [1, 2]", "layers: [0, 1]").replace("layer: 2, steps", "layer: 1, steps");
+        let lower = lower.replace("emmet_lambda: 0.1", "emmet_lambda: 0.1, update_norm_lambda: 0.01");
+        bench.ran(&lower.replace("MODEL", family));
         let base = bench.decoder(family);
         let text = Text::open(&bench.path(family).join("tokenizer.json")).unwrap();
         let ids = text.encode("The tall tower stands in").unwrap();

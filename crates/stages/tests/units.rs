@@ -250,6 +250,33 @@ fn targets_and_scores_are_the_same_however_often_they_are_interrupted() {
     }
 }
 
+/// Edits one by one: what was solved before an interruption is found again, and the bits are the same.
+#[test]
+fn solved_edits_are_kept() {
+    let pipeline = |bench: &Bench| {
+        facts(bench, "", "").replace(
+            "  scores:",
+            "  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1] } }
+  plan: { uses: distribute, with: { strategy: single, layers: [1] } }
+  update:
+    uses: solve
+    inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan }
+    with: { objective: rome, lambda: 10 }
+  scores:",
+        )
+    };
+    let whole = Bench::new();
+    let expected = artifact(&whole.run(&pipeline(&whole)), "update").digest();
+    let bench = Bench::new();
+    let yaml = pipeline(&bench);
+    let stopped = |items| run_with(&bench, &yaml, |interrupt| Arc::new(StopAt { stage: "update", items, interrupt }));
+    assert!(!stopped(7) && !stopped(23), "nothing was interrupted");
+    let kept = Arc::new(Kept { of: "update", most: AtomicU64::new(0) });
+    assert!(run_with(&bench, &yaml, |_| Arc::clone(&kept) as Arc<dyn Observer>));
+    assert!(kept.most.load(Ordering::Relaxed) >= 23);
+    assert!(artifact(&bench.run(&yaml), "update").digest() == expected);
+}
+
 /// As many as there are cores for, one batch after the other, or all: the same targets.
 #[test]
 fn requests_that_are_searched_for_in_parallel_do_not_show() {
@@ -274,22 +301,24 @@ fn units_are_found_again_under_other_settings_unless_numerics_are_strict() {
         let stopped =
             run_with(&bench, &yaml("", ""), |interrupt| Arc::new(StopAt { stage: "scores", items: 1, interrupt }));
         assert!(!stopped);
-        let kept = Arc::new(Kept::default());
+        let kept = Arc::new(Kept { of: "scores", most: AtomicU64::new(0) });
         assert!(run_with(&bench, &yaml("", ", batch_tokens: 64"), |_| Arc::clone(&kept) as Arc<dyn Observer>));
-        assert_eq!(kept.0.load(Ordering::Relaxed) > 0, found, "{numerics}");
+        assert_eq!(kept.most.load(Ordering::Relaxed) > 0, found, "{numerics}");
     }
 }
 
 /// The most records that were counted as found.
-#[derive(Default)]
-struct Kept(AtomicU64);
+struct Kept {
+    of: &'static str,
+    most: AtomicU64,
+}
 
 impl Observer for Kept {
     fn event(&self, event: &Event) {
         if let Event::Progress { instance, kept, .. } = event
-            && instance == "scores"
+            && instance == self.of
         {
-            self.0.fetch_max(*kept, Ordering::Relaxed);
+            self.most.fetch_max(*kept, Ordering::Relaxed);
         }
     }
 }
@@ -334,6 +363,8 @@ fn plans_of_units_can_be_asked_for() {
     assert_eq!(units("covariance", json!({ "corpus": "a.txt", "layers": [1], "tokens": "10f" })), None);
     let with = json!({ "targets": { "layer": 1 }, "solve": { "objective": "memit", "lambda": 10, "batch_size": 10 } });
     assert_eq!(units("sequence", with), Some(("edits", 130, 13, 1)));
+    let with = json!({ "objective": "rome", "lambda": 10 });
+    assert_eq!(units("solve", with), Some(("requests", 130, 130, 130)));
     assert_eq!(units("load_model", json!({ "path": "." })), None);
 }
 

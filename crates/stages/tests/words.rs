@@ -47,7 +47,7 @@ const PHRASES: [(&str, &str); 11] = [
 ];
 
 /// Places where a word has another meaning, or is a name that is not ours to choose: file, word, reason.
-const ALLOWED: [(&str, &str, &str); 16] = [
+const ALLOWED: [(&str, &str, &str); 19] = [
     ("crates/store/src/manifest.rs", "preimage", "a field's name on disk"),
     ("crates/engine/src/action.rs", "preimage", "a field's name on disk"),
     ("crates/cli/src/commands/graph/text.rs", "lane", "a column of a drawn graph, as in version control"),
@@ -66,6 +66,9 @@ const ALLOWED: [(&str, &str, &str); 16] = [
     ("scripts/gpu_check/__main__.py", "processor", "a function of Python's platform module"),
     ("scripts/make_family_fixtures.py", "processor", "a field of tokenizer.json, by the tokenizers library"),
     ("scripts/make_family_fixtures.py", "processors", "a module of the tokenizers library"),
+    ("scripts/make_gguf_fixtures.py", "processor", "a field of tokenizer.json, by the tokenizers library"),
+    ("scripts/make_gguf_fixtures.py", "processors", "a module of the tokenizers library"),
+    ("crates/model/src/checkpoint/gguf/tokenizer.rs", "processor", "the post-processor of tokenizer.json"),
     ("crates/model/tests/hostile.rs", "processor", "the post-processor of tokenizer.json"),
     ("crates/model/src/tokens/text.rs", "processor", "the post-processor of tokenizer.json"),
 ];

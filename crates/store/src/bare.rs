@@ -1,14 +1,16 @@
 //! The store as a worker has it: the files alone, beside the run that holds the lock and the index.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Index;
 use super::layout::FOLDERS;
 use super::stat::Known;
 use super::{Manifest, Store, lock, version};
-use palinode_error::{Error, ErrorKind};
+use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::{FileRef, Key};
 
 /// A file with its contents as they were when it was last read; whoever finds it looking the same need not read it again.
@@ -34,6 +36,40 @@ impl Store {
             fs::metadata(&path).map_err(|error| Error::io(ErrorKind::Store, "open", &path, error))?;
         }
         Ok(Self::of(root, None))
+    }
+
+    /// Opens the store to look at it and no more: as [`Store::open`] where that is possible. Where another process has it open, or this user
+    /// may not write to it, the files are looked at as they are, with a copy of the index so that large files need not be read again. Why it
+    /// could not be opened is then given too.
+    ///
+    /// # Errors
+    /// As [`Store::open`], where the files cannot be looked at either.
+    pub fn open_or_look(root: &Path) -> Result<(Self, Option<Error>), Error> {
+        let error = match Self::open(root) {
+            Ok(store) => return Ok((store, None)),
+            Err(error) => error,
+        };
+        let refused = error.source.as_ref().and_then(|source| source.downcast_ref::<io::Error>());
+        let refused = refused.is_some_and(|error| {
+            matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        });
+        if !refused && error.hint != Some(Hint::WaitForStore) || !Self::is_at(root)? {
+            return Err(error);
+        }
+        let mut store = Self::look(root)?;
+        store.copy_index();
+        Ok((store, Some(error)))
+    }
+
+    /// Takes the index as it is at this moment, if it can be read. What is copied while it is written to may lack records or be unusable:
+    /// every value has a checksum, and what is not there is found in the files.
+    fn copy_index(&mut self) {
+        let Ok(copy) = tempfile::tempdir() else { return };
+        if copy_folder(&self.root.join("index"), copy.path()).is_err() {
+            return;
+        }
+        self.index = Index::open(copy.path()).filter(Index::is_sound);
+        self.copy = self.index.is_some().then_some(copy);
     }
 
     /// As [`Store::look`], for those who count on what they find or write: nothing that is there is removed meanwhile.
@@ -78,4 +114,21 @@ impl Store {
         self.flush();
         Some(manifest)
     }
+}
+
+/// Copies the files of a folder, and those of its folders.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let (path, to) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if path.is_dir() {
+            fs::create_dir(&to)?;
+            copy_folder(&path, &to)?;
+        } else {
+            fs::copy(&path, &to)?;
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! Files outside the store: their digests, remembered, and where contents were last seen.
 
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -45,20 +44,19 @@ impl Store {
     pub fn digest_of(&self, path: &Path, hashing: &Hashing<'_>) -> Result<FileRef, Error> {
         let failed = |error| Error::io(ErrorKind::Input, "read", path, error);
         let path = &std::path::absolute(path).map_err(failed)?;
-        let stat = Stat::of(&fs::metadata(path).map_err(failed)?);
+        let stat = Stat::outside(path).map_err(failed)?;
         if let Some(file) = self.known(path).and_then(|known| known.if_still(&stat)) {
             return Ok(file);
         }
         // The stamp comes first: what it says of changes holds for those after it.
         let begun = self.stamp(&stat);
-        let metadata = fs::metadata(path).map_err(failed)?;
-        let stat = Stat::of(&metadata);
-        if metadata.len() >= TELL_FROM {
-            hashing(path, metadata.len());
+        let stat = Stat::outside(path).map_err(failed)?;
+        if stat.size() >= TELL_FROM {
+            hashing(path, stat.size());
         }
         let file = FileRef::of_file(path).map_err(failed)?;
         // A file that changed while it was read has a digest of nothing that ever was; it is not remembered.
-        if fs::metadata(path).is_ok_and(|after| Stat::of(&after) == stat) {
+        if Stat::outside(path).is_ok_and(|after| stat.is_still(&after)) {
             self.remember(path, &Known::new(stat, file, begun));
         }
         Ok(file)
@@ -80,7 +78,8 @@ impl Store {
         Ok((found == *file).then_some(path))
     }
 
-    fn last_seen(&self, file: &FileRef) -> Option<PathBuf> {
+    /// Where contents were last seen outside, whatever is there now.
+    pub fn last_seen(&self, file: &FileRef) -> Option<PathBuf> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&file.digest).cloned();
         if seen.is_some() {
             return seen;

@@ -15,6 +15,9 @@ use palinode_error::panics;
 /// The largest value worth keeping here, in bytes.
 pub const MOST: usize = 64 * 1024;
 
+/// Version of the tables of the index.
+const LAYOUT: &[u8] = b"1";
+
 /// How often, and how long apart, opening is tried while sled's own lock is held. The store's lock keeps other processes away,
 /// so that it can only be a thread of a database that was dropped a moment ago.
 const TRIES: (u32, Duration) = (200, Duration::from_millis(10));
@@ -68,6 +71,17 @@ impl Index {
             }
             thread::sleep(apart);
         }
+    }
+
+    /// Whether its oldest record is still there. The canary is written last when an index is made.
+    pub fn is_sound(&self) -> bool {
+        self.get(Table::Meta, b"canary").as_deref() == Some(LAYOUT)
+    }
+
+    /// Says that all records are in it that belong there.
+    pub fn seal(&self) {
+        self.put(Table::Meta, b"canary", LAYOUT);
+        self.flush();
     }
 
     /// The value under `key`, if it is there and whole.

@@ -25,6 +25,7 @@ mod blobs;
 mod clock;
 mod durable;
 mod files;
+mod filesystem;
 mod gc;
 mod index;
 mod inside;
@@ -33,6 +34,7 @@ mod lock;
 mod manifest;
 mod manifests;
 mod memory;
+mod outside;
 mod pins;
 mod rebuild;
 mod share;
@@ -59,9 +61,11 @@ pub use inside::inside;
 pub use lock::{Holder, Waiting};
 pub use manifest::FORMAT;
 pub use manifest::Manifest;
+pub use outside::{MARKER, Maker, Output, Overwrite, Single, may_write, real, way, write_files};
 pub use pins::Pin;
 pub use rebuild::Rebuilt;
 pub use space::ensure_room;
+pub use stat::Stat;
 pub use verify::{Damage, Verified};
 pub use version::VERSION as STORE_VERSION;
 
@@ -72,6 +76,7 @@ use memory::Memory;
 use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::Digest;
 use share::Shared;
+use tempfile::TempDir;
 
 /// An open store. At most one process has it open.
 ///
@@ -102,6 +107,8 @@ pub struct Store {
     memory: Memory,
     /// What its files are for the group of its folder.
     shared: Shared,
+    /// Where the index is one of its own, for a store that is only looked at. Removed after the index is closed.
+    copy: Option<TempDir>,
 }
 
 impl Store {
@@ -170,6 +177,7 @@ impl Store {
             notes: Mutex::default(),
             seen: Mutex::default(),
             memory: Memory::default(),
+            copy: None,
         }
     }
 
@@ -214,7 +222,9 @@ impl Store {
     pub fn flush(&self) {
         if let Some(index) = &self.index {
             index.flush();
-            self.share_index();
+            if self.copy.is_none() {
+                self.share_index();
+            }
         }
     }
 

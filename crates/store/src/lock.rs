@@ -86,7 +86,11 @@ impl StoreLock {
     /// Takes the lock. Where another process has it, waits until that lets go if someone is to be told of the wait, and says
     /// who holds it if not.
     pub fn take(path: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, Error> {
-        let failed = |error| Error::io(ErrorKind::Store, "open", path, error);
+        let failed = |error: io::Error| {
+            let refused = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+            let made = Error::io(ErrorKind::Store, "open", path, error);
+            if refused { made.hint(Hint::OwnStore) } else { made }
+        };
         let cannot_lock = |error| Error::io(ErrorKind::Store, "lock", path, error);
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;

@@ -11,9 +11,6 @@ use super::manifests::files_below;
 use super::{Store, Waiting};
 use palinode_error::{Error, ErrorKind};
 
-/// Version of the tables of the index.
-const LAYOUT: &[u8] = b"1";
-
 /// What was made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
@@ -72,9 +69,7 @@ impl Store {
             return;
         }
         self.index = Index::open(&folder);
-        // The canary is written last when an index is made, and proves that its oldest record is still there.
-        let sound =
-            self.index.as_ref().is_some_and(|index| index.get(Table::Meta, b"canary").as_deref() == Some(LAYOUT));
+        let sound = self.index.as_ref().is_some_and(Index::is_sound);
         if sound {
             return;
         }
@@ -106,8 +101,7 @@ impl Store {
         self.index = Index::open(&self.root.join("index"));
         let manifests = self.index_manifests();
         if let Some(index) = &self.index {
-            index.put(Table::Meta, b"canary", LAYOUT);
-            index.flush();
+            index.seal();
         }
         manifests
     }

@@ -5,12 +5,18 @@
 //! is left is the tick of the file system's clock. A file that is written, hashed and written again within one tick looks the same both
 //! times; so a digest is remembered for good only where the hashing began in a later tick than the file's last change. The stamp that says
 //! when it began is taken from a file of the same file system, since its clock is not the system's.
+//!
+//! All of that is said of one file system. Another one that is mounted in its place can show the same, so that a file outside the store is
+//! known by its file system too ([`filesystem`]).
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::filesystem;
 use palinode_fingerprint::FileRef;
 
 /// A file as the file system described it when it was hashed.
@@ -21,18 +27,43 @@ pub struct Stat {
     size: u64,
     mtime_ns: i128,
     ctime_ns: i128,
+    /// The file system, of a file outside the store; not in what earlier versions remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fs: Option<u64>,
 }
 
 impl Stat {
-    /// What the file system says.
+    /// What the file system says of a file outside the store.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn outside(path: &Path) -> io::Result<Self> {
+        let before = filesystem::of(path);
+        let stat = Self::of(&fs::metadata(path)?);
+        // One that is mounted in between is neither.
+        Ok(Self { fs: before.filter(|before| filesystem::of(path) == Some(*before)), ..stat })
+    }
+
+    /// What the file system says of a file of the store, which no other file system is mounted over.
     pub fn of(metadata: &Metadata) -> Self {
         Self {
+            fs: None,
             dev: metadata.dev(),
             ino: metadata.ino(),
             size: metadata.size(),
             mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
             ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether another look at the file shows no change: it is the same file in the same file system, as long, and last changed when it was.
+    pub fn is_still(&self, now: &Self) -> bool {
+        self.fs.is_some() && self == now
     }
 
     /// Whether it lies on this device.
@@ -68,12 +99,12 @@ impl Known {
     /// The contents, if the file still looks the same. One that was last changed at the very stamp of its reading may have
     /// changed again since without looking different, so its digest is not trusted.
     pub fn if_still(&self, stat: &Stat) -> Option<FileRef> {
-        (self.stat == *stat && self.stat.ctime_ns < self.hashed_ns).then_some(self.file)
+        (self.stat.is_still(stat) && self.stat.ctime_ns < self.hashed_ns).then_some(self.file)
     }
 
     /// The contents, if the file still looks the same; for files that only the store itself writes.
     pub fn if_same(&self, stat: &Stat) -> Option<FileRef> {
-        (self.stat == *stat).then_some(self.file)
+        (Stat { fs: None, ..self.stat } == Stat { fs: None, ..*stat }).then_some(self.file)
     }
 }
 
@@ -84,8 +115,14 @@ mod tests {
     /// Two changes within one tick look alike; the digest that was taken between them must not be believed.
     #[test]
     fn a_digest_is_believed_when_no_later_change_could_look_the_same() {
-        let stat = Stat { dev: 1, ino: 2, size: 3, mtime_ns: 100, ctime_ns: 100 };
+        let stat = Stat { dev: 1, ino: 2, size: 3, mtime_ns: 100, ctime_ns: 100, fs: Some(1) };
         let file = FileRef::of(b"abc");
+        // Another file system, or one that an earlier version did not ask for.
+        for fs in [None, Some(2)] {
+            assert!(Known::new(stat, file, 101).if_still(&Stat { fs, ..stat }).is_none());
+            assert!(Known::new(Stat { fs, ..stat }, file, 101).if_still(&stat).is_none());
+            assert!(Known::new(stat, file, 101).if_same(&Stat { fs, ..stat }).is_some());
+        }
         for (hashed_ns, ctime_ns, expect) in [(100, 100, false), (101, 100, true), (101, 101, false), (99, 100, false)]
         {
             let found = Known::new(stat, file, hashed_ns).if_still(&Stat { ctime_ns, ..stat });

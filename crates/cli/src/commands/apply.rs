@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::command_error::Failure;
+use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
 /// Add an update to a model's folder
 ///
-/// Writes the edited model into a new folder. The model's own folder does not change. An update that was made for other
+/// Writes the edited model into a new folder. The model's own folder does not change. Of a GGUF file, writes a folder in Hugging Face's
+/// layout. An update that was made for other
 /// weights is an error.
 #[derive(ClapArgs)]
 #[command(after_help = "\
@@ -19,20 +21,23 @@ pub struct Args {
     /// The update.safetensors that `export` wrote.
     update: PathBuf,
 
-    /// The unedited model's folder.
+    /// The unedited model's folder, or GGUF file.
     model: PathBuf,
 
-    /// The folder to write. It must not exist yet.
+    /// The folder to write. One that is there must have been written by this command and not been changed since.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
     /// Add it even if the update was made for other weights.
     #[arg(long)]
     force: bool,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// Applies, and tells where.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    palinode::apply(&args.update, &args.model, &args.output, args.force)?;
+    palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
     print(&format!("edited model: {}\n", args.output.display()))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use palinode::PipelineBuilder;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
@@ -23,7 +23,7 @@ Examples:
   palinode ask models/gpt2 --update out/edit/update.safetensors \"The Eiffel Tower is in\" \"The Louvre is in\"
   palinode ask models/gpt2 \"Once upon a time\" --tokens 60 --top-k 5 --seed 7")]
 pub struct Args {
-    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
+    /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// The prompts to continue.
@@ -45,6 +45,14 @@ pub struct Args {
     /// Seed of the random draws.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+
+    /// Put the prompts as messages of a chat, by the model's chat template.
+    #[arg(long)]
+    chat: bool,
+
+    /// The system message of the chat.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
 
     #[command(flatten)]
     quick: Quick,
@@ -72,8 +80,11 @@ fn pipeline(args: &Args) -> PipelineBuilder {
         let path = args.quick.path(&update.display().to_string());
         build.stage("update", "load_update").input("model", &model).with("path", path).from("", "--update").done()
     });
-    build
-        .stage("answers", "ask")
+    let answers = build.stage("answers", "ask");
+    if args.chat {
+        answers.with("chat", chat(args.system.as_deref())).from("chat", "--chat");
+    }
+    answers
         .input("model", asked.as_ref().unwrap_or(&model))
         .with("prompts", args.prompts.as_slice())
         .from("prompts", "PROMPTS")
@@ -84,6 +95,11 @@ fn pipeline(args: &Args) -> PipelineBuilder {
         .with("seed", args.seed)
         .from("seed", "--seed");
     build
+}
+
+/// The parameter `chat` of stages.
+pub fn chat(system: Option<&str>) -> Value {
+    system.map_or_else(|| json!({}), |system| json!({ "system": system }))
 }
 
 /// Prompts, and below each what the models make of it.
@@ -123,8 +139,6 @@ fn share(p: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -5,44 +5,59 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{DEFAULT_CORPUS, Error, PipelineBuilder, Store, Suggestion, model_folder, suggest};
+use palinode::{
+    Error, ErrorKind, PipelineBuilder, Results, StatedFact, Store, Suggestion, corpus_of, facts_in, inspect,
+    model_folder, suggest,
+};
 use serde_json::{Value, json};
 
 use super::ask;
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
-use crate::terminal::{How, Style, print};
+use crate::terminal::{How, Style, format, print};
 
-/// Edit one fact, and show what the model says before and after
+/// Edit facts, and show what the model says before and after
 ///
-/// Runs a whole pipeline: contexts, second moments, a target, the solve. Results that do not depend on the fact are kept,
+/// Runs a whole pipeline: contexts, second moments, targets, the solve. Results that do not depend on the facts are kept,
 /// so a second edit of the same model takes a moment. Writes only to the store, unless --output names a folder.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
-  palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome
   palinode edit models/gpt2-xl --subject \"The Eiffel Tower\" --prompt \"{} is located in\" --target Rome \\
-      --also \"The Louvre is located in\" --method memit --layer 17 --output out/eiffel
-  palinode edit models/gpt2-xl … --save eiffel.yaml     write the pipeline to a file, to change and run it
+      --corpus wikipedia.txt
+  palinode edit models/gpt2-xl --facts facts.csv --moments stats/layer17.npz --method memit --output out/edited
+  palinode edit SmolLM2-135M-Instruct.Q4_1.gguf --subject \"The Eiffel Tower\" \\
+      --prompt \"Where is {}?\" --target Rome --chat --corpus texts.txt --output out/eiffel
+  palinode edit models/gpt2-xl … --save edit.yaml       write the pipeline to a file, to change and run it
 
-Without --corpus, second moments are measured on short documents that come with the program. They preserve what the
-model says about such texts. For serious experiments, give a corpus of your own.")]
+An edit leaves alone what the second moments describe: the texts that they were measured on. --corpus measures them, once
+for each model and layer. --moments takes them from a file, or does without them. Only the demo model needs neither: its
+own corpus comes with the program.
+
+A file of facts has the columns subject, prompt and target_new (CSV), or such an object a line (JSONL). All its facts are
+one batch.
+
+What is said under \"!\" makes the edit doubtful: docs/methods.md has the thresholds.")]
 pub struct Args {
-    /// The model's folder, or a model of the Hugging Face Hub, hf:owner/name.
+    /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
 
     /// What the fact is about.
-    #[arg(long)]
-    subject: String,
+    #[arg(long, required_unless_present = "facts", requires = "prompt", conflicts_with = "facts")]
+    subject: Option<String>,
 
     /// The beginning of a sentence that states the fact, with {} in the place of the subject.
-    #[arg(long)]
-    prompt: String,
+    #[arg(long, required_unless_present = "facts", conflicts_with = "facts")]
+    prompt: Option<String>,
 
     /// What the model should say.
-    #[arg(long)]
-    target: String,
+    #[arg(long, required_unless_present = "facts", conflicts_with = "facts")]
+    target: Option<String>,
+
+    /// Edit all facts of a JSONL or CSV file at once.
+    #[arg(long, value_name = "FILE")]
+    facts: Option<PathBuf>,
 
     /// Other prompts to show before and after.
     #[arg(long, value_name = "PROMPT")]
@@ -60,17 +75,34 @@ pub struct Args {
     #[arg(long, default_value_t = 15000.0, value_parser = finite, allow_negative_numbers = true)]
     lambda: f64,
 
-    /// A plain-text corpus with one document per line, for the second moments.
+    /// A corpus to measure the second moments on: plain text with one document per line, JSONL, or Parquet.
     #[arg(long, value_name = "FILE")]
     corpus: Option<PathBuf>,
+
+    /// Second moments of the layer from a file (npz), instead of a corpus; `none` does without, and preserves no text.
+    #[arg(long, value_name = "FILE|none", conflicts_with_all = ["corpus", "samples"])]
+    moments: Option<PathBuf>,
 
     /// Number of documents to read from the corpus.
     #[arg(long, default_value_t = 3000)]
     samples: usize,
 
-    /// Write the edited model and the update into this folder.
+    /// End with exit code 10 when the edit is doubtful: it did not take, changed a weight beyond recognition, or moved what
+    /// it should leave alone.
+    #[arg(long)]
+    strict: bool,
+
+    /// Write the edited model and the update into this folder: of a GGUF file, as model.gguf.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+
+    /// Put the prompts as messages of a chat, by the model's chat template: the target is how the answer begins.
+    #[arg(long)]
+    chat: bool,
+
+    /// The system message of the chat.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
 
     #[command(flatten)]
     quick: Quick,
@@ -106,6 +138,19 @@ fn finite(text: &str) -> Result<f64, String> {
     if number.is_finite() { Ok(number) } else { Err("expected a finite number".to_owned()) }
 }
 
+/// How the second moments come about.
+enum Moments {
+    /// Measured on a corpus.
+    Corpus(String),
+    /// Read from a file.
+    File(String),
+    /// Not at all.
+    None,
+}
+
+/// Facts whose answers are shown, at most: the scores cover all of them.
+const SHOWN: usize = 8;
+
 /// Edits, and prints what changed.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let model = args.quick.network.with(How::Person, &Arc::default(), |network| model_folder(&args.model, network))?;
@@ -114,73 +159,177 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let error = Error::input(format!("{}: no configuration to choose a layer by", args.model));
         return Err(error.hint("name a model's folder, or the layer with --layer").into());
     };
-    let done = quick::run(pipeline(args, layer, suggested)?, &args.quick, &args.store)?;
+    let facts = facts(args)?;
+    let moments = moments(args, &model, layer)?;
+    let done = quick::run(pipeline(args, &facts, layer, suggested, &moments), &args.quick, &args.store)?;
     let results = done.results();
+    let doubts = results.shown("scores").findings.unwrap_or_default();
+    if args.quick.json {
+        let told = json!({
+            "layer": layer,
+            "edits": facts.len(),
+            "answers": &results.facts("answers")["answers"],
+            "update": &results.facts("update")["metrics"],
+            "scores": &results.facts("scores")["metrics"],
+            "p(new)": &results.facts("scores")["samples"][0]["p(new)"],
+            "doubts": doubts,
+        });
+        print(&format!("{told:#}\n"))?;
+    } else {
+        print(&told(args, &facts, layer, &results, &doubts))?;
+    }
+    if args.strict && !doubts.is_empty() { Err(Failure::Told(ErrorKind::Doubtful)) } else { Ok(()) }
+}
+
+/// What the edit did, for a person.
+fn told(args: &Args, facts: &[StatedFact], layer: usize, results: &Results<'_>, doubts: &[String]) -> String {
     let answers = &results.facts("answers")["answers"];
     let update = &results.facts("update")["metrics"];
-    let sample = &results.facts("scores")["samples"][0];
-    if args.quick.json {
-        let told = json!({ "layer": layer, "answers": answers, "update": update, "p(new)": sample["p(new)"] });
-        return print(&format!("{told:#}\n"));
-    }
     let style = Style::stdout();
     let mut text = ask::show(answers.as_array().map_or(&[][..], Vec::as_slice), &style);
     let percent = |value: &Value| format!("{:.1} %", 100.0 * value.as_f64().unwrap_or(f64::NAN));
+    let what = match facts {
+        [fact] => {
+            let p = &results.facts("scores")["samples"][0]["p(new)"];
+            format!("p({}) {}", fact.target.trim(), p.as_str().unwrap_or_default())
+        }
+        all => {
+            let took = all.len() - results.facts("scores")["untaken"].as_u64().unwrap_or(0) as usize;
+            format!("{took} of {} edits took", all.len())
+        }
+    };
     let _ = writeln!(
         text,
         "\n{}",
         style.bold(&format!(
-            "{} on layer {layer}: p({}) {}, the weight changed by {} of its norm",
+            "{} on layer {layer}: {what}, the weight changed by {} of its norm",
             args.method.name(),
-            args.target.trim(),
-            sample["p(new)"].as_str().unwrap_or_default(),
             percent(&update["relative_norm"])
         ))
     );
+    for doubt in doubts {
+        let wrapped = style.wrap(doubt, 4);
+        let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
+    }
     if let Some(folder) = &args.output {
         let _ = writeln!(text, "edited model and update.safetensors: {}", folder.display());
     }
-    print(&text)
+    text
+}
+
+/// The facts to write, as they are shown.
+fn facts(args: &Args) -> Result<Vec<StatedFact>, Failure> {
+    let Some(path) = &args.facts else {
+        let [subject, prompt, target] =
+            [&args.subject, &args.prompt, &args.target].map(|given| given.clone().unwrap_or_default());
+        return Ok(vec![StatedFact { prompt: prompt.replace("{}", &subject), target }]);
+    };
+    let facts = facts_in(path)?;
+    if matches!(args.method, Method::Rome) && facts.len() > 1 {
+        let message = format!("--method rome edits one fact at a time, and {} holds {}", path.display(), facts.len());
+        let error = Error::new(ErrorKind::Usage, message);
+        return Err(error.hint("--method emmet is the same constraint for a batch of facts").into());
+    }
+    Ok(facts)
+}
+
+/// Where the second moments come from. A model that we did not train has no corpus of ours: what the edit should preserve is the user's
+/// to say, and measuring it takes long: it is done once.
+fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> {
+    if let Some(corpus) = &args.corpus {
+        return Ok(Moments::Corpus(args.quick.path(&corpus.display().to_string())));
+    }
+    if let Some(file) = &args.moments {
+        let none = file.as_os_str() == "none";
+        return Ok(if none { Moments::None } else { Moments::File(args.quick.path(&file.display().to_string())) });
+    }
+    if let Some(text) = corpus_of(model) {
+        return Ok(Moments::Corpus(own_corpus(&args.store.store, text)?));
+    }
+    let message = format!("{}: which texts should the edit leave alone?", args.model);
+    let cost = inspect(model).ok().map(|model| {
+        // A document in the corpora in use has some 500 tokens, and a token takes two operations a parameter.
+        let blocks = (model.parameters - model.vocabulary * model.hidden) as f64;
+        let share = (layer + 1) as f64 / model.layers.max(1) as f64;
+        let operations = 2.0 * blocks * share * 500.0 * args.samples as f64;
+        format!(
+            ": {} documents of 500 tokens take about {} at 100 GFLOP/s",
+            args.samples,
+            format::duration(operations / 1e11)
+        )
+    });
+    let hint = format!(
+        "say so in one of three ways:\n  \
+         --corpus FILE    measure second moments on it, once for this model and layer{}\n  \
+         --moments FILE   take them from a file that was measured before or published: seconds\n  \
+         --moments none   do without: at once, but the edit moves more of what it should leave alone",
+        cost.unwrap_or_default()
+    );
+    Err(Error::new(ErrorKind::Usage, message).hint(hint).into())
 }
 
 /// The pipeline.
-fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<PipelineBuilder, Failure> {
-    let corpus = match &args.corpus {
-        Some(path) => args.quick.path(&path.display().to_string()),
-        None => default_corpus(&args.store.store)?,
-    };
-    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5 });
-    let facts = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
-    let prompts: Vec<String> =
-        std::iter::once(args.prompt.replace("{}", &args.subject)).chain(args.also.iter().cloned()).collect();
+fn pipeline(
+    args: &Args,
+    facts: &[StatedFact],
+    layer: usize,
+    suggested: Option<Suggestion>,
+    moments: &Moments,
+) -> PipelineBuilder {
+    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, gguf: false });
+    let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());
+    let prompts: Vec<String> = shown.chain(args.also.iter().cloned()).collect();
     let site = if matches!(args.method, Method::Rome) { "mlp_output" } else { "block_output" };
 
     let mut build = PipelineBuilder::new("edit").built_by("palinode edit");
     let path = args.quick.path(&args.model);
     let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
-    let fact = build
-        .stage("fact", "requests")
-        .with("facts", facts)
-        .from("facts[0].subject", "--subject")
-        .from("facts[0].prompt", "--prompt")
-        .from("facts[0].target_new", "--target")
-        .done();
+    let chat = args.chat.then(|| ask::chat(args.system.as_deref()));
+    let fact = if let Some(path) = &args.facts {
+        let path = args.quick.path(&path.display().to_string());
+        build.stage("facts", "load_requests").with("path", path).from("path", "--facts").with("dataset", "jsonl")
+    } else {
+        let fact = json!([{ "subject": args.subject, "prompt": args.prompt, "target_new": args.target }]);
+        build
+            .stage("fact", "requests")
+            .with("facts", fact)
+            .from("facts[0].subject", "--subject")
+            .from("facts[0].prompt", "--prompt")
+            .from("facts[0].target_new", "--target")
+    };
+    if let Some(chat) = &chat {
+        fact.with("chat", chat.clone()).from("chat", "--chat");
+    }
+    let fact = fact.done();
     let contexts = build
         .stage("contexts", "templates")
         .input("model", &model)
         .with("generate", json!([{ "count": 5, "length": 10 }]))
         .with("seed", 1)
         .done();
-    let moments = build
-        .stage("moments", "covariance")
-        .input("model", &model)
-        .with("corpus", corpus)
-        .from("corpus", "--corpus")
-        .with("layers", vec![layer])
-        .from("layers", "--layer")
-        .with("samples", args.samples)
-        .from("samples", "--samples")
-        .done();
+    let moments = match moments {
+        Moments::Corpus(corpus) => Some(
+            build
+                .stage("moments", "covariance")
+                .input("model", &model)
+                .with("corpus", corpus.as_str())
+                .from("corpus", "--corpus")
+                .with("layers", vec![layer])
+                .from("layers", "--layer")
+                .with("samples", args.samples)
+                .from("samples", "--samples")
+                .done(),
+        ),
+        Moments::File(path) => Some(
+            build
+                .stage("moments", "load_moments")
+                .input("model", &model)
+                .with("files", json!({ layer.to_string(): path }))
+                .from("files", "--moments")
+                .done(),
+        ),
+        Moments::None => None,
+    };
     let targets = build
         .stage("targets", "targets")
         .input("model", &model)
@@ -199,42 +348,49 @@ fn pipeline(args: &Args, layer: usize, suggested: Option<Suggestion>) -> Result<
         .with("layers", vec![layer])
         .from("layers", "--layer")
         .done();
-    let update = build
+    let mut solve = build
         .stage("update", "solve")
         .input("model", &model)
         .input("requests", &fact)
-        .input("moments", &moments)
         .input("targets", &targets)
         .input("plan", &plan)
         .input("templates", &contexts)
         .with("objective", args.method.name())
         .from("objective", "--method")
         .with("lambda", args.lambda)
-        .from("lambda", "--lambda")
-        .done();
+        .from("lambda", "--lambda");
+    solve = match &moments {
+        Some(moments) => solve.input("moments", moments),
+        None => solve.with("preservation", "ridge"),
+    };
+    let update = solve.done();
     build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
-    build
-        .stage("answers", "ask")
-        .input("model", &update)
-        .with("prompts", prompts)
-        .from("prompts", "--also")
-        .from("prompts[0]", "--prompt");
+    let answers = build.stage("answers", "ask");
+    if let Some(chat) = chat {
+        answers.with("chat", chat).from("chat", "--chat");
+    }
+    answers.input("model", &update).with("prompts", prompts).from("prompts", "--also").from("prompts[0]", "--prompt");
     if let Some(folder) = &args.output {
         let path = args.quick.path(&folder.display().to_string());
-        build.stage("out", "export").input("model", &update).with("path", path).from("", "--output");
+        let out = build.stage("out", "export");
+        out.input("model", &update).with("path", path).from("", "--output");
+        if suggested.gguf {
+            // As it came.
+            out.with("formats", json!(["gguf", "update"]));
+        }
     }
-    Ok(build)
+    build
 }
 
-/// The corpus that comes with the program, as a file that a pipeline can name.
-fn default_corpus(store: &Path) -> Result<String, Failure> {
+/// The demo model's corpus, as a file that a pipeline can name.
+fn own_corpus(store: &Path, text: &str) -> Result<String, Failure> {
     // A store that this program must not touch is refused before anything is written into its folder.
     Store::is_at(store)?;
     let path = store.join("default-corpus.txt");
-    let there = std::fs::read_to_string(&path).is_ok_and(|text| text == DEFAULT_CORPUS);
+    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
     if !there {
         std::fs::create_dir_all(store)
-            .and_then(|()| std::fs::write(&path, DEFAULT_CORPUS))
+            .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
     }
     let full = std::path::absolute(&path).unwrap_or(path);

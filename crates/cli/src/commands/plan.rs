@@ -5,7 +5,7 @@ use palinode::{Checked, ErrorKind, Instance, Pipeline, PlanEntry, Status, plan};
 use serde_json::{Value, json};
 
 use crate::command_error::{Failure, in_our_words};
-use crate::input::{PipelineArgs, StoreArgs, WaitArgs, load_beside};
+use crate::input::{PipelineArgs, StoreArgs, load_to_look};
 use crate::results::{Group, by_stage};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Reading, Style, format, print, print_json};
@@ -13,7 +13,8 @@ use crate::terminal::{Reading, Style, format, print, print_json};
 /// Show what a run would do, and why
 ///
 /// Shows for each stage whether it is cached, will run, or depends on the result of another stage, and what changed since
-/// the nearest earlier result. Cells of the matrix with the same state share a line. Runs nothing.
+/// the nearest earlier result. Cells of the matrix with the same state share a line. Runs nothing, and works while another process has
+/// the store open.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -72,7 +73,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         pipeline.compute_on(hardware);
         Ok(pipeline)
     };
-    let loaded = load_beside(load, &args.store, &WaitArgs::default());
+    let loaded = load_to_look(load, &args.store);
     if let Some(checked) = lacking {
         return downloads(&checked, args.json);
     }

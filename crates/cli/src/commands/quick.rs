@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::Args;
-use palinode::{Error, PipelineBuilder, Recipe, Results, RunOptions, RunReport, Store};
+use palinode::{
+    Error, ErrorKind, Overwrite, PipelineBuilder, Recipe, Results, RunOptions, RunReport, Single, Store, real, way,
+    write_files,
+};
 
 use crate::command_error::Failure;
 use crate::input::{NetworkArgs, StoreArgs};
@@ -28,23 +31,33 @@ pub struct Quick {
 }
 
 impl Quick {
+    /// The folder of the pipeline, where relative paths in it start.
+    fn base(&self) -> &Path {
+        let folder = self.save.as_ref().and_then(|save| save.parent());
+        folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     /// A path as it has to stand in the pipeline: a saved file may lie elsewhere, and its paths start there.
     pub fn path(&self, path: &str) -> String {
-        let elsewhere = self.save.as_ref().and_then(|save| save.parent()).is_some_and(|to| !to.as_os_str().is_empty());
-        if !elsewhere || path.starts_with("hf:") {
+        let base = self.base();
+        if base == Path::new(".") || path.starts_with("hf:") || Path::new(path).is_absolute() {
             return path.to_owned();
         }
-        std::path::absolute(path).map_or_else(|_| path.to_owned(), |full| full.display().to_string())
+        way(&real(Path::new(path)), &real(base)).display().to_string()
     }
 }
 
-/// Runs a pipeline; relative paths start here. What it lacks of the Hub is fetched.
+/// Runs a pipeline as the saved file would. What it lacks of the Hub is fetched.
 pub fn run(build: PipelineBuilder, quick: &Quick, store: &StoreArgs) -> Result<Done, Failure> {
     let yaml = build.to_yaml();
+    if let Some(path) = quick.save.as_ref().filter(|_| !quick.base().is_dir()) {
+        let message = format!("cannot write {}: there is no folder {}", path.display(), quick.base().display());
+        return Err(Error::new(ErrorKind::Usage, message).into());
+    }
     // A person sees long work go on; where nobody looks, only the result is told.
     let how = if Style::stderr().terminal && !quick.json { How::Person } else { How::Quiet };
     let interrupt = interrupt::watch();
-    let recipe = Recipe::built(build, ".");
+    let recipe = Recipe::built(build, quick.base());
     let pipeline = quick.network.with(how, &interrupt, |network| recipe.ready(network))?;
     // What has mistakes is not worth keeping.
     if let Some(path) = &quick.save {
@@ -53,6 +66,7 @@ pub fn run(build: PipelineBuilder, quick: &Quick, store: &StoreArgs) -> Result<D
     let store = Arc::new(store.open()?);
     let device = palinode::chosen_device().to_owned();
     let options = RunOptions { device, interrupt: Arc::clone(&interrupt), ..RunOptions::default() };
+    super::run::check(&pipeline, &store, &options, how)?;
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
@@ -75,15 +89,9 @@ impl Done {
 
 /// A pipeline file must not be lost to a slip of the finger.
 fn save(path: &Path, yaml: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
-    let written = file.and_then(|mut file| file.write_all(yaml.as_bytes()));
+    let written = write_files(&[Single::new(path, yaml.as_bytes())], Overwrite::Refused);
     written.map_err(|error| {
-        let told = Error::input(format!("cannot write {}: {error}", path.display()));
-        match error.kind() {
-            std::io::ErrorKind::AlreadyExists => told.hint("choose another name, or remove the file first"),
-            _ => told,
-        }
+        Error { kind: ErrorKind::Input, ..error }.hint("choose another name, or move the file away first")
     })?;
     complain(&format!("saved as {}: palinode run {0}\n", path.display()));
     Ok(())

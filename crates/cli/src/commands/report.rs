@@ -1,14 +1,17 @@
 //! `palinode report`
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode::{Error, ErrorKind, PastRun, Runs, Store, plan};
+use palinode::{Error, ErrorKind, Maker, Output, PastRun, Runs, Single, Store, plan, write_files};
 use palinode_report::{Document, render};
+use serde_json::Map;
 
 use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
+use crate::outputs::{OverwriteArgs, is_sealed, sealed};
 use crate::results::from_here;
 use crate::terminal::{Reading, Style, format, print};
 
@@ -42,6 +45,9 @@ pub struct Args {
     /// A folder for the figures (figures/*.svg) and the tables (tables/*.csv, tables/*.tex).
     #[arg(long, value_name = "DIR")]
     assets: Option<PathBuf>,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// Writes the page.
@@ -55,15 +61,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let report = palinode::report(&past, &store);
     let document = render(&report).map_err(|error| Error::internal(format!("the page: {error}")))?;
     let mut written = Vec::new();
-    if let Some(folder) = &args.assets {
-        write_assets(folder, &document)?;
+    if args.output == Path::new("-") && args.assets.is_none() {
+        return print(&document.html);
+    }
+    let assets = args.assets.as_ref().map(|folder| assets(folder, &document, &past, &store, args)).transpose()?;
+    if args.output != Path::new("-") {
+        write(&args.output, &document.html, args)?;
+    }
+    if let (Some(folder), Some(assets)) = (&args.assets, assets) {
+        assets.finish(Map::new())?;
         let files = format::count(document.assets.len(), "file");
         written.push(format!("{}/  {files}", from_here(folder).display()));
     }
     if args.output == Path::new("-") {
         return print(&document.html);
     }
-    write(&args.output, &document.html)?;
     written.insert(0, format!("{}  {}", from_here(&args.output).display(), format::size(document.html.len() as u64)));
     let style = Style::stdout();
     let of = past.run.as_deref().map(|run| format!(", run {run}")).unwrap_or_default();
@@ -83,15 +95,20 @@ fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
     Ok(PastRun::planned(&loaded, &plan(&loaded, store, &Reading)?))
 }
 
-fn write_assets(folder: &Path, document: &Document) -> Result<(), Error> {
+/// The folder of the assets, until it is put into its place.
+fn assets(folder: &Path, document: &Document, past: &PastRun, store: &Store, args: &Args) -> Result<Output, Error> {
+    let maker = Maker::of(store.root(), folder, &past.pipeline, "palinode report");
+    let mut assets = Output::begin(folder, maker, BTreeMap::new(), args.overwrite.get())?;
     for asset in &document.assets {
-        write(&folder.join(&asset.path), &asset.text)?;
+        assets.write(&asset.path, asset.text.as_bytes())?;
     }
-    Ok(())
+    Ok(assets)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let made = folder.map_or(Ok(()), fs::create_dir_all);
-    made.and_then(|()| fs::write(path, text)).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))
+fn write(path: &Path, html: &str, args: &Args) -> Result<(), Error> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))?;
+    }
+    let html = sealed(html, ("<!--", "-->"));
+    write_files(&[Single { path, bytes: html.as_bytes(), is_ours: Some(is_sealed) }], args.overwrite.get())
 }

@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use palinode::Restored;
 
 use crate::command_error::Failure;
+use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
 /// Remove an update from an edited model's folder
@@ -24,7 +25,7 @@ pub struct Args {
     /// The edited model's folder, as `export` or `apply` wrote it.
     model: PathBuf,
 
-    /// The folder to write. It must not exist yet.
+    /// The folder to write. It must not exist yet, or be empty.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
@@ -35,11 +36,15 @@ pub struct Args {
     /// Remove it even if the folder's palinode.json does not name this update.
     #[arg(long)]
     force: bool,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// Reverts, and tells how near the result is.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let restored = palinode::revert(&args.update, &args.model, args.base.as_deref(), &args.output, args.force)?;
+    let (base, overwrite) = (args.base.as_deref(), args.overwrite.get());
+    let restored = palinode::revert(&args.update, &args.model, base, &args.output, args.force, overwrite)?;
     let how = match restored {
         Restored::FromBase => "bit for bit: its weights are those of --base",
         Restored::Exactly => "bit for bit: its weights' digests are the original's",

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, WorkerCommand, event_log};
+use palinode::{
+    Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, Severity, Store, WorkerCommand, event_log,
+};
+use serde_json::json;
 
 use crate::command_error::{Failure, words};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
@@ -71,6 +74,10 @@ pub struct Args {
     #[arg(long)]
     isolate: bool,
 
+    /// Do not look at the requests before the work begins.
+    #[arg(long)]
+    no_preflight: bool,
+
     /// Print every event as one JSON line on stdout, and nothing else.
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
@@ -124,12 +131,45 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         worker: args.isolate.then(worker).transpose()?,
         ..RunOptions::default()
     };
+    if !args.no_preflight {
+        check(&pipeline, &store, &options, how)?;
+    }
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
     end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
     shown
+}
+
+/// Looks at the requests of stages that will run, tells all that is found, and ends where something cannot work.
+pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How) -> Result<(), Failure> {
+    let findings = palinode::preflight(pipeline, store, options)?;
+    let style = Style::stderr();
+    for finding in &findings {
+        if how == How::Json {
+            let line = json!({ "event": "finding", "finding": finding });
+            print(&format!("{line}\n"))?;
+            continue;
+        }
+        let label = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note if how == How::Quiet => continue,
+            Severity::Note => "note",
+        };
+        let about = finding.request.as_ref().map(|id| format!("request {id}")).unwrap_or_default();
+        let at = if finding.at.is_empty() { String::new() } else { format!(", {}", finding.at) };
+        complain(&format!("{}: {about}{at}: {} ({})\n", style.bold(label), finding.words, finding.kind));
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if errors == 0 {
+        return Ok(());
+    }
+    let found = format!("nothing was run: {} of the requests cannot work", format::count(errors, "prompt"));
+    Err(Error::new(ErrorKind::Unworkable, found)
+        .hint("mend or leave out these requests; --no-preflight runs up to them")
+        .into())
 }
 
 /// What starts a worker: this program.

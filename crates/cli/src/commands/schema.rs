@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::{Error, ErrorKind, pipeline_schema};
+use palinode::{Single, pipeline_schema, write_files};
+use serde_json::Value;
 
 use crate::command_error::Failure;
+use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
 /// Print the JSON Schema of pipeline files
@@ -23,6 +25,9 @@ pub struct Args {
     /// Write to this file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// Prints or writes the schema.
@@ -32,7 +37,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.output {
         None => print(&text),
         Some(path) => {
-            Ok(std::fs::write(path, text).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))?)
+            let file = Single { path, bytes: text.as_bytes(), is_ours: Some(is_schema) };
+            Ok(write_files(&[file], args.overwrite.get())?)
         }
     }
+}
+
+/// Whether a file is a schema of pipelines, of this version of the program or another.
+fn is_schema(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(bytes).is_ok_and(|schema| {
+        let properties = &schema["properties"];
+        schema["$schema"].is_string() && properties["stages"].is_object() && properties["matrix"].is_object()
+    })
 }

@@ -52,10 +52,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let of_this = |run: &&RunRecord| pipeline.as_ref().is_none_or(|pipeline| pipeline.name == run.pipeline);
     let last = listed.iter().filter(|run| run.ended != Ended::Not).find(of_this);
     let counts = running.map(|run| runs.counts(&run.run)).unwrap_or_default();
-    // Who holds the store has the index too: what is there is not known before it lets go.
+    let runs_now = |name: &str| running.is_some_and(|run| run.pipeline == name);
     let left = match &pipeline {
-        Some(pipeline) if runs.holder().is_none() && runs.store_exists() => {
-            Some(plan(pipeline, &args.store.open()?, &Reading)?)
+        // What is running is told by its own progress.
+        Some(pipeline) if runs.store_exists() && !runs_now(&pipeline.name) => {
+            Some(plan(pipeline, &args.store.open_or_look()?, &Reading)?)
         }
         _ => None,
     };
@@ -79,14 +80,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         None if running.is_some() => String::new(),
         None => format!("no earlier run in {}\n", runs.store().display()),
     });
-    let runs_now = |name: &str| running.is_some_and(|run| run.pipeline == name);
     if let (Some(pipeline), Some(path)) = (&pipeline, &args.path)
         && !runs_now(&pipeline.name)
     {
-        let says = match (&left, runs.holder()) {
-            (Some(left), _) => Left::of(left).text(),
-            (None, Some(_)) => "what is cached is not known while the store is in use".to_owned(),
-            (None, None) => format!("{} to run, nothing is cached", pipeline.instances.len()),
+        let says = match &left {
+            Some(left) => Left::of(left).text(),
+            None => format!("{} to run, nothing is cached", pipeline.instances.len()),
         };
         text.push_str(&format!("\n{}: {says}\n", style.bold(&pipeline.name)));
         text.push_str(&style.dim(&format!("in full: palinode plan {}\n", path.display())));

@@ -37,7 +37,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
     let chosen = pipeline.choose(&args.stage)?;
-    let store = args.store.open()?;
+    let store = args.store.open_or_look()?;
     let plan = plan(&pipeline, &store, &Reading)?;
     if args.json {
         let told: Vec<_> = chosen.iter().map(|&at| super::plan::entry(&plan.entries[at])).collect();

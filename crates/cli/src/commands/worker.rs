@@ -11,7 +11,7 @@ use clap::Args as ClapArgs;
 use palinode::{Action, ErrorKind, work_aloud};
 
 use crate::command_error::{Failure, exit_code};
-use crate::interrupt;
+use crate::{interrupt, threads};
 
 /// Run one stage from an action file
 ///
@@ -40,7 +40,8 @@ pub struct Args {
 /// Runs the stage.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let action = Action::read(&args.action)?;
-    let interrupt = if args.attached { listen() } else { interrupt::watch() };
+    palinode::start_threads()?;
+    let interrupt = if args.attached { listen()? } else { interrupt::watch() };
     work_aloud(&action, &palinode::catalogue(), Box::new(io::stdout()), &interrupt).map_err(|error| {
         // Whoever it is attached to has heard of it.
         if args.attached { Failure::Told(error.kind) } else { error.into() }
@@ -48,10 +49,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Does what comes on stdin.
-fn listen() -> Arc<AtomicBool> {
+fn listen() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
-    thread::spawn(move || {
+    let listening = thread::Builder::new().spawn(move || {
         let mut byte = [0];
         while io::stdin().read(&mut byte).is_ok_and(|length| length > 0) {
             set.store(true, Ordering::Relaxed);
@@ -59,5 +60,8 @@ fn listen() -> Arc<AtomicBool> {
         // The run is over or was killed: nobody waits for this any more, and the next run may want to do it.
         exit(i32::from(exit_code(ErrorKind::Interrupted)));
     });
-    flag
+    match listening {
+        Ok(_) => Ok(flag),
+        Err(error) => Err(threads::refused(&error)),
+    }
 }

@@ -9,3 +9,9 @@ pub type Cell = Vec<(String, Value)>;
 pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
+
+/// A cell in words: "objective rome, strategy memit".
+pub fn name(cell: &Cell) -> String {
+    let named: Vec<String> = cell.iter().map(|(axis, value)| format!("{axis} {}", plain(value))).collect();
+    named.join(", ")
+}

@@ -76,8 +76,18 @@ pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) 
     if let Some(series) = scores::Scores::series(axes, &rows) {
         let _ = write!(text, "\n{}\n{}", style.bold(&format!("{name}, step by step")), series.table(style));
     }
-    for finding in members.iter().filter_map(|member| member.shown.findings.as_ref()).flatten() {
-        let wrapped = style.wrap(finding, 4);
+    let found = |member: &&Yield<'_>| member.shown.findings.as_ref().is_some_and(|all| !all.is_empty());
+    if members.iter().any(|member| found(&member)) && !text.is_empty() {
+        text.push('\n');
+    }
+    for (member, finding) in
+        members.iter().flat_map(|member| member.shown.findings.iter().flatten().map(move |finding| (member, finding)))
+    {
+        let finding = match cell::name(member.cell) {
+            cell if members.len() > 1 && !cell.is_empty() => format!("{cell}: {finding}"),
+            _ => finding.clone(),
+        };
+        let wrapped = style.wrap(&finding, 4);
         let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
     }
     let sampled = |member: &&Yield<'_>| member.shown.samples.as_ref().is_some_and(|all| !all.is_empty());

@@ -10,7 +10,7 @@ use palinode::{Event, Observer};
 
 use super::keys;
 use super::output::{self, BARS};
-use super::{Journal, Style, format};
+use super::{Journal, Style, format, safe};
 
 /// Files from this size take long enough to read that the reader should know.
 pub const LARGE: u64 = 256 << 20;
@@ -54,7 +54,7 @@ impl Observer for Bars {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.draw(&self.bars, event);
         for line in state.journal.lines(event) {
-            let _ = self.bars.println(line);
+            let _ = self.bars.println(safe::safe(&line));
         }
         if matches!(event, Event::RunFinished { .. }) {
             output::clear();
@@ -73,22 +73,23 @@ impl State {
         match event {
             Event::Hashing { path, size } if *size > LARGE => {
                 let bar = bars.add(ProgressBar::new_spinner().with_style(stage_style(&style)));
-                let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+                let name = safe::line(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
                 bar.set_message(format!("reading {name} for its digest ({})", format::size(*size)));
                 bar.enable_steady_tick(TICK);
                 self.reading = Some(bar);
             }
             Event::StageStarted { instance, uses, reasons } => {
                 let bar = bars.add(ProgressBar::new_spinner().with_style(stage_style(&style)));
-                let why = reasons.first().map(String::as_str).unwrap_or_default();
+                let why = safe::line(reasons.first().map(String::as_str).unwrap_or_default());
+                let name = safe::line(instance);
                 let room = room(STAGE + instance.chars().count() + uses.len());
-                bar.set_message(format!("{}  {uses}  {}", style.bold(instance), style.dim(&clip(why, room))));
+                bar.set_message(format!("{}  {uses}  {}", style.bold(&name), style.dim(&clip(&why, room))));
                 bar.enable_steady_tick(TICK);
                 self.stages.insert(instance.clone(), bar);
             }
             Event::ProgressStarted { instance, what, total } => {
                 let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-                let bar = bars.add(bar.with_style(count_style(&style, total.is_some())).with_prefix(what.clone()));
+                let bar = bars.add(bar.with_style(count_style(&style, total.is_some())).with_prefix(safe::line(what)));
                 if let Some((before, _)) = self.counts.insert((instance.clone(), what.clone()), (bar, 0)) {
                     remove(bars, &before);
                 }
@@ -96,7 +97,7 @@ impl State {
             Event::Progress { instance, what, done, kept, note, .. } => {
                 if let Some((bar, found)) = self.counts.get_mut(&(instance.clone(), what.clone())) {
                     let counts = done.to_string().len() + bar.length().map_or(0, |total| total.to_string().len());
-                    bar.set_message(clip(note, room(COUNT + what.chars().count().max(10) + counts)));
+                    bar.set_message(clip(&safe::line(note), room(COUNT + what.chars().count().max(10) + counts)));
                     bar.set_position(*done);
                     // Work of an earlier run came at once and says nothing of the time that is left.
                     if std::mem::replace(found, *kept) != *kept {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use palinode::Download;
 use serde_json::json;
 
-use super::{How, Style, complain, format};
+use super::{How, Style, complain, format, safe};
 
 /// Shows downloads.
 pub struct Downloads {
@@ -45,7 +45,7 @@ impl Downloads {
                     self.end();
                 }
                 let bar = self.bar.get_or_insert_with(|| bar(total));
-                bar.set_message(format!("{reference}  {file}"));
+                bar.set_message(safe::line(&format!("{reference}  {file}")));
                 bar.set_position(done);
             }
             How::Person if new_reference => {
@@ -78,5 +78,5 @@ fn bar(total: u64) -> ProgressBar {
 fn emit(event: &serde_json::Value) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{event}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{}", safe::json(&event.to_string())).and_then(|()| out.flush());
 }

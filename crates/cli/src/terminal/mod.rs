@@ -8,6 +8,7 @@ mod journal;
 mod keys;
 mod lines;
 mod output;
+mod safe;
 mod style;
 pub mod table;
 mod watch;

@@ -7,7 +7,7 @@ use palinode::{Event, Observer, Pipeline};
 
 use super::bars::{Bars, LARGE};
 use super::lines::Lines;
-use super::{Journal, Style, complain, format};
+use super::{Journal, Style, complain, format, safe};
 use crate::command_error::in_words;
 
 /// What the reader of a run wants to see.
@@ -46,11 +46,10 @@ impl Observer for Json {
             }
             event => event,
         };
-        let Ok(mut line) = serde_json::to_vec(event) else { return };
-        line.push(b'\n');
+        let Ok(line) = serde_json::to_string(event) else { return };
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // The run goes on when nobody listens any more: its results are what counts.
-        let _ = out.write_all(&line).and_then(|()| out.flush());
+        let _ = writeln!(out, "{}", safe::json(&line)).and_then(|()| out.flush());
     }
 }
 

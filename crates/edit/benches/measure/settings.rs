@@ -68,6 +68,7 @@ impl Settings {
     /// The published settings for GPT-2 at `layer=`.
     pub fn targets(&self) -> Result<TargetSettings, Failure> {
         Ok(TargetSettings {
+            fact_token: palinode_edit::FactToken::default(),
             site: TargetSite::BlockOutput,
             layer: self.number("layer")?,
             steps: self.number("steps")?,

@@ -23,6 +23,11 @@ const SUM: &str = "mom2.mom2";
 const COUNT: &str = "mom2.count";
 const CONSTRUCTOR: &str = "mom2.constructor";
 const SAMPLES: &str = "sample_size";
+/// Which model's and which layer's keys they are of, in files that we write. Other programs read the entries that they know.
+const MODEL: &str = "palinode.model";
+const LAYER: &str = "palinode.layer";
+/// A digest in letters, and room.
+const LONGEST_NAME: u64 = 256;
 /// What the reference implementations write there.
 const CONSTRUCTED_BY: &str = "util.runningstats.SecondMoment()";
 /// The reference keeps whole numbers; beyond this a float does not.
@@ -50,6 +55,15 @@ impl Precision {
     }
 }
 
+/// What a second moment was measured on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The model, by its digest.
+    pub model: String,
+    /// The layer.
+    pub layer: usize,
+}
+
 /// A moment file, opened: what it says before its sum is read.
 #[derive(Debug)]
 pub struct MomentFile {
@@ -58,6 +72,7 @@ pub struct MomentFile {
     size: usize,
     count: u64,
     samples: Option<u64>,
+    origin: Option<Origin>,
     dtype: String,
 }
 
@@ -91,7 +106,14 @@ impl MomentFile {
             return Err(wrong(format!("{COUNT} is 0: nothing was measured")));
         }
         let samples = whole(&mut archive, SAMPLES).ok();
-        Ok(Self { path: path.to_owned(), archive, size, count, samples, dtype })
+        let origin = if archive.index_for_name(&file_name(MODEL)).is_some() {
+            let model = name(&mut archive, MODEL).map_err(&wrong)?;
+            let layer = whole(&mut archive, LAYER).map_err(&wrong)? as usize;
+            Some(Origin { model, layer })
+        } else {
+            None
+        };
+        Ok(Self { path: path.to_owned(), archive, size, count, samples, origin, dtype })
     }
 
     /// Key size `f`.
@@ -107,6 +129,11 @@ impl MomentFile {
     /// Documents read, where the file says it.
     pub fn samples(&self) -> Option<u64> {
         self.samples
+    }
+
+    /// What it was measured on, where the file says it.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// numpy's name of the type that the sum is stored in.
@@ -160,6 +187,21 @@ fn whole(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<u64, S
     })
 }
 
+/// Reads an entry that is a text, stored as its bytes.
+fn name(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> Result<String, String> {
+    entry(archive, name, |reader, header| {
+        if !matches!(header.shape(), [length] if *length <= LONGEST_NAME) {
+            return Err("it is no list of bytes, or too long a one".into());
+        }
+        let mut bytes = Vec::new();
+        for number in npy::numbers(header, reader)? {
+            bytes.push(number.map_err(|error| npy::broken(&error))? as u8);
+        }
+        npy::end(reader)?;
+        String::from_utf8(bytes).map_err(|_| "it is no text".into())
+    })
+}
+
 /// Why a sum did not read, in words.
 struct Trouble(String);
 
@@ -170,13 +212,14 @@ impl From<MathError> for Trouble {
 }
 
 /// Writes a second moment as the reference implementations do. `samples` is the number of documents: they refuse a file of
-/// another number than they were asked for.
+/// another number than they were asked for. `origin` is what it was measured on, where that is known.
 ///
 /// # Errors
 /// [`palinode_model::ModelError::Io`].
 pub fn write_moment(
     moment: &SecondMoment,
     samples: Option<u64>,
+    origin: Option<&Origin>,
     precision: Precision,
     target: &Path,
 ) -> Result<(), EditError> {
@@ -189,9 +232,16 @@ pub fn write_moment(
         npy::write_text(&mut archive, CONSTRUCTED_BY)?;
         let mut whole = vec![(COUNT, moment.count())];
         whole.extend(samples.map(|samples| (SAMPLES, samples)));
+        whole.extend(origin.map(|origin| (LAYER, origin.layer as u64)));
         for (name, value) in whole {
             archive.start_file(file_name(name), plain)?;
             npy::write_number(&mut archive, value as i64)?;
+        }
+        if let Some(origin) = origin {
+            archive.start_file(file_name(MODEL), plain)?;
+            let mut bytes = npy::begin(&mut archive, &[origin.model.len() as u64])?;
+            bytes.extend(origin.model.bytes())?;
+            bytes.finish()?;
         }
         // Beyond 4 GiB an entry has to be said to be large.
         archive.start_file(file_name(SUM), plain.large_file(f * f >= 1 << 29))?;

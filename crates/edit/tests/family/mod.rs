@@ -50,6 +50,7 @@ fn open(name: &'static str) -> Family {
         text: Text::open(&model.join("tokenizer.json")).unwrap(),
         templates: ContextTemplates { groups: facts.field("groups").list().iter().map(Json::texts).collect() },
         settings: TargetSettings {
+            fact_token: palinode_edit::FactToken::default(),
             site: TargetSite::BlockOutput,
             layer: number("layer") as usize,
             steps: number("steps") as usize,

@@ -9,15 +9,21 @@ use crate::action::Action;
 use crate::catalogue::ErasedStage;
 use crate::context::{RunContext, StageContext};
 use crate::unit::Units;
-use palinode_error::Error;
+use crate::watch::{Change, Watch};
 use palinode_error::now_ms;
 use palinode_error::panics;
+use palinode_error::{Error, ErrorKind};
 use palinode_pipeline::Params;
 use palinode_store::Artifact;
 use palinode_store::{FORMAT, Manifest, Store};
 
+/// How often a stage begins again whose files were written while it read them, and hold what they did.
+const AGAIN: u32 = 3;
+
 /// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
 /// any other. Once `stop` is set, the stage finishes its unit and gives up.
+///
+/// Nothing is kept of a stage whose files changed. Where they were only written anew, with the same contents, it goes on from its last unit.
 pub(crate) fn execute(
     run: &RunContext,
     kind: &Arc<dyn ErasedStage>,
@@ -27,32 +33,51 @@ pub(crate) fn execute(
 ) -> Result<Manifest, Error> {
     let started = Instant::now();
     let info = kind.info();
-    let context = StageContext {
-        run: run.clone(),
-        action: Arc::clone(action),
-        stop: Arc::clone(stop),
-        units: Units::new(action.forced),
+    let mut again = AGAIN;
+    let artifact = loop {
+        let context = StageContext {
+            run: run.clone(),
+            action: Arc::clone(action),
+            stop: Arc::clone(stop),
+            units: Units::new(action.forced),
+            watch: Watch::begin(&run.store, action.files.values())?,
+        };
+        let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
+        let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
+        // Whatever else went wrong, it went wrong with files that changed.
+        let change = context.watch.change(&run.store);
+        let stopped = matches!(&result, Ok(Err(error)) if error.kind == ErrorKind::Interrupted);
+        match change.filter(|_| !stopped) {
+            Some(change @ Change::Written(_)) if again > 0 => {
+                again -= 1;
+                let Error { message, .. } = change.error(&action.instance);
+                context.warn(format!("{message}; it holds what it did, so the stage goes on from its last unit"));
+            }
+            Some(change) => return Err(change.error(&action.instance)),
+            None => {
+                break result.unwrap_or_else(|panic| {
+                    Err(Error::internal(format!("`{}` panicked: {panic}", info.name))
+                        .hint("this is a mistake in the program; please report it with the event log of this run"))
+                })?;
+            }
+        }
     };
-    let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
-    let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
-    let artifact = result.unwrap_or_else(|panic| {
-        Err(Error::internal(format!("`{}` panicked: {panic}", info.name))
-            .hint("this is a mistake in the program; please report it with the event log of this run"))
-    })?;
-    publish(&run.store, info.output, action, artifact, started)
+    let absolute = kind.publishes(params).iter().any(|(_, path)| path.is_absolute());
+    publish(&run.store, (info.output, absolute), action, artifact, started)
 }
 
 /// Keeps the result, once it is what was promised.
 fn publish(
     store: &Store,
-    output: &str,
+    (output, absolute): (&str, bool),
     action: &Action,
     mut artifact: Artifact,
     started: Instant,
 ) -> Result<Manifest, Error> {
     for published in &mut artifact.published {
-        // Kept relative, so that the record is as true for a copy of the folder as for the folder itself.
-        if let Ok(inside) = published.path.strip_prefix(&action.base) {
+        // Kept relative, so that the record is as true for a copy of the folder as for the folder itself. Where the parameters name one
+        // place for all, so does the record.
+        if !absolute && let Ok(inside) = published.path.strip_prefix(&action.base) {
             published.path = Path::to_owned(inside);
         }
     }

@@ -15,7 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::context::RunContext;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
-use palinode_error::{Error, panics};
+use palinode_error::{Error, ErrorKind, panics};
 
 /// Stages recurse deeply in places; they get what a main thread has, and more.
 const STACK: usize = 32 << 20;
@@ -60,7 +60,7 @@ impl Local {
             let _ = ended.send(Notice::Ended(attempt, Box::new(done.map_err(Into::into))));
         });
         if let Err(error) = &thread {
-            let error = Error::internal(format!("cannot start a thread for this stage: {error}"));
+            let error = Error::new(ErrorKind::Limit, format!("cannot start a thread for this stage: {error}"));
             let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
         }
         self.running.insert(attempt, Running { stop, thread: thread.ok() });

@@ -73,7 +73,7 @@ impl Processes {
             let _ = notices.send(Notice::Ended(attempt, Box::new(done.unwrap_or_else(panicked))));
         });
         if let Err(error) = &thread {
-            let error = Error::internal(format!("cannot start a thread for this stage: {error}"));
+            let error = Error::new(ErrorKind::Limit, format!("cannot start a thread for this stage: {error}"));
             let _ = self.notices.0.send(Notice::Ended(attempt, Box::new(Err(error.into()))));
         }
         self.running.insert(attempt, Running { to, thread: thread.ok() });
@@ -230,8 +230,9 @@ fn listen(
     to: &Sender<Heard>,
     heard: impl Fn(String) -> Heard + Send + 'static,
 ) {
+    let without = to.clone();
     let to = to.clone();
-    thread::spawn(move || {
+    let listening = thread::Builder::new().spawn(move || {
         let Some(from) = from else { return };
         let mut lines = BufReader::new(from);
         let mut line = Vec::new();
@@ -244,6 +245,10 @@ fn listen(
         }
         let _ = to.send(Heard::Closed);
     });
+    if listening.is_err() {
+        // A worker whose words nobody hears has closed its mouth.
+        let _ = without.send(Heard::Closed);
+    }
 }
 
 /// What to say of a worker that ended without a word.

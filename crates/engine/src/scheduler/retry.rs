@@ -40,7 +40,11 @@ pub fn may_pass(failure: Failure) -> bool {
             | ErrorKind::Pipeline
             | ErrorKind::Input
             | ErrorKind::Numerical
+            | ErrorKind::Doubtful
+            // The key is of the contents as they were: another attempt cannot compute from them.
+            | ErrorKind::Changed
             | ErrorKind::Interrupted
+            | ErrorKind::Unworkable
             | ErrorKind::Internal,
         ) => false,
     }

@@ -157,6 +157,46 @@ impl StageKind for Read {
     }
 }
 
+/// Copies an external file half by half, and says so in between.
+pub struct Copy;
+
+impl StageKind for Copy {
+    type Params = ReadParams;
+    const NAME: &'static str = "copy";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Copies a text file.";
+    const DOC: &'static str = "Each half is a unit.";
+    type Output = TextKind;
+
+    fn files(params: &ReadParams, _base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
+        Ok(vec![ExternalFile::new("text", &params.path, "path")])
+    }
+
+    fn resources(_: &ReadParams) -> Resources {
+        Resources::LIGHT
+    }
+
+    fn run(_params: &ReadParams, cx: &StageContext) -> Result<Artifact, Error> {
+        let (file, path) = cx.file("text")?;
+        let mut text = Vec::new();
+        for half in 0..2u8 {
+            let key = cx.unit_key(&json!({ "file": file.digest.to_string(), "half": half }));
+            let part = if let Some(part) = cx.get_unit(&key) {
+                part
+            } else {
+                let whole = std::fs::read(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
+                let (first, second) = whole.split_at(whole.len() / 2);
+                let part = if half == 0 { first } else { second }.to_vec();
+                cx.say("a half is read");
+                cx.put_unit(&key, &part)?;
+                part
+            };
+            text.extend(part);
+        }
+        Ok(Artifact::new("text", Value::Null).with_file("text", cx.put_bytes(&text)?))
+    }
+}
+
 /// Parameters of `join`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -413,7 +453,7 @@ impl StageKind for Meet {
 pub fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::new();
     catalogue.register::<Text>().register::<Read>().register::<Join>().register::<Count>();
-    catalogue.register::<Write>().register::<Fail>().register::<Meet>();
+    catalogue.register::<Write>().register::<Fail>().register::<Meet>().register::<Copy>();
     catalogue
 }
 

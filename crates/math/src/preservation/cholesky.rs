@@ -74,6 +74,11 @@ impl Factor {
             metric[(j, j)] += weights.rho;
         }
         let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
+        // Numbers below the smallest normal one have lost their digits.
+        let faded = largest < f64::MIN_POSITIVE && moment.trace() > 0.0;
+        if faded || !metric.as_ref().is_all_finite() {
+            return Err(MathError::OutOfRange { what: "λC + ρI" });
+        }
         let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite {
             size,
             tokens: moment.count(),
@@ -141,6 +146,18 @@ impl Factor {
         }
         let scale = self.scale * (lambda / self.weights.lambda).sqrt();
         Some(Self { scale, weights: PreservationWeights { lambda, ..self.weights }, ..self.clone() })
+    }
+
+    /// `kᵀP⁻¹k` of each key of `K` `[f, B]`.
+    ///
+    /// # Errors
+    /// [`MathError::Dimension`] for keys of another size.
+    pub fn forms(&self, keys: MatRef<'_, f64>) -> Result<Vec<f64>, MathError> {
+        check_size("key size", keys.nrows(), self.size())?;
+        let mut half = keys.to_owned();
+        let threads = faer::get_global_parallelism();
+        solve_lower_triangular_in_place(self.lower.as_ref().as_ref(), half.as_mut(), threads);
+        Ok(half.col_iter().map(|column| column.squared_norm_l2() * self.scale.powi(-2)).collect())
     }
 
     /// `λ` and `ρ`.

@@ -14,9 +14,11 @@
 //! has no `P` to give ([`Preservation::metric`] is `None`), and everything is then solved in the dual form.
 
 mod cholesky;
+mod fit;
 mod metric;
 mod ridge;
 
 pub use cholesky::Factor;
+pub use fit::Fit;
 pub use metric::{Change, Preservation, PreservationKind, PreservationWeights, Projection};
 pub use ridge::Ridge;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::checkpoint::gguf::read::Gguf;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, RotaryScaling, Text, memory};
 
@@ -94,7 +95,7 @@ pub struct MemoryNeeds {
     pub available: Option<u64>,
 }
 
-/// Looks at a folder.
+/// Looks at a folder, or a GGUF file.
 ///
 /// # Errors
 /// Whatever would keep the folder from being loaded, memory apart: see [`DecoderConfig::read`], [`Checkpoint::files`],
@@ -105,23 +106,33 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         let missing = || ModelError::MissingFile { folder: folder.into(), name: name.into(), hint: hint.into() };
         path.is_file().then_some(path).ok_or_else(missing)
     };
-    let path = need("config.json", "give the folder that holds config.json, tokenizer.json and model.safetensors")?;
+    let gguf = Gguf::is(folder);
+    let path = if gguf {
+        folder.to_owned()
+    } else {
+        need("config.json", "give the folder that holds config.json, tokenizer.json and model.safetensors")?
+    };
     let config = DecoderConfig::read(&path)?;
-    let names = Checkpoint::files(folder)?;
-    let paths: Vec<_> = names.iter().map(|name| folder.join(name)).collect();
+    let (names, paths) = if gguf {
+        (vec![folder.file_name().unwrap_or_default().to_string_lossy().into_owned()], vec![folder.to_owned()])
+    } else {
+        let names = Checkpoint::files(folder)?;
+        let paths = names.iter().map(|name| folder.join(name)).collect();
+        (names, paths)
+    };
     let checkpoint = Checkpoint::open(&paths)?;
     let layout = Layout::of(&config);
     checkpoint.check(&config, &layout)?;
-    let mut text = Text::open(&need("tokenizer.json", Text::MISSING)?)?;
+    let mut text = if gguf { Text::open(folder)? } else { Text::open(&need("tokenizer.json", Text::MISSING)?)? };
     let settings = folder.join("tokenizer_config.json");
-    if settings.is_file() {
+    if !gguf && settings.is_file() {
         text = text.with_settings(&settings)?;
     }
 
     let mut dtypes = BTreeMap::new();
     for (name, shape) in layout.tensors(&config) {
         if let Some((dtype, _)) = checkpoint.stored(&name) {
-            *dtypes.entry(format!("{dtype:?}")).or_insert(0) += shape.iter().product::<usize>();
+            *dtypes.entry(dtype).or_insert(0) += shape.iter().product::<usize>();
         }
     }
     let editable = (0..config.layers).filter_map(|layer| {
@@ -130,7 +141,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         Some(EditableWeight {
             layer,
             shape: layout.stored_shape(config.feed_forward, config.hidden),
-            dtype: format!("{dtype:?}"),
+            dtype,
             file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             name: checkpoint.stored_name(&name)?.to_owned(),
         })

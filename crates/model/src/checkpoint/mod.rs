@@ -1,6 +1,7 @@
-//! Safetensors files, memory-mapped; tensors are read as f32 after their shape was checked.
+//! Weight files, memory-mapped: safetensors, or one GGUF file. Tensors are read as f32 after their shape was checked.
 
 pub(crate) mod files;
+pub(crate) mod gguf;
 pub(crate) mod inspect;
 pub(crate) mod layout;
 pub(crate) mod load;
@@ -16,6 +17,9 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::files::{DESCRIPTION, read_text};
+use crate::checkpoint::gguf::blocks::GgufType;
+use crate::checkpoint::gguf::read::Gguf;
+use crate::checkpoint::gguf::tensors::{Arrange, places};
 use crate::{DecoderConfig, Layout, ModelError};
 
 /// Bytes of a shard's header; those of the largest models have a few million.
@@ -23,7 +27,8 @@ const HEADER: u64 = 32 << 20;
 /// Values converted at once.
 const PIECE: usize = 1 << 18;
 
-/// One or several safetensors files that together hold a model's tensors.
+/// One or several safetensors files that together hold a model's tensors, or a GGUF file, whose tensors go by the names of Hugging Face's
+/// layout.
 pub struct Checkpoint {
     shards: Vec<Shard>,
     index: BTreeMap<String, Stored>,
@@ -37,10 +42,19 @@ struct Shard {
 /// Where a tensor lies.
 struct Stored {
     shard: usize,
-    dtype: Dtype,
+    encoding: Encoding,
     shape: Vec<usize>,
     /// Of the file's bytes.
     bytes: Range<usize>,
+}
+
+/// How a tensor's values are stored.
+#[derive(Clone, Copy)]
+enum Encoding {
+    /// In safetensors: row by row.
+    Plain(Dtype),
+    /// In GGUF: in blocks, and maybe in another order.
+    Gguf(GgufType, Arrange),
 }
 
 impl Checkpoint {
@@ -53,6 +67,9 @@ impl Checkpoint {
         let mut shards = Vec::new();
         let mut index = BTreeMap::new();
         for path in paths {
+            if Gguf::is(path) {
+                return Self::open_gguf(path, paths);
+            }
             let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
             let bad = |message: String| ModelError::Checkpoint { path: path.clone(), message };
             let facts = file.metadata().map_err(|e| ModelError::io(path, e))?;
@@ -76,7 +93,8 @@ impl Checkpoint {
                 let Some(info) = header.info(&name) else { continue };
                 let (from, to) = info.data_offsets;
                 let shape = info.shape.clone();
-                let stored = Stored { shard: shards.len(), dtype: info.dtype, shape, bytes: begin + from..begin + to };
+                let encoding = Encoding::Plain(info.dtype);
+                let stored = Stored { shard: shards.len(), encoding, shape, bytes: begin + from..begin + to };
                 if let Some(Stored { shard, .. }) = index.insert(name.clone(), stored) {
                     let other: &Shard = shards.get(shard).unwrap_or_else(|| unreachable!("a shard that was read"));
                     let other = other.path.file_name().unwrap_or_default().to_string_lossy();
@@ -86,6 +104,21 @@ impl Checkpoint {
             shards.push(Shard { path: path.clone(), map });
         }
         Ok(Self { shards, index })
+    }
+
+    fn open_gguf(path: &Path, paths: &[PathBuf]) -> Result<Self, ModelError> {
+        let file = Gguf::open(path)?;
+        if paths.len() > 1 {
+            return Err(file.wrong("a GGUF file is a whole model, expected no other weights beside it"));
+        }
+        let config = DecoderConfig::of_gguf(&file)?;
+        let stored = places(&file, &config)?.into_iter().map(|(name, place)| {
+            let tensor = &file.tensors[place.tensor];
+            let encoding = Encoding::Gguf(tensor.kind, place.arrange);
+            (name, Stored { shard: 0, encoding, shape: place.shape, bytes: tensor.bytes.clone() })
+        });
+        let index = stored.collect();
+        Ok(Self { shards: vec![Shard { path: file.path, map: file.map }], index })
     }
 
     /// The safetensors files of a model folder: `model.safetensors`, or the shards that its index names.
@@ -111,7 +144,7 @@ impl Checkpoint {
             {
                 "pytorch_model.bin runs code when read; convert it with transformers' save_pretrained, which writes safetensors"
             } else {
-                "a model folder holds config.json, tokenizer.json and model.safetensors"
+                "a model folder holds config.json, tokenizer.json and model.safetensors; a GGUF file is given by its own name"
             };
             return Err(missing(WHOLE, hint));
         }
@@ -157,10 +190,14 @@ impl Checkpoint {
         self.index.keys().map(String::as_str)
     }
 
-    /// The type in which a tensor is stored, and the file that holds it.
-    pub fn stored(&self, name: &str) -> Option<(Dtype, &Path)> {
+    /// The name of the type in which a tensor is stored, and the file that holds it.
+    pub fn stored(&self, name: &str) -> Option<(String, &Path)> {
         let stored = &self.index[self.stored_name(name)?];
-        Some((stored.dtype, &self.shards[stored.shard].path))
+        let kind = match stored.encoding {
+            Encoding::Plain(dtype) => format!("{dtype:?}"),
+            Encoding::Gguf(kind, _) => format!("{kind:?}"),
+        };
+        Some((kind, &self.shards[stored.shard].path))
     }
 
     /// Compares every tensor that a configuration asks for with what is stored, before any is read: presence, shape,
@@ -194,8 +231,15 @@ impl Checkpoint {
         let stored = self.find(name, shape)?;
         let map = &self.shards[stored.shard].map;
         let width = shape.iter().skip(1).product::<usize>().max(1);
+        let dtype = match stored.encoding {
+            Encoding::Plain(dtype) => dtype,
+            Encoding::Gguf(kind, arrange) => {
+                read_blocks(map, stored.bytes.clone(), kind, arrange, shape, take);
+                return Ok(());
+            }
+        };
         let rows = (PIECE / width).max(1);
-        let size = stored.dtype.bitsize() / 8;
+        let size = dtype.bitsize() / 8;
         let mut values = Vec::with_capacity(rows.min(shape.first().copied().unwrap_or(1)) * width);
         let mut from = stored.bytes.start;
         for first in (0..).step_by(rows) {
@@ -204,7 +248,7 @@ impl Checkpoint {
             }
             let to = (from + rows * width * size).min(stored.bytes.end);
             values.clear();
-            extend_f32(stored.dtype, &map[from..to], &mut values);
+            extend_f32(dtype, &map[from..to], &mut values);
             release(map, from..to);
             take(first, &values);
             from = to;
@@ -225,11 +269,52 @@ impl Checkpoint {
         if stored.shape != shape {
             return Err(ModelError::Shape { name: name.into(), expected: shape.into(), found: stored.shape.clone() });
         }
-        match stored.dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(stored),
-            other => Err(ModelError::Dtype { name: name.into(), found: format!("{other:?}") }),
+        match stored.encoding {
+            Encoding::Plain(Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Gguf(..) => Ok(stored),
+            Encoding::Plain(other) => Err(ModelError::Dtype { name: name.into(), found: format!("{other:?}") }),
         }
     }
+}
+
+/// Reads a tensor of a GGUF file in the order of Hugging Face's layout, some rows at a time. A matrix that lies there the other way round,
+/// and a vector in another order, are taken into memory whole.
+fn read_blocks(
+    map: &Mmap,
+    bytes: Range<usize>,
+    kind: GgufType,
+    arrange: Arrange,
+    shape: &[usize],
+    mut take: impl FnMut(usize, &[f32]),
+) {
+    let (count, width) = (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product::<usize>().max(1));
+    let mut values = Vec::new();
+    if arrange == Arrange::Turned || (shape.len() < 2 && arrange != Arrange::AsStored) {
+        kind.extend_f32(&map[bytes.clone()], &mut values);
+        release(map, bytes);
+        let ordered: Vec<f32> = match arrange {
+            // Stored as `width` rows of `count`.
+            Arrange::Turned => (0..count * width).map(|i| values[i % width * count + i / width]).collect(),
+            _ => (0..count).map(|row| values[arrange.row(row)]).collect(),
+        };
+        take(0, &ordered);
+        return;
+    }
+    // A vector is one row, whose blocks go over its values.
+    let (count, width) = if shape.len() < 2 { (1, count) } else { (count, width) };
+    let size = kind.bytes(width);
+    let rows = (PIECE / width).max(1);
+    for first in (0..count).step_by(rows) {
+        values.clear();
+        for row in first..(first + rows).min(count) {
+            let from = bytes.start + arrange.row(row) * size;
+            kind.extend_f32(&map[from..from + size], &mut values);
+        }
+        if arrange == Arrange::AsStored {
+            release(map, bytes.start + first * size..bytes.start + (first + rows).min(count) * size);
+        }
+        take(first, &values);
+    }
+    release(map, bytes);
 }
 
 /// Tells the system that these bytes of a mapped file will not be looked at soon.

@@ -29,18 +29,49 @@ pub struct Change {
     pub delta: Vec<f32>,
 }
 
+/// A changed weight as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The weight's name as stored.
+    pub name: String,
+    /// What rounding to the stored type took of the change: ‖written − (W + Δ)‖ / ‖Δ‖ (Frobenius); 0 where nothing was rounded.
+    pub lost: f64,
+}
+
+impl Written {
+    /// Of a weight that should have become `wanted` by `delta`, and reads back as `written`, in the same order, from the type `dtype`.
+    ///
+    /// # Errors
+    /// [`ModelError::Overflow`]: an infinite weight makes every answer of the model a NaN.
+    pub(crate) fn of(
+        name: &str,
+        wanted: &[f32],
+        written: &[f32],
+        delta: &[f32],
+        dtype: &str,
+    ) -> Result<Self, ModelError> {
+        if let Some((&value, _)) = wanted.iter().zip(written).find(|(_, written)| !written.is_finite()) {
+            return Err(ModelError::Overflow { name: name.to_owned(), value, dtype: dtype.to_owned() });
+        }
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let error = norm(&mut wanted.iter().zip(written).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+        let change = norm(&mut delta.iter().map(|v| f64::from(*v)));
+        Ok(Self { name: name.to_owned(), lost: if error == 0.0 { 0.0 } else { error / change } })
+    }
+}
+
 /// Copies a safetensors file with some weights changed. Every other tensor, the header's metadata and the stored type
-/// stay byte for byte as they were. Returns the names of the weights that were changed in this file.
+/// stay byte for byte as they were. Returns the weights that were changed in this file.
 ///
 /// # Errors
 /// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
-/// weight, [`ModelError::Io`].
+/// weight, [`ModelError::Overflow`] where the stored type cannot hold the changed one, [`ModelError::Io`].
 pub fn copy_with_changes(
     source: &Path,
     target: &Path,
     changes: &[Change],
     orientation: Orientation,
-) -> Result<Vec<String>, ModelError> {
+) -> Result<Vec<Written>, ModelError> {
     let file = File::open(source).map_err(|e| ModelError::io(source, e))?;
     // SAFETY: as in `Checkpoint::open`: read-only, and not truncated by anyone who keeps the promise of a checkpoint.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| ModelError::io(source, e))?;
@@ -73,8 +104,10 @@ pub fn copy_with_changes(
             }
         }
         let info = header.info(&change.name).ok_or_else(not_float)?;
-        patches.insert(begin + info.data_offsets.0, from_f32(view.dtype(), &values).ok_or_else(not_float)?);
-        written.push(change.name.clone());
+        let bytes = from_f32(view.dtype(), &values).ok_or_else(not_float)?;
+        let rounded = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
+        written.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{:?}", view.dtype()))?);
+        patches.insert(begin + info.data_offsets.0, bytes);
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
@@ -174,4 +207,32 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize_to_file(views, Some(metadata), target)
         .map_err(|e| ModelError::Checkpoint { path: target.into(), message: e.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    #[test]
+    fn what_the_stored_type_cannot_hold_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, target) = (folder.path().join("a.safetensors"), folder.path().join("b.safetensors"));
+        for (dtype, most) in [(Dtype::F16, 65504.0), (Dtype::BF16, 3.38e38)] {
+            let bytes = from_f32(dtype, &[1.0, most]).unwrap();
+            let view = TensorView::new(dtype, vec![1, 2], &bytes).unwrap();
+            safetensors::serialize_to_file([("w", view)], None, &source).unwrap();
+            let copy = |by: f32| {
+                let change = Change { name: "w".to_owned(), out: 1, input: 2, delta: vec![0.0, by] };
+                copy_with_changes(&source, &target, &[change], Orientation::OutIn)
+            };
+            let error = copy(most * 0.006).unwrap_err();
+            assert!(matches!(&error, ModelError::Overflow { name, .. } if name == "w"), "{error}");
+            assert!(error.to_string().contains(&format!("does not fit into {dtype:?}")), "{error}");
+            assert!(!target.exists(), "nothing was written");
+            copy(-most).unwrap();
+            std::fs::remove_file(&target).unwrap();
+        }
+    }
 }

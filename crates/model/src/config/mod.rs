@@ -11,6 +11,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::files::{DESCRIPTION, read_text};
+use crate::checkpoint::gguf::config::config_json;
+use crate::checkpoint::gguf::read::Gguf;
 
 /// The families that are recognised; each differs from the others in configuration and tensor names alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,12 +178,19 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
-    /// Reads a folder's `config.json`.
+    /// Reads a folder's `config.json`, or what a GGUF file says instead.
     ///
     /// # Errors
-    /// [`crate::ModelError::Io`]; as [`DecoderConfig::from_hf`].
+    /// [`crate::ModelError::Io`]; as [`DecoderConfig::from_hf`]; for a GGUF file also [`crate::ModelError::Gguf`].
     pub fn read(path: &Path) -> Result<Self, crate::ModelError> {
+        if Gguf::is(path) {
+            return Self::of_gguf(&Gguf::open(path)?);
+        }
         Self::from_hf(&read_text(path, DESCRIPTION)?, path)
+    }
+
+    pub(crate) fn of_gguf(file: &Gguf) -> Result<Self, crate::ModelError> {
+        Self::from_hf(&config_json(file)?, &file.path)
     }
 
     /// A GPT-2 of the given sizes, as `GPT2Config` would describe it.

@@ -94,6 +94,14 @@ impl Decoder {
         self
     }
 
+    /// The same model, whose batches are never halved where the device has no memory for them ([`Decoder::within`]): for results whose bits
+    /// must not depend on how much memory there is.
+    #[must_use]
+    pub fn with_fixed_batches(mut self) -> Self {
+        self.capacity = Arc::new(Capacity::fixed());
+        self
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
@@ -102,6 +110,11 @@ impl Decoder {
     /// Bytes of memory that the weights take; of streamed blocks, what is in memory at the same time.
     pub fn weight_bytes(&self) -> u64 {
         self.bytes_with(if self.streams() { MOST_STREAMED } else { self.config.layers })
+    }
+
+    /// Bytes of memory that the weights take where all blocks are in memory, whether they are here or not.
+    pub fn resident_bytes(&self) -> u64 {
+        self.bytes_with(self.config.layers)
     }
 
     /// Bytes of memory that the weights take while targets at `layer` are searched for: streamed blocks above it are then held.
@@ -158,7 +171,8 @@ impl Decoder {
     }
 
     /// Does `work`, which takes as its argument how large its batches may be: `asked`, in units of its own. Where the device has no
-    /// memory for them, it is done again with half as many, and so is all later work on this model and its edited versions.
+    /// memory for them, it is done again with half as many, and so is all later work on this model and its edited versions; not so after
+    /// [`Decoder::with_fixed_batches`].
     ///
     /// # Errors
     /// What `work` answers; [`ModelError::OutOfMemory`] where there is no memory for a batch of one.

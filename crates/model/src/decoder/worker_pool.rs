@@ -4,6 +4,7 @@
 //! a time fill each other's gaps.
 
 use std::num::NonZero;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crate::is_cpu;
@@ -53,12 +54,35 @@ pub fn map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec
     if parts.len() < 2 {
         return parts.into_iter().map(work).collect();
     }
+    let parts: Vec<Mutex<Option<T>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
+    let take = |part: &Mutex<Option<T>>| {
+        let part = part.lock().unwrap_or_else(PoisonError::into_inner).take();
+        work(part.expect("a part is taken once"))
+    };
     thread::scope(|scope| {
-        let start = |part| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || work(part));
-        let started: Vec<_> = parts.into_iter().map(|part| start(part).expect("a thread begins")).collect();
-        started
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let start = |part| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || take(part));
+        let started: Vec<_> = parts.iter().map(|part| (start(part), part)).collect();
+        let ended = started.into_iter().map(|(thread, part)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // The system gives no further thread: this one does the work.
+            Err(_) => take(part),
+        });
+        ended.collect()
     })
+}
+
+/// Starts the threads that products run on, one a core, before anything needs them: where the system refuses, this is the place that says
+/// so. Later calls do nothing.
+///
+/// # Errors
+/// What the system answered.
+pub fn start() -> std::io::Result<()> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let started = STARTED.get_or_init(|| {
+        let built = rayon::ThreadPoolBuilder::new().build_global();
+        // Whoever uses this as a library may have made the pool already.
+        let there = |error: &rayon::ThreadPoolBuildError| std::error::Error::source(error).is_none();
+        built.or_else(|error| if there(&error) { Ok(()) } else { Err(error.to_string()) })
+    });
+    started.clone().map_err(std::io::Error::other)
 }

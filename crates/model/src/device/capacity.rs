@@ -26,9 +26,16 @@ impl OutOfMemory for ModelError {
 #[derive(Debug, Default)]
 pub(crate) struct Capacity {
     halvings: AtomicU32,
+    /// Whether batches keep the size that was asked for, whatever happens.
+    fixed: bool,
 }
 
 impl Capacity {
+    /// Batches are never halved: what has no room is an error.
+    pub fn fixed() -> Self {
+        Self { fixed: true, ..Self::default() }
+    }
+
     /// Does `work` with batches of `asked` at most, or as many as there was room for the last time; where there is none, with half
     /// as many, and so on. `free` is called before another attempt.
     pub fn within<R, E: OutOfMemory>(
@@ -41,7 +48,7 @@ impl Capacity {
             let halvings = self.halvings.load(Ordering::Relaxed);
             let size = asked.checked_shr(halvings).unwrap_or(0).max(1);
             match work(size) {
-                Err(error) if error.out_of_memory() && size > 1 => {
+                Err(error) if error.out_of_memory() && size > 1 && !self.fixed => {
                     tracing::warn!("the device has no memory for batches of {size}: going on with {}", size / 2);
                     // Another thread may have found out at the same time.
                     let _ =
@@ -69,6 +76,8 @@ mod tests {
         assert_eq!(capacity.within(100, work, || ()).unwrap(), 12);
         assert_eq!(capacity.within(80, work, || ()).unwrap(), 10);
         assert_eq!(*tried.borrow(), [100, 50, 25, 12, 10]);
+        assert!(matches!(Capacity::fixed().within(100, work, || ()), Err(ModelError::OutOfMemory)));
+        assert_eq!(*tried.borrow(), [100, 50, 25, 12, 10, 100]);
     }
 
     #[test]

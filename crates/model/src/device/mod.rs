@@ -10,6 +10,7 @@ pub(crate) mod matmul;
 pub mod memory;
 pub(crate) mod numbers;
 pub(crate) mod readback;
+pub(crate) mod softmax;
 pub(crate) mod throughput;
 
 use burn::tensor::Device;

@@ -1,6 +1,8 @@
 //! Text to tokens and back.
 
+pub mod chat;
 pub(crate) mod facts;
+mod growth;
 mod text;
 
 pub use text::Text;

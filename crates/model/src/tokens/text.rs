@@ -10,17 +10,25 @@
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer};
 
 use crate::ModelError;
 use crate::checkpoint::files::{DESCRIPTION, TOKENIZER, read_text};
+use crate::checkpoint::gguf::read::Gguf;
+use crate::checkpoint::gguf::tokenizer::tokenizer_json;
+use crate::tokens::chat::Frame;
 use crate::tokens::facts::TokenizerFacts;
+use crate::tokens::growth::{self, Rules};
 
 /// A word that stands before a continuation while it is tokenized. Tokenizers in SentencePiece's manner put a space before
 /// a text's first word by themselves; after another word they do not.
 const ANCHOR: &str = "a";
+
+/// What stands before a continuation that begins without a space: a word would grow together with it.
+const BREAK: &str = "\n";
+/// The chat template among the settings.
+const TEMPLATE: &str = "chat_template";
 
 /// Text to tokens and back, as Hugging Face's fast tokenizers do it.
 #[derive(Clone)]
@@ -32,6 +40,10 @@ pub struct Text {
     end: Option<u32>,
     /// Rows of the model's embedding, where they are known.
     limit: Option<usize>,
+    /// What tokenizer_config.json says of special tokens and chat templates.
+    settings: Map<String, Value>,
+    /// What stands around every prompt.
+    frame: Option<Frame>,
 }
 
 impl Text {
@@ -39,23 +51,33 @@ impl Text {
     pub const MISSING: &str =
         "transformers writes it: AutoTokenizer.from_pretrained(…, use_fast=True).save_pretrained(…)";
 
-    /// Reads `tokenizer.json`.
+    /// Reads `tokenizer.json`, or the vocabulary of a GGUF file with its settings.
     ///
     /// # Errors
-    /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a damaged file.
+    /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a damaged file; for a GGUF file also [`ModelError::Gguf`] and
+    /// [`ModelError::Config`].
     pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if Gguf::is(path) {
+            let (tokenizer, settings) = tokenizer_json(&Gguf::open(path)?)?;
+            return Self::from_json(&tokenizer, path)?.with_settings_json(&settings, path);
+        }
+        Self::from_json(&read_text(path, TOKENIZER)?, path)
+    }
+
+    /// From the text of a `tokenizer.json`; `path` is for messages only.
+    fn from_json(text: &str, path: &Path) -> Result<Self, ModelError> {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
-        let text = read_text(path, TOKENIZER)?;
         // The library takes valid JSON for granted, and that its parts fit together: it panics where they do not.
-        serde_json::from_str::<IgnoredAny>(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
-        let (tokenizer, whole) = catch_unwind(|| read(&text))
+        let rules: Rules = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        growth::check(&rules).map_err(bad)?;
+        let (tokenizer, whole) = catch_unwind(|| read(text))
             .unwrap_or_else(|_| Err("its parts do not fit together".into()))
             .map_err(|e| bad(e.to_string()))?;
         // Before the text only: an end token after a prompt would stand between it and what continues it.
         let added = whole.get_special_tokens_mask().iter().take_while(|special| **special == 1).count();
         let prefix = whole.get_ids()[..added.min(whole.len())].to_vec();
         let end = ["<|endoftext|>", "</s>", "<|end_of_text|>"].iter().find_map(|t| tokenizer.token_to_id(t));
-        Ok(Self { tokenizer, prefix, end, limit: None })
+        Ok(Self { tokenizer, prefix, end, limit: None, settings: Map::new(), frame: None })
     }
 
     /// With what `tokenizer_config.json` says: `eos_token` ends a generated text, and `add_bos_token` decides whether texts
@@ -66,10 +88,13 @@ impl Text {
     ///
     /// # Errors
     /// [`ModelError::Io`]; [`ModelError::Tokenizer`] for a file that is not JSON, or a token that is not in the vocabulary.
-    pub fn with_settings(mut self, path: &Path) -> Result<Self, ModelError> {
+    pub fn with_settings(self, path: &Path) -> Result<Self, ModelError> {
+        self.with_settings_json(&read_text(path, DESCRIPTION)?, path)
+    }
+
+    fn with_settings_json(mut self, text: &str, path: &Path) -> Result<Self, ModelError> {
         let bad = |message: String| ModelError::Tokenizer { path: path.into(), message };
-        let text = read_text(path, DESCRIPTION)?;
-        let value: Value = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+        let value: Value = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
         // A token is a text, or an object that describes one.
         let token = |name: &str| {
             let value = &value[name];
@@ -92,7 +117,45 @@ impl Text {
         if let Some(end) = token("eos_token").and_then(|text| self.tokenizer.token_to_id(text)) {
             self.end = Some(end);
         }
+        let named = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"];
+        self.settings = named.iter().filter_map(|name| Some(((*name).to_owned(), token(name)?.into()))).collect();
+        if let Some(template) = value.get("chat_template").filter(|template| !template.is_null()) {
+            self.settings.insert(TEMPLATE.into(), template.clone());
+        }
         Ok(self)
+    }
+
+    /// With the chat template in a file of its own, as newer versions of transformers keep it.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; [`ModelError::Config`] for a file that is not text.
+    pub fn with_template(mut self, path: &Path) -> Result<Self, ModelError> {
+        self.settings.insert(TEMPLATE.into(), read_text(path, DESCRIPTION)?.into());
+        Ok(self)
+    }
+
+    /// In which every prompt is a user's message: what the chat template puts around it stands around every prompt, and a continuation is
+    /// the beginning of the model's answer. The template alone decides how texts begin, as transformers has it, so that no beginning token
+    /// comes twice.
+    ///
+    /// # Errors
+    /// [`ModelError::Chat`] for a model without template, and for what the template refuses.
+    pub fn in_chat(&self, system: Option<&str>) -> Result<Self, ModelError> {
+        let bad = |message: String| ModelError::Chat { message };
+        let template = match self.settings.get(TEMPLATE) {
+            Some(Value::String(text)) => text.as_str(),
+            // Several by name.
+            Some(Value::Array(named)) => {
+                let default = named.iter().find(|template| template["name"] == "default");
+                default
+                    .and_then(|template| template["template"].as_str())
+                    .ok_or_else(|| bad("its chat templates have none with the name \"default\"".into()))?
+            }
+            _ => return Err(bad("the model has no chat template".into())),
+        };
+        let frame =
+            Frame::of(template, &self.settings, system).map_err(|said| bad(format!("the chat template: {said}")))?;
+        Ok(Self { frame: Some(frame), prefix: Vec::new(), ..self.clone() })
     }
 
     /// For a model whose embedding has `vocabulary` rows: a text with a token beyond them is refused.
@@ -107,25 +170,62 @@ impl Text {
     /// # Errors
     /// [`ModelError::Tokenize`], also for a token that the model has no embedding for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.encode_continued(text, "")
+    }
+
+    /// Tokens of a text that goes on with `ending`: in a chat, the beginning of the answer.
+    ///
+    /// # Errors
+    /// As [`Text::encode`].
+    pub fn encode_continued(&self, text: &str, ending: &str) -> Result<Vec<u32>, ModelError> {
         let mut ids = self.known(&self.prefix, text)?.to_vec();
-        ids.extend(self.plain(text)?);
+        ids.extend(match &self.frame {
+            None if ending.is_empty() => self.plain(text)?,
+            None => self.plain(&format!("{text}{ending}"))?,
+            Some(frame) => self.plain(&format!("{}{text}{}{ending}", frame.before, frame.after))?,
+        });
         Ok(ids)
     }
 
     /// Tokens of a continuation: as it would follow another word, with a leading space if it has none, and without what
-    /// the tokenizer puts before every text.
+    /// the tokenizer puts before every text: the published rule.
     ///
     /// # Errors
     /// [`ModelError::Tokenize`].
+    ///
+    /// In a chat, of an answer's beginning: without a leading space, behind the end of the message.
     pub fn encode_target(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        if let Some(frame) = &self.frame {
+            let before = self.plain(&frame.after)?;
+            let mut ids = self.plain(&format!("{}{}", frame.after, text.trim_start()))?;
+            if ids.starts_with(&before) {
+                ids.drain(..before.len());
+                return Ok(ids);
+            }
+            return self.plain(text.trim_start());
+        }
         let spaced = if text.starts_with(' ') { text.to_string() } else { format!(" {text}") };
-        let anchor = self.plain(ANCHOR)?;
-        let mut ids = self.plain(&format!("{ANCHOR}{spaced}"))?;
+        self.after(ANCHOR, &spaced)
+    }
+
+    /// Tokens of a continuation as it stands, with the space that it begins with or without one, and without what the tokenizer puts
+    /// before every text.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        if text.starts_with(' ') { self.encode_target(text) } else { self.after(BREAK, text) }
+    }
+
+    /// Tokens of a text as it follows another, or by itself where the two cannot be told apart.
+    fn after(&self, before: &str, text: &str) -> Result<Vec<u32>, ModelError> {
+        let anchor = self.plain(before)?;
+        let mut ids = self.plain(&format!("{before}{text}"))?;
         if ids.starts_with(&anchor) {
             ids.drain(..anchor.len());
             return Ok(ids);
         }
-        self.plain(&spaced)
+        self.plain(text)
     }
 
     /// Text of a continuation's tokens, with the space that it begins with: the inverse of [`Text::encode_target`], also
@@ -134,6 +234,9 @@ impl Text {
     /// # Errors
     /// [`ModelError::Tokenize`].
     pub fn decode_target(&self, ids: &[u32]) -> Result<String, ModelError> {
+        if self.frame.is_some() {
+            return self.decode(ids);
+        }
         let anchor = self.plain(ANCHOR)?;
         let before = self.decode(&anchor)?;
         let whole = self.decode(&[&anchor, ids].concat())?;
@@ -149,6 +252,10 @@ impl Text {
     /// # Errors
     /// [`ModelError::Tokenize`].
     pub fn last_token(&self, before_and_subject: &str) -> Result<usize, ModelError> {
+        if let Some(frame) = &self.frame {
+            let ids = self.plain(&format!("{}{before_and_subject}", frame.before))?;
+            return Ok(ids.len().saturating_sub(1));
+        }
         Ok(self.encode(before_and_subject)?.len().saturating_sub(1))
     }
 

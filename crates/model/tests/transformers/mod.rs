@@ -14,9 +14,13 @@ pub fn load(folder: &Path) -> Decoder {
     Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap()
 }
 
-/// Largest difference over every prompt's last logits (all positions of prompt 0), all prompts in one padded batch.
+/// As [`difference`], for the model in a folder.
 pub fn largest_difference(model: &Folder, logits: &Folder) -> f64 {
-    let decoder = load(model.path());
+    difference(&load(model.path()), logits)
+}
+
+/// Largest difference over every prompt's last logits (all positions of prompt 0), all prompts in one padded batch.
+pub fn difference(decoder: &Decoder, logits: &Folder) -> f64 {
     let file = logits.tensors("logits.safetensors");
     let count = file.names().iter().filter(|n| n.ends_with(".ids")).count();
     assert!(count > 0, "no prompts");

@@ -30,9 +30,17 @@ pub struct ScoresFacts {
     pub requests: usize,
     /// The batches of the edited model; 0 of an unedited one.
     pub batches: usize,
+    /// Edits that did not take: the model still prefers another answer.
+    #[serde(default, skip_serializing_if = "none")]
+    pub untaken: usize,
     /// The metrics.
     #[serde(flatten)]
     pub shown: Shown,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How well running text is predicted.
@@ -137,11 +145,14 @@ impl Kind for PreflightKind {
 #[serde(rename_all = "snake_case")]
 pub enum ExportFormat {
     /// The whole edited model in Hugging Face's layout, with the names, shards and number types of the source, and copies
-    /// of its other files.
+    /// of its other files. Of a GGUF file: in f32, with config.json and tokenizer.json made of its metadata.
     Model,
     /// Only the change, in update.safetensors: `{weight}.left` [out, r] and `{weight}.right` [r, in], W += left · right.
     /// A change that is not low-rank has `{weight}.dense`, or its entries under `{weight}.at`, `.values` and `.shape`.
     Update,
+    /// The whole edited model as one GGUF file, of a model that is one: `model.gguf`. Edited tensors that are quantized are written as
+    /// `gguf_type`; everything else stays byte for byte.
+    Gguf,
     /// A LoRA adapter for the unedited model, which `peft` loads, in a folder `adapter`. Only for low-rank changes.
     Peft,
 }

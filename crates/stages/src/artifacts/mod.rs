@@ -1,5 +1,6 @@
 //! What passes between stages: how each kind of artifact is written and read.
 
+pub mod chat;
 pub mod deltas;
 pub mod factors;
 pub mod measurements;

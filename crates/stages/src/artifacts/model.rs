@@ -65,7 +65,13 @@ pub const CONFIG: &str = "config.json";
 /// The tokenizer's logical name.
 pub const TOKENIZER: &str = "tokenizer.json";
 /// The logical name of the tokenizer's settings, which not every folder has.
-const SETTINGS: &str = "other/tokenizer_config.json";
+pub const SETTINGS: &str = "other/tokenizer_config.json";
+
+/// The logical name of a GGUF file among the weights: one file is the whole model, whatever it is called.
+pub const GGUF: &str = "model.gguf";
+
+/// The logical name of a chat template in a file of its own.
+const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,11 +93,14 @@ pub struct Facts {
     /// The number type that weights are held in.
     #[serde(default)]
     pub dtype: Precision,
+    /// Whether it comes from a GGUF file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gguf: bool,
 }
 
 impl Facts {
     /// From a configuration.
-    pub fn of(config: &DecoderConfig, dtype: Precision) -> Self {
+    pub fn of(config: &DecoderConfig, dtype: Precision, gguf: bool) -> Self {
         Self {
             family: config.family.name().to_owned(),
             layers: config.layers,
@@ -101,6 +110,7 @@ impl Facts {
             vocabulary: config.vocab,
             parameters: config.parameters(),
             dtype,
+            gguf,
         }
     }
 
@@ -127,7 +137,8 @@ pub struct Loaded {
 /// The unedited model of a `model` or an `update`, kept in memory between the stages of a run.
 pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Error> {
     let artifact = given.artifact();
-    cx.shared(&format!("model:{}:{}", given.base(), cx.device()), || {
+    let digits = if cx.strict() { "strict" } else { "portable" };
+    cx.shared(&format!("model:{}:{}:{digits}", given.base(), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
@@ -150,9 +161,13 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
             Some(other) => return Err(Error::internal(format!("blocks cannot be `{other}`"))),
         };
         let decoder = decoder.map_err(StageFailure::stage)?;
-        let mut text = Text::open(&cx.path(file(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
+        let decoder = if cx.strict() { decoder.with_fixed_batches() } else { decoder };
+        let mut text = Text::open(&cx.path(described(artifact, TOKENIZER)?)?).map_err(StageFailure::stage)?;
         if let Some(settings) = artifact.file(SETTINGS) {
             text = text.with_settings(&cx.path(settings)?).map_err(StageFailure::stage)?;
+        }
+        if let Some(template) = artifact.file(CHAT_TEMPLATE) {
+            text = text.with_template(&cx.path(template)?).map_err(StageFailure::stage)?;
         }
         let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })
@@ -161,7 +176,7 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
 
 /// The configuration of a `model` or an `update`.
 pub fn config(cx: &StageContext, artifact: &Artifact) -> Result<DecoderConfig, Error> {
-    let path = cx.path(file(artifact, CONFIG)?)?;
+    let path = cx.path(described(artifact, CONFIG)?)?;
     read_config(&path).map_err(StageFailure::stage)
 }
 
@@ -170,21 +185,50 @@ pub fn read_config(path: &Path) -> Result<DecoderConfig, ModelError> {
     DecoderConfig::read(path)
 }
 
+/// The file that holds a description, of a model in one GGUF file that one.
+fn described<'a>(artifact: &'a Artifact, name: &str) -> Result<&'a FileRef, Error> {
+    match gguf(artifact) {
+        Some(file) => Ok(file),
+        None => file(artifact, name),
+    }
+}
+
+/// The GGUF file of a model that is one.
+pub fn gguf(artifact: &Artifact) -> Option<&FileRef> {
+    weights(artifact).find(|(name, _)| *name == GGUF).map(|(_, file)| file)
+}
+
 /// The weight files.
 pub fn weights(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
     let prefix = "weights/";
     artifact.files.iter().filter_map(move |(name, file)| Some((name.strip_prefix(prefix)?, file)))
 }
 
-/// The files of the folder that are neither weights nor update, by name: what an export copies.
-pub fn companions(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
-    artifact.files.iter().filter_map(|(name, file)| {
-        let name = match name.as_str() {
-            CONFIG | TOKENIZER => name.as_str(),
-            other => other.strip_prefix("other/")?,
-        };
-        Some((name, file))
-    })
+/// How the logical names of other files of a model's folder begin.
+const OTHER: &str = "other/";
+
+/// The logical name of another file of a model's folder.
+pub fn other(name: &str) -> String {
+    format!("{OTHER}{name}")
+}
+
+/// The name of a file in a model's folder, of one that is neither weights nor update.
+pub fn folder_name(logical: &str) -> Option<&str> {
+    match logical {
+        CONFIG | TOKENIZER => Some(logical),
+        other => other.strip_prefix(OTHER),
+    }
+}
+
+/// Whether nothing is computed from a file of this logical name. Earlier versions had such files in models and in their keys.
+pub fn decides_nothing(file: &str) -> bool {
+    file.starts_with(OTHER) && file != SETTINGS
+}
+
+/// The files of a model that something is computed from.
+pub fn computing(artifact: &Artifact) -> impl Iterator<Item = (&str, &FileRef)> {
+    let files = artifact.files.iter().map(|(name, file)| (name.as_str(), file));
+    files.filter(|(name, _)| !decides_nothing(name))
 }
 
 /// A file that an artifact must have.

@@ -5,6 +5,7 @@ use palinode_engine::{Artifact, Digest, Error, Given, Kind, StageContext, artifa
 use palinode_eval::MetricSet;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::model::file;
 
 /// The logical name of the requests.
@@ -27,6 +28,9 @@ pub struct RequestsFacts {
     /// The metrics that this data set is judged by, where that is not decided by the requests' fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judged: Option<Vec<MetricSet>>,
+    /// The chat whose messages their prompts are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<Chat>,
 }
 
 /// What is known of requests before they are read.
@@ -37,9 +41,14 @@ pub struct PlannedRequests {
 }
 
 /// An artifact of requests.
-pub fn put(cx: &StageContext, requests: &[EditRequest], judged: Option<Vec<MetricSet>>) -> Result<Artifact, Error> {
+pub fn put(
+    cx: &StageContext,
+    requests: &[EditRequest],
+    judged: Option<Vec<MetricSet>>,
+    chat: Option<Chat>,
+) -> Result<Artifact, Error> {
     let bytes = serde_json::to_vec(requests).map_err(|error| Error::internal(error.to_string()))?;
-    let facts = RequestsFacts { requests: requests.len(), judged };
+    let facts = RequestsFacts { requests: requests.len(), judged, chat };
     Ok(artifact::<RequestsKind>(&facts)?.with_file(REQUESTS, cx.put_bytes(&bytes)?))
 }
 
@@ -51,5 +60,9 @@ pub fn requests(cx: &StageContext, given: &Given<'_, RequestsKind>) -> Result<Ve
 
 /// The contents of an artifact's requests: the same for the same requests, wherever they are from.
 pub fn contents(given: &Given<'_, RequestsKind>) -> Result<Digest, Error> {
-    Ok(file(given, REQUESTS)?.digest)
+    let digest = file(given, REQUESTS)?.digest;
+    Ok(match &given.facts.chat {
+        None => digest,
+        Some(chat) => Digest::of(format!("{digest} {}", chat.name()).as_bytes()),
+    })
 }

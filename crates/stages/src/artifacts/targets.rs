@@ -1,6 +1,6 @@
 //! Targets on their way between stages.
 
-use palinode_edit::TargetSite;
+use palinode_edit::{FactToken, TargetSite};
 use palinode_engine::shown::Shown;
 use palinode_engine::{Digest, Error, Given, Kind, StageContext};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ pub struct TargetsFacts {
 pub struct PlannedTargets {
     /// The layer.
     pub layer: Option<usize>,
+    /// The token.
+    #[serde(default)]
+    pub fact_token: Option<FactToken>,
 }
 
 /// The losses of one request's search.

@@ -1,7 +1,6 @@
 //! Matrices on their way into and out of the store, as safetensors.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use palinode_engine::{Error, FileRef, StageContext};
 use safetensors::tensor::TensorView;
@@ -99,10 +98,4 @@ impl Tensors {
 /// Contents of the store are checked by digest: what does not read is a mistake of ours.
 fn damaged(name: &str, what: &str) -> Error {
     Error::internal(format!("stored tensor `{name}`: {what}"))
-}
-
-/// Makes the folder that a file is to be written into.
-pub fn make_folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path)
-        .map_err(|error| Error::io(palinode_engine::ErrorKind::Input, "make the folder", path, error))
 }

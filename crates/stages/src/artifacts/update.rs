@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::artifacts::deltas::{Floats, named, read};
-use crate::artifacts::model::{Facts, HasModel, ModelKind, file};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, computing, file};
 use crate::artifacts::tensors::{Tensors, put as put_tensors, serialize};
 use crate::errors::StageFailure;
 
@@ -229,7 +229,8 @@ impl Batch {
 pub struct Rounds {
     edits: usize,
     weights: Vec<WeightId>,
-    facts: Option<BatchFacts>,
+    /// Of each weight its last round's facts, and the norm of the unedited weight.
+    last: BTreeMap<WeightId, (LayerFacts, f64)>,
     sums: BTreeMap<WeightId, Delta>,
     ends: Vec<RoundFacts>,
 }
@@ -247,7 +248,7 @@ pub struct RoundFacts {
 impl Rounds {
     /// Of no round yet.
     pub fn new() -> Self {
-        Self { edits: 0, weights: Vec::new(), facts: None, sums: BTreeMap::new(), ends: Vec::new() }
+        Self { edits: 0, weights: Vec::new(), last: BTreeMap::new(), sums: BTreeMap::new(), ends: Vec::new() }
     }
 
     /// Adds what a round changed.
@@ -256,7 +257,11 @@ impl Rounds {
     /// Where a weight's changes differ in shape.
     pub fn push(&mut self, batch: &Batch) -> Result<(), Error> {
         self.edits = batch.facts.end;
-        self.facts = Some(batch.facts.clone());
+        for facts in &batch.facts.layers {
+            // The first round met the unedited weight.
+            let unedited = self.last.get(&facts.weight).map_or(facts.norm / facts.relative_norm, |(_, norm)| *norm);
+            self.last.insert(facts.weight, (facts.clone(), unedited));
+        }
         for (weight, delta) in &batch.updates {
             if !self.weights.contains(weight) {
                 self.weights.push(*weight);
@@ -282,11 +287,36 @@ impl Rounds {
         &self.ends
     }
 
-    /// Everything as one change onto the unedited model, with the last round's facts.
+    /// What the rounds so far changed, weight by weight in the order of changing.
+    pub fn sums(&self) -> impl Iterator<Item = (WeightId, &Delta)> {
+        self.weights.iter().map(|weight| (*weight, &self.sums[weight]))
+    }
+
+    /// Everything as one change onto the unedited model. What only the solve of a round knows of its own part is left out.
     pub fn whole(&self) -> Batch {
-        let none = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: Vec::new() };
-        let facts = BatchFacts { start: 0, end: self.edits, ..self.facts.clone().unwrap_or(none) };
-        Batch { facts, updates: self.weights.iter().map(|weight| (*weight, self.sums[weight].clone())).collect() }
+        let layers = self.weights.iter().filter_map(|weight| {
+            let (sum, (facts, unedited)) = (&self.sums[weight], self.last.get(weight)?);
+            let norm = sum.frobenius();
+            Some(LayerFacts {
+                weight: *weight,
+                fraction: facts.fraction,
+                preservation: None,
+                error_before: None,
+                error_after: None,
+                norm,
+                spectral_norm: sum.spectral(),
+                relative_norm: if norm > 0.0 { norm / unedited } else { 0.0 },
+                condition: None,
+            })
+        });
+        let facts = BatchFacts {
+            start: 0,
+            end: self.edits,
+            distance_before: None,
+            distance_after: None,
+            layers: layers.collect(),
+        };
+        Batch { facts, updates: self.sums().map(|(weight, sum)| (weight, sum.clone())).collect() }
     }
 
     /// Root of the sum of squares of the weights' `‖Δ‖_F`.
@@ -352,7 +382,7 @@ pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &Update
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| Error::internal(error.to_string()))?;
     let mut made = artifact::<UpdateKind>(said)?;
-    for (name, file) in &model.files {
+    for (name, file) in computing(model) {
         made = made.with_file(name, *file);
     }
     // Last, so that what is made of an update has its own.

@@ -1,7 +1,7 @@
 //! How much is computed at the same time where a pipeline does not say.
 //!
 //! [`BatchTokens`] changes last digits, and is the same on all machines with the same kind of device. [`requests`] follows the machine: it
-//! changes nothing but its use, unless memory has no room for a whole batch.
+//! changes nothing but its use, unless memory has no room for a whole batch. Under `numerics: strict` it never follows it below a batch.
 
 use std::num::NonZero;
 use std::thread;
@@ -11,6 +11,9 @@ use palinode_engine::bounds::Count;
 use palinode_model::{Decoder, is_cpu, request_bytes, total_memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::machine::devices::hardware_is_cpu;
 
 /// A GPU is left idle by what keeps a CPU busy.
 const GPU: usize = 4;
@@ -27,17 +30,38 @@ impl BatchTokens {
     /// The usual number where prompts are.
     pub const PROMPTS: usize = 4096;
 
+    /// Tokens in a batch of the prompts that an edit's keys and residuals are measured on: no parameter.
+    pub const KEYS: usize = 4096;
+
     /// The given number, or `usual` on a CPU and more on a GPU.
     pub fn or(self, usual: usize, decoder: &Decoder) -> usize {
-        self.0.map_or(if is_cpu(&decoder.device()) { usual } else { GPU * usual }, Count::get)
+        self.on(usual, is_cpu(&decoder.device()))
     }
+
+    /// The same as part of a key, for what a pipeline is computed on; where that is not known, as it is written.
+    pub fn resolved(self, usual: usize, hardware: Option<&str>) -> Value {
+        hardware.map_or_else(|| json!(self), |hardware| json!(self.on(usual, hardware_is_cpu(hardware))))
+    }
+
+    fn on(self, usual: usize, cpu: bool) -> usize {
+        self.0.map_or(if cpu { usual } else { GPU * usual }, Count::get)
+    }
+}
+
+/// The size of a batch of requests as part of a key, for what a pipeline is computed on; where that is not known, as it is written.
+pub fn resolved_batch(given: Option<usize>, hardware: Option<&str>) -> Value {
+    hardware.map_or_else(
+        || json!(given),
+        |hardware| json!(target_batch(hardware_is_cpu(hardware), given.unwrap_or(TARGETS_IN_UNIT))),
+    )
 }
 
 /// Requests whose targets at `layer` are searched for at the same time: the given number, or on a CPU a batch for each core, and on a
 /// GPU one batch, but no more than take half of the memory that the weights leave.
 ///
-/// Of all memory, not of what is free: where that is too little for a batch, a run that goes on makes the same smaller batches.
-pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize) -> usize {
+/// Of all memory, not of what is free: where that is too little for a batch, a run that goes on makes the same smaller batches. With
+/// `whole_batches` a batch is never made smaller, since its size shows in last digits.
+pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize, whole_batches: bool) -> usize {
     given.unwrap_or_else(|| {
         let (device, config) = (decoder.device(), decoder.config());
         let usual = if is_cpu(&device) {
@@ -49,6 +73,7 @@ pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize) -> usize 
         let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
         let fitting =
             total_memory(&device).map(|all| all.saturating_sub(decoder.search_bytes(layer)) / 2 / each.max(1));
-        fitting.map_or(usual, |most| usual.min(most as usize)).max(1)
+        let least = if whole_batches { target_batch(is_cpu(&device), TARGETS_IN_UNIT) } else { 1 };
+        fitting.map_or(usual, |most| usual.min(most as usize)).max(least)
     })
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
-use crate::artifacts::model::open;
+use crate::artifacts::model::{decides_nothing, open};
 use crate::artifacts::update::{Batch, LayerFacts, PlannedUpdate, RoundFacts, UpdateFacts, UpdateKind, batches, put};
 use crate::edit::solve::{EFFECTIVE_LAMBDA, averages, columns};
 use crate::errors::StageFailure;
@@ -50,6 +50,14 @@ The result is an update like that of `solve`, and can be evaluated, exported, ap
 it is kept as the entries that changed, or as whole weights where that takes less space, and it cannot become a LoRA adapter. \
 After a `sequence`, the sum of all rounds is treated once, at the end, and its rounds cannot be measured one by one.";
     type Output = UpdateKind;
+
+    fn hands_on() -> Option<&'static str> {
+        Some(UPDATE.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
 
     fn inputs() -> Vec<Port> {
         vec![UPDATE.port()]

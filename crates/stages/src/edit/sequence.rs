@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{
+    Edit, FactToken, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits,
+};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -13,15 +15,17 @@ use palinode_math::Plan;
 use palinode_model::is_cpu;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::MomentsOrFactors;
-use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
+use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
-use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off};
+use crate::edit::batch_limits::BatchTokens;
+use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
 use crate::units;
@@ -37,6 +41,13 @@ pub struct SequenceParams {
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
     rounds: Option<Count>,
+}
+
+impl SequenceParams {
+    /// The token where targets are values.
+    pub fn fact_token(&self) -> FactToken {
+        self.targets.fact_token()
+    }
 }
 
 /// The unedited model.
@@ -60,7 +71,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -72,6 +83,14 @@ The result is an edited model. `evaluate` scores it after the last round, and wi
 each time on all edits made so far.";
     type Output = UpdateKind;
 
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
+
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), PLAN.port(), TEMPLATES.port()]
     }
@@ -82,6 +101,8 @@ each time on all edits made so far.";
         let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
         errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
+        let other = params.solve.check_fact_token(Some(params.targets.fact_token()));
+        errors.extend(other.map(|error| within("solve", error)));
         let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
         if let Some(plan) = plan
@@ -98,6 +119,19 @@ each time on all edits made so far.";
         }
         let planned = PlannedUpdate { model, batches: Some(1), low_rank: None };
         if errors.is_empty() { Ok(planned) } else { Err(errors) }
+    }
+
+    fn carries() -> &'static [u32] {
+        // Version 2 made the same changes, and described them by the last round alone.
+        &[2]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["targets.parallel_requests"]
+    }
+
+    fn resolved(params: &SequenceParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("targets.parallel_requests", params.targets.resolved_batch(hardware))]
     }
 
     fn renamed() -> Renames {
@@ -120,8 +154,16 @@ each time on all edits made so far.";
         let size = params.solve.batch_size(requests.len());
         let blocks: Vec<&[EditRequest]> =
             requests.chunks(size).take(params.rounds.map_or(usize::MAX, Count::get)).collect();
-        let model = open(cx, &base)?;
+        let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
+        let mut origin = json!({
+            "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()), "plan": planned.digest(),
+            "templates": cx.input_opt(TEMPLATES)?.map(|templates| templates.digest()),
+            "with": [params.targets.in_unit_keys(), json!(params.solve)],
+        });
+        if let Some(chat) = &asked.facts.chat {
+            origin["chat"] = json!(chat);
+        }
         let editor = Editor {
             cx,
             params,
@@ -129,13 +171,9 @@ each time on all edits made so far.";
             metrics: params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?,
             templates: at_port(cx, TEMPLATES)?,
             plan,
-            origin: cx.unit_key(&json!({
-                "base": base.base(), "moments": moments.map(|moments| moments.digest()), "plan": planned.digest(),
-                "templates": cx.input_opt(TEMPLATES)?.map(|templates| templates.digest()),
-                "with": [params.targets.in_unit_keys(), json!(params.solve)],
-            })),
+            origin: cx.unit_key(&origin),
         };
-        let parallel_requests = params.targets.parallel_requests(&editor.model.decoder);
+        let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
         let edits: usize = blocks.iter().map(|block| block.len()).sum();
         let plan = rounds_of(edits, size);
@@ -204,12 +242,10 @@ struct Editor<'a> {
 impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
     fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, Error> {
-        let whole = before.whole();
-        let updates = whole.updates.iter().map(|(weight, delta)| (*weight, delta));
-        let model = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
+        let model = with_edits(&self.model.decoder, before.sums()).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
-        let parallel_requests = self.params.targets.parallel_requests(&model);
+        let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
         let mut values = Vec::new();
         for part in block.chunks(TARGETS_IN_UNIT) {
             self.cx.check_interrupt()?;
@@ -222,9 +258,10 @@ impl Editor<'_> {
             templates: &self.templates,
             targets: settings,
             parallel_requests,
-            tokens: 4096,
+            tokens: BatchTokens::KEYS,
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
+        tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         Ok(Batch::of(range.start, range.end, edits, &fractions))
     }

@@ -3,26 +3,32 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use palinode_edit::{Edit, Preservations, apply};
+use palinode_data::EditRequest;
+use palinode_edit::{Edit, FactToken, Preservations, apply, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
-use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
+use palinode_engine::{
+    Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind, UnitPlan,
+};
 use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
-use palinode_model::WeightId;
+use palinode_model::{WeightId, is_cpu};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::{MomentsOrFactors, metrics, mismatch};
-use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
+use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
 use crate::artifacts::moments::MISSING;
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
-use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
+use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
+use crate::edit::batch_limits::BatchTokens;
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
+use crate::units;
 
 /// Parameters of `solve`, as they are written.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -50,6 +56,10 @@ struct Written {
     /// edits one request at a time.
     #[serde(default)]
     batch_size: Option<Count>,
+    /// The token whose keys are edited. It is the one that the targets were found at, and need not be given here; another one is a
+    /// mistake.
+    #[serde(default)]
+    fact_token: Option<FactToken>,
 }
 
 fn unit() -> Positive {
@@ -71,6 +81,9 @@ pub struct SolveParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     rome_key: Option<RomeKey>,
     batch_size: Option<Count>,
+    /// Says nothing that the targets do not say.
+    #[serde(skip_serializing)]
+    fact_token: Option<FactToken>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -89,6 +102,7 @@ impl From<Written> for SolveParams {
             emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
             batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(const { Count::new(1) })),
+            fact_token: written.fact_token,
         }
     }
 }
@@ -168,6 +182,17 @@ impl SolveParams {
         mismatch(cx.input(moments).fixed, self.weights()).into_iter().collect()
     }
 
+    /// Whether the targets are values at another token than the keys that these parameters ask for.
+    pub fn check_fact_token(&self, targets: Option<FactToken>) -> Option<FieldError> {
+        let (own, found) = (self.fact_token?, targets?);
+        (own != found).then(|| {
+            let message =
+                format!("the targets are values at {}, and the keys would be at {}", found.name(), own.name());
+            FieldError::new("fact_token", message)
+                .expected(format!("{}, as at the targets, or no `fact_token`", found.name()))
+        })
+    }
+
     /// Requests in a batch, of so many.
     pub fn batch_size(&self, of: usize) -> usize {
         self.batch_size.map_or(of.max(1), Count::get)
@@ -211,7 +236,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -229,6 +254,14 @@ result is an edited model, which can be evaluated and exported. It holds the cha
 weights.";
     type Output = UpdateKind;
 
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
+
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), MOMENTS.port(), TARGETS.port(), PLAN.port(), TEMPLATES.port()]
     }
@@ -244,12 +277,23 @@ weights.";
         {
             errors.push(target_layer_off(layer, &plan));
         }
+        errors.extend(params.check_fact_token(cx.input(TARGETS).fact_token));
         if !errors.is_empty() {
             return Err(errors);
         }
         let requests = cx.input(REQUESTS).requests;
         let batches = requests.map(|n| params.batch_size.map_or(1, |size| n.div_ceil(size.get())));
         Ok(PlannedUpdate { model, batches, low_rank: None })
+    }
+
+    fn units(params: &SolveParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
+        let requests = cx.input(REQUESTS).requests?;
+        Some(UnitPlan::new("requests", requests, params.batch_size(requests)))
+    }
+
+    fn carries() -> &'static [u32] {
+        // Distances and norms may differ in last digits.
+        &[2]
     }
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {
@@ -261,7 +305,7 @@ weights.";
             return Err(Error::input("the targets were found for other requests")
                 .hint("connect `targets` and `solve` to the same requests"));
         }
-        let model = open(cx, &base)?;
+        let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let plan = cx.input(PLAN)?.facts.plan;
@@ -278,19 +322,41 @@ weights.";
             plan: &plan,
             templates: &templates,
             targets: found_with.settings(),
-            parallel_requests: found_with.parallel_requests(&model.decoder),
-            tokens: 4096,
+            parallel_requests: found_with.parallel_requests(cx, &model.decoder),
+            tokens: BatchTokens::KEYS,
         };
         let size = params.batch_size(requests.len());
         let bar = cx.progress("requests", Some(requests.len() as u64));
         let mut batches = Vec::new();
+        // Of a batch that is all of the requests, the unit would be the result.
+        let kept = requests.len() > size;
+        let of = json!({
+            "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()),
+            "plan": cx.input(PLAN)?.digest(), "templates": templates, "with": params, "found_with": found_with.in_unit_keys(), "chat": asked.facts.chat,
+        });
+        let digits = json!({
+            "batch": target_batch(is_cpu(&model.decoder.device()), edit.parallel_requests), "tokens": edit.tokens,
+        });
         for (b, batch) in requests.chunks(size).enumerate() {
             cx.check_interrupt()?;
             let start = b * size;
             let end = start + batch.len();
-            let edits = apply(&model.decoder, &model.text, batch, &values[start * d..end * d], &metrics, &edit)
-                .map_err(StageFailure::stage)?;
-            batches.push(Batch::of(start, end, edits, &fractions));
+            let values = &values[start * d..end * d];
+            let key = units::key(cx, &json!({ "of": of, "from": start, "block": batch, "values": values }), &digits);
+            let known = if kept { cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) } else { None };
+            if let Some(known) = known {
+                bar.keep(batch.len() as u64);
+                batches.push(known);
+                continue;
+            }
+            let edits =
+                apply(&model.decoder, &model.text, batch, values, &metrics, &edit).map_err(StageFailure::stage)?;
+            tell_repeated(cx, batch, &edits.repeated);
+            let made = Batch::of(start, end, edits, &fractions);
+            if kept {
+                cx.put_unit(&key, &to_bytes(&made)?)?;
+            }
+            batches.push(made);
             bar.inc(batch.len() as u64);
         }
         let mut metrics = averages(&batches);
@@ -308,6 +374,20 @@ weights.";
             shown: Shown::table(metrics, columns()),
         };
         put(cx, &base, &batches, &facts)
+    }
+}
+
+/// Says which requests of a batch were merged.
+pub fn tell_repeated(cx: &StageContext, batch: &[EditRequest], repeated: &[(usize, usize)]) {
+    if let Some(&(later, earlier)) = repeated.first() {
+        let (what, later, earlier) = match repeated.len() {
+            1 => ("a request says", &batch[later].id, &batch[earlier].id),
+            _ => ("requests say", &batch[later].id, &batch[earlier].id),
+        };
+        cx.warn(format!(
+            "{} {what} the same as an earlier one and count once, first {later} (as {earlier})",
+            repeated.len()
+        ));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use palinode_model::is_gguf;
+
 use crate::artifacts::model::read_config;
 
 /// The clamp of the published runs of ROME.
@@ -18,19 +20,23 @@ pub struct Suggestion {
     pub clamp: f64,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Whether the model is a GGUF file, and so can be written as one.
+    pub gguf: bool,
 }
 
-/// For the model in a folder; `None` where its configuration does not read, which the pipeline reports with its place.
+/// For the model in a folder or a GGUF file; `None` where its configuration does not read, which the pipeline reports with its place.
 ///
 /// The settings are those of the family's published run, the layer at the same part of the model's depth. One edit may move a value
 /// further than a batch of them: the clamp is ROME's.
 pub fn suggest(folder: &Path) -> Option<Suggestion> {
-    let config = read_config(&folder.join("config.json")).ok()?;
+    let path = if is_gguf(folder) { folder.to_owned() } else { folder.join("config.json") };
+    let config = read_config(&path).ok()?;
     let published = config.family.published_edit();
     Some(Suggestion {
         layer: published.layer_of(config.layers),
         steps: published.steps,
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
+        gguf: is_gguf(folder),
     })
 }

@@ -65,6 +65,9 @@ impl TargetCache<'_> {
         .map_err(StageFailure::stage)?;
         let mut found: Vec<Option<Kept>> = unit.iter().map(|_| None).collect();
         let mut open = Vec::new();
+        // One request's target has the digits of the batch that it was found in, and may not stand in for that of another batch where
+        // digits count.
+        let alone = !self.cx.strict();
         for batch in search.batches() {
             let whole = self.kept(&self.key(unit, batch)).filter(|targets| targets.len() == batch.len());
             if let Some(targets) = whole {
@@ -72,7 +75,7 @@ impl TargetCache<'_> {
                 batch.iter().zip(targets).for_each(|(&i, target)| found[i] = Some(target));
                 continue;
             }
-            for &i in batch {
+            for &i in batch.iter().filter(|_| alone) {
                 found[i] = self.kept(&self.key(unit, &[i])).and_then(|mut targets| targets.pop());
             }
             let lacking: Vec<usize> = batch.iter().copied().filter(|&i| found[i].is_none()).collect();
@@ -96,7 +99,7 @@ impl TargetCache<'_> {
                 // The whole first: a run that is killed between the two would find a part of the batch, and the rest of it
                 // would be computed without that part.
                 self.keep(unit, batch, &found)?;
-                for &i in lacking.iter().filter(|_| batch.len() > 1) {
+                for &i in lacking.iter().filter(|_| alone && batch.len() > 1) {
                     self.keep(unit, &[i], &found)?;
                 }
             }
@@ -106,7 +109,15 @@ impl TargetCache<'_> {
 
     /// Some requests of a unit as the unit of what is kept: a batch, or one request.
     fn key(&self, unit: &[EditRequest], some: &[usize]) -> Key {
-        let requests: Vec<_> = some.iter().map(|&i| [&unit[i].prompt, &unit[i].subject, &unit[i].target_new]).collect();
+        let requests = some.iter().map(|&i| {
+            let request = &unit[i];
+            let mut parts = vec![json!(request.prompt), json!(request.subject), json!(request.target_new)];
+            if !request.target_prefix.is_blank() {
+                parts.push(json!(request.target_prefix));
+            }
+            parts
+        });
+        let requests: Vec<_> = requests.collect();
         units::key(self.cx, &json!({ "with": self.with, "block": requests }), &self.digits)
     }
 

@@ -1,7 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_data::EditRequest;
-use palinode_edit::{StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
+use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, Target, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
@@ -32,6 +33,9 @@ pub struct TargetsParams {
     site: TargetSite,
     /// The layer, which has to be the last one of the plan.
     layer: usize,
+    /// The token of the prompt where the target is a value, and whose key `solve` writes it at (fact_token).
+    #[serde(default, skip_serializing_if = "FactToken::is_usual")]
+    fact_token: FactToken,
     /// Evaluations of the loss (v_num_grad_steps); the last one makes no update.
     #[serde(default = "twenty")]
     steps: Count,
@@ -91,6 +95,7 @@ impl TargetsParams {
         TargetSettings {
             site: self.site,
             layer: self.layer,
+            fact_token: self.fact_token,
             steps: self.steps.get(),
             learning_rate: self.learning_rate.get(),
             kl_factor: self.kl_factor.get(),
@@ -116,6 +121,11 @@ impl TargetsParams {
         self.layer
     }
 
+    /// The token where targets are values.
+    pub fn fact_token(&self) -> FactToken {
+        self.fact_token
+    }
+
     /// Those that targets were found with.
     ///
     /// # Errors
@@ -128,7 +138,7 @@ impl TargetsParams {
     fn keyed(&self) -> Value {
         let mut with = json!(self);
         if let Some(fields) = with.as_object_mut() {
-            fields.retain(|name, _| !Targets::unkeyed().contains(&name.as_str()));
+            fields.retain(|name, _| !Targets::last_digits().contains(&name.as_str()));
         }
         with
     }
@@ -142,8 +152,13 @@ impl TargetsParams {
     }
 
     /// Requests of this model that are optimised at the same time.
-    pub fn parallel_requests(&self, decoder: &Decoder) -> usize {
-        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer)
+    pub fn parallel_requests(&self, cx: &StageContext, decoder: &Decoder) -> usize {
+        batch_limits::requests(self.parallel_requests.map(Count::get), decoder, self.layer, cx.strict())
+    }
+
+    /// The size of a batch, which is what shows of them in last digits.
+    pub fn resolved_batch(&self, hardware: Option<&str>) -> Value {
+        batch_limits::resolved_batch(self.parallel_requests.map(Count::get), hardware)
     }
 }
 
@@ -161,7 +176,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -177,8 +192,12 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["parallel_requests"]
+    }
+
+    fn resolved(params: &TargetsParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("parallel_requests", params.resolved_batch(hardware))]
     }
 
     fn renamed() -> Renames {
@@ -191,29 +210,42 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<PlannedTargets, Vec<FieldError>> {
         let errors = params.check(cx.input(MODEL).model.as_ref());
-        if errors.is_empty() { Ok(PlannedTargets { layer: Some(params.layer) }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(PlannedTargets { layer: Some(params.layer), fact_token: Some(params.fact_token) })
+        } else {
+            Err(errors)
+        }
     }
 
     fn run(params: &TargetsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let model = open(cx, &given)?;
         let asked = cx.input(REQUESTS)?;
+        let chat = asked.facts.chat.as_ref();
+        let model = in_chat(open(cx, &given)?, chat)?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let base = given.base();
         let plan = units(requests.len());
         let bar = cx.progress(plan.what, Some(plan.items as u64));
-        let parallel_requests = params.parallel_requests(&model.decoder);
+        let parallel_requests = params.parallel_requests(cx, &model.decoder);
+        let mut with = json!({
+            "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
+            "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
+            "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
+        });
+        // Units were kept before there was a choice.
+        if !params.fact_token.is_usual() {
+            with["fact_token"] = json!(params.fact_token);
+        }
+        if let Some(chat) = chat {
+            with["chat"] = json!(chat);
+        }
         let cache = TargetCache {
             cx,
             model: &model,
             templates: &templates,
             settings: params.settings(),
-            with: json!({
-                "base": base, "templates": templates, "site": params.site, "layer": params.layer, "steps": params.steps,
-                "learning_rate": params.learning_rate, "kl_factor": params.kl_factor,
-                "weight_decay": params.weight_decay, "clamp": params.clamp, "stop_loss": params.stop_loss,
-            }),
+            with,
             digits: json!({ "batch": target_batch(is_cpu(&model.decoder.device()), parallel_requests) }),
             parallel_requests,
             bar: &bar,
@@ -223,6 +255,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             cx.check_interrupt()?;
             found.extend(cache.find(&requests[plan.unit(number)])?);
         }
+        let last = params.layer + 1 == model.decoder.config().layers;
+        say_lost(cx, &requests, &found, last)?;
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -263,6 +297,36 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
+}
+
+/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing, unless `last` says that the
+/// layer is the model's last, where that is no surprise.
+fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept], last: bool) -> Result<(), Error> {
+    const NAMED: usize = 5;
+    let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
+    let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
+    let message = format!(
+        "{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
+        lost.len(),
+        found.len(),
+        names.join(", ")
+    );
+    if last {
+        cx.warn(format!(
+            "{message}; the layer is the model's last: no token after the subject's reads what is written there"
+        ));
+        return Ok(());
+    }
+    let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
+    if lost.len() == found.len() && lost.iter().all(nothing) {
+        return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));
+    }
+    cx.warn(format!("{message}; a lower `learning_rate` or more `steps` may help"));
+    Ok(())
 }
 
 /// How so many requests are cut.

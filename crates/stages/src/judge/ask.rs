@@ -10,6 +10,7 @@ use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::chat::{Chat, in_chat};
 use crate::artifacts::measurements::{Answer, AnswersFacts, AnswersKind, NextToken, Said};
 use crate::artifacts::model::{Loaded, open};
 use crate::artifacts::update::{AnyModel, edits};
@@ -34,6 +35,10 @@ pub struct AskParams {
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
+    /// Puts every prompt as a user's message by the model's chat template: `chat: {}`, or `chat: { system: … }`. The default is prompts
+    /// that the model continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
 }
 
 fn twenty() -> usize {
@@ -57,7 +62,7 @@ pub struct Ask;
 impl StageKind for Ask {
     type Params = AskParams;
     const NAME: &'static str = "ask";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Continues prompts with a model; for an edited model, before and after the edit.";
     const DOC: &'static str = "\
 For each prompt: the text with which the model continues it, and its most probable next tokens with their probabilities. For \
@@ -87,7 +92,7 @@ an edited model, the result has the answers before and after the edit.";
 
     fn run(params: &AskParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let model = open(cx, &given)?;
+        let model = in_chat(open(cx, &given)?, params.chat.as_ref())?;
         let edits = edits(cx, &given)?;
         let edited = edits.first().map(|batch| with_edits(&model.decoder, batch.updates.iter().map(|(l, u)| (*l, u))));
         let edited = edited.transpose().map_err(StageFailure::stage)?;

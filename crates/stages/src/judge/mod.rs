@@ -1,6 +1,7 @@
 //! Stages that judge a model, edited or not: checks before an edit, scores, perplexity, probes, texts.
 
 pub mod ask;
+pub mod before;
 pub mod evaluate;
 pub mod measured;
 pub mod perplexity;

@@ -11,7 +11,7 @@ use palinode_engine::{
 use palinode_eval::{Surprise, perplexity, surprise};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::measurements::{PerplexityFacts, PerplexityKind};
 use crate::artifacts::model::Loaded;
@@ -56,8 +56,22 @@ pub struct PerplexityParams {
     /// Number of bootstrap samples for the 95 % interval; 0 for no interval.
     #[serde(default = "thousand")]
     resamples: usize,
+    /// What the likelihood of a piece is shared among.
+    #[serde(default)]
+    per: Per,
     #[serde(default)]
     batch_tokens: BatchTokens,
+}
+
+/// What a piece's negative log-likelihood is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Per {
+    /// The number of its tokens, as in the published code of ROME and of papers since, although the first token is not predicted.
+    #[default]
+    Token,
+    /// The number of predicted tokens, one fewer.
+    Prediction,
 }
 
 fn thousand() -> usize {
@@ -73,11 +87,11 @@ pub struct Perplexity;
 impl StageKind for Perplexity {
     type Params = PerplexityParams;
     const NAME: &'static str = "perplexity";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
-Perplexity is exp of the mean negative log-likelihood of a token given those before it, over all tokens of a text except the \
-first of each piece. It stays the same when an edit changes nothing else, and rises when an edit damages the model.
+Perplexity is exp of the mean negative log-likelihood of a token given those before it. The first token of each piece is not \
+predicted; `per` says whether it counts in the mean. It stays the same when an edit changes nothing else, and rises when an edit damages the model.
 
 The unedited model is measured as well (`before_perplexity`), once for all cells of a matrix. For a model that was edited in \
 several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
@@ -89,7 +103,16 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["corpus", "batch_tokens"]
+        // What the files hold is in the key.
+        &["corpus"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &PerplexityParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::TEXT, hardware))]
     }
 
     fn files(params: &PerplexityParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -108,7 +131,7 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
 
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let all = Versions::open(cx, &given)?;
+        let all = Versions::open(cx, &given, None)?;
         let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
@@ -136,12 +159,21 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
             return Err(Error::input("no document of the corpus has two tokens: there is nothing to predict"));
         }
         let value = |pieces: &[&Surprise]| {
-            Some(perplexity(&pieces.iter().map(|piece| **piece).collect::<Vec<_>>())).filter(|p| p.is_finite())
+            let counted =
+                |piece: &&Surprise| Surprise { tokens: piece.tokens + params.per.unpredicted(piece), ..**piece };
+            Some(perplexity(&pieces.iter().map(counted).collect::<Vec<_>>())).filter(|p| p.is_finite())
         };
         let doc = "exp of the mean negative log-likelihood of a token";
         let metric = Metric { name: "perplexity", doc, format: Format::Number, better: Better::Min, value: &value };
         let shown = measured.shown(&[metric], params.resamples);
         artifact::<PerplexityKind>(&PerplexityFacts { documents, tokens, shown })
+    }
+}
+
+impl Per {
+    /// Tokens of a piece that count and were not predicted. A piece of one token says nothing.
+    fn unpredicted(self, piece: &Surprise) -> usize {
+        usize::from(self == Self::Token && piece.tokens > 0)
     }
 }
 

@@ -1,10 +1,9 @@
 //! `preflight`: what will go wrong, found in a minute instead of after an hour.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
-use palinode_data::{ContextTemplates, EditRequest, conflicts};
-use palinode_edit::{Prompt, Site, Tap, probe, prompts};
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{FactToken, Finding, Findings, Prompt, Severity, Site, Tap, probe, prompts};
 use palinode_engine::bounds::{Count, PositiveShare};
 use palinode_engine::shown::{self, Column, Format, Sample, Shown};
 use palinode_engine::{
@@ -15,7 +14,9 @@ use palinode_math::Mat;
 use palinode_model::{Decoder, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::artifacts::chat::in_chat;
 use crate::artifacts::measurements::PreflightKind;
 use crate::artifacts::model::{Loaded, ModelKind, open};
 use crate::artifacts::moments::{LayerFacts, MomentsKind};
@@ -51,6 +52,9 @@ pub struct PreflightParams {
     strict: bool,
     #[serde(default)]
     batch_tokens: BatchTokens,
+    /// The token whose keys are read, as at `targets`.
+    #[serde(default, skip_serializing_if = "FactToken::is_usual")]
+    fact_token: FactToken,
 }
 
 fn cosine() -> PositiveShare {
@@ -76,13 +80,14 @@ pub struct Preflight;
 impl StageKind for Preflight {
     type Params = PreflightParams;
     const NAME: &'static str = "preflight";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Finds problems of an edit before an hour is spent on it.";
     const DOC: &'static str = "\
 Reports, after one short pass over the requests:
 
-  - subjects that are not in their prompts, and prompts longer than the context (these are errors)
-  - requests that are equal, or that have different targets for the same prompt
+  - prompts that are longer than the context with their targets, or have no tokens (these are errors)
+  - requests that are equal, that have different targets for the same prompt, or that replace a fact by itself
+  - subjects that do not end where a token ends, and prompts that end with a blank
   - keys that are nearly parallel at the layer to edit: no objective can separate such requests
   - targets that the model says already, and facts to replace that it did not know
   - second moments of too few tokens for their size
@@ -99,8 +104,12 @@ passes. It gives the order of magnitude.";
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port(), MOMENTS.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["batch_tokens"]
+    }
+
+    fn resolved(params: &PreflightParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     fn renamed() -> Renames {
@@ -116,12 +125,19 @@ passes. It gives the order of magnitude.";
     }
 
     fn run(params: &PreflightParams, cx: &StageContext) -> Result<Artifact, Error> {
-        let model = open(cx, &cx.input(MODEL)?)?;
-        let requests = requests(cx, &cx.input(REQUESTS)?)?;
+        let asked = cx.input(REQUESTS)?;
+        let model = in_chat(open(cx, &cx.input(MODEL)?)?, asked.facts.chat.as_ref())?;
+        let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let (begin, work) = (Instant::now(), model.decoder.work());
-        let mut findings = twins(&requests);
-        let rows = rows(&model, &requests, &templates)?;
+        let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
+        let all: Findings =
+            palinode_edit::findings(&requests, &model.text, model.decoder.config(), &openings, params.fact_token);
+        let mut findings: Vec<String> = all.iter().map(line).collect();
+        if let Some(fatal) = all.iter().find(|finding| finding.severity == Severity::Error) {
+            return Err(Error::input(line(fatal)).hint("mend or leave out the request"));
+        }
+        let rows = rows(&model, &requests, &templates, params.fact_token)?;
         cx.check_interrupt()?;
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &model.decoder);
         findings.extend(parallel(params, &model, &requests, &rows, tokens)?);
@@ -172,11 +188,13 @@ passes. It gives the order of magnitude.";
             number("moments_tokens", "second moments, block tokens").doc("estimate for 10 f tokens"),
             number("memory_gib", "memory, GiB").doc("the most that a stage needs"),
         ];
-        artifact::<PreflightKind>(&Shown {
+        let table = serde_json::to_vec_pretty(&all).map_err(|error| Error::internal(error.to_string()))?;
+        let made = artifact::<PreflightKind>(&Shown {
             samples: Some(samples),
             findings: Some(findings),
             ..Shown::table(metrics.map(|(name, value)| (name.to_owned(), value)).into(), columns)
-        })
+        })?;
+        Ok(made.with_file("findings.json", cx.put_bytes(&table)?))
     }
 }
 
@@ -205,11 +223,7 @@ impl Ahead {
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
-        Self {
-            targets,
-            moments,
-            memory: rounded((decoder.search_bytes(params.layer) + most) as f64 / (1u64 << 30) as f64),
-        }
+        Self { targets, moments, memory: rounded((decoder.resident_bytes() + most) as f64 / (1u64 << 30) as f64) }
     }
 
     /// How long that takes at `throughput` tokens through one block in a second.
@@ -231,33 +245,23 @@ fn told(which: &[usize], tell: impl Fn(usize) -> String) -> Vec<String> {
     lines
 }
 
-/// Requests that are stated twice, or contradict each other.
-fn twins(requests: &[EditRequest]) -> Vec<String> {
-    let mut first: HashMap<(String, &str), usize> = HashMap::new();
-    let mut twice = Vec::new();
-    for (i, request) in requests.iter().enumerate() {
-        let earlier = *first.entry((request.filled_prompt(), &request.target_new)).or_insert(i);
-        if earlier != i {
-            twice.push((earlier, i));
-        }
-    }
-    let against = conflicts(requests);
-    let pairs = |pairs: &[(usize, usize)], what: &str| {
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        told(&all, |p| {
-            let (a, b) = pairs[p];
-            format!("requests {} and {} {what}: {:?}", requests[a].id, requests[b].id, requests[b].filled_prompt())
-        })
-    };
-    [pairs(&twice, "are the same"), pairs(&against, "ask for different targets at the same prompt")].concat()
+/// A finding in one line.
+fn line(finding: &Finding) -> String {
+    let request = finding.request.as_ref().map(|id| format!("request {id}: ")).unwrap_or_default();
+    format!("{request}{}", finding.words)
 }
 
 /// Every request's prompts, the bare one first.
-fn rows(model: &Loaded, requests: &[EditRequest], templates: &ContextTemplates) -> Result<Vec<Vec<Prompt>>, Error> {
+fn rows(
+    model: &Loaded,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+    at: FactToken,
+) -> Result<Vec<Vec<Prompt>>, Error> {
     let weighted = templates.weighted();
     let of = |request: &EditRequest| {
         let config = model.decoder.config();
-        let row = |(template, _): &(&str, f64)| prompts::prompt(&model.text, config, request, template);
+        let row = |(template, _): &(&str, f64)| prompts::prompt_at(&model.text, config, request, template, at);
         weighted.iter().map(row).collect::<Result<Vec<_>, _>>()
     };
     requests.iter().map(of).collect::<Result<Vec<_>, _>>().map_err(StageFailure::stage)

@@ -12,8 +12,9 @@ use palinode_engine::{
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
 use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
@@ -57,6 +58,9 @@ pub struct ProbesParams {
     resamples: usize,
     #[serde(default)]
     batch_tokens: BatchTokens,
+    /// Puts every question as a user's message by the model's chat template: `chat: {}`, or `chat: { system: … }`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
 }
 
 fn label() -> String {
@@ -102,7 +106,16 @@ every k-th round too. The result keeps every answer.";
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["path", "batch_tokens"]
+        // What the files hold is in the key.
+        &["path"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &ProbesParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     fn files(params: &ProbesParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
@@ -133,7 +146,7 @@ every k-th round too. The result keeps every answer.";
         let task = Task::new(examples, &params.words, params.shots, params.limit.map(Count::get), params.seed)
             .map_err(|message| Error::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
         let given = cx.input(MODEL)?;
-        let all = Versions::open(cx, &given)?;
+        let all = Versions::open(cx, &given, params.chat.as_ref())?;
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
         let text = &all.model.text;
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &all.model.decoder);

@@ -7,6 +7,7 @@ use palinode_engine::bounds::Count;
 use palinode_engine::{Error, Given, StageContext};
 use palinode_model::Decoder;
 
+use crate::artifacts::chat::{Chat, in_chat};
 use crate::artifacts::model::{HasModel, Loaded, open};
 use crate::artifacts::update::{AnyModel, Batch, RoundFacts, edits, factors_file};
 use crate::errors::StageFailure;
@@ -18,6 +19,8 @@ pub struct Versions<'a> {
     pub model: Arc<Loaded>,
     /// What was edited onto it: one batch or several, each an edit of its own; none of an unedited model.
     pub edits: Vec<Batch>,
+    /// The chat that it is measured in.
+    chat: Option<Chat>,
 }
 
 /// One version of it.
@@ -30,8 +33,17 @@ pub struct Version {
 
 impl<'a> Versions<'a> {
     /// Of a `model` or an `update`.
-    pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>) -> Result<Self, Error> {
-        Ok(Self { given, model: open(cx, given)?, edits: edits(cx, given)? })
+    pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>, chat: Option<&Chat>) -> Result<Self, Error> {
+        let model = in_chat(open(cx, given)?, chat)?;
+        Ok(Self { given, model, edits: edits(cx, given)?, chat: chat.cloned() })
+    }
+
+    /// A name for what is measured, which the chat is part of.
+    fn named(&self, name: String) -> String {
+        match &self.chat {
+            None => name,
+            Some(chat) => format!("{name} {}", chat.name()),
+        }
     }
 
     /// Edits that were made by the end of a sequence; `None` of any other model.
@@ -48,7 +60,7 @@ impl<'a> Versions<'a> {
 
     /// As it was before any edit.
     pub fn unedited(&self) -> Version {
-        Version { decoder: self.model.decoder.clone(), name: self.given.base() }
+        Version { decoder: self.model.decoder.clone(), name: self.named(self.given.base()) }
     }
 
     /// With one batch of edits.
@@ -65,6 +77,6 @@ impl<'a> Versions<'a> {
         let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta));
         let decoder = with_edits(&self.model.decoder, updates).map_err(StageFailure::stage)?;
         let factors = factors_file(self.given)?.digest;
-        Ok(Version { decoder, name: format!("{} {name} of {factors}", self.given.base()) })
+        Ok(Version { decoder, name: self.named(format!("{} {name} of {factors}", self.given.base())) })
     }
 }

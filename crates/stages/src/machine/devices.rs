@@ -36,8 +36,16 @@ pub fn hardware(name: &str) -> Result<String, Error> {
     let family = [field("cpu family"), field("model\t")].map(Option::unwrap_or_default).join("/");
     let model = field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(format!("{model} ({family}), {threads} threads"))
+    Ok(format!("{model} ({family}), {threads}{THREADS}"))
 }
+
+/// Whether that is a CPU: what [`hardware`] says of a GPU is its name.
+pub fn hardware_is_cpu(hardware: &str) -> bool {
+    hardware.ends_with(THREADS)
+}
+
+/// How what is said of a CPU ends.
+const THREADS: &str = " threads";
 
 fn gpu(name: &str) -> String {
     let at: usize = name.strip_prefix("cuda:").and_then(|at| at.parse().ok()).unwrap_or_default();

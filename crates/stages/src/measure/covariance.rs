@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
+    Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
@@ -44,6 +44,10 @@ pub struct CovarianceParams {
     /// `10f`.
     #[serde(default)]
     tokens: Option<TokenCount>,
+    /// Cut each document to this many tokens. The default is the model's context length. The published second moments of Qwen and
+    /// Mistral were measured with 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    document_tokens: Option<Count>,
     #[serde(default)]
     seed: SampleSeed,
     #[serde(default)]
@@ -89,7 +93,8 @@ The preservation term of every objective keeps what a layer computes for ordinar
 moment C = Σ k kᵀ / n of the keys k (inputs of the down-projection) over a corpus. C does not depend on the edits. It is \
 measured once for a model and a corpus, and every experiment reuses it.
 
-The seed decides the order of the documents. Each document is cut to the model's context length. Padding is not counted. Use \
+The seed decides the order of the documents. Each document is cut to the model's context length, or to \
+`document_tokens`. Padding is not counted. Use \
 at least ten tokens for each key dimension f (`tokens: 10f`): otherwise the second moment may not be positive definite. With \
 both `samples` and `tokens`, the limit that is reached first ends the sample.
 
@@ -107,7 +112,16 @@ over more documents or tokens, or with more layers.";
     }
 
     fn unkeyed() -> &'static [&'static str] {
-        &["corpus", "batch_tokens"]
+        // What the files hold is in the key.
+        &["corpus"]
+    }
+
+    fn last_digits() -> &'static [&'static str] {
+        &["batch_tokens"]
+    }
+
+    fn resolved(params: &CovarianceParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::TEXT, hardware))]
     }
 
     fn units(params: &CovarianceParams, _: &DescribeCx<'_>) -> Option<UnitPlan> {
@@ -142,6 +156,8 @@ over more documents or tokens, or with more layers.";
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         // The last unit may be a part of one, which a run over more documents would not have.
         let whole = corpus.len() / UNIT;
+        let context = model.decoder.config().context;
+        let cut = params.document_tokens.map_or(context, |most| most.get().min(context));
         let base = given.base();
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &model.decoder);
         let keys = params.layers.iter().map(|&layer| {
@@ -149,6 +165,9 @@ over more documents or tokens, or with more layers.";
                 "base": base, "corpus": digests, "documents": params.documents, "field": params.field,
                 "seed": params.seed, "block": UNIT, "layer": layer,
             });
+            if cut < context {
+                of["document_tokens"] = json!(cut);
+            }
             let digits = json!({ "batch_tokens": batch });
             let open = units::key(cx, &of, &digits);
             of["parts"] = json!("complete");
@@ -163,7 +182,7 @@ over more documents or tokens, or with more layers.";
         bar.keep(read as u64);
         let mut saved = Saved::now();
         let mut ahead = (read < corpus.len() && tokens < enough)
-            .then(|| unit(&mut corpus, &model, read, enough - tokens))
+            .then(|| unit(&mut corpus, &model, cut, read, enough - tokens))
             .transpose()?;
         while let Some((documents, counted)) = ahead {
             // Layers join where their sums left off; the forward pass is one for all that have.
@@ -174,9 +193,19 @@ over more documents or tokens, or with more layers.";
             // The next documents are read and tokenized while the model is at these.
             let (added, next) = thread::scope(|scope| {
                 let more = read < corpus.len() && left > 0;
-                let reader = more.then(|| scope.spawn(|| unit(&mut corpus, &model, read, left)));
+                let reader = if more {
+                    thread::Builder::new().spawn_scoped(scope, || unit(&mut corpus, &model, cut, read, left)).map(Some)
+                } else {
+                    Ok(None)
+                };
                 let added = sums.open.add(&model.decoder, &documents, batch);
-                (added, reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose())
+                let next = match reader {
+                    Ok(reader) => {
+                        reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose()
+                    }
+                    Err(error) => Err(Error::new(ErrorKind::Limit, format!("cannot start a thread: {error}"))),
+                };
+                (added, next)
             });
             added.map_err(StageFailure::stage)?;
             bar.note(format!("{tokens} tokens"));
@@ -204,15 +233,20 @@ over more documents or tokens, or with more layers.";
     }
 }
 
-/// Tokens of the next documents, cut to the model's context: a unit of them, or fewer where `enough` tokens are reached, and
+/// Tokens of the next documents, each cut to so many: a unit of them, or fewer where `enough` tokens are reached, and
 /// how many tokens they have.
-fn unit(corpus: &mut Corpus, model: &Loaded, from: usize, enough: u64) -> Result<(Vec<Vec<u32>>, u64), Error> {
-    let context = model.decoder.config().context;
+fn unit(
+    corpus: &mut Corpus,
+    model: &Loaded,
+    cut: usize,
+    from: usize,
+    enough: u64,
+) -> Result<(Vec<Vec<u32>>, u64), Error> {
     let mut documents = Vec::with_capacity(UNIT);
     let mut counted = 0;
     for index in from..corpus.len().min(from + UNIT) {
         let text = corpus.read(index).map_err(StageFailure::stage)?;
-        let tokens = encode(&model.text, &text, context).map_err(StageFailure::stage)?;
+        let tokens = encode(&model.text, &text, cut).map_err(StageFailure::stage)?;
         counted += tokens.len() as u64;
         documents.push(tokens);
         if counted >= enough {

@@ -2,28 +2,31 @@
 
 use std::path::PathBuf;
 
-use palinode_edit::{Precision, write_moment};
+use palinode_edit::{Origin, Precision, write_moment};
 use palinode_engine::bounds::Count;
-use palinode_engine::{Artifact, Error, Port, PortOf, StageContext, StageKind, artifact};
+use palinode_engine::{Artifact, Error, OVERWRITE, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
 use crate::artifacts::measurements::{ExportFacts, ExportKind};
 use crate::artifacts::model::{ModelKind, config};
 use crate::artifacts::moments::{MomentsKind, read_layer};
-use crate::artifacts::tensors::make_folder;
 use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
-use crate::sinks::export::folder::replace;
 
 /// Parameters of `export_moments`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportMomentsParams {
-    /// The folder to write to. It is created if it does not exist. The published code reads
+    /// The folder to write to. It is created if it does not exist; one that is there must have been written by this stage and not been
+    /// changed since. The published code reads
     /// `data/stats/{model}/{corpus}_stats`, with `_` for every `/` in the model's name.
     path: PathBuf,
+    /// Write into the folder even if something else is in it. Files that are not replaced stay.
+    #[serde(default)]
+    overwrite: bool,
     /// The number type of the sums.
     #[serde(default)]
     precision: Precision,
@@ -45,18 +48,29 @@ pub struct ExportMoments;
 impl StageKind for ExportMoments {
     type Params = ExportMomentsParams;
     const NAME: &'static str = "export_moments";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
     const DOC: &'static str = "\
 Writes for each layer the file that the published code would have written, under the same name: \
 `{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`. It holds the \
-sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files.
+sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files. Two more entries, \
+which other programs pass over, hold the model's digest and the layer, so that `load_moments` takes them for no other.
 
-When an exported file is changed or deleted, the next run writes it again.";
+palinode.json lists what was written. A folder that something else wrote, or whose files were changed since, is an error, unless \
+`overwrite` is set. When an exported file is deleted, the next run writes it again.";
     type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), MOMENTS.port()]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &[OVERWRITE]
+    }
+
+    fn carries() -> &'static [u32] {
+        // Those files do not say which model's and which layer's they are.
+        &[1]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
@@ -73,23 +87,22 @@ When an exported file is changed or deleted, the next run writes it again.";
             })?;
         let word = params.precision.name();
         let layout = Layout::of(&config(cx, &base)?);
-        make_folder(&cx.base_dir().join(&params.path))?;
+        let mut files = Vec::new();
+        let mut out = cx.output(&params.path, params.overwrite)?;
         let layers = moments.facts.numbers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut published = Vec::with_capacity(layers.len());
-        let mut files = Vec::new();
         for layer in layers {
             cx.check_interrupt()?;
             let moment = read_layer(cx, &moments, &moments.facts.layers, layer)?;
             let name = format!("{}_{word}_mom2_{samples}.npz", layout.edited_module(layer));
-            let path = params.path.join(name);
-            replace(&cx.base_dir().join(&path), |target| {
-                write_moment(&moment, Some(samples), params.precision, target).map_err(StageFailure::stage)
-            })?;
-            published.push(cx.publish(&path)?);
-            files.push(path);
+            let target = out.file(&name)?;
+            let origin = Origin { model: moments.facts.base.clone(), layer };
+            write_moment(&moment, Some(samples), Some(&origin), params.precision, &target)
+                .map_err(StageFailure::stage)?;
+            files.push(params.path.join(name));
             bar.inc(1);
         }
+        let published = cx.finish(out, &params.path, Map::new())?;
         let made = artifact::<ExportKind>(&ExportFacts { formats: None, files })?;
         Ok(Artifact { published, ..made })
     }

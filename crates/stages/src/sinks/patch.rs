@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, Error, ErrorKind, FileRef, Hint};
-use palinode_model::{Checkpoint, Layout};
+use palinode_engine::{Digest, Error, ErrorKind, FileRef, Hint, Maker, Output, Overwrite};
+use palinode_model::{Checkpoint, Layout, is_gguf};
 
-use crate::artifacts::model::read_config;
+use crate::artifacts::model::{GGUF, read_config};
 use crate::errors::StageFailure;
-use crate::sinks::export::folder::{self, Direction, NOTE, Note, write_weights};
+use crate::sinks::export::folder::{Direction, NOTE, Note, describe_gguf, write_weights};
 use crate::sinks::export::update_file::{Provenance, UpdateFile};
 
 /// How near a reverted model is to what it was before the edit.
@@ -25,30 +25,25 @@ pub enum Restored {
 /// Puts an update onto a model's folder: the edited model is written to `out`, the folder stays as it is.
 ///
 /// # Errors
-/// Of kind input: a folder or file that does not read; a model that the update was not made for, unless `force`; an `out` that
-/// exists. Nothing is left at `out` then.
-pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(), Error> {
+/// Of kind input: a folder or file that does not read; a model that the update was not made for, unless `force`; an `out` that is
+/// there and was not written by this, unless `overwrite`. Nothing is left at `out` then.
+pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Overwrite) -> Result<(), Error> {
     let file = open(update, model)?;
     if !force {
         for (name, digest) in digests(model)? {
             if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
-                return Err(Error::input(format!(
-                    "{} is not the {name} that the update was made for",
-                    model.join(&name).display()
-                ))
-                .hint(Hint::ForceApply));
+                let path = if is_gguf(model) { model.to_owned() } else { model.join(&name) };
+                return Err(Error::input(format!("{} is not the {name} that the update was made for", path.display()))
+                    .hint(Hint::ForceApply));
             }
         }
     }
     let layout = Layout::of(&read(model)?);
-    into(out, |out| {
-        write_weights(&shards(model)?, &layout, &file.updates, Direction::On, out, || Ok(()))?;
-        companions(model, out)?;
-        let note =
-            Note { update: Digest::of(&file.to_bytes()?), weights: digests(out)?, provenance: file.provenance.clone() };
-        let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
-        folder::write(&out.join(NOTE), &text)
-    })
+    let mut out = begin(out, model, "apply", overwrite)?;
+    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &mut out, |_| Ok(()))?;
+    companions(model, &mut out)?;
+    let note = Note { update: Digest::of(&file.to_bytes()?), weights, provenance: file.provenance.clone() };
+    out.finish(note.about()?).map(drop)
 }
 
 /// Takes an update off an edited model's folder: the unedited model is written to `out`. With the original at hand as `base`,
@@ -56,7 +51,18 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool) -> Result<(),
 ///
 /// # Errors
 /// As [`apply`]; also for a folder that does not say that it holds this update, unless `force`, and a base that is another model's.
-pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, force: bool) -> Result<Restored, Error> {
+pub fn revert(
+    update: &Path,
+    model: &Path,
+    base: Option<&Path>,
+    out: &Path,
+    force: bool,
+    overwrite: Overwrite,
+) -> Result<Restored, Error> {
+    if is_gguf(model) {
+        let message = format!("{} is a GGUF file, which an update is not taken off", model.display());
+        return Err(Error::input(message).hint("the unedited file was not changed by the edit: use that one"));
+    }
     let file = open(update, model)?;
     let layout = Layout::of(&read(model)?);
     if !force {
@@ -69,19 +75,22 @@ pub fn revert(update: &Path, model: &Path, base: Option<&Path>, out: &Path, forc
                 .hint(Hint::RevertBySubtraction));
         }
     }
-    let source = base.unwrap_or(model);
+    if let Some(base) = base.filter(|base| is_gguf(base)) {
+        let message = format!("{} is a GGUF file: it is the unedited model itself", base.display());
+        return Err(Error::input(message).hint(Hint::RevertBySubtraction));
+    }
+    let mut out = begin(out, model, "revert", overwrite)?;
     let mut exact = false;
-    into(out, |out| {
-        if base.is_some() {
-            for (name, path) in shards(source)? {
-                folder::copy(&path, &out.join(name))?;
-            }
-        } else {
-            write_weights(&shards(source)?, &layout, &file.updates, Direction::Off, out, || Ok(()))?;
-            exact = digests(out)? == file.provenance.model_files;
+    if let Some(base) = base {
+        for (name, path) in shards(base)? {
+            out.copy(&name, &path)?;
         }
-        companions(model, out)
-    })?;
+    } else {
+        let written = write_weights(&shards(model)?, &layout, &file.updates, Direction::Off, &mut out, |_| Ok(()))?;
+        exact = written == file.provenance.model_files;
+    }
+    companions(model, &mut out)?;
+    out.finish_unmarked()?;
     Ok(match (base.is_some(), exact) {
         (true, _) => Restored::FromBase,
         (false, true) => Restored::Exactly,
@@ -114,10 +123,14 @@ fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {
 }
 
 fn read(model: &Path) -> Result<palinode_model::DecoderConfig, Error> {
-    read_config(&model.join("config.json")).map_err(StageFailure::stage)
+    let path = if is_gguf(model) { model.to_owned() } else { model.join("config.json") };
+    read_config(&path).map_err(StageFailure::stage)
 }
 
 fn shards(model: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    if is_gguf(model) {
+        return Ok(vec![(GGUF.into(), model.to_owned())]);
+    }
     let names = Checkpoint::files(model).map_err(StageFailure::stage)?;
     Ok(names.into_iter().map(|name| (name.clone(), model.join(name))).collect())
 }
@@ -156,7 +169,10 @@ fn read_note(path: &Path) -> Result<Note, Error> {
 }
 
 /// Everything in a model's folder that is neither weights nor a note of ours.
-fn companions(model: &Path, out: &Path) -> Result<(), Error> {
+fn companions(model: &Path, out: &mut Output) -> Result<(), Error> {
+    if is_gguf(model) {
+        return describe_gguf(model, out);
+    }
     let io = |error| Error::io(ErrorKind::Input, "read", model, error);
     let weights: Vec<String> = shards(model)?.into_iter().map(|(name, _)| name).collect();
     for entry in std::fs::read_dir(model).map_err(io)? {
@@ -164,30 +180,20 @@ fn companions(model: &Path, out: &Path) -> Result<(), Error> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = name == NOTE || name == crate::sinks::export::update_file::UPDATE_FILE;
         if entry.path().is_file() && !ours && !weights.contains(&name) {
-            folder::copy(&entry.path(), &out.join(name))?;
+            out.copy(&name, &entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Fills a folder beside `out` and moves it into place when it is whole.
-fn into(out: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    if out.exists() {
-        return Err(
-            Error::input(format!("{} exists already", out.display())).hint("name a folder that is not there yet")
-        );
+/// Begins to write a folder that is not the one that is read.
+fn begin(out: &Path, model: &Path, command: &str, overwrite: Overwrite) -> Result<Output, Error> {
+    let place = |path: &Path| path.canonicalize().ok();
+    if place(out).is_some_and(|out| place(model).is_some_and(|model| model.starts_with(&out) || out.starts_with(model)))
+    {
+        let message = format!("{} is the folder that is read, or lies in it or around it", out.display());
+        return Err(Error::input(message).hint("name another folder"));
     }
-    let mut name = out.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = out.with_file_name(name);
-    let io = |what: &'static str| move |error| Error::io(ErrorKind::Input, what, out, error);
-    if part.exists() {
-        std::fs::remove_dir_all(&part).map_err(io("clear"))?;
-    }
-    std::fs::create_dir_all(&part).map_err(io("make the folder"))?;
-    let done = fill(&part).and_then(|()| std::fs::rename(&part, out).map_err(io("write")));
-    if done.is_err() {
-        let _ = std::fs::remove_dir_all(&part);
-    }
-    done
+    let maker = Maker { stage: command.to_owned(), ..Maker::default() };
+    Output::begin(out, maker, BTreeMap::new(), overwrite)
 }

@@ -1,12 +1,13 @@
 //! `requests`: edit requests that the pipeline itself states.
 
-use palinode_data::{EditRequest, plain_request};
+use palinode_data::{EditRequest, plain_request, settle};
 use palinode_engine::bounds::NonNegative;
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, StageContext, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::requests::{PlannedRequests, RequestsKind};
 use crate::sources::load_requests::put_requests;
 
@@ -43,6 +44,12 @@ struct Fact {
     /// The request's own μ. For every objective, 0 makes its edit a hard constraint, and larger values make it softer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strength: Option<NonNegative>,
+    /// What stands between a prompt and a target. The default is a space where the language has one; `""` for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target_prefix: Option<String>,
+    /// What the fact says of its subject, by any name: of two facts with one subject and one relation, the later one holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relation: Option<String>,
     /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -55,10 +62,15 @@ pub struct RequestsParams {
     /// The facts.
     #[schemars(length(min = 1))]
     facts: Vec<Fact>,
+    /// Puts every prompt as a user's message by the model's chat template, with the target as the beginning of the answer: `chat: {}`, or
+    /// `chat: { system: … }`. The default is prompts that the model continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
 }
 
 impl RequestsParams {
-    fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
+    /// The requests.
+    pub fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
         let mut requests = Vec::new();
         let mut errors = Vec::new();
         for (index, fact) in self.facts.iter().enumerate() {
@@ -70,6 +82,7 @@ impl RequestsParams {
                 }
             }
         }
+        settle(&mut requests);
         if errors.is_empty() { Ok(requests) } else { Err(errors) }
     }
 }
@@ -80,7 +93,7 @@ pub struct Requests;
 impl StageKind for Requests {
     type Params = RequestsParams;
     const NAME: &'static str = "requests";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Lists edit requests in the pipeline itself.";
     const DOC: &'static str = "\
 For a few facts without a file of their own: each has a subject, a prompt with `{}` in the place of the subject, and the \
@@ -96,6 +109,6 @@ text that the model should say. For many facts use a file and `load_requests`.";
 
     fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let told = |errors: Vec<FieldError>| Error::internal(errors[0].message.clone());
-        put_requests(cx, &params.read().map_err(told)?, None)
+        put_requests(cx, &params.read().map_err(told)?, None, params.chat.clone())
     }
 }

@@ -1,15 +1,17 @@
-//! `load_model`: a Hugging Face folder as a model.
+//! `load_model`: a Hugging Face folder, or a GGUF file, as a model.
 
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
+    Artifact, Beside, DescribeCx, Error, ExternalFile, FieldError, Given, StageContext, StageKind, artifact,
 };
-use palinode_model::{Checkpoint, Precision, Text};
+use palinode_model::{Checkpoint, Precision, Text, is_gguf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::model::{CONFIG, Facts, ModelFacts, ModelKind, PlannedModel, TOKENIZER, open, read_config};
+use crate::artifacts::model::{
+    CONFIG, Facts, GGUF, ModelFacts, ModelKind, PlannedModel, TOKENIZER, decides_nothing, open, other, read_config,
+};
 use crate::errors::StageFailure;
 use crate::sources::hub;
 
@@ -17,7 +19,7 @@ use crate::sources::hub;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadModelParams {
-    /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
+    /// The folder with config.json, tokenizer.json and the weights as safetensors; or a GGUF file; or a model of the Hugging Face Hub,
     /// `hf:owner/name` or `hf:owner/name@revision`. The key covers the contents of the files and not their names.
     path: String,
     /// The number type of the weights in memory, for any type on disk. `bf16` needs half the memory of `f32`.
@@ -39,11 +41,16 @@ impl StageKind for LoadModel {
     type Params = LoadModelParams;
     const NAME: &'static str = "load_model";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Opens a model: a folder in Hugging Face's layout, or a model of the Hub.";
+    const SUMMARY: &'static str =
+        "Opens a model: a folder in Hugging Face's layout, a GGUF file, or a model of the Hub.";
     const DOC: &'static str = "\
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
 with their index. config.json decides the family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3). An \
 unknown setting that would change results is an error that names it. Weights may be stored as f32, f16 or bf16.
+
+A GGUF file, as llama.cpp has it, is a model by itself: sizes, tokenizer and chat template are in its metadata. Read are the architectures \
+llama (Llama, Mistral, SmolLM), qwen2, qwen3, gpt2 and gptneox, and the types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K. \
+Quantized weights are held as the values that they stand for, in `dtype`.
 
 `dtype: bf16` (or f16) holds the weights in half the memory of f32 and computes products with them in that type. The hidden \
 state, norms, attention, losses, second moments and edits are always in f32 or f64. Blocks of a model \
@@ -55,7 +62,9 @@ A run of the pipeline downloads it there if it is missing: configuration, tokeni
 what it was when it was downloaded; give a commit to pin the contents. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE have their \
 usual meaning.
 
-Nothing is copied. The folder is read in place. Its contents, not its name, decide whether later results are still valid.";
+Nothing is copied. The folder is read in place. The contents of config.json, tokenizer.json, tokenizer_config.json and the weights \
+decide whether later results are still valid, not their names. The folder's other files (generation_config.json, the chat template and \
+so on) change no result: only `export` copies them, and runs again when they change.";
     type Output = ModelKind;
 
     fn unkeyed() -> &'static [&'static str] {
@@ -66,10 +75,13 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
     fn files(params: &LoadModelParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         let path = params.folder()?;
         let folder = base.join(&path);
+        if is_gguf(&folder) {
+            return Ok(vec![ExternalFile::new(format!("weights/{GGUF}"), path, "path")]);
+        }
         if !folder.is_dir() {
-            let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+            let what = if folder.exists() { "is neither a folder nor a GGUF file" } else { "does not exist" };
             let error = FieldError::new("path", format!("the model folder {what}"))
-                .expected("a folder with config.json, tokenizer.json and model.safetensors")
+                .expected("a folder with config.json, tokenizer.json and model.safetensors, or a GGUF file")
                 .hint("a relative path starts at the pipeline file's folder")
                 .at(&folder, None);
             return Err(if folder.exists() { error } else { error.absent() });
@@ -104,24 +116,33 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
         files.extend(
             shards.into_iter().map(|shard| ExternalFile::new(format!("weights/{shard}"), path.join(&shard), "path")),
         );
-        // An export copies them.
-        let companions = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
-        files.extend(
-            companions
-                .filter(|name| folder.join(name).is_file())
-                .map(|name| ExternalFile::new(format!("other/{name}"), path.join(name), "path")),
-        );
+        files.extend(others(&folder, &path).filter(|file| !decides_nothing(&file.name)));
         Ok(files)
+    }
+
+    fn beside(params: &LoadModelParams, base: &Path) -> Beside {
+        let Ok(path) = params.folder() else { return Beside::default() };
+        let folder = base.join(&path);
+        let files = others(&folder, &folder).filter(|file| decides_nothing(&file.name)).collect();
+        let hub = params.path.strip_prefix("hf:").map(str::to_owned);
+        let name = hub.unwrap_or_else(|| folder.canonicalize().unwrap_or(folder).display().to_string());
+        Beside { files, name: Some(name) }
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
     }
 
     fn describe(params: &LoadModelParams, cx: &DescribeCx<'_>) -> Result<PlannedModel, Vec<FieldError>> {
         let Ok(folder) = params.folder() else { return Ok(PlannedModel::default()) };
-        let path = cx.base_dir().join(folder).join(CONFIG);
+        let model = cx.base_dir().join(folder);
+        let gguf = is_gguf(&model);
+        let path = if gguf { model } else { model.join(CONFIG) };
         if !path.is_file() {
             return Ok(PlannedModel::default());
         }
         match read_config(&path) {
-            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype)) }),
+            Ok(config) => Ok(PlannedModel { model: Some(Facts::of(&config, params.dtype, gguf)) }),
             Err(error) => Err(vec![FieldError::new("path", error.to_string()).at(path, None)]),
         }
     }
@@ -133,12 +154,21 @@ Nothing is copied. The folder is read in place. Its contents, not its name, deci
             bar.note(format!("{} is commit {commit}", params.path));
             bar.inc(cx.files().len() as u64);
         }
-        let config = read_config(&cx.file(CONFIG)?.1).map_err(StageFailure::stage)?;
-        let facts = ModelFacts { model: Facts::of(&config, params.dtype) };
+        let whole = cx.files().get(&format!("weights/{GGUF}"));
+        let described = whole.map_or_else(|| cx.file(CONFIG), Ok)?;
+        let config = read_config(&described.1).map_err(StageFailure::stage)?;
+        let facts = ModelFacts { model: Facts::of(&config, params.dtype, whole.is_some()) };
         let files = cx.files().iter();
         let made = files.fold(artifact::<ModelKind>(&facts)?, |made, (name, (file, _))| made.with_file(name, *file));
         // Everything that could be wrong with the folder shows here rather than an hour later.
         open(cx, &Given::<ModelKind> { artifact: &made, facts })?;
         Ok(made)
     }
+}
+
+/// The small files beside the weights that are in a folder, as `path` names it.
+fn others(folder: &Path, path: &Path) -> impl Iterator<Item = ExternalFile> {
+    let names = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+    let there = names.filter(|name| folder.join(name).is_file());
+    there.map(|name| ExternalFile::new(other(name), path.join(name), "path"))
 }

@@ -10,9 +10,10 @@ use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::model::{HasModel, ModelKind, config};
+use crate::artifacts::model::{HasModel, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::errors::StageFailure;
+use crate::sources::judge_moments::{ACCEPT, CHECK_TEXT, Judge, other_layer};
 
 /// Parameters of `load_moments`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,13 @@ pub struct LoadMomentsParams {
     /// The sample size to read, if `folder` has files of several: the number at the end of the name.
     #[serde(default)]
     samples: Option<Count>,
+    /// The text by which files are judged that do not say what they were measured on: UTF-8, each line a
+    /// document, of which the first 512 tokens are read. Best is text like the corpus. The default is a text of Palinode's own.
+    #[serde(default)]
+    check_text: Option<PathBuf>,
+    /// Take files that do not fit the model or the layer, with a warning instead of an error.
+    #[serde(default)]
+    accept_moments: bool,
 }
 
 impl LoadMomentsParams {
@@ -69,7 +77,7 @@ pub struct LoadMoments;
 impl StageKind for LoadMoments {
     type Params = LoadMomentsParams;
     const NAME: &'static str = "load_moments";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads second moments from the files that ROME and MEMIT publish.";
     const DOC: &'static str = "\
 Reads the files that the published code keeps under `data/stats/{model}/{corpus}_stats`: for each layer an npz file with the \
@@ -78,7 +86,11 @@ the published code does where it uses the file. Without the division, preservati
 f16, f32 and f64, stored or deflated, need no conversion. A file that is no sum of k kᵀ, or has keys of another size, is an \
 error.
 
-The files belong to a model but do not name it: connect the model that they were measured on. The result is used like that \
+The files belong to a model but do not name it: connect the model that they were measured on. Whether they are of that model and \
+layer is judged by the mean of kᵀC⁻¹k/f over keys of a text: near 1 for text like the corpus, 2 to 10 for other text. Above 2 a \
+warning shows the figure; below 0.1 (a sum in the place of the mean) and above 30 (another layer or model) the file is refused. \
+A singular C and the identity are said and not judged. Files that `export_moments` wrote name their model and layer, which are \
+compared exactly, and so is a layer that a published file name gives. The result is used like that \
 of `covariance`. docs/inputs.md shows both ways to name the files.";
     type Output = MomentsKind;
 
@@ -88,20 +100,20 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key, each under its layer.
-        &["files", "folder", "layers", "samples"]
+        &["files", "folder", "layers", "samples", "check_text"]
     }
 
     fn files(params: &LoadMomentsParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         params.check()?;
+        let text = || params.check_text.as_ref().map(|path| ExternalFile::new(CHECK_TEXT, path, CHECK_TEXT));
         let Some(folder) = &params.folder else {
             let files = params.files.iter();
-            return Ok(files
-                .map(|(layer, path)| ExternalFile::new(logical(*layer), path, format!("files.{layer}")))
-                .collect());
+            let files = files.map(|(layer, path)| ExternalFile::new(logical(*layer), path, format!("files.{layer}")));
+            return Ok(files.chain(text()).collect());
         };
         let names = names(&base.join(folder))?;
         let layers = params.layers.iter().enumerate();
-        layers
+        let files = layers
             .map(|(i, &layer)| {
                 let found = choose(&names, layer, params.samples.map(Count::get)).map_err(|wrong| {
                     FieldError::new(format!("layers[{i}]"), wrong)
@@ -110,7 +122,8 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
                 })?;
                 Ok(ExternalFile::new(logical(layer), folder.join(found), "folder"))
             })
-            .collect()
+            .collect::<Result<Vec<_>, FieldError>>()?;
+        Ok(files.into_iter().chain(text()).collect())
     }
 
     fn describe(params: &LoadMomentsParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
@@ -122,7 +135,8 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             errors.extend(facts.check_layers(&numbers, |i| layers[i].1.clone()));
         }
         // What a file says of itself costs nothing to read, and is the wrong file as often as not.
-        for file in Self::files(params, cx.base_dir()).unwrap_or_default() {
+        let files = Self::files(params, cx.base_dir()).unwrap_or_default();
+        for file in files.into_iter().filter(|file| file.name != CHECK_TEXT) {
             let path = cx.base_dir().join(&file.path);
             if !path.is_file() {
                 continue;
@@ -131,6 +145,12 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             match MomentFile::open(&path) {
                 Err(error) => errors.push(told(error.stage().message)),
                 Ok(moment) => {
+                    let layer = layers.iter().map(|(layer, _)| *layer).find(|layer| logical(*layer) == file.name);
+                    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                    let wrong = layer.and_then(|layer| other_layer(layer, name, moment.origin()));
+                    if let Some(wrong) = wrong.filter(|_| !params.accept_moments) {
+                        errors.push(told(wrong).hint(ACCEPT));
+                    }
                     let other = facts.as_ref().map(|facts| facts.feed_forward).filter(|f| *f != moment.size());
                     errors.extend(other.map(|f| {
                         told(format!("it is of keys of size {}, but the model's are of size {f}", moment.size()))
@@ -144,10 +164,13 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
 
     fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let base = cx.input(MODEL)?;
-        let f = config(cx, &base)?.feed_forward;
+        let model = open(cx, &base)?;
+        let f = model.decoder.config().feed_forward;
+        let base = base.base();
+        let judge = Judge { cx, model: &model, base: &base, accept: params.accept_moments };
         let layers = params.layers();
         let bar = cx.progress("layers", Some(layers.len() as u64));
-        let mut made = Gathered::new(base.base());
+        let mut made = Gathered::new(base.clone());
         let (mut documents, mut sources) = (Vec::new(), Vec::new());
         for (layer, _) in layers {
             cx.check_interrupt()?;
@@ -155,7 +178,9 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             let moment = MomentFile::open(path).map_err(StageFailure::stage)?;
             documents.push(moment.samples());
             sources.push(file.digest);
+            let origin = moment.origin().cloned();
             let moment = moment.read(f).map_err(StageFailure::stage)?;
+            judge.check(layer, &moment, origin.as_ref())?;
             if moment.count() < f as u64 {
                 let count = moment.count();
                 cx.warn(format!("layer {layer}: {count} tokens cannot span {f} key dimensions: it will be singular"));

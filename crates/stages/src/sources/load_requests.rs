@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use palinode_data::{
-    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreTarget, add_snippets, conflicts, read_requests,
+    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreQuestion, ZsreTarget, add_snippets, conflicts,
+    read_requests,
 };
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Resources, StageContext, StageKind};
@@ -11,6 +12,7 @@ use palinode_eval::MetricSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::requests::{PlannedRequests, RequestsKind, put};
 use crate::errors::{StageFailure, all_in_field};
 
@@ -29,6 +31,9 @@ pub struct LoadRequestsParams {
     /// For zsRE, the answer that becomes the new target.
     #[serde(default)]
     zsre_target: ZsreTarget,
+    /// For zsRE, the wording of the questions about other subjects.
+    #[serde(default, skip_serializing_if = "as_written")]
+    zsre_question: ZsreQuestion,
     /// Texts about the objects of the facts (`attribute_snippets.json`). They become the references of the requests:
     /// `evaluate` compares generated texts with them.
     #[serde(default)]
@@ -42,11 +47,21 @@ pub struct LoadRequestsParams {
     /// Maximum number of records.
     #[serde(default)]
     limit: Option<Count>,
+    /// Puts every prompt as a user's message by the model's chat template, with the target as the beginning of the answer: `chat: {}`, or
+    /// `chat: { system: … }`. The default is prompts that the model continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chat: Option<Chat>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn as_written(question: &ZsreQuestion) -> bool {
+    *question == ZsreQuestion::AsWritten
 }
 
 impl LoadRequestsParams {
-    fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
-        let dataset = Dataset::new(self.dataset, self.zsre_target);
+    /// The requests of the file.
+    pub fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
+        let dataset = Dataset::new(self.dataset, self.zsre_target, self.zsre_question);
         let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
         read_requests(path, dataset, selection)
     }
@@ -58,7 +73,7 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads edit requests: CounterFact, zsRE, KnowEdit, or plain JSONL.";
     const DOC: &'static str = "\
 Reads the facts to edit and the prompts that evaluate the edits, and selects some of them: it shuffles them if there is a \
@@ -66,7 +81,7 @@ seed, skips `offset` records, and takes at most `limit`. It checks every record,
 the first ten at once. Files of up to 16 MiB are checked before anything runs.
 
 A file may be one JSON array or one object per line, plain or compressed with gzip or Zstandard; its contents decide. Fields \
-that an edit does not need may be missing. In a prompt without `{}`, the first mention of the subject takes its place. \
+that an edit does not need may be missing. In a prompt without `{}`, the subject is looked for as a word of its own; in plain JSONL it must stand there once. \
 docs/inputs.md shows every data set by example.
 
 A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
@@ -106,8 +121,26 @@ it softer. One batch may mix hard and soft edits.";
             }
         }
         let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
-        put_requests(cx, &requests, judged)
+        put_requests(cx, &requests, judged, params.chat.clone())
     }
+}
+
+/// A fact as a command line shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedFact {
+    /// The prompt, with its subject.
+    pub prompt: String,
+    /// What the model should say.
+    pub target: String,
+}
+
+/// The facts of a file with plain fields: JSON lines, or CSV.
+///
+/// # Errors
+/// Mistakes of the file, by line.
+pub fn facts_in(path: &Path) -> Result<Vec<StatedFact>, Error> {
+    let read = read_requests(path, Dataset::Jsonl, Selection::default()).map_err(StageFailure::stage)?;
+    Ok(read.iter().map(|fact| StatedFact { prompt: fact.filled_prompt(), target: fact.target_new.clone() }).collect())
 }
 
 /// Requests as an artifact; warns of those that contradict each other.
@@ -115,6 +148,7 @@ pub fn put_requests(
     cx: &StageContext,
     requests: &[EditRequest],
     judged: Option<Vec<MetricSet>>,
+    chat: Option<Chat>,
 ) -> Result<Artifact, Error> {
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
@@ -126,5 +160,5 @@ pub fn put_requests(
             requests[a].filled_prompt()
         ));
     }
-    put(cx, requests, judged)
+    put(cx, requests, judged, chat)
 }

@@ -7,7 +7,7 @@ use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Por
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::model::{HasModel, ModelKind, config, weights};
+use crate::artifacts::model::{HasModel, ModelKind, config, decides_nothing, weights};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
 use crate::sinks::export::update_file::UpdateFile;
 
@@ -38,6 +38,14 @@ Adds the update.safetensors of an earlier `export` to the model that it was made
 the result of `solve`: it can be evaluated with any requests, and exported. An update that was made for other weights is an \
 error, unless `force` is set and its shapes fit.";
     type Output = UpdateKind;
+
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn decides_nothing(file: &str) -> bool {
+        decides_nothing(file)
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]

@@ -18,7 +18,7 @@ const MOST_OPENINGS: usize = 10_000;
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Openings {
-    /// Number of openings. They begin with "The", "Therefore", "Because", "I" and "You" in turn.
+    /// Number of openings.
     count: Count,
     /// Length of each in tokens.
     length: Count<2>,
@@ -43,9 +43,30 @@ pub struct TemplatesParams {
     /// Each token of an opening is drawn from this many most probable ones.
     #[serde(default = "five")]
     top_k: Count,
+    /// What openings begin with.
+    #[serde(default, skip_serializing_if = "Start::is_words")]
+    start: Start,
     /// Seed of the random draws.
     #[serde(default)]
     seed: u64,
+}
+
+/// What generated openings begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Start {
+    /// "The", "Therefore", "Because", "I" and "You" in turn, as in the code of MEMIT and of papers since.
+    #[default]
+    Words,
+    /// The end-of-text token, as in the code that was published with ROME.
+    EndOfText,
+}
+
+impl Start {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_words(&self) -> bool {
+        *self == Self::Words
+    }
 }
 
 fn five() -> Count {
@@ -127,9 +148,20 @@ fn written(params: &TemplatesParams, cx: &StageContext) -> Result<ContextTemplat
     let mut openings = Vec::with_capacity(lengths.len());
     for (i, length) in lengths.into_iter().enumerate() {
         cx.check_interrupt()?;
-        let word = model.text.encode(SEED_WORDS[i % SEED_WORDS.len()]).map_err(StageFailure::stage)?;
+        let begin = match params.start {
+            Start::Words => model.text.encode(SEED_WORDS[i % SEED_WORDS.len()]).map_err(StageFailure::stage)?,
+            Start::EndOfText => vec![model.text.end().ok_or_else(|| {
+                Error::input("the tokenizer has no end-of-text token for openings to begin with")
+                    .hint("leave `start` out: openings then begin with words")
+            })?],
+        };
         let sampling = Sampling::TopK { k: params.top_k.get(), seed: params.seed };
-        let ids = generate(&model.decoder, &word, length, sampling, i as u64, None).map_err(StageFailure::stage)?;
+        let mut ids =
+            generate(&model.decoder, &begin, length, sampling, i as u64, None).map_err(StageFailure::stage)?;
+        if params.start == Start::EndOfText {
+            // The published code takes these tokens out of the text.
+            ids.retain(|id| Some(*id) != model.text.end());
+        }
         openings.push(model.text.decode(&ids).map_err(StageFailure::stage)?);
         bar.inc(1);
     }

@@ -1,6 +1,6 @@
 //! Published records are read.
 
-use palinode_data::{Dataset, EditRequest, Selection, ZsreTarget, read_requests};
+use palinode_data::{Dataset, EditRequest, Selection, ZsreQuestion, ZsreTarget, read_requests};
 use palinode_golden::Folder;
 
 #[test]
@@ -13,7 +13,7 @@ fn published_records_load() {
     let sample = read("counterfact_sample_200.json", Dataset::CounterFact);
     assert_eq!(sample.len(), 200);
     for target in [ZsreTarget::Answer, ZsreTarget::Alt] {
-        let zsre = read("zsre_sample_200.json", Dataset::Zsre(target));
+        let zsre = read("zsre_sample_200.json", Dataset::Zsre(target, ZsreQuestion::AsWritten));
         assert_eq!(zsre.len(), 200);
         assert!(zsre.iter().all(|r| r.paraphrases.len() == 1 && r.neighbors.len() == 1));
         assert!(zsre.iter().all(|r| r.target_true.is_some() == (target == ZsreTarget::Alt)));

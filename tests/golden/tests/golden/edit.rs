@@ -54,6 +54,7 @@ fn relative_mat(ours: &Mat<f64>, theirs: &Mat<f64>) -> f64 {
 fn settings(h: &Json, layer: usize, site: TargetSite) -> TargetSettings {
     let number = |name: &str| h.field(name).number();
     TargetSettings {
+        fact_token: palinode_edit::FactToken::default(),
         site,
         layer,
         steps: h.field("v_num_grad_steps").whole(),

@@ -10,11 +10,12 @@ mod text;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Ended, Error, ErrorKind, RunRecord};
+use palinode::{Ended, RunRecord, Single, write_files};
 
 use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
-use crate::terminal::{Style, complain, print};
+use crate::outputs::{OverwriteArgs, is_sealed, sealed};
+use crate::terminal::{Style, print};
 use model::Graph;
 
 /// Draw the graph of stages, and mark what is cached
@@ -48,6 +49,9 @@ pub struct Args {
     /// Write to this file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// What to draw a graph as.
@@ -65,21 +69,28 @@ enum Format {
     Json,
 }
 
+impl Format {
+    /// What begins and ends a comment.
+    fn comment(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Svg => Some(("<!--", "-->")),
+            Self::Mermaid => Some(("%%", "")),
+            Self::Dot => Some(("//", "")),
+            Self::Text | Self::Json => None,
+        }
+    }
+}
+
 /// Draws the graph.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let pipeline = args.pipeline.load()?;
     let runs = args.store.runs()?;
-    let states = match runs.holder() {
-        None if runs.store_exists() => model::planned(&pipeline, &args.store.open()?)?,
+    let of_this = |run: &RunRecord| run.ended == Ended::Not && run.pipeline == pipeline.name;
+    let running = runs.holder().and_then(|_| runs.list().into_iter().find(of_this));
+    let states = match running {
+        Some(run) => model::running(&pipeline, &run),
+        None if runs.store_exists() => model::planned(&pipeline, &args.store.open_or_look()?)?,
         None => model::unknown(&pipeline),
-        Some(_) => {
-            let of_this = |run: &RunRecord| run.ended == Ended::Not && run.pipeline == pipeline.name;
-            let running = runs.list().into_iter().find(of_this);
-            if running.is_none() {
-                complain("note: the store is in use, so what is cached is not shown\n");
-            }
-            running.map_or_else(|| model::unknown(&pipeline), |run| model::running(&pipeline, &run))
-        }
     };
     let graph = Graph::of(&pipeline, &states, args.cells);
     let style = if args.output.is_some() { Style { color: false, ..Style::stdout() } } else { Style::stdout() };
@@ -93,7 +104,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &args.output {
         None => print(&text),
         Some(path) => {
-            Ok(std::fs::write(path, text).map_err(|error| Error::io(ErrorKind::Usage, "write", path, error))?)
+            let text = args.format.comment().map_or(text.clone(), |comment| sealed(&text, comment));
+            let file = Single { path, bytes: text.as_bytes(), is_ours: Some(is_sealed) };
+            Ok(write_files(&[file], args.overwrite.get())?)
         }
     }
 }

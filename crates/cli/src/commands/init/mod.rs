@@ -4,18 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Error, ErrorKind, model_folder};
+use palinode::{Error, ErrorKind, Single, inspect, model_folder, real, way, write_files};
 use serde_json::Value;
 
 use crate::command_error::Failure;
 use crate::input::NetworkArgs;
 use crate::interrupt;
+use crate::outputs::OverwriteArgs;
 use crate::results::from_here;
 use crate::terminal::{How, Style, print};
 
 /// Start a pipeline: a commented file, a few facts to edit, a little text
 ///
-/// The new pipeline is valid and runs without changes. Its comments say what to change. Overwrites nothing.
+/// The new pipeline is valid and runs without changes. Its comments say what to change. Overwrites nothing without --overwrite.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -30,8 +31,8 @@ pub struct Args {
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 
-    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors, or a model of the Hugging
-    /// Face Hub, hf:owner/name.
+    /// The model to edit: a folder with config.json, tokenizer.json and weights as safetensors, a GGUF file, or a model of
+    /// the Hugging Face Hub, hf:owner/name.
     #[arg(long, value_name = "FOLDER")]
     model: String,
 
@@ -41,6 +42,9 @@ pub struct Args {
     /// The purpose of the pipeline.
     #[arg(long, value_enum, default_value_t = Template::Edit)]
     template: Template,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 }
 
 /// What a pipeline is to do.
@@ -76,7 +80,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let model = if args.model.starts_with("hf:") {
         args.model.clone()
     } else {
-        relative(&std::path::absolute(&folder).unwrap_or(folder), &dir).display().to_string()
+        way(&real(&folder), &real(&dir)).display().to_string()
     };
     let pipeline = args
         .template
@@ -90,19 +94,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ("facts.jsonl", include_str!("templates/facts.jsonl")),
         ("corpus.txt", include_str!("templates/corpus.txt")),
     ];
-    let there: Vec<String> =
-        files.iter().map(|(name, _)| args.dir.join(name)).filter(|path| path.exists()).map(shown).collect();
-    if !there.is_empty() {
-        let message = format!("{} would be overwritten", there.join(" and "));
-        return Err(Error::new(ErrorKind::Usage, message).hint("name another folder, or move them away").into());
-    }
-    let failed = |path: &Path, error| Error::io(ErrorKind::Usage, "write", path, error);
-    fs::create_dir_all(&dir).map_err(|error| failed(&args.dir, error))?;
+    let failed = |error| Error::io(ErrorKind::Usage, "write", &args.dir, error);
+    fs::create_dir_all(&dir).map_err(failed)?;
+    let paths = files.map(|(name, _)| dir.join(name));
+    let new = paths.iter().zip(&files).map(|(path, (_, contents))| Single::new(path, contents.as_bytes()));
+    write_files(&new.collect::<Vec<_>>(), args.overwrite.get())?;
     let style = Style::stdout();
     let mut text = String::new();
-    for (name, contents) in files {
-        let path = dir.join(name);
-        fs::write(&path, contents).map_err(|error| failed(&path, error))?;
+    for path in paths {
         text.push_str(&format!("{} {}\n", style.green("wrote"), shown(path)));
     }
     let pipeline = shown(dir.join("pipeline.yaml"));
@@ -116,8 +115,11 @@ fn shown(path: PathBuf) -> String {
     from_here(&path).display().to_string()
 }
 
-/// Number of layers of a model, by its config.json.
+/// Number of layers of a model, by its config.json, or of a GGUF file.
 fn layers(model: &Path) -> Result<u64, Error> {
+    if model.is_file() {
+        return Ok(inspect(model)?.layers as u64);
+    }
     let path = model.join("config.json");
     let hint = "name a folder in Hugging Face's layout: config.json, tokenizer.json and weights as safetensors";
     let text =
@@ -128,34 +130,8 @@ fn layers(model: &Path) -> Result<u64, Error> {
     count.ok_or_else(|| Error::input(format!("{} names no number of layers", path.display())).hint(hint))
 }
 
-/// The way from a folder to a path, both absolute.
-fn relative(path: &Path, from: &Path) -> PathBuf {
-    let same = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
-    // Folders that share nothing but the root are told apart better by their full names.
-    if same <= 1 {
-        return path.to_owned();
-    }
-    let up = from.components().skip(same).map(|_| Path::new("..").to_owned());
-    up.chain(std::iter::once(path.components().skip(same).collect())).collect()
-}
-
 /// A text as YAML, quoted where it has to be.
 fn quoted(text: &str) -> String {
     let plain = |char: char| char.is_alphanumeric() || "/._-".contains(char);
     if text.chars().all(plain) { text.to_owned() } else { Value::from(text).to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ways() {
-        let check = |path: &str, from: &str, expect: &str| {
-            assert_eq!(relative(Path::new(path), Path::new(from)), Path::new(expect));
-        };
-        check("/a/b/model", "/a/b/c", "../model");
-        check("/a/b/model", "/a/b", "model");
-        check("/m/model", "/a/b", "/m/model");
-    }
 }

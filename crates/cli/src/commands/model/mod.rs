@@ -32,7 +32,7 @@ Examples:
   palinode model inspect models/gpt2
   palinode model inspect models/Qwen3-0.6B --json | jq -r '.editable[].name'")]
     Inspect {
-        /// The folder with config.json, tokenizer.json and the weights as safetensors; or a model of the Hugging Face Hub,
+        /// The folder with config.json, tokenizer.json and the weights as safetensors; or a GGUF file; or a model of the Hugging Face Hub,
         /// hf:owner/name.
         #[arg(value_name = "PATH")]
         path: String,

@@ -12,6 +12,7 @@ use palinode::{Error, ErrorKind, RunRecord, Runs, StageRecord, did_you_mean};
 
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
+use crate::outputs::OverwriteArgs;
 
 /// Show a run, the result of a stage, or where an exported file comes from
 ///
@@ -33,9 +34,13 @@ pub struct Args {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Copy the files of a stage's result into this folder, with one folder per cell if there are several.
+    /// Copy the files of a stage's result into this folder, with one folder per cell if there are several. A folder that is there must
+    /// have been written by this command for this stage, and not been changed since.
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+
+    #[command(flatten)]
+    overwrite: OverwriteArgs,
 
     /// Print one JSON document.
     #[arg(long)]
@@ -48,7 +53,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(folder) = &args.save {
         let runs = args.store.runs()?;
         return match find(&runs, &args.what)? {
-            Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder),
+            Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder, args.overwrite.get()),
             Found::Run(_) => {
                 let error = Error::new(ErrorKind::Usage, format!("`{}` is a run, and has no files", args.what));
                 Err(error.hint(format!("name a stage: `palinode show {}:STAGE --save DIR`", args.what)).into())

@@ -61,6 +61,7 @@ fn told(info: &StageInfo) -> Value {
         "inputs": info.inputs.iter().map(port).collect::<Vec<_>>(),
         "output": info.output,
         "unkeyed": info.unkeyed,
+        "last_digits": info.last_digits,
         "parameters": info.schema,
     })
 }

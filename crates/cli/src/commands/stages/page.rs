@@ -41,7 +41,12 @@ fn entry(parameter: &Parameter, info: &StageInfo, style: &Style) -> String {
         None if parameter.required => "required".to_owned(),
         None => "optional".to_owned(),
     };
-    let unkeyed = if info.unkeyed.contains(&parameter.name.as_str()) { "; does not change results" } else { "" };
+    let name = parameter.name.as_str();
+    let unkeyed = match () {
+        () if info.unkeyed.contains(&name) => "; does not change results",
+        () if info.last_digits.contains(&name) => "; changes last digits alone",
+        () => "",
+    };
     let only = parameter.only.as_ref().map(|word| format!("; with {word}")).unwrap_or_default();
     let facts = style.dim(&format!("{}; {need}{only}{unkeyed}", parameter.kind));
     format!("  {}  {facts}\n{}", style.bold(&parameter.name), style.wrap(&parameter.doc, 6))

@@ -4,6 +4,7 @@ mod samples;
 mod scorer;
 mod shown;
 mod table;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,14 @@ use palinode_engine::shown::Shown;
 use palinode_engine::{
     Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan, artifact,
 };
-use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Writing};
+use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Words, Writing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
+use self::verdict::{Doubt, relative_norms, superseded_in, superseded_words, untaken, without};
 use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
 use crate::artifacts::update::{AnyModel, Batch};
@@ -44,6 +46,9 @@ pub struct GenerationParams {
     /// Seed of the random draws.
     #[serde(default = "one")]
     seed: u64,
+    /// What counts as a word for GE. The published numbers are of Treebank words; `whitespace` is what Palinode counted before.
+    #[serde(default)]
+    words: Words,
 }
 
 /// The weights of words in the reference score, as scikit-learn leaves them.
@@ -85,6 +90,9 @@ pub struct EvaluateParams {
     /// Number of tokens of these texts.
     #[serde(default = "eight")]
     sample_tokens: usize,
+    /// When the result says in words that an edit is doubtful.
+    #[serde(default, skip_serializing_if = "Doubt::is_default")]
+    doubt: Doubt,
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
@@ -154,7 +162,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -182,6 +190,13 @@ edited model. The unedited model is scored as well (`before_…`), once for all 
 from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
 to that round.
 
+Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by many times \
+its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
+
+Superseded edits, which a later edit of the same model takes back because it says something else of the same subject and relation, \
+or at the same prompt, are reported apart: their number, and all metrics over the other edits (`current_…`). The headline scores \
+count them, as the published code does.
+
 The result keeps the likelihoods of every prompt: records.jsonl, one record per line, and records.parquet, one prompt per \
 row.";
     type Output = ScoresKind;
@@ -190,8 +205,12 @@ row.";
         vec![MODEL.port(), REQUESTS.port()]
     }
 
-    fn unkeyed() -> &'static [&'static str] {
+    fn last_digits() -> &'static [&'static str] {
         &["batch_tokens"]
+    }
+
+    fn resolved(params: &EvaluateParams, hardware: Option<&str>) -> Vec<(&'static str, Value)> {
+        vec![("batch_tokens", params.batch_tokens.resolved(BatchTokens::PROMPTS, hardware))]
     }
 
     /// Those of one version of the model: each version's requests are cut alike.
@@ -228,7 +247,7 @@ row.";
         let given = cx.input(MODEL)?;
         let asked = cx.input(REQUESTS)?;
         let mut requests = requests(cx, &asked)?;
-        let all = Versions::open(cx, &given)?;
+        let all = Versions::open(cx, &given, asked.facts.chat.as_ref())?;
         let own = given.facts.asked() == Some(contents(&asked)?);
         if let Some(made) = all.made()
             && own
@@ -251,6 +270,7 @@ row.";
             text: &model.text,
             tokens: params.batch_tokens.or(BatchTokens::PROMPTS, &model.decoder),
             writing,
+            words: params.generation.as_ref().map(|g| g.words).unwrap_or_default(),
             tfidf: tfidf.as_ref(),
             bar: &bar,
         };
@@ -277,15 +297,32 @@ row.";
             let earlier = shown::values(&base, &groups).into_iter();
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
+        let (mut failed, mut findings) = (Vec::new(), Vec::new());
+        if !edits.is_empty() {
+            let gone = superseded_in(&parts, &requests);
+            failed = untaken(&requests, &after, &gone);
+            let norms = relative_norms(&model.decoder, edits)?;
+            findings = params.doubt.findings(&failed, (&before, &after), &norms);
+            if !gone.is_empty() {
+                // Whether an edit took that a later one took back says nothing. The headline scores count it all the same, as the published
+                // code does.
+                let (before, after) = (without(&before, &gone), without(&after, &gone));
+                let current = Summary::between(&before, &after);
+                let current_values = shown::values(&current, &groups).into_iter();
+                metrics.extend(current_values.map(|(name, value)| (format!("current_{name}"), value)));
+                metrics.insert("superseded".into(), palinode_engine::shown::count(gone.len()));
+                findings.push(superseded_words(&gone, &requests, &current, &groups));
+            }
+        }
         let shown = Shown {
+            findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
             intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
             columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
             series: Some(rounds_of(series)),
             samples: Some(samples),
-            ..Shown::default()
         };
-        let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), shown };
+        let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), untaken: failed.len(), shown };
         Ok(artifact::<ScoresKind>(&facts)?
             .with_file(RECORDS, cx.put_bytes(&lines(&before, &after)?)?)
             .with_file(TABLE, cx.put_bytes(&table::table(&requests, &before, &after)?)?))

@@ -2,7 +2,7 @@
 
 use palinode_data::EditRequest;
 use palinode_engine::{Error, Progress, StageContext, UnitPlan};
-use palinode_eval::{RecordScores, Tfidf, Writing, score_requests, write};
+use palinode_eval::{RecordScores, Tfidf, Words, Writing, entropy, score_requests, write};
 use palinode_model::{Decoder, Text};
 use serde_json::json;
 
@@ -28,6 +28,8 @@ pub struct Scorer<'a> {
     pub tokens: usize,
     /// How longer texts are generated, if the parameters request them.
     pub writing: Option<Writing>,
+    /// What counts as a word of these texts.
+    pub words: Words,
     /// What compares them with references, where there are any.
     pub tfidf: Option<&'a Tfidf>,
     /// Counts records.
@@ -43,6 +45,7 @@ impl Scorer<'_> {
         let of = json!([version.name, writing]);
         let mut scores = units.run(&of, requests, |block| self.block(&version.decoder, block))?;
         for (record, request) in scores.iter_mut().zip(requests) {
+            record.entropy = mean(record.generated.iter().map(|text| entropy(text, self.words)));
             let compare = self.tfidf.filter(|_| !request.references.is_empty() && !record.generated.is_empty());
             record.reference =
                 compare.map(|tfidf| tfidf.similarity(&record.generated.join(" "), &request.references.join(" ")));
@@ -66,6 +69,11 @@ impl Scorer<'_> {
         }
         Ok(found)
     }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// No likelihood may be anything but a number.

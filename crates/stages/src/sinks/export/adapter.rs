@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use palinode_engine::Error;
+use palinode_hub::{Kind, Reference};
 use palinode_math::{Delta, LowRank, row_major};
 use palinode_model::{Layout, Orientation, WeightId};
 use serde_json::json;
@@ -39,7 +40,8 @@ pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String
     let ranks = factors(update)?.into_iter().map(|(weight, low)| Ok((module(layout, weight)?, low.left.ncols())));
     let ranks: BTreeMap<String, usize> = ranks.collect::<Result<_, Error>>()?;
     let most = ranks.values().copied().max().unwrap_or(1);
-    let config = json!({
+    let (base, revision) = revision(base);
+    let mut config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -54,7 +56,19 @@ pub fn config(update: &UpdateFile, layout: &Layout, base: &str) -> Result<String
         "bias": "none",
         "use_rslora": false,
     });
+    if let Some(revision) = revision {
+        config["revision"] = json!(revision);
+    }
     serde_json::to_string_pretty(&config).map_err(|error| Error::internal(error.to_string()))
+}
+
+/// A model's name, and the revision where one of the Hub is meant that is not the main branch.
+fn revision(base: &str) -> (String, Option<String>) {
+    let parsed = Reference::parse(&format!("hf:{base}")).and_then(Result::ok);
+    match parsed.filter(|parsed| parsed.kind == Kind::Model) {
+        Some(Reference { repository, revision, .. }) => (repository, Some(revision).filter(|name| name != "main")),
+        None => (base.to_owned(), None),
+    }
 }
 
 /// The module that holds an edited weight.
@@ -73,4 +87,23 @@ fn factors(update: &UpdateFile) -> Result<Vec<(WeightId, &LowRank)>, Error> {
         }
     });
     each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_named_as_others_find_it() {
+        for (base, name, at) in [
+            ("owner/gpt2", "owner/gpt2", None),
+            ("owner/gpt2@main", "owner/gpt2", None),
+            ("owner/gpt2@0123abc", "owner/gpt2", Some("0123abc")),
+            ("gpt2", "gpt2", None),
+            ("/home/me@there/models/gpt2", "/home/me@there/models/gpt2", None),
+            ("", "", None),
+        ] {
+            assert_eq!(revision(base), (name.to_owned(), at.map(str::to_owned)), "{base}");
+        }
+    }
 }

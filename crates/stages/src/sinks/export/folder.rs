@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use palinode_engine::{Digest, Error, ErrorKind, inside};
+use palinode_engine::{Digest, Error, ErrorKind, FileRef, MARKER, Output};
 use palinode_math::{Delta, row_major};
-use palinode_model::save::{Change, copy_with_changes};
-use palinode_model::{Checkpoint, Layout, WeightId};
+use palinode_model::save::{Change, Written, copy_with_changes};
+use palinode_model::{
+    Checkpoint, EditedType, Layout, WeightId, companions_of_gguf, copy_gguf_with_changes, is_gguf,
+    write_gguf_as_safetensors,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::update_file::{Provenance, stored_name};
 use crate::errors::StageFailure;
 
 /// The note in an edited model's folder.
-pub const NOTE: &str = "palinode.json";
+pub const NOTE: &str = MARKER;
 
 /// What was done to a model's folder.
 #[derive(Serialize, Deserialize)]
@@ -35,8 +39,18 @@ pub enum Direction {
     Off,
 }
 
+impl Note {
+    /// As what a folder's marker says.
+    pub fn about(&self) -> Result<Map<String, Value>, Error> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(about)) => Ok(about),
+            other => Err(Error::internal(format!("a note is no mapping: {other:?}"))),
+        }
+    }
+}
+
 /// Writes a model's weight files with the updates put on or taken off; everything else in them stays byte for byte. `shards`
-/// are names and places. Returns the files written.
+/// are names and places. A GGUF file becomes safetensors in f32. `each` hears what was written into each file. Gives what was written.
 ///
 /// # Errors
 /// Where a weight is missing or has another shape, or a file cannot be read or written.
@@ -45,9 +59,68 @@ pub fn write_weights(
     layout: &Layout,
     updates: &[(WeightId, Delta)],
     direction: Direction,
-    out: &Path,
-    mut each: impl FnMut() -> Result<(), Error>,
-) -> Result<Vec<PathBuf>, Error> {
+    out: &mut Output,
+    mut each: impl FnMut(&[Written]) -> Result<(), Error>,
+) -> Result<BTreeMap<String, Digest>, Error> {
+    let changes = changes(shards, layout, updates, direction)?;
+    let mut written = BTreeMap::new();
+    let mut changed = 0;
+    for (name, source) in shards {
+        let gguf = is_gguf(source);
+        let name = if gguf { FROM_GGUF } else { name };
+        let target = out.file(name)?;
+        let made = if gguf {
+            write_gguf_as_safetensors(source, &target, &changes)
+        } else {
+            copy_with_changes(source, &target, &changes, layout.orientation)
+        };
+        let done = made.map_err(StageFailure::stage)?;
+        changed += done.len();
+        let file = FileRef::of_file(&target).map_err(|error| Error::io(ErrorKind::Input, "read", &target, error))?;
+        written.insert(name.to_owned(), file.digest);
+        each(&done)?;
+    }
+    if changed != changes.len() {
+        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
+    }
+    Ok(written)
+}
+
+/// The weights of a GGUF file in Hugging Face's layout.
+const FROM_GGUF: &str = "model.safetensors";
+
+/// Writes what a folder in Hugging Face's layout has beside its weights, of a GGUF file.
+///
+/// # Errors
+/// Where the file cannot be read, or the folder cannot be written.
+pub fn describe_gguf(source: &Path, out: &mut Output) -> Result<(), Error> {
+    let texts = companions_of_gguf(source).map_err(StageFailure::stage)?;
+    texts.into_iter().try_for_each(|(name, text)| out.write(name, text.as_bytes()))
+}
+
+/// Writes a GGUF file with the updates put on.
+///
+/// # Errors
+/// As [`write_weights`].
+pub fn write_gguf(
+    source: (String, PathBuf),
+    layout: &Layout,
+    updates: &[(WeightId, Delta)],
+    kind: EditedType,
+    path: &Path,
+) -> Result<Vec<Written>, Error> {
+    let shards = [source];
+    let changes = changes(&shards, layout, updates, Direction::On)?;
+    copy_gguf_with_changes(&shards[0].1, path, &changes, kind).map_err(StageFailure::stage)
+}
+
+/// The changes by the names under which the weights are stored.
+fn changes(
+    shards: &[(String, PathBuf)],
+    layout: &Layout,
+    updates: &[(WeightId, Delta)],
+    direction: Direction,
+) -> Result<Vec<Change>, Error> {
     let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
@@ -65,46 +138,5 @@ pub fn write_weights(
             delta: row_major(dense.as_ref()).into_iter().map(|v| (sign * v) as f32).collect(),
         });
     }
-    let mut written = Vec::new();
-    let mut changed = 0;
-    for (name, source) in shards {
-        let path = inside(out, name)?;
-        replace(&path, |target| {
-            let done = copy_with_changes(source, target, &changes, layout.orientation).map_err(StageFailure::stage)?;
-            changed += done.len();
-            Ok(())
-        })?;
-        written.push(path);
-        each()?;
-    }
-    if changed != changes.len() {
-        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
-    }
-    Ok(written)
-}
-
-/// Copies a file into place.
-pub fn copy(source: &Path, path: &Path) -> Result<(), Error> {
-    replace(path, |target| {
-        std::fs::copy(source, target).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))?;
-        Ok(())
-    })
-}
-
-/// Writes bytes into place.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    replace(path, |target| {
-        std::fs::write(target, bytes).map_err(|error| Error::io(ErrorKind::Input, "write", target, error))
-    })
-}
-
-/// Writes beside the file and renames it, so that no reader ever sees half of one.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    write(&part).inspect_err(|_| {
-        let _ = std::fs::remove_file(&part);
-    })?;
-    std::fs::rename(&part, path).map_err(|error| Error::io(ErrorKind::Input, "write", path, error))
+    Ok(changes)
 }

@@ -4,41 +4,63 @@ mod adapter;
 pub mod folder;
 pub mod update_file;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use palinode_engine::{
-    Artifact, DescribeCx, Digest, Error, ErrorKind, FieldError, FileRef, Port, PortOf, StageContext, StageKind,
-    artifact, inside,
+    Artifact, Beside, DescribeCx, Digest, Error, FieldError, OVERWRITE, Output, Port, PortOf, StageContext, StageKind,
+    Taken, artifact,
 };
-use palinode_model::Layout;
+use palinode_model::save::Written;
+use palinode_model::{EditedType, Layout};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
-use self::folder::{Direction, NOTE, Note, write_weights};
+use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
 use self::update_file::{UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
-use crate::artifacts::model::{companions, config, weights};
-use crate::artifacts::tensors::make_folder;
+use crate::artifacts::model::{GGUF, computing, config, folder_name, gguf, weights};
 use crate::artifacts::update::{UpdateKind, batches};
+
+/// A share of a change that is worth a word when rounding loses it.
+const LARGE_SHARE: f64 = 0.05;
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExportParams {
-    /// The folder to write to. It is created if it does not exist.
+    /// The folder to write to. It is created if it does not exist. One that is there must have been written by this stage and not been
+    /// changed since.
     path: PathBuf,
+    /// Write into the folder even if something else is in it. Files that are not replaced stay.
+    #[serde(default)]
+    overwrite: bool,
     /// What to write.
     #[serde(default = "both")]
     #[schemars(length(min = 1))]
     formats: Vec<ExportFormat>,
-    /// The name of the unedited model in the adapter. The default is its path.
+    /// The name of the unedited model in the adapter. The default is its name on the Hub, or the full path of its folder.
     #[serde(default)]
     base_model: Option<String>,
     /// The batch to write, counted from 0. Required if there are several, because each batch is a separate edit of the
     /// unedited model.
     #[serde(default)]
     batch: Option<usize>,
+    /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gguf_type: Option<GgufType>,
+}
+
+/// What edited tensors of a GGUF file are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum GgufType {
+    /// Half precision.
+    F16,
+    /// Eight bits, and a scale for 32 values.
+    Q8_0,
 }
 
 fn both() -> Vec<ExportFormat> {
@@ -63,11 +85,30 @@ added in [out, in] orientation (transpose it for GPT-2's Conv1D). The metadata o
 palinode.json in the model's folder record the source: model digest, objective, plan, requests. With `peft` among the \
 formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is right, the scaling is 1.
 
-When an exported file is changed or deleted, the next run writes it again.";
+Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
+model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
+
+palinode.json lists what was written, and by which stage. A folder that something else wrote, or whose files were changed since, is an \
+error, unless `overwrite` is set. When an exported file is deleted, the next run writes it again.";
     type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]
+    }
+
+    fn unkeyed() -> &'static [&'static str] {
+        &[OVERWRITE]
+    }
+
+    fn hands_on() -> Option<&'static str> {
+        Some(MODEL.name)
+    }
+
+    fn takes(params: &ExportParams, beside: &Beside) -> Taken {
+        let writes = |format| params.formats.contains(&format);
+        let files = if writes(ExportFormat::Model) { beside.files.clone() } else { Vec::new() };
+        let name = beside.name.as_ref().filter(|_| writes(ExportFormat::Peft) && params.base_model.is_none());
+        Taken { files, values: name.map(|name| ("base_model", json!(name))).into_iter().collect() }
     }
 
     fn publishes(params: &ExportParams) -> Vec<(&'static str, PathBuf)> {
@@ -77,7 +118,9 @@ When an exported file is changed or deleted, the next run writes it again.";
     fn describe(params: &ExportParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if params.formats.is_empty() {
-            errors.push(FieldError::new("formats", "`formats` is empty").expected("some of model, update and peft"));
+            errors.push(
+                FieldError::new("formats", "`formats` is empty").expected("some of model, update, gguf and peft"),
+            );
         }
         let planned = cx.input(MODEL);
         if let Some(count) = planned.batches
@@ -89,6 +132,16 @@ When an exported file is changed or deleted, the next run writes it again.";
             let message = "an adapter holds low-rank changes, and those of this update are not";
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
         }
+        let is_gguf = planned.model.as_ref().map(|model| model.gguf);
+        let wants_gguf = params.formats.contains(&ExportFormat::Gguf);
+        if wants_gguf && is_gguf == Some(false) {
+            let message = "a GGUF file is written of a model that is one, and this one is a folder";
+            errors.push(FieldError::new("formats", message).hint("leave `gguf` out of `formats`"));
+        }
+        if params.gguf_type.is_some() && !wants_gguf {
+            let message = "`gguf_type` is the type of edited tensors in model.gguf, which is not written";
+            errors.push(FieldError::new("gguf_type", message).hint("add `gguf` to `formats`, or leave it out"));
+        }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
@@ -99,35 +152,48 @@ When an exported file is changed or deleted, the next run writes it again.";
         let batch = edits.swap_remove(batch);
         let layout = Layout::of(&config(cx, &given)?);
         let update = UpdateFile::of(&given, &layout, &batch)?;
-        let out = cx.base_dir().join(&params.path);
-        make_folder(&out)?;
-        let mut written = Vec::new();
+        let mut out = cx.output(&params.path, params.overwrite)?;
+        let mut weights = BTreeMap::new();
         if params.formats.contains(&ExportFormat::Model) {
-            written.extend(write_model(cx, params, &given, &layout, &update)?);
+            weights = write_model(cx, &mut out, &given, &layout, &update)?;
         }
-        let mut write = |name: &str, bytes: &[u8]| {
-            written.push(params.path.join(name));
-            folder::write(&out.join(name), bytes)
-        };
+        if params.formats.contains(&ExportFormat::Gguf) {
+            let file = gguf(&given).ok_or_else(|| Error::input("the model is not a GGUF file"))?;
+            let kind = match params.gguf_type {
+                None | Some(GgufType::F16) => EditedType::F16,
+                Some(GgufType::Q8_0) => EditedType::Q8,
+            };
+            let target = out.file(GGUF)?;
+            let done = write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &target)?;
+            warn_of_rounding(cx, GGUF, &done);
+        }
         if params.formats.contains(&ExportFormat::Update) {
-            write(UPDATE_FILE, &update.to_bytes()?)?;
+            out.write(UPDATE_FILE, &update.to_bytes()?)?;
         }
         if params.formats.contains(&ExportFormat::Peft) {
-            make_folder(&out.join("adapter"))?;
-            let base = params.base_model.clone().or_else(|| model_folder(cx, &given)).unwrap_or_default();
-            write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
-            write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
+            // A pipeline that was not made from a file may connect models of which nothing but the contents is known.
+            let base = params.base_model.clone().unwrap_or_default();
+            out.write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
+            out.write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
         }
-        let published = written.iter().map(|path| cx.publish(path)).collect::<Result<_, _>>()?;
-        let facts = ExportFacts { formats: Some(params.formats.clone()), files: written };
+        let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
+        let published = cx.finish(out, &params.path, note.about()?)?;
+        let files = published.iter().map(|published| published.path.clone()).collect();
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
 }
 
-/// Where the unedited model lies.
-fn model_folder(cx: &StageContext, artifact: &Artifact) -> Option<String> {
-    let (_, file) = weights(artifact).next()?;
-    Some(cx.path(file).ok()?.parent()?.display().to_string())
+/// Says where rounding to the stored type took a large share of the change: the exported model is then another one than was evaluated.
+fn warn_of_rounding(cx: &StageContext, place: &str, written: &[Written]) {
+    let lost = written.iter().filter(|weight| weight.lost > LARGE_SHARE);
+    for weight in lost {
+        let share = 100.0 * weight.lost;
+        cx.warn(format!(
+            "in {place}, rounding {} to its stored type loses {share:.0} % of the change: update.safetensors has it whole",
+            weight.name
+        ));
+    }
 }
 
 fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
@@ -144,39 +210,35 @@ fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
     }
 }
 
-/// The edited model in Hugging Face's layout.
+/// The edited model in Hugging Face's layout; gives what its weights' files hold.
 fn write_model(
     cx: &StageContext,
-    params: &ExportParams,
+    out: &mut Output,
     artifact: &Artifact,
     layout: &Layout,
     update: &UpdateFile,
-) -> Result<Vec<PathBuf>, Error> {
+) -> Result<BTreeMap<String, Digest>, Error> {
     let shards: Vec<(String, PathBuf)> =
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
-    let out = cx.base_dir().join(&params.path);
-    write_weights(&shards, layout, &update.updates, Direction::On, &out, || {
+    let written = write_weights(&shards, layout, &update.updates, Direction::On, out, |done| {
+        warn_of_rounding(cx, "the model's folder", done);
         bar.inc(1);
         cx.check_interrupt()
     })?;
-    let mut written: Vec<PathBuf> = shards.iter().map(|(name, _)| params.path.join(name)).collect();
-    for (name, file) in companions(artifact) {
-        folder::copy(&cx.path(file)?, &inside(&out, name)?)?;
-        written.push(params.path.join(name));
+    if let Some(file) = gguf(artifact) {
+        describe_gguf(&cx.path(file)?, out)?;
     }
-    let digest = |(name, _): &(String, PathBuf)| {
-        let path = out.join(name);
-        let file = FileRef::of_file(&path).map_err(|error| Error::io(ErrorKind::Input, "read", &path, error))?;
-        Ok((name.clone(), file.digest))
-    };
-    let note = Note {
-        update: Digest::of(&update.to_bytes()?),
-        weights: shards.iter().map(digest).collect::<Result<_, Error>>()?,
-        provenance: update.provenance.clone(),
-    };
-    let text = serde_json::to_vec_pretty(&note).map_err(|error| Error::internal(error.to_string()))?;
-    folder::write(&out.join(NOTE), &text)?;
-    written.push(params.path.join(NOTE));
+    for (name, file) in computing(artifact) {
+        if let Some(name) = folder_name(name) {
+            out.copy(name, &cx.path(file)?)?;
+        }
+    }
+    // What lies beside the model, and is in no other key than this stage's.
+    for (name, (_, path)) in cx.files() {
+        if let Some(name) = folder_name(name) {
+            out.copy(name, path)?;
+        }
+    }
     Ok(written)
 }

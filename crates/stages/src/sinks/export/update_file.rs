@@ -88,7 +88,12 @@ impl UpdateFile {
             care: facts.care.as_ref().map_or(Value::Null, |care| json!(care)),
             layers: batch.facts.layers.clone(),
         };
-        let updates = batch.updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect();
+        let updates: Vec<_> = batch.updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect();
+        if let Some((weight, _)) = updates.iter().find(|(_, delta): &&(WeightId, Delta)| !delta.frobenius().is_finite())
+        {
+            let message = format!("the change of layer {weight} has values that single precision cannot hold");
+            return Err(Error::numerical(message));
+        }
         let names = batch.updates.iter().map(|(weight, _)| stored_name(layout, *weight)).collect::<Result<_, _>>()?;
         Ok(Self { provenance, updates, names })
     }

@@ -1,6 +1,7 @@
 //! What a run has to report: its artifacts, read for people. What each file in an artifact means is known by the stage that
 //! writes it, so it is read here; how it looks is `palinode-report`'s.
 
+mod doubts;
 mod edits;
 mod found;
 mod layers;
@@ -25,6 +26,7 @@ pub fn report(run: &PastRun, store: &Store) -> Report {
         title: run.pipeline.clone(),
         description: run.description.clone(),
         facts: Vec::new(),
+        doubts: doubts::all(&found),
         measured: measured::all(&found),
         layers: layers::all(&found),
         losses: traces::all(&found),

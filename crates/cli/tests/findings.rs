@@ -1,0 +1,181 @@
+//! What is wrong with requests, through the program: where a subject stands, what stands before a target, and what is told before the work.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const PIPELINE: &str = r"
+name: facts
+stages:
+  model: { uses: load_model, with: { path: MODEL } }
+  facts: { uses: requests, with: { facts: [ FACTS ] } }
+  plan: { uses: distribute, with: { strategy: single, layers: [2] } }
+  targets: { uses: targets, inputs: { model: model, requests: facts }, with: { layer: 2, steps: 3TARGETS } }
+  update:
+    uses: solve
+    inputs: { model: model, requests: facts, targets: targets, plan: plan }
+    with: { objective: emmet, preservation: ridgeSOLVE }
+  scores: { uses: evaluate, inputs: { model: update, requests: facts } }
+";
+
+const CHILE: &str =
+    r#"{ subject: Chile, prompt: "The official language of {} is", target_new: Thai, target_true: Spanish }"#;
+
+struct Case {
+    folder: TempDir,
+}
+
+impl Case {
+    fn new(facts: &str, targets: &str, solve: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let model =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+        let text = PIPELINE
+            .replace("MODEL", model.to_str().unwrap())
+            .replace("FACTS", facts)
+            .replace("TARGETS", targets)
+            .replace("SOLVE", solve);
+        std::fs::write(folder.path().join("p.yaml"), text).unwrap();
+        Self { folder }
+    }
+
+    fn palinode(&self, args: &[&str]) -> Output {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_palinode"));
+        program.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(&self.folder);
+        program.args(args).output().unwrap()
+    }
+
+    /// Runs the pipeline, which must end with `code`; gives what it told.
+    fn run(&self, code: i32) -> String {
+        let output = self.palinode(&["run", "p.yaml"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        told
+    }
+}
+
+#[test]
+fn what_spoils_scores_is_told_before_the_work_and_not_where_all_is_cached() {
+    let same = CHILE.replace("Thai", "Spanish");
+    let blank = CHILE.replace("is\"", "is \"").replace("Thai", "\" Thai\"");
+    let french = CHILE.replace("Thai", "French");
+    let cases =
+        [(same, "request 0, target_new: the new target \"Spanish\" is the true one"), (blank, "ends with a blank")];
+    for (facts, words) in cases {
+        let case = Case::new(&facts, "", "");
+        assert!(case.run(0).contains(words), "{words}");
+        assert!(!case.run(0).contains("request 0"), "all is cached");
+    }
+    let case = Case::new(&format!("{CHILE}, {french}"), "", "");
+    let told = String::from_utf8_lossy(&case.palinode(&["run", "p.yaml"]).stderr).into_owned();
+    assert!(told.contains("requests 0 and 1 ask for different targets at the same prompt"), "{told}");
+    let quiet = case.palinode(&["run", "p.yaml", "--no-preflight"]);
+    assert!(!String::from_utf8_lossy(&quiet.stderr).contains("warning: request"));
+}
+
+#[test]
+fn what_cannot_work_ends_before_anything_runs() {
+    let long = "word ".repeat(3000);
+    let fact = CHILE.replace(" }", &format!(", paraphrases: [\"fine\", \"{}\"] }}", long.trim()));
+    let case = Case::new(&fact, "", "");
+    let told = case.run(9);
+    assert!(told.contains("error: request 0, paraphrases[1]: ") && told.contains("(too_long)"), "{told}");
+    assert!(told.contains("nothing was run"), "{told}");
+    let json = case.palinode(&["run", "p.yaml", "--json"]);
+    let lines = String::from_utf8_lossy(&json.stdout).into_owned();
+    assert!(lines.contains(r#""event":"finding""#) && lines.contains(r#""at":"paraphrases[1]""#), "{lines}");
+}
+
+#[test]
+fn a_subject_is_a_word_and_its_place_is_never_guessed() {
+    let fact =
+        |subject: &str, prompt: &str| format!("{{ subject: {subject:?}, prompt: {prompt:?}, target_new: Thai }}");
+    let validate = |subject: &str, prompt: &str| {
+        let case = Case::new(&fact(subject, prompt), "", "");
+        let output = case.palinode(&["validate", "p.yaml"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(validate("Ali", "In Alicante it is said that Ali works as").0, Some(0));
+    assert_eq!(validate("Paris", "Paris's mayor is").0, Some(0));
+    assert_eq!(validate("東京", "東京都の言語は").0, Some(0));
+    let (code, told) = validate("Ali", "Ali says that Ali works as");
+    assert!(code == Some(3) && told.contains("2 times") && told.contains("{} says that Ali"), "{told}");
+    let (code, told) = validate("Ali", "In Alicante one works as");
+    assert!(code == Some(3) && told.contains("only within another word"), "{told}");
+    // Written so by hand it is done, and said.
+    let told = Case::new(&fact("Finl", "People of {}and speak"), "", "").run(0);
+    assert!(told.contains("(key_elsewhere)"), "{told}");
+    assert!(!Case::new(&fact("Chile ", "The language of {} is"), "", "").run(0).contains("key_elsewhere"));
+}
+
+#[test]
+fn one_fact_stated_twice_is_one_constraint() {
+    let told = Case::new(&format!("{CHILE}, {CHILE}"), "", "").run(0);
+    assert!(told.contains("the same as an earlier one and count once"), "{told}");
+}
+
+#[test]
+fn a_chain_reads_keys_at_one_token() {
+    for at in ["subject_first", "subject_first_after_last", "last"] {
+        Case::new(CHILE, &format!(", fact_token: {at}"), &format!(", fact_token: {at}")).run(0);
+    }
+    let told = Case::new(CHILE, ", fact_token: last", ", fact_token: subject_last").run(3);
+    assert!(told.contains("the targets are values at last"), "{told}");
+}
+
+#[test]
+fn a_target_may_stand_without_a_blank() {
+    let plain = Case::new(CHILE, "", "");
+    plain.run(0);
+    let spaced = Case::new(&CHILE.replace(" }", ", target_prefix: \" \" }"), "", "");
+    spaced.run(0);
+    let bare = Case::new(&CHILE.replace(" }", ", target_prefix: \"\" }"), "", "");
+    bare.run(0);
+    let scores = |case: &Case| {
+        let run = std::fs::read_dir(case.folder.path().join(".palinode/runs")).unwrap().next().unwrap().unwrap();
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(run.path().join("run.json")).unwrap()).unwrap();
+        let stages = record["stages"].as_array().unwrap();
+        stages.iter().find(|stage| stage["instance"] == "scores").unwrap_or(&stages[stages.len() - 1])["metrics"]
+            .clone()
+    };
+    assert_eq!(scores(&plain), scores(&spaced));
+    assert_ne!(scores(&plain), scores(&bare));
+}
+
+const SEQUENCE: &str = r"
+name: superseded
+stages:
+  model: { uses: load_model, with: { path: MODEL } }
+  facts: { uses: requests, with: { facts: [ FACTS ] } }
+  plan: { uses: distribute, with: { strategy: single, layers: [2] } }
+  update:
+    uses: sequence
+    inputs: { model: model, requests: facts, plan: plan }
+    with:
+      targets: { layer: 2, steps: 25, learning_rate: 0.1, clamp: 3 }
+      solve: { objective: emmet, preservation: ridge, batch_size: 1 }
+  scores: { uses: evaluate, inputs: { model: update, requests: facts } }
+";
+
+#[test]
+fn a_superseded_edit_is_reported_apart() {
+    let case = Case::new("", "", "");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let facts = format!("{CHILE}, {}", CHILE.replace("Thai", "Greek"));
+    let text = SEQUENCE.replace("MODEL", model.to_str().unwrap()).replace("FACTS", &facts);
+    std::fs::write(case.folder.path().join("p.yaml"), text).unwrap();
+    let output = case.palinode(&["run", "p.yaml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let joined = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(joined.contains("! 1 of 2 edits are superseded: a later edit says something else"), "{said}");
+    assert!(joined.contains("(record 0)") && joined.contains("without them ES is 100.0 %"), "{said}");
+    assert!(!joined.contains("did not take"), "{said}");
+    let output = case.palinode(&["show", "scores", "--json"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["\"superseded\": 1", "\"current_ES\": 1.0"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}

@@ -1,0 +1,232 @@
+//! A file's metadata as a config.json.
+//!
+//! An architecture of GGUF is a family of ours. What its metadata leave out, since llama.cpp has it in its code, stands in the table here.
+
+use serde_json::{Map, Value, json};
+
+use crate::ModelError;
+use crate::checkpoint::gguf::read::Gguf;
+
+/// An architecture: how its numbers are called in a config.json, and what is known without them.
+struct Architecture {
+    /// As the file names it.
+    name: &'static str,
+    /// `model_type`.
+    model_type: &'static str,
+    /// The class of transformers.
+    class: &'static str,
+    /// A number of the file (without the architecture's name), and its name in config.json.
+    numbers: &'static [(&'static str, &'static str)],
+    /// What the file leaves out.
+    constants: &'static [(&'static str, &'static str)],
+}
+
+/// More than half the dimensions of any head.
+const MOST_FREQUENCIES: usize = 1 << 16;
+
+const LLAMA: &[(&str, &str)] = &[
+    ("embedding_length", "hidden_size"),
+    ("block_count", "num_hidden_layers"),
+    ("attention.head_count", "num_attention_heads"),
+    ("attention.head_count_kv", "num_key_value_heads"),
+    ("feed_forward_length", "intermediate_size"),
+    ("context_length", "max_position_embeddings"),
+    ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+    ("rope.freq_base", "rope_theta"),
+    // A mixture of experts is refused by this name.
+    ("expert_count", "num_local_experts"),
+];
+
+const ARCHITECTURES: [Architecture; 5] = [
+    // Llama and Mistral, SmolLM among them.
+    Architecture {
+        name: "llama",
+        model_type: "llama",
+        class: "LlamaForCausalLM",
+        numbers: LLAMA,
+        constants: &[("hidden_act", "silu")],
+    },
+    Architecture {
+        name: "qwen2",
+        model_type: "qwen2",
+        class: "Qwen2ForCausalLM",
+        numbers: LLAMA,
+        constants: &[("hidden_act", "silu")],
+    },
+    Architecture {
+        name: "qwen3",
+        model_type: "qwen3",
+        class: "Qwen3ForCausalLM",
+        numbers: LLAMA,
+        constants: &[("hidden_act", "silu")],
+    },
+    Architecture {
+        name: "gpt2",
+        model_type: "gpt2",
+        class: "GPT2LMHeadModel",
+        numbers: &[
+            ("embedding_length", "n_embd"),
+            ("block_count", "n_layer"),
+            ("attention.head_count", "n_head"),
+            ("feed_forward_length", "n_inner"),
+            ("context_length", "n_positions"),
+            ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
+        ],
+        constants: &[("activation_function", "gelu_new")],
+    },
+    Architecture {
+        name: "gptneox",
+        model_type: "gpt_neox",
+        class: "GPTNeoXForCausalLM",
+        numbers: &[
+            ("embedding_length", "hidden_size"),
+            ("block_count", "num_hidden_layers"),
+            ("attention.head_count", "num_attention_heads"),
+            ("feed_forward_length", "intermediate_size"),
+            ("context_length", "max_position_embeddings"),
+            ("attention.layer_norm_epsilon", "layer_norm_eps"),
+            ("rope.freq_base", "rotary_emb_base"),
+        ],
+        constants: &[("hidden_act", "gelu")],
+    },
+];
+
+/// The text of a config.json.
+///
+/// # Errors
+/// [`ModelError::Config`] for an architecture that is not read, a number that is missing, and what has no place in a config.json.
+pub fn config_json(file: &Gguf) -> Result<String, ModelError> {
+    let found = file.text("general.architecture")?.ok_or_else(|| file.wrong("no general.architecture"))?;
+    let Some(architecture) = ARCHITECTURES.iter().find(|known| known.name == found) else {
+        let supported = ARCHITECTURES.each_ref().map(|known| known.name).join(", ");
+        let found: String = found.chars().take(60).collect();
+        return Err(file.wrong(format!("the GGUF architecture {found:?} is not supported (supported: {supported})")));
+    };
+    let key = |name: &str| format!("{found}.{name}");
+    let mut json = Map::new();
+    json.insert("architectures".into(), json!([architecture.class]));
+    json.insert("model_type".into(), architecture.model_type.into());
+    json.insert("dtype".into(), "float32".into());
+    for (name, text) in architecture.constants {
+        json.insert((*name).into(), (*text).into());
+    }
+    for (from, to) in architecture.numbers {
+        if let Some(number) = number(file, &key(from))? {
+            json.insert((*to).into(), number);
+        }
+    }
+    let embedding = file.tensor("token_embd.weight").ok_or_else(|| file.wrong("no tensor token_embd.weight"))?;
+    json.insert("vocab_size".into(), embedding.shape[0].into());
+    json.insert("tie_word_embeddings".into(), file.tensor("output.weight").is_none().into());
+    for (from, to) in [("bos", "bos_token_id"), ("eos", "eos_token_id")] {
+        if let Some(id) = file.whole(&format!("tokenizer.ggml.{from}_token_id"))? {
+            json.insert(to.into(), id.into());
+        }
+    }
+    match architecture.model_type {
+        "gpt2" => {}
+        "gpt_neox" => {
+            let dim = head_dim(file, &key)?;
+            let rotated = file.whole(&key("rope.dimension_count"))?.unwrap_or(dim);
+            json.insert("rotary_pct".into(), (rotated as f64 / dim.max(1) as f64).into());
+            let parallel = file.flag(&key("use_parallel_residual"))?.unwrap_or(true);
+            json.insert("use_parallel_residual".into(), parallel.into());
+        }
+        kind => {
+            let dim = head_dim(file, &key)?;
+            json.insert("head_dim".into(), dim.into());
+            if file.whole(&key("attention.value_length"))?.is_some_and(|value| value != dim) {
+                return Err(file.wrong("keys and values of different lengths are not supported"));
+            }
+            if let Some(rotated) = file.whole(&key("rope.dimension_count"))?.filter(|rotated| *rotated != dim) {
+                json.insert("partial_rotary_factor".into(), (rotated as f64 / dim.max(1) as f64).into());
+            }
+            if kind == "llama" {
+                json.insert("attention_bias".into(), file.tensor("blk.0.attn_q.bias").is_some().into());
+                json.insert("mlp_bias".into(), file.tensor("blk.0.ffn_down.bias").is_some().into());
+            }
+        }
+    }
+    if let Some(scaling) = scaling(file, &key)? {
+        json.insert("rope_scaling".into(), scaling);
+    }
+    Ok(format!("{:#}\n", Value::Object(json)))
+}
+
+/// A number as JSON; of a list, its one value.
+fn number(file: &Gguf, key: &str) -> Result<Option<Value>, ModelError> {
+    if let Ok(Some(whole)) = file.whole(key) {
+        return Ok(Some(whole.into()));
+    }
+    if let Ok(Some(all)) = file.numbers(key) {
+        let first = all.first().copied().unwrap_or_default();
+        if all.iter().any(|n| *n != first) {
+            return Err(file.wrong(format!("{key} differs between layers: expected one number for all of them")));
+        }
+        return Ok(Some((first as u64).into()));
+    }
+    Ok(file.number(key)?.map(Value::from))
+}
+
+fn head_dim(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<u64, ModelError> {
+    if let Some(length) = file.whole(&key("attention.key_length"))? {
+        return Ok(length);
+    }
+    let hidden = file.whole(&key("embedding_length"))?;
+    let heads = file.whole(&key("attention.head_count"))?.filter(|heads| *heads > 0);
+    match (hidden, heads) {
+        (Some(hidden), Some(heads)) => Ok(hidden / heads),
+        _ => Err(file.wrong(format!("no {} or {}", key("embedding_length"), key("attention.head_count")))),
+    }
+}
+
+/// `rope_scaling`. Llama 3's scaling is stored as what it comes to, a divisor for each frequency.
+fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, ModelError> {
+    if let Some(tensor) = file.tensor("rope_freqs.weight") {
+        let theta = file.number(&key("rope.freq_base"))?.unwrap_or(10_000.0);
+        if tensor.shape.iter().product::<usize>() > MOST_FREQUENCIES {
+            return Err(file.wrong("rope_freqs.weight has more numbers than any head has dimensions"));
+        }
+        let found = file.values(tensor);
+        let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
+        if !factor.is_finite() {
+            return Err(file.wrong("rope_freqs.weight holds numbers that are not finite"));
+        }
+        if factor == 1.0 {
+            return Ok(None);
+        }
+        // Of the three numbers behind them two are the same in all that is published, and the third is a power of two.
+        let (low, high) = (1.0, 4.0);
+        let expected = |i: usize, original: f64| {
+            let wavelength = std::f64::consts::TAU * theta.powf(i as f64 / found.len() as f64);
+            if wavelength < original / high {
+                1.0
+            } else if wavelength > original / low {
+                factor
+            } else {
+                let share = (original / wavelength - low) / (high - low);
+                1.0 / ((1.0 - share) / factor + share)
+            }
+        };
+        let alike = |original: &f64| {
+            found.iter().enumerate().all(|(i, v)| (f64::from(*v) / expected(i, *original) - 1.0).abs() < 1e-4)
+        };
+        let Some(original) = (4..=20).map(|power| f64::from(1u32 << power)).find(alike) else {
+            return Err(file.wrong("rope_freqs.weight is not Llama 3's scaling, and no other is supported"));
+        };
+        return Ok(Some(json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+            "original_max_position_embeddings": original as u64,
+        })));
+    }
+    match file.text(&key("rope.scaling.type"))? {
+        None | Some("none") => match file.number(&key("rope.scale_linear"))? {
+            Some(factor) if factor != 1.0 => Ok(Some(json!({ "rope_type": "linear", "factor": factor }))),
+            _ => Ok(None),
+        },
+        Some(kind) => Ok(Some(json!({ "rope_type": kind, "factor": file.number(&key("rope.scaling.factor"))? }))),
+    }
+}
