@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use palinode::{Diagnostics, ErrorKind, Origin};
 
 use crate::command_error::{Failure, exit_code};
 use crate::terminal::{Style, complain, errors};
@@ -39,7 +40,8 @@ Tables are for people; --json prints the same for programs. Terminals get colour
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  7 out of time or memory   8 a file changed meanwhile   70 a bug in palinode   130 interrupted";
+  7 out of time or memory   8 a file changed meanwhile   9 requests that cannot work
+  10 a doubtful edit (edit --strict)   70 a bug in palinode   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -107,7 +109,7 @@ fn end(failure: Failure) -> ExitCode {
     let kind = match failure {
         Failure::Mistakes(mistakes) => {
             complain(&errors::mistakes(&mistakes, &style));
-            mistakes.kind()
+            mistakes_kind(&mistakes)
         }
         Failure::Error(error) => {
             complain(&errors::error(&error, &style));
@@ -117,4 +119,13 @@ fn end(failure: Failure) -> ExitCode {
         Failure::Closed => return ExitCode::SUCCESS,
     };
     ExitCode::from(exit_code(kind))
+}
+
+/// Of which kind mistakes are. Where the command line was turned into a pipeline, they are mistakes of the command line.
+fn mistakes_kind(mistakes: &Diagnostics) -> ErrorKind {
+    let given = mistakes.0.iter().all(|mistake| mistake.source.origin == Origin::Code);
+    match mistakes.kind() {
+        ErrorKind::Pipeline if given => ErrorKind::Usage,
+        kind => kind,
+    }
 }

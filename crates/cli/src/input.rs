@@ -74,6 +74,11 @@ impl PipelineArgs {
     }
 }
 
+/// A whole number, which is not negative.
+pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
+}
+
 /// Whether to download.
 #[derive(Args, Default)]
 pub struct NetworkArgs {

@@ -81,6 +81,7 @@ mod scheduler;
 mod shared;
 mod stage;
 mod stagelog;
+mod unfinished;
 mod unit;
 mod watch;
 

@@ -85,9 +85,14 @@ impl Recipe {
         if wanted.is_empty() || !checked.lacks_only_downloads() {
             return Ok(checked.complete()?);
         }
-        if matches!(network, Network::Offline) {
+        let forbidden = match network {
+            Network::Offline => Some(Hint::GoOnline),
+            Network::Online(_) => palinode_stages::downloads_forbidden(),
+        };
+        // All of them, since one after the other would be fetched elsewhere.
+        if let Some(hint) = forbidden {
             let mut absent = checked.absent;
-            absent.0.iter_mut().for_each(|missing| missing.hint = Some(Hint::GoOnline));
+            absent.0.iter_mut().for_each(|missing| missing.hint = Some(hint.clone()));
             return Err(absent.into());
         }
         for missing in &wanted {

@@ -19,6 +19,7 @@ use super::read_limits;
 use super::report::Report;
 use super::spec::StageSpec;
 use crate::artifact::ArtifactKind;
+use crate::diagnostic::Origin;
 use crate::kinds::Params;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
@@ -343,7 +344,7 @@ impl Checker<'_> {
                 error.kind = ErrorKind::Input;
                 error.absent = absent;
                 some_absent |= absent;
-                if file.path.is_relative() {
+                if file.path.is_relative() && report.places.value(with).0.origin != Origin::Code {
                     error.hint = Some("paths start from the pipeline file's folder".into());
                 }
                 report.field(with, error);

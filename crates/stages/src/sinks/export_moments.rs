@@ -103,7 +103,7 @@ palinode.json lists what was written. A folder that something else wrote, or who
             bar.inc(1);
         }
         let published = cx.finish(out, &params.path, Map::new())?;
-        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files })?;
+        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files, holds: None })?;
         Ok(Artifact { published, ..made })
     }
 }

@@ -162,7 +162,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -257,6 +257,7 @@ row.";
         }
         let (model, edits) = (&all.model, &all.edits);
         let parts = parts(edits, own, &requests)?;
+        all.tell_rounds(cx, params.every);
         let mut stops = all.stops(params.every);
         stops.retain(|(_, round)| round.edits <= requests.len());
         let total =
@@ -297,6 +298,13 @@ row.";
             let earlier = shown::values(&base, &groups).into_iter();
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
+        let mut columns = shown::columns(&now, &groups, !edits.is_empty());
+        if !edits.is_empty() {
+            // A row of thirty-two models with an edit each and a row of one model with thirty-two edits say different things.
+            metrics.insert(shown::MODELS.into(), palinode_engine::shown::count(parts.len()));
+            metrics.insert(shown::EDITS.into(), palinode_engine::shown::count(requests.len()));
+            columns.extend(shown::behind());
+        }
         let (mut failed, mut findings) = (Vec::new(), Vec::new());
         if !edits.is_empty() {
             let gone = superseded_in(&parts, &requests);
@@ -318,7 +326,7 @@ row.";
             findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
             intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
-            columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
+            columns: Some(columns),
             series: Some(rounds_of(series)),
             samples: Some(samples),
         };

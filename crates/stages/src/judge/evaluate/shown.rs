@@ -18,6 +18,20 @@ pub fn values(summary: &Summary, groups: &[Group]) -> Values {
     metrics(summary, groups).into_iter().map(|(metric, value)| (metric.name.to_owned(), shown::number(value))).collect()
 }
 
+/// How many edited models stand behind a row of scores.
+pub const MODELS: &str = "models";
+/// How many edits they hold together.
+pub const EDITS: &str = "edits";
+
+/// The columns that say what stands behind a row.
+pub fn behind() -> [Column; 2] {
+    let column = |name, doc| Column::new(name, name, Format::Number).ranked(None).doc(doc);
+    [
+        column(MODELS, "edited models that were scored, each on the requests that were written into it"),
+        column(EDITS, "requests that were written into these models together"),
+    ]
+}
+
 /// 95 % intervals by name.
 pub fn intervals(summary: &Summary, groups: &[Group], resamples: usize, seed: u64) -> Intervals {
     if resamples == 0 {

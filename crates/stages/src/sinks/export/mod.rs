@@ -76,7 +76,7 @@ pub struct Export;
 impl StageKind for Export {
     type Params = ExportParams;
     const NAME: &'static str = "export";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes an edited model for transformers, the update alone, or an adapter for PEFT.";
     const DOC: &'static str = "\
 Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change alone as \
@@ -148,8 +148,13 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
     fn run(params: &ExportParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let mut edits = batches(cx, &given)?;
-        let batch = pick(params, edits.len()).map_err(|error| Error::input(error.message))?;
-        let batch = edits.swap_remove(batch);
+        let (chosen, count) = (pick(params, edits.len()).map_err(|error| Error::input(error.message))?, edits.len());
+        let batch = edits.swap_remove(chosen);
+        // Scores of such an update are of all its batches, each in a model of its own.
+        let holds = (count > 1).then(|| {
+            let edits = batch.facts.end - batch.facts.start;
+            format!("batch {chosen} of {count}: {edits} edit{}", if edits == 1 { "" } else { "s" })
+        });
         let layout = Layout::of(&config(cx, &given)?);
         let update = UpdateFile::of(&given, &layout, &batch)?;
         let mut out = cx.output(&params.path, params.overwrite)?;
@@ -179,7 +184,7 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
         let published = cx.finish(out, &params.path, note.about()?)?;
         let files = published.iter().map(|published| published.path.clone()).collect();
-        let facts = ExportFacts { formats: Some(params.formats.clone()), files };
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files, holds };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
 }
