@@ -185,4 +185,14 @@ fn mistakes_of_the_command_line_are_its_own() {
     }
     let odd = here.palinode(&["validate", "p.yaml", "--set", "stages.plan.with=1"]);
     assert!(odd.code == Some(3) && !odd.err.contains("reads the axis"), "{}", odd.err);
+
+    // A line of thousands of characters, and a value of as many.
+    let long = "x".repeat(4000);
+    for with in [format!("strategy: single, layers: [-1], note: {long}"), format!("strategy: {long}, layers: [1]")] {
+        let text = format!("name: p\nstages: {{ layers: {{ uses: distribute, with: {{ {with} }} }} }}\n");
+        fs::write(here.0.path().join("long.yaml"), text).unwrap();
+        let told = here.palinode(&["validate", "long.yaml"]);
+        let longest = told.err.lines().map(|line| line.chars().count()).max();
+        assert!(told.code == Some(3) && longest < Some(900) && told.err.contains("long.yaml:2:"), "{}", told.err);
+    }
 }

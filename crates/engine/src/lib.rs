@@ -118,9 +118,9 @@ pub use palinode_error::{
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
 pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
-    Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance,
-    Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
-    Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
+    Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, Excerpt, ExternalFile, Files,
+    Instance, Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection,
+    Setting, Source, Span, Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{

@@ -40,7 +40,7 @@ mod yaml;
 
 pub use artifact::{Accept, ArtifactKind, Kind, Port, PortOf};
 pub use build::{PipelineBuilder, StageBuilder, StageName};
-pub use diagnostic::{Diagnostic, Diagnostics, Origin, Source, Span};
+pub use diagnostic::{Diagnostic, Diagnostics, Excerpt, Origin, Source, Span};
 pub use field::read as read_params;
 pub use files::{Disk, Files};
 pub use graph::{DEVICE, Instance, Pipeline};
