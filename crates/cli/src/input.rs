@@ -8,7 +8,8 @@ use std::thread;
 
 use clap::Args;
 use palinode::{
-    Checked, Download, Error, Holder, Network, Pipeline, Rebuilt, Recipe, Runs, Selection, Store, did_you_mean,
+    Checked, Download, Error, Holder, LoadError, Network, Part, Pipeline, Rebuilt, Recipe, Runs, Selection, Store,
+    did_you_mean,
 };
 
 use crate::command_error::Failure;
@@ -51,6 +52,14 @@ impl PipelineArgs {
     /// Reads and checks one that may be meant for another place; with the files that are not here.
     pub fn check(&self) -> Result<Checked, Failure> {
         Ok(self.recipe()?.check()?)
+    }
+
+    /// Checks one that other pipelines include.
+    pub fn check_part(&self) -> Result<Part, Failure> {
+        Recipe::check_part(&self.path).map_err(|error| match error {
+            LoadError::Error(error) => self.suggest(error).into(),
+            mistakes => mistakes.into(),
+        })
     }
 
     fn recipe(&self) -> Result<Recipe, Failure> {

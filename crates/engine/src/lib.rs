@@ -119,8 +119,9 @@ pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Ke
 pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
     Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, Excerpt, ExternalFile, Files,
-    Instance, Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection,
-    Setting, Source, Span, Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
+    Instance, Kind, Limits, Origin, Params, Part, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources,
+    Selection, Setting, Source, Span, Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, part_schema,
+    pipeline_schema, read_duration,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{

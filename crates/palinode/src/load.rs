@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, Pipeline, PipelineBuilder, Source};
+use palinode_engine::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, Part, Pipeline, PipelineBuilder, Source};
 
 use crate::network::Network;
 
@@ -54,6 +54,15 @@ impl Recipe {
     pub fn file(path: &Path, overrides: &[String]) -> Result<Self, Error> {
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self { made_of: MadeOf::Text(Source::read(path)?, overrides.to_vec()), base: folder.to_owned() })
+    }
+
+    /// Checks a file that other pipelines include, as far as it can be checked without them. Uses no network.
+    ///
+    /// # Errors
+    /// When the file cannot be read; all mistakes in it.
+    pub fn check_part(path: &Path) -> Result<Part, LoadError> {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Part::check(&Source::read(path)?, folder, &palinode_stages::catalogue())?)
     }
 
     /// A pipeline that was built in code. Relative paths in it start from `base`.

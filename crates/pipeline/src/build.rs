@@ -172,7 +172,7 @@ impl PipelineBuilder {
         for stage in twice {
             report.key(&child("stages", &stage.id), format!("two stages are named `{}`", stage.id), |it| it);
         }
-        let spec = spec::read(&Tree::Map(top), &mut report);
+        let spec = spec::read(&Tree::Map(top), spec::Form::Whole, &mut report);
         (spec, report)
     }
 }

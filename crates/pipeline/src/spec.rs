@@ -39,8 +39,17 @@ impl StageSpec {
 const TOP: [&str; 7] = ["name", "description", "include", "numerics", "vars", "matrix", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
+/// What a file is meant to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A pipeline, with all that it includes.
+    Whole,
+    /// What others include: the rest may stand there.
+    Part,
+}
+
 /// Reads a pipeline from a tree; what is wrong is reported and left out.
-pub fn read(tree: &Tree, report: &mut Report) -> Spec {
+pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
     let mut spec = Spec::default();
     let Some(pairs) = pairs(tree, "", "the pipeline", report) else { return spec };
     for (key, value) in pairs {
@@ -73,19 +82,21 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
             }
             "stages" => {
                 let stages = self::pairs(value, key, "`stages`", report).unwrap_or_default();
-                spec.stages = stages.iter().filter_map(|(id, value)| stage(id, value, report)).collect();
+                spec.stages = stages.iter().filter_map(|(id, value)| stage(id, value, form, report)).collect();
             }
             _ => unknown(key, key, "a pipeline", &TOP, report),
         }
     }
-    if !pairs.iter().any(|(key, _)| key == "name") {
+    let missing = |name: &str| form == Form::Whole && !pairs.iter().any(|(key, _)| key == name);
+    let named = pairs.iter().any(|(key, _)| key == "name");
+    if missing("name") {
         report.key("", "the pipeline has no name", |it| it.label("add a line").expected("`name: …`"));
-    } else if spec.name.is_empty() {
+    } else if named && spec.name.is_empty() {
         report.value("name", "the name is empty", |it| it.expected("a few words"));
     } else if spec.name.contains(char::is_control) {
         report.value("name", "the name has control characters in it", |it| it.expected("a few words on one line"));
     }
-    if !pairs.iter().any(|(key, _)| key == "stages") {
+    if missing("stages") {
         report.key("", "the pipeline has no stages", |it| {
             it.label("add them").expected("`stages:` and one stage or more")
         });
@@ -93,7 +104,7 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
     spec
 }
 
-fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
+fn stage(id: &str, tree: &Tree, form: Form, report: &mut Report) -> Option<StageSpec> {
     let path = child("stages", id);
     let fine = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if !fine || !id.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
@@ -109,6 +120,10 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
         retries: Tree::Null,
         timeout: Tree::Null,
     };
+    // It takes away the stage of that name of another file.
+    if form == Form::Part && *tree == Tree::Null {
+        return Some(stage);
+    }
     let pairs = pairs(tree, &path, &format!("stage `{id}`"), report)?;
     for (key, value) in pairs {
         let path = child(&path, key);
@@ -116,6 +131,9 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
             "uses" => stage.uses = text(value, &path, report).unwrap_or_default(),
             "inputs" => {
                 for (port, value) in self::pairs(value, &path, "`inputs`", report).unwrap_or_default() {
+                    if form == Form::Part && *value == Tree::Null {
+                        continue;
+                    }
                     let from = text(value, &child(&path, port), report);
                     stage.inputs.extend(from.map(|from| (port.clone(), from)));
                 }
@@ -126,7 +144,7 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
             _ => unknown(key, &path, "a stage", &STAGE, report),
         }
     }
-    if !pairs.iter().any(|(key, _)| key == "uses") {
+    if form == Form::Whole && !pairs.iter().any(|(key, _)| key == "uses") {
         let message = format!("stage `{id}` does not say what it uses");
         report.key(&path, message, |it| it.expected("`uses:` and the name of a stage kind"));
     }

@@ -24,7 +24,7 @@ fn below(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             below(&path, found);
-        } else if std::fs::read_to_string(&path).unwrap().starts_with("name:") {
+        } else if std::fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with("name:")) {
             found.push(path);
         }
     }
