@@ -164,7 +164,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
 fn readers(path: &Path) -> u64 {
     let mut good = 0;
     for dataset in DATASETS {
-        good += u64::from(read_requests(path, dataset, Selection::default()).is_ok());
+        good += u64::from(read_requests(path, &dataset, &Selection::default()).is_ok());
     }
     let mut wanted = [EditRequest { fact: Some(("P1".into(), "Q1".into())), ..EditRequest::default() }];
     good += u64::from(add_snippets(path, &mut wanted).is_ok());

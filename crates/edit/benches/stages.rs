@@ -23,7 +23,7 @@ fn model() -> (Decoder, Text) {
 
 fn requests() -> Vec<EditRequest> {
     let selection = Selection { limit: Some(32), ..Selection::default() };
-    read_requests(&demo().join("requests.json"), Dataset::CounterFact, selection).expect("the demo's requests")
+    read_requests(&demo().join("requests.json"), &Dataset::CounterFact, &selection).expect("the demo's requests")
 }
 
 fn stages(c: &mut Criterion) {
