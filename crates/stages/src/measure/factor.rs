@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::factors::{FactorsFacts, FactorsKind, PlannedFactors, factor, factored, put_layer};
-use crate::artifacts::moments::{MomentsFacts, MomentsKind, file_name, read_layer};
+use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, read_layer};
 
 /// Parameters of `factor`, as they are written.
 #[derive(Deserialize, JsonSchema)]
@@ -95,7 +95,8 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
         let bar = cx.progress("layers", Some(layers.len() as u64));
         let PreservationWeights { lambda, rho } = params.weights();
         let MomentsFacts { base, layers: known, .. } = &moments.facts;
-        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: known.clone() };
+        let layers_facts = known.iter().map(|layer| LayerFacts { held_out: None, ..layer.clone() }).collect();
+        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: layers_facts };
         let mut made = artifact::<FactorsKind>(&facts)?;
         for layer in layers {
             cx.check_interrupt()?;

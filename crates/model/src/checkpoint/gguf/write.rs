@@ -85,7 +85,7 @@ pub fn copy_gguf_with_changes(
         _ => kind.stored(tensor.shape.last().copied().unwrap_or(1)),
     };
 
-    let mut head = file.map[file.head.clone()].to_vec();
+    let mut head = file.head().to_vec();
     let mut at = 0;
     for (index, tensor) in file.tensors.iter().enumerate() {
         let kind = stored(index, tensor);
@@ -105,11 +105,11 @@ pub fn copy_gguf_with_changes(
     for (index, tensor) in file.tensors.iter().enumerate() {
         let written = match of_tensor.get(&index) {
             None => {
-                out.write_all(&file.map[tensor.bytes.clone()]).map_err(io)?;
+                file.bytes.copy(tensor.bytes.clone(), &mut out, target)?;
                 tensor.bytes.len()
             }
             Some(change) => {
-                let mut values = file.values(tensor);
+                let mut values = file.values(tensor)?;
                 values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d);
                 let kind = stored(index, tensor);
                 let bytes = encoded(kind, &values).ok_or_else(|| {
