@@ -118,7 +118,8 @@ impl MomentFile {
         };
         let trace = if archive.index_for_name(&file_name(CHECK)).is_some() {
             let text = name(&mut archive, CHECK).map_err(&wrong)?;
-            Some(text.parse().map_err(|_| wrong(format!("{CHECK} is {text:?}, not a number")))?)
+            let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+            Some(number.ok_or_else(|| wrong(format!("{CHECK} is {text:?}, not a number")))?)
         } else {
             None
         };
