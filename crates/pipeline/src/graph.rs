@@ -37,6 +37,8 @@ pub struct Pipeline {
     pub description: Option<String>,
     /// What keys cover besides under `numerics: strict`, beside the build: the device, once it is told.
     pub environment: Option<BTreeMap<String, String>>,
+    /// Whether what is doubtful about its requests and resources ends a run before it begins.
+    pub strict_checks: bool,
     /// Its folder; relative paths start here.
     pub base: PathBuf,
     /// The file.

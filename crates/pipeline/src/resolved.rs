@@ -33,6 +33,9 @@ impl Pipeline {
         if self.environment.is_some() {
             whole["numerics"] = "strict".into();
         }
+        if self.strict_checks {
+            whole["checks"] = "strict".into();
+        }
         yaml::write(&whole)
     }
 }

@@ -78,7 +78,8 @@ fn exported_moments_come_back() {
     for field in ["base", "documents", "tokens"] {
         assert_eq!(ours.meta[field], theirs.meta[field], "{field}");
     }
-    for (ours, theirs) in ours.meta["layers"].as_array().unwrap().iter().zip(theirs.meta["layers"].as_array().unwrap()) {
+    for (ours, theirs) in ours.meta["layers"].as_array().unwrap().iter().zip(theirs.meta["layers"].as_array().unwrap())
+    {
         for field in ["layer", "tokens", "trace"] {
             assert_eq!(ours[field], theirs[field], "{field}");
         }

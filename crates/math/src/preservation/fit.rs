@@ -13,8 +13,8 @@ use super::metric::{Preservation as _, PreservationWeights};
 use crate::matrix::from_row_major;
 use crate::{MathError, SecondMoment};
 
-use faer::{Mat, Side};
 use faer::linalg::solvers::DenseSolveCore as _;
+use faer::{Mat, Side};
 
 /// How a second moment fits keys.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,9 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{
-    Edit, FactToken, Preservations, TARGETS_IN_UNIT, Target, apply, optimise_at_most, target_batch, with_edits,
-};
+use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, Target, apply, optimise_at_most, target_batch, with_edits};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -46,9 +44,9 @@ pub struct SequenceParams {
 }
 
 impl SequenceParams {
-    /// The token where targets are values.
-    pub fn fact_token(&self) -> FactToken {
-        self.targets.fact_token()
+    /// How targets are found.
+    pub fn targets(&self) -> &TargetsParams {
+        &self.targets
     }
 }
 
@@ -283,7 +281,8 @@ impl Editor<'_> {
         if self.lost.get() >= TOLD {
             return Ok(());
         }
-        let searches: Vec<_> = found.iter().map(|target| Search { trace: &target.trace, delta: &target.delta }).collect();
+        let searches: Vec<_> =
+            found.iter().map(|target| Search { trace: &target.trace, delta: &target.delta }).collect();
         let place = format!("round {}: ", begin / self.size + 1);
         if say_lost(self.cx, &place, block, &searches, last)? {
             self.lost.set(self.lost.get() + 1);

@@ -60,7 +60,8 @@ impl Sample {
         for document in &self.0 {
             cx.check_interrupt()?;
             keys.push(
-                text_keys(&model.decoder, std::slice::from_ref(document), layers, batch).map_err(StageFailure::stage)?,
+                text_keys(&model.decoder, std::slice::from_ref(document), layers, batch)
+                    .map_err(StageFailure::stage)?,
             );
         }
         let bar = cx.progress("layers checked", Some(layers.len() as u64));

@@ -63,6 +63,18 @@ enum GgufType {
     Q8_0,
 }
 
+impl ExportParams {
+    /// The folder.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// How many of these formats are written.
+    pub fn formats(&self, of: &[ExportFormat]) -> usize {
+        of.iter().filter(|format| self.formats.contains(format)).count()
+    }
+}
+
 fn both() -> Vec<ExportFormat> {
     vec![ExportFormat::Model, ExportFormat::Update]
 }
