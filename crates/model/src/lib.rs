@@ -26,7 +26,7 @@ mod tokens;
 
 pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
-    EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, write_gguf_as_safetensors,
+    EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
 };
 pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, inspect, request_bytes};
 pub use checkpoint::layout::{Layout, Orientation};

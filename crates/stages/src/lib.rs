@@ -36,7 +36,7 @@ pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
 pub use sources::demo::corpus_of;
-pub use sources::hub::{fetch, model_folder};
+pub use sources::hub::{fetch, model_folder, pinned};
 pub use sources::load_requests::{StatedFact, facts_in};
 
 /// Every stage that a pipeline can use.

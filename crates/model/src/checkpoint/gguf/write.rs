@@ -51,6 +51,14 @@ pub fn companions_of_gguf(path: &Path) -> Result<[(&'static str, String); 3], Mo
     Ok([("config.json", config_json(&file)?), ("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)])
 }
 
+/// The licence that a GGUF file's metadata names, where it names one.
+///
+/// # Errors
+/// As opening the file.
+pub fn licence_of_gguf(path: &Path) -> Result<Option<String>, ModelError> {
+    Ok(Gguf::open(path)?.text("general.license")?.map(str::to_owned))
+}
+
 /// Copies a GGUF file with some weights changed. Metadata and all other tensors stay byte for byte as they were. A changed tensor of a float
 /// type keeps it; a quantized one is written as `kind`, since its own type could not hold a small change. Returns the weights that were
 /// changed.
