@@ -59,9 +59,25 @@ pub struct LayerFacts {
     pub held_out: Option<f64>,
 }
 
-impl LayerFacts {
-    fn of(layer: usize, moment: &SecondMoment) -> Self {
-        Self { layer, tokens: moment.count(), trace: moment.trace(), held_out: None }
+/// A layer's sum in the store.
+#[derive(Serialize, Deserialize)]
+pub struct Put {
+    /// The sum.
+    pub file: FileRef,
+    layer: usize,
+    tokens: u64,
+    /// The bits of a floating-point number, of which JSON does not keep the last.
+    trace: u64,
+}
+
+impl Put {
+    /// Puts a layer's sum into the store.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn new(cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<Self, Error> {
+        let file = put(cx, &[sum(moment)])?;
+        Ok(Self { file, layer, tokens: moment.count(), trace: moment.trace().to_bits() })
     }
 }
 
@@ -80,9 +96,15 @@ impl Gathered {
 
     /// Puts a layer's sum into the store.
     pub fn put(&mut self, cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<(), Error> {
-        self.files.push((file_name(layer), put(cx, &[sum(moment)])?));
-        self.layers.push(LayerFacts::of(layer, moment));
+        self.add(Put::new(cx, layer, moment)?);
         Ok(())
+    }
+
+    /// Takes in a layer whose sum is in the store.
+    pub fn add(&mut self, put: Put) {
+        let trace = f64::from_bits(put.trace);
+        self.files.push((file_name(put.layer), put.file));
+        self.layers.push(LayerFacts { layer: put.layer, tokens: put.tokens, trace, held_out: None });
     }
 
     /// What was put of each layer, in the order of putting: one in memory at a time, which a caller lets go of.

@@ -58,6 +58,9 @@ pub struct CovarianceParams {
 /// The model.
 const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
+/// The version since which sums are measured as they are: those that were kept are gone on from.
+const SUMS: u32 = 3;
+
 /// When sums were saved last, and how long that took.
 struct Saved {
     at: Instant,
@@ -178,9 +181,9 @@ over more documents or tokens, or with more layers.";
                 of["document_tokens"] = json!(cut);
             }
             let digits = json!({ "batch_tokens": batch });
-            let open = units::key(cx, &of, &digits);
+            let open = units::key_since(cx, SUMS, &of, &digits);
             of["parts"] = json!("complete");
-            (layer, Keys { open, complete: units::key(cx, &of, &digits) })
+            (layer, Keys { open, complete: units::key_since(cx, SUMS, &of, &digits) })
         });
         let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
         let (start, mut tokens) = sums.begin();
