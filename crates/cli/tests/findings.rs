@@ -187,7 +187,7 @@ fn strict_checks_end_on_a_warning() {
     let path = case.folder.path().join("p.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
     let with = |checks: &str| {
-        std::fs::write(&path, text.replace("name: facts", &format!("name: facts\nchecks: {checks}"))).unwrap()
+        std::fs::write(&path, text.replace("name: facts", &format!("name: facts\nchecks: {checks}"))).unwrap();
     };
     with("strict");
     let told = case.run(10);

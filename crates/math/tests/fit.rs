@@ -48,7 +48,9 @@ fn a_document_is_judged_by_the_others() {
     let documents = [keys(40, 0), keys(7, 3), keys(300, 1)];
     let of = |which: &[usize]| {
         let mut moment = SecondMoment::new(6);
-        which.iter().for_each(|&i| moment.add(&documents[i]).unwrap());
+        for &i in which {
+            moment.add(&documents[i]).unwrap();
+        }
         moment
     };
     let whole = of(&[0, 1, 2]);
@@ -59,6 +61,6 @@ fn a_document_is_judged_by_the_others() {
     }
     // Nothing is left without the only document, and nothing is said of no key.
     assert_eq!(Fit::held_out(&of(&[2]), &[&documents[2]]).unwrap(), Fit::Singular);
-    assert_eq!(Fit::held_out(&of(&[1]).clone(), &[&documents[1]]).unwrap(), Fit::Singular);
+    assert_eq!(Fit::held_out(&of(&[1]), &[&documents[1]]).unwrap(), Fit::Singular);
     assert!(Fit::held_out(&whole, &[]).is_err());
 }

@@ -6,7 +6,7 @@ use palinode_engine::{Encoder, Error, Key, Pipeline, RunOptions, Silent, Status,
 use palinode_stages::{BLOCKS, Findings, Free, Needs, free_memory, to_check};
 
 /// Changes when the same requests would yield other findings.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// All that is found about what a run would compute: about the requests of editing stages, and where memory or disk will not do. Nothing is
 /// found where all results are in the store. What was found about requests is kept, and found again as long as requests, tokenizer and
@@ -55,6 +55,6 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
     }
     // Of a GPU's memory nothing is known without asking it.
     let memory = free_memory().filter(|_| options.device == "cpu");
-    all.extend(needs.findings(store.root(), Free { memory, disk: Some(&available) }));
+    all.extend(needs.findings(store.root(), Free { memory, disk: &available }));
     Ok(all)
 }

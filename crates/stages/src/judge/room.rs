@@ -29,12 +29,12 @@ pub struct Needs {
 }
 
 /// What there is; `None` where the system does not say.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Free<'a> {
     /// Bytes of memory.
     pub memory: Option<u64>,
     /// Bytes that can be written in a folder's file system.
-    pub disk: Option<&'a dyn Fn(&Path) -> Option<u64>>,
+    pub disk: &'a dyn Fn(&Path) -> Option<u64>,
 }
 
 impl Needs {
@@ -87,7 +87,7 @@ impl Needs {
         let places = std::iter::once((store, self.store, "the store"));
         let places = places.chain(self.outputs.iter().map(|(path, bytes)| (path.as_path(), *bytes, "exports")));
         for (path, bytes, what) in places {
-            let there = free.disk.and_then(|free| free(path));
+            let there = (free.disk)(path);
             if let Some(there) = there.filter(|there| bytes > *there) {
                 let (path, bytes, there) = (path.display(), size(bytes), size(there));
                 add("disk", format!("{what} will take about {bytes} more in {path}, where {there} are free"));

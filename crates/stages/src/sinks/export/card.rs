@@ -109,24 +109,22 @@ impl Card<'_> {
     fn edits(&self, text: &mut String) {
         text.push_str("## Edits\n\n");
         let names = self.provenance.requests.as_array().map(Vec::as_slice).unwrap_or_default();
-        match self.edits {
-            Some(edits) => {
-                text.push_str("| request | prompt | new answer | old answer |\n| --- | --- | --- | --- |\n");
-                for edit in edits.iter().take(LISTED) {
-                    let old = edit.target_true.as_deref().unwrap_or_default();
-                    let cells = [&edit.id, &edit.filled_prompt(), edit.target_new.trim(), old.trim()].map(plain);
-                    let _ = writeln!(text, "| {} |", cells.join(" | "));
-                }
-                more(text, edits.len());
+        let Some(edits) = self.edits else {
+            text.push_str("The requests, by name:\n\n");
+            for name in names.iter().take(LISTED) {
+                let _ = writeln!(text, "* {}", plain(&word(name)));
             }
-            None => {
-                text.push_str("The requests, by name:\n\n");
-                names.iter().take(LISTED).for_each(|name| {
-                    let _ = writeln!(text, "* {}", plain(&word(name)));
-                });
-                more(text, names.len());
-            }
+            more(text, names.len());
+            text.push('\n');
+            return;
+        };
+        text.push_str("| request | prompt | new answer | old answer |\n| --- | --- | --- | --- |\n");
+        for edit in edits.iter().take(LISTED) {
+            let old = edit.target_true.as_deref().unwrap_or_default();
+            let cells = [&edit.id, &edit.filled_prompt(), edit.target_new.trim(), old.trim()].map(plain);
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
         }
+        more(text, edits.len());
         text.push('\n');
     }
 
