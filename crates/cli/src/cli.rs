@@ -74,7 +74,9 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
-        let done = threads::check().and_then(|()| match self.command {
+        let threads =
+            threads::check().and_then(|()| if self.reads_files() { Ok(palinode::start_threads()?) } else { Ok(()) });
+        let done = threads.and_then(|()| match self.command {
             Command::Init(args) => commands::init::run(&args),
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
@@ -100,6 +102,15 @@ impl Cli {
             Command::Completions(args) => commands::completions::run(&args),
         });
         done.map_or_else(end, |()| ExitCode::SUCCESS)
+    }
+
+    /// Whether the command may look at files' contents, which takes a thread for each core: started when they are needed, a refusal would end
+    /// the program within a library.
+    fn reads_files(&self) -> bool {
+        !matches!(
+            self.command,
+            Command::Stages(_) | Command::Schema(_) | Command::Doctor(_) | Command::Worker(_) | Command::Completions(_)
+        )
     }
 }
 

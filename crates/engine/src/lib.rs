@@ -126,5 +126,6 @@ pub use palinode_pipeline::{
 pub use palinode_store::shown;
 pub use palinode_store::{
     Artifact, Damage, Dead, Garbage, Holder, MARKER, Maker, Manifest, Output, Overwrite, Pin, Place, Published,
-    Rebuilt, Retention, STORE_VERSION, Single, Store, Verified, Waiting, ensure_room, inside, real, way, write_files,
+    Rebuilt, Retention, STORE_VERSION, Single, Store, Verified, Waiting, available, ensure_room, inside, real, way,
+    write_files,
 };

@@ -144,6 +144,11 @@ impl Checked {
     /// # Errors
     /// The files that are not here.
     pub fn complete(self) -> Result<Pipeline, Diagnostics> {
-        if self.absent.0.is_empty() { Ok(self.pipeline) } else { Err(self.absent) }
+        if !self.absent.0.is_empty() {
+            return Err(self.absent);
+        }
+        let mut pipeline = self.pipeline;
+        pipeline.pin(palinode_stages::pinned);
+        Ok(pipeline)
     }
 }

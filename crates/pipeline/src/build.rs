@@ -39,6 +39,7 @@ pub struct PipelineBuilder {
     origin: String,
     description: Option<String>,
     strict: bool,
+    strict_checks: bool,
     stages: Vec<StageBuilder>,
 }
 
@@ -64,7 +65,14 @@ impl PipelineBuilder {
     /// A pipeline of this name without stages.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { origin: format!("pipeline `{name}`"), name, description: None, strict: false, stages: Vec::new() }
+        Self {
+            origin: format!("pipeline `{name}`"),
+            name,
+            description: None,
+            strict: false,
+            strict_checks: false,
+            stages: Vec::new(),
+        }
     }
 
     /// Says what builds it, for records of runs and for mistakes of the pipeline as a whole.
@@ -85,6 +93,13 @@ impl PipelineBuilder {
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
+        self
+    }
+
+    /// What is doubtful about requests and resources ends a run before it begins, as under `checks: strict`.
+    #[must_use]
+    pub fn strict_checks(mut self) -> Self {
+        self.strict_checks = true;
         self
     }
 
@@ -112,6 +127,9 @@ impl PipelineBuilder {
         }
         if self.strict {
             text.push_str("numerics: strict\n");
+        }
+        if self.strict_checks {
+            text.push_str("checks: strict\n");
         }
         text.push_str("\nstages:");
         for stage in &self.stages {
@@ -160,6 +178,9 @@ impl PipelineBuilder {
         }
         if self.strict {
             top.push(("numerics".to_owned(), Tree::Text("strict".to_owned())));
+        }
+        if self.strict_checks {
+            top.push(("checks".to_owned(), Tree::Text("strict".to_owned())));
         }
         top.push(("stages".to_owned(), Tree::Map(stages)));
         let mut report = Report::new(places, Diagnostics(Vec::new()), Vec::new());

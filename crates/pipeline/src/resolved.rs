@@ -18,7 +18,7 @@ impl Pipeline {
                 let inputs: BTreeMap<_, _> =
                     instance.inputs.iter().map(|(port, &from)| (port, &self.instances[from].name)).collect();
                 let uses = instance.kind.info().name;
-                let mut stage = json!({ "uses": uses, "inputs": inputs, "with": instance.params.value });
+                let mut stage = json!({ "uses": uses, "inputs": inputs, "with": self.pinned(&instance.params.value) });
                 let Limits { retries, timeout } = instance.limits;
                 if retries > 0 {
                     stage["retries"] = retries.into();
@@ -33,7 +33,24 @@ impl Pipeline {
         if self.environment.is_some() {
             whole["numerics"] = "strict".into();
         }
+        if self.strict_checks {
+            whole["checks"] = "strict".into();
+        }
         yaml::write(&whole)
+    }
+
+    /// A value with the texts replaced that stand for something else now.
+    fn pinned(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => self.pins.get(text).unwrap_or(text).clone().into(),
+            Value::Array(items) => items.iter().map(|item| self.pinned(item)).collect(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| (name.clone(), self.pinned(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+            other => other.clone(),
+        }
     }
 }
 

@@ -44,6 +44,11 @@ fn schema(catalogue: &Kinds, title: &str) -> Value {
                 "default": "portable",
                 "description": "With `strict`, results count for the device and the build that computed them alone, so that equal keys mean equal bits; otherwise for any.",
             },
+            "checks": {
+                "enum": ["lenient", "strict"],
+                "default": "lenient",
+                "description": "With `strict`, what the checks before the work find doubtful ends the run before anything is computed; otherwise only what cannot work does.",
+            },
             "vars": {
                 "type": "object",
                 "description": "Values for `${vars.name}`; each can use those above it.",

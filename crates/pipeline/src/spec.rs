@@ -11,6 +11,7 @@ pub struct Spec {
     pub name: String,
     pub description: Option<String>,
     pub strict: bool,
+    pub strict_checks: bool,
     pub vars: Vec<(String, Tree)>,
     pub axes: Vec<(String, Tree)>,
     pub include: Option<Tree>,
@@ -36,7 +37,7 @@ impl StageSpec {
     }
 }
 
-const TOP: [&str; 7] = ["name", "description", "include", "numerics", "vars", "matrix", "stages"];
+const TOP: [&str; 8] = ["name", "description", "include", "numerics", "checks", "vars", "matrix", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// What a file is meant to be.
@@ -48,6 +49,25 @@ pub enum Form {
     Part,
 }
 
+/// Whether a field that has a usual value says `strict`.
+fn strict(value: &Tree, key: &str, usual: &str, report: &mut Report) -> bool {
+    match text(value, key, report).as_deref() {
+        Some("strict") => true,
+        None => false,
+        Some(other) if other == usual => false,
+        Some(other) => {
+            report.value(key, format!("`{key}` cannot be `{other}`"), |it| {
+                let it = it.expected(format!("`{usual}` or `strict`"));
+                match did_you_mean(other, [usual, "strict"]) {
+                    Some(hint) => it.hint(hint),
+                    None => it,
+                }
+            });
+            false
+        }
+    }
+}
+
 /// Reads a pipeline from a tree; what is wrong is reported and left out.
 pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
     let mut spec = Spec::default();
@@ -56,17 +76,8 @@ pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
         match key.as_str() {
             "name" => spec.name = text(value, key, report).unwrap_or_default(),
             "description" => spec.description = text(value, key, report),
-            "numerics" => match text(value, key, report).as_deref() {
-                Some("strict") => spec.strict = true,
-                Some("portable") | None => {}
-                Some(other) => report.value(key, format!("`numerics` cannot be `{other}`"), |it| {
-                    let it = it.expected("`portable` or `strict`");
-                    match did_you_mean(other, ["portable", "strict"]) {
-                        Some(hint) => it.hint(hint),
-                        None => it,
-                    }
-                }),
-            },
+            "numerics" => spec.strict = strict(value, key, "portable", report),
+            "checks" => spec.strict_checks = strict(value, key, "lenient", report),
             "vars" => spec.vars = named(value, key, "a variable", report),
             "matrix" => {
                 for (name, value) in self::pairs(value, key, "`matrix`", report).unwrap_or_default() {

@@ -25,6 +25,7 @@ use palinode_engine::Catalogue;
 pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use judge::before::{ToCheck, to_check};
+pub use judge::room::{Free, Needs};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::threads::start_threads;
@@ -35,7 +36,7 @@ pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
 pub use sources::demo::corpus_of;
-pub use sources::hub::{downloads_forbidden, fetch, model_folder};
+pub use sources::hub::{downloads_forbidden, fetch, model_folder, pinned};
 pub use sources::load_requests::{StatedFact, facts_in};
 
 /// Every stage that a pipeline can use.

@@ -165,6 +165,15 @@ pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How)
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors == 0 {
+        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+        if pipeline.strict_checks && warnings > 0 {
+            let found = format!(
+                "nothing was run: {}, and the pipeline says `checks: strict`",
+                format::count(warnings, "warning")
+            );
+            let hint = "mend what they are about, or set `checks: lenient`; --no-preflight does not look";
+            return Err(Error::new(ErrorKind::Doubtful, found).hint(hint).into());
+        }
         return Ok(());
     }
     let found = format!("nothing was run: {} of the requests cannot work", format::count(errors, "prompt"));

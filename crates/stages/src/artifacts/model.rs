@@ -71,7 +71,7 @@ pub const SETTINGS: &str = "other/tokenizer_config.json";
 pub const GGUF: &str = "model.gguf";
 
 /// The logical name of a chat template in a file of its own.
-const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
+pub const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

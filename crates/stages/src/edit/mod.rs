@@ -2,6 +2,7 @@
 
 pub mod batch_limits;
 pub mod distribute;
+mod lost;
 pub mod rect;
 pub mod sequence;
 pub mod solve;

@@ -1,11 +1,10 @@
 //! `sequence`: batch after batch, each on the model that the one before left.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{
-    Edit, FactToken, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits,
-};
+use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, Target, apply, optimise_at_most, target_batch, with_edits};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
@@ -25,6 +24,7 @@ use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
+use crate::edit::lost::{Search, say_lost};
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::TargetsParams;
 use crate::errors::StageFailure;
@@ -44,9 +44,9 @@ pub struct SequenceParams {
 }
 
 impl SequenceParams {
-    /// The token where targets are values.
-    pub fn fact_token(&self) -> FactToken {
-        self.targets.fact_token()
+    /// How targets are found.
+    pub fn targets(&self) -> &TargetsParams {
+        &self.targets
     }
 }
 
@@ -172,6 +172,8 @@ each time on all edits made so far.";
             templates: at_port(cx, TEMPLATES)?,
             plan,
             origin: cx.unit_key(&origin),
+            size,
+            lost: Cell::new(0),
         };
         let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
@@ -237,6 +239,10 @@ struct Editor<'a> {
     templates: ContextTemplates,
     plan: Plan,
     origin: Key,
+    /// Edits in a round.
+    size: usize,
+    /// Rounds of which some targets were not found.
+    lost: Cell<usize>,
 }
 
 impl Editor<'_> {
@@ -246,12 +252,15 @@ impl Editor<'_> {
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
-        let mut values = Vec::new();
+        let mut found = Vec::with_capacity(block.len());
         for part in block.chunks(TARGETS_IN_UNIT) {
             self.cx.check_interrupt()?;
-            let found = optimise_at_most(&model, text, part, &self.templates, &settings, parallel_requests, |_| {});
-            values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
+            let part = optimise_at_most(&model, text, part, &self.templates, &settings, parallel_requests, |_| {});
+            found.extend(part.map_err(StageFailure::stage)?);
         }
+        let last = settings.layer + 1 == model.config().layers;
+        self.say_lost(range.start, block, &found, last)?;
+        let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
         let edit = Edit {
             objective: self.params.solve.objective(),
             plan: &self.plan,
@@ -264,5 +273,23 @@ impl Editor<'_> {
         tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         Ok(Batch::of(range.start, range.end, edits, &fractions))
+    }
+
+    /// Says of a round which searches found nothing; of many such rounds, the first ones.
+    fn say_lost(&self, begin: usize, block: &[EditRequest], found: &[Target], last: bool) -> Result<(), Error> {
+        const TOLD: usize = 5;
+        if self.lost.get() >= TOLD {
+            return Ok(());
+        }
+        let searches: Vec<_> =
+            found.iter().map(|target| Search { trace: &target.trace, delta: &target.delta }).collect();
+        let place = format!("round {}: ", begin / self.size + 1);
+        if say_lost(self.cx, &place, block, &searches, last)? {
+            self.lost.set(self.lost.get() + 1);
+            if self.lost.get() == TOLD {
+                self.cx.warn("later rounds whose targets were not found are not reported one by one");
+            }
+        }
+        Ok(())
     }
 }

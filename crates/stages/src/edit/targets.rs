@@ -1,7 +1,7 @@
 //! `targets`: the values that edits should write.
 
 use palinode_data::EditRequest;
-use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, Target, TargetSettings, TargetSite, target_batch};
+use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, TargetSettings, TargetSite, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
@@ -19,6 +19,7 @@ use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, 
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::tensors::{Named, put};
 use crate::edit::batch_limits;
+use crate::edit::lost::{Search, say_lost};
 use crate::edit::target_cache::{Kept, TargetCache};
 
 /// Steps at most: published searches take 20 to 100.
@@ -256,7 +257,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             found.extend(cache.find(&requests[plan.unit(number)])?);
         }
         let last = params.layer + 1 == model.decoder.config().layers;
-        say_lost(cx, &requests, &found, last)?;
+        let searches: Vec<_> = found.iter().map(|kept| Search { trace: &kept.trace, delta: &kept.delta }).collect();
+        say_lost(cx, "", &requests, &searches, last)?;
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -297,36 +299,6 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             .with_file(VALUES, put(cx, &tensors)?)
             .with_file(TRACES, cx.put_bytes(&traces)?))
     }
-}
-
-/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing, unless `last` says that the
-/// layer is the model's last, where that is no surprise.
-fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept], last: bool) -> Result<(), Error> {
-    const NAMED: usize = 5;
-    let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
-    let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
-    let message = format!(
-        "{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
-        lost.len(),
-        found.len(),
-        names.join(", ")
-    );
-    if last {
-        cx.warn(format!(
-            "{message}; the layer is the model's last: no token after the subject's reads what is written there"
-        ));
-        return Ok(());
-    }
-    let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
-    if lost.len() == found.len() && lost.iter().all(nothing) {
-        return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));
-    }
-    cx.warn(format!("{message}; a lower `learning_rate` or more `steps` may help"));
-    Ok(())
 }
 
 /// How so many requests are cut.

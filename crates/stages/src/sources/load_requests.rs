@@ -66,6 +66,11 @@ fn as_written(question: &ZsreQuestion) -> bool {
 }
 
 impl LoadRequestsParams {
+    /// The chat whose messages the prompts are.
+    pub fn chat(&self) -> Option<&Chat> {
+        self.chat.as_ref()
+    }
+
     /// The requests of the file.
     pub fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
         let dataset = match &self.fields {
