@@ -55,6 +55,9 @@ pub struct PlannedTargets {
     /// The token.
     #[serde(default)]
     pub fact_token: Option<FactToken>,
+    /// Whether norms are anchored, which is done at one layer.
+    #[serde(default)]
+    pub anchored: bool,
 }
 
 /// The losses of one request's search.

@@ -26,7 +26,7 @@ use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
-use crate::edit::targets::TargetsParams;
+use crate::edit::targets::{TargetsParams, anchored_at_one};
 use crate::errors::StageFailure;
 use crate::units;
 
@@ -272,6 +272,7 @@ weights.";
         let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
         let moments = cx.input(MOMENTS).layers.filter(|_| params.needs_moments());
         errors.extend(plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), moments)).unwrap_or_default());
+        errors.extend(plan.as_ref().and_then(|plan| anchored_at_one(cx.input(TARGETS).anchored, plan)));
         if let (Some(plan), Some(layer)) = (plan, cx.input(TARGETS).layer)
             && layer != plan.target_layer
         {
