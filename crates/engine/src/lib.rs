@@ -119,7 +119,7 @@ pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
     Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance,
     Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
-    Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
+    Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration, read_yaml,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{

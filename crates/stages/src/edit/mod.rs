@@ -2,9 +2,12 @@
 
 pub mod batch_limits;
 pub mod distribute;
+pub mod finetune;
+pub mod gradient_rounds;
 pub mod rect;
 pub mod sequence;
 pub mod solve;
 pub mod suggestion;
 pub mod target_cache;
 pub mod targets;
+pub mod ultraedit;
