@@ -100,6 +100,15 @@ pub fn apply(
     let mut edited = decoder.clone();
     let mut residual = missing(&edited, aim, &values)?;
     let distance_before = mean_column_norm(residual.as_ref());
+    let later: Vec<Tap> = edit
+        .plan
+        .steps
+        .iter()
+        .filter(|step| step.refresh.forward)
+        .map(|step| step.layer)
+        .map(|layer| Tap { layer, site: edit.targets.site.into() })
+        .collect();
+    let mut forward = injected(decoder, &rows.bare(), aim, &residual, &later, edit.tokens)?.into_iter();
     let mut taken = 0.0;
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
@@ -112,6 +121,11 @@ pub fn apply(
         if step.refresh.targets {
             let own =
                 found(&edited, text, requests, &Edit { targets: TargetSettings { layer, ..edit.targets }, ..*edit })?;
+            values = from_row_major("targets", &own, batch, d).map_err(at(layer))?.transpose().to_owned();
+            aim = layer;
+            residual = missing(&edited, aim, &values)?;
+        } else if step.refresh.forward {
+            let own = forward.next().ok_or_else(|| EditError::Mismatch("a step without its targets".into()))?;
             values = from_row_major("targets", &own, batch, d).map_err(at(layer))?.transpose().to_owned();
             aim = layer;
             residual = missing(&edited, aim, &values)?;
@@ -155,6 +169,41 @@ pub fn apply(
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
     Ok(Applied { layers, distance_before, distance_after, repeated })
+}
+
+/// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the hidden state after `layer` there: one row-major
+/// `[prompts, d]` a tap, all of them above `layer`.
+fn injected(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    layer: usize,
+    added: &Mat<f64>,
+    taps: &[Tap],
+    tokens: usize,
+) -> Result<Vec<Vec<f32>>, EditError> {
+    let d = decoder.config().hidden;
+    let mut found = vec![vec![0f32; prompts.len() * d]; taps.len()];
+    let Some(last) = taps.iter().map(|tap| tap.layer).max() else { return Ok(found) };
+    let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
+    for group in decoder.batches(&lengths, tokens) {
+        let ids: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
+        let rows = decoder.rows(&ids);
+        let facts = rows.places(group.iter().enumerate().map(|(row, &i)| (row, prompts[i].fact)));
+        let change: Vec<f32> = group.iter().flat_map(|&i| (0..d).map(move |r| added[(r, i)] as f32)).collect();
+        let change = Tensor::<2>::from_data(TensorData::new(change, [group.len(), d]), &decoder.device());
+        let mut hidden = decoder.embed(&rows);
+        for at in 0..=last {
+            let output = decoder.block(at, &rows, hidden)?;
+            for (tap, all) in taps.iter().zip(&mut found).filter(|(tap, _)| tap.layer == at) {
+                let values: Vec<f32> = read(tap.site.of(&output).at(&facts))?;
+                for (row, &i) in values.chunks_exact(d).zip(&group) {
+                    all[i * d..][..d].copy_from_slice(row);
+                }
+            }
+            hidden = if at == layer { output.hidden.plus(&facts, change.clone()) } else { output.hidden };
+        }
+    }
+    Ok(found)
 }
 
 /// The mean of each group of columns, `[rows, groups]`.

@@ -10,6 +10,7 @@
 
 mod anchor;
 mod apply;
+mod chain;
 mod error;
 mod findings;
 mod head;
@@ -24,6 +25,7 @@ mod tune;
 
 pub use anchor::{anchor, anchor_norm};
 pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
+pub use chain::{optimise_pieces, pieces};
 pub use error::EditError;
 pub use findings::{Finding, Findings, Severity, findings};
 pub use lifelong::{

@@ -134,9 +134,15 @@ pub fn prepare(
     let mut reads = Vec::new();
     // The first rewrite prompt of each request, and its essence.
     let (mut firsts, mut essences) = (Vec::new(), Vec::new());
+    // What earlier searches found for the same rows.
+    let (mut injected, mut vectors) = (Vec::new(), Vec::new());
     for (request, members) in searches.iter().enumerate() {
         firsts.push(rows.len());
         for prompts in members {
+            for (row, position, vector) in &prompts.earlier {
+                injected.push((rows.len() + row, *position));
+                vectors.extend_from_slice(vector);
+            }
             let length = prompts.target.len();
             let weight = 1.0 / (length * prompts.rows.len() * members.len()) as f32;
             for (context, row) in prompts.rows.iter().enumerate() {
@@ -172,17 +178,24 @@ pub fn prepare(
     let mut initial = None;
     let mut before = (with_attention && layer == 0).then(|| decoder.embed(&batch).at(&all_facts));
     let mut attended = None;
-    let (suffix, last) = decoder.suffix(&batch, starts, &facts, layer, |at, output| {
-        if with_attention && at + 1 == layer {
-            before = Some(output.hidden.at(&all_facts));
-        }
-        if at == layer {
-            initial = Some(site.of(output).at(&first_facts));
-            // Every arrangement of a block adds attention and feed-forward to what came in.
-            attended = before.clone().map(|before| output.hidden.at(&all_facts) - output.mlp.at(&all_facts) - before);
-        }
-        Ok(())
-    })?;
+    let with_earlier = (!injected.is_empty()).then(|| {
+        let shape = [injected.len(), decoder.config().hidden];
+        let values = Tensor::from_data(TensorData::new(vectors, shape), &decoder.device());
+        decoder.injecting(layer, injected, values)
+    });
+    let (suffix, last) =
+        with_earlier.as_ref().unwrap_or(decoder).suffix(&batch, starts, &facts, layer, |at, output| {
+            if with_attention && at + 1 == layer {
+                before = Some(output.hidden.at(&all_facts));
+            }
+            if at == layer {
+                initial = Some(site.of(output).at(&first_facts));
+                // Every arrangement of a block adds attention and feed-forward to what came in.
+                attended =
+                    before.clone().map(|before| output.hidden.at(&all_facts) - output.mlp.at(&all_facts) - before);
+            }
+            Ok(())
+        })?;
     let mut initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
     let entry = match (before, attended) {
         (Some(before), Some(attended)) => {

@@ -20,7 +20,7 @@ use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::losses::{Losses, TargetLosses, prepare};
-use crate::prompts::{FactToken, RewritePrompts, rewrite_prompts_at};
+use crate::prompts::{FactToken, RewritePrompts, prompt_at, rewrite_prompts_at};
 use crate::{EditError, TargetSite};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
@@ -199,6 +199,50 @@ impl<'a> TargetSearch<'a> {
         Ok(Self { decoder, requests, settings, prompts, searches, batches, side_by_side })
     }
 
+    /// The same search with vectors in place that earlier ones found: for each request the requests of those, whose prompts its own begin
+    /// with, and what was found for them.
+    ///
+    /// # Errors
+    /// [`EditError::Request`] where a prompt does not begin with the earlier one.
+    pub fn after(
+        mut self,
+        text: &Text,
+        templates: &ContextTemplates,
+        earlier: &[Vec<(&EditRequest, &[f32])>],
+    ) -> Result<Self, EditError> {
+        let at = self.settings.fact_token;
+        for ((prompts, request), earlier) in self.prompts.iter_mut().zip(self.requests).zip(earlier) {
+            for (before, vector) in earlier {
+                for (row, (template, _)) in templates.weighted().into_iter().enumerate() {
+                    let begin = prompt_at(text, self.decoder.config(), before, template, at)?;
+                    if !prompts.rows[row].ids.starts_with(&begin.ids) {
+                        let message = "the tokenizer joins pieces of its answer".to_owned();
+                        return Err(EditError::Request { id: request.id.clone(), message });
+                    }
+                    prompts.earlier.push((row, begin.fact, vector.to_vec()));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The targets of all requests, with as many batches at the same time as the machine has cores for. `watch` hears of every step.
+    ///
+    /// # Errors
+    /// As [`TargetSearch::find`].
+    pub fn find_all(&self, watch: impl Fn(Step) + Sync) -> Result<Vec<Target>, EditError> {
+        let mut found: Vec<Option<Target>> = vec![None; self.requests.len()];
+        for some in self.batches.chunks(self.side_by_side) {
+            let made = self.find(some, &watch)?;
+            for (&i, target) in some.iter().flatten().zip(made.into_iter().flatten()) {
+                for &request in &self.searches[i] {
+                    found[request] = Some(target.clone());
+                }
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// The requests of each search, by index: one, unless requests are merged.
     pub fn searches(&self) -> &[Vec<usize>] {
         &self.searches
@@ -309,16 +353,7 @@ pub fn optimise_at_most(
     let unit = if settings.rules.merge { requests.len().max(1) } else { TARGETS_IN_UNIT };
     for unit in requests.chunks(unit) {
         let search = TargetSearch::new(decoder, text, unit, templates, settings, parallel_requests)?;
-        let mut found: Vec<Option<Target>> = vec![None; unit.len()];
-        for some in search.batches().chunks(search.side_by_side()) {
-            let made = search.find(some, &watch)?;
-            for (&i, target) in some.iter().flatten().zip(made.into_iter().flatten()) {
-                for &request in &search.searches()[i] {
-                    found[request] = Some(target.clone());
-                }
-            }
-        }
-        targets.extend(found.into_iter().flatten());
+        targets.extend(search.find_all(&watch)?);
     }
     Ok(targets)
 }

@@ -41,8 +41,20 @@ pub struct Decoder {
     /// Rotation frequencies, radians per position.
     frequencies: Vec<f64>,
     form: RowForm,
+    /// What whole walks add on their way.
+    injected: Option<Arc<Injected>>,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
+}
+
+/// Vectors added to the hidden state after a layer, at tokens of the rows of one batch.
+#[derive(Debug)]
+pub(crate) struct Injected {
+    pub layer: usize,
+    /// Row and position.
+    pub tokens: Vec<(usize, usize)>,
+    /// `[tokens, d]`.
+    pub values: Tensor<2>,
 }
 
 impl Decoder {
@@ -62,6 +74,7 @@ impl Decoder {
             blocks,
             head: tied,
             form: RowForm::default(),
+            injected: None,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
@@ -255,6 +268,13 @@ impl Decoder {
     pub fn feed_forward_input(&self, layer: usize, x: Tensor<2>, attended: Tensor<2>) -> Result<Tensor<2>, ModelError> {
         self.config.check_layer(layer)?;
         Ok(self.lend(layer)?.feed_forward_input(x, attended, &self.config))
+    }
+
+    /// The same model, whose walk over whole rows ([`Decoder::walk`], [`Decoder::suffix`]) adds `values` `[tokens, d]` to the hidden state
+    /// after `layer`, at tokens given by row and position: for one batch of rows.
+    #[must_use]
+    pub fn injecting(&self, layer: usize, tokens: Vec<(usize, usize)>, values: Tensor<2>) -> Self {
+        Self { injected: Some(Arc::new(Injected { layer, tokens, values })), ..self.clone() }
     }
 
     /// The same model without the blocks after `last`: its head reads the hidden state after that one.

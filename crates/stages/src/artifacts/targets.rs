@@ -55,9 +55,9 @@ pub struct PlannedTargets {
     /// The token.
     #[serde(default)]
     pub fact_token: Option<FactToken>,
-    /// Whether norms are anchored, which is done at one layer.
+    /// The parameter, by name, that works at one layer alone.
     #[serde(default)]
-    pub anchored: bool,
+    pub one_layer: Option<String>,
 }
 
 /// The losses of one request's search.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{
     Edit, FactToken, Preservations, TARGETS_IN_UNIT, Target, TargetSettings, anchor_norm, apply, optimise_at_most,
-    target_batch, with_edits,
+    optimise_pieces, pieces, target_batch, with_edits,
 };
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
@@ -256,7 +256,19 @@ impl Editor<'_> {
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
-        let mut found = self.search(&model, block, &settings, parallel_requests)?;
+        let chains = match self.params.targets.answer_tokens() {
+            Some(tokens) => Some(pieces(text, block, tokens).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let whole: Vec<EditRequest>;
+        let block = match &chains {
+            Some(chains) => {
+                whole = chains.iter().flatten().cloned().collect();
+                whole.as_slice()
+            }
+            None => block,
+        };
+        let mut found = self.search(&model, block, chains.as_deref(), &settings, parallel_requests)?;
         if self.params.targets.norm_anchor().is_some() {
             let n = self.anchor(&settings, parallel_requests)?;
             let edited = Loaded { decoder: model.clone(), text: text.clone() };
@@ -283,9 +295,15 @@ impl Editor<'_> {
         &self,
         model: &Decoder,
         block: &[EditRequest],
+        chains: Option<&[Vec<EditRequest>]>,
         settings: &TargetSettings,
         parallel_requests: usize,
     ) -> Result<Vec<Target>, Error> {
+        if let Some(chains) = chains {
+            let text = &self.model.text;
+            return optimise_pieces(model, text, chains, &self.templates, settings, parallel_requests, |_| {})
+                .map_err(StageFailure::stage);
+        }
         // Requests that share a target have to be searched for together.
         let size = if settings.rules.merge { block.len().max(1) } else { TARGETS_IN_UNIT };
         let mut targets = Vec::with_capacity(block.len());
@@ -309,9 +327,16 @@ impl Editor<'_> {
             kept
         } else {
             let Loaded { decoder, text } = self.model;
-            let found = self.search(decoder, self.first, settings, parallel_requests)?;
+            let chains = match self.params.targets.answer_tokens() {
+                Some(tokens) => Some(pieces(text, self.first, tokens).map_err(StageFailure::stage)?),
+                None => None,
+            };
+            let first: Vec<EditRequest> = chains
+                .as_ref()
+                .map_or_else(|| self.first.to_vec(), |chains| chains.iter().flatten().cloned().collect());
+            let found = self.search(decoder, &first, chains.as_deref(), settings, parallel_requests)?;
             let deltas: Vec<&[f32]> = found.iter().map(|target| target.delta.as_slice()).collect();
-            let n = anchor_norm(decoder, text, self.first, &self.templates, settings, &deltas, BatchTokens::KEYS)
+            let n = anchor_norm(decoder, text, &first, &self.templates, settings, &deltas, BatchTokens::KEYS)
                 .map_err(StageFailure::stage)?;
             self.cx.put_unit(&key, &n.to_le_bytes())?;
             n

@@ -1,7 +1,7 @@
 //! Targets of one unit of requests at a time, each found once.
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings};
+use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings, optimise_pieces};
 use palinode_engine::{Error, Key, Progress, StageContext};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -110,6 +110,32 @@ impl TargetCache<'_> {
             of.iter().for_each(|&i| targets[i].clone_from(&target));
         }
         Ok(targets.into_iter().flatten().collect())
+    }
+
+    /// The targets of a unit of requests whose answers are cut into pieces. They are kept as a whole.
+    pub fn find_pieces(&self, unit: &[Vec<EditRequest>]) -> Result<Vec<Kept>, Error> {
+        let block: Vec<Vec<Value>> =
+            unit.iter().map(|of| of.iter().map(|p| json!([p.prompt, p.subject, p.target_new])).collect()).collect();
+        let key = units::key(self.cx, &json!({ "with": self.with, "pieces": block }), &self.digits);
+        let count: usize = unit.iter().map(Vec::len).sum();
+        if let Some(kept) = self.kept(&key).filter(|kept| kept.len() == count) {
+            self.bar.keep(unit.len() as u64);
+            return Ok(kept);
+        }
+        let found = optimise_pieces(
+            &self.model.decoder,
+            &self.model.text,
+            unit,
+            self.templates,
+            &self.settings,
+            self.parallel_requests,
+            |step| self.bar.note(format!("step {} of {}, loss {:.3}", step.number + 1, self.settings.steps, step.loss)),
+        );
+        let found: Vec<Kept> = found.map_err(StageFailure::stage)?.into_iter().map(Kept::from).collect();
+        let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;
+        self.cx.put_unit(&key, &bytes)?;
+        self.bar.inc(unit.len() as u64);
+        Ok(found)
     }
 
     /// Some searches of a unit as the unit of what is kept: a batch, or one of them.

@@ -3,7 +3,7 @@
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{
     FactToken, StepRecord, StopRule, TARGETS_IN_UNIT, Target, TargetRules, TargetSettings, TargetSite, anchor,
-    anchor_norm, target_batch,
+    anchor_norm, pieces, target_batch,
 };
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
@@ -75,6 +75,10 @@ pub struct TargetsParams {
     /// of the first requests, and skips a request whose value has more than twice that norm (NAS). The default is no scaling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     norm_anchor: Option<Count>,
+    /// Cuts answers into pieces of at most so many tokens, each with a target at the last token before it (AnyEdit). The default is one
+    /// target for the whole answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_tokens: Option<Count>,
     /// Requests that are optimised at the same time, at most: bounds memory. Batches are of up to 8 requests on a CPU and of up to 64 on a
     /// GPU; a smaller value makes them smaller, which shows in last digits. Where it is left out, as many batches as the CPU has
     /// cores for, but no more than take half of the memory that the weights leave.
@@ -141,7 +145,7 @@ impl TargetsParams {
         TargetSettings {
             site: self.site,
             layer: self.layer,
-            fact_token: self.fact_token,
+            fact_token: self.fact_token(),
             steps: self.steps.get(),
             learning_rate: self.learning_rate.get(),
             kl_factor: self.kl_factor.get(),
@@ -173,9 +177,15 @@ impl TargetsParams {
         self.norm_anchor.map(Count::get)
     }
 
+    /// The parameter that works at one layer alone.
+    fn at_one_layer(&self) -> Option<&'static str> {
+        let anchor = self.norm_anchor.is_some().then_some("norm_anchor");
+        anchor.or(self.answer_tokens.is_some().then_some("answer_tokens"))
+    }
+
     /// What these targets cannot be used for with a plan.
     pub fn check_plan(&self, plan: &Plan) -> Option<FieldError> {
-        anchored_at_one(self.norm_anchor.is_some(), plan)
+        only_one_layer(self.at_one_layer(), plan)
     }
 
     /// Mistakes that the model's facts show.
@@ -193,6 +203,16 @@ impl TargetsParams {
         if self.norm_anchor.is_some() && self.site != TargetSite::BlockOutput {
             let message = "norms are anchored where targets are values of the block's output";
             errors.push(FieldError::new("norm_anchor", message).expected("`site: block_output`, or no `norm_anchor`"));
+        }
+        if self.answer_tokens.is_some() {
+            let usual = "pieces of an answer are written at the token before each";
+            if !self.fact_token.is_usual() {
+                errors.push(FieldError::new("fact_token", usual).expected("no `fact_token`, or no `answer_tokens`"));
+            }
+            if self.merge {
+                let message = "pieces of answers share no target";
+                errors.push(FieldError::new("merge", message).expected("no `merge`, or no `answer_tokens`"));
+            }
         }
         if let Some(loss) = self.loss_layer {
             let known = facts.map(|facts| facts.check_layers(&[loss], |_| "loss_layer".to_owned()));
@@ -213,7 +233,13 @@ impl TargetsParams {
 
     /// The token where targets are values.
     pub fn fact_token(&self) -> FactToken {
-        self.fact_token
+        // A piece is written at the last token before it.
+        if self.answer_tokens.is_some() { FactToken::Last } else { self.fact_token }
+    }
+
+    /// Tokens in a piece of an answer, where answers are cut.
+    pub fn answer_tokens(&self) -> Option<usize> {
+        self.answer_tokens.map(Count::get)
     }
 
     /// Those that targets were found with.
@@ -308,8 +334,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         if errors.is_empty() {
             Ok(PlannedTargets {
                 layer: Some(params.layer),
-                fact_token: Some(params.fact_token),
-                anchored: params.norm_anchor.is_some(),
+                fact_token: Some(params.fact_token()),
+                one_layer: params.at_one_layer().map(str::to_owned),
             })
         } else {
             Err(errors)
@@ -342,6 +368,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         if let Some(rules) = params.rules() {
             with["rules"] = rules;
         }
+        if let Some(tokens) = params.answer_tokens() {
+            with["answer_tokens"] = json!(tokens);
+        }
         let cache = TargetCache {
             cx,
             model: &model,
@@ -353,7 +382,19 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             bar: &bar,
         };
         let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
-        if params.merge {
+        let requests = if let Some(tokens) = params.answer_tokens() {
+            let chains = pieces(&model.text, &requests, tokens).map_err(StageFailure::stage)?;
+            for unit in chains.chunks(TARGETS_IN_UNIT) {
+                cx.check_interrupt()?;
+                found.extend(cache.find_pieces(unit)?);
+            }
+            chains.into_iter().flatten().collect()
+        } else {
+            requests
+        };
+        if params.answer_tokens().is_some() {
+            // Found above.
+        } else if params.merge {
             // Requests that share a target may stand anywhere.
             cx.check_interrupt()?;
             found.extend(cache.find(&requests)?);
@@ -423,12 +464,13 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 }
 
-/// Anchored norms and a plan that finds targets at several layers.
-pub fn anchored_at_one(anchored: bool, plan: &Plan) -> Option<FieldError> {
-    (anchored && plan.retargets()).then(|| {
-        FieldError::new("", "norms are anchored at one layer, and the plan finds targets at several")
-            .expected("no `norm_anchor`, or a plan with one target layer")
-    })
+/// What is found at one layer alone, by the name of its parameter, and a plan with targets at several.
+pub fn only_one_layer(parameter: Option<&str>, plan: &Plan) -> Option<FieldError> {
+    let parameter = parameter.filter(|_| plan.retargets())?;
+    Some(
+        FieldError::new("", format!("`{parameter}` works at one layer, and the plan has targets at several"))
+            .expected(format!("no `{parameter}`, or a plan with one target layer")),
+    )
 }
 
 /// Anchors the norms of targets, found on `model`, at `n`; those that are skipped, by index.

@@ -9,8 +9,10 @@ use palinode_engine::{Error, Instance, Pipeline};
 use palinode_model::Text;
 
 use crate::artifacts::model::{CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
+use crate::edit::finetune::FinetuneParams;
 use crate::edit::sequence::SequenceParams;
 use crate::edit::targets::TargetsParams;
+use crate::edit::ultraedit::UltraeditParams;
 use crate::errors::StageFailure;
 use crate::sources::inline_requests::RequestsParams;
 use crate::sources::load_requests::LoadRequestsParams;
@@ -34,9 +36,13 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
     let of = |instance: &Instance, port: &str| Some(&pipeline.instances[*instance.inputs.get(port)?]);
     let check = |instance| -> Option<ToCheck<'_>> {
         let instance: &Instance = instance;
-        let at = match instance.params.typed::<TargetsParams>() {
+        let params = &instance.params;
+        let by_gradient = params.typed::<FinetuneParams>().is_some() || params.typed::<UltraeditParams>().is_some();
+        let at = match params.typed::<TargetsParams>() {
             Some(targets) => targets.fact_token(),
-            None => instance.params.typed::<SequenceParams>()?.fact_token(),
+            // No key of the subject is written.
+            None if by_gradient => FactToken::Last,
+            None => params.typed::<SequenceParams>()?.fact_token(),
         };
         let (model, requests) = (of(instance, "model")?, of(instance, "requests")?);
         let gguf = format!("weights/{GGUF}");
