@@ -131,7 +131,7 @@ fn long_answers_are_written_in_pieces() {
     let text = format!("{text}{rounds}");
     let said_with = |targets: &str| {
         let shown = result(&folder, &text.replace("TARGETS", targets), "scores");
-        let metrics = &shown["meta"]["metrics"];
+        let metrics = &shown["output"]["meta"]["metrics"];
         metrics["EA"].as_f64().unwrap_or_else(|| panic!("{shown}"))
     };
     let (pieces, one) = (said_with(", answer_tokens: 2"), said_with(""));

@@ -56,6 +56,7 @@ pub fn anchor_norm(
 ///
 /// # Errors
 /// As [`probe`].
+#[expect(clippy::too_many_arguments, reason = "what targets were found with, and what is made of them")]
 pub fn anchor(
     decoder: &Decoder,
     text: &Text,

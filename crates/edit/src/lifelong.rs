@@ -111,7 +111,7 @@ pub fn take(
 /// A projection's output: what its gradient is taken with respect to, and its input.
 struct Leaf {
     at: usize,
-    leaf: Tensor<2>,
+    output: Tensor<2>,
     keys: Tensor<2>,
 }
 
@@ -124,7 +124,9 @@ fn take_some(
     let all_requests: Vec<&EditRequest> = requests.iter().collect();
     let (ids, mut reads) = rows_of(text, decoder, &all_requests, TuneLoss::Target)?;
     // The mean over tokens, whosever they are.
-    reads.iter_mut().for_each(|read| read.weight = 1.0);
+    for read in &mut reads {
+        read.weight = 1.0;
+    }
     let rows = decoder.rows(&ids);
     let answers = rows.places(reads.iter().map(|r| (r.row, r.position)));
     let predictions = Predictions::new(decoder, &rows, &reads, 1.0 / reads.len() as f32);
@@ -151,7 +153,7 @@ fn take_some(
                     MlpModule::Gate => inner.gate = Some(leaf.clone()),
                     _ => inner.up = Some(leaf.clone()),
                 }
-                leaves.push(Leaf { at, leaf, keys: input.clone() });
+                leaves.push(Leaf { at, output: leaf, keys: input.clone() });
             }
             let changed = decoder.after_attention(layer, before, attended, inner)?.hidden;
             hidden = hidden.plus(&answers, changed - after);
@@ -159,7 +161,7 @@ fn take_some(
         for (at, _) in here().filter(|(_, id)| id.module == MlpModule::Down) {
             let leaf = zeros(d);
             hidden = hidden.plus(&answers, leaf.clone());
-            leaves.push(Leaf { at, leaf, keys: output.key.at(&answers).without_autodiff() });
+            leaves.push(Leaf { at, output: leaf, keys: output.key.at(&answers).without_autodiff() });
         }
     }
     let (_, total) = predictions.of(decoder, &hidden)?;
@@ -172,7 +174,7 @@ fn take_some(
     leaves.sort_by_key(|leaf| leaf.at);
     leaves
         .into_iter()
-        .map(|Leaf { leaf, keys, .. }| {
+        .map(|Leaf { output: leaf, keys, .. }| {
             let size = leaf.dims()[1];
             let gradient = leaf.grad_remove(&mut gradients).unwrap_or_else(|| Tensor::zeros([count, size], &device));
             Ok(Taken { keys: matrix(keys)?, gradients: matrix(gradient)? })

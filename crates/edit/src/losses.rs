@@ -25,6 +25,7 @@ pub struct TargetLosses {
 
 /// How δ gets into the suffix.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it for each batch")]
 enum Entry {
     /// It is added to the hidden state after the layer: `[requests, d]`.
     Hidden,
@@ -280,7 +281,7 @@ impl TargetLosses {
         let mut misses = vec![[0; 2]; self.requests];
         for (r, shortfall) in self.reads.iter().zip(shortfalls) {
             // What is not a number is a miss.
-            if !(shortfall <= 0.0) {
+            if shortfall.is_nan() || shortfall > 0.0 {
                 misses[self.owner[r.row]][usize::from(!r.first)] += 1;
             }
         }
