@@ -43,6 +43,7 @@ fn stages(c: &mut Criterion) {
         weight_decay: 0.5,
         clamp: 0.75,
         stop_loss: 0.0,
+        rules: palinode_edit::TargetRules::default(),
     };
     group.throughput(Throughput::Elements(32));
     group.bench_function("targets, 32 requests, 5 steps", |b| {

@@ -121,7 +121,7 @@ pub use palinode_pipeline::{
     Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, Excerpt, ExternalFile, Files,
     Instance, Kind, Limits, Origin, Params, Part, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources,
     Selection, Setting, Source, Span, Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, part_schema,
-    pipeline_schema, read_duration,
+    pipeline_schema, read_duration, read_yaml,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{

@@ -35,7 +35,7 @@ pub use config::precision::Precision;
 pub use config::published::PublishedEdit;
 pub use config::weight::{MlpModule, WeightId};
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
-pub use decoder::block::{Block, BlockOutput, Norm};
+pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
 pub use decoder::parameters::Parameters;
 pub use decoder::source::Streaming;
 pub use decoder::suffix::Suffix;

@@ -49,7 +49,7 @@ pub use kinds::{Kinds, Params, Stage, StageInfo};
 pub use limits::{Limits, read_duration};
 pub use part::Part;
 pub use renamed::{Renames, first_name, to_new};
-pub use resolved::read_value;
+pub use resolved::{read_value, read_yaml};
 pub use resources::{Cores, Resources};
 pub use schema::{part_schema, pipeline_schema};
 pub use select::{Chosen, Selection};

@@ -58,3 +58,19 @@ impl Pipeline {
 pub fn read_value(text: &str) -> Option<Value> {
     yaml::parse(text).ok().map(|tree| tree.to_value())
 }
+
+/// The value of a YAML text of someone else's, or what is wrong with it and in which line, counted from 1.
+///
+/// # Errors
+/// For a text that is no YAML document, and for numbers that are none.
+pub fn read_yaml(text: &str) -> Result<Value, (String, Option<usize>)> {
+    let mut tree = yaml::parse(text).map_err(|error| {
+        let line = error.offset.map(|offset| text[..offset.min(text.len())].matches('\n').count() + 1);
+        (error.message, line)
+    })?;
+    let mut wrong = None;
+    tree.take_unfit("", &mut |path, what| {
+        wrong.get_or_insert_with(|| (format!("`{path}` {what}"), None));
+    });
+    wrong.map_or_else(|| Ok(tree.to_value()), Err)
+}

@@ -6,6 +6,8 @@
 //! load_requests ── targets ────────────┤         └─ rect (after-care: an update again)
 //! templates ───────┘      distribute ──┘
 //!
+//! load_model, load_requests ── finetune, ultraedit ── as solve   (edits by gradient: no targets, no plan)
+//!
 //! covariance ───┬─ merge_moments ─┬─ factor ── solve, sequence
 //! load_moments ─┘                 └─ export_moments
 //! ```
@@ -56,6 +58,8 @@ pub fn catalogue() -> Catalogue {
         .register::<edit::distribute::Distribute>()
         .register::<edit::solve::Solve>()
         .register::<edit::sequence::Sequence>()
+        .register::<edit::finetune::Finetune>()
+        .register::<edit::ultraedit::Ultraedit>()
         .register::<edit::rect::Rect>()
         .register::<sources::load_update::LoadUpdate>()
         .register::<judge::evaluate::Evaluate>()

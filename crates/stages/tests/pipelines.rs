@@ -60,6 +60,27 @@ fn ablations_are_the_same_for_every_model() {
     }
 }
 
+/// So do the files of methods.
+#[test]
+fn methods_are_the_same_for_every_model() {
+    let mut found = Vec::new();
+    below(&pipelines().join("methods"), &mut found);
+    let names: Vec<String> = found.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    for name in ["pmet", "blue", "nas", "memit-merge", "ft-l", "ft-m", "locft-bf", "ultraedit", "anyedit", "memit-fe"] {
+        assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+    }
+    for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b"] {
+        for path in &found {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains("include: ../demo/model.yaml"), "{}", path.display());
+            let text = text.replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
+            let source = Source::new(path.display().to_string(), &text);
+            let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
+            checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
+        }
+    }
+}
+
 /// What a stage's instance is given.
 fn with(pipeline: &Pipeline, instance: &str) -> Value {
     pipeline.instance(instance).unwrap().params.value.clone()

@@ -77,6 +77,7 @@ impl Settings {
             weight_decay: 0.5,
             clamp: 0.75,
             stop_loss: 0.05,
+            rules: palinode_edit::TargetRules::default(),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod batch_limits;
 pub mod distribute;
+pub mod finetune;
+pub mod gradient_rounds;
 mod lost;
 pub mod rect;
 pub mod sequence;
@@ -9,3 +11,4 @@ pub mod solve;
 pub mod suggestion;
 pub mod target_cache;
 pub mod targets;
+pub mod ultraedit;

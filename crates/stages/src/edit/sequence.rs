@@ -1,17 +1,20 @@
 //! `sequence`: batch after batch, each on the model that the one before left.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, Preservations, TARGETS_IN_UNIT, Target, apply, optimise_at_most, target_batch, with_edits};
+use palinode_edit::{
+    Edit, Preservations, TARGETS_IN_UNIT, Target, TargetSettings, anchor_norm, apply, optimise_at_most,
+    optimise_pieces, pieces, target_batch, with_edits,
+};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Key, Port, PortOf, Renames, StageContext, StageKind, UnitPlan,
 };
 use palinode_math::Plan;
-use palinode_model::is_cpu;
+use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,7 +29,7 @@ use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, Update
 use crate::edit::batch_limits::BatchTokens;
 use crate::edit::lost::{Search, say_lost};
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
-use crate::edit::targets::TargetsParams;
+use crate::edit::targets::{TargetsParams, anchored, say_skipped};
 use crate::errors::StageFailure;
 use crate::units;
 
@@ -71,7 +74,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -105,6 +108,7 @@ each time on all edits made so far.";
         errors.extend(other.map(|error| within("solve", error)));
         let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
+        errors.extend(plan.as_ref().and_then(|plan| params.targets.check_plan(plan)).map(|e| within("targets", e)));
         if let Some(plan) = plan
             && params.targets.layer() != plan.target_layer
         {
@@ -122,8 +126,9 @@ each time on all edits made so far.";
     }
 
     fn carries() -> &'static [u32] {
-        // Version 2 made the same changes, and described them by the last round alone.
-        &[2]
+        // Version 2 made the same changes, and described them by the last round alone; version 4 added parameters, which do nothing
+        // where they are left out.
+        &[2, 3]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -174,6 +179,8 @@ each time on all edits made so far.";
             origin: cx.unit_key(&origin),
             size,
             lost: Cell::new(0),
+            norm: OnceCell::new(),
+            first: &requests[..params.targets.norm_anchor().unwrap_or_default().min(requests.len())],
         };
         let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
@@ -243,6 +250,10 @@ struct Editor<'a> {
     size: usize,
     /// Rounds of which some targets were not found.
     lost: Cell<usize>,
+    /// The norm that values are anchored at, once a round needed it.
+    norm: OnceCell<f64>,
+    /// The requests whose values on the unedited model it is the mean of.
+    first: &'a [EditRequest],
 }
 
 impl Editor<'_> {
@@ -252,14 +263,27 @@ impl Editor<'_> {
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
-        let mut found = Vec::with_capacity(block.len());
-        for part in block.chunks(TARGETS_IN_UNIT) {
-            self.cx.check_interrupt()?;
-            let part = optimise_at_most(&model, text, part, &self.templates, &settings, parallel_requests, |_| {});
-            found.extend(part.map_err(StageFailure::stage)?);
-        }
+        let chains = match self.params.targets.answer_tokens() {
+            Some(tokens) => Some(pieces(text, block, tokens).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let whole: Vec<EditRequest>;
+        let block = match &chains {
+            Some(chains) => {
+                whole = chains.iter().flatten().cloned().collect();
+                whole.as_slice()
+            }
+            None => block,
+        };
+        let mut found = self.search(&model, block, chains.as_deref(), &settings, parallel_requests)?;
         let last = settings.layer + 1 == model.config().layers;
         self.say_lost(range.start, block, &found, last)?;
+        if self.params.targets.norm_anchor().is_some() {
+            let n = self.anchor(&settings, parallel_requests)?;
+            let edited = Loaded { decoder: model.clone(), text: text.clone() };
+            let mut deltas: Vec<&mut Vec<f32>> = found.iter_mut().map(|target| &mut target.delta).collect();
+            say_skipped(self.cx, block, &anchored(&edited, block, &self.templates, &settings, &mut deltas, n)?);
+        }
         let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
         let edit = Edit {
             objective: self.params.solve.objective(),
@@ -291,5 +315,59 @@ impl Editor<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Targets of a round.
+    fn search(
+        &self,
+        model: &Decoder,
+        block: &[EditRequest],
+        chains: Option<&[Vec<EditRequest>]>,
+        settings: &TargetSettings,
+        parallel_requests: usize,
+    ) -> Result<Vec<Target>, Error> {
+        if let Some(chains) = chains {
+            let text = &self.model.text;
+            return optimise_pieces(model, text, chains, &self.templates, settings, parallel_requests, |_| {})
+                .map_err(StageFailure::stage);
+        }
+        // Requests that share a target have to be searched for together.
+        let size = if settings.rules.merge { block.len().max(1) } else { TARGETS_IN_UNIT };
+        let mut targets = Vec::with_capacity(block.len());
+        for part in block.chunks(size) {
+            self.cx.check_interrupt()?;
+            let text = &self.model.text;
+            let found = optimise_at_most(model, text, part, &self.templates, settings, parallel_requests, |_| {});
+            targets.extend(found.map_err(StageFailure::stage)?);
+        }
+        Ok(targets)
+    }
+
+    /// The norm that values are anchored at: of the first requests' values, found on the unedited model.
+    fn anchor(&self, settings: &TargetSettings, parallel_requests: usize) -> Result<f64, Error> {
+        if let Some(&known) = self.norm.get() {
+            return Ok(known);
+        }
+        let key = self.cx.unit_key(&json!({ "anchor": self.origin.to_string(), "of": self.first }));
+        let kept = self.cx.get_unit(&key).and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)));
+        let n = if let Some(kept) = kept {
+            kept
+        } else {
+            let Loaded { decoder, text } = self.model;
+            let chains = match self.params.targets.answer_tokens() {
+                Some(tokens) => Some(pieces(text, self.first, tokens).map_err(StageFailure::stage)?),
+                None => None,
+            };
+            let first: Vec<EditRequest> = chains
+                .as_ref()
+                .map_or_else(|| self.first.to_vec(), |chains| chains.iter().flatten().cloned().collect());
+            let found = self.search(decoder, &first, chains.as_deref(), settings, parallel_requests)?;
+            let deltas: Vec<&[f32]> = found.iter().map(|target| target.delta.as_slice()).collect();
+            let n = anchor_norm(decoder, text, &first, &self.templates, settings, &deltas, BatchTokens::KEYS)
+                .map_err(StageFailure::stage)?;
+            self.cx.put_unit(&key, &n.to_le_bytes())?;
+            n
+        };
+        Ok(*self.norm.get_or_init(|| n))
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use palinode_data::EditRequest;
-use palinode_edit::{Edit, FactToken, Preservations, apply, target_batch};
+use palinode_edit::{Edit, FactToken, Preservations, apply, pieces, target_batch};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{
@@ -26,7 +26,7 @@ use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
-use crate::edit::targets::TargetsParams;
+use crate::edit::targets::{TargetsParams, only_one_layer};
 use crate::errors::StageFailure;
 use crate::units;
 
@@ -272,6 +272,7 @@ weights.";
         let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
         let moments = cx.input(MOMENTS).layers.filter(|_| params.needs_moments());
         errors.extend(plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), moments)).unwrap_or_default());
+        errors.extend(plan.as_ref().and_then(|plan| only_one_layer(cx.input(TARGETS).one_layer.as_deref(), plan)));
         if let (Some(plan), Some(layer)) = (plan, cx.input(TARGETS).layer)
             && layer != plan.target_layer
         {
@@ -337,11 +338,22 @@ weights.";
         let digits = json!({
             "batch": target_batch(is_cpu(&model.decoder.device()), edit.parallel_requests), "tokens": edit.tokens,
         });
+        // Where answers are cut, a request has several targets.
+        let chains = match found_with.answer_tokens() {
+            Some(tokens) => Some(pieces(&model.text, &requests, tokens).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let mut taken = 0;
         for (b, batch) in requests.chunks(size).enumerate() {
             cx.check_interrupt()?;
             let start = b * size;
             let end = start + batch.len();
-            let values = &values[start * d..end * d];
+            let asked: Cow<'_, [EditRequest]> = match &chains {
+                Some(chains) => chains[start..end].iter().flatten().cloned().collect::<Vec<_>>().into(),
+                None => batch.into(),
+            };
+            let values = &values[taken * d..(taken + asked.len()) * d];
+            taken += asked.len();
             let key = units::key(cx, &json!({ "of": of, "from": start, "block": batch, "values": values }), &digits);
             let known = if kept { cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) } else { None };
             if let Some(known) = known {
@@ -350,8 +362,8 @@ weights.";
                 continue;
             }
             let edits =
-                apply(&model.decoder, &model.text, batch, values, &metrics, &edit).map_err(StageFailure::stage)?;
-            tell_repeated(cx, batch, &edits.repeated);
+                apply(&model.decoder, &model.text, &asked, values, &metrics, &edit).map_err(StageFailure::stage)?;
+            tell_repeated(cx, &asked, &edits.repeated);
             let made = Batch::of(start, end, edits, &fractions);
             if kept {
                 cx.put_unit(&key, &to_bytes(&made)?)?;

@@ -10,8 +10,10 @@ use palinode_model::{DecoderConfig, Text};
 
 use crate::artifacts::chat::Chat;
 use crate::artifacts::model::{CHAT_TEMPLATE, CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
+use crate::edit::finetune::FinetuneParams;
 use crate::edit::sequence::SequenceParams;
 use crate::edit::targets::TargetsParams;
+use crate::edit::ultraedit::UltraeditParams;
 use crate::errors::StageFailure;
 use crate::sources::inline_requests::RequestsParams;
 use crate::sources::load_requests::LoadRequestsParams;
@@ -30,7 +32,7 @@ pub struct ToCheck<'a> {
     requests: &'a Instance,
     templates: Option<&'a Instance>,
     at: FactToken,
-    layer: usize,
+    layer: Option<usize>,
 }
 
 /// The editing stages of a pipeline whose model and requests are read from files or stand in the pipeline itself.
@@ -38,11 +40,16 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
     let of = |instance: &Instance, port: &str| Some(&pipeline.instances[*instance.inputs.get(port)?]);
     let check = |instance| -> Option<ToCheck<'_>> {
         let instance: &Instance = instance;
-        let targets = match instance.params.typed::<TargetsParams>() {
-            Some(targets) => targets,
-            None => instance.params.typed::<SequenceParams>()?.targets(),
+        let params = &instance.params;
+        let by_gradient = params.typed::<FinetuneParams>().is_some() || params.typed::<UltraeditParams>().is_some();
+        let targets = match params.typed::<TargetsParams>() {
+            Some(targets) => Some(targets),
+            // No key of the subject is written.
+            None if by_gradient => None,
+            None => Some(params.typed::<SequenceParams>()?.targets()),
         };
-        let (at, layer) = (targets.fact_token(), targets.layer());
+        let at = targets.map_or(FactToken::Last, TargetsParams::fact_token);
+        let layer = targets.map(TargetsParams::layer);
         let (model, requests) = (of(instance, "model")?, of(instance, "requests")?);
         let templates = of(instance, "templates");
         let gguf = format!("weights/{GGUF}");
@@ -94,7 +101,8 @@ impl ToCheck<'_> {
 
     /// Whether targets are looked for where no token reads them.
     fn at_the_end(&self, config: &DecoderConfig) -> Option<Finding> {
-        let last = self.layer + 1 == config.layers && self.at != FactToken::Last;
+        let Some(layer) = self.layer else { return None };
+        let last = layer + 1 == config.layers && self.at != FactToken::Last;
         last.then(|| Finding {
             severity: Severity::Warning,
             kind: "last_layer".to_owned(),
@@ -103,7 +111,7 @@ impl ToCheck<'_> {
             words: format!(
                 "`{}` looks for targets at layer {}, the model's last: no token after the subject's reads what is written there, so that nothing is \
                  learnt of prompts that go on after the subject",
-                self.instance.name, self.layer
+                self.instance.name, layer
             ),
         })
     }

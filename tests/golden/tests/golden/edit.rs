@@ -63,6 +63,7 @@ fn settings(h: &Json, layer: usize, site: TargetSite) -> TargetSettings {
         weight_decay: number("v_weight_decay"),
         clamp: number("clamp_norm_factor"),
         stop_loss: 0.05,
+        rules: palinode_edit::TargetRules::default(),
     }
 }
 
