@@ -4,6 +4,7 @@ mod care;
 mod data;
 mod edit;
 mod evaluation;
+mod followups;
 mod model;
 mod pipelines;
 mod solve;
