@@ -37,6 +37,7 @@ fn none_has_a_mistake() {
     let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
     assert_eq!(in_folder("ablations"), 7);
+    assert_eq!(in_folder("methods"), 3);
     for path in found {
         check(&path);
     }
@@ -56,6 +57,23 @@ fn ablations_are_the_same_for_every_model() {
             let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
             let (pipeline, _) = checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
             assert!(pipeline.instances.len() > 10);
+        }
+    }
+}
+
+/// And a method is the same for every model.
+#[test]
+fn methods_are_the_same_for_every_model() {
+    for model in ["demo", "gpt2-xl", "gpt-j-6b", "llama-2-7b"] {
+        let mut found = Vec::new();
+        below(&pipelines().join("methods"), &mut found);
+        for path in found {
+            let text = std::fs::read_to_string(&path)
+                .unwrap()
+                .replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
+            let source = Source::new(path.display().to_string(), &text);
+            let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
+            checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
         }
     }
 }

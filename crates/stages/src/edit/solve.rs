@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, FactToken, Preservations, apply, target_batch};
-use palinode_engine::bounds::{Count, NonNegative, Positive};
+use palinode_engine::bounds::{Count, NonNegative};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind, UnitPlan,
@@ -54,8 +54,9 @@ struct Written {
     #[serde(default)]
     projector: Option<ProjectorParams>,
     /// In a `sequence`: also preserve what earlier rounds wrote, by adding this times Σ KₚKₚᵀ of their keys to the metric.
+    /// The default is 0, which preserves none of it, or the preset's.
     #[serde(default)]
-    history: Option<Positive>,
+    history: Option<NonNegative>,
     /// What the preservation metric is made of. `ridge` needs nothing at the `moments` port, and ignores what is there.
     #[serde(default)]
     preservation: PreservationKind,
@@ -89,7 +90,7 @@ pub struct SolveParams {
     #[serde(skip_serializing_if = "Option::is_none")]
     projector: Option<ProjectorParams>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    history: Option<Positive>,
+    history: Option<NonNegative>,
     /// Whether the history was asked for by itself, and not by a preset.
     #[serde(skip)]
     history_given: bool,
@@ -120,8 +121,11 @@ impl From<Written> for SolveParams {
                 .or(preset.as_ref().map(|p| p.update_norm_lambda))
                 .unwrap_or_default(),
             preservation: written.preservation,
-            history_given: written.history.is_some(),
-            history: written.history.or(preset.as_ref().map(|_| const { Positive::new(1.0) })),
+            history_given: written.history.is_some_and(|weight| weight.get() > 0.0),
+            history: written
+                .history
+                .or(preset.as_ref().map(|_| const { NonNegative::new(1.0) }))
+                .filter(|weight| weight.get() > 0.0),
             projector: written.projector.or(preset.and_then(|p| p.projector)),
             emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
@@ -169,7 +173,7 @@ impl SolveParams {
 
     /// What a key of an earlier round weighs, where those are preserved.
     pub fn history(&self) -> Option<f64> {
-        self.history.map(Positive::get)
+        self.history.map(NonNegative::get)
     }
 
     /// Mistakes of parameters that only rounds give a meaning.

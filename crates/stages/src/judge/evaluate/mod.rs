@@ -67,8 +67,7 @@ pub struct WordWeights {
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateParams {
-    /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round. With `by_age`, the newest round's edits and the first round's are scored by themselves too: how well a round takes after \
-all others, and how much of the oldest edits is left (retention).
+    /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round.
     #[serde(default)]
     every: Option<Count>,
     /// After a `sequence`: also report the newest round's edits and the first round's by themselves (`newest_…`, `oldest_…`), at every round
@@ -195,7 +194,8 @@ of these texts and the references, as the cosine of their TF-IDF vectors.
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own \
 edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals come \
 from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
-to that round.
+to that round. With `by_age`, the newest round's edits and the first round's are scored by themselves too: how well a round takes after \
+all others, and how much of the oldest edits is left (retention).
 
 Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by many times \
 its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
