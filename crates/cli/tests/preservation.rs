@@ -146,7 +146,7 @@ fn wrong_values_of_preservation_are_named() {
         let output = palinode(&folder, "validate", &methods(preservation));
         let told = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(output.status.code(), Some(3), "{preservation}: {told}");
-        assert!(told.contains(expected) && told.contains("p.yaml:18"), "{preservation}: {told}");
+        assert!(told.contains(expected) && told.contains("p.yaml:17"), "{preservation}: {told}");
     }
     let solve = PIPELINE.replace("objective: memit, lambda: 0.1", "objective: memit, history: 1, lambda: 0.1");
     let output = palinode(&folder, "validate", &solve);

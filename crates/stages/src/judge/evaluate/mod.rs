@@ -292,7 +292,7 @@ row.";
             after.extend(scorer.score(&all.batch(b)?, &requests[range.clone()])?);
         }
         let groups = params.groups(&asked.facts, &requests);
-        let ages = Ages::of(params.by_age, given.facts.rounds(), requests.len());
+        let ages = Ages::of(params.by_age && own, given.facts.rounds(), requests.len());
         if params.by_age && ages.is_none() {
             cx.warn("`by_age` says nothing here: the model was not edited by a `sequence` with the rounds of these requests");
         }
