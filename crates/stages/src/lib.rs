@@ -3,7 +3,7 @@
 //! ```text
 //! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate   (sequence: targets and solve, round after round)
 //!             ├─ covariance ┘          │         └─ export
-//! load_requests ── targets ────────────┤         └─ rect (after-care: an update again)
+//! load_requests ── targets ────────────┤         └─ rect, prune, sphere, revive (after-care: an update again)
 //! templates ───────┘      distribute ──┘
 //!
 //! load_model, load_requests ── finetune, ultraedit ── as solve   (edits by gradient: no targets, no plan)
@@ -61,6 +61,9 @@ pub fn catalogue() -> Catalogue {
         .register::<edit::finetune::Finetune>()
         .register::<edit::ultraedit::Ultraedit>()
         .register::<edit::rect::Rect>()
+        .register::<edit::prune::Prune>()
+        .register::<edit::sphere::Sphere>()
+        .register::<edit::revive::Revive>()
         .register::<sources::load_update::LoadUpdate>()
         .register::<judge::evaluate::Evaluate>()
         .register::<judge::perplexity::Perplexity>()

@@ -37,6 +37,7 @@ fn none_has_a_mistake() {
     let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
     assert_eq!(in_folder("ablations"), 7);
+    assert_eq!(in_folder("methods"), 3);
     for path in found {
         check(&path);
     }
@@ -66,7 +67,21 @@ fn methods_are_the_same_for_every_model() {
     let mut found = Vec::new();
     below(&pipelines().join("methods"), &mut found);
     let names: Vec<String> = found.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    for name in ["pmet", "blue", "nas", "memit-merge", "ft-l", "ft-m", "locft-bf", "ultraedit", "anyedit", "memit-fe"] {
+    for name in [
+        "pmet",
+        "blue",
+        "nas",
+        "memit-merge",
+        "ft-l",
+        "ft-m",
+        "locft-bf",
+        "ultraedit",
+        "anyedit",
+        "memit-fe",
+        "alphaedit",
+        "encore",
+        "memit_seq",
+    ] {
         assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
     }
     for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b"] {

@@ -99,6 +99,7 @@ pub fn in_rounds<S: Clone + Default + Serialize + DeserializeOwned>(
         plan: Value::Null,
         batches: 1,
         rounds: Some(rounds.facts().to_vec()),
+        projectors: None,
         care: None,
         shown: Shown::table(metrics, columns),
     };

@@ -1,7 +1,9 @@
 //! `sequence`: batch after batch, each on the model that the one before left.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{
@@ -13,8 +15,8 @@ use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Key, Port, PortOf, Renames, StageContext, StageKind, UnitPlan,
 };
-use palinode_math::Plan;
-use palinode_model::{Decoder, is_cpu};
+use palinode_math::{History, Mat, Plan, Preservation, from_row_major, row_major};
+use palinode_model::{Decoder, WeightId, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::tensors::{Named, Tensors, serialize};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
 use crate::edit::lost::{Search, say_lost};
@@ -82,6 +85,10 @@ batch of requests, finds its targets on the model of the round before, and write
 model of a round is always the unedited model plus the sum of all changes so far. An interrupted or extended sequence \
 therefore resumes after the last finished round, with the same result in every bit.
 
+With `history` under `solve`, each round also preserves what earlier rounds wrote: H = Σ KₚKₚᵀ over the keys of all earlier rounds is \
+added to the metric, P = λC + ρI + H. Their keys are kept with the rounds, and enter the metric as a change of low rank: no round \
+factors it anew. The presets `memit_seq`, `alphaedit` and `encore` have a history.
+
 The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
 each time on all edits made so far.";
     type Output = UpdateKind;
@@ -126,8 +133,8 @@ each time on all edits made so far.";
     }
 
     fn carries() -> &'static [u32] {
-        // Version 2 made the same changes, and described them by the last round alone; version 4 added parameters, which do nothing
-        // where they are left out.
+        // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
+        // which do nothing where they are left out.
         &[2, 3]
     }
 
@@ -169,11 +176,14 @@ each time on all edits made so far.";
         if let Some(chat) = &asked.facts.chat {
             origin["chat"] = json!(chat);
         }
-        let editor = Editor {
+        let (metrics, projectors) =
+            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
+        let mut memory = Memory::new(&metrics, params.solve.history())?;
+        let mut editor = Editor {
             cx,
             params,
             model: &model,
-            metrics: params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?,
+            metrics,
             templates: at_port(cx, TEMPLATES)?,
             plan,
             origin: cx.unit_key(&origin),
@@ -194,15 +204,28 @@ each time on all edits made so far.";
             cx.check_interrupt()?;
             let range = rounds.edits()..rounds.edits() + block.len();
             key = units::key(cx, &json!({ "after": key.to_string(), "block": block }), &digits);
-            let batch = if let Some(batch) = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) {
-                bar.keep(block.len() as u64);
-                batch
+            let keys_at = units::key(cx, &json!({ "keys": key.to_string() }), &digits);
+            let kept = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok());
+            let kept_keys = if memory.is_some() {
+                cx.get_unit(&keys_at).and_then(|bytes| keys_of(bytes, &edited))
             } else {
-                let batch = editor.round(range, block, &rounds)?;
+                Some(Keys::new())
+            };
+            let (batch, keys) = if let (Some(batch), Some(keys)) = (kept, kept_keys) {
+                bar.keep(block.len() as u64);
+                (batch, keys)
+            } else {
+                let (batch, keys) = editor.round(range, block, &rounds)?;
+                if memory.is_some() {
+                    cx.put_unit(&keys_at, &keys_to_bytes(&keys)?)?;
+                }
                 cx.put_unit(&key, &to_bytes(&batch)?)?;
                 bar.inc(block.len() as u64);
-                batch
+                (batch, keys)
             };
+            if let Some(memory) = &mut memory {
+                memory.remember(&keys, &mut editor.metrics)?;
+            }
             rounds.push(&batch)?;
             done.push(batch);
         }
@@ -221,6 +244,7 @@ each time on all edits made so far.";
             batches: 1,
             rounds: Some(rounds.facts().to_vec()),
             care: None,
+            projectors,
             shown: Shown::table(metrics, columns),
         };
         put(cx, &base, &[rounds.whole()], &facts)
@@ -235,6 +259,56 @@ fn rounds_of(edits: usize, size: usize) -> UnitPlan {
 fn within(part: &str, mut error: FieldError) -> FieldError {
     error.field = if error.field.is_empty() { part.to_owned() } else { format!("{part}.{}", error.field) };
     error
+}
+
+/// The keys of a round, `[f, B]`, by weight.
+type Keys = BTreeMap<WeightId, Mat<f64>>;
+
+/// What earlier rounds wrote, by weight.
+struct Memory(BTreeMap<WeightId, Arc<History>>);
+
+impl Memory {
+    /// Of no round yet, on the metrics of the corpus; `None` where earlier rounds weigh nothing.
+    fn new(metrics: &Preservations, weight: Option<f64>) -> Result<Option<Self>, Error> {
+        let Some(weight) = weight else { return Ok(None) };
+        let of = |(id, base): (&WeightId, &Arc<dyn Preservation>)| {
+            Ok((*id, Arc::new(History::new(Arc::clone(base), weight).map_err(StageFailure::stage)?)))
+        };
+        Ok(Some(Self(metrics.iter().map(of).collect::<Result<_, Error>>()?)))
+    }
+
+    /// Adds a round, and puts what came of it in the place of the metrics.
+    fn remember(&mut self, keys: &Keys, metrics: &mut Preservations) -> Result<(), Error> {
+        for (id, history) in &mut self.0 {
+            // First, so that it is changed where it lies.
+            metrics.remove(id);
+            if let Some(keys) = keys.get(id) {
+                Arc::make_mut(history).remember(keys.as_ref()).map_err(StageFailure::stage)?;
+            }
+            metrics.insert(*id, Arc::clone(history) as _);
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a round as the result of a unit of work.
+fn keys_to_bytes(keys: &Keys) -> Result<Vec<u8>, Error> {
+    let named = |(id, keys): (&WeightId, &Mat<f64>)| {
+        Named::values(id.to_string(), vec![keys.nrows(), keys.ncols()], row_major(keys.as_ref()).into_iter())
+    };
+    serialize(&keys.iter().map(named).collect::<Vec<_>>(), None)
+}
+
+/// The inverse of [`keys_to_bytes`]; `None` where a layer is not in it.
+fn keys_of(bytes: Vec<u8>, layers: &[usize]) -> Option<Keys> {
+    let tensors = Tensors::new(bytes);
+    let read = |&layer: &usize| {
+        let id = WeightId::down(layer);
+        let (shape, values) = tensors.values(&id.to_string()).ok()?;
+        let [f, batch] = shape[..] else { return None };
+        Some((id, from_row_major("keys", &values, f, batch).ok()?))
+    };
+    layers.iter().map(read).collect()
 }
 
 /// What every round needs.
@@ -258,7 +332,7 @@ struct Editor<'a> {
 
 impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
-    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, Error> {
+    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<(Batch, Keys), Error> {
         let model = with_edits(&self.model.decoder, before.sums()).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
@@ -296,7 +370,8 @@ impl Editor<'_> {
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
-        Ok(Batch::of(range.start, range.end, edits, &fractions))
+        let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
+        Ok((Batch::of(range.start, range.end, edits, &fractions), keys))
     }
 
     /// Says of a round which searches found nothing; of many such rounds, the first ones.

@@ -7,4 +7,5 @@ mod evaluation;
 mod followups;
 mod model;
 mod pipelines;
+mod preservation;
 mod solve;
