@@ -230,8 +230,9 @@ fn openings_that_leave_no_room_end_before_anything_runs() {
         let stage = format!(
             "  openings: {{ uses: templates, inputs: {{ model: model }}, with: {{ generate: [{{ count: 2, length: {length} }}] }} }}\n  targets:"
         );
-        let text =
-            text.replace("  targets:", &stage).replace("requests: facts }", "requests: facts, templates: openings }");
+        let text = text
+            .replace("  targets:", &stage)
+            .replace("requests: facts }, with", "requests: facts, templates: openings }, with");
         std::fs::write(&path, text.replace("targets: targets, plan", "targets: targets, templates: openings, plan"))
             .unwrap();
     };
