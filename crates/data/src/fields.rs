@@ -180,7 +180,9 @@ impl FieldPath {
             Self::Text { text } => vec![text.clone()],
             Self::Path(path) => {
                 let mut found = Vec::new();
-                find(record, path).into_iter().for_each(|value| texts(value, &mut found));
+                for value in find(record, path) {
+                    texts(value, &mut found);
+                }
                 found
             }
         }
@@ -208,7 +210,9 @@ impl Asked {
             None => one(record),
             Some(each) => {
                 let mut objects = Vec::new();
-                find(record, each).into_iter().for_each(|value| self::objects(value, &mut objects));
+                for value in find(record, each) {
+                    self::objects(value, &mut objects);
+                }
                 objects.into_iter().flat_map(one).collect()
             }
         }
@@ -272,7 +276,6 @@ impl Fields {
             self.paths().into_iter().find(|path| records.iter().all(|record| find(record, path).is_empty()))?;
         let mut there = BTreeSet::new();
         records.first().into_iter().for_each(|record| leaves(record, "", &mut there));
-        const SHOWN: usize = 40;
         let mut list: Vec<String> = there.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
         if there.len() > SHOWN {
             list.push(format!("and {} more", there.len() - SHOWN));
@@ -356,6 +359,9 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeSet<String>) {
         }
     }
 }
+
+/// How many paths of a record are listed.
+const SHOWN: usize = 40;
 
 /// The mapping of a data set that is known by name.
 pub fn named(text: &str) -> Fields {

@@ -8,6 +8,9 @@ use palinode_math::{
 };
 use proptest::prelude::*;
 
+/// After-care of a change.
+type Care<'a> = &'a dyn Fn(&Delta) -> Delta;
+
 const F: usize = 24;
 const D: usize = 7;
 
@@ -158,7 +161,6 @@ proptest! {
     fn care_of_any_form(left in matrix(D, 3), right in matrix(3, F), weight in matrix(D, F), rank in 0..9usize) {
         let low = Delta::from(LowRank { left, right });
         let whole = Delta::Dense(low.dense());
-        type Care<'a> = &'a dyn Fn(&Delta) -> Delta;
         let small = Mat::from_fn(D, F, |i, j| 0.01 * weight[(i, j)]);
         let cares: [Care<'_>; 5] = [
             &|d| prune(d, small.as_ref(), PruneForm::Paper).unwrap(),

@@ -4,7 +4,7 @@ use faer::MatRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::singular;
+use super::singular::singular;
 use crate::{Delta, LowRank, MathError};
 
 /// What is made of the damped change `A` of a change `Δ`.

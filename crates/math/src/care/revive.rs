@@ -2,7 +2,7 @@
 
 use faer::{MatRef, Scale};
 
-use super::singular;
+use super::singular::singular;
 use crate::{Delta, LowRank, MathError};
 
 /// Removes `U Uᵀ Δ V Vᵀ`, with `U` and `V` the first `rank` left and right singular vectors of the unedited weight `[out, in]`. A low-rank

@@ -91,7 +91,7 @@ pub struct SolveParams {
     projector: Option<ProjectorParams>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<NonNegative>,
-    /// Whether the history was asked for by itself, and not by a preset.
+    /// Whether the history is a parameter by itself, and not of a preset.
     #[serde(skip)]
     history_given: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -107,7 +107,9 @@ impl TargetCache<'_> {
         }
         let mut targets: Vec<Option<Kept>> = unit.iter().map(|_| None).collect();
         for (of, target) in searches.iter().zip(found) {
-            of.iter().for_each(|&i| targets[i].clone_from(&target));
+            for &i in of {
+                targets[i].clone_from(&target);
+            }
         }
         Ok(targets.into_iter().flatten().collect())
     }

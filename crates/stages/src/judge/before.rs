@@ -101,7 +101,7 @@ impl ToCheck<'_> {
 
     /// Whether targets are looked for where no token reads them.
     fn at_the_end(&self, config: &DecoderConfig) -> Option<Finding> {
-        let Some(layer) = self.layer else { return None };
+        let layer = self.layer?;
         let last = layer + 1 == config.layers && self.at != FactToken::Last;
         last.then(|| Finding {
             severity: Severity::Warning,

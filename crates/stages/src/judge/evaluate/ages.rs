@@ -20,7 +20,7 @@ const PLAIN: [&str; 6] = ["S", "ES", "PS", "NS", "efficacy", "reliability"];
 pub struct Ages(Vec<Range<usize>>);
 
 impl Ages {
-    /// Of the rounds of a sequence, where they are asked for and the records are those of its edits.
+    /// Of the rounds of a sequence, where the stage wants them and the records are those of its edits.
     pub fn of(asked: bool, rounds: &[RoundFacts], records: usize) -> Option<Self> {
         let starts = std::iter::once(0).chain(rounds.iter().map(|round| round.edits));
         let ranges: Vec<Range<usize>> = starts.zip(rounds).map(|(start, round)| start..round.edits).collect();
