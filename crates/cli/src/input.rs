@@ -58,7 +58,7 @@ impl PipelineArgs {
     pub fn check_part(&self) -> Result<Part, Failure> {
         Recipe::check_part(&self.path).map_err(|error| match error {
             LoadError::Error(error) => self.suggest(error).into(),
-            mistakes => mistakes.into(),
+            mistakes @ LoadError::Mistakes(_) => mistakes.into(),
         })
     }
 

@@ -35,8 +35,8 @@ impl Here {
         let _ = fs::remove_dir_all(self.0.path().join("saved"));
         let (code, said) = self.palinode(&["show", "facts", "--save", "saved"]);
         assert_eq!(code, Some(0), "{said}");
-        let file = fs::read_dir(self.0.path().join("saved")).unwrap().map(|entry| entry.unwrap().path());
-        let file = file.filter(|path| path.file_name().unwrap() != "palinode.json").next().unwrap();
+        let mut files = fs::read_dir(self.0.path().join("saved")).unwrap().map(|entry| entry.unwrap().path());
+        let file = files.find(|path| path.file_name().unwrap() != "palinode.json").unwrap();
         let text = fs::read_to_string(file).unwrap();
         serde_json::from_str(&text)
             .unwrap_or_else(|_| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())

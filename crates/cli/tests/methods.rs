@@ -119,13 +119,13 @@ fn long_answers_are_written_in_pieces() {
         - { subject: Chile, prompt: "The capital of {} is", target_new: "Oslo", target_true: Santiago }
 "#;
     let text = format!("{}{long}  contexts:{rest}", facts.0).replace("STRATEGY", "single").replace("LAYER", "1");
-    let rounds = r#"  rounds:
+    let rounds = r"  rounds:
     uses: sequence
     inputs: { model: model, requests: facts, plan: plan, templates: contexts }
     with:
       targets: { layer: 1, steps: 60, learning_rate: 0.1, clamp: 4, answer_tokens: 2 }
       solve: { objective: memit, lambda: 0.01, preservation: ridge, batch_size: 1 }
-"#;
+";
     let text =
         text.replace("steps: 12", "steps: 60").replace("clamp: 2 ", "clamp: 4 ").replace("lambda: 0.1", "lambda: 0.01");
     let text = format!("{text}{rounds}");

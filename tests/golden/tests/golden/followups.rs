@@ -35,7 +35,7 @@ fn golden() -> Golden {
     Golden {
         decoder: Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap(),
         text: Text::open(&model.file("tokenizer.json")).unwrap(),
-        requests: read_requests(&folder.file("requests.json"), Dataset::CounterFact, Selection::default()).unwrap(),
+        requests: read_requests(&folder.file("requests.json"), &Dataset::CounterFact, &Selection::default()).unwrap(),
         templates: ContextTemplates { groups: templates.field("memit_emmet").list().iter().map(Json::texts).collect() },
         folder,
     }

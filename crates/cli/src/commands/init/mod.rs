@@ -134,12 +134,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn told(reading: &hparams::Reading) -> String {
     let mut text = String::from("\ncarried over:\n");
     for (key, place) in &reading.carried {
-        text.push_str(&format!("  {} -> {place}\n", key));
+        text.push_str(&format!("  {key} -> {place}\n"));
     }
     if !reading.left.is_empty() {
         text.push_str("\nnot carried over:\n");
         for (key, why) in &reading.left {
-            text.push_str(&format!("  {}: {why}\n", key));
+            text.push_str(&format!("  {key}: {why}\n"));
         }
     }
     text
