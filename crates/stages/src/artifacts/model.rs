@@ -222,7 +222,7 @@ pub fn folder_name(logical: &str) -> Option<&str> {
 
 /// Whether nothing is computed from a file of this logical name. Earlier versions had such files in models and in their keys.
 pub fn decides_nothing(file: &str) -> bool {
-    file.starts_with(OTHER) && file != SETTINGS
+    file.starts_with(OTHER) && file != SETTINGS && file != CHAT_TEMPLATE
 }
 
 /// The files of a model that something is computed from.

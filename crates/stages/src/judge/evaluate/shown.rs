@@ -20,15 +20,15 @@ pub fn values(summary: &Summary, groups: &[Group]) -> Values {
 
 /// How many edited models stand behind a row of scores.
 pub const MODELS: &str = "models";
-/// How many edits they hold together.
-pub const EDITS: &str = "edits";
+/// How many edits they hold together; steps of a sequence have `edits` of their own.
+pub const EDITS: &str = "edits_made";
 
 /// The columns that say what stands behind a row.
 pub fn behind() -> [Column; 2] {
-    let column = |name, doc| Column::new(name, name, Format::Number).ranked(None).doc(doc);
+    let column = |name, label, doc| Column::new(name, label, Format::Number).ranked(None).doc(doc);
     [
-        column(MODELS, "edited models that were scored, each on the requests that were written into it"),
-        column(EDITS, "requests that were written into these models together"),
+        column(MODELS, "models", "edited models that were scored, each on the requests that were written into it"),
+        column(EDITS, "edits", "requests that were written into these models together"),
     ]
 }
 
