@@ -368,7 +368,8 @@ fn pipeline(
         None => solve.with("preservation", "ridge"),
     };
     let update = solve.done();
-    build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
+    let scores =
+        build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1).done();
     let answers = build.stage("answers", "ask");
     if let Some(chat) = chat {
         answers.with("chat", chat).from("chat", "--chat");
@@ -378,6 +379,11 @@ fn pipeline(
         let path = args.quick.path(&folder.display().to_string());
         let out = build.stage("out", "export");
         out.input("model", &update).with("path", path).from("", "--output");
+        // What the folder says of itself.
+        out.input("requests", &fact).input("targets", &targets).input("templates", &contexts).input("scores", &scores);
+        if let Some(moments) = &moments {
+            out.input("moments", moments);
+        }
         if suggested.gguf {
             // As it came.
             out.with("formats", json!(["gguf", "update"]));
