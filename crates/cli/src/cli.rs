@@ -41,7 +41,7 @@ Tables are for people; --json prints the same for programs. Terminals get colour
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
   7 out of time or memory   8 a file changed meanwhile   9 requests that cannot work
-  10 a doubtful edit (edit --strict)   70 a bug in palinode   130 interrupted";
+  10 something doubtful (edit --strict, checks: strict)   70 a bug in palinode   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {

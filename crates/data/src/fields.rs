@@ -243,11 +243,7 @@ impl Fields {
         let each = asked.iter().filter_map(|asked| asked.each.as_deref());
         let direct = asked.iter().filter(|asked| asked.each.is_none());
         let direct = direct.flat_map(|asked| [Some(&asked.prompt), asked.answers.as_ref()].into_iter().flatten());
-        let path = |from: &FieldPath| match from {
-            FieldPath::Path(_) => true,
-            FieldPath::Text { .. } => false,
-        };
-        let named = froms.chain(direct).filter(|from| path(from)).filter_map(|from| match from {
+        let named = froms.chain(direct).filter_map(|from| match from {
             FieldPath::Path(path) => Some(path.as_str()),
             FieldPath::Text { .. } => None,
         });

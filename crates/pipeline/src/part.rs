@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::check::{unknown_input, unknown_kind};
 use super::files::{Disk, Files};
 use super::include;
 use super::places::child;
@@ -13,9 +14,8 @@ use super::report::Report;
 use super::spec::{self, Form, StageSpec};
 use super::yaml::Tree;
 use crate::diagnostic::{Diagnostics, Source};
-use crate::kinds::{Kinds, StageInfo};
+use crate::kinds::Kinds;
 use crate::renamed::to_new;
-use palinode_error::{did_you_mean, one_of};
 
 /// What a part has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,15 +63,14 @@ fn check_stage(stage: &StageSpec, catalogue: &Kinds, report: &mut Report) -> boo
         return false;
     }
     let Some(kind) = catalogue.get(&stage.uses) else {
-        report.value(&child(&path, "uses"), format!("there is no stage kind `{}`", stage.uses), |it| {
-            it.label("unknown stage kind")
-                .expected(one_of(catalogue.names()))
-                .hint(did_you_mean(&stage.uses, catalogue.names()))
-        });
+        unknown_kind(catalogue, &stage.uses, &child(&path, "uses"), report);
         return false;
     };
     let info = kind.info();
-    ports(stage, info, report);
+    let under = child(&path, "inputs");
+    for (name, _) in stage.inputs.iter().filter(|(name, _)| info.port(name).is_none()) {
+        unknown_input(info, name, &child(&under, name), report);
+    }
     let with = child(&path, "with");
     let pairs = match &stage.with {
         Tree::Map(pairs) => pairs,
@@ -97,18 +96,6 @@ fn check_stage(stage: &StageSpec, catalogue: &Kinds, report: &mut Report) -> boo
         }
     }
     true
-}
-
-/// Checks that the kind has the ports that are connected.
-fn ports(stage: &StageSpec, info: &StageInfo, report: &mut Report) {
-    let under = child(&stage.path(), "inputs");
-    for (name, _) in stage.inputs.iter().filter(|(name, _)| info.port(name).is_none()) {
-        let names = || info.inputs.iter().map(|port| port.name);
-        report.key(&child(&under, name), format!("`{}` has no input `{name}`", info.name), |it| {
-            let expected = if info.inputs.is_empty() { "no inputs".to_owned() } else { one_of(names()) };
-            it.label("unknown input").expected(expected).hint(did_you_mean(name, names()))
-        });
-    }
 }
 
 /// Whether a value holds an expression, or takes something away.
