@@ -28,9 +28,14 @@ lint:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
 
-# writes the JSON Schema of pipeline files anew
+# writes the JSON Schemas of pipelines and of parts anew
 schema:
-    cargo run --release -- schema --output docs/pipeline.schema.json
+    cargo run --release -- schema --overwrite --output docs/pipeline.schema.json
+    cargo run --release -- schema --overwrite --part --output docs/part.schema.json
+
+# holds the schemas against check-jsonschema and yaml-language-server
+check-schema:
+    cargo build --release && python3 scripts/check_schema.py
 
 # the README's demo
 demo:

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
+use palinode::{Diagnostics, ErrorKind, Origin};
 
 use crate::command_error::{Failure, exit_code};
 use crate::terminal::{Style, complain, errors};
@@ -39,7 +40,8 @@ Tables are for people; --json prints the same for programs. Terminals get colour
 
 Exit codes:
   0 done   2 command line   3 pipeline file   4 model or data   5 arithmetic   6 store
-  7 out of time or memory   8 a file changed meanwhile   70 a bug in palinode   130 interrupted";
+  7 out of time or memory   8 a file changed meanwhile   9 requests that cannot work
+  10 something doubtful (edit --strict, checks: strict)   70 a bug in palinode   130 interrupted";
 
 #[derive(Subcommand)]
 enum Command {
@@ -72,7 +74,9 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         logging::start(self.verbose);
-        let done = threads::check().and_then(|()| match self.command {
+        let threads =
+            threads::check().and_then(|()| if self.reads_files() { Ok(palinode::start_threads()?) } else { Ok(()) });
+        let done = threads.and_then(|()| match self.command {
             Command::Init(args) => commands::init::run(&args),
             Command::Run(args) => commands::run::run(&args),
             Command::Plan(args) => commands::plan::run(&args),
@@ -99,6 +103,15 @@ impl Cli {
         });
         done.map_or_else(end, |()| ExitCode::SUCCESS)
     }
+
+    /// Whether the command may look at files' contents, which takes a thread for each core: started when they are needed, a refusal would end
+    /// the program within a library.
+    fn reads_files(&self) -> bool {
+        !matches!(
+            self.command,
+            Command::Stages(_) | Command::Schema(_) | Command::Doctor(_) | Command::Worker(_) | Command::Completions(_)
+        )
+    }
 }
 
 /// Tells on stderr what ended a command, and gives the exit code.
@@ -107,7 +120,7 @@ fn end(failure: Failure) -> ExitCode {
     let kind = match failure {
         Failure::Mistakes(mistakes) => {
             complain(&errors::mistakes(&mistakes, &style));
-            mistakes.kind()
+            mistakes_kind(&mistakes)
         }
         Failure::Error(error) => {
             complain(&errors::error(&error, &style));
@@ -117,4 +130,13 @@ fn end(failure: Failure) -> ExitCode {
         Failure::Closed => return ExitCode::SUCCESS,
     };
     ExitCode::from(exit_code(kind))
+}
+
+/// Of which kind mistakes are. Where the command line was turned into a pipeline, they are mistakes of the command line.
+fn mistakes_kind(mistakes: &Diagnostics) -> ErrorKind {
+    let given = mistakes.0.iter().all(|mistake| mistake.source.origin == Origin::Code);
+    match mistakes.kind() {
+        ErrorKind::Pipeline if given => ErrorKind::Usage,
+        kind => kind,
+    }
 }

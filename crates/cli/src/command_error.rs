@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use palinode::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, LoadError, Origin, Outcome};
 
+use crate::again;
+
 /// What ends a command early.
 pub enum Failure {
     /// The pipeline has mistakes.
@@ -62,9 +64,12 @@ pub fn words(hint: &Hint) -> String {
     let text = match hint {
         Hint::Say(text) => text,
         Hint::OtherDevice { trouble } => return format!("{trouble}; or use --device cpu"),
-        Hint::ListRuns { latest } => return format!("the latest is {latest}; `palinode runs` lists all"),
+        Hint::ListRuns { latest } => {
+            return format!("the latest is {latest}; `{}` lists all", again::on_store("palinode runs"));
+        }
         Hint::FreeSpace => {
-            "free some space, such as with `palinode cache gc`, and run again: what was finished is kept"
+            let gc = again::on_store("palinode cache gc");
+            return format!("free some space, such as with `{gc}`, and run again: what was finished is kept");
         }
         Hint::WaitForStore => "wait until it is done, with --wait, or give this one a store of its own with --store",
         Hint::OwnStore => {
@@ -81,7 +86,9 @@ pub fn words(hint: &Hint) -> String {
         Hint::Download => "`palinode run` downloads it",
         Hint::GoOnline => "without --offline it is downloaded; or give a local path",
         Hint::WriteActions => "`palinode run --isolate` writes one for each stage into .palinode/runs/<run>/actions",
-        Hint::ListPins => "`palinode cache pin` without a name lists all pins",
+        Hint::ListPins => {
+            return format!("`{}` without a name lists all pins", again::on_store("palinode cache pin"));
+        }
         Hint::ExportAgain => "`palinode cache export` writes such archives; copy this one again",
         Hint::SelectInputs => "leave out --only or --from, or name what it needs too",
         Hint::SelectToo => "name it with --only, --from or --until as well",

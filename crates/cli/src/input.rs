@@ -8,7 +8,8 @@ use std::thread;
 
 use clap::Args;
 use palinode::{
-    Checked, Download, Error, Holder, Network, Pipeline, Rebuilt, Recipe, Runs, Selection, Store, did_you_mean,
+    Checked, Download, Error, Holder, LoadError, Network, Part, Pipeline, Rebuilt, Recipe, Runs, Selection, Store,
+    did_you_mean,
 };
 
 use crate::command_error::Failure;
@@ -53,6 +54,14 @@ impl PipelineArgs {
         Ok(self.recipe()?.check()?)
     }
 
+    /// Checks one that other pipelines include.
+    pub fn check_part(&self) -> Result<Part, Failure> {
+        Recipe::check_part(&self.path).map_err(|error| match error {
+            LoadError::Error(error) => self.suggest(error).into(),
+            mistakes @ LoadError::Mistakes(_) => mistakes.into(),
+        })
+    }
+
     fn recipe(&self) -> Result<Recipe, Failure> {
         Ok(Recipe::file(&self.path, &self.set).map_err(|error| self.suggest(error))?)
     }
@@ -72,6 +81,11 @@ impl PipelineArgs {
             _ => error,
         }
     }
+}
+
+/// A whole number, which is not negative.
+pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 /// Whether to download.

@@ -5,6 +5,7 @@
     reason = "doc comments of arguments are help texts, which are printed as they are"
 )]
 
+mod again;
 mod allocator;
 mod cli;
 mod command_error;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use palinode::shown::Shown;
-use palinode::{Ended, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
+use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
 use serde_json::{Value, json};
 
 use crate::command_error;
@@ -46,6 +46,16 @@ pub fn count(run: &RunRecord, like: impl Fn(&Outcome) -> bool) -> usize {
     run.stages.iter().filter_map(outcome).filter(|outcome| like(outcome)).count()
 }
 
+/// Whether the user stopped it, rather than something going wrong.
+pub fn is_stopped(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { kind: ErrorKind::Interrupted, .. })
+}
+
+/// Whether something went wrong.
+pub fn is_failed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { .. }) && !is_stopped(outcome)
+}
+
 /// How a stage ended, if it did.
 pub fn outcome(stage: &StageRecord) -> Option<&Outcome> {
     match &stage.state {
@@ -70,7 +80,8 @@ pub fn counts(run: &RunRecord) -> String {
     let at_work = |stage: &&StageRecord| matches!(stage.state, StageState::Working { .. } | StageState::Lost);
     let waiting = run.stages.iter().filter(|stage| stage.state == StageState::Waiting).count();
     let parts = [
-        (count(run, |outcome| matches!(outcome, Outcome::Failed { .. })), "failed"),
+        (count(run, is_failed), "failed"),
+        (count(run, is_stopped), "stopped"),
         (count(run, |outcome| matches!(outcome, Outcome::Ran)), "ran"),
         (count(run, |outcome| matches!(outcome, Outcome::Cached)), "cached"),
         (run.stages.iter().filter(at_work).count(), "begun"),
@@ -81,9 +92,10 @@ pub fn counts(run: &RunRecord) -> String {
     if parts.is_empty() { "no stages".to_owned() } else { parts.join(", ") }
 }
 
-/// How long a run took, or has been going on.
+/// "after 12 s": how long a run took, or has been going on. A lost one told nothing of its end.
 pub fn took(run: &RunRecord) -> String {
-    format::duration(run.seconds(now_ms()))
+    let time = format::duration(run.seconds(now_ms()));
+    if run.ended == Ended::Lost { format!("(last heard of after {time})") } else { format!("after {time}") }
 }
 
 /// "3 min ago"

@@ -132,6 +132,10 @@ fn a_run_fetches_after_all_is_checked_and_before_keys() {
     assert_eq!(server.asked(), [""; 0]);
 
     bench.check(&["run", "p.yaml"], 0, &["downloading hf:owner/tiny", "ran 2"]);
+    // The record says which commit the branch was.
+    let run = std::fs::read_dir(bench.folder.path().join(".palinode/runs")).unwrap().next().unwrap().unwrap().path();
+    let resolved = std::fs::read_to_string(run.join("resolved.yaml")).unwrap();
+    assert!(resolved.contains(&format!("hf:owner/tiny@{COMMIT}")), "{resolved}");
     assert_eq!(server.asked().len(), 1 + FILES.len());
     // From then on the network is not needed.
     bench.check(&["run", "p.yaml", "--offline"], 0, &["nothing to do"]);

@@ -179,3 +179,96 @@ fn a_superseded_edit_is_reported_apart() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
 }
+
+#[test]
+fn strict_checks_end_on_a_warning() {
+    let same = CHILE.replace("Thai", "Spanish");
+    let case = Case::new(&same, "", "");
+    let path = case.folder.path().join("p.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with = |checks: &str| {
+        std::fs::write(&path, text.replace("name: facts", &format!("name: facts\nchecks: {checks}"))).unwrap();
+    };
+    with("strict");
+    let told = case.run(10);
+    assert!(told.contains("nothing was run: 1 warning") && told.contains("checks: lenient"), "{told}");
+    with("stict");
+    let told = case.run(3);
+    assert!(told.contains("`checks` cannot be `stict`") && told.contains("did you mean `strict`?"), "{told}");
+    with("lenient");
+    case.run(0);
+    // Where all is cached, nothing is looked at.
+    with("strict");
+    case.run(0);
+}
+
+#[test]
+fn targets_at_the_last_layer_are_told() {
+    let case = Case::new(CHILE, "", "");
+    let path = case.folder.path().join("p.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let config = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model/config.json"),
+    );
+    let config: serde_json::Value = serde_json::from_str(&config.unwrap()).unwrap();
+    let last = config["n_layer"].as_u64().unwrap() - 1;
+    std::fs::write(
+        &path,
+        text.replace("layers: [2]", &format!("layers: [{last}]")).replace("layer: 2", &format!("layer: {last}")),
+    )
+    .unwrap();
+    assert!(case.run(0).contains("the model's last: no token after the subject's reads") && last > 2);
+}
+
+#[test]
+fn openings_that_leave_no_room_end_before_anything_runs() {
+    let context = 128;
+    let case = Case::new(CHILE, "", "");
+    let path = case.folder.path().join("p.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let openings = |length: usize| {
+        let stage = format!(
+            "  openings: {{ uses: templates, inputs: {{ model: model }}, with: {{ generate: [{{ count: 2, length: {length} }}] }} }}\n  targets:"
+        );
+        let text = text
+            .replace("  targets:", &stage)
+            .replace("requests: facts }, with", "requests: facts, templates: openings }, with");
+        std::fs::write(&path, text.replace("targets: targets, plan", "targets: targets, templates: openings, plan"))
+            .unwrap();
+    };
+    let told = {
+        openings(context - 2);
+        case.palinode(&["run", "p.yaml", "--until", "targets"])
+    };
+    let words = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(
+        told.status.code() == Some(9) && words.contains("after an opening of 126 that the model generates"),
+        "{words}"
+    );
+}
+
+/// A model of a size that no disk holds: only its description is read before the run would begin.
+#[test]
+fn what_does_not_fit_is_told_before_the_run() {
+    let folder = TempDir::new().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap();
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["tokenizer.json", "model.safetensors"] {
+        std::fs::copy(demo.join("model").join(name), model.join(name)).unwrap();
+    }
+    let mut config: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(demo.join("model/config.json")).unwrap()).unwrap();
+    config["n_inner"] = 16_000_000.into();
+    std::fs::write(model.join("config.json"), config.to_string()).unwrap();
+    let yaml = format!(
+        "name: large\nchecks: strict\nstages:\n  model: {{ uses: load_model, with: {{ path: model }} }}\n  moments: {{ uses: covariance, inputs: {{ \
+         model: model }}, with: {{ corpus: {}/corpus.txt, layers: [0, 1] }} }}\n",
+        demo.display()
+    );
+    std::fs::write(folder.path().join("p.yaml"), yaml).unwrap();
+    let case = Case { folder };
+    let told = case.run(10).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("the store will take about") && told.contains("are free (disk)"), "{told}");
+    assert!(told.contains("and `moments`") && told.contains("are free (memory)"), "{told}");
+}

@@ -65,11 +65,23 @@ fn threads_that_cannot_be_started_are_a_message() {
         "the limit of processes does not bite: run this as root, or as a user with few processes"
     );
     assert!(!bites(&place, 60), "sixty are enough");
-    for processes in [1, 2, 4, 8, 12, 20] {
+    fs::write(
+        place.0.path().join("p.yaml"),
+        "name: p\nstages:\n  model: { uses: load_model, with: { path: model } }\n",
+    )
+    .unwrap();
+    // Between those with which nothing starts, and those that are enough, lie the ones that run out in the middle of something.
+    for processes in [1, 2, 3, 4, 6, 8, 9, 10, 11, 12, 13, 14, 16, 20] {
         let limit = format!("ulimit -u {processes}");
-        for command in
-            ["stages", "run nothing.yaml", "ask model 'Finland is' --tokens 1", "validate nothing.yaml", "cache ls"]
-        {
+        for command in [
+            "stages",
+            "run nothing.yaml",
+            "run p.yaml",
+            "status p.yaml",
+            "ask model 'Finland is' --tokens 1",
+            "validate nothing.yaml",
+            "cache ls",
+        ] {
             let (code, said) = place.shell(&limit, &format!("exec ./palinode {command}"));
             assert!([0, 2, 3, 4, 7].contains(&code), "{processes} {command}: {code} {said}");
             assert!(!said.contains("panicked") && !said.contains("bug in Palinode"), "{processes} {command}: {said}");

@@ -25,9 +25,13 @@ stages:
 
 /// Exit code and what was said.
 fn run(targets: &str, solve: &str) -> (Option<i32>, String) {
+    run_text(&PIPELINE.replace("TARGETS", targets).replace("SOLVE", solve))
+}
+
+fn run_text(pipeline: &str) -> (Option<i32>, String) {
     let folder = TempDir::new().unwrap();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
-    let text = PIPELINE.replace("MODEL", model.to_str().unwrap()).replace("TARGETS", targets).replace("SOLVE", solve);
+    let text = pipeline.replace("MODEL", model.to_str().unwrap());
     std::fs::write(folder.path().join("p.yaml"), text).unwrap();
     let mut program = Command::new(env!("CARGO_BIN_EXE_palinode"));
     program.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(&folder);
@@ -73,4 +77,24 @@ fn weights_out_of_range_are_named() {
         assert!(said.contains("too large or too small"), "{weights}: {said}");
         assert!(!said.contains("dependent") && !said.contains("positive definite"), "{weights}: {said}");
     }
+}
+
+#[test]
+fn a_sequence_says_what_its_rounds_did_not_find() {
+    let sequence = |targets: &str| {
+        let (head, _) = PIPELINE.split_once("  targets:").unwrap();
+        let yaml = format!(
+            "{head}  update:\n    uses: sequence\n    inputs: {{ model: model, requests: facts, plan: plan }}\n    with: {{ targets: {{ layer: 1, \
+             steps: 8{targets} }}, solve: {{ objective: emmet, preservation: ridge, batch_size: 1 }} }}\n"
+        );
+        run_text(&yaml)
+    };
+    let (code, said) = sequence(", learning_rate: 1e20");
+    assert_eq!(code, Some(5), "{said}");
+    let (code, said) = sequence(", weight_decay: 1000000");
+    assert_eq!(code, Some(0), "{said}");
+    let said = plain(&said);
+    assert!(said.contains("round 1: 1 of 1 targets were not found") && said.contains("round 2: "), "{said}");
+    let (code, said) = sequence("");
+    assert!(code == Some(0) && !plain(&said).contains("were not found"), "{said}");
 }

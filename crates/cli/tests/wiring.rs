@@ -214,15 +214,39 @@ fn stages_are_listed_and_explained() {
 #[test]
 fn schema_has_not_drifted() {
     let bench = Bench::new();
-    let said = bench.run(&["schema"]);
-    assert_eq!(said.code, 0);
-    serde_json::from_str::<serde_json::Value>(&said.out).unwrap();
-    assert_eq!(bench.run(&["schema", "--output", "schema.json"]).code, 0);
-    assert_eq!(std::fs::read_to_string(bench.path("schema.json")).unwrap(), said.out);
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pipeline.schema.json");
-    let hint = "write it again: cargo run -- schema --output docs/pipeline.schema.json";
-    let kept = std::fs::read_to_string(kept).expect("docs/pipeline.schema.json");
-    assert!(kept == said.out, "docs/pipeline.schema.json is not what `palinode schema` says; {hint}");
+    for (name, args) in [("pipeline", &["schema"][..]), ("part", &["schema", "--part"])] {
+        let said = bench.run(args);
+        assert_eq!(said.code, 0);
+        serde_json::from_str::<serde_json::Value>(&said.out).unwrap();
+        let file = format!("{name}.schema.json");
+        assert_eq!(bench.run(&[args, &["--output", &file]].concat()).code, 0);
+        assert_eq!(std::fs::read_to_string(bench.path(&file)).unwrap(), said.out);
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(&file);
+        let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+        assert!(kept == said.out, "docs/{file} is not what `palinode schema` says; write both again: just schema");
+    }
+}
+
+/// A file that others include lacks what they have; what it has is checked.
+#[test]
+fn a_part_is_checked_by_itself() {
+    let bench = Bench::new();
+    bench
+        .write("model.yaml", "vars: { steps: 3 }\nstages: { targets: { with: { steps: '${vars.steps}' } }, old: ~ }\n");
+    assert_ne!(bench.run(&["validate", "model.yaml"]).code, 0);
+    let said = bench.run(&["validate", "--part", "model.yaml"]);
+    assert!(
+        said.code == 0 && said.out.contains("a part with 2 stages, 2 of them of a kind that"),
+        "{}{}",
+        said.out,
+        said.err
+    );
+    bench.write("wrong.yaml", "include: model.yaml\nstages: { targets: { uses: targets, with: { stepz: 3, clamp: -1 }, inputs: { modell: a } } }\n");
+    let said = bench.run(&["validate", "--part", "wrong.yaml"]);
+    assert_eq!(said.code, 3);
+    for words in ["wrong.yaml:2:45: `targets` has no parameter `stepz`", "`clamp` is -1", "no input `modell`"] {
+        assert!(said.err.contains(words), "{words}: {}", said.err);
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! cargo run --release -p palinode-data --example fuzz -- --minutes 10 --seed 1
 //! ```
 //!
-//! A file that makes a reader panic is kept in the current folder as `fuzz-SEED-ROUND`, and the program ends with 1.
+//! The good files are those of the tests; files of `tests/corpus`, which `tests/corpus.rs` replays, are mutated too. A file that makes a reader
+//! panic is kept in the current folder as `fuzz-SEED-ROUND`, and the program ends with 1.
 
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -112,6 +113,10 @@ fn good() -> Vec<Vec<u8>> {
         let bytes = std::fs::read(entry.path()).expect("a fixture is read");
         files.extend(std::iter::repeat_n(bytes, 4));
     }
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    for entry in std::fs::read_dir(corpus).expect("the corpus is there").flatten() {
+        files.push(std::fs::read(entry.path()).expect("a file of the corpus is read"));
+    }
     files
 }
 
@@ -161,10 +166,10 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut ChaCha8Rng) {
 }
 
 /// Reads the file in every way; how many of them found nothing wrong.
-fn readers(path: &Path) -> u64 {
+pub fn readers(path: &Path) -> u64 {
     let mut good = 0;
     for dataset in DATASETS {
-        good += u64::from(read_requests(path, dataset, Selection::default()).is_ok());
+        good += u64::from(read_requests(path, &dataset, &Selection::default()).is_ok());
     }
     let mut wanted = [EditRequest { fact: Some(("P1".into(), "Q1".into())), ..EditRequest::default() }];
     good += u64::from(add_snippets(path, &mut wanted).is_ok());

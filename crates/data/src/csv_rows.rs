@@ -10,16 +10,27 @@ const TEXTS: [&str; 7] = ["id", "subject", "relation", "prompt", "target_new", "
 pub struct Table<'a> {
     rows: Rows<'a>,
     headings: Vec<String>,
+    cells: Cells,
+}
+
+/// What cells are, in columns that are not known to hold text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cells {
+    /// JSON where they can be read as such.
+    Json,
+    /// Text, but for lists and objects in JSON: a year is no number, and `007` not 7.
+    Text,
 }
 
 /// The table that a text is; `None` where it looks like JSON, or its first line has no second column.
-pub fn open(text: &str) -> Option<Table<'_>> {
+pub fn open(text: &str, kind: Cells) -> Option<Table<'_>> {
     if text.starts_with(['{', '[', '"']) || !text.lines().next()?.contains(',') {
         return None;
     }
     let mut rows = Rows { reader: Reader::new(), left: text.as_bytes() };
     let (_, cells) = rows.next()?;
-    Some(Table { rows, headings: cells.into_iter().map(|heading| heading.trim().to_owned()).collect() })
+    let headings = cells.into_iter().map(|heading| heading.trim().to_owned()).collect();
+    Some(Table { rows, headings, cells: kind })
 }
 
 impl Table<'_> {
@@ -41,7 +52,11 @@ impl Table<'_> {
     fn record(&self, cells: Vec<String>) -> Value {
         let cells = self.headings.iter().zip(cells).filter(|(_, cell)| !cell.is_empty());
         let cells = cells.map(|(heading, cell)| {
-            let json = if TEXTS.contains(&heading.as_str()) { None } else { serde_json::from_str(&cell).ok() };
+            let text = match self.cells {
+                Cells::Json => TEXTS.contains(&heading.as_str()),
+                Cells::Text => !cell.starts_with(['[', '{']),
+            };
+            let json = if text { None } else { serde_json::from_str(&cell).ok() };
             (heading.clone(), json.unwrap_or(Value::String(cell)))
         });
         Value::Object(cells.collect::<Map<_, _>>())
@@ -93,7 +108,7 @@ mod tests {
 
     fn read(text: &str) -> Vec<(usize, Result<Value, String>)> {
         let mut rows = Vec::new();
-        open(text).unwrap().rows(1000, |_, line, row| rows.push((line, row)));
+        open(text, Cells::Json).unwrap().rows(1000, |_, line, row| rows.push((line, row)));
         rows
     }
 
@@ -112,6 +127,6 @@ mod tests {
         assert_eq!(rows.len(), 3);
         let wide = format!("a,b\n{},1\n", "y".repeat(2000));
         assert!(read(&wide)[0].1.as_ref().unwrap_err().contains("larger"));
-        assert!(open("{\"a\": 1, \"b\": 2}").is_none() && open("plain text").is_none());
+        assert!(open("{\"a\": 1, \"b\": 2}", Cells::Json).is_none() && open("plain text", Cells::Json).is_none());
     }
 }

@@ -9,12 +9,13 @@ use std::path::Path;
 use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use serde_json::{Deserializer, Value};
 
+use crate::csv_rows::Cells;
 use crate::documents::plain;
 use crate::unique::Unique;
 use crate::{DataError, EditRequest, Mistakes, Place, csv_rows, stream};
 
 /// A file of requests is read whole: 512 MiB, ten times the largest in use.
-const LARGEST_FILE: u64 = 512 << 20;
+pub const LARGEST_FILE: u64 = 512 << 20;
 /// A record takes a few KiB: 4 MiB.
 const LARGEST_RECORD: usize = 4 << 20;
 
@@ -35,6 +36,16 @@ pub fn requests<R: DeserializeOwned>(
 
 /// Turns every record of a file into something by `make`, which gets the record's number; all mistakes at once.
 pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T, Fault>) -> Result<Vec<T>, Mistakes> {
+    read_as(path, hint, Cells::Json, make)
+}
+
+/// As [`read`], with cells of a CSV file as this.
+pub fn read_as<T>(
+    path: &Path,
+    hint: &str,
+    cells: Cells,
+    make: impl Fn(usize, Value) -> Result<T, Fault>,
+) -> Result<Vec<T>, Mistakes> {
     let text = stream::read_text(path, LARGEST_FILE)?;
     let mut all = Vec::new();
     let mut mistakes = Mistakes::default();
@@ -53,7 +64,7 @@ pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T,
             let message = format!("not a JSON array of records: {}", error.message);
             DataError::new(path, Place::Line(before + error.line), message).hint(hint)
         })?;
-    } else if let Some(table) = csv_rows::open(body) {
+    } else if let Some(table) = csv_rows::open(body, cells) {
         let before = text[..text.len() - body.len()].matches('\n').count();
         table.rows(LARGEST_RECORD, |index, line, value| take(index, Some(before + line), value));
     } else {

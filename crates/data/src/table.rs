@@ -137,7 +137,7 @@ impl Column {
 }
 
 /// The decoder is not ours, and files are: should it panic over a damaged one, that is an error like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
@@ -149,7 +149,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     }
 }
 
-fn damaged(path: &Path, place: Place, message: &str) -> DataError {
+pub fn damaged(path: &Path, place: Place, message: &str) -> DataError {
     let made = DataError::new(path, place, format!("cannot read the Parquet file: {message}"));
     if message.contains("packed with") {
         made.hint("write it anew with another compression")

@@ -6,7 +6,7 @@ fn message(name: &str, content: &[u8], dataset: Dataset) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
-    let mistakes = read_requests(&path, dataset, Selection::default()).unwrap_err();
+    let mistakes = read_requests(&path, &dataset, &Selection::default()).unwrap_err();
     let hint = mistakes.shown[0].hint.as_ref().map(|h| format!("\nhint: {h}")).unwrap_or_default();
     format!("{mistakes}{hint}").replace(folder.path().to_str().unwrap(), "").trim_start_matches('/').to_string()
 }
@@ -60,15 +60,16 @@ fn json_lines_find_the_subject_themselves() {
          {\"subject\":\"Oslo\",\"prompt\":\"Where {} lies:\",\"target_new\":\"Peru\"}\n",
     )
     .unwrap();
-    let requests = read_requests(&path, Dataset::Jsonl, Selection::default()).unwrap();
+    let requests = read_requests(&path, &Dataset::Jsonl, &Selection::default()).unwrap();
     assert_eq!(requests[0].prompt, "Where {} lies:");
     assert_eq!(requests[0].filled_prompt(), "Where Oslo lies:");
     assert_eq!(requests[0].neighbors[0].target.as_deref(), Some("Norway"));
     assert_eq!(requests[0].strength, Some(2.0));
     assert_eq!(conflicts(&requests), [(0, 1)]);
-    let one = read_requests(&path, Dataset::Jsonl, Selection { offset: 1, limit: Some(5), shuffle: None }).unwrap();
+    let one = read_requests(&path, &Dataset::Jsonl, &Selection { offset: 1, limit: Some(5), ..Selection::default() })
+        .unwrap();
     assert_eq!(one.len(), 1);
-    assert!(read_requests(&path, Dataset::Jsonl, Selection { offset: 9, ..Selection::default() }).is_err());
+    assert!(read_requests(&path, &Dataset::Jsonl, &Selection { offset: 9, ..Selection::default() }).is_err());
 }
 
 const ZSRE: &str = r#"{"subject":"Oslo","src":"Where is Oslo, the Oslo of old?","pred":"x","rephrase":"Oslo is where?","alt":"Chile",
@@ -88,7 +89,7 @@ fn other_layouts_become_requests() {
     let path = folder.path().join("edits.json");
     let read = |content: &str, dataset| {
         std::fs::write(&path, content).unwrap();
-        read_requests(&path, dataset, Selection::default()).unwrap()
+        read_requests(&path, &dataset, &Selection::default()).unwrap()
     };
     let zsre = format!("[{ZSRE}]");
     insta::assert_snapshot!(

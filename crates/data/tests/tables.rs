@@ -42,7 +42,7 @@ fn snippets_become_references() {
     let folder = tempfile::tempdir().unwrap();
     let records = format!("[{RECORD},{}]", RECORD.replace("Q298", "Q1"));
     let records = put(folder.path(), "edits.json", records.as_bytes());
-    let mut requests = read_requests(&records, Dataset::CounterFact, Selection::default()).unwrap();
+    let mut requests = read_requests(&records, &Dataset::CounterFact, &Selection::default()).unwrap();
     let snippets =
         br#"[{"relation_id":"P17","target_id":"Q298","samples":[{"text":"Chile is long.","name":"x"},{"text":"B"}]},
         {"relation_id":"P19","target_id":"Q298","samples":[{"text":"born"}]}]"#;

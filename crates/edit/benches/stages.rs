@@ -23,7 +23,7 @@ fn model() -> (Decoder, Text) {
 
 fn requests() -> Vec<EditRequest> {
     let selection = Selection { limit: Some(32), ..Selection::default() };
-    read_requests(&demo().join("requests.json"), Dataset::CounterFact, selection).expect("the demo's requests")
+    read_requests(&demo().join("requests.json"), &Dataset::CounterFact, &selection).expect("the demo's requests")
 }
 
 fn stages(c: &mut Criterion) {
@@ -43,6 +43,7 @@ fn stages(c: &mut Criterion) {
         weight_decay: 0.5,
         clamp: 0.75,
         stop_loss: 0.0,
+        rules: palinode_edit::TargetRules::default(),
     };
     group.throughput(Throughput::Elements(32));
     group.bench_function("targets, 32 requests, 5 steps", |b| {

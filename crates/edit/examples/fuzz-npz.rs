@@ -70,9 +70,12 @@ fn options() -> Result<Options, Box<dyn Error>> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numpy");
-    let mut good: Vec<PathBuf> =
-        fs::read_dir(fixtures)?.map(|e| Ok(e?.path())).collect::<Result<_, std::io::Error>>()?;
+    let mut good: Vec<PathBuf> = Vec::new();
+    for folder in ["tests/numpy", "tests/corpus"] {
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))? {
+            good.push(entry?.path());
+        }
+    }
     good.sort();
     let work = tempfile::tempdir()?;
     let path = work.path().join("moment.npz");
@@ -116,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What a stage does with a file: it knows the size of the model's keys.
-fn open(path: &Path) -> Result<(), EditError> {
+pub fn open(path: &Path) -> Result<(), EditError> {
     let moment = MomentFile::open(path)?.read(4)?;
     assert!(moment.count() > 0 && moment.trace().is_finite(), "what was read is no moment");
     Ok(())

@@ -11,7 +11,7 @@ use palinode_math::{
 };
 use palinode_model::{Decoder, ModelError, Text, WeightId, read};
 
-use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts};
+use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts, searches};
 
 /// The preservation metric of every edited weight, over that weight's keys.
 pub type Preservations = BTreeMap<WeightId, Arc<dyn Preservation>>;
@@ -44,7 +44,7 @@ pub struct LayerEdit {
     pub diagnostics: Diagnostics,
     /// `‖W‖_F` before the change.
     pub weight_norm: f64,
-    /// `K`, `f × B`, averaged over templates, as it was measured for this step.
+    /// `K`, `f × B`, averaged over templates, as it was measured for this step. Requests that share a column have their mean.
     pub keys: Mat<f64>,
 }
 
@@ -84,7 +84,13 @@ pub fn apply(
     let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
     let mu = edit.objective.mu(&strengths).map_err(at(last))?;
     let rows = Rows::new(text, decoder, requests, edit)?;
-    let (once, repeated) = once(requests, &mu);
+    let (once, repeated) = if edit.targets.rules.merge { (Vec::new(), Vec::new()) } else { once(requests, &mu) };
+    // The requests of each column of the system.
+    let columns: Vec<Vec<usize>> = if edit.targets.rules.merge {
+        searches(requests, true)
+    } else {
+        once.into_iter().map(|request| vec![request]).collect()
+    };
 
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
         let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
@@ -94,6 +100,15 @@ pub fn apply(
     let mut edited = decoder.clone();
     let mut residual = missing(&edited, aim, &values)?;
     let distance_before = mean_column_norm(residual.as_ref());
+    let later: Vec<Tap> = edit
+        .plan
+        .steps
+        .iter()
+        .filter(|step| step.refresh.forward)
+        .map(|step| step.layer)
+        .map(|layer| Tap { layer, site: edit.targets.site.into() })
+        .collect();
+    let mut forward = injected(decoder, &rows.bare(), aim, &residual, &later, edit.tokens)?.into_iter();
     let mut taken = 0.0;
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
@@ -106,6 +121,11 @@ pub fn apply(
         if step.refresh.targets {
             let own =
                 found(&edited, text, requests, &Edit { targets: TargetSettings { layer, ..edit.targets }, ..*edit })?;
+            values = from_row_major("targets", &own, batch, d).map_err(at(layer))?.transpose().to_owned();
+            aim = layer;
+            residual = missing(&edited, aim, &values)?;
+        } else if step.refresh.forward {
+            let own = forward.next().ok_or_else(|| EditError::Mismatch("a step without its targets".into()))?;
             values = from_row_major("targets", &own, batch, d).map_err(at(layer))?.transpose().to_owned();
             aim = layer;
             residual = missing(&edited, aim, &values)?;
@@ -123,26 +143,74 @@ pub fn apply(
             _ => (&average, None),
         };
         let problem = Problem { keys: keys.as_ref(), direction, residual: share.as_ref(), mu: &mu, form: Form::Auto };
-        let solution = if repeated.is_empty() {
+        let solution = if columns.len() == batch {
             solve(metric.as_ref(), &problem)
         } else {
-            let of = |all: &Mat<f64>| Mat::from_fn(all.nrows(), once.len(), |r, c| all[(r, once[c])]);
+            let of = |all: &Mat<f64>| mean_columns(all, &columns);
             let (keys, share) = (of(keys), of(&share));
-            let mu: Vec<f64> = once.iter().map(|&i| mu[i]).collect();
+            let mu: Vec<f64> = columns.iter().map(|of| mu[of[0]]).collect();
             // Only ROME has a direction, and one edit.
             solve(metric.as_ref(), &Problem { keys: keys.as_ref(), residual: share.as_ref(), mu: &mu, ..problem })
         };
-        let solution = solution.map_err(|e| name_edits(e, layer, requests, &once))?;
+        let solution = solution.map_err(|e| name_edits(e, layer, requests, &columns))?;
         let delta = Delta::from(solution.update);
         let before = edited.weight(weight)?;
         // A sum for each row, and those in f64: a weight has millions of numbers.
         let squares = read::<f32, _, _>((before.clone() * before).sum_dim(1))?;
         let weight_norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
         edited = edited.with_change(weight, change(&edited, &delta))?;
-        layers.push(LayerEdit { weight, delta, diagnostics: solution.diagnostics, weight_norm, keys: average });
+        layers.push(LayerEdit {
+            weight,
+            delta,
+            diagnostics: solution.diagnostics,
+            weight_norm,
+            keys: if columns.len() == batch { average } else { mean_columns(&average, &columns) },
+        });
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
     Ok(Applied { layers, distance_before, distance_after, repeated })
+}
+
+/// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the hidden state after `layer` there: one row-major
+/// `[prompts, d]` a tap, all of them above `layer`.
+fn injected(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    layer: usize,
+    added: &Mat<f64>,
+    taps: &[Tap],
+    tokens: usize,
+) -> Result<Vec<Vec<f32>>, EditError> {
+    let d = decoder.config().hidden;
+    let mut found = vec![vec![0f32; prompts.len() * d]; taps.len()];
+    let Some(last) = taps.iter().map(|tap| tap.layer).max() else { return Ok(found) };
+    let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
+    for group in decoder.batches(&lengths, tokens) {
+        let ids: Vec<&[u32]> = group.iter().map(|&i| prompts[i].ids.as_slice()).collect();
+        let rows = decoder.rows(&ids);
+        let facts = rows.places(group.iter().enumerate().map(|(row, &i)| (row, prompts[i].fact)));
+        let change: Vec<f32> = group.iter().flat_map(|&i| (0..d).map(move |r| added[(r, i)] as f32)).collect();
+        let change = Tensor::<2>::from_data(TensorData::new(change, [group.len(), d]), &decoder.device());
+        let mut hidden = decoder.embed(&rows);
+        for at in 0..=last {
+            let output = decoder.block(at, &rows, hidden)?;
+            for (tap, all) in taps.iter().zip(&mut found).filter(|(tap, _)| tap.layer == at) {
+                let values: Vec<f32> = read(tap.site.of(&output).at(&facts))?;
+                for (row, &i) in values.chunks_exact(d).zip(&group) {
+                    all[i * d..][..d].copy_from_slice(row);
+                }
+            }
+            hidden = if at == layer { output.hidden.plus(&facts, change.clone()) } else { output.hidden };
+        }
+    }
+    Ok(found)
+}
+
+/// The mean of each group of columns, `[rows, groups]`.
+fn mean_columns(all: &Mat<f64>, groups: &[Vec<usize>]) -> Mat<f64> {
+    Mat::from_fn(all.nrows(), groups.len(), |r, g| {
+        groups[g].iter().map(|&c| all[(r, c)]).sum::<f64>() / groups[g].len() as f64
+    })
 }
 
 /// The requests that are solved for, and those that repeat one of them: a constraint that is imposed twice makes the system singular, and
@@ -187,14 +255,14 @@ fn change(decoder: &Decoder, delta: &Delta) -> Tensor<2> {
     Tensor::from_data(TensorData::new(values, shape), &decoder.device())
 }
 
-fn name_edits(error: MathError, layer: usize, requests: &[EditRequest], columns: &[usize]) -> EditError {
+fn name_edits(error: MathError, layer: usize, requests: &[EditRequest], columns: &[Vec<usize>]) -> EditError {
     let named = match &error {
         MathError::Collision { pairs } => pairs.first().copied(),
         _ => None,
     };
     let Some((a, b, cosine)) = named else { return EditError::Math { layer, source: error } };
     let name = |column: usize| {
-        let request = &requests[columns[column]];
+        let request = &requests[columns[column][0]];
         format!("{} ({:?})", request.id, request.filled_prompt())
     };
     EditError::Collision { layer, first: name(a), second: name(b), cosine, hint: error.hint() }

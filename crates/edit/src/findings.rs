@@ -82,7 +82,11 @@ pub fn findings(
             let (kind, words) = unusable(&error);
             add(Severity::Error, kind, "prompt", words);
         } else if let Some(words) = elsewhere(request, text, config, at) {
-            add(Severity::Warning, "key_elsewhere", "prompt", words);
+            // A mark that follows is often in one token with a bracket of the subject, in published data too; another word is not.
+            let word =
+                request.prompt.split_once("{}").is_some_and(|(_, after)| after.starts_with(char::is_alphanumeric));
+            let severity = if word { Severity::Warning } else { Severity::Note };
+            add(severity, "key_elsewhere", "prompt", words);
         }
         for question in request.questions() {
             if question.prompt.ends_with([' ', '\t', '\u{a0}']) {

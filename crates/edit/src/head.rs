@@ -7,6 +7,8 @@
 //! input is computed at once, some rows at a time, and logits are let go before the next rows are read. What is left to autodiff begins
 //! below the head: `Σ normed · gradient`, with the gradient taken as a constant, has exactly that gradient with respect to `normed`.
 
+use std::cell::RefCell;
+
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 use palinode_model::{Decoder, Softmax, cat, gather, softmax};
 
@@ -24,16 +26,29 @@ pub struct RowLosses {
 /// `−log p(token)` at each of the normed `rows` `[n, d]`, with tokens and weights `[n, 1]`; the gradient is that of `Σ weight · value`.
 ///
 /// With logits `l` and `p = softmax(l)`: `∂(−log pₜ)/∂l = p − eₜ`.
-pub fn likelihoods(decoder: &Decoder, rows: &Tensor<2>, tokens: &Tensor<2, Int>, weights: &Tensor<2>) -> RowLosses {
-    chunks(decoder, rows, |logits, from, to| {
+///
+/// With `best`, the second value is how far each token's log-probability is below that of the most probable one, `[n, 1]`.
+pub fn likelihoods(
+    decoder: &Decoder,
+    rows: &Tensor<2>,
+    tokens: &Tensor<2, Int>,
+    weights: &Tensor<2>,
+    best: bool,
+) -> (RowLosses, Option<Tensor<2>>) {
+    let shortfalls = RefCell::new(Vec::new());
+    let losses = chunks(decoder, rows, |logits, from, to| {
         let count = to - from;
         let token = tokens.clone().narrow(0, from, count);
         let weight = weights.clone().narrow(0, from, count);
         let Softmax { p, log_p } = softmax(logits);
+        let best = best.then(|| log_p.clone().max_dim(1));
         let values = gather(log_p, token.clone()).neg();
+        shortfalls.borrow_mut().extend(best.map(|best| best + values.clone()));
         let slope = (p * weight.clone()).scatter(1, token, weight.neg(), IndexingUpdateOp::Add);
         (values, slope)
-    })
+    });
+    let shortfalls = shortfalls.into_inner();
+    (losses, best.then(|| cat(shortfalls, 0)))
 }
 
 /// `KL(p ‖ p₀)` at each of the normed `rows` `[n, d]`, given `log p₀` `[n, V]`, and the gradient of their sum.

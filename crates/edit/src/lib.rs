@@ -5,26 +5,38 @@
 //! * [`Moments`]: second moments of several layers in one pass over a corpus.
 //! * [`MomentFile`]: second moments that others have published.
 //! * [`optimise`]: targets by gradient descent, many requests at once.
+//! * [`tune()`], [`edit_lifelong`]: edits by gradient.
 //! * [`apply()`]: an objective and a plan turned into changes of weights.
 
+mod anchor;
 mod apply;
+mod chain;
 mod error;
 mod findings;
 mod head;
+mod lifelong;
 mod losses;
 mod moments;
 mod npz;
 mod probe;
 pub mod prompts;
 mod targets;
+mod tune;
 
+pub use anchor::{anchor, anchor_norm};
 pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
+pub use chain::{optimise_pieces, pieces};
 pub use error::EditError;
 pub use findings::{Finding, Findings, Severity, findings};
+pub use lifelong::{
+    Lifelong, LifelongEdit, LifelongSettings, RunningStatistics, Taken, edit_lifelong, solve_lifelong, take,
+};
 pub use moments::{Moments, text_keys};
 pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::{FactToken, Prompt};
 pub use targets::{
-    Step, StepRecord, TARGETS_IN_UNIT, Target, TargetSearch, TargetSettings, optimise, optimise_at_most, target_batch,
+    Step, StepRecord, StopRule, TARGETS_IN_UNIT, Target, TargetRules, TargetSearch, TargetSettings, optimise,
+    optimise_at_most, searches, target_batch,
 };
+pub use tune::{TuneLoss, TuneSettings, Tuned, tune};

@@ -4,14 +4,15 @@
 //! again; logits are computed only where they are read.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
-use palinode_model::{Decoder, Places, Run, Suffix, cat, log_softmax, read};
+use palinode_model::{Decoder, Inner, Places, Run, Suffix, cat, log_softmax, read};
 
 use crate::prompts::RewritePrompts;
-use crate::{EditError, Prompt, Site, head};
+use crate::{EditError, Prompt, Site, TargetSite, head};
 
 /// Everything that a step needs, for a batch of requests.
 pub struct TargetLosses {
     suffix: Suffix,
+    entry: Entry,
     /// Request of each row.
     owner: Vec<usize>,
     /// Every position whose logits matter.
@@ -20,6 +21,71 @@ pub struct TargetLosses {
     essence: Tensor<2>,
     requests: usize,
     fixed: Fixed,
+}
+
+/// How δ gets into the suffix.
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it for each batch")]
+enum Entry {
+    /// It is added to the hidden state after the layer: `[requests, d]`.
+    Hidden,
+    /// Of `[requests, 2d]`, the first half is added to the feed-forward's output, and the second half to the attention's before it, which
+    /// the feed-forward of the layer sees where it comes after the attention. Clean values at each row's fact token, `[rows, d]`.
+    WithAttention {
+        layer: usize,
+        /// Before the block.
+        before: Tensor<2>,
+        /// What attention adds.
+        attended: Tensor<2>,
+        /// After the block, computed from those two.
+        after: Tensor<2>,
+    },
+}
+
+impl Entry {
+    /// What each row's hidden state gets, `[rows, d]`, for δ of each row.
+    fn added(&self, decoder: &Decoder, delta: Tensor<2>) -> Result<Tensor<2>, EditError> {
+        match self {
+            Self::Hidden => Ok(delta),
+            Self::WithAttention { layer, before, attended, after } => {
+                let [rows, both] = delta.dims();
+                let d = both / 2;
+                let (mlp, attention) = (delta.clone().slice([0..rows, 0..d]), delta.slice([0..rows, d..both]));
+                let attended = attended.clone() + attention;
+                let changed = decoder.after_attention(*layer, before.clone(), attended, Inner::default())?.hidden;
+                Ok(changed - after.clone() + mlp)
+            }
+        }
+    }
+
+    /// The gradient with respect to δ of each row, given that with respect to what each row's hidden state gets, `[rows, d]`.
+    fn back(&self, decoder: &Decoder, delta: Tensor<2>, slope: Tensor<2>) -> Result<Tensor<2>, EditError> {
+        match self {
+            Self::Hidden => Ok(slope),
+            Self::WithAttention { .. } => {
+                let delta = delta.autodiff().require_grad();
+                // With the slope as a constant, this has exactly that gradient; its value means nothing.
+                let total = (self.added(decoder, delta.clone())? * slope).sum();
+                let zeros = delta.clone().without_autodiff().zeros_like();
+                Ok(delta.grad_remove(&mut total.backward()).unwrap_or(zeros))
+            }
+        }
+    }
+
+    fn keep(&self, rows: &Tensor<1, Int>) -> Self {
+        match self {
+            Self::Hidden => Self::Hidden,
+            Self::WithAttention { layer, before, attended, after } => {
+                let pick = |t: &Tensor<2>| t.clone().select(0, rows.clone());
+                Self::WithAttention {
+                    layer: *layer,
+                    before: pick(before),
+                    attended: pick(attended),
+                    after: pick(after),
+                }
+            }
+        }
+    }
 }
 
 /// What follows from the rows alone and is the same in every step: it is on the device once.
@@ -40,6 +106,8 @@ struct Fixed {
 struct Read {
     row: usize,
     position: usize,
+    /// Whether the row is the first of its request's contexts.
+    first: bool,
     /// Predicted token and its weight in the request's loss; none at the essence row.
     predicts: Option<(u32, f32)>,
 }
@@ -50,6 +118,9 @@ pub struct Losses {
     pub nll: Tensor<2>,
     /// `kl_factor · KL(p_δ ‖ p₀)` at the subject's last token of the essence row, `[requests, 1]`.
     pub kl: Tensor<2>,
+    /// Predicted tokens of each request that are not the most probable ones, in the first of its contexts and in the others; only where it
+    /// was asked for.
+    pub misses: Option<Vec<[usize; 2]>>,
     /// The way back to δ.
     pub back: Back,
 }
@@ -57,6 +128,8 @@ pub struct Losses {
 /// By which the gradient of a step's losses finds back to δ.
 pub struct Back {
     run: Run,
+    /// δ of each row.
+    delta: Tensor<2>,
     /// Gradient of the sum of both losses over all requests with respect to what the head read.
     slope: Tensor<2>,
 }
@@ -65,40 +138,53 @@ pub struct Back {
 pub struct Prepared {
     /// What each step computes.
     pub losses: TargetLosses,
-    /// `h₀`: the site's activation at the fact token of the first rewrite prompt, `[requests, d]`, row-major.
+    /// `h₀`: the site's activation at the fact token of the first rewrite prompt, `[requests, d]`, row-major. Where a vector at the
+    /// attention's output is searched for too, that output follows in each row: `[requests, 2d]`.
     pub initial: Vec<f32>,
 }
 
-/// One pass over whole prompts without δ; keeps what later steps reuse.
+/// One pass over whole prompts without δ; keeps what later steps reuse. Each of `searches` is one or more requests that share a δ: their
+/// losses' mean is what it costs, and the first one's first prompt has its `h₀`.
 pub fn prepare(
     decoder: &Decoder,
-    requests: &[&RewritePrompts],
+    searches: &[Vec<&RewritePrompts>],
     layer: usize,
-    site: Site,
+    at_site: TargetSite,
 ) -> Result<Prepared, EditError> {
+    let site = Site::from(at_site);
     let mut rows: Vec<&Prompt> = Vec::new();
     let mut owner = Vec::new();
     let mut starts = Vec::new();
     let mut reads = Vec::new();
     // The first rewrite prompt of each request, and its essence.
     let (mut firsts, mut essences) = (Vec::new(), Vec::new());
-    for (request, prompts) in requests.iter().enumerate() {
+    // What earlier searches found for the same rows.
+    let (mut injected, mut vectors) = (Vec::new(), Vec::new());
+    for (request, members) in searches.iter().enumerate() {
         firsts.push(rows.len());
-        let length = prompts.target.len();
-        let weight = 1.0 / (length * prompts.rows.len()) as f32;
-        for row in &prompts.rows {
-            let first_read = row.ids.len() - length;
-            for (j, &token) in prompts.target.iter().enumerate() {
-                reads.push(Read { row: rows.len(), position: first_read + j, predicts: Some((token, weight)) });
+        for prompts in members {
+            for (row, position, vector) in &prompts.earlier {
+                injected.push((rows.len() + row, *position));
+                vectors.extend_from_slice(vector);
             }
-            // Nothing before δ and nothing before the first read is needed again.
-            starts.push(row.fact.min(first_read));
-            owner.push(request);
-            rows.push(row);
+            let length = prompts.target.len();
+            let weight = 1.0 / (length * prompts.rows.len() * members.len()) as f32;
+            for (context, row) in prompts.rows.iter().enumerate() {
+                let first_read = row.ids.len() - length;
+                for (j, &token) in prompts.target.iter().enumerate() {
+                    let predicts = Some((token, weight));
+                    reads.push(Read { row: rows.len(), position: first_read + j, first: context == 0, predicts });
+                }
+                // Nothing before δ and nothing before the first read is needed again.
+                starts.push(row.fact.min(first_read));
+                owner.push(request);
+                rows.push(row);
+            }
         }
-        let essence = &prompts.essence;
+        let Some(first) = members.first() else { return Err(EditError::Mismatch("a search of no request".into())) };
+        let essence = &first.essence;
         essences.push(rows.len());
-        reads.push(Read { row: rows.len(), position: essence.fact, predicts: None });
+        reads.push(Read { row: rows.len(), position: essence.fact, first: false, predicts: None });
         starts.push(essence.fact);
         owner.push(request);
         rows.push(essence);
@@ -111,17 +197,43 @@ pub fn prepare(
     let batch = decoder.rows(&ids);
     let facts_of = |some: &[usize]| batch.places(some.iter().map(|&row| (row, facts[row])));
     let (first_facts, essence_facts) = (facts_of(&firsts), facts_of(&essences));
+    let with_attention = at_site.vectors() == 2;
+    let all_facts = batch.places(facts.iter().copied().enumerate());
     let mut initial = None;
-    let (suffix, last) = decoder.suffix(&batch, starts, &facts, layer, |at, output| {
-        if at == layer {
-            initial = Some(site.of(output).at(&first_facts));
+    let mut before = (with_attention && layer == 0).then(|| decoder.embed(&batch).at(&all_facts));
+    let mut attended = None;
+    let with_earlier = (!injected.is_empty()).then(|| {
+        let shape = [injected.len(), decoder.config().hidden];
+        let values = Tensor::from_data(TensorData::new(vectors, shape), &decoder.device());
+        decoder.injecting(layer, injected, values)
+    });
+    let (suffix, last) =
+        with_earlier.as_ref().unwrap_or(decoder).suffix(&batch, starts, &facts, layer, |at, output| {
+            if with_attention && at + 1 == layer {
+                before = Some(output.hidden.at(&all_facts));
+            }
+            if at == layer {
+                initial = Some(site.of(output).at(&first_facts));
+                // Every arrangement of a block adds attention and feed-forward to what came in.
+                attended =
+                    before.clone().map(|before| output.hidden.at(&all_facts) - output.mlp.at(&all_facts) - before);
+            }
+            Ok(())
+        })?;
+    let mut initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
+    let entry = match (before, attended) {
+        (Some(before), Some(attended)) => {
+            let index: Vec<i32> = firsts.iter().map(|&row| row as i32).collect();
+            let index = Tensor::from_data(TensorData::new(index, [firsts.len()]), &decoder.device());
+            initial = cat(vec![initial, attended.clone().select(0, index)], 1);
+            let after = decoder.after_attention(layer, before.clone(), attended.clone(), Inner::default())?.hidden;
+            Entry::WithAttention { layer, before, attended, after }
         }
-        Ok(())
-    })?;
-    let initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
+        _ => Entry::Hidden,
+    };
     let essence = log_softmax(decoder.logits(last.at(&essence_facts)));
-    let fixed = Fixed::new(decoder, &suffix, &owner, &reads, requests.len());
-    let losses = TargetLosses { suffix, owner, reads, essence, requests: requests.len(), fixed };
+    let fixed = Fixed::new(decoder, &suffix, &owner, &reads, searches.len());
+    let losses = TargetLosses { suffix, entry, owner, reads, essence, requests: searches.len(), fixed };
     Ok(Prepared { losses, initial: read(initial)? })
 }
 
@@ -150,32 +262,71 @@ impl Fixed {
 }
 
 impl TargetLosses {
-    /// Losses of every request for δ `[requests, d]`; see [`Losses`].
+    /// Losses of every request for δ `[requests, d]`, or `[requests, 2d]` where a vector is added to attention too; see [`Losses`].
+    /// `nll_weights` `[requests, 1]` multiply the likelihoods, where they are given. With `best`, misses are told.
     ///
     /// # Errors
     /// What reading a streamed block failed at.
-    pub fn of(&self, decoder: &Decoder, delta: &Tensor<2>, kl_factor: f64) -> Result<Losses, EditError> {
+    pub fn of(
+        &self,
+        decoder: &Decoder,
+        delta: &Tensor<2>,
+        kl_factor: f64,
+        nll_weights: Option<&Tensor<2>>,
+        best: bool,
+    ) -> Result<Losses, EditError> {
         let Fixed { owner, places, tokens, weights, sums } = &self.fixed;
-        let (hidden, run) = self.suffix.run(decoder, delta.clone().select(0, owner.clone()))?;
+        let delta = delta.clone().select(0, owner.clone());
+        let (hidden, run) = self.suffix.run(decoder, self.entry.added(decoder, delta.clone())?)?;
         let rows = decoder.final_norm(hidden.at(places));
         let predicted = self.reads.len() - self.requests;
-        let said = head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, weights);
+        // Row i of `sums` has the weights of request i's tokens, and zeros.
+        let (weights, sums) = match nll_weights {
+            None => (weights.clone(), sums.clone()),
+            Some(of) => {
+                let each: Vec<i32> = self.reads[..predicted].iter().map(|r| self.owner[r.row] as i32).collect();
+                let each = Tensor::<1, Int>::from_data(TensorData::new(each, [predicted]), &decoder.device());
+                (weights.clone() * of.clone().select(0, each), sums.clone() * of.clone())
+            }
+        };
+        let (said, shortfalls) =
+            head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best);
         let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
         let kl = kept.values.mul_scalar(kl_factor);
         let slope = cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
-        Ok(Losses { nll: sums.clone().matmul(said.values), kl, back: Back { run, slope } })
+        let misses = shortfalls.map(|shortfalls| self.misses(shortfalls)).transpose()?;
+        Ok(Losses { nll: sums.matmul(said.values), kl, misses, back: Back { run, delta, slope } })
     }
 
-    /// The gradient with respect to δ, `[requests, d]`, of the sum of both losses over all requests.
+    /// The gradient with respect to δ, of its shape, of the sum of both losses over all requests.
     ///
     /// # Errors
     /// What reading a streamed block failed at; what the device failed at.
     pub fn gradient(&self, decoder: &Decoder, back: Back) -> Result<Tensor<2>, EditError> {
         let Fixed { owner, places, .. } = &self.fixed;
-        let at_added = self.suffix.back(decoder, back.run, places, back.slope)?;
-        let zeros = Tensor::zeros([self.requests, decoder.config().hidden], &decoder.device());
+        let Back { run, delta, slope } = back;
+        let zeros = Tensor::zeros([self.requests, delta.dims()[1]], &decoder.device());
+        let at_added = self.suffix.back(decoder, run, places, slope)?;
+        let at_delta = self.entry.back(decoder, delta, at_added)?;
         // Each request's δ is added to all of its rows.
-        Ok(zeros.select_assign(0, owner.clone(), at_added, IndexingUpdateOp::Add))
+        Ok(zeros.select_assign(0, owner.clone(), at_delta, IndexingUpdateOp::Add))
+    }
+
+    fn misses(&self, shortfalls: Tensor<2>) -> Result<Vec<[usize; 2]>, EditError> {
+        let shortfalls: Vec<f32> = read(shortfalls)?;
+        let mut misses = vec![[0; 2]; self.requests];
+        for (r, shortfall) in self.reads.iter().zip(shortfalls) {
+            // What is not a number is a miss.
+            if shortfall.is_nan() || shortfall > 0.0 {
+                misses[self.owner[r.row]][usize::from(!r.first)] += 1;
+            }
+        }
+        Ok(misses)
+    }
+
+    /// Whether requests have contexts beside the first.
+    pub fn other_contexts(&self) -> bool {
+        self.reads.iter().any(|r| r.predicts.is_some() && !r.first)
     }
 
     /// The same for some of the requests, in the given order (indices rising).
@@ -195,11 +346,13 @@ impl TargetLosses {
             }
         }
         let suffix = self.suffix.keep(decoder, &rows);
+        let picked: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+        let entry = self.entry.keep(&Tensor::from_data(TensorData::new(picked, [rows.len()]), &decoder.device()));
         let reads: Vec<Read> = self.reads.iter().filter_map(|r| row_map[r.row].map(|row| Read { row, ..*r })).collect();
         let fixed = Fixed::new(decoder, &suffix, &owner, &reads, requests.len());
         let kept: Vec<i32> = requests.iter().map(|&r| r as i32).collect();
         let kept = Tensor::from_data(TensorData::new(kept, [requests.len()]), &decoder.device());
         let essence = self.essence.clone().select(0, kept);
-        Self { suffix, owner, reads, essence, requests: requests.len(), fixed }
+        Self { suffix, entry, owner, reads, essence, requests: requests.len(), fixed }
     }
 }

@@ -27,13 +27,26 @@ pub enum TargetSite {
     BlockOutput,
     /// The output of the feed-forward network (ROME).
     MlpOutput,
+    /// The output of the feed-forward network, found together with a vector at the output of the attention of the same layer and token,
+    /// which helps the search and is written nowhere (PMET).
+    MlpWithAttention,
+}
+
+impl TargetSite {
+    /// Vectors that are searched for together.
+    pub fn vectors(self) -> usize {
+        match self {
+            Self::BlockOutput | Self::MlpOutput => 1,
+            Self::MlpWithAttention => 2,
+        }
+    }
 }
 
 impl From<TargetSite> for Site {
     fn from(site: TargetSite) -> Self {
         match site {
             TargetSite::BlockOutput => Self::BlockOutput,
-            TargetSite::MlpOutput => Self::MlpOutput,
+            TargetSite::MlpOutput | TargetSite::MlpWithAttention => Self::MlpOutput,
         }
     }
 }

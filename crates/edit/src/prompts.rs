@@ -61,6 +61,8 @@ pub struct RewritePrompts {
     pub rows: Vec<Prompt>,
     /// `"{subject} is a"`, where the model should not drift.
     pub essence: Prompt,
+    /// Vectors that earlier searches found, each with the row and the position where it is in place.
+    pub earlier: Vec<(usize, usize, Vec<f32>)>,
     /// The target's tokens `t₁ … t_T`; `t_j` is predicted at position `len − T + j − 1` of a row.
     pub target: Vec<u32>,
 }
@@ -125,7 +127,8 @@ pub fn rewrite_prompts_at(
     if let Some(short) = rows.iter().find(|r| r.ids.len() < target.len()) {
         return Err(bad(request, format!("a prompt of {} tokens is shorter than its target", short.ids.len())));
     }
-    Ok(RewritePrompts { rows, essence: row(text, config, request, "{} is a", None, at)?, target })
+    let essence = row(text, config, request, "{} is a", None, at)?;
+    Ok(RewritePrompts { rows, essence, earlier: Vec::new(), target })
 }
 
 /// What follows a prompt: a target without its last token.

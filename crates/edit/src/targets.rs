@@ -12,13 +12,15 @@
 //! The clamp projects δ onto the ball after the update, and Adam's moments do not see it. `‖δ‖` has no gradient at 0, where every search
 //! begins; the published code starts there too, and its autodiff takes 0, so the gradient of the decay is written by hand.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::losses::{Back, Losses, TargetLosses, prepare};
-use crate::prompts::{FactToken, RewritePrompts, rewrite_prompts_at};
+use crate::prompts::{FactToken, RewritePrompts, prompt_at, rewrite_prompts_at};
 use crate::{EditError, TargetSite};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
@@ -42,7 +44,39 @@ pub struct TargetSettings {
     pub clamp: f64,
     /// A request stops where its loss falls below this.
     pub stop_loss: f64,
+    /// What else is asked of the search.
+    pub rules: TargetRules,
 }
+
+/// What later methods changed of the search, each on its own; none of it by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TargetRules {
+    /// When a request stops, beside its loss.
+    pub stop: StopRule,
+    /// The loss is read after this layer's block (`v_loss_layer`), by the final norm and the head; the last layer where it is left out.
+    pub loss_layer: Option<usize>,
+    /// Requests with one subject share a target (MEMIT-Merge).
+    pub merge: bool,
+}
+
+/// When a search stops, beside a loss that is small enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum StopRule {
+    /// Never.
+    #[default]
+    Loss,
+    /// After so many evaluations in which every target token was the most probable one in all contexts but the first (ENCORE). They need
+    /// not be consecutive. Where there is only one context, it counts.
+    Argmax(usize),
+    /// Where every target token is the most probable one in all contexts, and `kl_factor · KL` is at most 0.01; as long as they are, the
+    /// likelihood weighs a tenth from the next evaluation on (PMET).
+    Divergence,
+}
+
+/// The likelihood's weight under [`StopRule::Divergence`] once all tokens are said.
+const SAID_WEIGHT: f32 = 0.1;
+/// `kl_factor · KL` at most where [`StopRule::Divergence`] stops.
+const SMALL_DIVERGENCE: f32 = 0.01;
 
 /// One evaluation of the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,6 +155,8 @@ pub struct TargetSearch<'a> {
     requests: &'a [EditRequest],
     settings: &'a TargetSettings,
     prompts: Vec<RewritePrompts>,
+    /// The requests of each search.
+    searches: Vec<Vec<usize>>,
     batches: Vec<Vec<usize>>,
     side_by_side: usize,
 }
@@ -147,18 +183,72 @@ impl<'a> TargetSearch<'a> {
             .iter()
             .map(|r| rewrite_prompts_at(text, decoder.config(), r, &openings, settings.fact_token))
             .collect::<Result<Vec<_>, _>>()?;
-        let lengths: Vec<usize> =
-            prompts.iter().map(|p| p.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)).collect();
+        let length = |&i: &usize| prompts[i].rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let searches = searches(requests, settings.rules.merge);
+        let lengths: Vec<usize> = searches.iter().map(|of| of.iter().map(length).max().unwrap_or(0)).collect();
         let device = decoder.device();
         let most = target_batch(is_cpu(&device), parallel_requests);
         let batches = batches(&lengths, is_cpu(&device), most);
         let side_by_side = worker_pool::count(&device, batches.len(), 1).min(parallel_requests / most).max(1);
+        let decoder = match settings.rules.loss_layer {
+            Some(last) => decoder.up_to(last)?,
+            None => decoder.clone(),
+        };
         // Every step goes through the layers above again.
         let decoder = decoder.hold(settings.layer + 1..decoder.config().layers)?;
-        Ok(Self { decoder, requests, settings, prompts, batches, side_by_side })
+        Ok(Self { decoder, requests, settings, prompts, searches, batches, side_by_side })
     }
 
-    /// The batches, as indices of requests.
+    /// The same search with vectors in place that earlier ones found: for each request the requests of those, whose prompts its own begin
+    /// with, and what was found for them.
+    ///
+    /// # Errors
+    /// [`EditError::Request`] where a prompt does not begin with the earlier one.
+    pub fn after(
+        mut self,
+        text: &Text,
+        templates: &ContextTemplates,
+        earlier: &[Vec<(&EditRequest, &[f32])>],
+    ) -> Result<Self, EditError> {
+        let at = self.settings.fact_token;
+        for ((prompts, request), earlier) in self.prompts.iter_mut().zip(self.requests).zip(earlier) {
+            for (before, vector) in earlier {
+                for (row, (template, _)) in templates.weighted().into_iter().enumerate() {
+                    let begin = prompt_at(text, self.decoder.config(), before, template, at)?;
+                    if !prompts.rows[row].ids.starts_with(&begin.ids) {
+                        let message = "the tokenizer joins pieces of its answer".to_owned();
+                        return Err(EditError::Request { id: request.id.clone(), message });
+                    }
+                    prompts.earlier.push((row, begin.fact, vector.to_vec()));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The targets of all requests, with as many batches at the same time as the machine has cores for. `watch` hears of every step.
+    ///
+    /// # Errors
+    /// As [`TargetSearch::find`].
+    pub fn find_all(&self, watch: impl Fn(Step) + Sync) -> Result<Vec<Target>, EditError> {
+        let mut found: Vec<Option<Target>> = vec![None; self.requests.len()];
+        for some in self.batches.chunks(self.side_by_side) {
+            let made = self.find(some, &watch)?;
+            for (&i, target) in some.iter().flatten().zip(made.into_iter().flatten()) {
+                for &request in &self.searches[i] {
+                    found[request] = Some(target.clone());
+                }
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The requests of each search, by index: one, unless requests are merged.
+    pub fn searches(&self) -> &[Vec<usize>] {
+        &self.searches
+    }
+
+    /// The batches, as indices of searches.
     pub fn batches(&self) -> &[Vec<usize>] {
         &self.batches
     }
@@ -168,7 +258,7 @@ impl<'a> TargetSearch<'a> {
         self.side_by_side
     }
 
-    /// Finds the targets of some batches at the same time, each in a thread of its own. `watch` hears of every step, from any of them.
+    /// Finds the targets of some batches of searches at the same time, each in a thread of its own. `watch` hears of every step, from any of them.
     ///
     /// # Errors
     /// [`EditError::Diverged`]; what the device failed at.
@@ -177,8 +267,10 @@ impl<'a> TargetSearch<'a> {
         self.decoder.within(most, |size| {
             let found = worker_pool::map(batches.iter().collect(), |batch| {
                 let descend = |some: &[usize]| {
-                    let prompts: Vec<&RewritePrompts> = some.iter().map(|&i| &self.prompts[i]).collect();
-                    let names: Vec<&str> = some.iter().map(|&i| self.requests[i].id.as_str()).collect();
+                    let members = |&i: &usize| self.searches[i].iter().map(|&r| &self.prompts[r]).collect();
+                    let prompts: Vec<Vec<&RewritePrompts>> = some.iter().map(members).collect();
+                    let names: Vec<&str> =
+                        some.iter().map(|&i| self.requests[self.searches[i][0]].id.as_str()).collect();
                     descend(&self.decoder, &names, &prompts, self.settings, &watch)
                 };
                 let parts = batch.chunks(size).map(descend).collect::<Result<Vec<_>, EditError>>()?;
@@ -192,6 +284,23 @@ impl<'a> TargetSearch<'a> {
 /// The largest batch of requests: it depends on the kind of device, and on `parallel_requests` where that is smaller.
 pub fn target_batch(on_cpu: bool, parallel_requests: usize) -> usize {
     parallel_requests.clamp(1, if on_cpu { CPU_BATCH } else { TARGETS_IN_UNIT })
+}
+
+/// The requests of each search, by index, in the order of the first of each.
+pub fn searches(requests: &[EditRequest], merge: bool) -> Vec<Vec<usize>> {
+    if !merge {
+        return (0..requests.len()).map(|i| vec![i]).collect();
+    }
+    let mut of: Vec<Vec<usize>> = Vec::new();
+    let mut known = BTreeMap::new();
+    for (i, request) in requests.iter().enumerate() {
+        let at = *known.entry(request.subject.trim()).or_insert_with(|| {
+            of.push(Vec::new());
+            of.len() - 1
+        });
+        of[at].push(i);
+    }
+    of
 }
 
 /// Cuts requests into batches of at most `most`, those of similar length together: what is shorter is padded. A GPU is best given
@@ -240,16 +349,11 @@ pub fn optimise_at_most(
 ) -> Result<Vec<Target>, EditError> {
     decoder.config().check_layer(settings.layer)?;
     let mut targets = Vec::with_capacity(requests.len());
-    for unit in requests.chunks(TARGETS_IN_UNIT) {
+    // Requests that share a target have to be searched for together.
+    let unit = if settings.rules.merge { requests.len().max(1) } else { TARGETS_IN_UNIT };
+    for unit in requests.chunks(unit) {
         let search = TargetSearch::new(decoder, text, unit, templates, settings, parallel_requests)?;
-        let mut found: Vec<Option<Target>> = vec![None; unit.len()];
-        for some in search.batches().chunks(search.side_by_side()) {
-            let made = search.find(some, &watch)?;
-            for (&i, target) in some.iter().flatten().zip(made.into_iter().flatten()) {
-                found[i] = Some(target);
-            }
-        }
-        targets.extend(found.into_iter().flatten());
+        targets.extend(search.find_all(&watch)?);
     }
     Ok(targets)
 }
@@ -258,35 +362,39 @@ pub fn optimise_at_most(
 fn descend(
     decoder: &Decoder,
     names: &[&str],
-    prompts: &[&RewritePrompts],
+    prompts: &[Vec<&RewritePrompts>],
     settings: &TargetSettings,
     watch: &impl Fn(Step),
 ) -> Result<Vec<Target>, EditError> {
-    let prepared = prepare(decoder, prompts, settings.layer, settings.site.into())?;
+    let prepared = prepare(decoder, prompts, settings.layer, settings.site)?;
     let d = decoder.config().hidden;
+    let width = d * settings.site.vectors();
+    // What a request's row holds beside its target is dropped.
     let mut targets: Vec<Target> = prepared
         .initial
-        .chunks_exact(d)
-        .map(|h| Target { initial: h.to_vec(), delta: vec![0.0; d], trace: Vec::new() })
+        .chunks_exact(width)
+        .map(|h| Target { initial: h[..d].to_vec(), delta: vec![0.0; d], trace: Vec::new() })
         .collect();
-    let mut running = Running::new(prepared.losses, &targets, decoder);
+    let mut running = Running::new(prepared.losses, &prepared.initial, width, decoder);
     for number in 0..settings.steps {
         let evaluation = running.evaluate(decoder, settings)?;
         let mut finished = Vec::new();
-        for (row, &request) in running.requests.iter().enumerate() {
+        for (row, request) in running.requests.clone().into_iter().enumerate() {
             let record = evaluation.records[row];
             if !record.loss.is_finite() {
                 return Err(EditError::Diverged { id: names[request].to_owned(), steps: number });
             }
             targets[request].trace.push(record);
-            finished.push(f64::from(record.loss) < settings.stop_loss || number + 1 == settings.steps);
+            let hits = running.hits(row, settings.rules.stop, &evaluation);
+            let last = hits || f64::from(record.loss) < settings.stop_loss || number + 1 == settings.steps;
+            finished.push(last || running.has_said(row, settings.rules.stop, &evaluation));
         }
         let loss = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
         let done = finished.iter().filter(|f| **f).count();
         if done > 0 {
             let deltas: Vec<f32> = read(running.delta.clone())?;
             for (row, &request) in running.requests.iter().enumerate().filter(|(row, _)| finished[*row]) {
-                targets[request].delta.copy_from_slice(&deltas[row * d..][..d]);
+                targets[request].delta.copy_from_slice(&deltas[row * width..][..d]);
             }
         }
         watch(Step { number, finished: done, loss });
@@ -302,57 +410,100 @@ fn descend(
     Ok(targets)
 }
 
-/// The requests that have not stopped yet.
+/// The requests that have not stopped yet. Of a site with several vectors, a row holds one behind the other.
 struct Running {
     losses: TargetLosses,
     /// Which request each row is.
     requests: Vec<usize>,
-    /// `[requests, d]`.
+    /// `[requests, vectors · d]`.
     delta: Tensor<2>,
-    /// Adam's first and second moment, `[requests, d]`.
+    /// Adam's first and second moment, as δ.
     first: Tensor<2>,
     second: Tensor<2>,
     /// Updates made.
     updates: i32,
-    /// `‖h₀‖`, `[requests, 1]`.
+    /// `‖h₀‖` of each vector, `[requests · vectors, 1]`.
     norms: Tensor<2>,
+    /// Evaluations of each request in which all tokens were said.
+    said: Vec<usize>,
+    /// The likelihood's weight of each request.
+    weights: Vec<f32>,
 }
 
 struct Evaluation {
     records: Vec<StepRecord>,
     back: Back,
+    /// See [`Losses::misses`].
+    misses: Option<Vec<[usize; 2]>>,
 }
 
 impl Running {
-    fn new(losses: TargetLosses, targets: &[Target], decoder: &Decoder) -> Self {
+    /// `initial` is `[requests, width]`.
+    fn new(losses: TargetLosses, initial: &[f32], width: usize, decoder: &Decoder) -> Self {
         let device = decoder.device();
         let d = decoder.config().hidden;
-        let zeros = Tensor::<2>::zeros([targets.len(), d], &device);
-        let norms: Vec<f32> = targets
-            .iter()
-            .map(|t| t.initial.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32)
+        let count = initial.len() / width;
+        let zeros = Tensor::<2>::zeros([count, width], &device);
+        let norms: Vec<f32> = initial
+            .chunks_exact(d)
+            .map(|h| h.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32)
             .collect();
+        let vectors = norms.len();
         Self {
             losses,
-            requests: (0..targets.len()).collect(),
+            requests: (0..count).collect(),
             first: zeros.clone(),
             second: zeros.clone(),
             delta: zeros,
             updates: 0,
-            norms: Tensor::from_data(TensorData::new(norms, [targets.len(), 1]), &device),
+            norms: Tensor::from_data(TensorData::new(norms, [vectors, 1]), &device),
+            said: vec![0; count],
+            weights: vec![1.0; count],
         }
     }
 
+    /// Rows of δ, one a vector.
+    fn vectors(&self, of: &Tensor<2>) -> Tensor<2> {
+        let [count, width] = of.dims();
+        let vectors = self.norms.dims()[0];
+        of.clone().reshape([vectors, count * width / vectors])
+    }
+
     fn evaluate(&self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
-        let Losses { nll, kl, back } = self.losses.of(decoder, &self.delta, settings.kl_factor)?;
-        let norm = row_norms(&self.delta);
+        let stop = settings.rules.stop;
+        let weights = (stop == StopRule::Divergence).then(|| {
+            let count = self.weights.len();
+            Tensor::<2>::from_data(TensorData::new(self.weights.clone(), [count, 1]), &decoder.device())
+        });
+        let best = stop != StopRule::Loss;
+        let Losses { nll, kl, misses, back } =
+            self.losses.of(decoder, &self.delta, settings.kl_factor, weights.as_ref(), best)?;
+        let norm = row_norms(&self.vectors(&self.delta));
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
+        let count = self.requests.len() as i32;
+        let (decay, norm) = (decay.reshape([count, -1]).sum_dim(1), norm.reshape([count, -1]).narrow(1, 0, 1));
         let table: Vec<f32> = read(cat(vec![nll, kl, decay, norm], 1))?;
         let records = table
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
             .collect();
-        Ok(Evaluation { records, back })
+        Ok(Evaluation { records, misses, back })
+    }
+
+    /// Counts an evaluation of a row for [`StopRule::Argmax`]; whether it was the last one.
+    fn hits(&mut self, row: usize, rule: StopRule, evaluation: &Evaluation) -> bool {
+        let (StopRule::Argmax(most), Some(misses)) = (rule, &evaluation.misses) else { return false };
+        let counted = usize::from(self.losses.other_contexts());
+        self.said[row] += usize::from(misses[row][counted] == 0);
+        self.said[row] >= most
+    }
+
+    /// Weighs the next evaluation of a row for [`StopRule::Divergence`]; whether there is none.
+    fn has_said(&mut self, row: usize, rule: StopRule, evaluation: &Evaluation) -> bool {
+        let (StopRule::Divergence, Some(misses)) = (rule, &evaluation.misses) else { return false };
+        let all = misses[row] == [0, 0];
+        self.weights[row] = if all { SAID_WEIGHT } else { 1.0 };
+        all && evaluation.records[row].kl <= SMALL_DIVERGENCE
     }
 
     /// One Adam step and the projection onto the ball. Adam's moments do not see the projection, as in the reference.
@@ -362,9 +513,11 @@ impl Running {
         const EPSILON: f64 = 1e-8;
         let gradient = self.losses.gradient(decoder, back)?;
         // The norm's gradient by hand: it is taken as 0 at δ = 0, where autodiff would divide by zero.
-        let norm = row_norms(&self.delta);
-        let decay = self.delta.clone() / (norm.clamp_min(f32::MIN_POSITIVE) * self.norms.clone() * self.norms.clone());
-        let gradient = gradient + decay.mul_scalar(settings.weight_decay);
+        let shape = self.delta.dims();
+        let vectors = self.vectors(&self.delta);
+        let norm = row_norms(&vectors);
+        let decay = vectors / (norm.clamp_min(f32::MIN_POSITIVE) * self.norms.clone() * self.norms.clone());
+        let gradient = gradient + decay.mul_scalar(settings.weight_decay).reshape(shape);
         self.updates += 1;
         self.first = self.first.clone().mul_scalar(B1) + gradient.clone().mul_scalar(1.0 - B1);
         self.second = self.second.clone().mul_scalar(B2) + (gradient.clone() * gradient).mul_scalar(1.0 - B2);
@@ -373,9 +526,10 @@ impl Running {
         let step = settings.learning_rate / (1.0 - B1.powi(self.updates));
         let delta = self.delta.clone() - (self.first.clone() / denominator).mul_scalar(step);
         let limit = self.norms.clone().mul_scalar(settings.clamp);
-        let norm = row_norms(&delta);
+        let vectors = self.vectors(&delta);
+        let norm = row_norms(&vectors);
         let shrink = (limit / norm.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
-        self.delta = delta * shrink;
+        self.delta = (vectors * shrink).reshape(shape);
         Ok(())
     }
 
@@ -389,7 +543,10 @@ impl Running {
         self.delta = pick(&self.delta);
         self.first = pick(&self.first);
         self.second = pick(&self.second);
-        self.norms = pick(&self.norms);
+        let count = self.said.len() as i32;
+        self.norms = pick(&self.norms.clone().reshape([count, -1])).reshape([-1, 1]);
+        self.said = rows.iter().map(|&r| self.said[r]).collect();
+        self.weights = rows.iter().map(|&r| self.weights[r]).collect();
     }
 }
 

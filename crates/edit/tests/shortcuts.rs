@@ -47,6 +47,7 @@ fn settings() -> TargetSettings {
         weight_decay: 0.5,
         clamp: 0.75,
         stop_loss: 0.05,
+        rules: palinode_edit::TargetRules::default(),
     }
 }
 

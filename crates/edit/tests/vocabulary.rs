@@ -151,6 +151,7 @@ fn targets_over_published_vocabularies_are_those_of_f64() {
         weight_decay: 0.5,
         clamp: 4.0,
         stop_loss: 0.0,
+        rules: palinode_edit::TargetRules::default(),
     };
     // GPT-2's and Qwen 2's.
     for vocabulary in [50_257, 151_936] {

@@ -54,6 +54,7 @@ fn a_step_touches_only_what_it_changes() {
         weight_decay: 0.5,
         clamp: 0.75,
         stop_loss: 0.0,
+        rules: palinode_edit::TargetRules::default(),
     };
     let requests = requests();
     let all = templates();

@@ -4,8 +4,8 @@
 //! cargo run --release -p palinode-engine --example fuzz-pipeline -- --minutes 10
 //! ```
 //!
-//! Runs on a stable toolchain and needs no coverage: inputs are pipelines of the tests' toy stages, broken by mutations that
-//! know YAML's and the expression language's marks. What fails is saved, with the seed that made it; an input that kills the
+//! Runs on a stable toolchain and needs no coverage: inputs are pipelines of the tests' toy stages and those of `tests/corpus`, broken by
+//! mutations that know YAML's and the expression language's marks. `tests/corpus.rs` replays the corpus. What fails is saved, with the seed that made it; an input that kills the
 //! process (a stack that overflows) is in `fuzz-last.txt`.
 
 #[path = "../tests/common/mod.rs"]
@@ -134,12 +134,18 @@ fn main() {
     let (minutes, seed) = arguments();
     let dir = std::env::temp_dir().join("palinode-fuzz");
     std::fs::create_dir_all(&dir).expect("a folder for inputs");
+    for part in files(&corpus().join("parts")) {
+        let to = dir.join("parts").join(part.file_name().unwrap_or_default());
+        std::fs::create_dir_all(dir.join("parts")).and_then(|()| std::fs::copy(&part, to)).expect("files to include");
+    }
     std::fs::write(dir.join("part.yaml"), "vars: {n: 1}\nstages:\n  shared: {uses: text, with: {value: hi}}\n")
         .expect("a file to include");
     let last = dir.join("fuzz-last.txt");
     let mut dice = Dice(seed);
     let (begun, mut tried, mut fine, mut failed) = (Instant::now(), 0u64, 0u64, 0u64);
     let mut pool: Vec<String> = SEEDS.iter().map(|&seed| seed.to_owned()).collect();
+    let known = files(&corpus()).into_iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    pool.extend(known.filter(|text| text.len() < LONGEST));
     std::panic::set_hook(Box::new(|_| {}));
     while begun.elapsed() < Duration::from_secs(60 * minutes) {
         let (text, set) = input(&mut dice, &pool);
@@ -174,6 +180,19 @@ fn main() {
     }
     println!("{tried} tried, {fine} sound, {failed} failed in {:?} with seed {seed}", begun.elapsed());
     std::process::exit(i32::from(failed > 0));
+}
+
+/// Inputs that once did harm, or would have.
+pub fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
+}
+
+/// The files of a folder, in order.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the folder is there").flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    files.sort();
+    files
 }
 
 fn arguments() -> (u64, u64) {
@@ -240,7 +259,7 @@ fn mutate(text: &mut String, dice: &mut Dice, pool: &[String]) {
 }
 
 /// Loads the pipeline. Whether it is sound, or what is wrong with what was said about it.
-fn check(dir: &Path, text: &str, set: &[String]) -> Result<bool, String> {
+pub fn check(dir: &Path, text: &str, set: &[String]) -> Result<bool, String> {
     let name: PathBuf = dir.join("fuzz.yaml");
     let source = Source::new(name.display().to_string(), text);
     match Pipeline::load(&source, dir, set, &common::catalogue()) {

@@ -248,11 +248,16 @@ impl StageContext {
     /// and the build, and `parts`, nothing else: put in `parts` all that
     /// can change the unit, and leave out what cannot, such as the number of units, so that a grown stage finds them again.
     pub fn unit_key(&self, parts: &impl Serialize) -> Key {
+        self.unit_key_since(self.action.fingerprint.version, parts)
+    }
+
+    /// As [`StageContext::unit_key`], for units that are the same since an earlier version of the stage: those that it kept are found.
+    pub fn unit_key_since(&self, version: u32, parts: &impl Serialize) -> Key {
         let parts =
             serde_json::to_value(parts).unwrap_or_else(|error| panic!("unit key parts do not serialise: {error}"));
         let mut encoder = Encoder::new("palinode.unit");
         let fingerprint = &self.action.fingerprint;
-        encoder.str(&fingerprint.stage).uint(fingerprint.version.into()).value(&parts);
+        encoder.str(&fingerprint.stage).uint(version.into()).value(&parts);
         for (name, value) in &fingerprint.environment {
             encoder.str(name).str(value);
         }

@@ -81,6 +81,7 @@ mod scheduler;
 mod shared;
 mod stage;
 mod stagelog;
+mod unfinished;
 mod unit;
 mod watch;
 
@@ -117,12 +118,14 @@ pub use palinode_error::{
 pub use palinode_fingerprint::{Change, Digest, Encoder, FileRef, Fingerprint, Key};
 pub use palinode_pipeline::bounds;
 pub use palinode_pipeline::{
-    Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, ExternalFile, Files, Instance,
-    Kind, Limits, Origin, Params, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources, Selection, Source, Span,
-    Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, pipeline_schema, read_duration,
+    Accept, ArtifactKind, Beside, Cores, DescribeCx, Diagnostic, Diagnostics, Disk, Excerpt, ExternalFile, Files,
+    Instance, Kind, Limits, Origin, Params, Part, Pipeline, PipelineBuilder, Port, PortOf, Renames, Resources,
+    Selection, Setting, Source, Span, Stage, StageBuilder, StageInfo, StageName, Taken, UnitPlan, part_schema,
+    pipeline_schema, read_duration, read_yaml,
 };
 pub use palinode_store::shown;
 pub use palinode_store::{
     Artifact, Damage, Dead, Garbage, Holder, MARKER, Maker, Manifest, Output, Overwrite, Pin, Place, Published,
-    Rebuilt, Retention, STORE_VERSION, Single, Store, Verified, Waiting, ensure_room, inside, real, way, write_files,
+    Rebuilt, Retention, STORE_VERSION, Single, Store, Verified, Waiting, available, ensure_room, inside, real, way,
+    write_files,
 };

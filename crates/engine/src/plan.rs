@@ -11,6 +11,7 @@ use crate::environment;
 use crate::event::{Event, Observer, hashing, warn};
 use crate::keyed;
 use crate::outputs::OVERWRITE;
+use crate::unfinished::{Unfinished, unfinished};
 use palinode_error::Error;
 use palinode_fingerprint::{Change, Fingerprint, flatten};
 use palinode_fingerprint::{Digest, FileRef, Key};
@@ -74,6 +75,13 @@ pub enum Status {
 pub enum Reason {
     /// No result of this stage kind is in the store.
     NeverRun,
+    /// A run began it under the same key, and did not finish.
+    Unfinished {
+        /// The latest such run.
+        run: String,
+        /// Units of work that are kept: it goes on from there.
+        units: usize,
+    },
     /// Something differs from the nearest earlier result.
     Changed {
         /// The instance that the earlier result was computed for.
@@ -113,6 +121,11 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRun => write!(f, "never run before"),
+            Self::Unfinished { units: 0, run } => write!(f, "begun by run {run} and not finished"),
+            Self::Unfinished { units, run } => {
+                let plural = if *units == 1 { "" } else { "s" };
+                write!(f, "begun by run {run} and not finished: {units} unit{plural} of its work kept")
+            }
             Self::Changed { change, .. } => change.fmt(f),
             Self::Unkeyed { change } => write!(f, "{change} (decides what is published)"),
             Self::Lost { file, .. } => write!(f, "its result `{file}` is no longer in the store"),
@@ -240,11 +253,20 @@ pub(crate) struct Planner<'a> {
     environment: BTreeMap<String, String>,
     /// The latest manifests of each stage kind.
     earlier: HashMap<&'static str, Vec<Manifest>>,
+    /// What recent runs began and did not finish; looked up when it is first asked for.
+    unfinished: Option<HashMap<Key, Unfinished>>,
 }
 
 impl<'a> Planner<'a> {
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, observer: &'a dyn Observer) -> Self {
-        Self { pipeline, store, observer, environment: environment::of(pipeline), earlier: HashMap::new() }
+        Self {
+            pipeline,
+            store,
+            observer,
+            environment: environment::of(pipeline),
+            earlier: HashMap::new(),
+            unfinished: None,
+        }
     }
 
     /// The key and the result of an instance, all of whose inputs have artifacts.
@@ -279,7 +301,10 @@ impl<'a> Planner<'a> {
                 let reasons = self.faults(instance, &manifest, &unkeyed, &files)?;
                 if reasons.is_empty() { Ok(manifest) } else { Err(reasons) }
             }
-            None => Err(self.reasons(instance, &fingerprint)),
+            None => Err(match self.unfinished(&key) {
+                Some(Unfinished { run, units }) => vec![Reason::Unfinished { run, units }],
+                None => self.reasons(instance, &fingerprint),
+            }),
         };
         Ok(Lookup { key, fingerprint, unkeyed, files, found })
     }
@@ -299,6 +324,12 @@ impl<'a> Planner<'a> {
     fn earlier(&mut self, kind: &'static str) -> &[Manifest] {
         let store = self.store;
         self.earlier.entry(kind).or_insert_with(|| store.latest(kind, NEAREST_OF))
+    }
+
+    /// What a recent run left of this action.
+    fn unfinished(&mut self, key: &Key) -> Option<Unfinished> {
+        let store = self.store;
+        self.unfinished.get_or_insert_with(|| unfinished(store)).get(key).cloned()
     }
 
     /// Why a result that was once there cannot be used.

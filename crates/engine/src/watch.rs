@@ -42,7 +42,7 @@ impl Seen {
         // Whoever wrote to it may not be done.
         let length = std::fs::metadata(path).map(|metadata| metadata.len());
         let whole = length.is_ok_and(|length| length == self.file.size)
-            && FileRef::of_open_file(path).is_ok_and(|found| found == self.file);
+            && FileRef::of_file(path).is_ok_and(|found| found == self.file);
         Some(if whole { Change::Written(path.to_owned()) } else { Change::Contents(path.to_owned()) })
     }
 }

@@ -178,6 +178,8 @@ pub struct FieldError {
     pub name_at_fault: bool,
     /// Whether the value is of the right type and lies outside of its bounds.
     pub out_of_range: bool,
+    /// Whether the parameter is wanted and not given.
+    pub missing: bool,
     /// Whether nothing is wrong but that a file is not here: it may be where the pipeline runs.
     pub absent: bool,
     /// What to fetch for the file to be here.
@@ -196,6 +198,7 @@ impl FieldError {
             kind: ErrorKind::Pipeline,
             name_at_fault: false,
             out_of_range: false,
+            missing: false,
             absent: false,
             fetch: None,
         }

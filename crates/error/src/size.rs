@@ -26,6 +26,10 @@ pub fn read_size(text: &str) -> Option<u64> {
         decimal if unit.ends_with('b') => (1000.0, decimal),
         letter => (1024.0, letter),
     };
+    // Who writes 50 means gigabytes or items, hardly bytes.
+    if unit.is_empty() && number.chars().any(|char| char.is_ascii_digit() && char != '0') {
+        return None;
+    }
     let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == name)?;
     let bytes = number.parse::<f64>().ok()? * f64::powi(base, power as i32);
     (bytes.is_finite() && bytes < u64::MAX as f64).then_some(bytes as u64)
@@ -45,7 +49,10 @@ mod tests {
             ("50 gib", Some(50 << 30)),
             ("50G", Some(50 << 30)),
             ("1.5GB", Some(1_500_000_000)),
-            ("123456", Some(123_456)),
+            ("123456", None),
+            ("50", None),
+            ("0.0", Some(0)),
+            ("123456B", Some(123_456)),
             ("12B", Some(12)),
             ("0", Some(0)),
             ("12i", None),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -94,29 +94,24 @@ impl FileRef {
         Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
     }
 
-    /// Reads and hashes the file at `path` without mapping it: for one that someone may be writing to, and cut short.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn of_open_file(path: &Path) -> io::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path)?)?;
-        Ok(Self { digest: Digest(*hasher.finalize().as_bytes()), size: hasher.count() })
-    }
-
-    /// Reads and hashes the file at `path`, large ones memory-mapped and on all cores.
+    /// Reads and hashes the file at `path`, large ones on all cores. It is read and not mapped: a mapped file that is cut short meanwhile
+    /// ends the process by a signal.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        // A mapped file that shrinks while it is read kills the process with SIGBUS, so only files large enough to gain
-        // from mapping are mapped.
-        const MAP_FROM: u64 = 1 << 20;
+        // Enough to keep all cores busy while the next piece waits.
+        const PIECE: u64 = 16 << 20;
+        let mut file = File::open(path)?;
         let mut hasher = blake3::Hasher::new();
-        if std::fs::metadata(path)?.len() >= MAP_FROM {
-            hasher.update_mmap_rayon(path)?;
-        } else {
-            hasher.update_reader(File::open(path)?)?;
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            (&mut file).take(PIECE).read_to_end(&mut piece)?;
+            if piece.is_empty() {
+                break;
+            }
+            hasher.update_rayon(&piece);
         }
         Ok(Self { digest: Digest(*hasher.finalize().as_bytes()), size: hasher.count() })
     }

@@ -112,7 +112,10 @@ impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let field = &self.field;
         match (&self.old, &self.new) {
-            (Some(old), Some(new)) => write!(f, "{field}: {} → {}", clip(old), clip(new)),
+            (Some(old), Some(new)) => {
+                let (old, new) = clip_both(old, new);
+                write!(f, "{field}: {old} → {new}")
+            }
             (None, Some(new)) => write!(f, "{field}: new, {}", clip(new)),
             (Some(old), None) => write!(f, "{field}: removed, was {}", clip(old)),
             (None, None) => write!(f, "{field}"),
@@ -168,9 +171,26 @@ fn compare<T: PartialEq>(
     }
 }
 
-/// Long values are cut in the middle of nowhere interesting.
+/// Longest value shown, in characters.
+const MOST: usize = 60;
+
+/// Long values are cut at their end, and where what differs lies behind that, at their beginning too.
+fn clip_both(old: &str, new: &str) -> (String, String) {
+    const BEFORE: usize = 12;
+    let (short_old, short_new) = (clip(old), clip(new));
+    if short_old != short_new || old == new {
+        return (short_old, short_new);
+    }
+    let same = old.chars().zip(new.chars()).take_while(|(old, new)| old == new).count();
+    let tail = |text: &str| {
+        let rest: String = text.chars().skip(same.saturating_sub(BEFORE)).collect();
+        clip(&format!("…{rest}"))
+    };
+    (tail(old), tail(new))
+}
+
+/// Cut at the end where it is long.
 fn clip(text: &str) -> String {
-    const MOST: usize = 60;
     if text.chars().count() <= MOST {
         return text.to_owned();
     }

@@ -42,6 +42,9 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
+/// What can be done where downloads are forbidden.
+pub const FORBIDDEN: &str = "unset HF_HUB_OFFLINE to download it, or give a local path";
+
 impl Hub {
     /// As the environment says: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
@@ -63,6 +66,11 @@ impl Hub {
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline: var("HF_HUB_OFFLINE").is_some_and(on),
         }
+    }
+
+    /// Whether nothing may be fetched.
+    pub fn is_offline(&self) -> bool {
+        self.offline
     }
 
     /// The files of a reference, where all of them are in the cache. A branch is then what it was when it was last fetched.
@@ -89,7 +97,12 @@ impl Hub {
         watch: &mut dyn FnMut(Progress<'_>) -> bool,
     ) -> Result<Snapshot, HubError> {
         if self.offline {
-            return Err(self.absent(reference).hint("unset HF_HUB_OFFLINE to download it, or give a local path"));
+            return Err(self.absent(reference).hint(FORBIDDEN));
+        }
+        // Of a text that cannot stand in a request, the client would say nothing that helps.
+        if self.token.iter().any(|token| token.chars().any(|char| !char.is_ascii_graphic())) {
+            let message = "the token for the Hugging Face Hub has a character that no token has, such as a line break";
+            return Err(HubError::new(message).hint("look at HF_TOKEN, or at the file of `huggingface-cli login`"));
         }
         let client = Client::new(&self.endpoint, self.token.clone());
         let listing = client.listing(reference)?;

@@ -22,6 +22,6 @@ mod listing;
 mod reference;
 
 pub use error::HubError;
-pub use hub::{Hub, Progress, Snapshot};
+pub use hub::{FORBIDDEN, Hub, Progress, Snapshot};
 pub use listing::COMPANIONS;
 pub use reference::{Kind, Reference};

@@ -84,6 +84,19 @@ pub enum MathError {
         /// Edits in the batch.
         batch: usize,
     },
+    /// The eigenvalues of a second moment were not found.
+    #[error("the eigenvalues of the second moment were not found: the iteration does not converge")]
+    NoSpectrum,
+    /// A projector that leaves no direction.
+    #[error(
+        "the projector leaves no direction of {dimensions}: the smallest eigenvalue of the second moment is {smallest:.3e}"
+    )]
+    NoDirections {
+        /// The key dimension `f`.
+        dimensions: usize,
+        /// The smallest eigenvalue.
+        smallest: f64,
+    },
     /// Entries of a sparse change that are none.
     #[error("not a sparse change: {0}")]
     Entries(&'static str),
@@ -115,6 +128,9 @@ impl MathError {
             Self::OutOfRange { .. } => {
                 Some("set `lambda` and `update_norm_lambda` of the solve stage nearer to 1: 1e-100 to 1e100 are enough for any".into())
             }
+            Self::NoDirections { .. } => Some(
+                "raise `threshold` of the projector, or choose by `dimensions` or `trace`, which do not depend on the scale of the second moment".into(),
+            ),
             Self::SingleOnly { .. } => Some("set batch_size: 1, or use emmet, which is the batched form".into()),
             _ => None,
         }

@@ -12,11 +12,12 @@
 //! therefore is MEMIT with weight `ελ`.
 //!
 //! * [`SecondMoment`]: `C`, accumulated and merged.
-//! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without.
+//! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without,
+//!   [`Projector`] over the directions that a corpus hardly uses, [`History`] with the keys of earlier rounds on any of them.
 //! * [`Fit`]: whether a second moment is that of some keys.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
-//! * [`Delta`]: a change of a weight in any form; [`rect()`]: after-care, from a change to a change.
+//! * [`Delta`]: a change of a weight in any form; [`rect()`], [`prune()`], [`sphere()`], [`revive()`]: after-care, from a change to a change.
 //! * [`Plan`]: which layers absorb which part of the residual, in which order.
 
 mod care;
@@ -30,14 +31,17 @@ mod preservation;
 mod solve;
 mod spectrum;
 
-pub use care::rect;
+pub use care::{PruneForm, Sides, prune, rect, revive, sphere};
 pub use delta::{Delta, LowRank, Sparse};
 pub use distribution::{Plan, Refresh, RefreshKind, Step, Strategy, StrategyKind};
 pub use error::MathError;
 pub use matrix::{from_row_major, mean_column_norm, row_major};
 pub use moments::SecondMoment;
 pub use objective::{Objective, ObjectiveKind, RomeKey};
-pub use preservation::{Change, Factor, Fit, Preservation, PreservationKind, PreservationWeights, Projection, Ridge};
+pub use preservation::{
+    Change, Cut, Factor, Fit, History, Preservation, PreservationKind, PreservationWeights, Projection, Projector,
+    Ridge, Spectrum, Threshold,
+};
 pub use solve::{Diagnostics, Form, Problem, Solution, solve};
 
 pub use faer::Mat;

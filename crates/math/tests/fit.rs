@@ -42,3 +42,25 @@ fn what_cannot_be_judged_is_said() {
     assert!(Fit::of(&identity, &[]).is_err());
     assert!(Fit::of(&identity, &[f32::NAN; 6]).is_err());
 }
+
+#[test]
+fn a_document_is_judged_by_the_others() {
+    let documents = [keys(40, 0), keys(7, 3), keys(300, 1)];
+    let of = |which: &[usize]| {
+        let mut moment = SecondMoment::new(6);
+        for &i in which {
+            moment.add(&documents[i]).unwrap();
+        }
+        moment
+    };
+    let whole = of(&[0, 1, 2]);
+    for (one, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        let Fit::Ratio(held_out) = Fit::held_out(&whole, &[&documents[one]]).unwrap() else { panic!("not judged") };
+        let direct = ratio(&of(&others), &documents[one]);
+        assert!((held_out / direct - 1.0).abs() < 1e-9, "{one}: {held_out} {direct}");
+    }
+    // Nothing is left without the only document, and nothing is said of no key.
+    assert_eq!(Fit::held_out(&of(&[2]), &[&documents[2]]).unwrap(), Fit::Singular);
+    assert_eq!(Fit::held_out(&of(&[1]), &[&documents[1]]).unwrap(), Fit::Singular);
+    assert!(Fit::held_out(&whole, &[]).is_err());
+}

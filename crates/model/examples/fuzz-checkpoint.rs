@@ -27,7 +27,7 @@ const TEXTS: [&str; 8] =
     ["", "linear", "llama3", "gelu", "../model.safetensors", "mistral", "gpt_neox", "model-00002-of-00004.safetensors"];
 
 /// The name of a model that is one file.
-const GGUF: &str = "model.gguf";
+pub const GGUF: &str = "model.gguf";
 
 struct Options {
     minutes: f64,
@@ -102,7 +102,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Everything that a run does with a folder before it computes, and a pass through the model.
-fn open(folder: &Path) -> Result<(), ModelError> {
+pub fn open(folder: &Path) -> Result<(), ModelError> {
     let whole = folder.join(GGUF);
     let (seen, config, files, text) = if whole.exists() {
         (inspect(&whole), DecoderConfig::read(&whole), vec![whole.clone()], Text::open(&whole))
@@ -125,7 +125,8 @@ fn open(folder: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn copy(source: &Path, folder: &Path) -> Result<(), std::io::Error> {
+/// Copies a model's folder, or a model that is one file into a folder.
+pub fn copy(source: &Path, folder: &Path) -> Result<(), std::io::Error> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }

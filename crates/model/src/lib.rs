@@ -4,7 +4,7 @@
 //! Mistral and Qwen are points in one space (norm, positions, window, block shape, feed-forward, head), read from a
 //! Hugging Face `config.json`.
 //!
-//! * [`Checkpoint`]: safetensors files or a GGUF file, memory-mapped and checked against the shapes that the configuration asks for.
+//! * [`Checkpoint`]: safetensors files or a GGUF file, checked against the shapes that the configuration asks for.
 //! * [`Decoder`]: the forward pass, block by block, so that callers can tap a layer, stop early, or start in the middle.
 //! * [`Rows`]: token rows as a batch; padded or packed is this crate's business alone. [`Decoder::shared_prefix`]: texts that share their
 //!   beginning, which is computed once for all of them.
@@ -26,7 +26,7 @@ mod tokens;
 
 pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
-    EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, write_gguf_as_safetensors,
+    EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
 };
 pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, inspect, request_bytes};
 pub use checkpoint::layout::{Layout, Orientation};
@@ -35,7 +35,7 @@ pub use config::precision::Precision;
 pub use config::published::PublishedEdit;
 pub use config::weight::{MlpModule, WeightId};
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
-pub use decoder::block::{Block, BlockOutput, Norm};
+pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
 pub use decoder::parameters::Parameters;
 pub use decoder::source::Streaming;
 pub use decoder::suffix::{Run, Suffix};

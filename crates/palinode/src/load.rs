@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, Pipeline, PipelineBuilder, Source};
+use palinode_engine::{Diagnostic, Diagnostics, Error, ErrorKind, Hint, Part, Pipeline, PipelineBuilder, Source};
 
 use crate::network::Network;
 
@@ -56,6 +56,15 @@ impl Recipe {
         Ok(Self { made_of: MadeOf::Text(Source::read(path)?, overrides.to_vec()), base: folder.to_owned() })
     }
 
+    /// Checks a file that other pipelines include, as far as it can be checked without them. Uses no network.
+    ///
+    /// # Errors
+    /// When the file cannot be read; all mistakes in it.
+    pub fn check_part(path: &Path) -> Result<Part, LoadError> {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Part::check(&Source::read(path)?, folder, &palinode_stages::catalogue())?)
+    }
+
     /// A pipeline that was built in code. Relative paths in it start from `base`.
     pub fn built(builder: PipelineBuilder, base: impl Into<PathBuf>) -> Self {
         Self { made_of: MadeOf::Code(Box::new(builder)), base: base.into() }
@@ -85,9 +94,14 @@ impl Recipe {
         if wanted.is_empty() || !checked.lacks_only_downloads() {
             return Ok(checked.complete()?);
         }
-        if matches!(network, Network::Offline) {
+        let forbidden = match network {
+            Network::Offline => Some(Hint::GoOnline),
+            Network::Online(_) => palinode_stages::downloads_forbidden(),
+        };
+        // All of them, since one after the other would be fetched elsewhere.
+        if let Some(hint) = forbidden {
             let mut absent = checked.absent;
-            absent.0.iter_mut().for_each(|missing| missing.hint = Some(Hint::GoOnline));
+            absent.0.iter_mut().for_each(|missing| missing.hint = Some(hint.clone()));
             return Err(absent.into());
         }
         for missing in &wanted {
@@ -130,6 +144,11 @@ impl Checked {
     /// # Errors
     /// The files that are not here.
     pub fn complete(self) -> Result<Pipeline, Diagnostics> {
-        if self.absent.0.is_empty() { Ok(self.pipeline) } else { Err(self.absent) }
+        if !self.absent.0.is_empty() {
+            return Err(self.absent);
+        }
+        let mut pipeline = self.pipeline;
+        pipeline.pin(palinode_stages::pinned);
+        Ok(pipeline)
     }
 }

@@ -1,31 +1,30 @@
-//! A look at the requests of a pipeline before hours are spent on them.
+//! A look at a pipeline before hours are spent on it: at its requests, and at what its stages take.
 
 use std::collections::HashSet;
 
-use palinode_engine::{Encoder, Error, Key, Pipeline, RunOptions, Silent, Status, Store, plan};
-use palinode_stages::{Findings, to_check};
+use palinode_engine::{Encoder, Error, Key, Pipeline, RunOptions, Silent, Status, Store, available, plan};
+use palinode_stages::{BLOCKS, Findings, Free, Needs, free_memory, to_check};
 
 /// Changes when the same requests would yield other findings.
-const VERSION: u64 = 1;
+const VERSION: u64 = 3;
 
-/// All that is found about the requests of editing stages that a run would compute: nothing where their results are in the store. What was
-/// found is kept, and found again as long as requests, tokenizer and sizes are the same.
+/// All that is found about what a run would compute: about the requests of editing stages, and where memory or disk will not do. Nothing is
+/// found where all results are in the store. What was found about requests is kept, and found again as long as requests, tokenizer and
+/// sizes are the same.
 ///
 /// # Errors
 /// When a file cannot be read, or the store written.
 pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Result<Findings, Error> {
-    let checks = to_check(pipeline);
-    if checks.is_empty() {
-        return Ok(Findings::new());
-    }
     let planned = plan(pipeline, store, &Silent)?;
     let chosen = options.selection.choose(pipeline)?;
+    let runs = |at: &usize| !matches!(planned.entries[*at].status, Status::Cached { .. }) && chosen.asked.contains(at);
+    let run: Vec<usize> = (0..pipeline.instances.len()).filter(runs).collect();
+    if run.is_empty() {
+        return Ok(Findings::new());
+    }
     let (mut all, mut known) = (Findings::new(), HashSet::new());
-    for check in checks {
-        let Some(at) = pipeline.instances.iter().position(|instance| instance.name == check.instance.name) else {
-            continue;
-        };
-        if matches!(planned.entries[at].status, Status::Cached { .. }) || !chosen.asked.contains(&at) {
+    for check in to_check(pipeline) {
+        if !run.iter().any(|&at| pipeline.instances[at].name == check.instance.name) {
             continue;
         }
         let mut encoder = Encoder::new("palinode.preflight");
@@ -49,5 +48,13 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
             }
         }
     }
+    let mut needs = Needs::of(pipeline, &run);
+    // Blocks that are read when they are needed are in memory one at a time.
+    if options.settings.get(BLOCKS).is_some_and(|blocks| blocks != "resident") {
+        needs.weights = 0;
+    }
+    // Of a GPU's memory nothing is known without asking it.
+    let memory = free_memory().filter(|_| options.device == "cpu");
+    all.extend(needs.findings(store.root(), Free { memory, disk: &available }));
     Ok(all)
 }

@@ -99,6 +99,11 @@ real! {
     PositiveShare, value => value > 0.0 && value <= 1.0, "a number above 0, at most 1", { "exclusiveMinimum": 0, "maximum": 1 }
 }
 
+real! {
+    /// A share of a whole, which may be nothing: 0 to 1.
+    Share, value => value >= 0.0 && 1.0 - value >= 0.0, "a number from 0 to 1", { "minimum": 0, "maximum": 1 }
+}
+
 impl Default for NonNegative {
     fn default() -> Self {
         Self(0.0)

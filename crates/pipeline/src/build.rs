@@ -15,6 +15,7 @@ use crate::diagnostic::{Diagnostics, Source};
 use crate::limits;
 use crate::places::{Places, child, item};
 use crate::report::Report;
+use crate::setting::Setting;
 use crate::spec::{self, Spec};
 use crate::yaml::Tree;
 
@@ -38,6 +39,7 @@ pub struct PipelineBuilder {
     origin: String,
     description: Option<String>,
     strict: bool,
+    strict_checks: bool,
     stages: Vec<StageBuilder>,
 }
 
@@ -51,6 +53,8 @@ pub struct StageBuilder {
     /// `retries` and `timeout`, where they are set.
     limits: Vec<(&'static str, Value)>,
     labels: BTreeMap<String, String>,
+    /// Numbers that were given and are no values.
+    unfit: Vec<(String, f64)>,
 }
 
 /// A stage of a builder, to connect others to it: one that is not there cannot be named.
@@ -61,7 +65,14 @@ impl PipelineBuilder {
     /// A pipeline of this name without stages.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { origin: format!("pipeline `{name}`"), name, description: None, strict: false, stages: Vec::new() }
+        Self {
+            origin: format!("pipeline `{name}`"),
+            name,
+            description: None,
+            strict: false,
+            strict_checks: false,
+            stages: Vec::new(),
+        }
     }
 
     /// Says what builds it, for records of runs and for mistakes of the pipeline as a whole.
@@ -85,6 +96,13 @@ impl PipelineBuilder {
         self
     }
 
+    /// What is doubtful about requests and resources ends a run before it begins, as under `checks: strict`.
+    #[must_use]
+    pub fn strict_checks(mut self) -> Self {
+        self.strict_checks = true;
+        self
+    }
+
     /// Adds the stage `id`, of the kind that a file names after `uses:`.
     pub fn stage(&mut self, id: impl Into<String>, uses: impl Into<String>) -> &mut StageBuilder {
         let stage = StageBuilder {
@@ -94,6 +112,7 @@ impl PipelineBuilder {
             with: Vec::new(),
             limits: Vec::new(),
             labels: BTreeMap::new(),
+            unfit: Vec::new(),
         };
         let at = self.stages.len();
         self.stages.push(stage);
@@ -108,6 +127,9 @@ impl PipelineBuilder {
         }
         if self.strict {
             text.push_str("numerics: strict\n");
+        }
+        if self.strict_checks {
+            text.push_str("checks: strict\n");
         }
         text.push_str("\nstages:");
         for stage in &self.stages {
@@ -157,12 +179,21 @@ impl PipelineBuilder {
         if self.strict {
             top.push(("numerics".to_owned(), Tree::Text("strict".to_owned())));
         }
+        if self.strict_checks {
+            top.push(("checks".to_owned(), Tree::Text("strict".to_owned())));
+        }
         top.push(("stages".to_owned(), Tree::Map(stages)));
         let mut report = Report::new(places, Diagnostics(Vec::new()), Vec::new());
+        for stage in &self.stages {
+            for (field, number) in &stage.unfit {
+                let path = child(&child(&child("stages", &stage.id), "with"), field);
+                report.value(&path, format!("`{field}` is {number}"), |it| it.expected("a finite number"));
+            }
+        }
         for stage in twice {
             report.key(&child("stages", &stage.id), format!("two stages are named `{}`", stage.id), |it| it);
         }
-        let spec = spec::read(&Tree::Map(top), &mut report);
+        let spec = spec::read(&Tree::Map(top), spec::Form::Whole, &mut report);
         (spec, report)
     }
 }
@@ -176,12 +207,16 @@ impl StageBuilder {
         self
     }
 
-    /// Sets a parameter, in place of an earlier value. Texts are taken as they are: `${…}` is no expression here. `null` leaves the parameter out.
-    pub fn with(&mut self, field: impl Into<String>, value: impl Into<Value>) -> &mut Self {
-        let (field, value) = (field.into(), value.into());
+    /// Sets a parameter, in place of an earlier value. Texts are taken as they are: `${…}` is no expression here. `null` leaves the
+    /// parameter out. A number that is not finite is a mistake, found when the pipeline is checked.
+    pub fn with(&mut self, field: impl Into<String>, value: impl Into<Setting>) -> &mut Self {
+        let (field, Setting(value)) = (field.into(), value.into());
         self.with.retain(|(known, _)| *known != field);
-        if !value.is_null() {
-            self.with.push((field, value));
+        self.unfit.retain(|(known, _)| *known != field);
+        match value {
+            Ok(Value::Null) => {}
+            Ok(value) => self.with.push((field, value)),
+            Err(number) => self.unfit.push((field, number)),
         }
         self
     }
@@ -239,6 +274,10 @@ impl StageBuilder {
             put(&child(&child(&path, "inputs"), port), format!("{name}, input `{port}`"), from.clone());
         }
         let with = child(&path, "with");
+        for (field, number) in &self.unfit {
+            let label = self.labels.get(field).cloned().unwrap_or_else(|| format!("{name}, `{field}`"));
+            put(&child(&with, field), label, number.to_string());
+        }
         for (field, value) in &self.with {
             self.place_value(field, value, None, &mut |field, label, text| {
                 let all = self.labels.get("");

@@ -19,6 +19,7 @@ use super::read_limits;
 use super::report::Report;
 use super::spec::StageSpec;
 use crate::artifact::ArtifactKind;
+use crate::diagnostic::Origin;
 use crate::kinds::Params;
 use crate::kinds::{Kinds, Stage, StageInfo};
 use crate::renamed::{OldName, to_new};
@@ -145,6 +146,22 @@ fn taken(
     (kind.params(value).unwrap_or(params), files)
 }
 
+/// Reports a kind of stage that is not there.
+pub fn unknown_kind(catalogue: &Kinds, name: &str, path: &str, report: &mut Report) {
+    report.value(path, format!("there is no stage kind `{name}`"), |it| {
+        it.label("unknown stage kind").expected(one_of(catalogue.names())).hint(did_you_mean(name, catalogue.names()))
+    });
+}
+
+/// Reports an input that a kind of stage does not have.
+pub fn unknown_input(info: &StageInfo, name: &str, path: &str, report: &mut Report) {
+    let names = || info.inputs.iter().map(|port| port.name);
+    report.key(path, format!("`{}` has no input `{name}`", info.name), |it| {
+        let expected = if info.inputs.is_empty() { "no inputs".to_owned() } else { one_of(names()) };
+        it.label("unknown input").expected(expected).hint(did_you_mean(name, names()))
+    });
+}
+
 struct Checker<'a> {
     stages: &'a [StageSpec],
     around: &'a Surroundings<'a>,
@@ -231,11 +248,7 @@ impl Checker<'_> {
         let name = name.as_str().unwrap_or(&stage.uses);
         let kind = self.around.catalogue.get(name);
         if kind.is_none() {
-            report.value(&path, format!("there is no stage kind `{name}`"), |it| {
-                it.label("unknown stage kind")
-                    .expected(one_of(self.around.catalogue.names()))
-                    .hint(did_you_mean(name, self.around.catalogue.names()))
-            });
+            unknown_kind(self.around.catalogue, name, &path, report);
         }
         kind.cloned()
     }
@@ -267,11 +280,7 @@ impl Checker<'_> {
         for ((name, _), feeder) in stage.inputs.iter().zip(feeders) {
             let path = child(&under, name);
             let Some(port) = info.port(name) else {
-                let names = || info.inputs.iter().map(|port| port.name);
-                report.key(&path, format!("`{}` has no input `{name}`", info.name), |it| {
-                    let expected = if info.inputs.is_empty() { "no inputs".to_owned() } else { one_of(names()) };
-                    it.label("unknown input").expected(expected).hint(did_you_mean(name, names()))
-                });
+                unknown_input(info, name, &path, report);
                 inputs = None;
                 continue;
             };
@@ -343,7 +352,7 @@ impl Checker<'_> {
                 error.kind = ErrorKind::Input;
                 error.absent = absent;
                 some_absent |= absent;
-                if file.path.is_relative() {
+                if file.path.is_relative() && report.places.value(with).0.origin != Origin::Code {
                     error.hint = Some("paths start from the pipeline file's folder".into());
                 }
                 report.field(with, error);

@@ -203,21 +203,68 @@ impl Diagnostic {
 
     /// In one line: its place and its message.
     pub fn line(&self) -> String {
-        format!("{}: {}", self.place(), self.message)
+        format!("{}: {}", self.place(), self.short_message())
+    }
+
+    /// The message; where it repeats a long text of the file, that is cut.
+    pub fn short_message(&self) -> String {
+        shortened(&self.message)
+    }
+
+    /// The line of the source that it is in, cut to `width` characters around what is marked.
+    pub fn excerpt(&self, width: usize) -> Excerpt {
+        let span = self.span;
+        let full: Vec<char> = self.source.text.lines().nth(span.line - 1).unwrap_or_default().chars().collect();
+        let column = (span.column - 1).min(full.len());
+        let marked = self.source.text.get(span.offset..span.offset + span.len).unwrap_or_default();
+        let marked = marked.lines().next().unwrap_or_default().chars().count().min(full.len() - column);
+        // The words under the mark may begin at its middle.
+        let needed = column + marked.max(marked / 2 + 5 + self.label.chars().count());
+        let start = if needed <= width { 0 } else { needed.saturating_sub(width - 1).min(column) };
+        let end = full.len().min(start + width - usize::from(start > 0));
+        let cut = |yes: bool| if yes { "…" } else { "" };
+        let shown: String = full[start..end].iter().collect();
+        Excerpt {
+            text: format!("{}{shown}{}", cut(start > 0), cut(end < full.len())),
+            column: column - start + usize::from(start > 0),
+            marked: (column + marked).min(end).max(column) - column,
+        }
     }
 }
+
+/// A part of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The part; what was cut off is an ellipsis.
+    pub text: String,
+    /// Where the mark begins in it, in characters counted from 0.
+    pub column: usize,
+    /// The characters that are marked.
+    pub marked: usize,
+}
+
+/// A message that repeats a text of thousands of characters hides what it says.
+fn shortened(message: &str) -> String {
+    const MOST: usize = 800;
+    const END: usize = 200;
+    let length = message.chars().count();
+    if length <= MOST {
+        return message.to_owned();
+    }
+    let (begin, end) = (message.chars().take(MOST - END), message.chars().skip(length - END));
+    begin.chain(" … ".chars()).chain(end).collect()
+}
+
+/// The longest line of a file that is shown in plain text.
+const WIDTH: usize = 160;
 
 impl fmt::Display for Diagnostic {
     /// The plain form: place and message, the source line with carets, and what was expected.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Span { line, column, offset, len } = self.span;
         writeln!(f, "{}", self.line())?;
-        let text = self.source.text.lines().nth(line - 1).unwrap_or_default();
-        let rest = text.chars().skip(column - 1).count();
-        let marked = self.source.text.get(offset..offset + len).unwrap_or_default();
-        let marks = marked.lines().next().unwrap_or_default().chars().count().clamp(1, rest.max(1));
+        let Excerpt { text, column, marked } = self.excerpt(WIDTH);
         writeln!(f, "  | {text}")?;
-        writeln!(f, "  | {}{} {}", " ".repeat(column - 1), "^".repeat(marks), self.label)?;
+        writeln!(f, "  | {}{} {}", " ".repeat(column), "^".repeat(marked.max(1)), self.label)?;
         if let Some(expected) = &self.expected {
             writeln!(f, "  = expected {expected}")?;
         }

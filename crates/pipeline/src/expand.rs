@@ -13,6 +13,7 @@ use super::matrix::Matrix;
 use super::places::child;
 use super::report::Report;
 use super::spec::{Spec, StageSpec, texts};
+use super::yaml::Tree;
 use palinode_error::{did_you_mean, one_of};
 
 /// A pipeline whose variables and axes have values.
@@ -40,8 +41,10 @@ pub fn expand(spec: Spec, report: &mut Report) -> Expanded {
     let vars = variables(&spec, report);
     let matrix = Matrix::read(&spec, &vars, report);
     let mentioned: Vec<Mentioned> = spec.stages.iter().map(|stage| mentioned(stage, &vars, &matrix, report)).collect();
-    // A text that does not parse may mention anything, and an axis that has no values is a mistake already.
-    if report.mistakes.0.is_empty() {
+    // A text that does not parse may mention anything, and an axis that has no values is a mistake already. What stands where parameters
+    // should be is a mistake that is told later: the axes went with them.
+    let whole = spec.stages.iter().all(|stage| matches!(stage.with, Tree::Map(_) | Tree::Null));
+    if report.mistakes.0.is_empty() && whole {
         unread_axes(&matrix, &mentioned, report);
     }
     unread_variables(&spec, report);

@@ -131,6 +131,7 @@ impl<'a> Template<'a> {
         for part in &self.parts {
             match part {
                 Part::Text(plain) => text.push_str(plain),
+                Part::Expr(source) if text.len() > MOST => return Err(too_long(source)),
                 Part::Expr(source) => match value_of(source, scope)? {
                     Value::String(value) => text.push_str(&value),
                     value @ (Value::Number(_) | Value::Bool(_)) => text.push_str(&value.to_string()),
@@ -158,11 +159,29 @@ fn value_of(source: &str, scope: &Scope) -> Result<Value, ExprError> {
             expected: None,
         });
     }
-    serde_json::to_value(&value).map_err(|error| ExprError {
+    let value = serde_json::to_value(&value).map_err(|error| ExprError {
         expr: source.to_owned(),
         message: format!("`{}` has no plain value: {error}", source.trim()),
         expected: None,
-    })
+    })?;
+    if size(&value) > MOST { Err(too_long(source)) } else { Ok(value) }
+}
+
+/// Bytes of a value that an expression may have: a few lines in which variables repeat each other make any number of them.
+const MOST: usize = 4 << 20;
+
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| name.len() + size(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
+
+fn too_long(source: &str) -> ExprError {
+    let message = format!("`{}` makes a value of more than {} MiB", source.trim(), MOST >> 20);
+    ExprError { expr: source.to_owned(), message, expected: None }
 }
 
 fn fault(source: &str, error: &Error) -> ExprError {

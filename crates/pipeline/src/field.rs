@@ -134,10 +134,13 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
     if text.starts_with("missing field") {
         let missing = quoted.first().copied().unwrap_or_default();
         if path.is_empty() {
-            let error = FieldError::new("", format!("`{stage}` needs the parameter `{missing}`"));
+            let mut error = FieldError::new("", format!("`{stage}` needs the parameter `{missing}`"));
+            error.missing = true;
             return (error, Some(missing.to_owned()));
         }
-        return (FieldError::new(path, format!("`{name}` needs the key `{missing}`")), None);
+        let mut error = FieldError::new(path, format!("`{name}` needs the key `{missing}`"));
+        error.missing = true;
+        return (error, None);
     }
     (FieldError::new(path, format!("`{name}`: {text}")), None)
 }

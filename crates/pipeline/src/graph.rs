@@ -37,6 +37,11 @@ pub struct Pipeline {
     pub description: Option<String>,
     /// What keys cover besides under `numerics: strict`, beside the build: the device, once it is told.
     pub environment: Option<BTreeMap<String, String>>,
+    /// Whether what is doubtful about its requests and resources ends a run before it begins.
+    pub strict_checks: bool,
+    /// Texts of parameters that stand for something that moves, such as a branch, with what they stand for now: records of runs have the
+    /// latter.
+    pub pins: BTreeMap<String, String>,
     /// Its folder; relative paths start here.
     pub base: PathBuf,
     /// The file.
@@ -98,6 +103,21 @@ impl Pipeline {
             }
         }
         all
+    }
+
+    /// Finds out what texts of parameters stand for now, by asking `of` about each.
+    pub fn pin(&mut self, of: impl Fn(&str) -> Option<String>) {
+        fn texts<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::String(text) => found.push(text),
+                Value::Array(items) => items.iter().for_each(|item| texts(item, found)),
+                Value::Object(fields) => fields.values().for_each(|value| texts(value, found)),
+                Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            }
+        }
+        let mut found = Vec::new();
+        self.instances.iter().for_each(|instance| texts(&instance.params.value, &mut found));
+        self.pins = found.into_iter().filter_map(|text| Some((text.to_owned(), of(text)?))).collect();
     }
 
     /// Says what the stages compute on, such as the model of a CPU and the number of its threads. Under

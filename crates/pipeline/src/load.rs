@@ -101,6 +101,8 @@ impl Pipeline {
             name: expanded.spec.name,
             description: expanded.spec.description,
             environment: expanded.spec.strict.then(BTreeMap::new),
+            strict_checks: expanded.spec.strict_checks,
+            pins: BTreeMap::new(),
             base,
             source: Arc::clone(source),
             axes: expanded.matrix.axes,

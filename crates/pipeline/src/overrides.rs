@@ -34,6 +34,11 @@ pub fn apply(tree: &mut Tree, text: &str, report: &mut Report) {
         return;
     }
     let path = path.trim();
+    if path.is_empty() {
+        let mistake = Diagnostic::new(&source, source.span(0, text.len()), "there is no path before the `=`");
+        report.mistakes.add(mistake.expected("`path=value`, such as `stages.solve.with.lambda=15000`"));
+        return;
+    }
     match put(tree, "", path, value, &source) {
         Ok(()) => {
             let last = path.rfind(['.', '[']).map_or(0, |at| at + 1);

@@ -23,6 +23,6 @@ pub fn read(
     for text in overrides {
         overrides::apply(&mut tree, text, &mut report);
     }
-    let spec = spec::read(&tree, &mut report);
+    let spec = spec::read(&tree, spec::Form::Whole, &mut report);
     Ok((spec, report))
 }

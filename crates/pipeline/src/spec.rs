@@ -11,6 +11,7 @@ pub struct Spec {
     pub name: String,
     pub description: Option<String>,
     pub strict: bool,
+    pub strict_checks: bool,
     pub vars: Vec<(String, Tree)>,
     pub axes: Vec<(String, Tree)>,
     pub include: Option<Tree>,
@@ -36,28 +37,47 @@ impl StageSpec {
     }
 }
 
-const TOP: [&str; 7] = ["name", "description", "include", "numerics", "vars", "matrix", "stages"];
+const TOP: [&str; 8] = ["name", "description", "include", "numerics", "checks", "vars", "matrix", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
+/// What a file is meant to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A pipeline, with all that it includes.
+    Whole,
+    /// What others include: the rest may stand there.
+    Part,
+}
+
+/// Whether a field that has a usual value says `strict`.
+fn strict(value: &Tree, key: &str, usual: &str, report: &mut Report) -> bool {
+    match text(value, key, report).as_deref() {
+        Some("strict") => true,
+        None => false,
+        Some(other) if other == usual => false,
+        Some(other) => {
+            report.value(key, format!("`{key}` cannot be `{other}`"), |it| {
+                let it = it.expected(format!("`{usual}` or `strict`"));
+                match did_you_mean(other, [usual, "strict"]) {
+                    Some(hint) => it.hint(hint),
+                    None => it,
+                }
+            });
+            false
+        }
+    }
+}
+
 /// Reads a pipeline from a tree; what is wrong is reported and left out.
-pub fn read(tree: &Tree, report: &mut Report) -> Spec {
+pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
     let mut spec = Spec::default();
     let Some(pairs) = pairs(tree, "", "the pipeline", report) else { return spec };
     for (key, value) in pairs {
         match key.as_str() {
             "name" => spec.name = text(value, key, report).unwrap_or_default(),
             "description" => spec.description = text(value, key, report),
-            "numerics" => match text(value, key, report).as_deref() {
-                Some("strict") => spec.strict = true,
-                Some("portable") | None => {}
-                Some(other) => report.value(key, format!("`numerics` cannot be `{other}`"), |it| {
-                    let it = it.expected("`portable` or `strict`");
-                    match did_you_mean(other, ["portable", "strict"]) {
-                        Some(hint) => it.hint(hint),
-                        None => it,
-                    }
-                }),
-            },
+            "numerics" => spec.strict = strict(value, key, "portable", report),
+            "checks" => spec.strict_checks = strict(value, key, "lenient", report),
             "vars" => spec.vars = named(value, key, "a variable", report),
             "matrix" => {
                 for (name, value) in self::pairs(value, key, "`matrix`", report).unwrap_or_default() {
@@ -73,19 +93,21 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
             }
             "stages" => {
                 let stages = self::pairs(value, key, "`stages`", report).unwrap_or_default();
-                spec.stages = stages.iter().filter_map(|(id, value)| stage(id, value, report)).collect();
+                spec.stages = stages.iter().filter_map(|(id, value)| stage(id, value, form, report)).collect();
             }
             _ => unknown(key, key, "a pipeline", &TOP, report),
         }
     }
-    if !pairs.iter().any(|(key, _)| key == "name") {
+    let missing = |name: &str| form == Form::Whole && !pairs.iter().any(|(key, _)| key == name);
+    let named = pairs.iter().any(|(key, _)| key == "name");
+    if missing("name") {
         report.key("", "the pipeline has no name", |it| it.label("add a line").expected("`name: …`"));
-    } else if spec.name.is_empty() {
+    } else if named && spec.name.is_empty() {
         report.value("name", "the name is empty", |it| it.expected("a few words"));
     } else if spec.name.contains(char::is_control) {
         report.value("name", "the name has control characters in it", |it| it.expected("a few words on one line"));
     }
-    if !pairs.iter().any(|(key, _)| key == "stages") {
+    if missing("stages") {
         report.key("", "the pipeline has no stages", |it| {
             it.label("add them").expected("`stages:` and one stage or more")
         });
@@ -93,7 +115,7 @@ pub fn read(tree: &Tree, report: &mut Report) -> Spec {
     spec
 }
 
-fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
+fn stage(id: &str, tree: &Tree, form: Form, report: &mut Report) -> Option<StageSpec> {
     let path = child("stages", id);
     let fine = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if !fine || !id.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
@@ -109,6 +131,10 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
         retries: Tree::Null,
         timeout: Tree::Null,
     };
+    // It takes away the stage of that name of another file.
+    if form == Form::Part && *tree == Tree::Null {
+        return Some(stage);
+    }
     let pairs = pairs(tree, &path, &format!("stage `{id}`"), report)?;
     for (key, value) in pairs {
         let path = child(&path, key);
@@ -116,6 +142,9 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
             "uses" => stage.uses = text(value, &path, report).unwrap_or_default(),
             "inputs" => {
                 for (port, value) in self::pairs(value, &path, "`inputs`", report).unwrap_or_default() {
+                    if form == Form::Part && *value == Tree::Null {
+                        continue;
+                    }
                     let from = text(value, &child(&path, port), report);
                     stage.inputs.extend(from.map(|from| (port.clone(), from)));
                 }
@@ -126,7 +155,7 @@ fn stage(id: &str, tree: &Tree, report: &mut Report) -> Option<StageSpec> {
             _ => unknown(key, &path, "a stage", &STAGE, report),
         }
     }
-    if !pairs.iter().any(|(key, _)| key == "uses") {
+    if form == Form::Whole && !pairs.iter().any(|(key, _)| key == "uses") {
         let message = format!("stage `{id}` does not say what it uses");
         report.key(&path, message, |it| it.expected("`uses:` and the name of a stage kind"));
     }

@@ -48,6 +48,8 @@ impl StageFailure for MathError {
             | Self::NotAFactor { .. } => Error::input(self.to_string()),
             Self::OutOfRange { .. }
             | Self::NotFinite { .. }
+            | Self::NoSpectrum
+            | Self::NoDirections { .. }
             | Self::NotPositiveDefinite { .. }
             | Self::Collision { .. } => Error::numerical(self.to_string()),
         };

@@ -3,8 +3,10 @@
 //! ```text
 //! load_model ─┬─────────────┬──────────┬─ solve ─┬─ evaluate   (sequence: targets and solve, round after round)
 //!             ├─ covariance ┘          │         └─ export
-//! load_requests ── targets ────────────┤         └─ rect (after-care: an update again)
+//! load_requests ── targets ────────────┤         └─ rect, prune, sphere, revive (after-care: an update again)
 //! templates ───────┘      distribute ──┘
+//!
+//! load_model, load_requests ── finetune, ultraedit ── as solve   (edits by gradient: no targets, no plan)
 //!
 //! covariance ───┬─ merge_moments ─┬─ factor ── solve, sequence
 //! load_moments ─┘                 └─ export_moments
@@ -25,6 +27,7 @@ use palinode_engine::Catalogue;
 pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use judge::before::{ToCheck, to_check};
+pub use judge::room::{Free, Needs};
 pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::threads::start_threads;
@@ -35,7 +38,7 @@ pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
 pub use sinks::report::report;
 pub use sources::demo::corpus_of;
-pub use sources::hub::{fetch, model_folder};
+pub use sources::hub::{downloads_forbidden, fetch, model_folder, pinned};
 pub use sources::load_requests::{StatedFact, facts_in};
 
 /// Every stage that a pipeline can use.
@@ -55,7 +58,12 @@ pub fn catalogue() -> Catalogue {
         .register::<edit::distribute::Distribute>()
         .register::<edit::solve::Solve>()
         .register::<edit::sequence::Sequence>()
+        .register::<edit::finetune::Finetune>()
+        .register::<edit::ultraedit::Ultraedit>()
         .register::<edit::rect::Rect>()
+        .register::<edit::prune::Prune>()
+        .register::<edit::sphere::Sphere>()
+        .register::<edit::revive::Revive>()
         .register::<sources::load_update::LoadUpdate>()
         .register::<judge::evaluate::Evaluate>()
         .register::<judge::perplexity::Perplexity>()

@@ -20,7 +20,7 @@
 //! What can change last digits is in the key of no result under `numerics: portable`, so that a machine goes on from what another
 //! one kept. Under `numerics: strict` a unit's key holds it ([`key`]).
 
-use palinode_engine::{Error, Key, Progress, StageContext, UnitPlan};
+use palinode_engine::{Error, FileRef, Key, Progress, StageContext, UnitPlan};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,6 +29,36 @@ use serde_json::{Value, json};
 /// `numerics: strict` alone.
 pub fn key(cx: &StageContext, of: &Value, digits: &Value) -> Key {
     if cx.strict() { cx.unit_key(&json!({ "unit": of, "digits": digits })) } else { cx.unit_key(of) }
+}
+
+/// As [`key`], for units that are the same since an earlier version of the stage.
+pub fn key_since(cx: &StageContext, version: u32, of: &Value, digits: &Value) -> Key {
+    if cx.strict() {
+        cx.unit_key_since(version, &json!({ "unit": of, "digits": digits }))
+    } else {
+        cx.unit_key_since(version, of)
+    }
+}
+
+/// What a unit is known by that puts a file into the store: made once, and found as long as the file is there.
+///
+/// # Errors
+/// What `make` gives; when the store cannot be written.
+pub fn with_file<T: Serialize + DeserializeOwned>(
+    cx: &StageContext,
+    of: &Value,
+    file: impl Fn(&T) -> FileRef,
+    make: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let key = key(cx, of, &Value::Null);
+    let kept = cx.get_unit(&key).and_then(|bytes| serde_json::from_slice::<T>(&bytes).ok());
+    if let Some(kept) = kept.filter(|kept| cx.path(&file(kept)).is_ok()) {
+        return Ok(kept);
+    }
+    let made = make()?;
+    let bytes = serde_json::to_vec(&made).map_err(|error| Error::internal(error.to_string()))?;
+    cx.put_unit(&key, &bytes)?;
+    Ok(made)
 }
 
 /// Runs items unit by unit. Finished units are kept, and shared with other stages of the kind that ask the same.

@@ -75,8 +75,19 @@ fn exported_moments_come_back() {
     let loaded = bench.run(&edit(EXPORTED, "lambda: 10"));
     assert_eq!(update(&loaded), update(&measured));
     let (ours, theirs) = (artifact(&loaded, "moments"), artifact(&measured, "measured"));
-    for field in ["base", "documents", "tokens", "layers"] {
+    for field in ["base", "documents", "tokens"] {
         assert_eq!(ours.meta[field], theirs.meta[field], "{field}");
+    }
+    for (ours, theirs) in ours.meta["layers"].as_array().unwrap().iter().zip(theirs.meta["layers"].as_array().unwrap())
+    {
+        for field in ["layer", "tokens", "trace"] {
+            assert_eq!(ours[field], theirs[field], "{field}");
+        }
+        // Documents that are left out fit as those that are in: there are ten tokens and more for a dimension.
+        let held_out = theirs["held_out"].as_f64().unwrap();
+        assert!((0.9..1.2).contains(&held_out), "{held_out}");
+        // Whoever loads a file does not have its corpus.
+        assert!(ours["held_out"].is_null());
     }
     // By name, and in single precision: the same contents under another name are the same result.
     let named = "moments: { uses: load_moments, inputs: { model: model }, with: { files: { 1: a.npz, 2: b.npz } } }";

@@ -24,7 +24,7 @@ fn below(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             below(&path, found);
-        } else if std::fs::read_to_string(&path).unwrap().starts_with("name:") {
+        } else if std::fs::read_to_string(&path).unwrap().lines().any(|line| line.starts_with("name:")) {
             found.push(path);
         }
     }
@@ -37,6 +37,7 @@ fn none_has_a_mistake() {
     let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
     assert_eq!(in_folder("ablations"), 7);
+    assert_eq!(in_folder("methods"), 13);
     for path in found {
         check(&path);
     }
@@ -56,6 +57,41 @@ fn ablations_are_the_same_for_every_model() {
             let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
             let (pipeline, _) = checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
             assert!(pipeline.instances.len() > 10);
+        }
+    }
+}
+
+/// So do the files of methods.
+#[test]
+fn methods_are_the_same_for_every_model() {
+    let mut found = Vec::new();
+    below(&pipelines().join("methods"), &mut found);
+    let names: Vec<String> = found.iter().filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    for name in [
+        "pmet",
+        "blue",
+        "nas",
+        "memit-merge",
+        "ft-l",
+        "ft-m",
+        "locft-bf",
+        "ultraedit",
+        "anyedit",
+        "memit-fe",
+        "alphaedit",
+        "encore",
+        "memit_seq",
+    ] {
+        assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
+    }
+    for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b"] {
+        for path in &found {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains("include: ../demo/model.yaml"), "{}", path.display());
+            let text = text.replace("../demo/model.yaml", &format!("../{model}/model.yaml"));
+            let source = Source::new(path.display().to_string(), &text);
+            let checked = Pipeline::check(&source, path.parent().unwrap(), &[], &catalogue());
+            checked.unwrap_or_else(|mistakes| panic!("{model}, {}:\n{mistakes}", path.display()));
         }
     }
 }

@@ -391,3 +391,46 @@ impl Observer for Heard {
         }
     }
 }
+
+/// Factors, merged second moments and answers are kept layer by layer and prompt by prompt.
+#[test]
+fn stages_of_many_layers_and_prompts_go_on_where_they_were() {
+    let yaml = "
+name: many
+stages:
+  model: { uses: load_model, with: { path: gpt2 } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1, 2] } }
+  others: { uses: covariance, inputs: { model: model }, with: { corpus: requests.jsonl, format: text, layers: [0, 1, 2] } }
+  merged: { uses: merge_moments, inputs: { moments: moments, other: others } }
+  factors: { uses: factor, inputs: { moments: merged }, with: { lambda: 10 } }
+  answers: { uses: ask, inputs: { model: model }, with: { prompts: [The river, The tower, A poet], tokens: 3 } }
+";
+    let expected = Bench::new().run(yaml);
+    for stage in ["merged", "factors", "answers"] {
+        let bench = Bench::new();
+        let ended = run_with(&bench, yaml, |interrupt| Arc::new(StopAt { stage, items: 1, interrupt }));
+        assert!(!ended, "{stage} was not stopped");
+        let units = Arc::new(Counted { stage, units: AtomicU64::new(0) });
+        let seen = Arc::clone(&units);
+        assert!(run_with(&bench, yaml, |_| seen));
+        assert!(units.units.load(Ordering::Relaxed) < 3, "{stage}: what was finished is not made again");
+        let report = bench.run(yaml);
+        for name in ["merged", "factors", "answers"] {
+            assert!(artifact(&report, name).digest() == artifact(&expected, name).digest(), "{name} after {stage}");
+        }
+    }
+}
+
+/// Counts the units that a stage makes.
+struct Counted {
+    stage: &'static str,
+    units: AtomicU64,
+}
+
+impl Observer for Counted {
+    fn event(&self, event: &Event) {
+        if matches!(event, Event::UnitDone { instance, .. } if instance == self.stage) {
+            self.units.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! A stage's version says what its parameters, its results and their files are like. `versions.txt` is the record: a line for every version
-//! of every stage. A change of a stage without a new version fails here, and so does a stage that is not in the record.
+//! of every stage. A change of a stage without a new version fails here, and so does a stage that is not in the record. `numbers.txt` has
+//! numbers of stages whose arithmetic is rounded, each with its tolerance.
 //!
 //! Lines are added and never changed: results of a version lie in people's stores. Where a new version leaves results as good as they were,
 //! its stage says so (`StageKind::carries`), and nobody computes anything again.
@@ -15,6 +16,9 @@ use palinode_stages::catalogue;
 use serde_json::Value;
 
 const RECORD: &str = include_str!("versions.txt");
+
+/// Numbers of stages whose last digits differ between machines, each with its tolerance.
+const NUMBERS: &str = include_str!("numbers.txt");
 
 /// Stages whose results a tiny pipeline shows: fields of their facts, and their files.
 const MEASURED: &str = "
@@ -152,4 +156,70 @@ fn wording_is_no_change_and_a_bound_is() {
     let c = schema(r#"{"title": "A", "properties": {"description": {"type": "number", "minimum": 0}}}"#);
     assert_eq!(a, b);
     assert_ne!(a, c);
+}
+
+/// Stages whose arithmetic is rounded, with the tolerance that a new number gets: what other machines, batches and libraries change.
+const ROUNDED: [(&str, f64); 11] = [
+    ("moments", 1e-5),
+    ("merged", 1e-5),
+    ("factors", 1e-5),
+    ("checked", 1e-3),
+    ("targets", 1e-3),
+    ("update", 2e-3),
+    ("treated", 2e-3),
+    ("rounds", 5e-3),
+    ("scores", 5e-3),
+    ("text", 1e-4),
+    ("answers", 1e-3),
+];
+
+/// The numbers in a value by their path.
+fn numbers(value: &Value, at: &str, found: &mut BTreeMap<String, f64>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(name, value)| numbers(value, &format!("{at}.{name}"), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| numbers(item, &format!("{at}.{i}"), found));
+        }
+        Value::Number(number) => {
+            found.insert(at.trim_start_matches('.').to_owned(), number.as_f64().unwrap());
+        }
+        _ => {}
+    }
+}
+
+/// Arithmetic that changes by more than last digits is another version: results of one version are compared with each other, and taken for
+/// each other.
+#[test]
+fn changed_arithmetic_has_a_new_version() {
+    let bench = Bench::new();
+    let report = bench.run(MEASURED);
+    let pipeline = bench.load(MEASURED).unwrap();
+    let mut known: BTreeMap<(&str, &str, u32, &str), (f64, f64)> = BTreeMap::new();
+    for line in NUMBERS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let [instance, stage, version, path, value, tolerance] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("not a line of six: {line}")
+        };
+        let numbers = (value.parse().unwrap(), tolerance.parse().unwrap());
+        known.insert((instance, stage, version.parse().unwrap(), path), numbers);
+    }
+    let (mut wrong, mut missing) = (String::new(), String::new());
+    for (name, tolerance) in ROUNDED {
+        let info = pipeline.instance(name).unwrap().kind.info();
+        let mut found = BTreeMap::new();
+        numbers(&artifact(&report, name).meta, "", &mut found);
+        for (path, value) in &found {
+            match known.get(&(name, info.name, info.version, path.as_str())) {
+                Some((before, allowed)) if (value - before).abs() <= allowed * before.abs().max(1e-3) => {}
+                Some((before, allowed)) => writeln!(
+                    wrong,
+                    "`{}` {path}: {value}, and {before} in the table, which is more than {allowed:e} away: raise VERSION, and add the new numbers",
+                    info.name
+                )
+                .unwrap(),
+                None => writeln!(missing, "{name} {} {} {path} {value} {tolerance:e}", info.name, info.version).unwrap(),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+    assert!(missing.is_empty(), "not in numbers.txt, add:\n{missing}");
 }

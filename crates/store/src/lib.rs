@@ -64,7 +64,7 @@ pub use manifest::Manifest;
 pub use outside::{MARKER, Maker, Output, Overwrite, Single, may_write, real, way, write_files};
 pub use pins::Pin;
 pub use rebuild::Rebuilt;
-pub use space::ensure_room;
+pub use space::{available, ensure_room};
 pub use stat::Stat;
 pub use verify::{Damage, Verified};
 pub use version::VERSION as STORE_VERSION;

@@ -24,6 +24,20 @@ pub fn number(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
+/// A probability or another share as people read it: "98%", "3.4%", "0.04%". No power of ten: nobody compares 4e-2% with 0.3%.
+pub fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    match percent {
+        _ if !percent.is_finite() => "–".to_owned(),
+        _ if percent >= 10.0 => format!("{percent:.0}%"),
+        _ if percent >= 0.1 => format!("{percent:.1}%"),
+        _ if percent >= 0.01 => format!("{percent:.2}%"),
+        _ if percent >= 0.001 => format!("{percent:.3}%"),
+        _ if percent > 0.0 => "<0.001%".to_owned(),
+        _ => "0%".to_owned(),
+    }
+}
+
 /// A count, as a value of a metric.
 pub fn count(value: usize) -> Option<Number> {
     Some(value.into())
@@ -266,5 +280,12 @@ mod tests {
         let names: Vec<_> = shown.shown_columns().into_iter().map(|column| column.name).collect();
         assert_eq!(names, ["a"]);
         assert_eq!(Shown::of(&Value::Null), Shown::default());
+    }
+
+    #[test]
+    fn shares_are_read_as_percentages() {
+        let shares = [1.0, 0.123, 0.0342, 0.000_41, 0.000_012, 1e-7, 0.0, f64::NAN];
+        let texts = ["100%", "12%", "3.4%", "0.04%", "0.001%", "<0.001%", "0%", "–"];
+        assert_eq!(shares.map(percent), texts);
     }
 }

@@ -38,6 +38,11 @@ impl Store {
         Some(body.to_vec())
     }
 
+    /// Whether the result of a unit of work is there; it may turn out to be damaged.
+    pub fn has_unit(&self, key: &Key) -> bool {
+        self.unit_path(key).is_file()
+    }
+
     /// Keeps the result of a unit of work; when this returns it survives a kill and a power cut.
     ///
     /// # Errors

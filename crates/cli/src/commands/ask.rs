@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use palinode::PipelineBuilder;
+use palinode::shown::percent;
 use serde_json::{Value, json};
 
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
-use crate::input::StoreArgs;
+use crate::input::{StoreArgs, whole};
 use crate::terminal::{Style, print};
 
 /// Show what a model says, and what an edited model says
@@ -35,15 +36,15 @@ pub struct Args {
     update: Option<PathBuf>,
 
     /// Number of tokens to generate.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = whole::<usize>, allow_negative_numbers = true)]
     tokens: usize,
 
     /// Draw each token from this many most probable ones. The default is the most probable token.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>, allow_negative_numbers = true)]
     top_k: Option<usize>,
 
     /// Seed of the random draws.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>, allow_negative_numbers = true)]
     seed: u64,
 
     /// Put the prompts as messages of a chat, by the model's chat template.
@@ -133,8 +134,7 @@ fn shown(token: &Value) -> String {
 }
 
 fn share(p: &Value) -> String {
-    let p = 100.0 * p.as_f64().unwrap_or(f64::NAN);
-    if p >= 10.0 { format!("{p:.0}%") } else { format!("{p:.1}%") }
+    percent(p.as_f64().unwrap_or(f64::NAN))
 }
 
 #[cfg(test)]

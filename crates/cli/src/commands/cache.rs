@@ -10,7 +10,7 @@ use palinode::{
 };
 
 use crate::command_error::Failure;
-use crate::input::{StoreArgs, WaitArgs};
+use crate::input::{StoreArgs, WaitArgs, whole};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, complain, format, print, print_json};
 
@@ -79,7 +79,7 @@ Examples:
         #[arg(long, value_name = "SIZE", value_parser = bytes)]
         size: Option<u64>,
         /// Keep the records of this many of the latest runs, and remove older ones. Those of pinned runs stay.
-        #[arg(long, value_name = "COUNT")]
+        #[arg(long, value_name = "COUNT", value_parser = whole::<usize>, allow_negative_numbers = true)]
         keep_runs: Option<usize>,
         /// Keep the records of runs that are no older than this, and remove the others. Those of pinned runs stay.
         #[arg(long, value_name = "TIME", value_parser = time)]
@@ -185,7 +185,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    read_size(text).ok_or_else(|| "expected a size such as 800MiB or 50GiB".to_owned())
+    read_size(text).ok_or_else(|| "expected a size with its unit, such as 800MiB or 50GiB".to_owned())
 }
 
 /// Lists, checks, tidies or copies the store.
@@ -218,6 +218,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("no longer kept: {} ({})\n", pin.name, pin.what))
         }
         Command::Rebuild { store, wait } => {
+            begins(&format!("reading the records of all results in {}", store.store.display()));
             let (_, rebuilt) = wait.rebuild(store)?;
             let (results, files) = (format::count(rebuilt.manifests, "result"), format::count(rebuilt.files, "file"));
             let (before, after) = (format::size(rebuilt.before), format::size(rebuilt.after));
@@ -236,6 +237,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{} carried over, {current} found as before{left}\n", format::count(carried, "result")))
         }
         Command::Export { file, runs, store } => {
+            begins(&format!("writing {}", file.display()));
             let exported = palinode::export(&store.share()?, runs, file)?;
             let outside = match exported.outside {
                 0 => String::new(),
@@ -246,6 +248,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             print(&format!("{}: {results} of {runs}, {size}{outside}\n", file.display()))
         }
         Command::Import { file, store, wait } => {
+            begins(&format!("reading {}", file.display()));
             let imported = palinode::import(&wait.open(store)?, file)?;
             let (results, runs) =
                 (format::count(imported.results, "new result"), format::count(imported.runs, "new run"));
@@ -377,11 +380,16 @@ fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode::
     files.map(|file| (file.digest, file.size)).collect::<Vec<_>>().into_iter()
 }
 
+/// Tells a person that something begins which may take a while.
+fn begins(what: &str) {
+    if Style::stderr().terminal {
+        complain(&format!("{what}\n"));
+    }
+}
+
 fn verify(store: &StoreArgs) -> Result<(), Failure> {
     let looked = store.look()?;
-    if Style::stderr().terminal {
-        complain(&format!("reading everything in {}\n", looked.root().display()));
-    }
+    begins(&format!("reading everything in {}", looked.root().display()));
     let found = looked.verify();
     tell_notes(&looked);
     let (blobs, results) = (format::count(found.blobs, "file"), format::count(found.manifests, "result"));

@@ -72,11 +72,46 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             text.push_str(&style.wrap(&format!("only in {side}: {}", names.join(", ")), 0));
         }
     }
+    let compared = Compared::of(&a, &b);
     let same = params.is_empty() && metrics.is_empty() && only_a.is_empty() && only_b.is_empty();
-    if same {
+    if same && compared.stages && compared.metrics {
         return print(&(text + "no parameter and no metric differs\n"));
     }
-    print(&(text + &parameter_table(&params, &style) + &metric_table(&metrics, args.all, &style)))
+    if compared.stages {
+        text.push_str(&parameter_table(&params, &style));
+    } else {
+        text.push_str("\nnothing in common: no stage of one has the name of a stage of the other\n");
+    }
+    if compared.metrics {
+        text.push_str(&metric_table(&metrics, args.all, &style));
+    } else if compared.stages {
+        text.push_str(&style.dim("\nno metric was compared: no stage with scores is in both\n"));
+    }
+    print(&text)
+}
+
+/// Whether there was anything to compare: where there was not, that nothing differs says nothing.
+struct Compared {
+    stages: bool,
+    metrics: bool,
+}
+
+impl Compared {
+    fn of(a: &Side, b: &Side) -> Self {
+        let scored = |shown: &Shown| !metrics_of(shown).is_empty();
+        let shared =
+            |stage: &String| a.results.get(stage).is_some_and(scored) && b.results.get(stage).is_some_and(scored);
+        let any = |side: &Side| side.results.values().any(scored);
+        let (in_a, in_b) = (any(a), any(b));
+        Self {
+            stages: !a.run_as_a_whole
+                || a.stages.is_empty()
+                || b.stages.is_empty()
+                || a.stages.intersection(&b.stages).next().is_some(),
+            // Where neither has scores, none can differ.
+            metrics: if a.run_as_a_whole { a.results.keys().any(shared) || !in_a && !in_b } else { in_a && in_b },
+        }
+    }
 }
 
 /// One of the two that are compared.
@@ -230,7 +265,8 @@ fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>) -> Mea
     let text = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| metric.text(value, decimals));
     let change = a.zip(b).map(|(a, b)| b - a);
     let sign = |change: f64| if change > 0.0 { "+" } else { "" };
-    let drawn = change.map_or_else(String::new, |change| format!("{}{}", sign(change), metric.text(change, decimals)));
+    let drawn =
+        change.map_or_else(String::new, |change| format!("{}{}", sign(change), metric.difference(change, decimals)));
     // What rounds to the same number is neither better nor worse.
     let better = change.filter(|_| text(a) != text(b)).zip(metric.better);
     let better = better.map(|(change, better)| (change > 0.0) == (better == Better::Max));

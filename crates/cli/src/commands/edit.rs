@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::ask;
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
-use crate::input::StoreArgs;
+use crate::input::{StoreArgs, whole};
 use crate::terminal::{How, Style, format, print};
 
 /// Edit facts, and show what the model says before and after
@@ -68,7 +68,7 @@ pub struct Args {
     method: Method,
 
     /// The layer to edit. The default is the published layer, scaled to the model's depth.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>, allow_negative_numbers = true)]
     layer: Option<usize>,
 
     /// MEMIT's λ, the weight of preservation. Single edits of the other methods do not depend on it.
@@ -84,7 +84,7 @@ pub struct Args {
     moments: Option<PathBuf>,
 
     /// Number of documents to read from the corpus.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 3000, value_parser = whole::<usize>, allow_negative_numbers = true)]
     samples: usize,
 
     /// End with exit code 10 when the edit is doubtful: it did not take, changed a weight beyond recognition, or moved what
@@ -154,6 +154,10 @@ const SHOWN: usize = 8;
 /// Edits, and prints what changed.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let model = args.quick.network.with(How::Person, &Arc::default(), |network| model_folder(&args.model, network))?;
+    if !model.exists() {
+        let error = Error::input(format!("there is no file or folder {}", args.model));
+        return Err(error.hint("name a model's folder, a GGUF file, or hf:owner/name").into());
+    }
     let suggested = suggest(&model);
     let Some(layer) = args.layer.or(suggested.map(|s| s.layer)) else {
         let error = Error::input(format!("{}: no configuration to choose a layer by", args.model));
@@ -364,7 +368,8 @@ fn pipeline(
         None => solve.with("preservation", "ridge"),
     };
     let update = solve.done();
-    build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1);
+    let scores =
+        build.stage("scores", "evaluate").input("model", &update).input("requests", &fact).with("samples", 1).done();
     let answers = build.stage("answers", "ask");
     if let Some(chat) = chat {
         answers.with("chat", chat).from("chat", "--chat");
@@ -374,6 +379,11 @@ fn pipeline(
         let path = args.quick.path(&folder.display().to_string());
         let out = build.stage("out", "export");
         out.input("model", &update).with("path", path).from("", "--output");
+        // What the folder says of itself.
+        out.input("requests", &fact).input("targets", &targets).input("templates", &contexts).input("scores", &scores);
+        if let Some(moments) = &moments {
+            out.input("moments", moments);
+        }
         if suggested.gguf {
             // As it came.
             out.with("formats", json!(["gguf", "update"]));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use palinode::{Attempt, Ended, Error, ErrorKind, Outcome, RunRecord, Runs, StageState, did_you_mean, stage_log};
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::terminal::format::duration;
@@ -73,7 +74,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     if cached > 0 && args.stage.is_none() {
-        text.push_str(&style.dim(&format!("{cached} cached; for the log of one: palinode logs {} STAGE\n", run.run)));
+        let one = again::on_store(&format!("palinode logs {} STAGE", run.run));
+        text.push_str(&style.dim(&format!("{cached} cached; for the log of one: {one}\n")));
     } else if cached > 0 {
         text.push_str("its result was there, and the run that made it left no log\n");
     }
@@ -93,7 +95,8 @@ fn choose(run: &RunRecord, stage: Option<&str>) -> Result<Vec<(String, StageStat
     let chosen = stage.map_or_else(|| all.clone().collect(), named);
     if let (Some(stage), true) = (stage, chosen.is_empty()) {
         let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
-        let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
+        let hint = did_you_mean(stage, names)
+            .unwrap_or_else(|| format!("see `{}`", again::on_store(&format!("palinode show {}", run.run))));
         let message = format!("the run {} has no stage `{stage}`", run.run);
         return Err(Error::new(ErrorKind::Usage, message).hint(hint).into());
     }

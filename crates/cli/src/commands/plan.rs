@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use palinode::{Checked, ErrorKind, Instance, Pipeline, PlanEntry, Status, plan};
 use serde_json::{Value, json};
 
+use crate::again;
 use crate::command_error::{Failure, in_our_words};
 use crate::input::{PipelineArgs, StoreArgs, load_to_look};
 use crate::results::{Group, by_stage};
@@ -97,8 +98,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let mut text = format!("{}\n\n{}", summary(&pipeline, &plan.entries, &style), table(&style, &columns, rows));
     let example = plan.entries.iter().position(|entry| matches!(&entry.status, Status::WillRun { .. }));
     if let Some(example) = example {
-        let (path, stage) = (args.pipeline.path.display(), &pipeline.instances[example].stage);
-        text.push_str(&style.dim(&format!("\nin full: palinode why {path} {stage}\n")));
+        let path = again::quoted(&args.pipeline.path.display().to_string());
+        let why = again::on_pipeline(&format!("palinode why {path} {}", pipeline.instances[example].stage));
+        text.push_str(&style.dim(&format!("\nin full: {why}\n")));
     }
     print(&text)
 }

@@ -10,6 +10,7 @@ use palinode::{
     write_files,
 };
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::input::{NetworkArgs, StoreArgs};
 use crate::interrupt;
@@ -93,6 +94,7 @@ fn save(path: &Path, yaml: &str) -> Result<(), Failure> {
     written.map_err(|error| {
         Error { kind: ErrorKind::Input, ..error }.hint("choose another name, or move the file away first")
     })?;
-    complain(&format!("saved as {}: palinode run {0}\n", path.display()));
+    let run = again::on_store(&format!("palinode run {}", again::quoted(&path.display().to_string())));
+    complain(&format!("saved as {}: {run}\n", path.display()));
     Ok(())
 }

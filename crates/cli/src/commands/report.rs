@@ -9,6 +9,7 @@ use palinode::{Error, ErrorKind, Maker, Output, PastRun, Runs, Single, Store, pl
 use palinode_report::{Document, render};
 use serde_json::Map;
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::outputs::{OverwriteArgs, is_sealed, sealed};
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let past = past(args, &store)?;
     if past.stages.iter().all(|stage| stage.key.is_none()) {
         let error = Error::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
-        return Err(error.hint("`palinode run` computes them").into());
+        return Err(error.hint(format!("`{}` computes them", again::on_store("palinode run"))).into());
     }
     let report = palinode::report(&past, &store);
     let document = render(&report).map_err(|error| Error::internal(format!("the page: {error}")))?;

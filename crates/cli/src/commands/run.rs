@@ -11,10 +11,11 @@ use palinode::{
 };
 use serde_json::json;
 
+use crate::again;
 use crate::command_error::{Failure, words};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
-use crate::{interrupt, logging, results};
+use crate::{interrupt, logging, past, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///
@@ -164,6 +165,15 @@ pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How)
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors == 0 {
+        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+        if pipeline.strict_checks && warnings > 0 {
+            let found = format!(
+                "nothing was run: {}, and the pipeline says `checks: strict`",
+                format::count(warnings, "warning")
+            );
+            let hint = "mend what they are about, or set `checks: lenient`; --no-preflight does not look";
+            return Err(Error::new(ErrorKind::Doubtful, found).hint(hint).into());
+        }
         return Ok(());
     }
     let found = format!("nothing was run: {} of the requests cannot work", format::count(errors, "prompt"));
@@ -207,9 +217,9 @@ fn summary(report: &RunReport) -> String {
     if cached + not_asked == report.stages.len() {
         return format!("nothing to do: all {} cached ({took})", format::count(cached, "stage"));
     }
-    let interrupted = report.count(stopped_by_user);
+    let interrupted = report.count(past::is_stopped);
     let parts = [
-        (report.count(|outcome| matches!(outcome, Outcome::Failed { .. })) - interrupted, "failed"),
+        (report.count(past::is_failed), "failed"),
         (interrupted, "stopped"),
         (report.count(|outcome| matches!(outcome, Outcome::Ran)), "ran"),
         (cached, "cached"),
@@ -219,10 +229,6 @@ fn summary(report: &RunReport) -> String {
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count}")).collect();
     format!("{} in {took}", parts.join(", "))
-}
-
-fn stopped_by_user(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed { kind: ErrorKind::Interrupted, .. })
 }
 
 /// Tells what failed, where, and how to go on.
@@ -246,7 +252,7 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
         let told = Diagnostic::new(&instance.source, instance.place, format!("`{}` failed: {message}", instance.name));
         complain(&format!("\n{}", errors::one(&told.label(label).hint(hint.as_ref().map(words)), &style)));
     }
-    let stopped = interrupted && (skipped > 0 || report.count(stopped_by_user) > 0);
+    let stopped = interrupted && (skipped > 0 || report.count(past::is_stopped) > 0);
     if failed == 0 && !stopped {
         return Ok(());
     }
@@ -255,7 +261,7 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
     } else {
         "what was finished is kept: once mended,"
     };
-    complain(&format!("\n{what} the same command goes on from there:\n  {}\n", again()));
+    complain(&format!("\n{what} the same command goes on from there:\n  {}\n", again::whole()));
     let elsewhere = report.count(|outcome| matches!(outcome, Outcome::Skipped { because: None }));
     if failed > 0 && elsewhere > 0 && !stopped {
         let others = format::count(elsewhere, "stage");
@@ -263,14 +269,4 @@ pub fn end(pipeline: &Pipeline, report: &RunReport, interrupted: bool) -> Result
     }
     let kind = report.failure().map(|(_, kind)| kind).filter(|_| !stopped);
     Err(Failure::Told(kind.unwrap_or(ErrorKind::Interrupted)))
-}
-
-/// The command line as it was given, quoted for a shell where it has to be.
-fn again() -> String {
-    let quote = |arg: String| {
-        let plain = |char: char| char.is_alphanumeric() || "-_./=:,+@%".contains(char);
-        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
-    };
-    let args = std::env::args_os().skip(1).map(|arg| quote(arg.to_string_lossy().into_owned()));
-    std::iter::once("palinode".to_owned()).chain(args).collect::<Vec<_>>().join(" ")
 }

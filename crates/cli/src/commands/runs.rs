@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use palinode::{Outcome, RunRecord};
 
 use crate::command_error::Failure;
-use crate::input::StoreArgs;
+use crate::input::{StoreArgs, whole};
 use crate::past;
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, print, print_json};
@@ -28,7 +28,7 @@ pub struct Args {
     pipeline: Option<String>,
 
     /// List at most COUNT runs; 0 for all.
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20, value_parser = whole::<usize>, allow_negative_numbers = true)]
     limit: usize,
 
     /// Print one JSON document.

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::{Single, pipeline_schema, write_files};
+use palinode::{Single, part_schema, pipeline_schema, write_files};
 use serde_json::Value;
 
 use crate::command_error::Failure;
 use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
-/// Print the JSON Schema of pipeline files
+/// Print the JSON Schema of pipeline files, or of parts that they include
 ///
 /// With the schema, an editor completes stage names and parameters, shows their documentation, and marks mistakes while you
 /// type.
@@ -18,10 +18,15 @@ use crate::terminal::print;
 #[command(after_help = "\
 Examples:
   palinode schema --output pipeline.schema.json
+  palinode schema --part --output part.schema.json
 
 In the first line of a pipeline, for editors with a YAML language server:
   # yaml-language-server: $schema=pipeline.schema.json")]
 pub struct Args {
+    /// The schema of files that pipelines include: in them, nothing is missing.
+    #[arg(long)]
+    part: bool,
+
     /// Write to this file instead of stdout.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -32,7 +37,8 @@ pub struct Args {
 
 /// Prints or writes the schema.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let schema = pipeline_schema(&palinode::catalogue());
+    let catalogue = palinode::catalogue();
+    let schema = if args.part { part_schema(&catalogue) } else { pipeline_schema(&catalogue) };
     let text = format!("{schema:#}\n");
     match &args.output {
         None => print(&text),

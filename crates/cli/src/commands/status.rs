@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use palinode::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
 use serde_json::json;
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::input::{PipelineArgs, StoreArgs};
 use crate::past;
@@ -88,7 +89,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             None => format!("{} to run, nothing is cached", pipeline.instances.len()),
         };
         text.push_str(&format!("\n{}: {says}\n", style.bold(&pipeline.name)));
-        text.push_str(&style.dim(&format!("in full: palinode plan {}\n", path.display())));
+        let plan = format!("palinode plan {}", again::quoted(&path.display().to_string()));
+        text.push_str(&style.dim(&format!("in full: {}\n", again::on_pipeline(&plan))));
     }
     print(&text)
 }
@@ -161,7 +163,7 @@ fn row(stage: &StageRecord, since_ms: u64, counts: &[Count]) -> Vec<Field> {
 
 /// What failed, and why.
 fn failures(run: &RunRecord, style: &Style) -> String {
-    let failed = |stage: &StageRecord| match past::outcome(stage) {
+    let failed = |stage: &StageRecord| match past::outcome(stage).filter(|outcome| past::is_failed(outcome)) {
         Some(Outcome::Failed { message, .. }) => Some(format!("{} {}: {message}\n", style.red("✗"), stage.instance)),
         _ => None,
     };
@@ -186,7 +188,7 @@ fn count(count: &Count) -> String {
 /// A run that is over.
 fn ended(run: &RunRecord, runs: &Runs, style: &Style) -> String {
     let mut text = format!(
-        "last run of {}, begun {}: {} after {}: {}\n",
+        "last run of {}, begun {}: {} {}: {}\n",
         style.bold(&run.pipeline),
         past::ago(run.started_ms),
         past::ending_drawn(run, style),
@@ -207,5 +209,5 @@ fn ended(run: &RunRecord, runs: &Runs, style: &Style) -> String {
             text.push_str(&format!("    {}\n", count(&found)));
         }
     }
-    text + &style.dim(&format!("  in full: palinode show {}\n", run.run))
+    text + &style.dim(&format!("  in full: {}\n", again::on_store(&format!("palinode show {}", run.run))))
 }

@@ -1,7 +1,7 @@
 //! `palinode validate`
 
 use clap::Args as ClapArgs;
-use palinode::{Checked, Diagnostic};
+use palinode::{Checked, Diagnostic, Part};
 use serde_json::{Value, json};
 
 use crate::command_error::{Failure, in_our_words};
@@ -18,10 +18,15 @@ use crate::terminal::{Style, complain, format, print, print_json};
 Examples:
   palinode validate pipeline.yaml
   palinode validate pipeline.yaml --set vars.layers=[5]
+  palinode validate --part model.yaml             a file that pipelines include
   palinode validate pipeline.yaml --json | jq '.mistakes[].message'")]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
+
+    /// The file is a part that pipelines include, such as a model's numbers: nothing is missing in it, and what it has is checked.
+    #[arg(long, conflicts_with_all = ["json", "set"])]
+    part: bool,
 
     /// Print one JSON document, also for mistakes.
     #[arg(long, conflicts_with = "quiet")]
@@ -34,6 +39,9 @@ pub struct Args {
 
 /// Says that a pipeline is sound, or what is wrong with it.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    if args.part {
+        return part(args);
+    }
     let Checked { pipeline, absent } = match args.pipeline.check() {
         Err(Failure::Mistakes(mistakes)) if args.json => {
             let all: Vec<Value> = mistakes.0.iter().map(told).collect();
@@ -82,6 +90,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&format!("  {}{place}\n", in_our_words(missing).line()));
     }
     print(&text)
+}
+
+/// Says that a part is sound, as far as can be said.
+fn part(args: &Args) -> Result<(), Failure> {
+    let Part { stages, checked, warnings } = args.pipeline.check_part()?;
+    for warning in &warnings.0 {
+        complain(&format!("{} {}\n", Style::stderr().yellow("warning:"), in_our_words(warning).line()));
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    let mark = Style::stdout().green("✓");
+    let count = format::count(stages, "stage");
+    let open = match stages - checked {
+        0 => String::new(),
+        open => format!(", {open} of them of a kind that another file gives, which were not checked"),
+    };
+    print(&format!("{mark} {}: a part with {count}{open}; no mistakes found\n", args.pipeline.path.display()))
 }
 
 /// A mistake for programs: editors and checks of a repository.

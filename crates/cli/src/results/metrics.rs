@@ -50,6 +50,11 @@ impl Metric {
         if self.percent { format!("{:.decimals$}%", value * 100.0) } else { format!("{value:.decimals$}") }
     }
 
+    /// A difference of two values as text: that of two percentages is in points.
+    pub fn difference(&self, change: f64, decimals: usize) -> String {
+        if self.percent { format!("{:.decimals$} pt", change * 100.0) } else { self.text(change, decimals) }
+    }
+
     /// Whether `a` is better than `b`.
     pub fn prefers(&self, a: f64, b: f64) -> bool {
         match self.better {

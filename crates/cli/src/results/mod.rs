@@ -92,7 +92,10 @@ pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) 
     }
     let sampled = |member: &&Yield<'_>| member.shown.samples.as_ref().is_some_and(|all| !all.is_empty());
     if let Some(member) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
-        let more = if members.len() > 1 { format!(" of {}", member.instance) } else { String::new() };
+        let mut more = if members.len() > 1 { format!(" of {}", member.instance) } else { String::new() };
+        if let Some(models) = member.shown.metric("models").filter(|models| *models > 1.0) {
+            let _ = write!(more, ", each of another of its {models} models");
+        }
         let samples = member.shown.samples.as_deref().unwrap_or_default();
         let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
         text.push_str(&samples::show(samples, style));
@@ -103,7 +106,16 @@ pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) 
 /// Files written outside the store; of a folder with many, the folder.
 fn published(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
     let mut folders: Vec<(PathBuf, Vec<(PathBuf, u64)>)> = Vec::new();
-    for file in report.stages.iter().filter_map(|stage| stage.artifact.as_ref()).flat_map(|found| &found.published) {
+    let artifacts = || report.stages.iter().filter_map(|stage| stage.artifact.as_ref());
+    let mut held: HashMap<PathBuf, &str> = HashMap::new();
+    for found in artifacts() {
+        let top = found.published.iter().min_by_key(|file| file.path.components().count());
+        if let (Some(holds), Some(file)) = (found.meta["holds"].as_str(), top) {
+            let path = from_here(&pipeline.base.join(&file.path));
+            held.insert(path.parent().map(Path::to_owned).unwrap_or_default(), holds);
+        }
+    }
+    for file in artifacts().flat_map(|found| &found.published) {
         let path = from_here(&pipeline.base.join(&file.path));
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         let known = folders.iter().position(|(known, _)| *known == folder);
@@ -118,14 +130,15 @@ fn published(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
     }
     let mut text = format!("\n{}\n", style.bold("files"));
     for (folder, files) in folders {
+        let holds = held.get(&folder).map(|holds| format!("; {holds}")).unwrap_or_default();
         if files.len() > MANY {
             let size = format::size(files.iter().map(|(_, size)| size).sum());
             let count = format::count(files.len(), "file");
-            let _ = writeln!(text, "  {}/  {}", folder.display(), style.dim(&format!("{count}, {size}")));
+            let _ = writeln!(text, "  {}/  {}", folder.display(), style.dim(&format!("{count}, {size}{holds}")));
             continue;
         }
         for (path, size) in files {
-            let _ = writeln!(text, "  {}  {}", path.display(), style.dim(&format::size(size)));
+            let _ = writeln!(text, "  {}  {}", path.display(), style.dim(&format!("{}{holds}", format::size(size))));
         }
     }
     text

@@ -6,7 +6,7 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
     SpanContents,
 };
-use palinode::{Diagnostic, Diagnostics, Error, Origin};
+use palinode::{Diagnostic, Diagnostics, Error, Excerpt, Origin};
 
 use super::{Style, format};
 use crate::command_error::{in_our_words, words};
@@ -62,7 +62,7 @@ impl fmt::Debug for Drawn<'_> {
 
 impl fmt::Display for Drawn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.mistake.message)
+        f.write_str(&self.mistake.short_message())
     }
 }
 
@@ -106,23 +106,13 @@ const MARGIN: usize = 8;
 impl Line {
     fn of(mistake: &Diagnostic, width: usize) -> Self {
         let span = mistake.span;
-        let full: Vec<char> = mistake.source.text.lines().nth(span.line - 1).unwrap_or_default().chars().collect();
         let room = width.saturating_sub(MARGIN + span.line.to_string().len()).max(20);
-        let column = (span.column - 1).min(full.len());
-        let marked = mistake.source.text.get(span.offset..span.offset + span.len).unwrap_or_default();
-        let marked = marked.lines().next().unwrap_or_default().chars().count().min(full.len() - column);
-        // The words under the mark begin at its middle.
-        let needed = column + marked.max(marked / 2 + 5 + mistake.label.chars().count());
-        let start = if needed <= room { 0 } else { needed.saturating_sub(room - 1).min(column) };
-        let end = full.len().min(start + room - usize::from(start > 0));
-        let cut = |yes: bool| if yes { "…" } else { "" };
-        let bytes = |range: std::ops::Range<usize>| full[range].iter().map(|char| char.len_utf8()).sum::<usize>();
-        let shown: String = full[start..end].iter().collect();
-        let stop = (column + marked).min(end);
+        let Excerpt { text, column, marked } = mistake.excerpt(room);
+        let bytes = |text: &mut dyn Iterator<Item = char>| text.map(char::len_utf8).sum::<usize>();
         Self {
+            marked: (bytes(&mut text.chars().take(column)), bytes(&mut text.chars().skip(column).take(marked))),
             name: mistake.source.name.clone(),
-            text: format!("{}{shown}{}", cut(start > 0), cut(end < full.len())),
-            marked: (cut(start > 0).len() + bytes(start..column), bytes(column..stop.max(column))),
+            text,
             place: (span.line - 1, span.column - 1),
         }
     }

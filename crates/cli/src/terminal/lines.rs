@@ -18,8 +18,19 @@ struct State {
     journal: Journal,
     /// When progress was last told.
     told: Instant,
-    /// For each count: when it was last told of, and how much this run had done by then.
-    counts: HashMap<(String, String), (Instant, u64)>,
+    counts: HashMap<(String, String), Counted>,
+}
+
+/// Something that is counted.
+struct Counted {
+    /// When it was last told of, or begun.
+    at: Instant,
+    /// How much this run had done by then.
+    done: u64,
+    /// How many there are, where known.
+    total: Option<u64>,
+    /// Whether it was told of at all.
+    told: bool,
 }
 
 impl Lines {
@@ -54,16 +65,20 @@ impl State {
                 let why = reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default();
                 Some(format!("> {instance} ({uses}){why}"))
             }
-            Event::ProgressStarted { instance, what, .. } => {
-                self.counts.insert((instance.clone(), what.clone()), (Instant::now(), 0));
+            Event::ProgressStarted { instance, what, total } => {
+                let new = Counted { at: Instant::now(), done: 0, total: *total, told: false };
+                self.counts.insert((instance.clone(), what.clone()), new);
                 None
             }
             Event::Progress { instance, what, done, kept, total, note } => {
                 self.progress(instance, what, *done, *kept, *total, note)
             }
-            Event::ProgressEnded { instance, what, .. } => {
-                self.counts.remove(&(instance.clone(), what.clone()));
-                None
+            Event::ProgressEnded { instance, what, done, seconds } => {
+                // Whoever saw it go on sees where it ended.
+                let Counted { total, .. } =
+                    self.counts.remove(&(instance.clone(), what.clone())).filter(|count| count.told)?;
+                let of = total.map(|total| format!("/{total}")).unwrap_or_default();
+                Some(format!("  {instance}: {done}{of} {what} in {}", format::duration(*seconds)))
             }
             _ => None,
         }
@@ -82,10 +97,11 @@ impl State {
             return None;
         }
         self.told = Instant::now();
-        let count = self.counts.entry((instance.to_owned(), what.to_owned())).or_insert((Instant::now(), done));
+        let new = || Counted { at: Instant::now(), done, total, told: false };
+        let count = self.counts.entry((instance.to_owned(), what.to_owned())).or_insert_with(new);
         let worked = done.saturating_sub(kept);
-        let rate = worked.saturating_sub(count.1) as f64 / count.0.elapsed().as_secs_f64().max(1e-3);
-        *count = (Instant::now(), worked);
+        let rate = worked.saturating_sub(count.done) as f64 / count.at.elapsed().as_secs_f64().max(1e-3);
+        *count = Counted { at: Instant::now(), done: worked, total, told: true };
         let of = total.map(|total| format!("/{total}")).unwrap_or_default();
         let left = total.filter(|_| rate > 0.0).map(|total| format::left(total.saturating_sub(done) as f64 / rate));
         let parts = [Some(format::rate(rate)), left, Some(note.to_owned())];

@@ -56,7 +56,7 @@ impl Settings {
     /// The first `requests=` records.
     pub fn requests(&self) -> Result<Vec<EditRequest>, Failure> {
         let selection = Selection { limit: Some(self.number("requests")?), ..Selection::default() };
-        Ok(read_requests(&self.inputs()?.join("requests.json"), Dataset::CounterFact, selection)?)
+        Ok(read_requests(&self.inputs()?.join("requests.json"), &Dataset::CounterFact, &selection)?)
     }
 
     /// The context templates.
@@ -77,6 +77,7 @@ impl Settings {
             weight_decay: 0.5,
             clamp: 0.75,
             stop_loss: 0.05,
+            rules: palinode_edit::TargetRules::default(),
         })
     }
 }

@@ -26,6 +26,8 @@ const SAMPLES: &str = "sample_size";
 /// Which model's and which layer's keys they are of, in files that we write. Other programs read the entries that they know.
 const MODEL: &str = "palinode.model";
 const LAYER: &str = "palinode.layer";
+/// The trace of C in decimal digits, by which a sum that was changed since is known.
+const CHECK: &str = "palinode.check";
 /// A digest in letters, and room.
 const LONGEST_NAME: u64 = 256;
 /// What the reference implementations write there.
@@ -73,6 +75,7 @@ pub struct MomentFile {
     count: u64,
     samples: Option<u64>,
     origin: Option<Origin>,
+    trace: Option<f64>,
     dtype: String,
 }
 
@@ -113,7 +116,14 @@ impl MomentFile {
         } else {
             None
         };
-        Ok(Self { path: path.to_owned(), archive, size, count, samples, origin, dtype })
+        let trace = if archive.index_for_name(&file_name(CHECK)).is_some() {
+            let text = name(&mut archive, CHECK).map_err(&wrong)?;
+            let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+            Some(number.ok_or_else(|| wrong(format!("{CHECK} is {text:?}, not a number")))?)
+        } else {
+            None
+        };
+        Ok(Self { path: path.to_owned(), archive, size, count, samples, origin, trace, dtype })
     }
 
     /// Key size `f`.
@@ -134,6 +144,11 @@ impl MomentFile {
     /// What it was measured on, where the file says it.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
+    }
+
+    /// The trace of `C` when it was written, where the file says it.
+    pub fn trace(&self) -> Option<f64> {
+        self.trace
     }
 
     /// numpy's name of the type that the sum is stored in.
@@ -237,10 +252,11 @@ pub fn write_moment(
             archive.start_file(file_name(name), plain)?;
             npy::write_number(&mut archive, value as i64)?;
         }
-        if let Some(origin) = origin {
-            archive.start_file(file_name(MODEL), plain)?;
-            let mut bytes = npy::begin(&mut archive, &[origin.model.len() as u64])?;
-            bytes.extend(origin.model.bytes())?;
+        let texts = origin.map(|origin| [(MODEL, origin.model.clone()), (CHECK, format!("{:e}", moment.trace()))]);
+        for (name, text) in texts.into_iter().flatten() {
+            archive.start_file(file_name(name), plain)?;
+            let mut bytes = npy::begin(&mut archive, &[text.len() as u64])?;
+            bytes.extend(text.bytes())?;
             bytes.finish()?;
         }
         // Beyond 4 GiB an entry has to be said to be large.

@@ -59,6 +59,7 @@ fn open(name: &'static str) -> Family {
             weight_decay: number("weight_decay"),
             clamp: number("clamp"),
             stop_loss: number("stop_loss"),
+            rules: palinode_edit::TargetRules::default(),
         },
         numbers,
     }

@@ -3,6 +3,7 @@
 //! A strategy is a file with one function from layers to steps, and a line in [`Strategy`].
 
 mod boundary;
+mod forward;
 mod memit;
 mod single;
 mod sqrt;
@@ -26,9 +27,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether a step needs targets that are found on the partly edited model.
+    /// Whether a step needs targets of its own, other than those of the first one.
     pub fn retargets(&self) -> bool {
-        self.steps.iter().any(|step| step.refresh.targets)
+        self.steps.iter().any(|step| step.refresh.targets || step.refresh.forward)
     }
 
     /// The same plan with keys and residual measured again, or not, before every step but those that find their own targets.
@@ -36,8 +37,8 @@ impl Plan {
     pub fn refreshing(mut self, what: RefreshKind) -> Self {
         let keys = matches!(what, RefreshKind::Keys | RefreshKind::Both);
         let residual = matches!(what, RefreshKind::Residual | RefreshKind::Both);
-        for step in self.steps.iter_mut().filter(|step| !step.refresh.targets) {
-            step.refresh = Refresh { keys, residual, targets: false };
+        for step in self.steps.iter_mut().filter(|step| !step.refresh.targets && !step.refresh.forward) {
+            step.refresh = Refresh { keys, residual, targets: false, forward: false };
         }
         self
     }
@@ -75,6 +76,9 @@ pub enum StrategyKind {
     /// Only the first and the last layer, each with its own targets (BLUE). The stage `targets` has to find targets at the
     /// first layer. The targets at the last layer are found on the model after the first step.
     Boundary,
+    /// Every layer of the list. The stage `targets` has to find targets at the first one. With these in their place, the model computes the
+    /// targets of the other layers in one pass (MEMIT-FE).
+    Forward,
 }
 
 /// A rule that turns layers into a plan.
@@ -92,6 +96,9 @@ pub enum Strategy {
     Weights(Vec<f64>),
     /// The first and the last layer, each with the whole residual of targets of its own (BLUE, arXiv 2502.00158).
     Boundary,
+    /// Every layer with the whole residual of targets of its own: those after the first are read in a pass that has the first one's targets
+    /// in their place (MEMIT-FE).
+    Forward,
 }
 
 impl Strategy {
@@ -104,10 +111,11 @@ impl Strategy {
             StrategyKind::Uniform => Self::Uniform,
             StrategyKind::Weights => Self::Weights(weights?),
             StrategyKind::Boundary => Self::Boundary,
+            StrategyKind::Forward => Self::Forward,
         })
     }
 
-    /// The plan for the given layers. All strategies but `Boundary` aim at the last one, so that they can be compared over
+    /// The plan for the given layers. All strategies but `Boundary` and `Forward` aim at the last one, so that they can be compared over
     /// one list: `Single` leaves the others alone.
     ///
     /// # Errors
@@ -130,8 +138,10 @@ impl Strategy {
             Self::Uniform => return Ok(Self::Memit.plan(layers)?.refreshing(RefreshKind::None)),
             Self::Weights(weights) => weights::steps(layers, weights)?,
             Self::Boundary => boundary::steps(layers)?,
+            Self::Forward => forward::steps(layers)?,
         };
-        let target_layer = if steps.iter().any(|step| step.refresh.targets) { steps[0].layer } else { last };
+        let own = steps.iter().any(|step| step.refresh.targets || step.refresh.forward);
+        let target_layer = if own { steps[0].layer } else { last };
         Ok(Plan { target_layer, steps })
     }
 }

@@ -12,13 +12,17 @@ pub struct Refresh {
     /// The targets themselves: found anew, at the step's own layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub targets: bool,
+    /// The targets are what a pass over the model before all steps has at the step's own layer, with the first step's targets in their
+    /// place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forward: bool,
 }
 
 impl Refresh {
     /// Keys and residual, as MEMIT does.
-    pub const BOTH: Self = Self { keys: true, residual: true, targets: false };
+    pub const BOTH: Self = Self { keys: true, residual: true, targets: false, forward: false };
     /// Nothing: every step is computed on the unedited model.
-    pub const NONE: Self = Self { keys: false, residual: false, targets: false };
+    pub const NONE: Self = Self { keys: false, residual: false, targets: false, forward: false };
 }
 
 /// One layer's share.

@@ -129,6 +129,17 @@ impl Factor {
         Ok(Self::of(lower, weights))
     }
 
+    /// Of `P + QQᵀ`, which is positive definite where `P` is.
+    pub(super) fn grown(
+        mut metric: Mat<f64>,
+        keys: MatRef<'_, f64>,
+        weights: PreservationWeights,
+    ) -> Result<Arc<dyn Preservation>, MathError> {
+        metric += keys * keys.transpose();
+        let lower = metric.llt(Side::Lower).map_err(|_| MathError::OutOfRange { what: "P + Σ KₚKₚᵀ" })?;
+        Ok(Arc::new(Self::of(lower.L().to_owned(), weights)))
+    }
+
     fn of(lower: Mat<f64>, weights: PreservationWeights) -> Self {
         Self { lower: Arc::new(lower), scale: 1.0, weights, recent: Arc::default() }
     }
@@ -204,6 +215,12 @@ impl Preservation for Factor {
 
     fn metric(&self) -> Option<Mat<f64>> {
         Some(Scale(self.scale.powi(2)) * (self.lower.as_ref() * self.lower.transpose()))
+    }
+
+    fn with_keys(&self, keys: MatRef<'_, f64>) -> Result<Arc<dyn Preservation>, MathError> {
+        check_size("key size", keys.nrows(), self.size())?;
+        let scale = Scale(self.scale.powi(2));
+        Self::grown(scale * (self.lower.as_ref() * self.lower.transpose()), keys, self.weights)
     }
 }
 

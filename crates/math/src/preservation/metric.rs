@@ -1,6 +1,7 @@
 //! What a solve asks of its metric.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use faer::{Mat, MatRef};
 use schemars::JsonSchema;
@@ -29,6 +30,13 @@ pub trait Preservation: Debug + Send + Sync {
 
     /// `P`, `[f, f]`, for the primal form; `None` where there is none.
     fn metric(&self) -> Option<Mat<f64>>;
+
+    /// The metric of `P + QQᵀ` for `Q` `[f, n]`, factored anew. Its [`Preservation::cost`] is not asked for: that is the business of the
+    /// metric that keys were added to.
+    ///
+    /// # Errors
+    /// [`MathError::Dimension`] for keys of another size; [`MathError::OutOfRange`] where the sum has no factor.
+    fn with_keys(&self, keys: MatRef<'_, f64>) -> Result<Arc<dyn Preservation>, MathError>;
 }
 
 /// Keys seen through the metric.

@@ -9,16 +9,20 @@
 //! ```
 //!
 //! with second moments or without, with the keys of earlier rounds or without, over all directions or those of a projector. A value of it is
-//! a file here that implements [`Preservation`]: [`Factor`] is `λC + ρI`, [`Ridge`] does without second moments. A history adds its
-//! `KₚKₚᵀ` before the factorisation and subtracts `tr(Δ KₚKₚᵀ Δᵀ)` in [`Preservation::cost`], which has the change for that; a projector
-//! has no `P` to give ([`Preservation::metric`] is `None`), and everything is then solved in the dual form.
+//! a file here that implements [`Preservation`]: [`Factor`] is `λC + ρI`, [`Ridge`] does without second moments. [`History`] adds earlier
+//! rounds to any of them, and its cost is that of the metric without them; [`Projector`] has no `P` to give ([`Preservation::metric`] is
+//! `None`), and everything is then solved in the dual form.
 
 mod cholesky;
 mod fit;
+mod history;
 mod metric;
+mod projector;
 mod ridge;
 
 pub use cholesky::Factor;
 pub use fit::Fit;
+pub use history::History;
 pub use metric::{Change, Preservation, PreservationKind, PreservationWeights, Projection};
+pub use projector::{Cut, Projector, Spectrum, Threshold};
 pub use ridge::Ridge;

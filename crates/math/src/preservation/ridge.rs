@@ -1,7 +1,10 @@
 //! The metric without second moments.
 
+use std::sync::Arc;
+
 use faer::{Mat, MatRef, Scale};
 
+use super::cholesky::Factor;
 use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::MathError;
 use crate::matrix::check_size;
@@ -64,5 +67,11 @@ impl Preservation for Ridge {
 
     fn metric(&self) -> Option<Mat<f64>> {
         Some(Scale(self.scale()) * Mat::<f64>::identity(self.size, self.size))
+    }
+
+    fn with_keys(&self, keys: MatRef<'_, f64>) -> Result<Arc<dyn Preservation>, MathError> {
+        check_size("key size", keys.nrows(), self.size)?;
+        let whole = Scale(self.scale()) * Mat::<f64>::identity(self.size, self.size);
+        Factor::grown(whole, keys, self.weights)
     }
 }

@@ -70,9 +70,8 @@ impl Decoder {
 
 /// The blocks of a checkpoint, read one at a time.
 ///
-/// The files are mapped, which costs address space and no memory: the system reads a page when it is looked at. A block is converted
-/// piece by piece into tensors of its own, and each piece's pages are given back at once, so that a file larger than memory passes through
-/// it without pushing anything else out. The system may keep the pages as cache; where it does, the next read of the block costs no disk.
+/// A block is read and converted piece by piece into tensors of its own, so that a file larger than memory passes through a piece of it. The
+/// system may keep what was read as cache; where it does, the next read of the block costs no disk.
 struct StoredBlocks {
     checkpoint: Arc<Checkpoint>,
     config: DecoderConfig,

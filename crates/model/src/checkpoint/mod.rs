@@ -1,5 +1,6 @@
-//! Weight files, memory-mapped: safetensors, or one GGUF file. Tensors are read as f32 after their shape was checked.
+//! Weight files: safetensors, or one GGUF file. Tensors are read as f32, piece by piece, after their shape was checked.
 
+mod bytes;
 pub(crate) mod files;
 pub(crate) mod gguf;
 pub(crate) mod inspect;
@@ -8,35 +9,27 @@ pub(crate) mod load;
 pub mod save;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
+use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::files::{DESCRIPTION, read_text};
 use crate::checkpoint::gguf::blocks::GgufType;
 use crate::checkpoint::gguf::read::Gguf;
 use crate::checkpoint::gguf::tensors::{Arrange, places};
 use crate::{DecoderConfig, Layout, ModelError};
 
-/// Bytes of a shard's header; those of the largest models have a few million.
-const HEADER: u64 = 32 << 20;
 /// Values converted at once.
 const PIECE: usize = 1 << 18;
 
 /// One or several safetensors files that together hold a model's tensors, or a GGUF file, whose tensors go by the names of Hugging Face's
 /// layout.
 pub struct Checkpoint {
-    shards: Vec<Shard>,
+    shards: Vec<Bytes>,
     index: BTreeMap<String, Stored>,
-}
-
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
 }
 
 /// Where a tensor lies.
@@ -58,7 +51,7 @@ enum Encoding {
 }
 
 impl Checkpoint {
-    /// Maps the files and reads their headers.
+    /// Opens the files and reads their headers.
     ///
     /// # Errors
     /// [`ModelError::Io`] where a file cannot be opened, [`ModelError::Checkpoint`] where it is empty, truncated, or its
@@ -70,25 +63,8 @@ impl Checkpoint {
             if Gguf::is(path) {
                 return Self::open_gguf(path, paths);
             }
-            let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
-            let bad = |message: String| ModelError::Checkpoint { path: path.clone(), message };
-            let facts = file.metadata().map_err(|e| ModelError::io(path, e))?;
-            if !facts.is_file() {
-                return Err(bad("it is not a file".into()));
-            }
-            if facts.len() == 0 {
-                return Err(bad("the file is empty".into()));
-            }
-            // SAFETY: the file is opened for reading only. A file that another program truncates while it is mapped
-            // would fault; that is the accepted price of not copying checkpoints of many gigabytes.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
-            let length = map.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-            if length > HEADER {
-                return Err(bad(format!("its header would have {length} bytes, expected at most {HEADER}")));
-            }
-            let (length, header) = SafeTensors::read_metadata(&map).map_err(|e| bad(e.to_string()))?;
-            // Eight bytes of length, the header, the data.
-            let begin = 8 + length;
+            let bytes = Bytes::open(path)?;
+            let (begin, header) = bytes.header()?;
             for name in header.offset_keys() {
                 let Some(info) = header.info(&name) else { continue };
                 let (from, to) = info.data_offsets;
@@ -96,12 +72,13 @@ impl Checkpoint {
                 let encoding = Encoding::Plain(info.dtype);
                 let stored = Stored { shard: shards.len(), encoding, shape, bytes: begin + from..begin + to };
                 if let Some(Stored { shard, .. }) = index.insert(name.clone(), stored) {
-                    let other: &Shard = shards.get(shard).unwrap_or_else(|| unreachable!("a shard that was read"));
-                    let other = other.path.file_name().unwrap_or_default().to_string_lossy();
-                    return Err(bad(format!("tensor {name} is in {other} too")));
+                    let other: &Bytes = shards.get(shard).unwrap_or(&bytes);
+                    let other = other.path().file_name().unwrap_or_default().to_string_lossy();
+                    let message = format!("tensor {name} is in {other} too");
+                    return Err(ModelError::Checkpoint { path: path.clone(), message });
                 }
             }
-            shards.push(Shard { path: path.clone(), map });
+            shards.push(bytes);
         }
         Ok(Self { shards, index })
     }
@@ -118,7 +95,7 @@ impl Checkpoint {
             (name, Stored { shard: 0, encoding, shape: place.shape, bytes: tensor.bytes.clone() })
         });
         let index = stored.collect();
-        Ok(Self { shards: vec![Shard { path: file.path, map: file.map }], index })
+        Ok(Self { shards: vec![file.bytes], index })
     }
 
     /// The safetensors files of a model folder: `model.safetensors`, or the shards that its index names.
@@ -197,7 +174,7 @@ impl Checkpoint {
             Encoding::Plain(dtype) => format!("{dtype:?}"),
             Encoding::Gguf(kind, _) => format!("{kind:?}"),
         };
-        Some((kind, &self.shards[stored.shard].path))
+        Some((kind, self.shards[stored.shard].path()))
     }
 
     /// Compares every tensor that a configuration asks for with what is stored, before any is read: presence, shape,
@@ -217,11 +194,11 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a tensor as f32, row-major, some rows at a time: `take` gets the first row's number and the rows. Pages of
-    /// the file are let go once they were converted, so that they do not count as this process's memory.
+    /// Reads a tensor as f32, row-major, some rows at a time: `take` gets the first row's number and the rows.
     ///
     /// # Errors
-    /// [`ModelError::MissingTensor`], [`ModelError::Shape`], [`ModelError::Dtype`].
+    /// [`ModelError::MissingTensor`], [`ModelError::Shape`], [`ModelError::Dtype`]; [`ModelError::Checkpoint`] where the file has become
+    /// shorter, [`ModelError::Io`].
     pub fn read_rows(
         &self,
         name: &str,
@@ -229,18 +206,18 @@ impl Checkpoint {
         mut take: impl FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
         let stored = self.find(name, shape)?;
-        let map = &self.shards[stored.shard].map;
+        let file = &self.shards[stored.shard];
         let width = shape.iter().skip(1).product::<usize>().max(1);
         let dtype = match stored.encoding {
             Encoding::Plain(dtype) => dtype,
             Encoding::Gguf(kind, arrange) => {
-                read_blocks(map, stored.bytes.clone(), kind, arrange, shape, take);
-                return Ok(());
+                return read_blocks(file, stored.bytes.clone(), kind, arrange, shape, take);
             }
         };
         let rows = (PIECE / width).max(1);
         let size = dtype.bitsize() / 8;
         let mut values = Vec::with_capacity(rows.min(shape.first().copied().unwrap_or(1)) * width);
+        let mut bytes = Vec::new();
         let mut from = stored.bytes.start;
         for first in (0..).step_by(rows) {
             if from >= stored.bytes.end {
@@ -248,8 +225,8 @@ impl Checkpoint {
             }
             let to = (from + rows * width * size).min(stored.bytes.end);
             values.clear();
-            extend_f32(dtype, &map[from..to], &mut values);
-            release(map, from..to);
+            file.read_into(from..to, &mut bytes)?;
+            extend_f32(dtype, &bytes, &mut values);
             take(first, &values);
             from = to;
         }
@@ -279,54 +256,47 @@ impl Checkpoint {
 /// Reads a tensor of a GGUF file in the order of Hugging Face's layout, some rows at a time. A matrix that lies there the other way round,
 /// and a vector in another order, are taken into memory whole.
 fn read_blocks(
-    map: &Mmap,
+    file: &Bytes,
     bytes: Range<usize>,
     kind: GgufType,
     arrange: Arrange,
     shape: &[usize],
     mut take: impl FnMut(usize, &[f32]),
-) {
+) -> Result<(), ModelError> {
     let (count, width) = (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product::<usize>().max(1));
     let mut values = Vec::new();
     if arrange == Arrange::Turned || (shape.len() < 2 && arrange != Arrange::AsStored) {
-        kind.extend_f32(&map[bytes.clone()], &mut values);
-        release(map, bytes);
+        kind.extend_f32(&file.read(bytes)?, &mut values);
         let ordered: Vec<f32> = match arrange {
             // Stored as `width` rows of `count`.
             Arrange::Turned => (0..count * width).map(|i| values[i % width * count + i / width]).collect(),
             _ => (0..count).map(|row| values[arrange.row(row)]).collect(),
         };
         take(0, &ordered);
-        return;
+        return Ok(());
     }
     // A vector is one row, whose blocks go over its values.
     let (count, width) = if shape.len() < 2 { (1, count) } else { (count, width) };
     let size = kind.bytes(width);
     let rows = (PIECE / width).max(1);
+    let mut piece = Vec::new();
     for first in (0..count).step_by(rows) {
         values.clear();
-        for row in first..(first + rows).min(count) {
-            let from = bytes.start + arrange.row(row) * size;
-            kind.extend_f32(&map[from..from + size], &mut values);
-        }
+        let end = (first + rows).min(count);
         if arrange == Arrange::AsStored {
-            release(map, bytes.start + first * size..bytes.start + (first + rows).min(count) * size);
+            file.read_into(bytes.start + first * size..bytes.start + end * size, &mut piece)?;
+            kind.extend_f32(&piece, &mut values);
+        } else {
+            for row in first..end {
+                let from = bytes.start + arrange.row(row) * size;
+                file.read_into(from..from + size, &mut piece)?;
+                kind.extend_f32(&piece, &mut values);
+            }
         }
         take(first, &values);
     }
-    release(map, bytes);
+    Ok(())
 }
-
-/// Tells the system that these bytes of a mapped file will not be looked at soon.
-#[cfg(unix)]
-fn release(map: &Mmap, bytes: Range<usize>) {
-    // SAFETY: the mapping is of a file, shared and read-only: dropped pages are read from it again when they are looked
-    // at, with the same contents. A refusal costs memory and nothing else.
-    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
-}
-
-#[cfg(not(unix))]
-fn release(_: &Mmap, _: Range<usize>) {}
 
 /// Appends little-endian bytes of f32, f16 or bf16 as f32; whether the type is one of them.
 fn extend_f32(dtype: Dtype, data: &[u8], values: &mut Vec<f32>) -> bool {

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
-use safetensors::SafeTensors;
 
 /// The stored type of a written model's weights.
 pub use safetensors::Dtype;
 
+use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::layout::{bias_name, fill, weight};
 use crate::checkpoint::{from_f32, to_f32};
 use crate::{Decoder, Family, Layout, ModelError, Orientation, read};
@@ -72,27 +72,23 @@ pub fn copy_with_changes(
     changes: &[Change],
     orientation: Orientation,
 ) -> Result<Vec<Written>, ModelError> {
-    let file = File::open(source).map_err(|e| ModelError::io(source, e))?;
-    // SAFETY: as in `Checkpoint::open`: read-only, and not truncated by anyone who keeps the promise of a checkpoint.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| ModelError::io(source, e))?;
-    let bad = |e: safetensors::SafeTensorError| ModelError::Checkpoint { path: source.into(), message: e.to_string() };
-    let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(bad)?;
-    let tensors = SafeTensors::deserialize(&map).map_err(bad)?;
-    // Eight bytes of length, the header, the data.
-    let begin = 8 + header_bytes;
+    let file = Bytes::open(source)?;
+    let (begin, header) = file.header()?;
     let mut written = Vec::new();
     let mut patches: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
     for change in changes {
-        let Ok(view) = tensors.tensor(&change.name) else { continue };
+        let Some(info) = header.info(&change.name) else { continue };
         let expected = match orientation {
             Orientation::InOut => vec![change.input, change.out],
             Orientation::OutIn => vec![change.out, change.input],
         };
-        if view.shape() != expected {
-            return Err(ModelError::Shape { name: change.name.clone(), expected, found: view.shape().into() });
+        if info.shape != expected {
+            return Err(ModelError::Shape { name: change.name.clone(), expected, found: info.shape.clone() });
         }
-        let not_float = || ModelError::Dtype { name: change.name.clone(), found: format!("{:?}", view.dtype()) };
-        let mut values = to_f32(view.dtype(), view.data()).ok_or_else(not_float)?;
+        let not_float = || ModelError::Dtype { name: change.name.clone(), found: format!("{:?}", info.dtype) };
+        let (from, to) = info.data_offsets;
+        let stored = file.read(begin + from..begin + to)?;
+        let mut values = to_f32(info.dtype, &stored).ok_or_else(not_float)?;
         match orientation {
             Orientation::OutIn => values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d),
             Orientation::InOut => {
@@ -103,21 +99,20 @@ pub fn copy_with_changes(
                 }
             }
         }
-        let info = header.info(&change.name).ok_or_else(not_float)?;
-        let bytes = from_f32(view.dtype(), &values).ok_or_else(not_float)?;
-        let rounded = to_f32(view.dtype(), &bytes).ok_or_else(not_float)?;
-        written.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{:?}", view.dtype()))?);
-        patches.insert(begin + info.data_offsets.0, bytes);
+        let bytes = from_f32(info.dtype, &values).ok_or_else(not_float)?;
+        let rounded = to_f32(info.dtype, &bytes).ok_or_else(not_float)?;
+        written.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{:?}", info.dtype))?);
+        patches.insert(begin + from, bytes);
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
     let mut at = 0;
     for (offset, bytes) in patches {
-        out.write_all(&map[at..offset]).map_err(io)?;
+        file.copy(at..offset, &mut out, target)?;
         out.write_all(&bytes).map_err(io)?;
         at = offset + bytes.len();
     }
-    out.write_all(&map[at..]).map_err(io)?;
+    file.copy(at..file.len(), &mut out, target)?;
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
     Ok(written)
 }

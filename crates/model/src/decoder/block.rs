@@ -66,6 +66,26 @@ pub struct BlockOutput {
     pub(crate) kv: Kv,
 }
 
+/// A block's feed-forward at some tokens, `[tokens, d]` and, of the key, `[tokens, f]`.
+#[derive(Debug)]
+pub struct FeedForward {
+    /// Hidden state after the block.
+    pub hidden: Tensor<2>,
+    /// The down-projection's input.
+    pub key: Tensor<2>,
+    /// The feed-forward's output.
+    pub mlp: Tensor<2>,
+}
+
+/// What is added to outputs of projections inside a feed-forward, `[tokens, f]`: gradients with respect to it are those of the outputs.
+#[derive(Clone, Debug, Default)]
+pub struct Inner {
+    /// To the up-projection's.
+    pub up: Option<Tensor<2>>,
+    /// To the gate's, where there is one.
+    pub gate: Option<Tensor<2>>,
+}
+
 /// One block's weights, projections as `[in, out]`.
 #[derive(Module, Debug)]
 pub struct Block {
@@ -122,22 +142,52 @@ impl Block {
     ) -> BlockOutput {
         let normed = self.norm_1.forward(x.clone(), config);
         let (attended, kv) = self.attend(normed.clone(), config, frame, past, masks);
+        let FeedForward { hidden, key, mlp } =
+            self.after_attention(x, attended, Some(normed), config, Inner::default());
+        BlockOutput { hidden: Activations(hidden), key: Activations(key), mlp: Activations(mlp), kv: Kv::Tensors(kv) }
+    }
+
+    /// What the feed-forward reads, `[n, d]`; arguments as in [`Block::after_attention`].
+    pub(crate) fn feed_forward_input(&self, x: Tensor<2>, attended: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
+        match (config.arrangement, &self.norm_2) {
+            (Arrangement::Sequential, Some(norm)) => norm.forward(x + attended, config),
+            (Arrangement::ParallelTwoNorms, Some(norm)) => norm.forward(x, config),
+            _ => self.norm_1.forward(x, config),
+        }
+    }
+
+    /// What follows attention, token by token: `x` `[n, d]` is the hidden state before the block, `attended` what attention adds to it, and
+    /// `normed` the first norm of `x` where it is known. `added` goes into the feed-forward.
+    pub(crate) fn after_attention(
+        &self,
+        x: Tensor<2>,
+        attended: Tensor<2>,
+        normed: Option<Tensor<2>>,
+        config: &DecoderConfig,
+        added: Inner,
+    ) -> FeedForward {
         let (residual, input) = match (config.arrangement, &self.norm_2) {
             (Arrangement::Sequential, Some(norm)) => {
                 let x = x + attended;
                 (x.clone(), norm.forward(x, config))
             }
             (Arrangement::ParallelTwoNorms, Some(norm)) => (x.clone() + attended, norm.forward(x, config)),
-            _ => (x + attended, normed),
+            _ => {
+                let normed = normed.unwrap_or_else(|| self.norm_1.forward(x.clone(), config));
+                (x + attended, normed)
+            }
         };
-        let up = project(&self.up, input.clone());
+        let plus = |out: Tensor<2>, added: Option<Tensor<2>>| match added {
+            Some(added) => out + added,
+            None => out,
+        };
+        let up = plus(project(&self.up, input.clone()), added.up);
         let key = match &self.gate {
-            Some(gate) => activate(project(gate, input), config.activation) * up,
+            Some(gate) => activate(plus(project(gate, input), added.gate), config.activation) * up,
             None => activate(up, config.activation),
         };
         let mlp = project(&self.down, key.clone());
-        let hidden = Activations(residual + mlp.clone());
-        BlockOutput { hidden, key: Activations(key), mlp: Activations(mlp), kv: Kv::Tensors(kv) }
+        FeedForward { hidden: residual + mlp.clone(), key, mlp }
     }
 
     fn attend(

@@ -21,7 +21,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use crate::batch::grouping::groups;
 use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
-use crate::decoder::block::{Block, BlockOutput, KeyValues};
+use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues};
 use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Rotation, frequencies};
@@ -48,8 +48,20 @@ pub struct Decoder {
     form: RowForm,
     /// Whether kernels of our own compute where they can look at weights and activations.
     kernels: bool,
+    /// What whole walks add on their way.
+    injected: Option<Arc<Injected>>,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
+}
+
+/// Vectors added to the hidden state after a layer, at tokens of the rows of one batch.
+#[derive(Debug)]
+pub(crate) struct Injected {
+    pub layer: usize,
+    /// Row and position.
+    pub tokens: Vec<(usize, usize)>,
+    /// `[tokens, d]`.
+    pub values: Tensor<2>,
 }
 
 impl Decoder {
@@ -73,6 +85,7 @@ impl Decoder {
             head: tied,
             form: if kernels { RowForm::Packed } else { RowForm::Padded },
             kernels,
+            injected: None,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
@@ -258,6 +271,49 @@ impl Decoder {
     /// What reading a streamed block failed at.
     pub fn block(&self, layer: usize, rows: &Rows, hidden: Activations) -> Result<BlockOutput, ModelError> {
         Ok(self.run(&*self.lend(layer)?, layer, &rows.frame, hidden.0, None))
+    }
+
+    /// What follows a layer's attention, token by token: given the hidden state before the block and what attention adds to it, both
+    /// `[n, d]`. What is tracked by autodiff in an argument is tracked in the result.
+    ///
+    /// # Errors
+    /// What reading a streamed block failed at.
+    pub fn after_attention(
+        &self,
+        layer: usize,
+        x: Tensor<2>,
+        attended: Tensor<2>,
+        added: Inner,
+    ) -> Result<FeedForward, ModelError> {
+        self.config.check_layer(layer)?;
+        Ok(self.lend(layer)?.after_attention(x, attended, None, &self.config, added))
+    }
+
+    /// What a layer's feed-forward reads, `[n, d]`; arguments as in [`Decoder::after_attention`].
+    ///
+    /// # Errors
+    /// What reading a streamed block failed at.
+    pub fn feed_forward_input(&self, layer: usize, x: Tensor<2>, attended: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        self.config.check_layer(layer)?;
+        Ok(self.lend(layer)?.feed_forward_input(x, attended, &self.config))
+    }
+
+    /// The same model, whose walk over whole rows ([`Decoder::walk`], [`Decoder::suffix`]) adds `values` `[tokens, d]` to the hidden state
+    /// after `layer`, at tokens given by row and position: for one batch of rows.
+    #[must_use]
+    pub fn injecting(&self, layer: usize, tokens: Vec<(usize, usize)>, values: Tensor<2>) -> Self {
+        Self { injected: Some(Arc::new(Injected { layer, tokens, values })), ..self.clone() }
+    }
+
+    /// The same model without the blocks after `last`: its head reads the hidden state after that one.
+    ///
+    /// # Errors
+    /// [`ModelError::Layer`].
+    pub fn up_to(&self, last: usize) -> Result<Self, ModelError> {
+        self.config.check_layer(last)?;
+        let mut cut = self.clone();
+        cut.config.layers = last + 1;
+        Ok(cut)
     }
 
     /// Runs a layer's block, which was lent.

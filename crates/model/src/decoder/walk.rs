@@ -59,7 +59,12 @@ impl Decoder {
         for layer in 0..=last {
             let output = self.block(layer, rows, hidden)?;
             see(layer, &output)?;
-            hidden = output.hidden;
+            hidden = match &self.injected {
+                Some(injected) if injected.layer == layer => {
+                    output.hidden.plus(&rows.places(injected.tokens.iter().copied()), injected.values.clone())
+                }
+                _ => output.hidden,
+            };
         }
         Ok(hidden)
     }

@@ -174,4 +174,7 @@ pub struct ExportFacts {
     pub formats: Option<Vec<ExportFormat>>,
     /// The files.
     pub files: Vec<PathBuf>,
+    /// What of an update with several batches was written, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
 }

@@ -71,7 +71,7 @@ pub const SETTINGS: &str = "other/tokenizer_config.json";
 pub const GGUF: &str = "model.gguf";
 
 /// The logical name of a chat template in a file of its own.
-const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
+pub const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
 
 /// What is known of a model before its weights are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,7 +222,7 @@ pub fn folder_name(logical: &str) -> Option<&str> {
 
 /// Whether nothing is computed from a file of this logical name. Earlier versions had such files in models and in their keys.
 pub fn decides_nothing(file: &str) -> bool {
-    file.starts_with(OTHER) && file != SETTINGS
+    file.starts_with(OTHER) && file != SETTINGS && file != CHAT_TEMPLATE
 }
 
 /// The files of a model that something is computed from.

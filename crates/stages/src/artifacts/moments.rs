@@ -54,11 +54,30 @@ pub struct LayerFacts {
     pub tokens: u64,
     /// Trace of `C`: the mean squared norm of a key.
     pub trace: f64,
+    /// The mean of `kᵀC⁻¹k/f` over a sample of its own corpus, each document by the `C` of all others; `None` where that was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<f64>,
 }
 
-impl LayerFacts {
-    fn of(layer: usize, moment: &SecondMoment) -> Self {
-        Self { layer, tokens: moment.count(), trace: moment.trace() }
+/// A layer's sum in the store.
+#[derive(Serialize, Deserialize)]
+pub struct Put {
+    /// The sum.
+    pub file: FileRef,
+    layer: usize,
+    tokens: u64,
+    /// The bits of a floating-point number, of which JSON does not keep the last.
+    trace: u64,
+}
+
+impl Put {
+    /// Puts a layer's sum into the store.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn new(cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<Self, Error> {
+        let file = put(cx, &[sum(moment)])?;
+        Ok(Self { file, layer, tokens: moment.count(), trace: moment.trace().to_bits() })
     }
 }
 
@@ -77,9 +96,26 @@ impl Gathered {
 
     /// Puts a layer's sum into the store.
     pub fn put(&mut self, cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<(), Error> {
-        self.files.push((file_name(layer), put(cx, &[sum(moment)])?));
-        self.layers.push(LayerFacts::of(layer, moment));
+        self.add(Put::new(cx, layer, moment)?);
         Ok(())
+    }
+
+    /// Takes in a layer whose sum is in the store.
+    pub fn add(&mut self, put: Put) {
+        let trace = f64::from_bits(put.trace);
+        self.files.push((file_name(put.layer), put.file));
+        self.layers.push(LayerFacts { layer: put.layer, tokens: put.tokens, trace, held_out: None });
+    }
+
+    /// What was put of each layer, in the order of putting: one in memory at a time, which a caller lets go of.
+    pub fn layers(&self, cx: &StageContext) -> impl Iterator<Item = (usize, Result<SecondMoment, Error>)> {
+        let parts = self.layers.iter().zip(&self.files);
+        parts.map(|(facts, (_, file))| (facts.layer, of_file(cx, file, facts.tokens)))
+    }
+
+    /// Records how the layers fit their own corpus, in the order of putting.
+    pub fn held_out(&mut self, found: Vec<Option<f64>>) {
+        self.layers.iter_mut().zip(found).for_each(|(layer, found)| layer.held_out = found);
     }
 
     /// The artifact. `documents` is how many were read, where that is known; `sources` are the contents that sums were
@@ -159,9 +195,12 @@ pub fn read_layer(
     layer: usize,
 ) -> Result<SecondMoment, Error> {
     let facts = known(layers, layer)?;
-    let file = crate::artifacts::model::file(artifact, &file_name(layer))?;
+    of_file(cx, crate::artifacts::model::file(artifact, &file_name(layer))?, facts.tokens)
+}
+
+fn of_file(cx: &StageContext, file: &FileRef, tokens: u64) -> Result<SecondMoment, Error> {
     let (shape, sum) = Tensors::read(cx, file)?.values("sum")?;
-    SecondMoment::from_sum(&sum, shape[0], facts.tokens).map_err(StageFailure::stage)
+    SecondMoment::from_sum(&sum, shape[0], tokens).map_err(StageFailure::stage)
 }
 
 /// What is known of a layer that second moments or factors must have.

@@ -55,6 +55,9 @@ pub struct PlannedTargets {
     /// The token.
     #[serde(default)]
     pub fact_token: Option<FactToken>,
+    /// The parameter, by name, that works at one layer alone.
+    #[serde(default)]
+    pub one_layer: Option<String>,
 }
 
 /// The losses of one request's search.

@@ -54,9 +54,35 @@ pub struct UpdateFacts {
     /// The stages that treated the changes since, in order: each one's name with its parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub care: Option<Vec<Map<String, Value>>>,
+    /// Where a projector cut the second moments' spectra.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projectors: Option<Vec<ProjectorFacts>>,
     /// Values of the objective.
     #[serde(flatten)]
     pub shown: Shown,
+}
+
+/// Where a projector cut the spectrum of a layer's second moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProjectorFacts {
+    /// The layer.
+    pub layer: usize,
+    /// Dimensions of a key.
+    pub dimensions: usize,
+    /// Directions that a change may use.
+    pub kept: usize,
+    /// The largest eigenvalue that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<f64>,
+    /// The smallest eigenvalue that is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<f64>,
+    /// The smallest eigenvalue.
+    pub smallest: f64,
+    /// The largest eigenvalue.
+    pub largest: f64,
+    /// The share of the trace that the kept eigenvalues hold.
+    pub trace: f64,
 }
 
 /// What is known of an edited model before it is edited.

@@ -17,7 +17,8 @@ use crate::artifacts::plan::{PlanFacts, PlanKind, PlannedPlan};
 pub struct DistributeParams {
     /// How the edit is distributed over the layers.
     strategy: StrategyKind,
-    /// The layers, in rising order. Targets are values at the last one (for `boundary`, at the first one).
+    /// The layers, in rising order. Targets are values at the last one (for `boundary` and `forward`,
+    /// at the first one).
     #[schemars(length(min = 1))]
     layers: Vec<usize>,
     /// For the strategy `weights`: a positive number for each layer.
@@ -57,7 +58,7 @@ pub struct Distribute;
 impl StageKind for Distribute {
     type Params = DistributeParams;
     const NAME: &'static str = "distribute";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Plans which layers absorb which part of an edit.";
     const DOC: &'static str = "\
 An edit's residual (target minus current value, at the last layer of the list) can be absorbed by one layer or distributed \
@@ -68,6 +69,11 @@ before each layer.";
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]
+    }
+
+    fn carries() -> &'static [u32] {
+        // Version 2 added a strategy.
+        &[1]
     }
 
     fn resources(_: &DistributeParams) -> Resources {

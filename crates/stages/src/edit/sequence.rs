@@ -1,18 +1,22 @@
 //! `sequence`: batch after batch, each on the model that the one before left.
 
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{
-    Edit, FactToken, Preservations, TARGETS_IN_UNIT, apply, optimise_at_most, target_batch, with_edits,
+    Edit, Preservations, TARGETS_IN_UNIT, Target, TargetSettings, anchor_norm, apply, optimise_at_most,
+    optimise_pieces, pieces, target_batch, with_edits,
 };
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Key, Port, PortOf, Renames, StageContext, StageKind, UnitPlan,
 };
-use palinode_math::Plan;
-use palinode_model::is_cpu;
+use palinode_math::{History, Mat, Plan, Preservation, from_row_major, row_major};
+use palinode_model::{Decoder, WeightId, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,10 +27,12 @@ use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::tensors::{Named, Tensors, serialize};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
+use crate::edit::lost::{Search, say_lost};
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
-use crate::edit::targets::TargetsParams;
+use crate::edit::targets::{TargetsParams, anchored, say_skipped};
 use crate::errors::StageFailure;
 use crate::units;
 
@@ -44,9 +50,9 @@ pub struct SequenceParams {
 }
 
 impl SequenceParams {
-    /// The token where targets are values.
-    pub fn fact_token(&self) -> FactToken {
-        self.targets.fact_token()
+    /// How targets are found.
+    pub fn targets(&self) -> &TargetsParams {
+        &self.targets
     }
 }
 
@@ -71,13 +77,17 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
 batch of requests, finds its targets on the model of the round before, and writes them on top of all earlier edits. The \
 model of a round is always the unedited model plus the sum of all changes so far. An interrupted or extended sequence \
 therefore resumes after the last finished round, with the same result in every bit.
+
+With `history` under `solve`, each round also preserves what earlier rounds wrote: H = Σ KₚKₚᵀ over the keys of all earlier rounds is \
+added to the metric, P = λC + ρI + H. Their keys are kept with the rounds, and enter the metric as a change of low rank: no round \
+factors it anew. The presets `memit_seq`, `alphaedit` and `encore` have a history.
 
 The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
 each time on all edits made so far.";
@@ -105,6 +115,7 @@ each time on all edits made so far.";
         errors.extend(other.map(|error| within("solve", error)));
         let moments = params.solve.check_moments(Self::NAME, MOMENTS, cx);
         errors.extend(moments.into_iter().map(|error| within("solve", error)));
+        errors.extend(plan.as_ref().and_then(|plan| params.targets.check_plan(plan)).map(|e| within("targets", e)));
         if let Some(plan) = plan
             && params.targets.layer() != plan.target_layer
         {
@@ -122,8 +133,9 @@ each time on all edits made so far.";
     }
 
     fn carries() -> &'static [u32] {
-        // Version 2 made the same changes, and described them by the last round alone.
-        &[2]
+        // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
+        // which do nothing where they are left out.
+        &[2, 3]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -164,14 +176,21 @@ each time on all edits made so far.";
         if let Some(chat) = &asked.facts.chat {
             origin["chat"] = json!(chat);
         }
-        let editor = Editor {
+        let (metrics, projectors) =
+            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
+        let mut memory = Memory::new(&metrics, params.solve.history())?;
+        let mut editor = Editor {
             cx,
             params,
             model: &model,
-            metrics: params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?,
+            metrics,
             templates: at_port(cx, TEMPLATES)?,
             plan,
             origin: cx.unit_key(&origin),
+            size,
+            lost: Cell::new(0),
+            norm: OnceCell::new(),
+            first: &requests[..params.targets.norm_anchor().unwrap_or_default().min(requests.len())],
         };
         let parallel_requests = params.targets.parallel_requests(cx, &editor.model.decoder);
         let digits = json!({ "batch": target_batch(is_cpu(&editor.model.decoder.device()), parallel_requests) });
@@ -185,15 +204,28 @@ each time on all edits made so far.";
             cx.check_interrupt()?;
             let range = rounds.edits()..rounds.edits() + block.len();
             key = units::key(cx, &json!({ "after": key.to_string(), "block": block }), &digits);
-            let batch = if let Some(batch) = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) {
-                bar.keep(block.len() as u64);
-                batch
+            let keys_at = units::key(cx, &json!({ "keys": key.to_string() }), &digits);
+            let kept = cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok());
+            let kept_keys = if memory.is_some() {
+                cx.get_unit(&keys_at).and_then(|bytes| keys_of(bytes, &edited))
             } else {
-                let batch = editor.round(range, block, &rounds)?;
+                Some(Keys::new())
+            };
+            let (batch, keys) = if let (Some(batch), Some(keys)) = (kept, kept_keys) {
+                bar.keep(block.len() as u64);
+                (batch, keys)
+            } else {
+                let (batch, keys) = editor.round(range, block, &rounds)?;
+                if memory.is_some() {
+                    cx.put_unit(&keys_at, &keys_to_bytes(&keys)?)?;
+                }
                 cx.put_unit(&key, &to_bytes(&batch)?)?;
                 bar.inc(block.len() as u64);
-                batch
+                (batch, keys)
             };
+            if let Some(memory) = &mut memory {
+                memory.remember(&keys, &mut editor.metrics)?;
+            }
             rounds.push(&batch)?;
             done.push(batch);
         }
@@ -212,6 +244,7 @@ each time on all edits made so far.";
             batches: 1,
             rounds: Some(rounds.facts().to_vec()),
             care: None,
+            projectors,
             shown: Shown::table(metrics, columns),
         };
         put(cx, &base, &[rounds.whole()], &facts)
@@ -228,6 +261,56 @@ fn within(part: &str, mut error: FieldError) -> FieldError {
     error
 }
 
+/// The keys of a round, `[f, B]`, by weight.
+type Keys = BTreeMap<WeightId, Mat<f64>>;
+
+/// What earlier rounds wrote, by weight.
+struct Memory(BTreeMap<WeightId, Arc<History>>);
+
+impl Memory {
+    /// Of no round yet, on the metrics of the corpus; `None` where earlier rounds weigh nothing.
+    fn new(metrics: &Preservations, weight: Option<f64>) -> Result<Option<Self>, Error> {
+        let Some(weight) = weight else { return Ok(None) };
+        let of = |(id, base): (&WeightId, &Arc<dyn Preservation>)| {
+            Ok((*id, Arc::new(History::new(Arc::clone(base), weight).map_err(StageFailure::stage)?)))
+        };
+        Ok(Some(Self(metrics.iter().map(of).collect::<Result<_, Error>>()?)))
+    }
+
+    /// Adds a round, and puts what came of it in the place of the metrics.
+    fn remember(&mut self, keys: &Keys, metrics: &mut Preservations) -> Result<(), Error> {
+        for (id, history) in &mut self.0 {
+            // First, so that it is changed where it lies.
+            metrics.remove(id);
+            if let Some(keys) = keys.get(id) {
+                Arc::make_mut(history).remember(keys.as_ref()).map_err(StageFailure::stage)?;
+            }
+            metrics.insert(*id, Arc::clone(history) as _);
+        }
+        Ok(())
+    }
+}
+
+/// The keys of a round as the result of a unit of work.
+fn keys_to_bytes(keys: &Keys) -> Result<Vec<u8>, Error> {
+    let named = |(id, keys): (&WeightId, &Mat<f64>)| {
+        Named::values(id.to_string(), vec![keys.nrows(), keys.ncols()], row_major(keys.as_ref()).into_iter())
+    };
+    serialize(&keys.iter().map(named).collect::<Vec<_>>(), None)
+}
+
+/// The inverse of [`keys_to_bytes`]; `None` where a layer is not in it.
+fn keys_of(bytes: Vec<u8>, layers: &[usize]) -> Option<Keys> {
+    let tensors = Tensors::new(bytes);
+    let read = |&layer: &usize| {
+        let id = WeightId::down(layer);
+        let (shape, values) = tensors.values(&id.to_string()).ok()?;
+        let [f, batch] = shape[..] else { return None };
+        Some((id, from_row_major("keys", &values, f, batch).ok()?))
+    };
+    layers.iter().map(read).collect()
+}
+
 /// What every round needs.
 struct Editor<'a> {
     cx: &'a StageContext,
@@ -237,21 +320,45 @@ struct Editor<'a> {
     templates: ContextTemplates,
     plan: Plan,
     origin: Key,
+    /// Edits in a round.
+    size: usize,
+    /// Rounds of which some targets were not found.
+    lost: Cell<usize>,
+    /// The norm that values are anchored at, once a round needed it.
+    norm: OnceCell<f64>,
+    /// The requests whose values on the unedited model it is the mean of.
+    first: &'a [EditRequest],
 }
 
 impl Editor<'_> {
     /// One round: targets and update on the model that the rounds before produced.
-    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<Batch, Error> {
+    fn round(&self, range: Range<usize>, block: &[EditRequest], before: &Rounds) -> Result<(Batch, Keys), Error> {
         let model = with_edits(&self.model.decoder, before.sums()).map_err(StageFailure::stage)?;
         let text = &self.model.text;
         let settings = self.params.targets.settings();
         let parallel_requests = self.params.targets.parallel_requests(self.cx, &model);
-        let mut values = Vec::new();
-        for part in block.chunks(TARGETS_IN_UNIT) {
-            self.cx.check_interrupt()?;
-            let found = optimise_at_most(&model, text, part, &self.templates, &settings, parallel_requests, |_| {});
-            values.extend(found.map_err(StageFailure::stage)?.iter().flat_map(palinode_edit::Target::value));
+        let chains = match self.params.targets.answer_tokens() {
+            Some(tokens) => Some(pieces(text, block, tokens).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let whole: Vec<EditRequest>;
+        let block = match &chains {
+            Some(chains) => {
+                whole = chains.iter().flatten().cloned().collect();
+                whole.as_slice()
+            }
+            None => block,
+        };
+        let mut found = self.search(&model, block, chains.as_deref(), &settings, parallel_requests)?;
+        let last = settings.layer + 1 == model.config().layers;
+        self.say_lost(range.start, block, &found, last)?;
+        if self.params.targets.norm_anchor().is_some() {
+            let n = self.anchor(&settings, parallel_requests)?;
+            let edited = Loaded { decoder: model.clone(), text: text.clone() };
+            let mut deltas: Vec<&mut Vec<f32>> = found.iter_mut().map(|target| &mut target.delta).collect();
+            say_skipped(self.cx, block, &anchored(&edited, block, &self.templates, &settings, &mut deltas, n)?);
         }
+        let values: Vec<f32> = found.iter().flat_map(Target::value).collect();
         let edit = Edit {
             objective: self.params.solve.objective(),
             plan: &self.plan,
@@ -263,6 +370,79 @@ impl Editor<'_> {
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
-        Ok(Batch::of(range.start, range.end, edits, &fractions))
+        let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
+        Ok((Batch::of(range.start, range.end, edits, &fractions), keys))
+    }
+
+    /// Says of a round which searches found nothing; of many such rounds, the first ones.
+    fn say_lost(&self, begin: usize, block: &[EditRequest], found: &[Target], last: bool) -> Result<(), Error> {
+        const TOLD: usize = 5;
+        if self.lost.get() >= TOLD {
+            return Ok(());
+        }
+        let searches: Vec<_> =
+            found.iter().map(|target| Search { trace: &target.trace, delta: &target.delta }).collect();
+        let place = format!("round {}: ", begin / self.size + 1);
+        if say_lost(self.cx, &place, block, &searches, last)? {
+            self.lost.set(self.lost.get() + 1);
+            if self.lost.get() == TOLD {
+                self.cx.warn("later rounds whose targets were not found are not reported one by one");
+            }
+        }
+        Ok(())
+    }
+
+    /// Targets of a round.
+    fn search(
+        &self,
+        model: &Decoder,
+        block: &[EditRequest],
+        chains: Option<&[Vec<EditRequest>]>,
+        settings: &TargetSettings,
+        parallel_requests: usize,
+    ) -> Result<Vec<Target>, Error> {
+        if let Some(chains) = chains {
+            let text = &self.model.text;
+            return optimise_pieces(model, text, chains, &self.templates, settings, parallel_requests, |_| {})
+                .map_err(StageFailure::stage);
+        }
+        // Requests that share a target have to be searched for together.
+        let size = if settings.rules.merge { block.len().max(1) } else { TARGETS_IN_UNIT };
+        let mut targets = Vec::with_capacity(block.len());
+        for part in block.chunks(size) {
+            self.cx.check_interrupt()?;
+            let text = &self.model.text;
+            let found = optimise_at_most(model, text, part, &self.templates, settings, parallel_requests, |_| {});
+            targets.extend(found.map_err(StageFailure::stage)?);
+        }
+        Ok(targets)
+    }
+
+    /// The norm that values are anchored at: of the first requests' values, found on the unedited model.
+    fn anchor(&self, settings: &TargetSettings, parallel_requests: usize) -> Result<f64, Error> {
+        if let Some(&known) = self.norm.get() {
+            return Ok(known);
+        }
+        let key = self.cx.unit_key(&json!({ "anchor": self.origin.to_string(), "of": self.first }));
+        let kept = self.cx.get_unit(&key).and_then(|bytes| Some(f64::from_le_bytes(bytes.try_into().ok()?)));
+        let n = if let Some(kept) = kept {
+            kept
+        } else {
+            let Loaded { decoder, text } = self.model;
+            let chains = match self.params.targets.answer_tokens() {
+                Some(tokens) => Some(pieces(text, self.first, tokens).map_err(StageFailure::stage)?),
+                None => None,
+            };
+            let first: Vec<EditRequest> = chains
+                .as_ref()
+                .map_or_else(|| self.first.to_vec(), |chains| chains.iter().flatten().cloned().collect());
+            let found = self.search(decoder, &first, chains.as_deref(), settings, parallel_requests)?;
+            let deltas: Vec<&[f32]> = found.iter().map(|target| target.delta.as_slice()).collect();
+            let n = anchor_norm(decoder, text, &first, &self.templates, settings, &deltas, BatchTokens::KEYS)
+                .map_err(StageFailure::stage)?;
+            self.cx.put_unit(&key, &n.to_le_bytes())?;
+            n
+        };
+        Ok(*self.norm.get_or_init(|| n))
     }
 }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use palinode_data::EditRequest;
-use palinode_edit::{Edit, FactToken, Preservations, apply, target_batch};
-use palinode_engine::bounds::{Count, NonNegative, Positive};
+use palinode_edit::{Edit, FactToken, Preservations, apply, pieces, target_batch};
+use palinode_engine::bounds::{Count, NonNegative};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind, UnitPlan,
@@ -24,9 +24,12 @@ use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
-use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
+use crate::artifacts::update::{
+    Batch, BatchFacts, PlannedUpdate, ProjectorFacts, UpdateFacts, UpdateKind, from_bytes, put, to_bytes,
+};
 use crate::edit::batch_limits::BatchTokens;
-use crate::edit::targets::TargetsParams;
+use crate::edit::preservation::{Preset, ProjectorParams};
+use crate::edit::targets::{TargetsParams, only_one_layer};
 use crate::errors::StageFailure;
 use crate::units;
 
@@ -37,11 +40,23 @@ struct Written {
     /// How a layer absorbs its part of an edit.
     objective: ObjectiveKind,
     /// λ, the weight of preservation (mom2_update_weight). An equality constraint without a ridge does not depend on it.
-    #[serde(default = "unit")]
-    lambda: Positive,
-    /// ρ, a ridge on the norm of the update.
+    /// The default is 1, or the preset's. 0 needs a `projector`.
     #[serde(default)]
-    update_norm_lambda: NonNegative,
+    lambda: Option<NonNegative>,
+    /// ρ, a ridge on the norm of the update. The default is 0, or the preset's.
+    #[serde(default)]
+    update_norm_lambda: Option<NonNegative>,
+    /// The published preservation of a method: values for `lambda`, `update_norm_lambda`, `projector` and `history`, each of which can be
+    /// given beside it.
+    #[serde(default)]
+    preset: Option<Preset>,
+    /// Allow only changes along the directions that the corpus hardly uses (AlphaEdit).
+    #[serde(default)]
+    projector: Option<ProjectorParams>,
+    /// In a `sequence`: also preserve what earlier rounds wrote, by adding this times Σ KₚKₚᵀ of their keys to the metric.
+    /// The default is 0, which preserves none of it, or the preset's.
+    #[serde(default)]
+    history: Option<NonNegative>,
     /// What the preservation metric is made of. `ridge` needs nothing at the `moments` port, and ignores what is there.
     #[serde(default)]
     preservation: PreservationKind,
@@ -62,20 +77,23 @@ struct Written {
     fact_token: Option<FactToken>,
 }
 
-fn unit() -> Positive {
-    const { Positive::new(1.0) }
-}
-
 /// Parameters of `solve`, without those that the objective ignores: what does not matter must not be in a key.
 #[derive(Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct SolveParams {
     objective: ObjectiveKind,
-    lambda: Positive,
+    lambda: NonNegative,
     update_norm_lambda: NonNegative,
     /// Left out where it is the one that there was before there were others, so that keys stay as they were.
     #[serde(skip_serializing_if = "by_moments")]
     preservation: PreservationKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    projector: Option<ProjectorParams>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<NonNegative>,
+    /// Whether the history is a parameter by itself, and not of a preset.
+    #[serde(skip)]
+    history_given: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     emmet_lambda: Option<NonNegative>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,11 +112,21 @@ fn by_moments(preservation: &PreservationKind) -> bool {
 impl From<Written> for SolveParams {
     fn from(written: Written) -> Self {
         let objective = written.objective;
+        let preset = written.preset.map(Preset::values);
         Self {
             objective,
-            lambda: written.lambda,
-            update_norm_lambda: written.update_norm_lambda,
+            lambda: written.lambda.or(preset.as_ref().map(|p| p.lambda)).unwrap_or(const { NonNegative::new(1.0) }),
+            update_norm_lambda: written
+                .update_norm_lambda
+                .or(preset.as_ref().map(|p| p.update_norm_lambda))
+                .unwrap_or_default(),
             preservation: written.preservation,
+            history_given: written.history.is_some_and(|weight| weight.get() > 0.0),
+            history: written
+                .history
+                .or(preset.as_ref().map(|_| const { NonNegative::new(1.0) }))
+                .filter(|weight| weight.get() > 0.0),
+            projector: written.projector.or(preset.and_then(|p| p.projector)),
             emmet_lambda: (objective == ObjectiveKind::Emmet).then_some(written.emmet_lambda),
             rome_key: (objective == ObjectiveKind::Rome).then_some(written.rome_key),
             batch_size: written.batch_size.or((objective == ObjectiveKind::Rome).then_some(const { Count::new(1) })),
@@ -126,6 +154,9 @@ impl SolveParams {
 
     /// The weight of the MEMIT that this objective is, where it is one.
     pub fn effective_lambda(&self) -> Option<(String, Option<Number>)> {
+        if self.projector.is_some() {
+            return None;
+        }
         let lambda = self.objective().effective_lambda(self.lambda.get())?;
         Some((EFFECTIVE_LAMBDA.to_owned(), shown::number(lambda)))
     }
@@ -140,7 +171,20 @@ impl SolveParams {
         self.preservation == PreservationKind::Moments
     }
 
-    /// The metric of some layers, with keys of size `f`, of the model `base`.
+    /// What a key of an earlier round weighs, where those are preserved.
+    pub fn history(&self) -> Option<f64> {
+        self.history.map(NonNegative::get)
+    }
+
+    /// Mistakes of parameters that only rounds give a meaning.
+    pub fn check_single(&self) -> Option<FieldError> {
+        self.history_given.then(|| {
+            FieldError::new("history", "`solve` edits every batch onto the unedited model: there are no earlier rounds")
+                .expected("no `history`, or the stage `sequence`")
+        })
+    }
+
+    /// The metric of some layers, with keys of size `f`, of the model `base`; and where a projector cut, if there is one.
     pub fn metrics(
         &self,
         cx: &StageContext,
@@ -148,16 +192,20 @@ impl SolveParams {
         moments: Option<&Given<'_, MomentsOrFactors>>,
         layers: &[usize],
         f: usize,
-    ) -> Result<Preservations, Error> {
+    ) -> Result<(Preservations, Option<Vec<ProjectorFacts>>), Error> {
         match self.preservation {
             PreservationKind::Moments => {
                 let moments = moments.ok_or_else(|| Error::internal("nothing is connected to port `moments`"))?;
                 same_model(base, &moments.facts.base, "second moments")?;
-                metrics(cx, moments, layers, self.weights())
+                if let Some(projector) = &self.projector {
+                    let (metrics, facts) = projector.metrics(cx, moments, layers, self.weights())?;
+                    return Ok((metrics, Some(facts)));
+                }
+                Ok((metrics(cx, moments, layers, self.weights())?, None))
             }
             PreservationKind::Ridge => {
                 let ridge = Arc::new(Ridge::new(f, self.weights()).map_err(StageFailure::stage)?);
-                Ok(layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect())
+                Ok((layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect(), None))
             }
         }
     }
@@ -179,7 +227,15 @@ impl SolveParams {
                     .hint("with `preservation: ridge` the edit preserves no corpus, and needs no second moments"),
             ];
         }
-        mismatch(cx.input(moments).fixed, self.weights()).into_iter().collect()
+        match (self.projector.is_some(), cx.input(moments).fixed) {
+            (true, None) => Vec::new(),
+            (true, Some(_)) => vec![
+                FieldError::new("projector", "a projector needs the second moments themselves, and gets their factors")
+                    .expected("a stage that yields `moments` at the `moments` port")
+                    .hint("connect `moments` to the stage that measures or loads them, without `factor`"),
+            ],
+            (false, fixed) => mismatch(fixed, self.weights()).into_iter().collect(),
+        }
     }
 
     /// Whether the targets are values at another token than the keys that these parameters ask for.
@@ -200,14 +256,44 @@ impl SolveParams {
 
     /// Mistakes that parameters alone show.
     pub fn check(&self) -> Vec<FieldError> {
-        match self.batch_size.map(Count::get) {
-            Some(size) if size > 1 && self.objective == ObjectiveKind::Rome => vec![
+        let mut errors = Vec::new();
+        if let Some(size) = self.batch_size.map(Count::get).filter(|size| *size > 1)
+            && self.objective == ObjectiveKind::Rome
+        {
+            errors.push(
                 FieldError::new("batch_size", format!("rome edits one fact at a time, but `batch_size` is {size}"))
                     .expected("1, or no `batch_size`")
                     .hint("emmet is rome's constraint for a batch"),
-            ],
-            _ => Vec::new(),
+            );
         }
+        let (lambda, rho) = (self.lambda.get(), self.update_norm_lambda.get());
+        match &self.projector {
+            None if lambda == 0.0 => errors.push(
+                FieldError::new("lambda", "`lambda` is 0: nothing of the corpus would be preserved")
+                    .expected("a number above 0, or 0 with a `projector`"),
+            ),
+            None => {}
+            Some(_) if self.preservation == PreservationKind::Ridge => errors.push(
+                FieldError::new(
+                    "projector",
+                    "`preservation: ridge` has no second moments, so no direction is used less than another",
+                )
+                .expected("`preservation: moments` with a `projector`, or `ridge` without one"),
+            ),
+            Some(projector) => {
+                errors.extend(projector.check());
+                if lambda == 0.0 && rho == 0.0 {
+                    errors.push(
+                        FieldError::new(
+                            "update_norm_lambda",
+                            "`lambda` and `update_norm_lambda` are 0: no change would cost anything",
+                        )
+                        .expected("a number above 0 for one of them; AlphaEdit's code has `update_norm_lambda: 10`"),
+                    );
+                }
+            }
+        }
+        errors
     }
 }
 
@@ -236,7 +322,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -248,6 +334,10 @@ where μ = 0 is ROME (one edit) and EMMET (a batch), μ = 1 is MEMIT, and μ = �
 MEMIT with the weight ελ. A request's own `strength` replaces the objective's μ. With `preservation: ridge` there are no second \
 moments: P is (λ + ρ)I, the change has the smallest norm that does the edit, and nothing keeps it away from what the corpus \
 uses. That is a baseline, and a way to edit without a corpus.
+
+With a `projector`, Δ = R (KᵀQK + diag μ)⁻¹ KᵀQ with Q = U (Uᵀ(λC + ρI)U)⁻¹ Uᵀ, where the columns of U are the eigenvectors of C with \
+the smallest eigenvalues: the change leaves alone what the corpus uses most. AlphaEdit is `objective: memit` with `lambda: 0`, a ridge \
+and a projector. A `preset` fills in the published numbers of a method.
 
 `batch_size` splits the requests. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
 result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
@@ -268,10 +358,12 @@ weights.";
 
     fn describe(params: &SolveParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
         let mut errors = params.check();
+        errors.extend(params.check_single());
         errors.extend(params.check_moments(Self::NAME, MOMENTS, cx));
         let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
         let moments = cx.input(MOMENTS).layers.filter(|_| params.needs_moments());
         errors.extend(plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), moments)).unwrap_or_default());
+        errors.extend(plan.as_ref().and_then(|plan| only_one_layer(cx.input(TARGETS).one_layer.as_deref(), plan)));
         if let (Some(plan), Some(layer)) = (plan, cx.input(TARGETS).layer)
             && layer != plan.target_layer
         {
@@ -292,8 +384,8 @@ weights.";
     }
 
     fn carries() -> &'static [u32] {
-        // Distances and norms may differ in last digits.
-        &[2]
+        // Distances and norms may differ in last digits from version 2; version 3 had no projector.
+        &[2, 3]
     }
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {
@@ -314,7 +406,8 @@ weights.";
         let values = values(cx, &targets)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         let moments = cx.input_opt(MOMENTS)?;
-        let metrics = params.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
+        let (metrics, projectors) =
+            params.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
         let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
         let objective = params.objective();
         let edit = Edit {
@@ -337,11 +430,22 @@ weights.";
         let digits = json!({
             "batch": target_batch(is_cpu(&model.decoder.device()), edit.parallel_requests), "tokens": edit.tokens,
         });
+        // Where answers are cut, a request has several targets.
+        let chains = match found_with.answer_tokens() {
+            Some(tokens) => Some(pieces(&model.text, &requests, tokens).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let mut taken = 0;
         for (b, batch) in requests.chunks(size).enumerate() {
             cx.check_interrupt()?;
             let start = b * size;
             let end = start + batch.len();
-            let values = &values[start * d..end * d];
+            let asked: Cow<'_, [EditRequest]> = match &chains {
+                Some(chains) => chains[start..end].iter().flatten().cloned().collect::<Vec<_>>().into(),
+                None => batch.into(),
+            };
+            let values = &values[taken * d..(taken + asked.len()) * d];
+            taken += asked.len();
             let key = units::key(cx, &json!({ "of": of, "from": start, "block": batch, "values": values }), &digits);
             let known = if kept { cx.get_unit(&key).and_then(|bytes| from_bytes(bytes).ok()) } else { None };
             if let Some(known) = known {
@@ -350,8 +454,8 @@ weights.";
                 continue;
             }
             let edits =
-                apply(&model.decoder, &model.text, batch, values, &metrics, &edit).map_err(StageFailure::stage)?;
-            tell_repeated(cx, batch, &edits.repeated);
+                apply(&model.decoder, &model.text, &asked, values, &metrics, &edit).map_err(StageFailure::stage)?;
+            tell_repeated(cx, &asked, &edits.repeated);
             let made = Batch::of(start, end, edits, &fractions);
             if kept {
                 cx.put_unit(&key, &to_bytes(&made)?)?;
@@ -371,6 +475,7 @@ weights.";
             batches: batches.len(),
             rounds: None,
             care: None,
+            projectors,
             shown: Shown::table(metrics, columns()),
         };
         put(cx, &base, &batches, &facts)

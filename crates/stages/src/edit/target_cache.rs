@@ -1,7 +1,7 @@
 //! Targets of one unit of requests at a time, each found once.
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings};
+use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings, optimise_pieces};
 use palinode_engine::{Error, Key, Progress, StageContext};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::errors::StageFailure;
 use crate::units;
 
 /// A request's target as it is kept.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Kept {
     /// h₀, `[d]`.
     pub initial: Vec<f32>,
@@ -63,25 +63,26 @@ impl TargetCache<'_> {
             self.parallel_requests,
         )
         .map_err(StageFailure::stage)?;
-        let mut found: Vec<Option<Kept>> = unit.iter().map(|_| None).collect();
+        let searches = search.searches();
+        let mut found: Vec<Option<Kept>> = searches.iter().map(|_| None).collect();
         let mut open = Vec::new();
         // One request's target has the digits of the batch that it was found in, and may not stand in for that of another batch where
         // digits count.
         let alone = !self.cx.strict();
         for batch in search.batches() {
-            let whole = self.kept(&self.key(unit, batch)).filter(|targets| targets.len() == batch.len());
+            let whole = self.kept(&self.key(unit, searches, batch)).filter(|targets| targets.len() == batch.len());
             if let Some(targets) = whole {
                 self.bar.keep(batch.len() as u64);
                 batch.iter().zip(targets).for_each(|(&i, target)| found[i] = Some(target));
                 continue;
             }
             for &i in batch.iter().filter(|_| alone) {
-                found[i] = self.kept(&self.key(unit, &[i])).and_then(|mut targets| targets.pop());
+                found[i] = self.kept(&self.key(unit, searches, &[i])).and_then(|mut targets| targets.pop());
             }
             let lacking: Vec<usize> = batch.iter().copied().filter(|&i| found[i].is_none()).collect();
             self.bar.keep((batch.len() - lacking.len()) as u64);
             if lacking.is_empty() {
-                self.keep(unit, batch, &found)?;
+                self.keep(unit, searches, batch, &found)?;
             } else {
                 open.push((batch, lacking));
             }
@@ -98,26 +99,61 @@ impl TargetCache<'_> {
                 lacking.iter().zip(targets).for_each(|(&i, target)| found[i] = Some(target.into()));
                 // The whole first: a run that is killed between the two would find a part of the batch, and the rest of it
                 // would be computed without that part.
-                self.keep(unit, batch, &found)?;
+                self.keep(unit, searches, batch, &found)?;
                 for &i in lacking.iter().filter(|_| alone && batch.len() > 1) {
-                    self.keep(unit, &[i], &found)?;
+                    self.keep(unit, searches, &[i], &found)?;
                 }
             }
         }
-        Ok(found.into_iter().flatten().collect())
+        let mut targets: Vec<Option<Kept>> = unit.iter().map(|_| None).collect();
+        for (of, target) in searches.iter().zip(found) {
+            for &i in of {
+                targets[i].clone_from(&target);
+            }
+        }
+        Ok(targets.into_iter().flatten().collect())
     }
 
-    /// Some requests of a unit as the unit of what is kept: a batch, or one request.
-    fn key(&self, unit: &[EditRequest], some: &[usize]) -> Key {
-        let requests = some.iter().map(|&i| {
-            let request = &unit[i];
+    /// The targets of a unit of requests whose answers are cut into pieces. They are kept as a whole.
+    pub fn find_pieces(&self, unit: &[Vec<EditRequest>]) -> Result<Vec<Kept>, Error> {
+        let block: Vec<Vec<Value>> =
+            unit.iter().map(|of| of.iter().map(|p| json!([p.prompt, p.subject, p.target_new])).collect()).collect();
+        let key = units::key(self.cx, &json!({ "with": self.with, "pieces": block }), &self.digits);
+        let count: usize = unit.iter().map(Vec::len).sum();
+        if let Some(kept) = self.kept(&key).filter(|kept| kept.len() == count) {
+            self.bar.keep(unit.len() as u64);
+            return Ok(kept);
+        }
+        let found = optimise_pieces(
+            &self.model.decoder,
+            &self.model.text,
+            unit,
+            self.templates,
+            &self.settings,
+            self.parallel_requests,
+            |step| self.bar.note(format!("step {} of {}, loss {:.3}", step.number + 1, self.settings.steps, step.loss)),
+        );
+        let found: Vec<Kept> = found.map_err(StageFailure::stage)?.into_iter().map(Kept::from).collect();
+        let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;
+        self.cx.put_unit(&key, &bytes)?;
+        self.bar.inc(unit.len() as u64);
+        Ok(found)
+    }
+
+    /// Some searches of a unit as the unit of what is kept: a batch, or one of them.
+    fn key(&self, unit: &[EditRequest], searches: &[Vec<usize>], some: &[usize]) -> Key {
+        let parts = |request: &EditRequest| {
             let mut parts = vec![json!(request.prompt), json!(request.subject), json!(request.target_new)];
             if !request.target_prefix.is_blank() {
                 parts.push(json!(request.target_prefix));
             }
-            parts
+            json!(parts)
+        };
+        let requests = some.iter().map(|&i| match searches[i].as_slice() {
+            [one] => parts(&unit[*one]),
+            more => more.iter().map(|&one| parts(&unit[one])).collect(),
         });
-        let requests: Vec<_> = requests.collect();
+        let requests: Vec<Value> = requests.collect();
         units::key(self.cx, &json!({ "with": self.with, "block": requests }), &self.digits)
     }
 
@@ -125,9 +161,15 @@ impl TargetCache<'_> {
         self.cx.get_unit(key).and_then(|bytes| serde_json::from_slice(&bytes).ok())
     }
 
-    fn keep(&self, unit: &[EditRequest], some: &[usize], found: &[Option<Kept>]) -> Result<(), Error> {
+    fn keep(
+        &self,
+        unit: &[EditRequest],
+        searches: &[Vec<usize>],
+        some: &[usize],
+        found: &[Option<Kept>],
+    ) -> Result<(), Error> {
         let targets: Vec<&Kept> = some.iter().filter_map(|&i| found[i].as_ref()).collect();
         let bytes = serde_json::to_vec(&targets).map_err(|error| Error::internal(error.to_string()))?;
-        self.cx.put_unit(&self.key(unit, some), &bytes)
+        self.cx.put_unit(&self.key(unit, searches, some), &bytes)
     }
 }

@@ -1,25 +1,31 @@
 //! `targets`: the values that edits should write.
 
-use palinode_data::EditRequest;
-use palinode_edit::{FactToken, StepRecord, TARGETS_IN_UNIT, Target, TargetSettings, TargetSite, target_batch};
+use palinode_data::{ContextTemplates, EditRequest};
+use palinode_edit::{
+    FactToken, StepRecord, StopRule, TARGETS_IN_UNIT, TargetRules, TargetSettings, TargetSite, anchor, anchor_norm,
+    pieces, target_batch,
+};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
 };
+use palinode_math::Plan;
 use palinode_model::{Decoder, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::chat::in_chat;
-use crate::artifacts::model::{Facts, HasModel, ModelKind, open};
+use crate::artifacts::model::{Facts, HasModel, Loaded, ModelKind, open};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::tensors::{Named, put};
-use crate::edit::batch_limits;
+use crate::edit::batch_limits::{self, BatchTokens};
+use crate::edit::lost::{Search, say_lost};
 use crate::edit::target_cache::{Kept, TargetCache};
+use crate::errors::StageFailure;
 
 /// Steps at most: published searches take 20 to 100.
 const MOST_STEPS: usize = 100_000;
@@ -54,12 +60,57 @@ pub struct TargetsParams {
     /// The search for a target stops when its loss falls below this value.
     #[serde(default = "stop_loss")]
     stop_loss: f64,
+    /// What else ends the search for a target.
+    #[serde(default, skip_serializing_if = "StopKind::is_usual")]
+    stop: StopKind,
+    /// For `stop: argmax`: how many evaluations have to find every target token the most probable one. The default is 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    argmax_hits: Option<Count>,
+    /// The layer after which the loss is read, by the model's final norm and head (v_loss_layer). The default is the last layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_layer: Option<usize>,
+    /// Requests with the same subject share a target, optimized on the mean of their losses, and a key, the mean of theirs (MEMIT-Merge).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    merge: bool,
+    /// Scales what a target asks of the feed-forward network to the mean norm that such values have on the unedited model, over so many
+    /// of the first requests, and skips a request whose value has more than twice that norm (NAS). The default is no scaling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    norm_anchor: Option<Count>,
+    /// Cuts answers into pieces of at most so many tokens, each with a target at the last token before it (AnyEdit). The default is one
+    /// target for the whole answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_tokens: Option<Count>,
     /// Requests that are optimised at the same time, at most: bounds memory. Batches are of up to 8 requests on a CPU and of up to 64 on a
     /// GPU; a smaller value makes them smaller, which shows in last digits. Where it is left out, as many batches as the CPU has
     /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
     parallel_requests: Option<Count>,
 }
+
+/// What ends the search for a target, beside `stop_loss` and `steps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum StopKind {
+    /// Nothing else.
+    #[default]
+    Loss,
+    /// `argmax_hits` evaluations, not necessarily in a row, in which every token of the target is the most probable one in all contexts but
+    /// the first (ENCORE).
+    Argmax,
+    /// Every token of the target is the most probable one in all contexts, and the KL term is at most 0.01. While all tokens are, the
+    /// likelihood weighs a tenth (PMET).
+    Divergence,
+}
+
+impl StopKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_usual(&self) -> bool {
+        *self == Self::Loss
+    }
+}
+
+/// `argmax_hits` where it is left out, as ENCORE has it for most models.
+const HITS: usize = 4;
 
 fn block_output() -> TargetSite {
     TargetSite::BlockOutput
@@ -95,14 +146,47 @@ impl TargetsParams {
         TargetSettings {
             site: self.site,
             layer: self.layer,
-            fact_token: self.fact_token,
+            fact_token: self.fact_token(),
             steps: self.steps.get(),
             learning_rate: self.learning_rate.get(),
             kl_factor: self.kl_factor.get(),
             weight_decay: self.weight_decay.get(),
             clamp: self.clamp.get(),
             stop_loss: self.stop_loss,
+            rules: TargetRules {
+                stop: match self.stop {
+                    StopKind::Loss => StopRule::Loss,
+                    StopKind::Argmax => StopRule::Argmax(self.argmax_hits.map_or(HITS, Count::get)),
+                    StopKind::Divergence => StopRule::Divergence,
+                },
+                loss_layer: self.loss_layer,
+                merge: self.merge,
+            },
         }
+    }
+
+    /// What of the later rules differs from the usual, for keys of units that were kept before there were any.
+    fn rules(&self) -> Option<Value> {
+        let TargetRules { stop, loss_layer, merge } = self.settings().rules;
+        let usual = stop == StopRule::Loss && loss_layer.is_none() && !merge;
+        let hits = if let StopRule::Argmax(hits) = stop { Some(hits) } else { None };
+        (!usual).then(|| json!({ "stop": self.stop, "hits": hits, "loss_layer": loss_layer, "merge": merge }))
+    }
+
+    /// The requests whose values on the unedited model anchor norms.
+    pub fn norm_anchor(&self) -> Option<usize> {
+        self.norm_anchor.map(Count::get)
+    }
+
+    /// The parameter that works at one layer alone.
+    fn at_one_layer(&self) -> Option<&'static str> {
+        let anchor = self.norm_anchor.is_some().then_some("norm_anchor");
+        anchor.or(self.answer_tokens.is_some().then_some("answer_tokens"))
+    }
+
+    /// What these targets cannot be used for with a plan.
+    pub fn check_plan(&self, plan: &Plan) -> Option<FieldError> {
+        only_one_layer(self.at_one_layer(), plan)
     }
 
     /// Mistakes that the model's facts show.
@@ -112,6 +196,33 @@ impl TargetsParams {
         if self.steps.get() > MOST_STEPS {
             let message = format!("`steps` is {}", self.steps.get());
             errors.push(FieldError::new("steps", message).expected(format!("a whole number from 1 to {MOST_STEPS}")));
+        }
+        if self.argmax_hits.is_some() && self.stop != StopKind::Argmax {
+            let message = "only `stop: argmax` counts evaluations";
+            errors.push(FieldError::new("argmax_hits", message).expected("`stop: argmax`, or no `argmax_hits`"));
+        }
+        if self.norm_anchor.is_some() && self.site != TargetSite::BlockOutput {
+            let message = "norms are anchored where targets are values of the block's output";
+            errors.push(FieldError::new("norm_anchor", message).expected("`site: block_output`, or no `norm_anchor`"));
+        }
+        if self.answer_tokens.is_some() {
+            let usual = "pieces of an answer are written at the token before each";
+            if !self.fact_token.is_usual() {
+                errors.push(FieldError::new("fact_token", usual).expected("no `fact_token`, or no `answer_tokens`"));
+            }
+            if self.merge {
+                let message = "pieces of answers share no target";
+                errors.push(FieldError::new("merge", message).expected("no `merge`, or no `answer_tokens`"));
+            }
+        }
+        if let Some(loss) = self.loss_layer {
+            let known = facts.map(|facts| facts.check_layers(&[loss], |_| "loss_layer".to_owned()));
+            errors.extend(known.unwrap_or_default());
+            if loss <= self.layer {
+                let message =
+                    format!("the loss is read after layer {loss}, but the targets are at layer {}", self.layer);
+                errors.push(FieldError::new("loss_layer", message).expected("a layer above `layer`"));
+            }
         }
         errors
     }
@@ -123,7 +234,13 @@ impl TargetsParams {
 
     /// The token where targets are values.
     pub fn fact_token(&self) -> FactToken {
-        self.fact_token
+        // A piece is written at the last token before it.
+        if self.answer_tokens.is_some() { FactToken::Last } else { self.fact_token }
+    }
+
+    /// Tokens in a piece of an answer, where answers are cut.
+    pub fn answer_tokens(&self) -> Option<usize> {
+        self.answer_tokens.map(Count::get)
     }
 
     /// Those that targets were found with.
@@ -176,7 +293,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -190,6 +307,11 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port()]
+    }
+
+    fn carries() -> &'static [u32] {
+        // Version 4 added parameters, which do nothing where they are left out.
+        &[3]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -211,7 +333,11 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<PlannedTargets, Vec<FieldError>> {
         let errors = params.check(cx.input(MODEL).model.as_ref());
         if errors.is_empty() {
-            Ok(PlannedTargets { layer: Some(params.layer), fact_token: Some(params.fact_token) })
+            Ok(PlannedTargets {
+                layer: Some(params.layer),
+                fact_token: Some(params.fact_token()),
+                one_layer: params.at_one_layer().map(str::to_owned),
+            })
         } else {
             Err(errors)
         }
@@ -240,6 +366,12 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         if let Some(chat) = chat {
             with["chat"] = json!(chat);
         }
+        if let Some(rules) = params.rules() {
+            with["rules"] = rules;
+        }
+        if let Some(tokens) = params.answer_tokens() {
+            with["answer_tokens"] = json!(tokens);
+        }
         let cache = TargetCache {
             cx,
             model: &model,
@@ -251,12 +383,47 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             bar: &bar,
         };
         let mut found: Vec<Kept> = Vec::with_capacity(requests.len());
-        for number in 0..plan.units() {
+        let requests = if let Some(tokens) = params.answer_tokens() {
+            let chains = pieces(&model.text, &requests, tokens).map_err(StageFailure::stage)?;
+            for unit in chains.chunks(TARGETS_IN_UNIT) {
+                cx.check_interrupt()?;
+                found.extend(cache.find_pieces(unit)?);
+            }
+            chains.into_iter().flatten().collect()
+        } else {
+            requests
+        };
+        if params.answer_tokens().is_some() {
+            // Found above.
+        } else if params.merge {
+            // Requests that share a target may stand anywhere.
             cx.check_interrupt()?;
-            found.extend(cache.find(&requests[plan.unit(number)])?);
+            found.extend(cache.find(&requests)?);
+        } else {
+            for number in 0..plan.units() {
+                cx.check_interrupt()?;
+                found.extend(cache.find(&requests[plan.unit(number)])?);
+            }
         }
         let last = params.layer + 1 == model.decoder.config().layers;
-        say_lost(cx, &requests, &found, last)?;
+        let searches: Vec<_> = found.iter().map(|kept| Search { trace: &kept.trace, delta: &kept.delta }).collect();
+        say_lost(cx, "", &requests, &searches, last)?;
+        if let Some(first) = params.norm_anchor() {
+            let first = first.min(requests.len());
+            let of: Vec<&[f32]> = found[..first].iter().map(|kept| kept.delta.as_slice()).collect();
+            let n = anchor_norm(
+                &model.decoder,
+                &model.text,
+                &requests[..first],
+                &templates,
+                &cache.settings,
+                &of,
+                BatchTokens::KEYS,
+            )
+            .map_err(StageFailure::stage)?;
+            let mut deltas: Vec<&mut Vec<f32>> = found.iter_mut().map(|kept| &mut kept.delta).collect();
+            say_skipped(cx, &requests, &anchored(&model, &requests, &templates, &cache.settings, &mut deltas, n)?);
+        }
         let (count, d) = (found.len(), model.decoder.config().hidden);
         let tensors = [
             Named::f32(INITIAL, [count, d], found.iter().flat_map(|t| t.initial.iter().copied())),
@@ -299,34 +466,38 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 }
 
-/// Says which searches did not come below the loss that they began with; fails where all of them are edits of nothing, unless `last` says that the
-/// layer is the model's last, where that is no surprise.
-fn say_lost(cx: &StageContext, requests: &[EditRequest], found: &[Kept], last: bool) -> Result<(), Error> {
-    const NAMED: usize = 5;
-    let lost: Vec<usize> = (0..found.len()).filter(|&i| Target::is_lost(&found[i].trace)).collect();
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
-    let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
-    let message = format!(
-        "{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
-        lost.len(),
-        found.len(),
-        names.join(", ")
-    );
-    if last {
+/// What is found at one layer alone, by the name of its parameter, and a plan with targets at several.
+pub fn only_one_layer(parameter: Option<&str>, plan: &Plan) -> Option<FieldError> {
+    let parameter = parameter.filter(|_| plan.retargets())?;
+    Some(
+        FieldError::new("", format!("`{parameter}` works at one layer, and the plan has targets at several"))
+            .expected(format!("no `{parameter}`, or a plan with one target layer")),
+    )
+}
+
+/// Anchors the norms of targets, found on `model`, at `n`; those that are skipped, by index.
+pub fn anchored(
+    model: &Loaded,
+    requests: &[EditRequest],
+    templates: &ContextTemplates,
+    settings: &TargetSettings,
+    deltas: &mut [&mut Vec<f32>],
+    n: f64,
+) -> Result<Vec<usize>, Error> {
+    anchor(&model.decoder, &model.text, requests, templates, settings, deltas, n, BatchTokens::KEYS)
+        .map_err(StageFailure::stage)
+}
+
+/// Says which requests are not written, since their values are too large.
+pub fn say_skipped(cx: &StageContext, requests: &[EditRequest], skipped: &[usize]) {
+    if let Some(&first) = skipped.first() {
         cx.warn(format!(
-            "{message}; the layer is the model's last: no token after the subject's reads what is written there"
+            "{} of {} requests are skipped, first {}: their values have more than twice the anchored norm",
+            skipped.len(),
+            requests.len(),
+            requests[first].id
         ));
-        return Ok(());
     }
-    let nothing = |i: &usize| found[*i].delta.iter().all(|&d| d == 0.0);
-    if lost.len() == found.len() && lost.iter().all(nothing) {
-        return Err(Error::numerical(message).hint("lower `learning_rate`: the first step already leaves every number"));
-    }
-    cx.warn(format!("{message}; a lower `learning_rate` or more `steps` may help"));
-    Ok(())
 }
 
 /// How so many requests are cut.

@@ -9,12 +9,14 @@ use palinode_model::Decoder;
 use palinode_model::generate::{Sampling, generate};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::artifacts::chat::{Chat, in_chat};
 use crate::artifacts::measurements::{Answer, AnswersFacts, AnswersKind, NextToken, Said};
 use crate::artifacts::model::{Loaded, open};
 use crate::artifacts::update::{AnyModel, edits};
 use crate::errors::StageFailure;
+use crate::units::Units;
 
 /// Parameters of `ask`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -97,23 +99,55 @@ an edited model, the result has the answers before and after the edit.";
         let edited = edits.first().map(|batch| with_edits(&model.decoder, batch.updates.iter().map(|(l, u)| (*l, u))));
         let edited = edited.transpose().map_err(StageFailure::stage)?;
         let bar = cx.progress("prompts", Some(params.prompts.len() as u64));
-        let (mut answers, mut samples) = (Vec::new(), Vec::new());
-        for prompt in &params.prompts {
-            cx.check_interrupt()?;
-            let before = answer(params, &model, &model.decoder, prompt)?;
-            let after = edited.as_ref().map(|decoder| answer(params, &model, decoder, prompt)).transpose()?;
-            samples.push(match &after {
-                Some(after) => {
-                    shown::sample([("prompt", prompt.as_str()), ("before", &before.text), ("after", &after.text)])
-                }
-                None => shown::sample([("prompt", prompt.as_str()), ("says", &before.text)]),
+        let mut of = json!(params);
+        of["prompts"] = Value::Null;
+        of["model"] = json!(given.digest().to_string());
+        let units = Units { cx, bar: &bar, size: 1, digits: Value::Null };
+        let answers = units.run(&of, &params.prompts, |prompts| {
+            let answered = prompts.iter().map(|prompt| {
+                let before = answer(params, &model, &model.decoder, prompt)?;
+                let after = edited.as_ref().map(|decoder| answer(params, &model, decoder, prompt)).transpose()?;
+                bar.inc(1);
+                Ok(Kept::from(Answer { prompt: prompt.clone(), before, after }))
             });
-            answers.push(Answer { prompt: prompt.clone(), before, after });
-            bar.inc(1);
-        }
+            answered.collect()
+        })?;
+        let answers: Vec<Answer> = answers.into_iter().map(Answer::from).collect();
+        let sample = |Answer { prompt, before, after }: &Answer| match after {
+            Some(after) => {
+                shown::sample([("prompt", prompt.as_str()), ("before", &before.text), ("after", &after.text)])
+            }
+            None => shown::sample([("prompt", prompt.as_str()), ("says", &before.text)]),
+        };
+        let samples = answers.iter().map(sample).collect();
         let shown = Shown { samples: Some(samples), ..Shown::default() };
         artifact::<AnswersKind>(&AnswersFacts { answers, shown })
     }
+}
+
+/// An answer as it is kept, with the bits of its probabilities, of which JSON does not keep the last.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    answer: Answer,
+    bits: Vec<u64>,
+}
+
+impl From<Answer> for Kept {
+    fn from(mut answer: Answer) -> Self {
+        let bits = probabilities(&mut answer).map(|p| p.to_bits()).collect();
+        Self { answer, bits }
+    }
+}
+
+impl From<Kept> for Answer {
+    fn from(mut kept: Kept) -> Self {
+        probabilities(&mut kept.answer).zip(kept.bits).for_each(|(p, bits)| *p = f64::from_bits(bits));
+        kept.answer
+    }
+}
+
+fn probabilities(answer: &mut Answer) -> impl Iterator<Item = &mut f64> {
+    std::iter::once(&mut answer.before).chain(&mut answer.after).flat_map(|said| &mut said.next).map(|next| &mut next.p)
 }
 
 fn answer(params: &AskParams, model: &Loaded, decoder: &Decoder, prompt: &str) -> Result<Said, Error> {

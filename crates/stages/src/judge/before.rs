@@ -4,16 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_data::EditRequest;
-use palinode_edit::{FactToken, Findings, findings};
+use palinode_edit::{FactToken, Finding, Findings, Severity, findings};
 use palinode_engine::{Error, Instance, Pipeline};
-use palinode_model::Text;
+use palinode_model::{DecoderConfig, Text};
 
-use crate::artifacts::model::{CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
+use crate::artifacts::chat::Chat;
+use crate::artifacts::model::{CHAT_TEMPLATE, CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
+use crate::edit::finetune::FinetuneParams;
 use crate::edit::sequence::SequenceParams;
 use crate::edit::targets::TargetsParams;
+use crate::edit::ultraedit::UltraeditParams;
 use crate::errors::StageFailure;
 use crate::sources::inline_requests::RequestsParams;
 use crate::sources::load_requests::LoadRequestsParams;
+use crate::sources::templates::TemplatesParams;
 
 /// An editing stage with what the look at its requests reads.
 pub struct ToCheck<'a> {
@@ -26,7 +30,9 @@ pub struct ToCheck<'a> {
     base: &'a Path,
     model: &'a Instance,
     requests: &'a Instance,
+    templates: Option<&'a Instance>,
     at: FactToken,
+    layer: Option<usize>,
 }
 
 /// The editing stages of a pipeline whose model and requests are read from files or stand in the pipeline itself.
@@ -34,19 +40,27 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
     let of = |instance: &Instance, port: &str| Some(&pipeline.instances[*instance.inputs.get(port)?]);
     let check = |instance| -> Option<ToCheck<'_>> {
         let instance: &Instance = instance;
-        let at = match instance.params.typed::<TargetsParams>() {
-            Some(targets) => targets.fact_token(),
-            None => instance.params.typed::<SequenceParams>()?.fact_token(),
+        let params = &instance.params;
+        let by_gradient = params.typed::<FinetuneParams>().is_some() || params.typed::<UltraeditParams>().is_some();
+        let targets = match params.typed::<TargetsParams>() {
+            Some(targets) => Some(targets),
+            // No key of the subject is written.
+            None if by_gradient => None,
+            None => Some(params.typed::<SequenceParams>()?.targets()),
         };
+        let at = targets.map_or(FactToken::Last, TargetsParams::fact_token);
+        let layer = targets.map(TargetsParams::layer);
         let (model, requests) = (of(instance, "model")?, of(instance, "requests")?);
+        let templates = of(instance, "templates");
         let gguf = format!("weights/{GGUF}");
-        let names = [CONFIG, TOKENIZER, SETTINGS, gguf.as_str()];
+        let names = [CONFIG, TOKENIZER, SETTINGS, CHAT_TEMPLATE, gguf.as_str()];
         let mut files: Vec<PathBuf> =
             model.files.iter().filter(|f| names.contains(&f.name.as_str())).map(|f| f.path.clone()).collect();
         files.extend(requests.files.iter().map(|file| file.path.clone()));
         let files = files.iter().map(|path| pipeline.base.join(path)).collect();
-        let with = serde_json::json!([requests.kind.info().name, requests.params.value, at]);
-        Some(ToCheck { instance, files, with, base: &pipeline.base, model, requests, at })
+        let openings = templates.map(|templates| &templates.params.value);
+        let with = serde_json::json!([requests.kind.info().name, requests.params.value, openings, at, layer]);
+        Some(ToCheck { instance, files, with, base: &pipeline.base, model, requests, templates, at, layer })
     };
     pipeline.instances.iter().filter_map(check).collect()
 }
@@ -68,7 +82,45 @@ impl ToCheck<'_> {
         if let Some(settings) = places.get(SETTINGS) {
             text = text.with_settings(settings).map_err(StageFailure::stage)?;
         }
-        Ok(findings(&self.read()?, &text.within(config.vocab), &config, &["{}"], self.at))
+        if let Some(template) = places.get(CHAT_TEMPLATE) {
+            text = text.with_template(template).map_err(StageFailure::stage)?;
+        }
+        if let Some(chat) = self.chat() {
+            text = text.in_chat(chat.system.as_deref()).map_err(StageFailure::stage)?;
+        }
+        let text = text.within(config.vocab);
+        let templates = self.templates.and_then(|templates| templates.params.typed::<TemplatesParams>());
+        let known = templates.map_or_else(|| vec!["{}"], TemplatesParams::known);
+        let requests = self.read()?;
+        let mut found = findings(&requests, &text, &config, &known, self.at);
+        found.extend(templates.and_then(|templates| no_room(&requests, &text, &config, templates.longest_opening())));
+        found.extend(self.at_the_end(&config));
+        found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        Ok(found)
+    }
+
+    /// Whether targets are looked for where no token reads them.
+    fn at_the_end(&self, config: &DecoderConfig) -> Option<Finding> {
+        let layer = self.layer?;
+        let last = layer + 1 == config.layers && self.at != FactToken::Last;
+        last.then(|| Finding {
+            severity: Severity::Warning,
+            kind: "last_layer".to_owned(),
+            request: None,
+            at: String::new(),
+            words: format!(
+                "`{}` looks for targets at layer {}, the model's last: no token after the subject's reads what is written there, so that nothing is \
+                 learnt of prompts that go on after the subject",
+                self.instance.name, layer
+            ),
+        })
+    }
+
+    fn chat(&self) -> Option<&Chat> {
+        match self.requests.params.typed::<RequestsParams>() {
+            Some(params) => params.chat(),
+            None => self.requests.params.typed::<LoadRequestsParams>()?.chat(),
+        }
     }
 
     fn read(&self) -> Result<Vec<EditRequest>, Error> {
@@ -80,4 +132,27 @@ impl ToCheck<'_> {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// The request that leaves the least room before its prompt, where an opening of so many tokens does not fit.
+fn no_room(requests: &[EditRequest], text: &Text, config: &DecoderConfig, opening: usize) -> Option<Finding> {
+    let tokens = |request: &EditRequest| {
+        let prompt = request.filled_prompt();
+        let target = text.encode_continuation(&request.continuation(&prompt, &request.target_new)).ok()?;
+        Some(text.encode(&prompt).ok()?.len() + target.len().saturating_sub(1))
+    };
+    let longest =
+        requests.iter().filter_map(|request| Some((tokens(request)?, request))).max_by_key(|(tokens, _)| *tokens);
+    // What is too long by itself is said of the prompt.
+    let (tokens, request) = longest.filter(|(tokens, _)| opening > 0 && *tokens <= config.context)?;
+    (tokens + opening > config.context).then(|| Finding {
+        severity: Severity::Error,
+        kind: "too_long".to_owned(),
+        request: Some(request.id.clone()),
+        at: "prompt".to_owned(),
+        words: format!(
+            "{tokens} tokens with its target, after an opening of {opening} that the model generates, but the context is {}",
+            config.context
+        ),
+    })
 }

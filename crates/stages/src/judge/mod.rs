@@ -7,4 +7,5 @@ pub mod measured;
 pub mod perplexity;
 pub mod preflight;
 pub mod probes;
+pub mod room;
 pub mod versions;

@@ -132,6 +132,7 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
     fn run(params: &PerplexityParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let all = Versions::open(cx, &given, None)?;
+        all.tell_rounds(cx, params.every);
         let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {

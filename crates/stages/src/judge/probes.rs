@@ -147,6 +147,7 @@ every k-th round too. The result keeps every answer.";
             .map_err(|message| Error::input(message).hint("see `label`, `words`, `shots` and `limit`"))?;
         let given = cx.input(MODEL)?;
         let all = Versions::open(cx, &given, params.chat.as_ref())?;
+        all.tell_rounds(cx, params.every);
         let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
         let text = &all.model.text;
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, &all.model.decoder);

@@ -58,6 +58,13 @@ impl<'a> Versions<'a> {
         numbered.filter(|(number, _)| number % every == 0).collect()
     }
 
+    /// Warns where `every` has no rounds to apply to.
+    pub fn tell_rounds(&self, cx: &StageContext, every: Option<Count>) {
+        if every.is_some() && self.given.facts.rounds().is_empty() {
+            cx.warn("`every` has no effect: what is judged is not a sequence of rounds");
+        }
+    }
+
     /// As it was before any edit.
     pub fn unedited(&self) -> Version {
         Version { decoder: self.model.decoder.clone(), name: self.named(self.given.base()) }

@@ -18,6 +18,7 @@ use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
+use crate::measure::held_out;
 use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
 use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, TokenCount, corpus, encode, files};
 use crate::sources::hub;
@@ -57,6 +58,9 @@ pub struct CovarianceParams {
 /// The model.
 const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
+/// The version since which sums are measured as they are: those that were kept are gone on from.
+const SUMS: u32 = 3;
+
 /// When sums were saved last, and how long that took.
 struct Saved {
     at: Instant,
@@ -86,7 +90,7 @@ pub struct Covariance;
 impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Measures second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
 The preservation term of every objective keeps what a layer computes for ordinary text. It describes that text by the second \
@@ -103,6 +107,9 @@ pattern. It is read once to choose the sample. The memory for this does not depe
 files and tables are read again for every 128 MiB of sampled text: use a sample of them and not all of their text. \
 docs/inputs.md shows every layout by example.
 
+At the end every layer's C is checked by a sample of its own corpus: the mean of kᵀC⁻¹k/f over the first documents, where each document is \
+judged by the C of all others. It is near 1 where the corpus is large enough, and a warning gives the figure where it is not.
+
 The sums are saved while they grow. An interrupted run resumes with the same result in every bit, and so does a later run \
 over more documents or tokens, or with more layers.";
     type Output = MomentsKind;
@@ -114,6 +121,11 @@ over more documents or tokens, or with more layers.";
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
         &["corpus"]
+    }
+
+    fn carries() -> &'static [u32] {
+        // The same sums, which were not checked by their own corpus.
+        &[3]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -169,9 +181,9 @@ over more documents or tokens, or with more layers.";
                 of["document_tokens"] = json!(cut);
             }
             let digits = json!({ "batch_tokens": batch });
-            let open = units::key(cx, &of, &digits);
+            let open = units::key_since(cx, SUMS, &of, &digits);
             of["parts"] = json!("complete");
-            (layer, Keys { open, complete: units::key(cx, &of, &digits) })
+            (layer, Keys { open, complete: units::key_since(cx, SUMS, &of, &digits) })
         });
         let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
         let (start, mut tokens) = sums.begin();
@@ -229,6 +241,12 @@ over more documents or tokens, or with more layers.";
         }
         let mut made = Gathered::new(base);
         sums.finish(|layer, moment| made.put(cx, layer, moment))?;
+        // What cannot have an inverse was said above.
+        if tokens >= f as u64 {
+            let sample = held_out::Sample::of(&mut corpus, &model, cut, read)?;
+            let found = sample.judge(cx, &model, &params.layers, &made, batch)?;
+            made.held_out(found);
+        }
         made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect())
     }
 }

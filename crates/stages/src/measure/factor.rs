@@ -3,13 +3,17 @@
 use std::borrow::Cow;
 
 use palinode_engine::bounds::{NonNegative, Positive};
-use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind, artifact};
+use palinode_engine::{
+    Artifact, DescribeCx, Error, FieldError, FileRef, Port, PortOf, StageContext, StageKind, artifact,
+};
 use palinode_math::PreservationWeights;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::artifacts::factors::{FactorsFacts, FactorsKind, PlannedFactors, factor, factored, put_layer};
-use crate::artifacts::moments::{MomentsFacts, MomentsKind, file_name, read_layer};
+use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, read_layer};
+use crate::units::with_file;
 
 /// Parameters of `factor`, as they are written.
 #[derive(Deserialize, JsonSchema)]
@@ -95,12 +99,19 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
         let bar = cx.progress("layers", Some(layers.len() as u64));
         let PreservationWeights { lambda, rho } = params.weights();
         let MomentsFacts { base, layers: known, .. } = &moments.facts;
-        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: known.clone() };
+        let layers_facts = known.iter().map(|layer| LayerFacts { held_out: None, ..layer.clone() }).collect();
+        let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: layers_facts };
         let mut made = artifact::<FactorsKind>(&facts)?;
         for layer in layers {
             cx.check_interrupt()?;
-            let factor = factor(layer, &read_layer(cx, &moments, known, layer)?, params.weights())?;
-            made = made.with_file(&file_name(layer), put_layer(cx, &factor)?);
+            let of = json!({ "moments": moments.digest().to_string(), "layer": layer, "with": params });
+            let file = with_file(
+                cx,
+                &of,
+                |file: &FileRef| *file,
+                || put_layer(cx, &factor(layer, &read_layer(cx, &moments, known, layer)?, params.weights())?),
+            )?;
+            made = made.with_file(&file_name(layer), file);
             bar.inc(1);
         }
         Ok(made)

@@ -3,9 +3,11 @@
 use palinode_engine::{Artifact, DescribeCx, Digest, Error, FieldError, Given, Port, PortOf, StageContext, StageKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments, read_layer};
+use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments, Put, read_layer};
 use crate::errors::StageFailure;
+use crate::units::with_file;
 
 /// Parameters of `merge_moments`: none.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -74,9 +76,20 @@ use more of the same corpus, raise `samples` of `covariance`, which continues fr
         let mut made = Gathered::new(ours.facts.base.clone());
         for layer in have {
             cx.check_interrupt()?;
-            let mut moment = read_layer(cx, &ours, &ours.facts.layers, layer)?;
-            moment.merge(&read_layer(cx, &theirs, &theirs.facts.layers, layer)?).map_err(StageFailure::stage)?;
-            made.put(cx, layer, &moment)?;
+            let of = json!({ "moments": [ours.digest().to_string(), theirs.digest().to_string()], "layer": layer });
+            let put = with_file(
+                cx,
+                &of,
+                |put: &Put| put.file,
+                || {
+                    let mut moment = read_layer(cx, &ours, &ours.facts.layers, layer)?;
+                    moment
+                        .merge(&read_layer(cx, &theirs, &theirs.facts.layers, layer)?)
+                        .map_err(StageFailure::stage)?;
+                    Put::new(cx, layer, &moment)
+                },
+            )?;
+            made.add(put);
             bar.inc(1);
         }
         made.artifact(ours.facts.documents.zip(theirs.facts.documents).map(|(a, b)| a + b), read)

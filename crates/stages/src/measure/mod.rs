@@ -2,5 +2,6 @@
 
 pub mod covariance;
 pub mod factor;
+mod held_out;
 pub mod merge_moments;
 mod part_sums;

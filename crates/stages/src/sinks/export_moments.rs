@@ -48,13 +48,13 @@ pub struct ExportMoments;
 impl StageKind for ExportMoments {
     type Params = ExportMomentsParams;
     const NAME: &'static str = "export_moments";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes second moments as the npz files that ROME and MEMIT read.";
     const DOC: &'static str = "\
 Writes for each layer the file that the published code would have written, under the same name: \
 `{weight}_{precision}_mom2_{samples}.npz`, for example `transformer.h.13.mlp.c_proj_float32_mom2_100000.npz`. It holds the \
-sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files. Two more entries, \
-which other programs pass over, hold the model's digest and the layer, so that `load_moments` takes them for no other.
+sum of k kᵀ (not the mean), the number of tokens and the number of documents. `load_moments` reads such files. More entries, \
+which other programs pass over, hold the model's digest, the layer and the trace of C, so that `load_moments` takes them for no other.
 
 palinode.json lists what was written. A folder that something else wrote, or whose files were changed since, is an error, unless \
 `overwrite` is set. When an exported file is deleted, the next run writes it again.";
@@ -69,8 +69,8 @@ palinode.json lists what was written. A folder that something else wrote, or who
     }
 
     fn carries() -> &'static [u32] {
-        // Those files do not say which model's and which layer's they are.
-        &[1]
+        // Version 1 did not say which model's and which layer's its files are, version 2 not what their trace is.
+        &[1, 2]
     }
 
     fn publishes(params: &ExportMomentsParams) -> Vec<(&'static str, PathBuf)> {
@@ -103,7 +103,7 @@ palinode.json lists what was written. A folder that something else wrote, or who
             bar.inc(1);
         }
         let published = cx.finish(out, &params.path, Map::new())?;
-        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files })?;
+        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files, holds: None })?;
         Ok(Artifact { published, ..made })
     }
 }

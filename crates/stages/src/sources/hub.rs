@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use palinode_engine::{Error, ErrorKind, FieldError, Hint};
-use palinode_hub::{Hub, HubError, Progress, Reference, Snapshot};
+use palinode_hub::{FORBIDDEN, Hub, HubError, Kind, Progress, Reference, Snapshot};
 
 /// The folder of a model, if `path` refers to one of the Hub.
 pub fn model(field: &str, path: &str) -> Result<Option<PathBuf>, FieldError> {
@@ -26,6 +26,21 @@ pub fn data(field: &str, path: &str) -> Result<Option<Vec<PathBuf>>, FieldError>
 pub fn commit(path: &str) -> Option<String> {
     let reference = Reference::parse(path)?.ok()?;
     Some(Hub::from_env().cached(&reference)?.commit)
+}
+
+/// What can be done where the environment forbids downloads (`HF_HUB_OFFLINE`); `None` where it does not.
+pub fn downloads_forbidden() -> Option<Hint> {
+    Hub::from_env().is_offline().then(|| Hint::Say(FORBIDDEN.to_owned()))
+}
+
+/// An `hf:` reference with the commit that it stands for in the cache, in the place of a branch; `None` for any other text.
+pub fn pinned(path: &str) -> Option<String> {
+    let reference = Reference::parse(path)?.ok()?;
+    let commit = Hub::from_env().cached(&reference)?.commit;
+    let Reference { kind, repository, pattern, .. } = reference;
+    let kind = if kind == Kind::Dataset { "datasets/" } else { "" };
+    let pattern = pattern.map(|pattern| format!("/{pattern}")).unwrap_or_default();
+    Some(format!("hf:{kind}{repository}@{commit}{pattern}"))
 }
 
 /// Brings what an `hf:` reference stands for into the cache. `watch` hears of progress and says whether to go on.

@@ -69,6 +69,11 @@ pub struct RequestsParams {
 }
 
 impl RequestsParams {
+    /// The chat whose messages the prompts are.
+    pub fn chat(&self) -> Option<&Chat> {
+        self.chat.as_ref()
+    }
+
     /// The requests.
     pub fn read(&self) -> Result<Vec<EditRequest>, Vec<FieldError>> {
         let mut requests = Vec::new();

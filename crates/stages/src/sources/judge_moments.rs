@@ -3,8 +3,8 @@
 //! A file of second moments does not say what it was measured on, and nothing in an edit fails where it is another layer's, another model's of
 //! the same width, or a sum in the place of the mean: the edit only becomes worse. What tells is the mean of `kᵀC⁻¹k/f` over keys of the
 //! model at hand ([`Fit`]). Measured on published models, the right C gives 0.7 to 1 on text like its corpus and 2 to 10 on other text, another
-//! layer's 4 to 5,300, and a sum in the place of the mean a millionth. Files that Palinode wrote name their model and layer, which are
-//! compared exactly, and need no text.
+//! layer's 4 to 5,300, and a sum in the place of the mean a millionth. Files that Palinode wrote name their model, their layer and the trace of
+//! C, which are compared exactly, and need no text.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -33,6 +33,9 @@ const BYTES: u64 = 64 << 10;
 const LEAST: f64 = 0.1;
 const DOUBTFUL: f64 = 2.0;
 const MOST: f64 = 30.0;
+
+/// What half precision takes of a trace, and more.
+const ROUNDING: f64 = 1e-3;
 
 /// How a second moment may be taken in spite of everything.
 pub const ACCEPT: &str = "load the file that belongs to this model and layer; `accept_moments: true` takes it as it is";
@@ -78,10 +81,23 @@ impl Judge<'_> {
     ///
     /// # Errors
     /// With the figure, unless everything is accepted; what reading the text or running the model failed at.
-    pub fn check(&self, layer: usize, moment: &SecondMoment, origin: Option<&Origin>) -> Result<(), Error> {
+    pub fn check(
+        &self,
+        layer: usize,
+        moment: &SecondMoment,
+        origin: Option<&Origin>,
+        trace: Option<f64>,
+    ) -> Result<(), Error> {
         if let Some(origin) = origin {
             if origin.model == self.base {
-                return Ok(());
+                let is = moment.trace();
+                let as_written = |was: f64| (is / was - 1.0).abs() <= ROUNDING;
+                return match trace.filter(|was| !as_written(*was)) {
+                    Some(was) => self.refuse(format!(
+                        "the second moment of layer {layer} was changed since it was measured: the trace of C is {is:.4e}, and was {was:.4e}"
+                    )),
+                    None => Ok(()),
+                };
             }
             let short = |digest: &str| digest.chars().take(12).collect::<String>();
             return self.refuse(format!(

@@ -124,7 +124,9 @@ so on) change no result: only `export` copies them, and runs again when they cha
         let Ok(path) = params.folder() else { return Beside::default() };
         let folder = base.join(&path);
         let files = others(&folder, &folder).filter(|file| decides_nothing(&file.name)).collect();
-        let hub = params.path.strip_prefix("hf:").map(str::to_owned);
+        // A branch moves on; the commit is what was edited.
+        let pinned = hub::pinned(&params.path);
+        let hub = pinned.as_ref().unwrap_or(&params.path).strip_prefix("hf:").map(str::to_owned);
         let name = hub.unwrap_or_else(|| folder.canonicalize().unwrap_or(folder).display().to_string());
         Beside { files, name: Some(name) }
     }

@@ -89,8 +89,8 @@ error.
 The files belong to a model but do not name it: connect the model that they were measured on. Whether they are of that model and \
 layer is judged by the mean of kᵀC⁻¹k/f over keys of a text: near 1 for text like the corpus, 2 to 10 for other text. Above 2 a \
 warning shows the figure; below 0.1 (a sum in the place of the mean) and above 30 (another layer or model) the file is refused. \
-A singular C and the identity are said and not judged. Files that `export_moments` wrote name their model and layer, which are \
-compared exactly, and so is a layer that a published file name gives. The result is used like that \
+A singular C and the identity are said and not judged. Files that `export_moments` wrote name their model, their layer and the trace of C, which \
+are compared exactly, and so is a layer that a published file name gives. The result is used like that \
 of `covariance`. docs/inputs.md shows both ways to name the files.";
     type Output = MomentsKind;
 
@@ -178,9 +178,9 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             let moment = MomentFile::open(path).map_err(StageFailure::stage)?;
             documents.push(moment.samples());
             sources.push(file.digest);
-            let origin = moment.origin().cloned();
+            let (origin, trace) = (moment.origin().cloned(), moment.trace());
             let moment = moment.read(f).map_err(StageFailure::stage)?;
-            judge.check(layer, &moment, origin.as_ref())?;
+            judge.check(layer, &moment, origin.as_ref(), trace)?;
             if moment.count() < f as u64 {
                 let count = moment.count();
                 cx.warn(format!("layer {layer}: {count} tokens cannot span {f} key dimensions: it will be singular"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use palinode_data::{
-    Dataset, DatasetKind, EditRequest, Mistakes, Selection, ZsreQuestion, ZsreTarget, add_snippets, conflicts,
+    Dataset, DatasetKind, EditRequest, Fields, Mistakes, Selection, ZsreQuestion, ZsreTarget, add_snippets, conflicts,
     read_requests,
 };
 use palinode_engine::bounds::Count;
@@ -28,6 +28,13 @@ pub struct LoadRequestsParams {
     /// The data set, which decides the fields of the records.
     #[serde(default)]
     dataset: DatasetKind,
+    /// Where the fields of a request are in the records of any JSON, JSON lines, CSV or Parquet file, instead of `dataset`: paths such
+    /// as `answer`, `entity.name`, `answers[0]` or `questions[*].text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fields: Option<Fields>,
+    /// The names of the records to take, in this order. The default is all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
     /// For zsRE, the answer that becomes the new target.
     #[serde(default)]
     zsre_target: ZsreTarget,
@@ -59,11 +66,24 @@ fn as_written(question: &ZsreQuestion) -> bool {
 }
 
 impl LoadRequestsParams {
+    /// The chat whose messages the prompts are.
+    pub fn chat(&self) -> Option<&Chat> {
+        self.chat.as_ref()
+    }
+
     /// The requests of the file.
     pub fn read(&self, path: &Path) -> Result<Vec<EditRequest>, Mistakes> {
-        let dataset = Dataset::new(self.dataset, self.zsre_target, self.zsre_question);
-        let selection = Selection { shuffle: self.shuffle, offset: self.offset, limit: self.limit.map(Count::get) };
-        read_requests(path, dataset, selection)
+        let dataset = match &self.fields {
+            Some(fields) => Dataset::Mapped(Box::new(fields.clone())),
+            None => Dataset::new(self.dataset, self.zsre_target, self.zsre_question),
+        };
+        let selection = Selection {
+            ids: self.ids.clone(),
+            shuffle: self.shuffle,
+            offset: self.offset,
+            limit: self.limit.map(Count::get),
+        };
+        read_requests(path, &dataset, &selection)
     }
 }
 
@@ -73,8 +93,9 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "Reads edit requests: CounterFact, zsRE, KnowEdit, or plain JSONL.";
+    const VERSION: u32 = 3;
+    const SUMMARY: &'static str =
+        "Reads edit requests: CounterFact, zsRE, KnowEdit and other data sets, plain JSONL, or any file by a mapping.";
     const DOC: &'static str = "\
 Reads the facts to edit and the prompts that evaluate the edits, and selects some of them: it shuffles them if there is a \
 seed, skips `offset` records, and takes at most `limit`. It checks every record, and reports mistakes with record and field, \
@@ -88,6 +109,11 @@ A request may have a `strength`, its own μ. For every objective, 0 makes its ed
 it softer. One batch may mix hard and soft edits.";
     type Output = RequestsKind;
 
+    fn carries() -> &'static [u32] {
+        // Version 2 read the same of every data set that it knew.
+        &[2]
+    }
+
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
         &["path", "snippets"]
@@ -100,6 +126,16 @@ it softer. One batch may mix hard and soft edits.";
     }
 
     fn describe(params: &LoadRequestsParams, cx: &DescribeCx<'_>) -> Result<PlannedRequests, Vec<FieldError>> {
+        if let Some(fields) = &params.fields {
+            if params.dataset != DatasetKind::default() {
+                let message = "`fields` says where everything is, and so does `dataset`";
+                return Err(vec![FieldError::new("dataset", message).expected("one of the two")]);
+            }
+            fields.check().map_err(|(field, message)| {
+                let at = if field.is_empty() { "fields".to_owned() } else { format!("fields.{field}") };
+                vec![FieldError::new(at, message)]
+            })?;
+        }
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
@@ -120,7 +156,10 @@ it softer. One batch may mix hard and soft edits.";
                 cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
             }
         }
-        let judged = (params.dataset == DatasetKind::KnowEdit).then(|| vec![MetricSet::EasyEdit]);
+        let axes = |request: &EditRequest| !request.portability.is_empty() || !request.locality.is_empty();
+        let published = matches!(params.dataset, DatasetKind::CounterFact | DatasetKind::Zsre | DatasetKind::Jsonl);
+        let judged =
+            (!published || params.fields.is_some() && requests.iter().any(axes)).then(|| vec![MetricSet::EasyEdit]);
         put_requests(cx, &requests, judged, params.chat.clone())
     }
 }
@@ -139,7 +178,7 @@ pub struct StatedFact {
 /// # Errors
 /// Mistakes of the file, by line.
 pub fn facts_in(path: &Path) -> Result<Vec<StatedFact>, Error> {
-    let read = read_requests(path, Dataset::Jsonl, Selection::default()).map_err(StageFailure::stage)?;
+    let read = read_requests(path, &Dataset::Jsonl, &Selection::default()).map_err(StageFailure::stage)?;
     Ok(read.iter().map(|fact| StatedFact { prompt: fact.filled_prompt(), target: fact.target_new.clone() }).collect())
 }
 

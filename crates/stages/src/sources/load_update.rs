@@ -92,6 +92,7 @@ error, unless `force` is set and its shapes fit.";
             batches: 1,
             rounds: None,
             care: None,
+            projectors: None,
             shown: Shown::table(Values::from([("norm".to_owned(), shown::number(norm))]), vec![column]),
         };
         put(cx, &base, &[Batch { facts, updates }], &facts_of_update)

@@ -51,6 +51,21 @@ pub struct TemplatesParams {
     seed: u64,
 }
 
+impl TemplatesParams {
+    /// The templates that are known before the stage runs, the bare prompt first.
+    pub fn known(&self) -> Vec<&str> {
+        match &self.groups {
+            Some(groups) => groups.iter().flatten().map(String::as_str).collect(),
+            None => vec!["{}"],
+        }
+    }
+
+    /// Tokens of the longest opening that the model is to generate; 0 where there is none.
+    pub fn longest_opening(&self) -> usize {
+        self.generate.iter().flatten().map(|openings| openings.length.get()).max().unwrap_or(0)
+    }
+}
+
 /// What generated openings begin with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,7 @@ use palinode_golden::Folder;
 use palinode_math::{Delta, LowRank, Mat, from_row_major, rect};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, WeightId, read};
 
-fn decoder() -> Decoder {
+pub fn decoder() -> Decoder {
     let model = Folder::given().folder("gpt2").folder("model");
     let config = DecoderConfig::read(&model.file("config.json")).unwrap();
     let files: Vec<_> = Checkpoint::files(model.path()).unwrap().iter().map(|f| model.path().join(f)).collect();
@@ -14,7 +14,7 @@ fn decoder() -> Decoder {
 }
 
 /// A weight, `[out, in]`.
-fn weight(decoder: &Decoder, id: WeightId) -> Mat<f64> {
+pub fn weight(decoder: &Decoder, id: WeightId) -> Mat<f64> {
     let weight = decoder.weight(id).unwrap();
     let [input, out] = weight.dims();
     let values: Vec<f32> = read(weight).unwrap();

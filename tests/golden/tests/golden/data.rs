@@ -6,7 +6,7 @@ use palinode_golden::Folder;
 #[test]
 fn published_records_load() {
     let folder = Folder::given().folder("data");
-    let read = |name: &str, dataset| read_requests(&folder.file(name), dataset, Selection::default()).unwrap();
+    let read = |name: &str, dataset| read_requests(&folder.file(name), &dataset, &Selection::default()).unwrap();
     let original = read("counterfact_original_format_10.json", Dataset::CounterFact);
     assert_eq!(original.len(), 10);
     assert!(original.iter().all(|r| r.paraphrases.len() == 2 && r.neighbors.len() == 10 && r.attributes.len() == 10));

@@ -37,7 +37,7 @@ fn open(name: &'static str) -> Golden {
         name,
         decoder: Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap(),
         text: Text::open(&model.file("tokenizer.json")).unwrap(),
-        requests: read_requests(&folder.file("requests.json"), Dataset::CounterFact, Selection::default()).unwrap(),
+        requests: read_requests(&folder.file("requests.json"), &Dataset::CounterFact, &Selection::default()).unwrap(),
         grouped: ContextTemplates { groups: templates.field("memit_emmet").list().iter().map(Json::texts).collect() },
         flat: ContextTemplates { groups: vec![templates.field("rome").texts()] },
         folder,
@@ -63,6 +63,7 @@ fn settings(h: &Json, layer: usize, site: TargetSite) -> TargetSettings {
         weight_decay: number("v_weight_decay"),
         clamp: number("clamp_norm_factor"),
         stop_loss: 0.05,
+        rules: palinode_edit::TargetRules::default(),
     }
 }
 

@@ -23,7 +23,7 @@ fn open(name: &str) -> Golden {
     Golden {
         decoder: Decoder::load(&Checkpoint::open(&files).unwrap(), &config, &Device::flex()).unwrap(),
         text: Text::open(&model.file("tokenizer.json")).unwrap(),
-        requests: read_requests(&folder.file("requests.json"), Dataset::CounterFact, Selection::default()).unwrap(),
+        requests: read_requests(&folder.file("requests.json"), &Dataset::CounterFact, &Selection::default()).unwrap(),
         folder,
     }
 }

@@ -4,6 +4,8 @@ mod care;
 mod data;
 mod edit;
 mod evaluation;
+mod followups;
 mod model;
 mod pipelines;
+mod preservation;
 mod solve;

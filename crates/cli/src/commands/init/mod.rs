@@ -1,5 +1,7 @@
 //! `palinode init`
 
+mod hparams;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,7 @@ use crate::terminal::{How, Style, print};
 Examples:
   palinode init edits --model models/gpt2
   palinode init study --model models/gpt2 --template compare
+  palinode init memit --model hf:openai-community/gpt2-xl --from hparams/MEMIT/gpt2-xl.json
 
 Then:
   palinode validate edits/pipeline.yaml
@@ -40,8 +43,13 @@ pub struct Args {
     network: NetworkArgs,
 
     /// The purpose of the pipeline.
-    #[arg(long, value_enum, default_value_t = Template::Edit)]
+    #[arg(long, value_enum, default_value_t = Template::Edit, conflicts_with = "from")]
     template: Template,
+
+    /// A hyperparameter file of the reference implementations (JSON) or of EasyEdit (YAML). The pipeline is the one that it means;
+    /// what could not be carried over is listed.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
 
     #[command(flatten)]
     overwrite: OverwriteArgs,
@@ -82,13 +90,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         way(&real(&folder), &real(&dir)).display().to_string()
     };
-    let pipeline = args
+    let reading = match &args.from {
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
+            Some(hparams::read(path, &text, &quoted(&model), layers)?)
+        }
+        None => None,
+    };
+    let template = args
         .template
         .text()
         .replace("{{model}}", &quoted(&model))
         .replace("{{layers}}", &chosen.join(", "))
         .replace("{{count}}", &layers.to_string())
         .replace("{{most}}", &(layers - 1).to_string());
+    let pipeline = reading.as_ref().map_or(&template, |reading| &reading.pipeline);
     let files = [
         ("pipeline.yaml", pipeline.as_str()),
         ("facts.jsonl", include_str!("templates/facts.jsonl")),
@@ -104,11 +120,29 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for path in paths {
         text.push_str(&format!("{} {}\n", style.green("wrote"), shown(path)));
     }
+    if let Some(reading) = &reading {
+        text.push_str(&told(reading));
+    }
     let pipeline = shown(dir.join("pipeline.yaml"));
     text.push_str(&format!(
         "\nnext:\n  palinode validate {pipeline}\n  palinode graph {pipeline}\n  palinode run {pipeline}\n"
     ));
     print(&text)
+}
+
+/// What became of the keys of a hyperparameter file.
+fn told(reading: &hparams::Reading) -> String {
+    let mut text = String::from("\ncarried over:\n");
+    for (key, place) in &reading.carried {
+        text.push_str(&format!("  {key} -> {place}\n"));
+    }
+    if !reading.left.is_empty() {
+        text.push_str("\nnot carried over:\n");
+        for (key, why) in &reading.left {
+            text.push_str(&format!("  {key}: {why}\n"));
+        }
+    }
+    text
 }
 
 fn shown(path: PathBuf) -> String {

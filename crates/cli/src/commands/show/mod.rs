@@ -8,11 +8,14 @@ mod stage;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use palinode::{Error, ErrorKind, RunRecord, Runs, StageRecord, did_you_mean};
+use palinode::{Error, ErrorKind, Outcome, RunRecord, Runs, StageRecord, did_you_mean};
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::outputs::OverwriteArgs;
+use crate::past;
+use crate::terminal::{Style, complain};
 
 /// Show a run, the result of a stage, or where an exported file comes from
 ///
@@ -22,12 +25,12 @@ use crate::outputs::OverwriteArgs;
 #[command(after_help = "\
 Examples:
   palinode show latest
-  palinode show 'solve[objective=rome]'          in the last run that has it
+  palinode show 'solve[objective=rome]'          in the last run that has a result of it
   palinode show latest~1:scores                    in the run before the last
   palinode show scores --save results              the scores of every prompt, as files
   palinode show out/demo/rome/update.safetensors")]
 pub struct Args {
-    /// A run, a stage of the last run that has it, RUN:STAGE, or a file.
+    /// A run, a stage of the last run that has a result of it, RUN:STAGE, or a file.
     #[arg(value_name = "RUN|STAGE|FILE")]
     what: String,
 
@@ -56,7 +59,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Found::Stage(found, instances) => save::save(&runs, &found, &instances, folder, args.overwrite.get()),
             Found::Run(_) => {
                 let error = Error::new(ErrorKind::Usage, format!("`{}` is a run, and has no files", args.what));
-                Err(error.hint(format!("name a stage: `palinode show {}:STAGE --save DIR`", args.what)).into())
+                let one = again::on_store(&format!("palinode show {}:STAGE --save DIR", args.what));
+                Err(error.hint(format!("name a stage: `{one}`")).into())
             }
         };
     }
@@ -78,14 +82,15 @@ pub enum Found {
     Stage(RunRecord, Vec<String>),
 }
 
-/// What a name stands for: a run, a stage in the last run that has it, or `RUN:STAGE`.
+/// What a name stands for: a run, a stage in the last run that has a result of it, or `RUN:STAGE`.
 pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
     if let Some((run, stage)) = name.split_once(':').filter(|(run, _)| !run.contains('[')) {
         let run = runs.open(run)?;
         let instances = instances(&run, stage);
         if instances.is_empty() {
             let names = run.stages.iter().flat_map(|known| [known.stage.as_str(), &known.instance]);
-            let hint = did_you_mean(stage, names).unwrap_or_else(|| format!("see `palinode show {}`", run.run));
+            let hint = did_you_mean(stage, names)
+                .unwrap_or_else(|| format!("see `{}`", again::on_store(&format!("palinode show {}", run.run))));
             let message = format!("the run {} has no stage `{stage}`", run.run);
             return Err(Error::new(ErrorKind::Usage, message).hint(hint));
         }
@@ -95,11 +100,24 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
         Ok(run) => return Ok(Found::Run(run)),
         Err(missing) => missing,
     };
+    // A run whose record does not read is there all the same.
+    if missing.kind != ErrorKind::Usage {
+        return Err(missing);
+    }
     let mut names: Vec<String> = Vec::new();
+    let mut without: Option<(RunRecord, Vec<String>)> = None;
     for run in runs.list() {
         let found = instances(&run, name);
-        if !found.is_empty() {
+        if has_result(&run, &found) {
+            if let Some((later, _)) = &without {
+                let run = Style::stderr().bold(&run.run);
+                complain(&format!("note: run {} has no result of `{name}`; this is of run {run}\n", later.run));
+            }
             return Ok(Found::Stage(run, found));
+        }
+        if !found.is_empty() && without.is_none() {
+            without = Some((run, found));
+            continue;
         }
         for stage in &run.stages {
             if !names.contains(&stage.stage) {
@@ -107,12 +125,21 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
             }
         }
     }
+    if let Some((run, found)) = without {
+        return Ok(Found::Stage(run, found));
+    }
     if names.is_empty() {
         return Err(missing);
     }
     let hint = did_you_mean(name, names.iter().map(String::as_str))
-        .unwrap_or_else(|| "see `palinode runs`, or name a stage of one".to_owned());
+        .unwrap_or_else(|| format!("see `{}`, or name a stage of one", again::on_store("palinode runs")));
     Err(Error::new(ErrorKind::Usage, format!("no run, stage or file is named `{name}`")).hint(hint))
+}
+
+/// Whether one of these instances came to its result in this run.
+fn has_result(run: &RunRecord, instances: &[String]) -> bool {
+    let stages = instances.iter().filter_map(|instance| run.stage(instance));
+    stages.filter_map(past::outcome).any(|outcome| matches!(outcome, Outcome::Ran | Outcome::Cached))
 }
 
 /// The instances of a run that a name stands for.

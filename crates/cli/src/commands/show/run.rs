@@ -3,6 +3,7 @@
 use palinode::{Outcome, ResolvedPipeline, RunRecord, Runs, StageState, utc};
 use serde_json::json;
 
+use crate::again;
 use crate::command_error::{Failure, words};
 use crate::past::{self, Results, folded};
 use crate::results::plain;
@@ -19,7 +20,7 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
     }
     let style = Style::stdout();
     let mut text = format!(
-        "run {} of {} ({})\n{} after {}: {}; begun {} UTC ({})\n\n",
+        "run {} of {} ({})\n{} {}: {}; begun {} UTC ({})\n\n",
         style.bold(&run.run),
         style.bold(&run.pipeline),
         run.file,
@@ -34,7 +35,9 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
         text.push_str(&format!("{} {warning}\n", style.yellow("warning:")));
     }
     for stage in &run.stages {
-        if let Some(Outcome::Failed { message, hint, .. }) = past::outcome(stage) {
+        if let Some(Outcome::Failed { message, hint, .. }) =
+            past::outcome(stage).filter(|outcome| past::is_failed(outcome))
+        {
             text.push_str(&format!("\n{} {}: {message}\n", style.red("failed:"), stage.instance));
             text.push_str(&hint.as_ref().map(|hint| format!("  hint: {}\n", words(hint))).unwrap_or_default());
         }
@@ -43,9 +46,9 @@ pub fn show(runs: &Runs, run: &RunRecord, json: bool) -> Result<(), Failure> {
         text.push_str(&format!("\n{}\n{}", style.bold("parameters"), parameters(run, pipeline, &style)));
     }
     text.push_str(&Results::of(runs).tables(run, &style));
-    text.push_str(
-        &style.dim(&format!("\nlogs: palinode logs {}   one result: palinode show {}:STAGE\n", run.run, run.run)),
-    );
+    let logs = again::on_store(&format!("palinode logs {}", run.run));
+    let one = again::on_store(&format!("palinode show {}:STAGE", run.run));
+    text.push_str(&style.dim(&format!("\nlogs: {logs}   one result: {one}\n")));
     print(&text)
 }
 
@@ -59,6 +62,7 @@ fn stages(run: &RunRecord, style: &Style) -> String {
             StageState::Lost => ("lost", Look::Yellow),
             StageState::Finished(Outcome::Ran) => ("ran", Look::Green),
             StageState::Finished(Outcome::Cached) => ("cached", Look::Dim),
+            StageState::Finished(outcome) if past::is_stopped(outcome) => ("stopped", Look::Yellow),
             StageState::Finished(Outcome::Failed { .. }) => ("failed", Look::Red),
         };
         let took = if word == "ran" { format::duration(stage.seconds) } else { String::new() };

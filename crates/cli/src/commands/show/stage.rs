@@ -6,6 +6,7 @@ use palinode::shown::Shown;
 use palinode::{Error, ErrorKind, Manifest, RunRecord, Runs, StageRecord, utc};
 use serde_json::{Value, json};
 
+use crate::again;
 use crate::command_error::Failure;
 use crate::past;
 use crate::results::{self, Yield, plain};
@@ -21,7 +22,8 @@ pub fn show(runs: &Runs, run: &RunRecord, instances: &[String], json: bool) -> R
     let found: Vec<(&StageRecord, Manifest)> = instances.iter().filter_map(found).collect();
     if found.is_empty() {
         let message = format!("`{}` has no result in run {}", instances.join("`, `"), run.run);
-        let hint = format!("`palinode show {0}` tells how it ended, `palinode logs {0}` why", run.run);
+        let [show, logs] = ["show", "logs"].map(|command| again::on_store(&format!("palinode {command} {}", run.run)));
+        let hint = format!("`{show}` tells how it ended, `{logs}` why");
         return Err(Error::new(ErrorKind::Usage, message).hint(hint).into());
     }
     if json {
@@ -51,7 +53,8 @@ fn all(run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> St
     let members: Vec<Yield<'_>> = members.collect();
     let (first, _) = &found[0];
     let title = format!("{}, {} of run {}\n", style.bold(&first.stage), format::count(found.len(), "cell"), run.run);
-    let more = style.dim(&format!("\nall about one: palinode show '{}:{}'\n", run.run, first.instance));
+    let one = again::on_store(&format!("palinode show {}", again::quoted(&format!("{}:{}", run.run, first.instance))));
+    let more = style.dim(&format!("\nall about one: {one}\n"));
     let scores = results::stage("scores", &past::axes(members.iter().map(|member| member.cell)), &members, style);
     format!("{title}\n{}{scores}{more}", table(style, &columns, rows.collect()))
 }

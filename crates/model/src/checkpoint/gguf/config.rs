@@ -187,7 +187,7 @@ fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, 
         if tensor.shape.iter().product::<usize>() > MOST_FREQUENCIES {
             return Err(file.wrong("rope_freqs.weight has more numbers than any head has dimensions"));
         }
-        let found = file.values(tensor);
+        let found = file.values(tensor)?;
         let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
         if !factor.is_finite() {
             return Err(file.wrong("rope_freqs.weight holds numbers that are not finite"));

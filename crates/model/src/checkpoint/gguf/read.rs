@@ -7,9 +7,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
 use crate::ModelError;
+use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::gguf::blocks::GgufType;
 
 /// What a file begins with.
@@ -18,16 +17,20 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const LONGEST: usize = 16 << 20;
 /// Bytes of everything before the tensors' values.
 const HEADER: usize = 512 << 20;
+/// Of those, what is read first.
+const FIRST: usize = 16 << 20;
 
-/// A mapped file.
+/// An open file.
 pub struct Gguf {
     /// Where it lies.
     pub path: PathBuf,
     /// Its bytes.
-    pub map: Mmap,
+    pub bytes: Bytes,
+    /// Those before the tensors' values, and maybe more.
+    begin: Vec<u8>,
     keys: BTreeMap<String, Value>,
-    /// Magic, version, counts, keys and values as they are stored.
-    pub head: Range<usize>,
+    /// Magic, version, counts, keys and values.
+    head: Range<usize>,
     /// Its tensors, in the file's order.
     pub tensors: Vec<Tensor>,
     /// What places of tensors are multiples of.
@@ -74,79 +77,32 @@ impl Gguf {
         path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut begins)).is_ok() && begins == MAGIC
     }
 
-    /// Maps a file and reads what stands before the values.
+    /// Opens a file and reads what stands before the values.
     ///
     /// # Errors
     /// [`ModelError::Io`]; [`ModelError::Gguf`] for one that is damaged, of another version, one part of several, or with a tensor of a type
     /// that is not read.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let file = File::open(path).map_err(|e| ModelError::io(path, e))?;
-        let facts = file.metadata().map_err(|e| ModelError::io(path, e))?;
-        let bad = |message: String| ModelError::Gguf { path: path.into(), message };
-        if !facts.is_file() || facts.len() == 0 {
-            return Err(bad("it is not a file, or empty".into()));
-        }
-        // SAFETY: as for safetensors files: opened for reading only, and not truncated by others while it is mapped.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io(path, e))?;
-        let (head, keys) = Cursor { bytes: &map[..map.len().min(HEADER)], at: 0 }.keys().map_err(bad)?;
-        let alignment = match keys.get("general.alignment") {
-            None => 32,
-            Some(Value::Whole(n)) if (1..=1 << 20).contains(n) && (*n as usize).is_power_of_two() => *n as usize,
-            Some(_) => return Err(bad("general.alignment is not a power of two up to 1048576".into())),
+        let bytes = Bytes::open(path)?;
+        let most = bytes.len().min(HEADER);
+        // Nothing says how long the beginning is, and the values behind it are most of the file.
+        let mut length = most.min(FIRST);
+        let file = loop {
+            match Beginning::of(bytes.read(0..length)?, bytes.len()) {
+                Ok(Beginning { bytes: begin, head, keys, tensors, alignment }) => {
+                    break Self { path: path.into(), bytes, begin, keys, head, tensors, alignment };
+                }
+                Err(_) if length < most => length = length.saturating_mul(8).min(most),
+                Err(message) => return Err(ModelError::Gguf { path: path.into(), message }),
+            }
         };
-        let count = head.tensors;
-        let mut file = Self { path: path.into(), map, keys, head: head.bytes, tensors: Vec::new(), alignment };
-        file.tensors = file.read_tensors(count).map_err(bad)?;
         match file.whole("split.count")? {
             Some(parts) if parts > 1 => {
-                Err(bad(format!("it is one of {parts} parts: join them with llama.cpp's gguf-split first")))
+                let message = format!("it is one of {parts} parts: join them with llama.cpp's gguf-split first");
+                Err(ModelError::Gguf { path: path.into(), message })
             }
             _ => Ok(file),
         }
-    }
-
-    fn read_tensors(&self, count: usize) -> Result<Vec<Tensor>, String> {
-        let header = &self.map[..self.map.len().min(HEADER)];
-        let mut at = Cursor { bytes: header, at: self.head.end };
-        let mut found = Vec::new();
-        for _ in 0..count {
-            let name = at.text(1 << 10)?;
-            let sides = at.u32()? as usize;
-            if !(1..=4).contains(&sides) {
-                return Err(format!("tensor {name} has {sides} sides, expected 1 to 4"));
-            }
-            let mut shape = (0..sides).map(|_| at.size()).collect::<Result<Vec<_>, _>>()?;
-            let kind = GgufType::of(at.u32()?).map_err(|other| {
-                let known = GgufType::ALL.map(|kind| format!("{kind:?}")).join(", ");
-                format!("tensor {name} is stored as {other}, which is not read (read are {known})")
-            })?;
-            let offset = at.size()?;
-            let (values, size) = kind.block();
-            let row = shape[0];
-            if row == 0 || !row.is_multiple_of(values) {
-                return Err(format!("tensor {name} has rows of {row}, which {kind:?} cannot hold"));
-            }
-            let all = shape.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
-            let bytes = all.and_then(|all| (all / values).checked_mul(size));
-            let bytes = bytes.ok_or_else(|| format!("tensor {name} is larger than any memory"))?;
-            shape.reverse();
-            found.push((Tensor { name, shape, kind, bytes: 0..bytes }, offset));
-        }
-        let begin = at.at.next_multiple_of(self.alignment);
-        let mut names = BTreeSet::new();
-        let mut tensors = Vec::with_capacity(found.len());
-        for (tensor, offset) in found {
-            if !names.insert(tensor.name.clone()) {
-                return Err(format!("it has tensor {} twice", tensor.name));
-            }
-            let from = begin.checked_add(offset).filter(|_| offset.is_multiple_of(self.alignment));
-            let place = from.and_then(|from| Some(from..from.checked_add(tensor.bytes.end)?));
-            match place {
-                Some(bytes) if bytes.end <= self.map.len() => tensors.push(Tensor { bytes, ..tensor }),
-                _ => return Err(format!("tensor {} lies beyond the end of the file, or between places", tensor.name)),
-            }
-        }
-        Ok(tensors)
     }
 
     /// An error that names the file.
@@ -160,10 +116,19 @@ impl Gguf {
     }
 
     /// All values of a tensor, row-major.
-    pub fn values(&self, tensor: &Tensor) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`ModelError::Checkpoint`] where the file has become shorter; [`ModelError::Io`].
+    pub fn values(&self, tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
+        let bytes = self.bytes.read(tensor.bytes.clone())?;
         let mut values = Vec::with_capacity(tensor.shape.iter().product());
-        tensor.kind.extend_f32(&self.map[tensor.bytes.clone()], &mut values);
-        values
+        tensor.kind.extend_f32(&bytes, &mut values);
+        Ok(values)
+    }
+
+    /// What stands before the tensors' descriptions, as it is stored.
+    pub fn head(&self) -> &[u8] {
+        &self.begin[self.head.clone()]
     }
 
     /// A text of the metadata.
@@ -234,10 +199,73 @@ impl Gguf {
         match self.keys.get(key) {
             None => Ok(None),
             Some(Value::List(list)) => {
-                Ok(Some((list, Cursor { bytes: &self.map[..list.bytes.end], at: list.bytes.start })))
+                Ok(Some((list, Cursor { bytes: &self.begin[..list.bytes.end], at: list.bytes.start })))
             }
             Some(_) => Err(self.wrong(format!("{key} is not a list"))),
         }
+    }
+}
+
+/// What stands before the values.
+struct Beginning {
+    bytes: Vec<u8>,
+    head: Range<usize>,
+    keys: BTreeMap<String, Value>,
+    tensors: Vec<Tensor>,
+    alignment: usize,
+}
+
+impl Beginning {
+    /// Of the first bytes of a file of `len`.
+    fn of(mut bytes: Vec<u8>, len: usize) -> Result<Self, String> {
+        let (head, keys) = Cursor { bytes: &bytes, at: 0 }.keys()?;
+        let alignment = match keys.get("general.alignment") {
+            None => 32,
+            Some(Value::Whole(n)) if (1..=1 << 20).contains(n) && (*n as usize).is_power_of_two() => *n as usize,
+            Some(_) => return Err("general.alignment is not a power of two up to 1048576".into()),
+        };
+        let mut at = Cursor { bytes: &bytes, at: head.bytes.end };
+        let mut found = Vec::new();
+        for _ in 0..head.tensors {
+            let name = at.text(1 << 10)?;
+            let sides = at.u32()? as usize;
+            if !(1..=4).contains(&sides) {
+                return Err(format!("tensor {name} has {sides} sides, expected 1 to 4"));
+            }
+            let mut shape = (0..sides).map(|_| at.size()).collect::<Result<Vec<_>, _>>()?;
+            let kind = GgufType::of(at.u32()?).map_err(|other| {
+                let known = GgufType::ALL.map(|kind| format!("{kind:?}")).join(", ");
+                format!("tensor {name} is stored as {other}, which is not read (read are {known})")
+            })?;
+            let offset = at.size()?;
+            let (values, size) = kind.block();
+            let row = shape[0];
+            if row == 0 || !row.is_multiple_of(values) {
+                return Err(format!("tensor {name} has rows of {row}, which {kind:?} cannot hold"));
+            }
+            let all = shape.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
+            let bytes = all.and_then(|all| (all / values).checked_mul(size));
+            let bytes = bytes.ok_or_else(|| format!("tensor {name} is larger than any memory"))?;
+            shape.reverse();
+            found.push((Tensor { name, shape, kind, bytes: 0..bytes }, offset));
+        }
+        let begin = at.at.next_multiple_of(alignment);
+        let mut names = BTreeSet::new();
+        let mut tensors = Vec::with_capacity(found.len());
+        for (tensor, offset) in found {
+            if !names.insert(tensor.name.clone()) {
+                return Err(format!("it has tensor {} twice", tensor.name));
+            }
+            let from = begin.checked_add(offset).filter(|_| offset.is_multiple_of(alignment));
+            let place = from.and_then(|from| Some(from..from.checked_add(tensor.bytes.end)?));
+            match place {
+                Some(bytes) if bytes.end <= len => tensors.push(Tensor { bytes, ..tensor }),
+                _ => return Err(format!("tensor {} lies beyond the end of the file, or between places", tensor.name)),
+            }
+        }
+        let end = at.at;
+        bytes.truncate(end);
+        Ok(Self { bytes, head: head.bytes, keys, tensors, alignment })
     }
 }
 

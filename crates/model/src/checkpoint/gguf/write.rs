@@ -51,6 +51,14 @@ pub fn companions_of_gguf(path: &Path) -> Result<[(&'static str, String); 3], Mo
     Ok([("config.json", config_json(&file)?), ("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)])
 }
 
+/// The licence that a GGUF file's metadata names, where it names one.
+///
+/// # Errors
+/// As opening the file.
+pub fn licence_of_gguf(path: &Path) -> Result<Option<String>, ModelError> {
+    Ok(Gguf::open(path)?.text("general.license")?.map(str::to_owned))
+}
+
 /// Copies a GGUF file with some weights changed. Metadata and all other tensors stay byte for byte as they were. A changed tensor of a float
 /// type keeps it; a quantized one is written as `kind`, since its own type could not hold a small change. Returns the weights that were
 /// changed.
@@ -85,7 +93,7 @@ pub fn copy_gguf_with_changes(
         _ => kind.stored(tensor.shape.last().copied().unwrap_or(1)),
     };
 
-    let mut head = file.map[file.head.clone()].to_vec();
+    let mut head = file.head().to_vec();
     let mut at = 0;
     for (index, tensor) in file.tensors.iter().enumerate() {
         let kind = stored(index, tensor);
@@ -105,11 +113,11 @@ pub fn copy_gguf_with_changes(
     for (index, tensor) in file.tensors.iter().enumerate() {
         let written = match of_tensor.get(&index) {
             None => {
-                out.write_all(&file.map[tensor.bytes.clone()]).map_err(io)?;
+                file.bytes.copy(tensor.bytes.clone(), &mut out, target)?;
                 tensor.bytes.len()
             }
             Some(change) => {
-                let mut values = file.values(tensor);
+                let mut values = file.values(tensor)?;
                 values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d);
                 let kind = stored(index, tensor);
                 let bytes = encoded(kind, &values).ok_or_else(|| {

@@ -1,5 +1,6 @@
 //! `evaluate`: what an edit did to a model's answers.
 
+mod ages;
 mod samples;
 mod scorer;
 mod shown;
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::ages::{AGES, Ages};
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
 use self::verdict::{Doubt, relative_norms, superseded_in, superseded_words, untaken, without};
@@ -68,6 +70,10 @@ pub struct EvaluateParams {
     /// After a `sequence`: also score after every this many rounds, each time on the edits made up to that round.
     #[serde(default)]
     every: Option<Count>,
+    /// After a `sequence`: also report the newest round's edits and the first round's by themselves (`newest_…`, `oldest_…`), at every round
+    /// that is scored, and at the end every round's edits by their age (`ages.json`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_age: bool,
     /// The set of metrics. The default is the usual one of the data set.
     #[serde(default)]
     #[schemars(length(min = 1))]
@@ -162,7 +168,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -188,7 +194,8 @@ of these texts and the references, as the cosine of their TF-IDF vectors.
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own \
 edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals come \
 from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
-to that round.
+to that round. With `by_age`, the newest round's edits and the first round's are scored by themselves too: how well a round takes after \
+all others, and how much of the oldest edits is left (retention).
 
 Findings say in words where an edit is doubtful, with the figures: edits that did not take, a weight that changed by many times \
 its own norm, prompts about other subjects that lost their answer. `doubt` sets how much of each is passed over.
@@ -203,6 +210,11 @@ row.";
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port()]
+    }
+
+    fn carries() -> &'static [u32] {
+        // The same but for `by_age`.
+        &[5]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -257,6 +269,7 @@ row.";
         }
         let (model, edits) = (&all.model, &all.edits);
         let parts = parts(edits, own, &requests)?;
+        all.tell_rounds(cx, params.every);
         let mut stops = all.stops(params.every);
         stops.retain(|(_, round)| round.edits <= requests.len());
         let total =
@@ -280,12 +293,20 @@ row.";
             after.extend(scorer.score(&all.batch(b)?, &requests[range.clone()])?);
         }
         let groups = params.groups(&asked.facts, &requests);
+        let ages = Ages::of(params.by_age && own, given.facts.rounds(), requests.len());
+        if params.by_age && ages.is_none() {
+            cx.warn("`by_age` says nothing here: the model was not edited by a `sequence` with the rounds of these requests");
+        }
         let mut series = Vec::new();
         for (number, round) in stops {
             let scores = scorer.score(&all.round(number, round)?, &requests[..round.edits])?;
             let summary = Summary::between(&before[..round.edits], &scores);
             let intervals = shown::intervals(&summary, &groups, params.resamples, SEED);
-            series.push(step(number, round.edits, shown::values(&summary, &groups), intervals));
+            let mut values = shown::values(&summary, &groups);
+            if let Some(ages) = &ages {
+                values.extend(ages.ends(number, &before, &scores, &groups));
+            }
+            series.push(step(number, round.edits, values, intervals));
         }
         let length = Length { samples: params.samples, tokens: params.sample_tokens };
         let samples = samples(length, model, &parts, &requests, (&before, &after))?;
@@ -296,6 +317,17 @@ row.";
         if !edits.is_empty() {
             let earlier = shown::values(&base, &groups).into_iter();
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
+        }
+        let mut columns = shown::columns(&now, &groups, !edits.is_empty());
+        if let Some(ages) = &ages {
+            metrics.extend(ages.ends(ages.last(), &before, &after, &groups));
+            columns.extend(Ages::columns(&now, &groups));
+        }
+        if !edits.is_empty() {
+            // A row of thirty-two models with an edit each and a row of one model with thirty-two edits say different things.
+            metrics.insert(shown::MODELS.into(), palinode_engine::shown::count(parts.len()));
+            metrics.insert(shown::EDITS.into(), palinode_engine::shown::count(requests.len()));
+            columns.extend(shown::behind());
         }
         let (mut failed, mut findings) = (Vec::new(), Vec::new());
         if !edits.is_empty() {
@@ -318,12 +350,17 @@ row.";
             findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
             intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
-            columns: Some(shown::columns(&now, &groups, !edits.is_empty())),
+            columns: Some(columns),
             series: Some(rounds_of(series)),
             samples: Some(samples),
         };
         let facts = ScoresFacts { requests: requests.len(), batches: parts.len(), untaken: failed.len(), shown };
-        Ok(artifact::<ScoresKind>(&facts)?
+        let made = artifact::<ScoresKind>(&facts)?;
+        let made = match &ages {
+            Some(ages) => made.with_file(AGES, cx.put_bytes(&ages.curve(&before, &after, &groups)?)?),
+            None => made,
+        };
+        Ok(made
             .with_file(RECORDS, cx.put_bytes(&lines(&before, &after)?)?)
             .with_file(TABLE, cx.put_bytes(&table::table(&requests, &before, &after)?)?))
     }

@@ -19,12 +19,7 @@ const P_NEW: &str = "p(new)";
 
 /// The new target's probability after the rewrite prompt, as the metrics have it.
 fn probability(record: Option<&RecordScores>) -> Option<String> {
-    let percent = 100.0 * record?.rewrite.first()?.new.probability();
-    Some(match percent {
-        _ if percent >= 10.0 => format!("{percent:.0}%"),
-        _ if percent >= 0.1 => format!("{percent:.1}%"),
-        _ => format!("{percent:.0e}%"),
-    })
+    Some(shown::percent(record?.rewrite.first()?.new.probability()))
 }
 
 /// How much is shown.

@@ -18,6 +18,20 @@ pub fn values(summary: &Summary, groups: &[Group]) -> Values {
     metrics(summary, groups).into_iter().map(|(metric, value)| (metric.name.to_owned(), shown::number(value))).collect()
 }
 
+/// How many edited models stand behind a row of scores.
+pub const MODELS: &str = "models";
+/// How many edits they hold together; steps of a sequence have `edits` of their own.
+pub const EDITS: &str = "edits_made";
+
+/// The columns that say what stands behind a row.
+pub fn behind() -> [Column; 2] {
+    let column = |name, label, doc| Column::new(name, label, Format::Number).ranked(None).doc(doc);
+    [
+        column(MODELS, "models", "edited models that were scored, each on the requests that were written into it"),
+        column(EDITS, "edits", "requests that were written into these models together"),
+    ]
+}
+
 /// 95 % intervals by name.
 pub fn intervals(summary: &Summary, groups: &[Group], resamples: usize, seed: u64) -> Intervals {
     if resamples == 0 {

@@ -71,7 +71,7 @@ impl Doubt {
         let (moved, had) = moved(before, after);
         if moved as f64 > self.moved.get() * had as f64 {
             findings.push(format!(
-                "{moved} of {had} prompts about other subjects lost their answer ({:.1} %)",
+                "{moved} of {had} prompts about other subjects lost their answer ({:.1}\u{a0}%)",
                 100.0 * moved as f64 / had as f64
             ));
         }
@@ -106,7 +106,7 @@ pub fn superseded_words(gone: &[usize], requests: &[EditRequest], current: &Summ
     let names: Vec<&str> = gone.iter().map(|&i| requests[i].id.as_str()).collect();
     let first = METRICS.iter().filter(|metric| groups.contains(&metric.group)).find_map(|metric| {
         let value = current.get(metric.name)?;
-        Some(format!("; without them {} is {:.1} %", metric.label, 100.0 * value))
+        Some(format!("; without them {} is {:.1}\u{a0}%", metric.label, 100.0 * value))
     });
     format!(
         "{} of {} edits are superseded: a later edit says something else of the same fact ({}){}",

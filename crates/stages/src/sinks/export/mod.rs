@@ -1,6 +1,7 @@
 //! `export`: an edited model as files for other programs.
 
 mod adapter;
+mod card;
 pub mod folder;
 pub mod update_file;
 
@@ -8,21 +9,28 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use palinode_engine::{
-    Artifact, Beside, DescribeCx, Digest, Error, FieldError, OVERWRITE, Output, Port, PortOf, StageContext, StageKind,
-    Taken, artifact,
+    Artifact, Beside, DescribeCx, Digest, Error, FieldError, Given, OVERWRITE, Output, Port, PortOf, StageContext,
+    StageKind, Taken, artifact,
 };
 use palinode_model::save::Written;
-use palinode_model::{EditedType, Layout};
+use palinode_model::{EditedType, Layout, licence_of_gguf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
+use self::card::{CARD, Card, on_the_hub};
 use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
-use self::update_file::{UPDATE_FILE, UpdateFile};
-use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind};
+use self::update_file::{MadeOf, UPDATE_FILE, UpdateFile};
+use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind, ScoresKind};
 use crate::artifacts::model::{GGUF, computing, config, folder_name, gguf, weights};
+use crate::artifacts::moments::{MomentsFacts, MomentsKind};
+use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::targets::TargetsKind;
+use crate::artifacts::templates::TemplatesKind;
 use crate::artifacts::update::{UpdateKind, batches};
+use crate::edit::solve::same_model;
+use crate::errors::StageFailure;
 
 /// A share of a change that is worth a word when rounding loses it.
 const LARGE_SHARE: f64 = 0.05;
@@ -63,6 +71,18 @@ enum GgufType {
     Q8_0,
 }
 
+impl ExportParams {
+    /// The folder.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// How many of these formats are written.
+    pub fn formats(&self, of: &[ExportFormat]) -> usize {
+        of.iter().filter(|format| self.formats.contains(format)).count()
+    }
+}
+
 fn both() -> Vec<ExportFormat> {
     vec![ExportFormat::Model, ExportFormat::Update]
 }
@@ -70,13 +90,25 @@ fn both() -> Vec<ExportFormat> {
 /// The edited model.
 const MODEL: PortOf<UpdateKind> = PortOf::required("model", "The edited model.");
 
+/// What the edit was made of.
+const REQUESTS: PortOf<RequestsKind> =
+    PortOf::optional("requests", "The facts that were written, to list them in README.md.");
+const TARGETS: PortOf<TargetsKind> =
+    PortOf::optional("targets", "The targets, to keep their parameters in README.md and palinode.json.");
+const TEMPLATES: PortOf<TemplatesKind> =
+    PortOf::optional("templates", "The contexts, to keep them in README.md and palinode.json.");
+const MOMENTS: PortOf<MomentsKind> =
+    PortOf::optional("moments", "The second moments, to keep what corpus they are of in README.md and palinode.json.");
+/// What the edit is worth.
+const SCORES: PortOf<ScoresKind> = PortOf::optional("scores", "Scores of the edited model, to show them in README.md.");
+
 /// See [`StageKind::DOC`].
 pub struct Export;
 
 impl StageKind for Export {
     type Params = ExportParams;
     const NAME: &'static str = "export";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Writes an edited model for transformers, the update alone, or an adapter for PEFT.";
     const DOC: &'static str = "\
 Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change alone as \
@@ -88,12 +120,16 @@ formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is
 Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
 model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
 
+README.md is a model card: the unedited model, the edits, the method and how to undo it. It says more where the stage is given more: the \
+requests, the parameters of targets, the templates, the corpus of the second moments, and scores. Nothing in it differs from one machine or \
+day to the next.
+
 palinode.json lists what was written, and by which stage. A folder that something else wrote, or whose files were changed since, is an \
 error, unless `overwrite` is set. When an exported file is deleted, the next run writes it again.";
     type Output = ExportKind;
 
     fn inputs() -> Vec<Port> {
-        vec![MODEL.port()]
+        vec![MODEL.port(), REQUESTS.port(), TARGETS.port(), TEMPLATES.port(), MOMENTS.port(), SCORES.port()]
     }
 
     fn unkeyed() -> &'static [&'static str] {
@@ -107,7 +143,9 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
     fn takes(params: &ExportParams, beside: &Beside) -> Taken {
         let writes = |format| params.formats.contains(&format);
         let files = if writes(ExportFormat::Model) { beside.files.clone() } else { Vec::new() };
-        let name = beside.name.as_ref().filter(|_| writes(ExportFormat::Peft) && params.base_model.is_none());
+        // An adapter has to name its model in any case, a card only as others can find it.
+        let name = beside.name.as_ref().filter(|_| params.base_model.is_none());
+        let name = name.filter(|name| writes(ExportFormat::Peft) || on_the_hub(name).is_some());
         Taken { files, values: name.map(|name| ("base_model", json!(name))).into_iter().collect() }
     }
 
@@ -148,10 +186,27 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
     fn run(params: &ExportParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
         let mut edits = batches(cx, &given)?;
-        let batch = pick(params, edits.len()).map_err(|error| Error::input(error.message))?;
-        let batch = edits.swap_remove(batch);
+        let (chosen, count) = (pick(params, edits.len()).map_err(|error| Error::input(error.message))?, edits.len());
+        let batch = edits.swap_remove(chosen);
+        // Scores of such an update are of all its batches, each in a model of its own.
+        let holds = (count > 1).then(|| {
+            let edits = batch.facts.end - batch.facts.start;
+            format!("batch {chosen} of {count}: {edits} edit{}", if edits == 1 { "" } else { "s" })
+        });
         let layout = Layout::of(&config(cx, &given)?);
-        let update = UpdateFile::of(&given, &layout, &batch)?;
+        let asked = cx.input_opt(REQUESTS)?;
+        let edits = match &asked {
+            Some(asked) => {
+                if given.facts.asked.is_some_and(|written| contents(asked).is_ok_and(|asked| asked != written)) {
+                    return Err(Error::input("the requests are not those that were written")
+                        .hint("connect the stage that the edit's stage has at its port `requests`"));
+                }
+                let all = requests(cx, asked)?;
+                Some(all.get(batch.facts.start..batch.facts.end).unwrap_or_default().to_vec())
+            }
+            None => None,
+        };
+        let update = UpdateFile::of(&given, &layout, &batch, made_of(cx, &given)?)?;
         let mut out = cx.output(&params.path, params.overwrite)?;
         let mut weights = BTreeMap::new();
         if params.formats.contains(&ExportFormat::Model) {
@@ -177,11 +232,44 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             out.write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
         }
         let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
+        let licence = match gguf(&given) {
+            Some(file) => licence_of_gguf(&cx.path(file)?).map_err(StageFailure::stage)?,
+            None => None,
+        };
+        let scores = cx.input_opt(SCORES)?;
+        let card = Card {
+            base: params.base_model.as_deref().filter(|base| on_the_hub(base).is_some()),
+            licence,
+            formats: &params.formats,
+            provenance: &note.provenance,
+            update: note.update,
+            edits: edits.as_deref(),
+            scores: scores.as_ref().map(|scores| (&scores.facts.shown, given.facts.batches)),
+        };
+        out.write(CARD, card.text().as_bytes())?;
         let published = cx.finish(out, &params.path, note.about()?)?;
         let files = published.iter().map(|published| published.path.clone()).collect();
-        let facts = ExportFacts { formats: Some(params.formats.clone()), files };
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files, holds };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
+}
+
+/// What the edit was made of, from the inputs that are connected.
+fn made_of(cx: &StageContext, model: &Given<'_, UpdateKind>) -> Result<MadeOf, Error> {
+    let mut made = MadeOf::default();
+    if let Some(targets) = cx.input_opt(TARGETS)? {
+        same_model(model, &targets.facts.base, "targets")?;
+        made.targets = targets.facts.with.clone();
+    }
+    if let Some(templates) = cx.input_opt(TEMPLATES)? {
+        made.templates = json!(templates.facts.templates.groups);
+    }
+    if let Some(moments) = cx.input_opt(MOMENTS)? {
+        same_model(model, &moments.facts.base, "second moments")?;
+        let MomentsFacts { documents, tokens, sources, .. } = &moments.facts;
+        made.corpus = json!({ "documents": documents, "tokens": tokens, "files": sources });
+    }
+    Ok(made)
 }
 
 /// Says where rounding to the stored type took a large share of the change: the exported model is then another one than was evaluated.

@@ -51,8 +51,28 @@ pub struct Provenance {
     /// What was done to the changes after they were solved, one entry after the other.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub care: Value,
+    /// Parameters of the targets, where the export was given them.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub targets: Value,
+    /// The context templates, where the export was given them.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub templates: Value,
+    /// The corpus of the second moments, by the contents of its files, where the export was given them.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub corpus: Value,
     /// What the solve reported of each layer.
     pub layers: Vec<LayerFacts>,
+}
+
+/// What an edit was made of, as far as it is known.
+#[derive(Default)]
+pub struct MadeOf {
+    /// Parameters of the targets.
+    pub targets: Value,
+    /// The context templates.
+    pub templates: Value,
+    /// The corpus of the second moments.
+    pub corpus: Value,
 }
 
 /// An update with its provenance.
@@ -70,7 +90,7 @@ impl UpdateFile {
     ///
     /// # Errors
     /// For a weight that the family has no name for.
-    pub fn of(given: &Given<'_, UpdateKind>, layout: &Layout, batch: &Batch) -> Result<Self, Error> {
+    pub fn of(given: &Given<'_, UpdateKind>, layout: &Layout, batch: &Batch, of: MadeOf) -> Result<Self, Error> {
         let plain = |(weight, delta): &(WeightId, Delta)| {
             *weight == WeightId::down(weight.layer) && matches!(delta, Delta::LowRank(_))
         };
@@ -86,6 +106,9 @@ impl UpdateFile {
             plan: facts.plan.clone(),
             requests: ids.get(batch.facts.start..batch.facts.end).map_or(Value::Null, |ids| json!(ids)),
             care: facts.care.as_ref().map_or(Value::Null, |care| json!(care)),
+            targets: of.targets,
+            templates: of.templates,
+            corpus: of.corpus,
             layers: batch.facts.layers.clone(),
         };
         let updates: Vec<_> = batch.updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect();

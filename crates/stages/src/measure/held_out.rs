@@ -1,0 +1,99 @@
+//! How second moments fit their own corpus.
+//!
+//! Every document counts for `C`, and none is set apart: `C` stays what it was, and no text is lost to it. What a sample says is held out all
+//! the same, because a document's own part can be taken out of `C` afterwards ([`Fit::held_out`]). The sample is the first documents of the
+//! seeded order, which another number of documents, an interruption or a resumed run does not change.
+
+use palinode_data::Corpus;
+use palinode_edit::text_keys;
+use palinode_engine::{Error, StageContext};
+use palinode_math::Fit;
+
+use crate::artifacts::model::Loaded;
+use crate::artifacts::moments::Gathered;
+use crate::errors::StageFailure;
+use crate::sources::corpus::encode;
+
+/// Tokens that are looked at, those of a document, and the fewest documents.
+const TOKENS: usize = 512;
+const PIECE: usize = 256;
+const DOCUMENTS: usize = 4;
+
+/// What is usual: the figure is `1/(1 − f/N)` or so for N independent keys, and text is less independent than that.
+const USUAL: std::ops::RangeInclusive<f64> = 0.5..=2.0;
+
+/// Documents that second moments were measured on. Of a long one the beginning stands for all: the rest of it stays in `C`.
+pub struct Sample(Vec<Vec<u32>>);
+
+impl Sample {
+    /// The first documents of a corpus of which `read` were measured.
+    ///
+    /// # Errors
+    /// When the corpus cannot be read or tokenized.
+    pub fn of(corpus: &mut Corpus, model: &Loaded, cut: usize, read: usize) -> Result<Self, Error> {
+        let (mut documents, mut tokens) = (Vec::new(), 0);
+        for index in 0..read {
+            if tokens >= TOKENS && documents.len() >= DOCUMENTS {
+                break;
+            }
+            let text = corpus.read(index).map_err(StageFailure::stage)?;
+            let ids = encode(&model.text, &text, cut.min(PIECE)).map_err(StageFailure::stage)?;
+            tokens += ids.len();
+            documents.push(ids);
+        }
+        Ok(Self(documents))
+    }
+
+    /// How each layer fits, to three digits; `None` where its `C` is singular without a document. What is unusual is a warning.
+    ///
+    /// # Errors
+    /// What running the model or reading the store failed at.
+    pub fn judge(
+        &self,
+        cx: &StageContext,
+        model: &Loaded,
+        layers: &[usize],
+        made: &Gathered,
+        batch: usize,
+    ) -> Result<Vec<Option<f64>>, Error> {
+        let mut keys: Vec<_> = Vec::with_capacity(self.0.len());
+        for document in &self.0 {
+            cx.check_interrupt()?;
+            keys.push(
+                text_keys(&model.decoder, std::slice::from_ref(document), layers, batch)
+                    .map_err(StageFailure::stage)?,
+            );
+        }
+        let bar = cx.progress("layers checked", Some(layers.len() as u64));
+        let (mut found, mut usual) = (Vec::new(), Vec::new());
+        for (layer, moment) in made.layers(cx) {
+            cx.check_interrupt()?;
+            let documents: Vec<&[f32]> = keys.iter().filter_map(|keys| keys.get(&layer)).map(Vec::as_slice).collect();
+            let ratio = match Fit::held_out(&moment?, &documents).map_err(StageFailure::stage)? {
+                Fit::Ratio(ratio) => Some(three_digits(ratio)),
+                Fit::Identity | Fit::Singular => None,
+            };
+            match ratio {
+                Some(ratio) if USUAL.contains(&ratio) => usual.push(format!("layer {layer} {ratio}")),
+                Some(ratio) => cx.warn(format!(
+                    "layer {layer}: the mean of kᵀC⁻¹k/f on documents that were left out is {ratio}, expected near 1: the corpus is too \
+                     small for the key size, or its documents are of different kinds; more documents help"
+                )),
+                None => cx.warn(format!(
+                    "layer {layer}: the second moment could not be checked: it is singular, or would be without one of its documents"
+                )),
+            }
+            found.push(ratio);
+            bar.inc(1);
+        }
+        if !usual.is_empty() {
+            cx.say(format!("mean of kᵀC⁻¹k/f on documents that were left out, expected near 1: {}", usual.join(", ")));
+        }
+        Ok(found)
+    }
+}
+
+/// What follows is rounding, which differs between machines.
+fn three_digits(value: f64) -> f64 {
+    format!("{value:.2e}").parse().unwrap_or(value)
+}
