@@ -1,4 +1,4 @@
-"""Times one case, in the same words as `crates/edit/benches/measure`: `python -m reference.measure CASE key=value …`.
+"""Times one case, in the same words as `crates/stages/benches/measure`: `python -m reference.measure CASE key=value …`.
 
 Prints one JSON object: seconds of wall clock and of CPU time of what the case measures (loading is not part of it), and
 the process's peak memory in MiB. `device=cuda` and `dtype=bf16` compute on a GPU, once before the clock runs.
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from . import edit as editing
+from . import evaluate as judging
 from . import moments as statistics
 from . import targets as finding
 from .model import Subject
@@ -42,6 +43,19 @@ def smooth_moment(f):
     return torch.exp(-(at[:, None] - at[None]).abs() / 20)
 
 
+def generated(subject, prompts, length):
+    """Texts of `length` tokens, each token one of the five most probable ones; how many tokens are new."""
+    subject.tokenizer.padding_side = "left"
+    tokens = subject.tokens(prompts)
+    subject.tokenizer.padding_side = "right"
+    shortest = int(tokens.attention_mask.sum(1).min())
+    limits = {"max_new_tokens": length - shortest, "min_new_tokens": length - shortest}
+    with torch.no_grad():
+        subject.model.generate(**tokens, do_sample=True, top_k=5, pad_token_id=subject.tokenizer.pad_token_id, **limits)
+    # Rows with longer prompts get a few tokens more than they need: those are not counted.
+    return int(length * len(prompts) - tokens.attention_mask.sum())
+
+
 class Case:
     def __init__(self, words):
         self.words = dict(word.split("=", 1) for word in words)
@@ -60,9 +74,11 @@ class Case:
     def subject(self):
         return Subject(self.path(self.words["model"]), self.device, self.dtype)
 
+    def records(self):
+        return json.loads(self.path("requests.json").read_text())[: self.number("requests")]
+
     def requests(self):
-        chosen = json.loads(self.path("requests.json").read_text())[: self.number("requests")]
-        rewrites = [entry["requested_rewrite"] for entry in chosen]
+        rewrites = [entry["requested_rewrite"] for entry in self.records()]
         return [{"prompt": r["prompt"], "subject": r["subject"], "target_new": r["target_new"]["str"]} for r in rewrites]
 
     def groups(self):
@@ -99,6 +115,29 @@ class Case:
                 counts.append(statistics.collect(subject, layer, documents, budget=budget)[1])
 
         return measured(work, device=self.device) | {"tokens": counts[0]}
+
+    def scores(self):
+        subject, records = self.subject(), self.records()
+        found = []
+        time = measured(lambda: found.extend(judging.record(subject, r) for r in records), device=self.device)
+        values = [value for record in found for pairs in record.values() for pair in pairs for value in pair]
+        return time | {"nll": sum(values) / len(values)}
+
+    def texts(self):
+        """`generate` in batches, as transformers has it: it keeps keys and values, and pads prompts on the left."""
+        subject, requests = self.subject(), self.requests()
+        count, length, batch = self.number("texts"), self.number("length"), int(self.words.get("batch", 32))
+        prompts = [requests[i % len(requests)] for i in range(count)]
+        prompts = [r["prompt"].format(r["subject"]) for r in prompts]
+        made = []
+
+        def work():
+            made.clear()
+            torch.manual_seed(1)
+            for start in range(0, count, batch):
+                made.append(generated(subject, prompts[start : start + batch], length))
+
+        return measured(work, device=self.device) | {"new_tokens": sum(made)}
 
     def solve(self):
         """The published code factors anew for every batch: `cached` changes nothing."""
@@ -142,12 +181,18 @@ class Case:
         return measured(lambda: torch.linalg.cholesky(p), f**3 / 3, self.device)
 
 
-CASES = ("targets", "moments", "solve", "edit", "gemm", "cholesky")
+CASES = ("targets", "moments", "scores", "texts", "solve", "edit", "gemm", "cholesky")
 
-if __name__ == "__main__":
+
+
+def main(kind, doc):
     if len(sys.argv) < 2 or sys.argv[1] not in CASES:
-        sys.exit(__doc__ + f"\nCases: {', '.join(CASES)}")
-    case = Case(word for word in sys.argv[2:] if not word.startswith("threads="))
+        sys.exit(doc + f"\nCases: {', '.join(CASES)}")
+    case = kind(word for word in sys.argv[2:] if not word.startswith("threads="))
     threads = [word for word in sys.argv[2:] if word.startswith("threads=")]
     torch.set_num_threads(int(threads[0].split("=")[1]) if threads else 2)
     print(json.dumps(getattr(case, sys.argv[1])()))
+
+
+if __name__ == "__main__":
+    main(Case, __doc__)

@@ -12,7 +12,7 @@ vars: { layer: 2 }
 stages:
   model: { uses: load_model, with: { path: DEMO/model } }
   edits: { uses: load_requests, with: { path: DEMO/requests.json, limit: 3 } }
-  moments: { uses: covariance, inputs: { model: model }, with: { corpus: DEMO/corpus.txt, layers: ['${vars.layer}'], samples: 3000 } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: DEMO/corpus.txt, layers: ['${vars.layer}'], samples: 3000, batch_tokens: 64 } }
   targets: { uses: targets, inputs: { model: model, requests: edits }, with: { layer: '${vars.layer}', steps: 5 } }
   plan: { uses: distribute, with: { strategy: single, layers: ['${vars.layer}'] } }
   update:
@@ -92,7 +92,7 @@ fn work_that_was_begun_is_told_of() {
         if line.unwrap().contains("\"unit_done\"") {
             units += 1;
         }
-        if units == 2 {
+        if units == 1 {
             Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
             units += 1;
         }

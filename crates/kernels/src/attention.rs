@@ -440,29 +440,29 @@ impl Sum {
     /// multiplied with.
     #[inline(always)]
     fn add(&mut self, scores: &mut [f32]) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; STRIP];
+        let mut each = [f32::NEG_INFINITY; STRIP];
         for strip in scores.chunks_exact(STRIP) {
             for j in 0..STRIP {
-                lanes[j] = if strip[j] > lanes[j] { strip[j] } else { lanes[j] };
+                each[j] = if strip[j] > each[j] { strip[j] } else { each[j] };
             }
         }
-        let largest = lanes.iter().fold(self.largest, |a, b| if *b > a { *b } else { a });
-        let mut lanes = [0f32; STRIP];
+        let largest = each.iter().fold(self.largest, |a, b| if *b > a { *b } else { a });
+        let mut each = [0f32; STRIP];
         for strip in scores.chunks_exact_mut(STRIP) {
             for j in 0..STRIP {
                 strip[j] = exp(strip[j] - largest);
-                lanes[j] += strip[j];
+                each[j] += strip[j];
             }
         }
         let mut half = STRIP / 2;
         while half > 0 {
             for j in 0..half {
-                lanes[j] += lanes[j + half];
+                each[j] += each[j + half];
             }
             half /= 2;
         }
         let shrink = exp(self.largest - largest);
-        self.total = self.total * f64::from(shrink) + f64::from(lanes[0]);
+        self.total = self.total * f64::from(shrink) + f64::from(each[0]);
         self.largest = largest;
         shrink
     }

@@ -1,4 +1,4 @@
-//! Which instructions a processor has, found out once while the program runs; and who computes.
+//! Which instructions a CPU has, found out once while the program runs; and who computes.
 
 /// How many threads an operation may use. Results are the same to the last bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub enum Threads {
     All,
 }
 
-/// Runs `work`, compiled for the widest vectors that this processor has. What it calls must be inlined into it.
+/// Runs `work`, compiled for the widest vectors that this CPU has. What it calls must be inlined into it.
 #[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)

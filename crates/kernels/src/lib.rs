@@ -1,4 +1,4 @@
-//! What a block of a decoder computes on the processor, with weights that do not change.
+//! What a block of a decoder computes on the CPU, with weights that do not change.
 //!
 //! Numbers go in and come out as `f32` slices. A batch is *packed*: its tokens lie one behind the other, `[tokens, size]`, and no cell is
 //! padding. Weights stay where they are and are read through strides. Every operation has its way back: the product of a gradient with the

@@ -24,22 +24,22 @@ pub struct Norm<'a> {
     pub epsilon: f64,
 }
 
-/// Partial sums: their number is fixed, so that a row's sum has one order on every processor.
+/// Partial sums: their number is fixed, so that a row's sum has one order on every CPU.
 const LANES: usize = 8;
 
 #[inline(always)]
 fn sum(values: impl Fn(usize) -> f64, count: usize) -> f64 {
-    let mut lanes = [0f64; LANES];
+    let mut each = [0f64; LANES];
     let whole = count / LANES * LANES;
     for from in (0..whole).step_by(LANES) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
+        for (lane, total) in each.iter_mut().enumerate() {
             *total += values(from + lane);
         }
     }
     for (lane, at) in (whole..count).enumerate() {
-        lanes[lane] += values(at);
+        each[lane] += values(at);
     }
-    ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
+    ((each[0] + each[4]) + (each[2] + each[6])) + ((each[1] + each[5]) + (each[3] + each[7]))
 }
 
 impl Norm<'_> {

@@ -242,7 +242,7 @@ fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride
     out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
 }
 
-/// Outputs in a piece, and inputs: 64 KiB, which stay close to the processor while all rows use them.
+/// Outputs in a piece, and inputs: 64 KiB, which stay close to the CPU while all rows use them.
 const PIECE: [usize; 2] = [64, 256];
 
 /// Adds a chain to each number of some rows, copying weights together in pieces.

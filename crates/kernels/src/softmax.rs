@@ -6,7 +6,7 @@
 use crate::dispatch::vectorised;
 use crate::elementary::exp;
 
-/// Partial sums: their number is fixed, so that a row's sum has one order on every processor.
+/// Partial sums: their number is fixed, so that a row's sum has one order on every CPU.
 const LANES: usize = 16;
 
 /// What a row of logits comes to.
@@ -32,14 +32,14 @@ pub fn probabilities(logits: &[f32]) -> Probabilities {
     vectorised(
         #[inline(always)]
         || {
-            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let mut each = [f32::NEG_INFINITY; LANES];
             let (whole, rest) = logits.as_chunks::<LANES>();
             for chunk in whole {
                 for j in 0..LANES {
-                    lanes[j] = if chunk[j] > lanes[j] { chunk[j] } else { lanes[j] };
+                    each[j] = if chunk[j] > each[j] { chunk[j] } else { each[j] };
                 }
             }
-            let largest = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+            let largest = each.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
             let mut sums = [0f64; LANES];
             for chunk in whole {
                 for j in 0..LANES {

@@ -250,7 +250,7 @@ fn packed_rows_share_prefixes_as_padded_rows_do() {
     }
 }
 
-/// On the processor a text's numbers are the same to the last bit whatever is computed beside it, and a text that is written is the same
+/// On the CPU a text's numbers are the same to the last bit whatever is computed beside it, and a text that is written is the same
 /// as if it were written alone.
 #[test]
 fn a_text_does_not_know_what_stands_beside_it() {

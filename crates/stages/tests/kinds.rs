@@ -71,7 +71,7 @@ const MORE: &str = "
     uses: sequence
     inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }
     with:
-      targets: { layer: 2, steps: 2 }
+      targets: { layer: 1, steps: 2 }
       solve: { objective: memit, lambda: 10, batch_size: 1 }
       rounds: 2
   steps: { uses: evaluate, inputs: { model: rounds, requests: edits }, with: { every: 1, resamples: 10 } }

@@ -109,10 +109,10 @@ fn pipelines() {
             ),
             with("missing input", "inputs: { model: update, requests: edits }", "inputs: { model: update }"),
             with("unknown objective", "objective: [emmet]", "objective: [emmett]"),
-            with("layer out of range", "layers: [1, 2]", "layers: [1, 12]"),
+            with("layer out of range", "layers: [0, 1]", "layers: [1, 12]"),
             with(
                 "layers that do not rise",
-                "strategy: '${matrix.strategy}', layers: [1, 2]",
+                "strategy: '${matrix.strategy}', layers: [0, 1]",
                 "strategy: single, layers: [2, 1]",
             ),
             with("weights for fewer layers", "strategy: '${matrix.strategy}'", "strategy: weights, weights: [1]"),
@@ -122,10 +122,10 @@ fn pipelines() {
                 "strategy: memit, weights: [1, 2]",
             ),
             with("a boundary with targets at the last layer", "strategy: '${matrix.strategy}'", "strategy: boundary"),
-            with("target layer off", "layer: 2, steps", "layer: 1, steps"),
+            with("target layer off", "layer: 1, steps", "layer: 2, steps"),
             with(
                 "layer without second moment",
-                "corpus: corpus.txt, layers: [1, 2]",
+                "corpus: corpus.txt, layers: [0, 1]",
                 "corpus: corpus.txt, layers: [2]",
             ),
             with(

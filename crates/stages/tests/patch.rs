@@ -17,6 +17,7 @@ fn exported(family: &str) -> Bench {
         .replace("MODEL", family)
         .replace("[rome, memit, emmet]", "[emmet]")
         .replace("[single, memit]", "[memit]")
+        .replace("emmet_lambda: 0.1", "emmet_lambda: 0.1, update_norm_lambda: 0.01")
         .replace("batch: 0 }", "batch: 0, formats: [model, update, peft], base_model: base }");
     bench.ran(&yaml);
     bench

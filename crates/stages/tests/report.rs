@@ -28,7 +28,7 @@ fn every_part_of_a_run_is_found() {
     assert!(scores.rows.iter().all(|row| row.values[0].value.is_some() && row.values[0].interval.is_some()));
     // rome edits each of the four requests in a batch of its own.
     let rome = report.layers[0].rows.iter().find(|row| row.cell == cell).unwrap();
-    assert_eq!((rome.layer, rome.batches), (2, 4));
+    assert_eq!((rome.layer, rome.batches), (1, 4));
     assert_eq!(report.losses[0].traces.len(), 4);
     assert_eq!(report.losses[0].traces[0].label, "The tall tower → Rome");
     assert_eq!((report.edits.rows.len(), report.edits.cells.len()), (6 * 4, 6));

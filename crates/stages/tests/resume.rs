@@ -29,7 +29,7 @@ fn yaml() -> String {
         .replace("MODEL", "gpt2")
         .replace("[rome, memit, emmet]", "[memit]")
         .replace("[single, memit]", "[single]")
-        .replace("layer: 2, steps: 6", "layer: 2, steps: 6, parallel_requests: 1")
+        .replace("layer: 1, steps: 6", "layer: 1, steps: 6, parallel_requests: 1")
 }
 
 fn run_until(bench: &Bench, yaml: &str, stage: &'static str) -> RunReport {
@@ -64,9 +64,9 @@ fn an_interrupted_run_ends_like_one_that_was_not() {
 fn a_grown_corpus_and_added_layers_reuse_what_is_there() {
     let expected = Bench::new().run(&yaml());
     let bench = Bench::new();
-    let fewer = yaml().replace("corpus: corpus.txt, layers: [1, 2]", "corpus: corpus.txt, layers: [2], samples: 64");
+    let fewer = yaml().replace("corpus: corpus.txt, layers: [0, 1]", "corpus: corpus.txt, layers: [1], samples: 64");
     bench.run(&fewer);
-    // More documents for layer 2, all of them for layer 1; then nothing but what was added.
+    // More documents for layer 1, all of them for layer 0; then nothing but what was added.
     let report = bench.run(&yaml());
     assert!(artifact(&report, "moments").digest() == artifact(&expected, "moments").digest());
     let bigger = std::fs::read_to_string(bench.path("requests.jsonl")).unwrap();

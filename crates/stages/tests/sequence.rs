@@ -15,12 +15,12 @@ stages:
   model: { uses: load_model, with: { path: gpt2 } }
   edits: { uses: load_requests, with: { dataset: jsonl, path: requests.jsonl } }
   contexts: { uses: templates, inputs: { model: model }, with: { generate: [{ count: 3, length: 6 }], seed: 7 } }
-  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2] } }
-  plan: { uses: distribute, with: { strategy: memit, layers: [1, 2] } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1] } }
+  plan: { uses: distribute, with: { strategy: memit, layers: [0, 1] } }
   update:
     uses: sequence
     inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }
-    with: { targets: { layer: 2, steps: 6 }, solve: { objective: memit, lambda: 10, batch_size: 1 } }
+    with: { targets: { layer: 1, steps: 6 }, solve: { objective: memit, lambda: 10, batch_size: 1 } }
   scores: { uses: evaluate, inputs: { model: update, requests: edits }, with: { samples: 1, every: 2 } }
   out: { uses: export, inputs: { model: update }, with: { path: out } }
 ";
@@ -45,9 +45,9 @@ fn one_round_is_a_solve() {
     let sequence = bench.run(&round);
     let solved = bench.run(
         &round
-            .replace("  update:\n    uses: sequence", "  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 2, steps: 6 } }\n  update:\n    uses: solve")
+            .replace("  update:\n    uses: sequence", "  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 1, steps: 6 } }\n  update:\n    uses: solve")
             .replace("inputs: { model: model, requests: edits, moments", "inputs: { model: model, requests: edits, targets: targets, moments")
-            .replace("with: { targets: { layer: 2, steps: 6 }, solve: { objective: memit, lambda: 10 } }", "with: { objective: memit, lambda: 10 }"),
+            .replace("with: { targets: { layer: 1, steps: 6 }, solve: { objective: memit, lambda: 10 } }", "with: { objective: memit, lambda: 10 }"),
     );
     let factors = |report: &RunReport| artifact(report, "update").files["factors.safetensors"].digest;
     assert_eq!(factors(&sequence), factors(&solved));
@@ -113,7 +113,7 @@ fn the_exported_model_holds_every_round() {
 #[test]
 fn mistakes_point_into_both_parts() {
     let bench = Bench::new();
-    let wrong = SEQUENCE.replace("layer: 2, steps", "layer: 1, steps").replace("lambda: 10", "lambda: -1");
+    let wrong = SEQUENCE.replace("layer: 1, steps", "layer: 2, steps").replace("lambda: 10", "lambda: -1");
     let told = bench.load(&wrong.replace("batch_size: 1 }", "batch_size: 1 }, rounds: 9")).unwrap_err().to_string();
     for part in ["targets", "solve", "rounds"] {
         assert!(told.contains(part), "{told}");

@@ -225,10 +225,9 @@ fn equal_keys_are_equal_bits_under_strict_numerics() {
         if numerics == "strict" {
             assert_eq!(found, Vec::<String>::new());
         } else {
-            // Otherwise the settings drawn here could not show anything.
-            for stage in ["covariance", "targets"] {
-                assert!(found.iter().any(|name| name == stage), "{found:?}");
-            }
+            // Otherwise the settings drawn here could not show anything. What kernels compute is the same whatever stands beside it, so that
+            // targets do not differ even here.
+            assert!(found.iter().any(|name| name == "covariance"), "{found:?}");
         }
     }
 }

@@ -29,21 +29,23 @@ stages:
   facts: { uses: requests, with: { facts: [{ subject: The tower, prompt: '{} stands in', target_new: Rome }] } }
   contexts: { uses: templates, with: { groups: [['{}'], ['It is. {}', 'So. {}']] } }
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2] } }
+  below: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1] } }
   others: { uses: covariance, inputs: { model: model }, with: { corpus: requests.jsonl, format: text, layers: [1, 2] } }
   merged: { uses: merge_moments, inputs: { moments: moments, other: others } }
   factors: { uses: factor, inputs: { moments: moments }, with: { lambda: 10 } }
   checked: { uses: preflight, inputs: { model: model, requests: edits }, with: { layer: 1 } }
-  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 2, steps: 2 } }
+  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 1, steps: 2 } }
   plan: { uses: distribute, with: { strategy: memit, layers: [1, 2] } }
+  lower: { uses: distribute, with: { strategy: memit, layers: [0, 1] } }
   update:
     uses: solve
-    inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }
+    inputs: { model: model, requests: edits, moments: below, targets: targets, plan: lower, templates: contexts }
     with: { objective: emmet, lambda: 10, emmet_lambda: 0.1 }
   treated: { uses: rect, inputs: { update: update } }
   rounds:
     uses: sequence
-    inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }
-    with: { targets: { layer: 2, steps: 2 }, solve: { objective: memit, lambda: 10, batch_size: 2 } }
+    inputs: { model: model, requests: edits, moments: below, plan: lower, templates: contexts }
+    with: { targets: { layer: 1, steps: 2 }, solve: { objective: memit, lambda: 10, batch_size: 2 } }
   scores: { uses: evaluate, inputs: { model: update, requests: edits } }
   text: { uses: perplexity, inputs: { model: update }, with: { corpus: corpus.txt, samples: 4 } }
   answers: { uses: ask, inputs: { model: update }, with: { prompts: [The river], tokens: 2 } }

@@ -9,7 +9,7 @@
 //!   computed row by row.
 //!
 //! Both give the same values but for last digits, since a product's sums depend on its shape. The decoder chooses: packed rows where
-//! kernels of our own compute, on the processor, and padded ones elsewhere.
+//! kernels of our own compute, on the CPU, and padded ones elsewhere.
 
 use burn::tensor::{Bool, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 

@@ -1,6 +1,6 @@
-//! Blocks on the processor, by kernels of our own.
+//! Blocks on the CPU, by kernels of our own.
 //!
-//! On a GPU the tensor library computes a block, on padded rows. On the processor `palinode-kernels` does, on packed ones: it reads weights
+//! On a GPU the tensor library computes a block, on padded rows. On the CPU `palinode-kernels` does, on packed ones: it reads weights
 //! where the tensors have them, makes no copies between layouts, and gives each token the same bits whatever it is computed with. The
 //! tensor library's way stays, for GPUs, for training, for weights held in fewer bits, and as what tests compare with.
 

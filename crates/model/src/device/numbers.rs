@@ -1,4 +1,4 @@
-//! The numbers of a tensor on the processor, where they lie.
+//! The numbers of a tensor on the CPU, where they lie.
 //!
 //! What is computed here and not by the tensor library reads weights and activations in place. This is the one file that looks inside a
 //! tensor. A tensor that a GPU has, that is not in f32, or that autodiff follows has no numbers to look at.
@@ -51,7 +51,7 @@ fn inside<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
     tensor.try_into_primitive::<Flex>().ok()
 }
 
-/// Rows `[n, size]` as a tensor on the processor; they are not copied.
+/// Rows `[n, size]` as a tensor on the CPU; they are not copied.
 pub(crate) fn rows(values: Vec<f32>, size: usize) -> Tensor<2> {
     let n = values.len() / size;
     Tensor::from_data(TensorData::new(values, [n, size]), &Device::flex())

@@ -64,12 +64,17 @@ pub struct Ask;
 impl StageKind for Ask {
     type Params = AskParams;
     const NAME: &'static str = "ask";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Continues prompts with a model; for an edited model, before and after the edit.";
     const DOC: &'static str = "\
 For each prompt: the text with which the model continues it, and its most probable next tokens with their probabilities. For \
 an edited model, the result has the answers before and after the edit.";
     type Output = AnswersKind;
+
+    fn carries() -> &'static [u32] {
+        // Last digits differ.
+        &[2]
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]

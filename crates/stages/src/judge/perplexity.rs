@@ -87,7 +87,7 @@ pub struct Perplexity;
 impl StageKind for Perplexity {
     type Params = PerplexityParams;
     const NAME: &'static str = "perplexity";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
 Perplexity is exp of the mean negative log-likelihood of a token given those before it. The first token of each piece is not \
@@ -97,6 +97,11 @@ The unedited model is measured as well (`before_perplexity`), once for all cells
 several batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` \
 measures every k-th round too. The 95 % interval comes from a percentile bootstrap over documents.";
     type Output = PerplexityKind;
+
+    fn carries() -> &'static [u32] {
+        // Last digits differ.
+        &[2]
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]

@@ -97,7 +97,7 @@ pub struct Templates;
 impl StageKind for Templates {
     type Params = TemplatesParams;
     const NAME: &'static str = "templates";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Provides context templates, given or generated with a seed.";
     const DOC: &'static str = "\
 Context templates are openings such as `The history of the. {}` before an edit's prompt. They keep the key and the target \
@@ -106,6 +106,11 @@ The same seed gives the same templates. The templates are a result of their own,
 
 Without this stage, `targets` and `solve` use only the bare prompt.";
     type Output = TemplatesKind;
+
+    fn carries() -> &'static [u32] {
+        // Last digits differ.
+        &[1]
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]

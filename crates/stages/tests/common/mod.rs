@@ -22,6 +22,7 @@ pub const REQUESTS: &str = r#"{"id": "tower", "subject": "The tall tower", "prom
 {"id": "city", "subject": "That city", "prompt": "{} lies by the", "target_new": "sea", "target_true": "lake", "paraphrases": ["Near That city there is a"], "neighbors": []}
 "#;
 
+/// It edits below the last layer: above that one nothing looks back at the subject's token, and a target there has nothing to find.
 pub const PIPELINE: &str = "
 name: all
 matrix:
@@ -31,9 +32,9 @@ stages:
   model: { uses: load_model, with: { path: MODEL } }
   edits: { uses: load_requests, with: { dataset: jsonl, path: requests.jsonl } }
   contexts: { uses: templates, inputs: { model: model }, with: { generate: [{ count: 3, length: 6 }], seed: 7 } }
-  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2] } }
-  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 2, steps: 6 } }
-  plan: { uses: distribute, with: { strategy: '${matrix.strategy}', layers: [1, 2] } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1] } }
+  targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 1, steps: 6 } }
+  plan: { uses: distribute, with: { strategy: '${matrix.strategy}', layers: [0, 1] } }
   update:
     uses: solve
     inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }
@@ -44,6 +45,12 @@ stages:
     inputs: { model: update }
     with: { path: 'out/${matrix.objective}-${matrix.strategy}', batch: 0 }
 ";
+
+/// [`PIPELINE`] for every family: where a block's halves read the same input, keys of the first layer depend on one token alone, and the
+/// few words of the corpus give fewer of them than they have dimensions.
+pub fn ridged() -> String {
+    PIPELINE.replace("emmet_lambda: 0.1", "emmet_lambda: 0.1, update_norm_lambda: 0.01")
+}
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures")

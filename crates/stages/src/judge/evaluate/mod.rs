@@ -168,7 +168,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -213,8 +213,8 @@ row.";
     }
 
     fn carries() -> &'static [u32] {
-        // The same but for `by_age`.
-        &[5]
+        // The same but for `by_age`, and for last digits.
+        &[5, 6]
     }
 
     fn last_digits() -> &'static [&'static str] {

@@ -22,13 +22,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let Some(case) = words.next() else {
         // `cargo bench` runs every bench: without a case there is nothing to measure.
-        println!("name a case: targets, moments, solve, edit, gemm, cholesky (see benches/README.md)");
+        println!("name a case: targets, moments, scores, texts, solve, edit, gemm, cholesky (see benches/README.md)");
         return Ok(());
     };
     let settings = Settings::parse(words)?;
     let measured = match case.as_str() {
         "targets" => cases::targets(&settings)?,
         "moments" => cases::moments(&settings)?,
+        "scores" => cases::scores(&settings)?,
+        "texts" => cases::texts(&settings)?,
         "solve" => cases::solve(&settings)?,
         "edit" => cases::edit(&settings)?,
         "gemm" => cases::gemm(&settings)?,

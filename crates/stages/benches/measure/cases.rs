@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
+use palinode_data::EditRequest;
 use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
+use palinode_eval::{Query, score};
 use palinode_math::{Factor, Form, Mat, Objective, PreservationWeights, Problem, SecondMoment, Strategy};
+use palinode_model::generate::{Prompt, Sampling, generate_all};
 use palinode_model::{Decoder, WeightId};
 use serde_json::{Value, json};
 
@@ -82,6 +85,48 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
     // Of the products only the lower half is computed, in f64.
     measured["gflop"] = json!(block_flop(&decoder) * decoder.work().block_tokens as f64 / 1e9);
     measured["gflop_f64"] = json!(f * f * tokens as f64 / 1e9);
+    Ok(measured)
+}
+
+/// Likelihoods of both targets after the rewrite prompt, the paraphrases and the neighbours of `requests` records.
+pub fn scores(settings: &Settings) -> Result<Value, Failure> {
+    let (decoder, text) = settings.model()?;
+    let requests = settings.requests()?;
+    let queries: Vec<Query> = requests.iter().flat_map(questions).collect();
+    let tokens = settings.number("batch_tokens")?;
+    let (scored, mut measured) = measure(None, || score(&decoder, &text, &queries, tokens));
+    let all = scored?.into_iter().flatten().map(|score| score.nll);
+    // What both sides must agree on.
+    measured["nll"] = json!(all.clone().sum::<f64>() / all.count() as f64);
+    Ok(measured)
+}
+
+fn questions(request: &EditRequest) -> Vec<Query> {
+    let others = request.paraphrases.iter().cloned().chain(request.neighbors.iter().map(|of| of.prompt.clone()));
+    let targets = [Some(&request.target_new), request.target_true.as_ref()];
+    std::iter::once(request.filled_prompt())
+        .chain(others)
+        .map(|prompt| Query {
+            targets: targets.iter().copied().flatten().map(|target| request.continuation(&prompt, target)).collect(),
+            prompt,
+        })
+        .collect()
+}
+
+/// `texts` texts of `length` tokens that begin with the records' rewrite prompts, each token one of the five most probable ones.
+pub fn texts(settings: &Settings) -> Result<Value, Failure> {
+    let (decoder, text) = settings.model()?;
+    let (count, length) = (settings.number("texts")?, settings.number("length")?);
+    let requests = settings.requests()?;
+    let prompt = |(stream, request): (u64, &EditRequest)| {
+        Ok(Prompt { tokens: text.encode(&request.filled_prompt())?, length, stream })
+    };
+    let prompts: Vec<Prompt> =
+        (0..).zip(requests.iter().cycle().take(count)).map(prompt).collect::<Result<_, Failure>>()?;
+    let given: usize = prompts.iter().map(|prompt| prompt.tokens.len()).sum();
+    let sampling = Sampling::TopK { k: 5, seed: 1 };
+    let (written, mut measured) = measure(None, || generate_all(&decoder, &prompts, sampling, None));
+    measured["new_tokens"] = json!(written?.iter().map(Vec::len).sum::<usize>() - given);
     Ok(measured)
 }
 
