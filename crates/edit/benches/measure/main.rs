@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let Some(case) = words.next() else {
         // `cargo bench` runs every bench: without a case there is nothing to measure.
-        println!("name a case: targets, moments, solve, edit, gemm, cholesky (see benches/README.md)");
+        println!("name a case: targets, moments, solve, round, edit, gemm, cholesky (see benches/README.md)");
         return Ok(());
     };
     let settings = Settings::parse(words)?;
@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "targets" => cases::targets(&settings)?,
         "moments" => cases::moments(&settings)?,
         "solve" => cases::solve(&settings)?,
+        "round" => cases::round(&settings)?,
         "edit" => cases::edit(&settings)?,
         "gemm" => cases::gemm(&settings)?,
         "cholesky" => cases::cholesky(&settings)?,

@@ -38,6 +38,7 @@ pub struct History {
     /// Lower Cholesky factor of `S`, `[n, n]`.
     system: Mat<f64>,
     count: usize,
+    consolidations: usize,
 }
 
 impl History {
@@ -59,12 +60,23 @@ impl History {
             projected: Mat::zeros(f, 0),
             system: Mat::zeros(0, 0),
             count: 0,
+            consolidations: 0,
         })
     }
 
     /// Keys that are remembered.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Columns that are kept beside the factor: `f/4` at most, however many rounds there were.
+    pub fn pending(&self) -> usize {
+        self.keys.ncols()
+    }
+
+    /// How often columns were added to the factor, which is then made anew.
+    pub fn consolidations(&self) -> usize {
+        self.consolidations
     }
 
     /// Adds the keys `[f, B]` of a round that was solved.
@@ -81,6 +93,7 @@ impl History {
         self.keys.resize_with(f, all, |i, j| root * keys[(i, j - old)]);
         if all > self.room {
             self.current = self.current.with_keys(self.keys.as_ref())?;
+            self.consolidations += 1;
             self.keys = Mat::zeros(f, 0);
             self.projected = Mat::zeros(f, 0);
             self.system = Mat::zeros(0, 0);
