@@ -230,6 +230,26 @@ norm_constraint: 5e-4
 weight_decay: 0
 ";
 
+const ALPHAEDIT: &str = "
+alg_name: \"AlphaEdit\"
+layers: [0, 1, 2]
+clamp_norm_factor: 0.75
+v_num_grad_steps: 25
+v_lr: 1e-1
+mom2_update_weight: 15000
+nullspace_threshold: 2e-2
+L2: 1
+P_loc: ./projector.pt
+batch_size: 10
+";
+
+const BLUE: &str = r#"{ "layers": [0, 1, 2], "v_num_grad_steps": 20, "mom2_update_weight": 20000, "L2": 10, "blue": true, "edit_layer": -1 }"#;
+
+const ENCORE: &str = r#"{
+  "layers": [1, 2], "v_num_grad_steps": 20, "mom2_update_weight": 20000, "update_norm_lambda": 10, "add_prev_edits": true, "prob_cutoff": -4,
+  "emmet_lambda": 0.1
+}"#;
+
 fn model() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../examples/demo-model/model")
@@ -255,6 +275,19 @@ fn hyperparameter_files_become_pipelines() {
             ["uses: finetune", "loss: \"prompt_last\"", "bound: 0.0005"],
             "device: the machine is chosen",
         ),
+        (
+            "alphaedit.yaml",
+            ALPHAEDIT,
+            ["lambda: 0\n", "update_norm_lambda: 1\n", "{\"threshold\":0.02}"],
+            "mom2_update_weight: AlphaEdit preserves the corpus by its projector",
+        ),
+        (
+            "blue.json",
+            BLUE,
+            ["strategy: \"boundary\"", "update_norm_lambda: 10\n", "history: 1"],
+            "edit_layer: the layers",
+        ),
+        ("encore.json", ENCORE, ["argmax_hits: 4", "lambda: 20000", "history: 1"], "emmet_lambda: only EMMET has it"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
         let output = palinode(&folder, &["init", &format!("of-{name}"), "--model", &model(), "--from", name]);
