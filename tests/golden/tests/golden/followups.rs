@@ -397,10 +397,11 @@ fn blue() {
     assert_eq!(solves("blue_memit", |_, _| 1.0), 8);
 }
 
+/// With their projector: by the third batch, ours, which is 1e-3 off theirs at layer 0, leads to other targets.
 #[test]
 fn blue_with_alphaedit() {
     let method = Method { strategy: Strategy::Boundary, history: true, ..PLAIN };
-    end_to_end("blue_alphaedit", &method, projector(0.02, 10.0));
+    end_to_end("blue_alphaedit", &method, |_, layer| recorded("blue_alphaedit", layer, 10.0));
 }
 
 /// The changes from recorded keys and gradients, statistics included; then keys, gradients and the first batch from the model.
