@@ -310,6 +310,7 @@ fn objective(file: &mut File, method: Method, at: &str, remembers: bool) -> Vec<
         let threshold = file.number("nullspace_threshold", &format!("{at}.projector.threshold"));
         let ridge = file.number("L2", &format!("{at}.update_norm_lambda"));
         file.leave("mom2_update_weight", "AlphaEdit preserves the corpus by its projector, and has no λ");
+        file.leave("update_norm_lambda", "AlphaEdit's ridge is L2");
         solve.push(("lambda", json!(0)));
         solve.push(("update_norm_lambda", ridge.unwrap_or(json!(10))));
         solve.push(("projector", json!({ "threshold": threshold.unwrap_or(json!(0.02)) })));
