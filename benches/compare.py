@@ -38,6 +38,16 @@ def solve(name, f, d, batch, objective, cached, goal):
     return Case(name, "solve", f"f={f} d={d} batch={batch} objective={objective} cached={cached}", goal=goal)
 
 
+def later(name, method, precision, batch, before, goal, f=6400, d=1600):
+    words = f"method={method} f={f} d={d} batch={batch} before={before} cold=0"
+    return Case(name, "round", f"{words} rounds=4", f"{words} precision={precision}", goal=goal)
+
+
+def cold(name, method, precision, batch, f=6400, d=1600):
+    words = f"method={method} f={f} d={d} batch={batch} before=0 cold=1"
+    return Case(name, "round", words, f"{words} precision={precision}")
+
+
 def edit(name, count, goal, theirs):
     words = "model=small layers=4,5,6,7,8 layer=8 steps=20 parallel_requests=16"
     return Case(name, "edit", f"{words} requests={count}", f"{words} requests={theirs}", (count, theirs), goal)
@@ -57,6 +67,13 @@ def cases():
     yield solve("EMMET, 256 edits, f 6400, factor cached", 6400, 1600, 256, "emmet", 1, 15)
     yield solve("MEMIT, 32 edits, f 3072, factor cached", 3072, 768, 32, "memit", 1, None)
     yield solve("MEMIT, 32 edits, f 3072, cold", 3072, 768, 32, "memit", 0, None)
+    for precision in ("f32", "f64"):
+        for batch, before in ((1, 200), (100, 4)):
+            shape = f"{batch} edits, {precision}"
+            yield later(f"round of AlphaEdit, {shape}", "alphaedit", precision, batch, before, 10)
+            yield later(f"round of MEMIT-seq, {shape}", "memit_seq", precision, batch, before, 10)
+        yield cold(f"first round of MEMIT-seq, {precision}", "memit_seq", precision, 100)
+        yield cold(f"first round of AlphaEdit, f 3072, {precision}", "alphaedit", precision, 100, 3072, 768)
     # The reference takes requests one by one: what sixteen of them take tells what more would.
     yield edit("whole MEMIT run, 32 edits, 5 layers", 32, 8, 16)
     yield edit("whole MEMIT run, 128 edits, 5 layers", 128, 9, 16)

@@ -156,6 +156,47 @@ class Case:
 
         return measured(work, device=self.device)
 
+    def round(self):
+        """A round of a sequence at one layer, as the published code solves it: the whole system anew in every round. AlphaEdit's is in
+        float32 there (`precision=f32`), MEMIT's in float64. `cold=1` has the singular vectors of C with it, as AlphaEdit needs them once."""
+        f, d, batch = (self.number(key) for key in ("f", "d", "batch"))
+        kind = {"f32": torch.float32, "f64": torch.float64}[self.words["precision"]]
+        alphaedit, cold = self.words["method"] == "alphaedit", self.number("cold") == 1
+        i = torch.arange(f, dtype=torch.float64)
+        moment = smooth_moment(f).to(kind)
+
+        def keys(number):
+            b = torch.arange(batch, dtype=torch.float64) + number * batch
+            return torch.sin(0.37 * (i[:, None] + 1) * (b + 1)).to(kind)
+
+        j, b = torch.arange(d, dtype=torch.float64), torch.arange(batch, dtype=torch.float64)
+        residual = torch.cos(0.11 * (j[:, None] + 2) * (b + 3)).to(kind)
+        history = torch.zeros(f, f, dtype=kind)
+        for number in range(self.number("before")):
+            history += keys(number) @ keys(number).T
+        kept = int(0.75 * f)
+        # Any orthonormal basis takes as long as that of C.
+        projector = None if cold or not alphaedit else torch.diag((i < kept).to(kind))
+
+        def work():
+            nonlocal history
+            k = keys(self.number("before"))
+            if alphaedit:
+                if projector is None:
+                    u = torch.linalg.svd(moment, full_matrices=False)[0][:, f - kept :]
+                    p = u @ u.T
+                else:
+                    p = projector
+                system = p @ (k @ k.T + history) + 10 * torch.eye(f, dtype=kind)
+                change = torch.linalg.solve(system, p @ k @ residual.T).T
+            else:
+                factor = torch.linalg.solve(MEMIT_WEIGHT * moment + history + k @ k.T, k)
+                change = residual @ factor.T
+            history += k @ k.T
+            return change
+
+        return measured(work)
+
     def edit(self):
         if self.device != "cpu":
             sys.exit("edit changes the model, and what runs on a GPU runs twice: use targets, moments and solve")
@@ -181,7 +222,7 @@ class Case:
         return measured(lambda: torch.linalg.cholesky(p), f**3 / 3, self.device)
 
 
-CASES = ("targets", "moments", "scores", "texts", "solve", "edit", "gemm", "cholesky")
+CASES = ("targets", "moments", "scores", "texts", "solve", "round", "edit", "gemm", "cholesky")
 
 
 

@@ -211,6 +211,63 @@ fn a_gate_that_the_model_does_not_have_is_named() {
     assert!(!output.status.success() && said(&output).contains("1.gate"), "{}", said(&output));
 }
 
+/// The shipped comparison, small: every method on one sequence, its scores, perplexity and a task beside, and one page with all of them.
+#[test]
+fn all_methods_run_on_one_sequence_and_stand_on_one_page() {
+    let folder = TempDir::new().unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/methods/all.yaml").canonicalize().unwrap();
+    let small = ["vars.edits=4", "vars.round=2", "vars.steps=4", "vars.documents=300"];
+    let mut args = vec!["run", file.to_str().unwrap(), "--store", "store"];
+    small.iter().for_each(|set| args.extend(["--set", set]));
+    let output = palinode(&folder, &args);
+    assert!(output.status.success(), "{}", said(&output));
+    let told = said(&output);
+    let output = palinode(&folder, &["report", "--store", "store", "--output", "r.html"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let page = fs::read_to_string(folder.path().join("r.html")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let methods = text.lines().skip_while(|line| !line.trim_start().starts_with("method:"));
+    let methods: Vec<&str> = methods.take_while(|line| !line.starts_with("stages:")).collect();
+    let methods = methods.join(" ");
+    let (_, list) = methods.split_once('[').unwrap();
+    let names: Vec<&str> = list.split_once(']').unwrap().0.split(',').map(str::trim).collect();
+    assert!(names.len() >= 18, "{names:?}");
+    for name in names {
+        for stage in ["scores", "text", "ability"] {
+            let instance = format!("{stage}[method={name}]");
+            assert!(told.contains(&instance), "{instance}: {told}");
+        }
+        assert!(page.contains(name), "{name} is not on the page");
+    }
+    for column in ["perplexity", "accuracy"] {
+        assert!(page.contains(column), "{column} is not on the page");
+    }
+    // Edits by age are scored apart.
+    assert!(told.contains("newest"), "{told}");
+}
+
+/// A gated model, whose gate and up projections are edited, and which has no bias to tune.
+#[test]
+fn a_gated_model_is_edited_by_gradient() {
+    let gated =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/llama-tiny").canonicalize().unwrap();
+    let folder = TempDir::new().unwrap();
+    let mut made = Vec::new();
+    for (stage, with, changed) in [
+        ("ultraedit", "layers: [0, 1], modules: [gate, up], learning_rate: 0.003, batch_size: 1", "gate_proj"),
+        ("ultraedit", "layers: [0, 1], modules: [down], learning_rate: 0.003, batch_size: 1", "down_proj"),
+        ("finetune", "layer: 1, epochs: 3, learning_rate: 0.01", "down_proj"),
+    ] {
+        let text = GRADIENT.replace("STAGE", stage).replace("WITH", with).replace("MODEL", gated.to_str().unwrap());
+        let text = text.replace("path: out", &format!("path: out{}", made.len()));
+        made.push(result(&folder, &text, "update")["content"].clone());
+        let file = fs::read(folder.path().join(format!("out{}/update.safetensors", made.len() - 1))).unwrap();
+        let head = String::from_utf8_lossy(&file[8..2000.min(file.len())]).into_owned();
+        assert!(head.contains(changed) && !head.contains("bias"), "{stage}: {head}");
+    }
+    assert!(made[0] != made[1] && made[1] != made[2]);
+}
+
 const MEMIT: &str = r#"{
   "layers": [1, 2], "fact_token": "subject_last", "v_num_grad_steps": 20, "v_lr": 5e-1, "v_loss_layer": 5, "v_weight_decay": 0.5,
   "clamp_norm_factor": 0.75, "kl_factor": 0.0625, "mom2_update_weight": 15000, "mom2_n_samples": 100, "mom2_dtype": "float32",
@@ -229,6 +286,26 @@ lr: 5e-4
 norm_constraint: 5e-4
 weight_decay: 0
 ";
+
+const ALPHAEDIT: &str = "
+alg_name: \"AlphaEdit\"
+layers: [0, 1, 2]
+clamp_norm_factor: 0.75
+v_num_grad_steps: 25
+v_lr: 1e-1
+mom2_update_weight: 15000
+nullspace_threshold: 2e-2
+L2: 1
+P_loc: ./projector.pt
+batch_size: 10
+";
+
+const BLUE: &str = r#"{ "layers": [0, 1, 2], "v_num_grad_steps": 20, "mom2_update_weight": 20000, "L2": 10, "blue": true, "edit_layer": -1 }"#;
+
+const ENCORE: &str = r#"{
+  "layers": [1, 2], "v_num_grad_steps": 20, "mom2_update_weight": 20000, "update_norm_lambda": 10, "add_prev_edits": true, "prob_cutoff": -4,
+  "emmet_lambda": 0.1
+}"#;
 
 fn model() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -255,6 +332,19 @@ fn hyperparameter_files_become_pipelines() {
             ["uses: finetune", "loss: \"prompt_last\"", "bound: 0.0005"],
             "device: the machine is chosen",
         ),
+        (
+            "alphaedit.yaml",
+            ALPHAEDIT,
+            ["lambda: 0\n", "update_norm_lambda: 1\n", "{\"threshold\":0.02}"],
+            "mom2_update_weight: AlphaEdit preserves the corpus by its projector",
+        ),
+        (
+            "blue.json",
+            BLUE,
+            ["strategy: \"boundary\"", "update_norm_lambda: 10\n", "history: 1"],
+            "edit_layer: the layers",
+        ),
+        ("encore.json", ENCORE, ["argmax_hits: 4", "lambda: 20000", "history: 1"], "emmet_lambda: only EMMET has it"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
         let output = palinode(&folder, &["init", &format!("of-{name}"), "--model", &model(), "--from", name]);

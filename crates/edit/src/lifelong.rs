@@ -105,6 +105,9 @@ pub fn take(
     requests: &[EditRequest],
     settings: &LifelongSettings,
 ) -> Result<Vec<Vec<Taken>>, EditError> {
+    if let Some(id) = settings.weights.iter().find(|id| id.module == MlpModule::Bias) {
+        return Err(EditError::Mismatch(format!("{id} is a bias, and no projection")));
+    }
     requests.chunks(settings.mini_batch.max(1)).map(|some| take_some(decoder, text, some, settings)).collect()
 }
 

@@ -7,7 +7,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_data::EditRequest;
 use palinode_math::{Delta, from_row_major};
-use palinode_model::{Activations, Decoder, Places, Rows, Text, WeightId, read};
+use palinode_model::{Activations, Decoder, MlpModule, Places, Rows, Text, WeightId, read};
 
 use crate::{EditError, head};
 
@@ -39,19 +39,13 @@ pub struct TuneSettings {
     pub bound: Option<f64>,
     /// A step whose loss is below this changes nothing, and a pass whose mean loss is below it is the last.
     pub stop_loss: f64,
-    /// Whether the projection's bias is tuned too.
-    pub bias: bool,
 }
 
-/// A tuned weight.
+/// A tuned projection.
 #[derive(Clone, Debug)]
 pub struct Tuned {
-    /// The weight.
-    pub weight: WeightId,
-    /// `Δ`, `[d, f]`.
-    pub delta: Delta,
-    /// The change of the bias, `[d]`, where it was tuned.
-    pub bias: Option<Vec<f32>>,
+    /// `Δ` of its weight, `[d, f]`, and of its bias, `[d, 1]`, where it has one: the published code tunes both.
+    pub changes: Vec<(WeightId, Delta)>,
     /// Mean loss of every pass.
     pub losses: Vec<f64>,
 }
@@ -228,6 +222,7 @@ pub fn tune(
     let decoder = decoder.hold(layer..decoder.config().layers)?;
     let (d, f) = (decoder.config().hidden, decoder.config().feed_forward);
     let device = decoder.device();
+    let biased = decoder.config().weight_shape(WeightId::new(layer, MlpModule::Bias)).is_some();
     let mut weight = Adam::new(Tensor::<2>::zeros([f, d], &device));
     let mut bias = Adam::new(Tensor::<2>::zeros([1, d], &device));
     let size = settings.mini_batch.clamp(1, requests.len().max(1));
@@ -257,7 +252,7 @@ pub fn tune(
             if loss >= settings.stop_loss {
                 updates += 1;
                 weight.step(fixed.keys.clone().transpose().matmul(gradient.clone()), updates, settings);
-                if settings.bias {
+                if biased {
                     bias.step(gradient.sum_dim(0), updates, settings);
                 }
             }
@@ -269,10 +264,18 @@ pub fn tune(
             break;
         }
     }
-    let values: Vec<f32> = read(weight.value)?;
-    let turned = from_row_major("change", &values, f, d).map_err(|source| EditError::Math { layer, source })?;
-    let bias = if settings.bias { Some(read(bias.value)?) } else { None };
-    Ok(Tuned { weight: WeightId::down(layer), delta: Delta::Dense(turned.transpose().to_owned()), bias, losses })
+    let change = |module: MlpModule, value: Tensor<2>| -> Result<(WeightId, Delta), EditError> {
+        let [input, out] = value.dims();
+        let values: Vec<f32> = read(value)?;
+        let turned = from_row_major("change", &values, input, out);
+        let turned = turned.map_err(|source| EditError::Math { layer, source })?;
+        Ok((WeightId::new(layer, module), Delta::Dense(turned.transpose().to_owned())))
+    };
+    let mut changes = vec![change(MlpModule::Down, weight.value)?];
+    if biased {
+        changes.push(change(MlpModule::Bias, bias.value)?);
+    }
+    Ok(Tuned { changes, losses })
 }
 
 /// Fisher and Yates, by a small generator of our own: the same order on every machine (splitmix64).

@@ -1,12 +1,16 @@
 //! How much is computed, in tokens and rows: what makes this fast must not get lost, and clocks are no test of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Moments, Prompt, Site, Tap, TargetSettings, TargetSite, optimise, probe, prompts};
-use palinode_math::SecondMoment;
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, Work};
+use palinode_edit::{
+    Edit, LifelongSettings, Moments, Preservations, Prompt, Site, Tap, TargetSettings, TargetSite, TuneLoss,
+    TuneSettings, apply, optimise, probe, prompts, take, tune,
+};
+use palinode_math::{Objective, PreservationWeights, Ridge, SecondMoment, Strategy};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, MlpModule, Text, WeightId, Work};
 
 fn model() -> (Decoder, Text) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/llama-tiny");
@@ -110,4 +114,100 @@ fn keys_take_a_truncated_pass() {
         probe(&decoder, &prompts, &[Tap { layer: 0, site: Site::Key }], 4096).unwrap();
     });
     assert_eq!(work, Work { block_tokens: tokens as u64, head_rows: 0 });
+}
+
+/// Tokens of each request's prompt and target but the target's last, padded to the longest; and the target's tokens.
+fn answered(text: &Text, requests: &[EditRequest]) -> (usize, usize) {
+    let of = |request: &EditRequest| {
+        let prompt = request.filled_prompt();
+        let target = text.encode_continuation(&request.continuation(&prompt, &request.target_new)).unwrap();
+        (text.encode(&prompt).unwrap().len() + target.len() - 1, target.len())
+    };
+    let each: Vec<(usize, usize)> = requests.iter().map(of).collect();
+    (each.len() * each.iter().map(|(row, _)| *row).max().unwrap(), each.iter().map(|(_, target)| target).sum())
+}
+
+/// The layers up to the tuned one once, those above it in every pass; the head at the target alone.
+#[test]
+fn fine_tuning_computes_the_layers_below_once() {
+    let (decoder, text) = model();
+    let (layers, requests, epochs) = (decoder.config().layers, requests(), 4);
+    let (most, reads) = answered(&text, &requests);
+    for layer in 0..layers {
+        let settings = TuneSettings {
+            layer,
+            loss: TuneLoss::Target,
+            epochs,
+            mini_batch: requests.len(),
+            shuffle: None,
+            learning_rate: 1e-4,
+            bound: None,
+            stop_loss: 0.0,
+        };
+        let work = done(&decoder, || drop(tune(&decoder, &text, &requests, &settings, |_, _| {}).unwrap()));
+        let most = most * (layer + 1 + epochs * (layers - layer - 1));
+        assert!(work.block_tokens as usize <= most, "layer {layer}: {work:?}, where {most} tokens are enough");
+        assert_eq!(work.head_rows as usize, epochs * reads, "layer {layer}");
+    }
+}
+
+/// One pass forward, whatever the number of edited projections.
+#[test]
+fn a_round_of_gradients_takes_one_pass() {
+    let (decoder, text) = model();
+    let requests = requests();
+    let (most, reads) = answered(&text, &requests);
+    for modules in [&[MlpModule::Down][..], &[MlpModule::Gate, MlpModule::Up, MlpModule::Down]] {
+        let weights = modules.iter().flat_map(|&module| [0, 2].map(|layer| WeightId::new(layer, module))).collect();
+        let settings = LifelongSettings { weights, learning_rate: 1e-3, mini_batch: requests.len() };
+        let work = done(&decoder, || drop(take(&decoder, &text, &requests, &settings).unwrap()));
+        let most = most * decoder.config().layers;
+        assert!(work.block_tokens as usize <= most, "{work:?}, where {most} tokens are enough");
+        assert_eq!(work.head_rows as usize, reads);
+    }
+}
+
+/// Later layers' targets come from one pass over the bare prompts, which ends at the last of these layers: no search, and no head.
+#[test]
+fn targets_of_later_layers_take_one_pass() {
+    let (decoder, text) = model();
+    let (requests, templates) = (requests(), templates());
+    let config = decoder.config();
+    let layers = [0, 1];
+    let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
+    let ridge = Arc::new(Ridge::new(config.feed_forward, weights).unwrap());
+    let metrics: Preservations = layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect();
+    let plan = Strategy::Forward.plan(&layers).unwrap();
+    let edit = Edit {
+        objective: Objective::Memit,
+        plan: &plan,
+        templates: &templates,
+        targets: TargetSettings {
+            fact_token: palinode_edit::FactToken::default(),
+            site: TargetSite::BlockOutput,
+            layer: 0,
+            steps: 5,
+            learning_rate: 1e-3,
+            kl_factor: 0.0625,
+            weight_decay: 0.5,
+            clamp: 0.75,
+            stop_loss: 0.0,
+            rules: palinode_edit::TargetRules::default(),
+        },
+        parallel_requests: 32,
+        tokens: 1 << 20,
+    };
+    let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
+    let width = |template: &str| {
+        let rows = requests.iter().map(|r| prompts::prompt(&text, config, r, template).unwrap().ids.len());
+        rows.max().unwrap()
+    };
+    let bare = requests.len() * width("{}");
+    let all = requests.len() * openings.len() * openings.iter().map(|template| width(template)).max().unwrap();
+    let values = vec![0.1; requests.len() * config.hidden];
+    let work = done(&decoder, || drop(apply(&decoder, &text, &requests, &values, &metrics, &edit).unwrap()));
+    // Keys of both layers; values at the first layer, the pass to the second, and values there before and after its change.
+    let most = all * (1 + 2) + bare * (1 + 2 + 2 + 2);
+    assert!(work.block_tokens as usize <= most, "{work:?}, where {most} tokens are enough");
+    assert_eq!(work.head_rows, 0);
 }

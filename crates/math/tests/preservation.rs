@@ -55,6 +55,25 @@ fn in_rounds(base: Arc<dyn Preservation>, keys: &Mat<f64>, values: &Mat<f64>, si
 
 const WEIGHTS: PreservationWeights = PreservationWeights { lambda: 3.0, rho: 0.5 };
 
+/// However many rounds there are, no more than `f/4` columns are kept beside the factor; and the factor is not made anew but when they are full.
+#[test]
+fn a_history_does_not_grow() {
+    let mut moment = SecondMoment::new(F);
+    moment.add(&(0..8 * F * F).map(|i| (0.37 * i as f32).sin()).collect::<Vec<_>>()).unwrap();
+    let (room, rounds) = (F / 4, 3000);
+    for size in [1, 2, 5] {
+        let mut history = History::new(Arc::new(Factor::new(&moment, WEIGHTS).unwrap()), 1.0).unwrap();
+        for round in 0..rounds {
+            let keys = Mat::from_fn(F, size, |i, j| ((i + 1) as f64 * (round * size + j + 1) as f64 * 0.11).sin());
+            history.remember(keys.as_ref()).unwrap();
+            assert!(history.pending() <= room, "{} columns after round {round}", history.pending());
+        }
+        // A round that finds no room is added to the factor with those before it.
+        let in_one = room / size + 1;
+        assert_eq!((history.count(), history.consolidations()), (rounds * size, rounds / in_one), "size {size}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

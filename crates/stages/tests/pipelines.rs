@@ -37,7 +37,7 @@ fn none_has_a_mistake() {
     let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
     assert_eq!(in_folder("ablations"), 7);
-    assert_eq!(in_folder("methods"), 13);
+    assert_eq!(in_folder("methods"), 14);
     for path in found {
         check(&path);
     }
@@ -81,6 +81,7 @@ fn methods_are_the_same_for_every_model() {
         "alphaedit",
         "encore",
         "memit_seq",
+        "all",
     ] {
         assert!(names.iter().any(|known| known == name), "{name}: {names:?}");
     }

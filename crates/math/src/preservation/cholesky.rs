@@ -11,6 +11,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use faer::Accum;
+use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Scale, Side};
 
@@ -129,13 +131,13 @@ impl Factor {
         Ok(Self::of(lower, weights))
     }
 
-    /// Of `P + QQᵀ`, which is positive definite where `P` is.
+    /// Of `P + QQᵀ`, which is positive definite where `P` is. Only the lower half of `P` is read.
     pub(super) fn grown(
         mut metric: Mat<f64>,
         keys: MatRef<'_, f64>,
         weights: PreservationWeights,
     ) -> Result<Arc<dyn Preservation>, MathError> {
-        metric += keys * keys.transpose();
+        add_lower_half(&mut metric, keys);
         let lower = metric.llt(Side::Lower).map_err(|_| MathError::OutOfRange { what: "P + Σ KₚKₚᵀ" })?;
         Ok(Arc::new(Self::of(lower.L().to_owned(), weights)))
     }
@@ -219,9 +221,24 @@ impl Preservation for Factor {
 
     fn with_keys(&self, keys: MatRef<'_, f64>) -> Result<Arc<dyn Preservation>, MathError> {
         check_size("key size", keys.nrows(), self.size())?;
-        let scale = Scale(self.scale.powi(2));
-        Self::grown(scale * (self.lower.as_ref() * self.lower.transpose()), keys, self.weights)
+        Self::grown(lower_half(self.lower.as_ref().as_ref(), self.scale.powi(2)), keys, self.weights)
     }
+}
+
+/// The lower half of `scale · L Lᵀ`, f³/3 multiplications: a factorisation reads no other.
+pub(super) fn lower_half(lower: MatRef<'_, f64>, scale: f64) -> Mat<f64> {
+    let mut product = Mat::zeros(lower.nrows(), lower.nrows());
+    let (half, other) = (BlockStructure::TriangularLower, BlockStructure::TriangularUpper);
+    let threads = faer::get_global_parallelism();
+    matmul(product.as_mut(), half, Accum::Replace, lower, half, lower.transpose(), other, scale, threads);
+    product
+}
+
+/// Adds the lower half of `Q Qᵀ`.
+pub(super) fn add_lower_half(metric: &mut Mat<f64>, keys: MatRef<'_, f64>) {
+    let (half, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    let threads = faer::get_global_parallelism();
+    matmul(metric.as_mut(), half, Accum::Add, keys, whole, keys.transpose(), whole, 1.0, threads);
 }
 
 /// The pivot that a factorisation stopped at, which it does not tell: with `A` the part of the metric before it and `a` the column beside

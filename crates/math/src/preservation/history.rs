@@ -11,7 +11,7 @@
 //! `Q` has more than `f/4` columns it is added to `P₀` and factored once, so that memory is bounded whatever the number of rounds.
 //! When this happens depends on the rounds alone: a history that is built again from the same keys is the same in every bit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Side};
@@ -38,6 +38,9 @@ pub struct History {
     /// Lower Cholesky factor of `S`, `[n, n]`.
     system: Mat<f64>,
     count: usize,
+    consolidations: usize,
+    /// The keys that were projected last, and what `current` made of them: a round that was solved is remembered next.
+    recent: Arc<Mutex<Option<(Mat<f64>, Projection)>>>,
 }
 
 impl History {
@@ -59,12 +62,24 @@ impl History {
             projected: Mat::zeros(f, 0),
             system: Mat::zeros(0, 0),
             count: 0,
+            consolidations: 0,
+            recent: Arc::default(),
         })
     }
 
     /// Keys that are remembered.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Columns that are kept beside the factor: `f/4` at most, however many rounds there were.
+    pub fn pending(&self) -> usize {
+        self.keys.ncols()
+    }
+
+    /// How often columns were added to the factor, which is then made anew.
+    pub fn consolidations(&self) -> usize {
+        self.consolidations
     }
 
     /// Adds the keys `[f, B]` of a round that was solved.
@@ -76,17 +91,24 @@ impl History {
         check_size("key size", keys.nrows(), f)?;
         check_finite("keys", keys)?;
         let (old, new, root) = (self.keys.ncols(), keys.ncols(), self.weight.sqrt());
+        let recent = std::mem::take(&mut self.recent);
         self.count += new;
         let all = old + new;
         self.keys.resize_with(f, all, |i, j| root * keys[(i, j - old)]);
         if all > self.room {
             self.current = self.current.with_keys(self.keys.as_ref())?;
+            self.consolidations += 1;
             self.keys = Mat::zeros(f, 0);
             self.projected = Mat::zeros(f, 0);
             self.system = Mat::zeros(0, 0);
             return Ok(());
         }
-        let Projection { keys: projected, gram } = self.current.project(self.keys.subcols(old, new))?;
+        let recent = recent.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = recent.filter(|(known, _)| known.ncols() == new && *known == self.keys.subcols(old, new));
+        let Projection { keys: projected, gram } = match known {
+            Some((_, projection)) => projection,
+            None => self.current.project(self.keys.subcols(old, new))?,
+        };
         // S grows by a block row: [L 0; Xᵀ M] with X = L⁻¹ QᵀZ_new and M Mᵀ = I + gram − XᵀX.
         let threads = faer::get_global_parallelism();
         let mut beside = self.keys.subcols(0, old).transpose() * &projected;
@@ -112,6 +134,7 @@ impl Preservation for History {
 
     fn project(&self, keys: MatRef<'_, f64>) -> Result<Projection, MathError> {
         let plain = self.current.project(keys)?;
+        *self.recent.lock().unwrap_or_else(PoisonError::into_inner) = Some((keys.to_owned(), plain.clone()));
         if self.keys.ncols() == 0 {
             return Ok(plain);
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
 use faer::{Mat, MatRef, Side};
 
+use super::cholesky::{add_lower_half, lower_half};
 use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::matrix::{check_finite, check_size, gram, trace_of_product};
 use crate::{MathError, SecondMoment};
@@ -232,10 +233,10 @@ impl Preservation for Projector {
         check_size("key size", keys.nrows(), self.size())?;
         let within = self.basis.transpose() * keys;
         let mut metric = match &self.lower {
-            Some(lower) => lower * lower.transpose(),
+            Some(lower) => lower_half(lower.as_ref(), 1.0),
             None => Mat::from_fn(self.rank(), self.rank(), |i, j| if i == j { self.diagonal(i) } else { 0.0 }),
         };
-        metric += &within * within.transpose();
+        add_lower_half(&mut metric, within.as_ref());
         let lower = metric.llt(Side::Lower).map_err(|_| MathError::OutOfRange { what: "UᵀPU" })?.L().to_owned();
         Ok(Arc::new(Self { lower: Some(lower), ..self.clone() }))
     }

@@ -141,11 +141,12 @@ impl Layout {
     /// Full name of a weight; `None` for one that the family has no name for.
     pub fn weight_name(&self, id: WeightId) -> Option<String> {
         let stem = match id.module {
-            MlpModule::Down => self.down,
+            MlpModule::Down | MlpModule::Bias => self.down,
             MlpModule::Up => self.up,
             MlpModule::Gate => self.gate,
         };
-        (!stem.is_empty() && id.expert.is_none()).then(|| weight(stem, id.layer))
+        let name = if id.module == MlpModule::Bias { bias_name } else { weight };
+        (!stem.is_empty() && id.expert.is_none()).then(|| name(stem, id.layer))
     }
 
     /// Every tensor with its stored shape, in checkpoint order.
@@ -235,6 +236,7 @@ impl DecoderConfig {
             MlpModule::Down => Some([self.hidden, self.feed_forward]),
             MlpModule::Gate if !self.gated => None,
             MlpModule::Up | MlpModule::Gate => Some([self.feed_forward, self.hidden]),
+            MlpModule::Bias => self.mlp_bias.then_some([self.hidden, 1]),
         }
     }
 

@@ -29,6 +29,21 @@ pub struct Change {
     pub delta: Vec<f32>,
 }
 
+impl Change {
+    /// Fails unless a tensor that is stored in this shape is the weight. A bias, `[out, 1]`, is stored as `[out]`.
+    pub(crate) fn check_shape(&self, stored: &[usize], orientation: Orientation) -> Result<(), ModelError> {
+        let expected = match orientation {
+            _ if self.input == 1 && stored.len() == 1 => vec![self.out],
+            Orientation::InOut => vec![self.input, self.out],
+            Orientation::OutIn => vec![self.out, self.input],
+        };
+        if stored == expected {
+            return Ok(());
+        }
+        Err(ModelError::Shape { name: self.name.clone(), expected, found: stored.to_vec() })
+    }
+}
+
 /// A changed weight as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
@@ -78,13 +93,7 @@ pub fn copy_with_changes(
     let mut patches: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
     for change in changes {
         let Some(info) = header.info(&change.name) else { continue };
-        let expected = match orientation {
-            Orientation::InOut => vec![change.input, change.out],
-            Orientation::OutIn => vec![change.out, change.input],
-        };
-        if info.shape != expected {
-            return Err(ModelError::Shape { name: change.name.clone(), expected, found: info.shape.clone() });
-        }
+        change.check_shape(&info.shape, orientation)?;
         let not_float = || ModelError::Dtype { name: change.name.clone(), found: format!("{:?}", info.dtype) };
         let (from, to) = info.data_offsets;
         let stored = file.read(begin + from..begin + to)?;

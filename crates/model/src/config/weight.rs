@@ -16,11 +16,13 @@ pub enum MlpModule {
     Up,
     /// What the up-projection's output is multiplied with, `[f, d]`; gated families have it.
     Gate,
+    /// The bias of the down-projection, `[d, 1]`; families with biases have it.
+    Bias,
 }
 
 impl MlpModule {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::Down, Self::Up, Self::Gate];
+    pub const ALL: [Self; 4] = [Self::Down, Self::Up, Self::Gate, Self::Bias];
 
     /// The name in names.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl MlpModule {
             Self::Down => "down",
             Self::Up => "up",
             Self::Gate => "gate",
+            Self::Bias => "bias",
         }
     }
 

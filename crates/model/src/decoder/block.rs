@@ -110,21 +110,30 @@ pub struct Block {
 }
 
 impl Block {
-    /// A projection of the feed-forward; none where the block has no gate.
-    pub(crate) fn projection(&self, module: MlpModule) -> Option<&Linear> {
+    /// A weight of the feed-forward as it is used, `[in, out]`; none where the block has no such weight.
+    pub(crate) fn editable(&self, module: MlpModule) -> Option<Tensor<2>> {
         match module {
-            MlpModule::Down => Some(&self.down),
-            MlpModule::Up => Some(&self.up),
-            MlpModule::Gate => self.gate.as_ref(),
+            MlpModule::Down => Some(self.down.weight.val()),
+            MlpModule::Up => Some(self.up.weight.val()),
+            MlpModule::Gate => self.gate.as_ref().map(|gate| gate.weight.val()),
+            MlpModule::Bias => self.down.bias.as_ref().map(|bias| bias.val().unsqueeze()),
         }
     }
 
-    /// As [`Block::projection`], to be changed.
-    pub(crate) fn projection_mut(&mut self, module: MlpModule) -> Option<&mut Linear> {
+    /// Puts a weight `[in, out]` in the place of one that the block has.
+    pub(crate) fn put(&mut self, module: MlpModule, weight: Tensor<2>) {
+        fn fixed<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
+            Param::from_tensor(value).set_require_grad(false)
+        }
         match module {
-            MlpModule::Down => Some(&mut self.down),
-            MlpModule::Up => Some(&mut self.up),
-            MlpModule::Gate => self.gate.as_mut(),
+            MlpModule::Down => self.down.weight = fixed(weight),
+            MlpModule::Up => self.up.weight = fixed(weight),
+            MlpModule::Gate => {
+                if let Some(gate) = &mut self.gate {
+                    gate.weight = fixed(weight);
+                }
+            }
+            MlpModule::Bias => self.down.bias = Some(fixed(weight.flatten(0, 1))),
         }
     }
 

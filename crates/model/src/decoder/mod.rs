@@ -396,8 +396,7 @@ impl Decoder {
             return Err(missing);
         }
         let block = self.lend(id.layer)?;
-        let linear = block.projection(id.module).ok_or(missing)?;
-        Ok(linear.weight.val().cast(DType::F32))
+        Ok(block.editable(id.module).ok_or(missing)?.cast(DType::F32))
     }
 
     /// The same model with `change` `[in, out]` added to one weight. The original stays as it is. The changed weight is held in f32,

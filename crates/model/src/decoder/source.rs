@@ -13,7 +13,6 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use burn::module::Param;
 use burn::tensor::Tensor;
 
 use crate::decoder::block::Block;
@@ -129,9 +128,7 @@ impl Blocks {
         let mut lent = Lent { from, changed: None };
         for (id, weight) in self.overlay.range(WeightId::down(layer)..WeightId::down(layer + 1)) {
             let mut block = Block::clone(&lent);
-            if let Some(linear) = block.projection_mut(id.module) {
-                linear.weight = Param::from_tensor(weight.clone()).set_require_grad(false);
-            }
+            block.put(id.module, weight.clone());
             lent.changed = Some(Box::new(block));
         }
         Ok(lent)

@@ -6,7 +6,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
 use palinode_eval::{Query, score};
-use palinode_math::{Factor, Form, Mat, Objective, PreservationWeights, Problem, SecondMoment, Strategy};
+use palinode_math::{
+    Factor, Form, History, Mat, Objective, Preservation, PreservationWeights, Problem, Projector, SecondMoment,
+    Spectrum, Strategy, Threshold,
+};
 use palinode_model::generate::{Prompt, Sampling, generate_all};
 use palinode_model::{Decoder, WeightId};
 use serde_json::{Value, json};
@@ -151,6 +154,58 @@ pub fn solve(settings: &Settings) -> Result<Value, Failure> {
     solved?;
     Ok(measured)
 }
+
+/// A round of a sequence at one layer: `method=memit_seq` or `alphaedit`, after `before` rounds of `batch` edits each that the metric remembers.
+/// With `cold=1` what a sequence does once is part of it: the factor, and for AlphaEdit the spectrum.
+pub fn round(settings: &Settings) -> Result<Value, Failure> {
+    let (f, d, batch) = (settings.number("f")?, settings.number("d")?, settings.number("batch")?);
+    let before = settings.number("before")?;
+    let moment = SecondMoment::from_sum(&smooth_moment(f), f, 1)?;
+    let alphaedit = settings.text("method")? == "alphaedit";
+    let base = || -> Result<Arc<dyn Preservation>, Failure> {
+        if !alphaedit {
+            return Ok(Arc::new(Factor::new(&moment, MEMIT_WEIGHT)?));
+        }
+        let weights = PreservationWeights { lambda: 0.0, rho: 10.0 };
+        Ok(Arc::new(Projector::new(&Spectrum::of(&moment)?, Threshold::Dimensions(KEPT), weights)?))
+    };
+    let keys = |round: usize| {
+        Mat::from_fn(f, batch, |i, b| (0.37 * (i as f64 + 1.0) * ((round * batch + b) as f64 + 1.0)).sin())
+    };
+    let residual = Mat::from_fn(d, batch, |i, b| (0.11 * (i as f64 + 2.0) * (b as f64 + 3.0)).cos());
+    let mu = vec![1.0; batch];
+    let one = |history: &mut History, round: usize| -> Result<Mat<f64>, Failure> {
+        let keys = keys(round);
+        let problem =
+            Problem { keys: keys.as_ref(), direction: None, residual: residual.as_ref(), mu: &mu, form: Form::Auto };
+        let change = palinode_math::solve(&*history, &problem)?.update.dense();
+        history.remember(keys.as_ref())?;
+        Ok(change)
+    };
+    if settings.number("cold")? == 1 {
+        let (done, measured) = measure(None, || one(&mut History::new(base()?, 1.0)?, 0));
+        done?;
+        return Ok(measured);
+    }
+    let mut history = History::new(base()?, 1.0)?;
+    for round in 0..before {
+        history.remember(keys(round).as_ref())?;
+    }
+    // The mean over some rounds.
+    let rounds = settings.number("rounds")?;
+    let (done, mut measured) = measure(None, || -> Result<(), Failure> {
+        (before..before + rounds).try_for_each(|round| one(&mut history, round).map(drop))
+    });
+    done?;
+    for what in ["wall", "cpu"] {
+        measured[what] = json!(measured[what].as_f64().map(|seconds| seconds / rounds as f64));
+    }
+    measured["factorings"] = json!(history.consolidations());
+    Ok(measured)
+}
+
+/// The share of directions that AlphaEdit may use in [`round`].
+const KEPT: f64 = 0.75;
 
 /// A whole MEMIT run with second moments given: targets, factors, keys, solves, changes of every layer.
 pub fn edit(settings: &Settings) -> Result<Value, Failure> {

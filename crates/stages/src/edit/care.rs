@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use palinode_engine::shown::{self, Column, Format, Shown};
 use palinode_engine::{Artifact, Error, PortOf, StageContext};
 use palinode_math::{Delta, Mat, MathError, from_row_major};
-use palinode_model::{Decoder, WeightId, read};
+use palinode_model::{Decoder, MlpModule, WeightId, read};
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -46,6 +46,12 @@ pub fn treat(
         let mut kept = Vec::with_capacity(updates.len());
         for ((id, delta), facts) in updates.into_iter().zip(&mut facts.layers) {
             cx.check_interrupt()?;
+            bar.inc(1);
+            if id.module == MlpModule::Bias {
+                // What these methods treat is a matrix.
+                kept.push((id, delta));
+                continue;
+            }
             let weight = matrix(decoder, id)?;
             let rest = treatment(decoder, &delta, &weight).map_err(StageFailure::stage)?;
             if !care.nothing {
@@ -55,7 +61,6 @@ pub fn treat(
                 shares.push(changed(&rest));
             }
             kept.push((id, rest));
-            bar.inc(1);
         }
         if !care.nothing {
             facts.distance_after = None;
@@ -85,8 +90,8 @@ pub fn treat(
     put(cx, &given, &treated, &facts)
 }
 
-/// A weight of the unedited model, `[out, in]`.
-fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, Error> {
+/// A weight of a model, `[out, in]`.
+pub fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, Error> {
     let weight = decoder.weight(id).map_err(StageFailure::stage)?;
     let [input, out] = weight.dims();
     let values: Vec<f32> = read(weight).map_err(StageFailure::stage)?;
@@ -95,7 +100,7 @@ fn matrix(decoder: &Decoder, id: WeightId) -> Result<Mat<f64>, Error> {
 }
 
 /// What is known of a change that is no longer the one that was solved.
-fn restate(facts: &mut LayerFacts, delta: &Delta, weight: &Mat<f64>) {
+pub fn restate(facts: &mut LayerFacts, delta: &Delta, weight: &Mat<f64>) {
     let norm = delta.frobenius();
     *facts = LayerFacts {
         preservation: None,

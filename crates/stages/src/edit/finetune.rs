@@ -89,8 +89,6 @@ impl FinetuneParams {
             learning_rate: self.learning_rate.get(),
             bound: self.bound.map(Positive::get),
             stop_loss: self.stop_loss.get(),
-            // An update holds weights, and no bias.
-            bias: false,
         }
     }
 }
@@ -106,7 +104,7 @@ pub struct Finetune;
 impl StageKind for Finetune {
     type Params = FinetuneParams;
     const NAME: &'static str = "finetune";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Tunes the down-projection of one layer by gradient descent: FT-L, FT-M, LocFT-BF.";
     const DOC: &'static str = "\
 The baselines of editing. Adam changes the down-projection of one layer until the model says the new targets after their bare \
@@ -116,7 +114,7 @@ prompts. Nothing is preserved but by `bound` and by stopping. Known methods are 
   FT-M       loss: target, no bound
   LocFT-BF   loss: target, many requests in a round, mini_batch: 8, shuffle: 1
 
-The bias of the projection, where there is one, stays as it is.
+The bias of the projection, where there is one, is tuned with it, as in the published code.
 
 The result is an edited model like that of `sequence`. Its change is kept as a whole weight: it cannot become a LoRA adapter, \
 and its rounds cannot be measured one by one.";
@@ -158,7 +156,8 @@ and its rounds cannot be measured one by one.";
         in_rounds::<()>(cx, &base, &asked, size, &json!({ "finetune": params }), |model, text, block, ()| {
             let tuned = tune(model, text, block, &params.settings(), |_, _| {}).map_err(StageFailure::stage)?;
             let loss = tuned.losses.last().copied();
-            Ok(Made { changes: vec![(tuned.weight, tuned.delta, None)], loss })
+            let changes = tuned.changes.into_iter().map(|(weight, delta)| (weight, delta, None)).collect();
+            Ok(Made { changes, loss })
         })
     }
 }

@@ -112,6 +112,7 @@ fn facts(model: &Decoder, change: &(WeightId, Delta, Option<Diagnostics>)) -> Re
     let before = model.weight(*weight).map_err(StageFailure::stage)?;
     let squares: Vec<f32> = read((before.clone() * before).sum_dim(1)).map_err(StageFailure::stage)?;
     let norm = delta.frobenius();
+    let unedited = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
     Ok(LayerFacts {
         weight: *weight,
         fraction: 1.0,
@@ -120,7 +121,8 @@ fn facts(model: &Decoder, change: &(WeightId, Delta, Option<Diagnostics>)) -> Re
         error_after: diagnostics.as_ref().map(|solve| solve.error_after),
         norm,
         spectral_norm: delta.spectral(),
-        relative_norm: norm / squares.into_iter().map(f64::from).sum::<f64>().sqrt(),
+        // A bias may be 0, and nothing is a share of that.
+        relative_norm: if unedited > 0.0 { norm / unedited } else { 0.0 },
         condition: diagnostics.as_ref().map(|solve| solve.condition),
     })
 }

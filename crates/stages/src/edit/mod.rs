@@ -10,6 +10,7 @@ pub mod preservation;
 pub mod prune;
 pub mod rect;
 pub mod revive;
+pub mod round_care;
 pub mod sequence;
 pub mod solve;
 pub mod sphere;

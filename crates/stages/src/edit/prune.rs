@@ -1,7 +1,7 @@
 //! `prune`: after-care by PRUNE, from an update to an update.
 
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind};
-use palinode_math::{PruneForm, prune};
+use palinode_math::{Delta, Mat, MathError, PruneForm, prune};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,13 @@ pub struct PruneParams {
     /// What is made of the damped change.
     #[serde(default)]
     form: PruneForm,
+}
+
+impl PruneParams {
+    /// The damped change of an unedited weight, both `[out, in]`.
+    pub fn treat(&self, delta: &Delta, weight: &Mat<f64>) -> Result<Delta, MathError> {
+        prune(delta, weight.as_ref(), self.form)
+    }
 }
 
 /// The update.
@@ -56,6 +63,6 @@ W₀ + Δ + A: that is `form: published`. The result is an update like that of `
 
     fn run(params: &PruneParams, cx: &StageContext) -> Result<Artifact, Error> {
         let care = Care { name: Self::NAME, nothing: false, by_round: false, entries: false };
-        treat(care, params, cx, UPDATE, |_, delta, weight| prune(delta, weight.as_ref(), params.form))
+        treat(care, params, cx, UPDATE, |_, delta, weight| params.treat(delta, weight))
     }
 }

@@ -2,7 +2,7 @@
 
 use palinode_engine::bounds::PositiveShare;
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind};
-use palinode_math::rect;
+use palinode_math::{Delta, Mat, MathError, rect};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,18 @@ fn published() -> PositiveShare {
     const { PositiveShare::new(0.4) }
 }
 
+impl RectParams {
+    /// What is kept of a change of a weight, both `[out, in]`.
+    pub fn treat(&self, delta: &Delta, weight: &Mat<f64>) -> Result<Delta, MathError> {
+        rect(delta, weight.as_ref(), self.keep.get())
+    }
+
+    /// Whether every entry keeps its change.
+    pub fn nothing(&self) -> bool {
+        self.keep.get() >= 1.0
+    }
+}
+
 /// The update.
 const UPDATE: PortOf<UpdateKind> = PortOf::required("update", "The update to treat.");
 
@@ -42,7 +54,8 @@ many small relative changes). The weights are those of the unedited model. The p
 
 The result is an update like that of `solve`, and can be evaluated, exported, applied and reverted. It is no longer low-rank: \
 it is kept as the entries that changed, or as whole weights where that takes less space, and it cannot become a LoRA adapter. \
-After a `sequence`, the sum of all rounds is treated once, at the end, and its rounds cannot be measured one by one.";
+After a `sequence`, the sum of all rounds is treated once, at the end, and its rounds cannot be measured one by one; `care` of \
+`sequence` treats each round instead.";
     type Output = UpdateKind;
 
     fn hands_on() -> Option<&'static str> {
@@ -59,13 +72,12 @@ After a `sequence`, the sum of all rounds is treated once, at the end, and its r
 
     fn describe(params: &RectParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
         let update = cx.input(UPDATE);
-        let low_rank = if params.keep.get() < 1.0 { Some(false) } else { update.low_rank };
+        let low_rank = if params.nothing() { update.low_rank } else { Some(false) };
         Ok(PlannedUpdate { low_rank, ..update })
     }
 
     fn run(params: &RectParams, cx: &StageContext) -> Result<Artifact, Error> {
-        let nothing = params.keep.get() >= 1.0;
-        let care = Care { name: Self::NAME, nothing, by_round: false, entries: true };
-        treat(care, params, cx, UPDATE, |_, delta, weight| rect(delta, weight.as_ref(), params.keep.get()))
+        let care = Care { name: Self::NAME, nothing: params.nothing(), by_round: false, entries: true };
+        treat(care, params, cx, UPDATE, |_, delta, weight| params.treat(delta, weight))
     }
 }

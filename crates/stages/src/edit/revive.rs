@@ -2,7 +2,7 @@
 
 use palinode_engine::bounds::Count;
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind};
-use palinode_math::revive;
+use palinode_math::{Delta, Mat, MathError, revive};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,13 @@ use crate::edit::care::{Care, treat};
 pub struct ReviveParams {
     /// Leading singular directions of the unedited weight that are protected, on each side. With 0, nothing is removed.
     rank: Count<0>,
+}
+
+impl ReviveParams {
+    /// What is left of a change of an unedited weight, both `[out, in]`.
+    pub fn treat(&self, delta: &Delta, weight: &Mat<f64>) -> Result<Delta, MathError> {
+        revive(delta, weight.as_ref(), self.rank.get())
+    }
 }
 
 /// The update.
@@ -52,6 +59,6 @@ its change is removed, so that what the weight does most strongly stays as it wa
 
     fn run(params: &ReviveParams, cx: &StageContext) -> Result<Artifact, Error> {
         let care = Care { name: Self::NAME, nothing: params.rank.get() == 0, by_round: false, entries: false };
-        treat(care, params, cx, UPDATE, |_, delta, weight| revive(delta, weight.as_ref(), params.rank.get()))
+        treat(care, params, cx, UPDATE, |_, delta, weight| params.treat(delta, weight))
     }
 }

@@ -19,7 +19,7 @@ use palinode_math::{History, Mat, Plan, Preservation, from_row_major, row_major}
 use palinode_model::{Decoder, WeightId, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::artifacts::chat::in_chat;
 use crate::artifacts::factors::MomentsOrFactors;
@@ -31,6 +31,7 @@ use crate::artifacts::tensors::{Named, Tensors, serialize};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
 use crate::edit::batch_limits::BatchTokens;
 use crate::edit::lost::{Search, say_lost};
+use crate::edit::round_care::RoundCare;
 use crate::edit::solve::{SolveParams, averages, check_plan, columns, target_layer_off, tell_repeated};
 use crate::edit::targets::{TargetsParams, anchored, say_skipped};
 use crate::errors::StageFailure;
@@ -47,6 +48,9 @@ pub struct SequenceParams {
     /// Number of rounds. The default uses all requests.
     #[serde(default)]
     rounds: Option<Count>,
+    /// After-care of each round's change, one after the other. A stage of that name after the sequence treats the sum of all rounds instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    care: Vec<RoundCare>,
 }
 
 impl SequenceParams {
@@ -87,7 +91,7 @@ therefore resumes after the last finished round, with the same result in every b
 
 With `history` under `solve`, each round also preserves what earlier rounds wrote: H = Σ KₚKₚᵀ over the keys of all earlier rounds is \
 added to the metric, P = λC + ρI + H. Their keys are kept with the rounds, and enter the metric as a change of low rank: no round \
-factors it anew. The presets `memit_seq`, `alphaedit` and `encore` have a history.
+factors it anew. With `care`, each round's change is treated before the next round, as in the published code of RECT and SPHERE. The presets `memit_seq`, `alphaedit` and `encore` have a history.
 
 The result is an edited model. `evaluate` scores it after the last round, and with `every: k` after every k-th round too, \
 each time on all edits made so far.";
@@ -128,13 +132,14 @@ each time on all edits made so far.";
                 errors.push(FieldError::new("rounds", message).expected(format!("at most {possible}")));
             }
         }
-        let planned = PlannedUpdate { model, batches: Some(1), low_rank: None };
+        let low_rank = if params.care.iter().all(RoundCare::stays_low_rank) { None } else { Some(false) };
+        let planned = PlannedUpdate { model, batches: Some(1), low_rank };
         if errors.is_empty() { Ok(planned) } else { Err(errors) }
     }
 
     fn carries() -> &'static [u32] {
         // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
-        // which do nothing where they are left out. Version 5 differs in last digits.
+        // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ.
         &[2, 3, 4]
     }
 
@@ -175,6 +180,9 @@ each time on all edits made so far.";
         });
         if let Some(chat) = &asked.facts.chat {
             origin["chat"] = json!(chat);
+        }
+        if !params.care.is_empty() {
+            origin["care"] = json!(params.care);
         }
         let (metrics, projectors) =
             params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
@@ -243,12 +251,24 @@ each time on all edits made so far.";
             plan: json!(editor.plan),
             batches: 1,
             rounds: Some(rounds.facts().to_vec()),
-            care: None,
+            care: said_of(&params.care)?,
             projectors,
             shown: Shown::table(metrics, columns),
         };
         put(cx, &base, &[rounds.whole()], &facts)
     }
+}
+
+/// What was done to the changes of every round, in the form in which a stage of its own says it.
+fn said_of(care: &[RoundCare]) -> Result<Option<Vec<Map<String, Value>>>, Error> {
+    let each = |care: &RoundCare| match serde_json::to_value(care) {
+        Ok(Value::Object(mut said)) => {
+            said.insert("every_round".into(), json!(true));
+            Ok(said)
+        }
+        other => Err(Error::internal(format!("after-care is no mapping: {other:?}"))),
+    };
+    if care.is_empty() { Ok(None) } else { care.iter().map(each).collect::<Result<_, _>>().map(Some) }
 }
 
 /// Each round is a unit, and edits the model that the one before left.
@@ -371,7 +391,11 @@ impl Editor<'_> {
         tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
-        Ok((Batch::of(range.start, range.end, edits, &fractions), keys))
+        let mut round = Batch::of(range.start, range.end, edits, &fractions);
+        for care in &self.params.care {
+            care.treat(&model, &self.model.decoder, &mut round)?;
+        }
+        Ok((round, keys))
     }
 
     /// Says of a round which searches found nothing; of many such rounds, the first ones.

@@ -2,7 +2,7 @@
 
 use palinode_engine::bounds::{PositiveShare, Share};
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind};
-use palinode_math::{Sides, sphere};
+use palinode_math::{Delta, Mat, MathError, Sides, sphere};
 use palinode_model::{Decoder, Layout, Orientation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,14 @@ fn half() -> PositiveShare {
 
 fn half_part() -> Share {
     const { Share::new(0.5) }
+}
+
+impl SphereParams {
+    /// The reduced change of a weight of this model, both `[out, in]`.
+    pub fn treat(&self, decoder: &Decoder, delta: &Delta, weight: &Mat<f64>) -> Result<Delta, MathError> {
+        let side = self.side.unwrap_or_else(|| stored(decoder));
+        sphere(delta, weight.as_ref(), side, self.eta.get(), self.alpha.get())
+    }
 }
 
 /// The second axis of a weight as it is stored.
@@ -79,9 +87,6 @@ The weights are those of the unedited model. The result is an update like that o
     fn run(params: &SphereParams, cx: &StageContext) -> Result<Artifact, Error> {
         let nothing = params.alpha.get() == 0.0;
         let care = Care { name: Self::NAME, nothing, by_round: true, entries: false };
-        let (eta, alpha) = (params.eta.get(), params.alpha.get());
-        treat(care, params, cx, UPDATE, |decoder, delta, weight| {
-            sphere(delta, weight.as_ref(), params.side.unwrap_or_else(|| stored(decoder)), eta, alpha)
-        })
+        treat(care, params, cx, UPDATE, |decoder, delta, weight| params.treat(decoder, delta, weight))
     }
 }

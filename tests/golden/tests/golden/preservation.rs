@@ -105,7 +105,7 @@ fn emmet_and_memit_in_rounds() {
 }
 
 /// The projector that the code used, as a basis: stored itself, or by what it leaves out.
-fn recorded(id: &str, layer: usize, rho: f64) -> Arc<dyn Preservation> {
+pub fn recorded(id: &str, layer: usize, rho: f64) -> Arc<dyn Preservation> {
     let file = folder().tensors(&format!("{id}.projection.safetensors"));
     let (name, stored) = (format!("layer{layer}.U"), format!("layer{layer}.V"));
     let basis = if file.has(&name) {
@@ -125,6 +125,8 @@ fn recorded(id: &str, layer: usize, rho: f64) -> Arc<dyn Preservation> {
 
 #[test]
 fn alphaedit_with_the_recorded_projector() {
+    let blue = "blue_alphaedit";
+    assert_eq!(solves(blue, Objective::Memit, true, 5e-5, |l| recorded(blue, l, 10.0)), 8);
     assert_eq!(solves("alphaedit", Objective::Memit, true, 5e-5, |l| recorded("alphaedit", l, 10.0)), 12);
     let other = "alphaedit_th0.002_l2-1";
     assert_eq!(solves(other, Objective::Memit, true, 5e-5, |l| recorded(other, l, 1.0)), 6);

@@ -16,17 +16,19 @@ enum Method {
     Memit,
     Emmet,
     Pmet,
+    AlphaEdit,
     Ft,
     UltraEdit,
 }
 
-const METHODS: [(&str, Method); 8] = [
+const METHODS: [(&str, Method); 9] = [
     ("rome", Method::Rome),
     ("r-rome", Method::Rome),
     ("memit", Method::Memit),
     ("emmet", Method::Emmet),
     ("unified_editing", Method::Emmet),
     ("pmet", Method::Pmet),
+    ("alphaedit", Method::AlphaEdit),
     ("ft", Method::Ft),
     ("ultraedit", Method::UltraEdit),
 ];
@@ -128,8 +130,7 @@ fn method(path: &Path, values: &Map<String, Value>) -> Result<Method, String> {
     }
     let has = |key: &str| values.contains_key(key);
     Ok(if has("nullspace_threshold") || has("L2") {
-        // What it does to the weights differs, and is left with its keys.
-        Method::Memit
+        Method::AlphaEdit
     } else if has("emmet_lambda") {
         Method::Emmet
     } else if has("nll_loss_factor") {
@@ -202,6 +203,10 @@ fn closed_form(file: &mut File, method: Method, edited: &[u64]) -> Vec<Stage> {
     if let Some(samples) = file.number("mom2_n_samples", "moments.samples") {
         moments.push(("samples", samples));
     }
+    // What earlier rounds wrote is preserved where there are rounds.
+    let remembers =
+        method == Method::AlphaEdit || file.values.get("add_prev_edits").and_then(Value::as_bool) == Some(true);
+    let (targets_at, solve_at) = if remembers { ("update.targets", "update.solve") } else { ("targets", "update") };
     let mut targets = Vec::new();
     match method {
         Method::Rome => targets.push(("site", json!("mlp_output"))),
@@ -212,19 +217,29 @@ fn closed_form(file: &mut File, method: Method, edited: &[u64]) -> Vec<Stage> {
         _ => {}
     }
     targets.push(("layer", json!(LAST)));
-    for (key, name, place) in [
-        ("v_num_grad_steps", "steps", "targets.steps"),
-        ("v_lr", "learning_rate", "targets.learning_rate"),
-        ("kl_factor", "kl_factor", "targets.kl_factor"),
-        ("v_weight_decay", "weight_decay", "targets.weight_decay"),
-        ("clamp_norm_factor", "clamp", "targets.clamp"),
-        ("v_loss_layer", "loss_layer", "targets.loss_layer"),
+    for (key, name) in [
+        ("v_num_grad_steps", "steps"),
+        ("v_lr", "learning_rate"),
+        ("kl_factor", "kl_factor"),
+        ("v_weight_decay", "weight_decay"),
+        ("clamp_norm_factor", "clamp"),
+        ("v_loss_layer", "loss_layer"),
     ] {
-        if let Some(value) = file.number(key, place) {
+        if let Some(value) = file.number(key, &format!("{targets_at}.{name}")) {
             targets.push((name, value));
         }
     }
-    fact_token(file, &mut targets);
+    // ENCORE's stop is a negative cut-off: so many evaluations in which the target is the most probable text.
+    match file.values.get("prob_cutoff").and_then(Value::as_i64) {
+        Some(hits) if hits < 0 => {
+            file.take("prob_cutoff", &format!("{targets_at}.argmax_hits"));
+            targets.push(("stop", json!("argmax")));
+            targets.push(("argmax_hits", json!(hits.unsigned_abs())));
+        }
+        Some(_) => file.leave("prob_cutoff", "a search is stopped by its loss, or by `stop: argmax`"),
+        None => {}
+    }
+    fact_token(file, targets_at, &mut targets);
     let strategy = match method {
         _ if file.values.get("blue").and_then(Value::as_bool) == Some(true) => {
             file.take("blue", "plan.strategy");
@@ -239,42 +254,36 @@ fn closed_form(file: &mut File, method: Method, edited: &[u64]) -> Vec<Stage> {
     {
         layer.1 = json!("${vars.layers[0]}");
     }
-    let mut solve = vec![(
-        "objective",
-        json!(match method {
-            Method::Rome => "rome",
-            Method::Emmet => "emmet",
-            _ => "memit",
-        }),
-    )];
-    if method == Method::Rome {
-        solve.push(("rome_key", json!("reference")));
-        file.leave("mom2_update_weight", "ROME does not depend on it");
-    }
-    for (key, name, place) in [
-        ("mom2_update_weight", "lambda", "update.lambda"),
-        ("update_norm_lambda", "update_norm_lambda", "update.update_norm_lambda"),
-        ("emmet_lambda", "emmet_lambda", "update.emmet_lambda"),
-    ] {
-        if let Some(value) = file.number(key, place) {
-            solve.push((name, value));
-        }
+    let solve = objective(file, method, solve_at, remembers);
+    let plan = Stage {
+        name: "plan",
+        uses: "distribute",
+        inputs: "",
+        with: vec![("strategy", json!(strategy)), ("layers", json!(LAYERS))],
+    };
+    let moments = Stage { name: "moments", uses: "covariance", inputs: "{ model: model }", with: moments };
+    if remembers {
+        let of = |pairs: Vec<(&'static str, Value)>| {
+            Value::Object(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        };
+        let update = Stage {
+            name: "update",
+            uses: "sequence",
+            inputs: "{ model: model, requests: edits, moments: moments, plan: plan, templates: contexts }",
+            with: vec![("targets", of(targets)), ("solve", of(solve))],
+        };
+        return vec![contexts, moments, plan, update];
     }
     vec![
         contexts,
-        Stage { name: "moments", uses: "covariance", inputs: "{ model: model }", with: moments },
+        moments,
         Stage {
             name: "targets",
             uses: "targets",
             inputs: "{ model: model, requests: edits, templates: contexts }",
             with: targets,
         },
-        Stage {
-            name: "plan",
-            uses: "distribute",
-            inputs: "",
-            with: vec![("strategy", json!(strategy)), ("layers", json!(LAYERS))],
-        },
+        plan,
         Stage {
             name: "update",
             uses: "solve",
@@ -284,11 +293,55 @@ fn closed_form(file: &mut File, method: Method, edited: &[u64]) -> Vec<Stage> {
     ]
 }
 
-fn fact_token(file: &mut File, targets: &mut Vec<(&'static str, Value)>) {
+/// How a layer absorbs its part, and what is preserved.
+fn objective(file: &mut File, method: Method, at: &str, remembers: bool) -> Vec<(&'static str, Value)> {
+    let name = match method {
+        Method::Rome => "rome",
+        Method::Emmet if !remembers => "emmet",
+        _ => "memit",
+    };
+    let mut solve = vec![("objective", json!(name))];
+    if method == Method::Rome {
+        solve.push(("rome_key", json!("reference")));
+        file.leave("mom2_update_weight", "ROME does not depend on it");
+    }
+    if method == Method::AlphaEdit {
+        // Without a number in the file, the authors'.
+        let threshold = file.number("nullspace_threshold", &format!("{at}.projector.threshold"));
+        let ridge = file.number("L2", &format!("{at}.update_norm_lambda"));
+        file.leave("mom2_update_weight", "AlphaEdit preserves the corpus by its projector, and has no λ");
+        file.leave("update_norm_lambda", "AlphaEdit's ridge is L2");
+        solve.push(("lambda", json!(0)));
+        solve.push(("update_norm_lambda", ridge.unwrap_or(json!(10))));
+        solve.push(("projector", json!({ "threshold": threshold.unwrap_or(json!(0.02)) })));
+    }
+    if remembers {
+        file.take("add_prev_edits", &format!("{at}.history"));
+        solve.push(("history", json!(1)));
+        if let Some(size) = file.number("batch_size", &format!("{at}.batch_size")) {
+            solve.push(("batch_size", size));
+        }
+    }
+    for (key, name) in [("mom2_update_weight", "lambda"), ("update_norm_lambda", "update_norm_lambda")] {
+        if let Some(value) = file.number(key, &format!("{at}.{name}")) {
+            solve.push((name, value));
+        }
+    }
+    if name == "emmet" {
+        if let Some(value) = file.number("emmet_lambda", &format!("{at}.emmet_lambda")) {
+            solve.push(("emmet_lambda", value));
+        }
+    } else {
+        file.leave("emmet_lambda", "only EMMET has it");
+    }
+    solve
+}
+
+fn fact_token(file: &mut File, at: &str, targets: &mut Vec<(&'static str, Value)>) {
     let known = ["subject_last", "subject_first", "subject_first_after_last", "last"];
     match file.values.get("fact_token").and_then(Value::as_str) {
         Some(token) if known.contains(&token) => {
-            if let Some(token) = file.take("fact_token", "targets.fact_token") {
+            if let Some(token) = file.take("fact_token", &format!("{at}.fact_token")) {
                 targets.push(("fact_token", token));
             }
         }
@@ -384,8 +437,10 @@ fn rest(file: &mut File) {
         ("bf16", "set `dtype` of `model`"),
         ("batch_size", "set `batch_size` of `update`"),
         ("max_length", "prompts are as long as they are"),
-        ("L2", "the pipeline is MEMIT's: set the preservation of `update`"),
-        ("nullspace_threshold", "the pipeline is MEMIT's: set the preservation of `update`"),
+        ("P_loc", "the projector is made of the second moments, and kept"),
+        ("add_prev_edits", "earlier rounds are not preserved"),
+        ("edit_layer", "the layers are those of the list"),
+        ("calculate_norms", "norms of changes are always shown"),
         ("calculate_objective_value", "values of the objective are always shown"),
         ("nll_loss_factor", "the stop `divergence` has it: 1, and 0.1 once the target is said"),
         ("wd_power_law", "fine-tuning has no such term"),
@@ -406,6 +461,7 @@ fn written(path: &Path, method: Method, model: &str, stages: &[Stage], file: &Fi
         Method::Memit => "memit",
         Method::Emmet => "emmet",
         Method::Pmet => "pmet",
+        Method::AlphaEdit => "alphaedit",
         Method::Ft => "ft",
         Method::UltraEdit => "ultraedit",
     };
@@ -425,7 +481,14 @@ fn written(path: &Path, method: Method, model: &str, stages: &[Stage], file: &Fi
         text.push_str("    with:\n");
         for (key, value) in with {
             // JSON is YAML.
-            let _ = writeln!(text, "      {key}: {value}");
+            let _ = match value {
+                Value::Object(parts) => {
+                    let parts: Vec<String> =
+                        parts.iter().map(|(name, value)| format!("        {name}: {value}\n")).collect();
+                    writeln!(text, "      {key}:\n{}", parts.concat().trim_end())
+                }
+                _ => writeln!(text, "      {key}: {value}"),
+            };
         }
     }
     text.push_str("\n  scores:\n    uses: evaluate\n    inputs: { model: update, requests: edits }\n");

@@ -81,8 +81,10 @@ pub fn copy_gguf_with_changes(
             return Err(ModelError::MissingTensor { name: change.name.clone(), nearest: None });
         };
         // GGUF has every projection as [out, in], whatever the family's own layout.
-        let (expected, found) = (vec![change.out, change.input], &file.tensors[place.tensor].shape);
-        if *found != expected || !matches!(place.arrange, Arrange::AsStored | Arrange::Turned) {
+        let found = &file.tensors[place.tensor].shape;
+        change.check_shape(found, Orientation::OutIn)?;
+        if !matches!(place.arrange, Arrange::AsStored | Arrange::Turned) {
+            let expected = vec![change.out, change.input];
             return Err(ModelError::Shape { name: change.name.clone(), expected, found: found.clone() });
         }
         of_tensor.insert(place.tensor, change);
@@ -193,13 +195,7 @@ pub fn write_gguf_as_safetensors(source: &Path, target: &Path, changes: &[Change
     for (name, shape) in &tensors {
         let change = changes.iter().find(|change| change.name == *name);
         if let Some(change) = change {
-            let expected = match layout.orientation {
-                Orientation::InOut => vec![change.input, change.out],
-                Orientation::OutIn => vec![change.out, change.input],
-            };
-            if *shape != expected {
-                return Err(ModelError::Shape { name: name.clone(), expected, found: shape.clone() });
-            }
+            change.check_shape(shape, layout.orientation)?;
         }
         let width = shape.iter().skip(1).product::<usize>().max(1);
         let mut failed = Ok(());

@@ -9,7 +9,7 @@ use palinode_data::{EditRequest, superseded};
 use palinode_engine::Error;
 use palinode_engine::bounds::{NonNegative, Positive};
 use palinode_eval::{Answer, Comparison, Group, METRICS, RecordScores, Summary};
-use palinode_model::{Decoder, WeightId, read};
+use palinode_model::{Decoder, MlpModule, WeightId, read};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -154,10 +154,12 @@ fn named(records: &[&str]) -> String {
     text
 }
 
-/// `‖Δ‖_F / ‖W‖_F` of every weight that some batches change: of each the largest, since every batch is an edit of its own.
+/// `‖Δ‖_F / ‖W‖_F` of every weight that some batches change: of each the largest, since every batch is an edit of its own. A bias may be near
+/// 0 in a sound model, and has none.
 pub fn relative_norms(unedited: &Decoder, edits: &[Batch]) -> Result<BTreeMap<WeightId, f64>, Error> {
     let mut norms: BTreeMap<WeightId, f64> = BTreeMap::new();
-    for (weight, delta) in edits.iter().flat_map(|batch| &batch.updates) {
+    let changes = edits.iter().flat_map(|batch| &batch.updates);
+    for (weight, delta) in changes.filter(|(weight, _)| weight.module != MlpModule::Bias) {
         let norm = norms.entry(*weight).or_default();
         *norm = norm.max(delta.frobenius());
     }

@@ -1,7 +1,7 @@
 //! What was written into each layer: `batches.json` of updates.
 
 use palinode_engine::{Kind as _, StageKind as _};
-use palinode_model::WeightId;
+use palinode_model::{MlpModule, WeightId};
 use palinode_report::{LayerFacts as Row, Layers, Metric, Spread};
 
 use super::found::Found;
@@ -52,6 +52,8 @@ fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {
     let read = |manifest: &palinode_engine::Manifest| found.read::<Vec<BatchFacts>>(at, &manifest.output, BATCHES);
     let batches = found.manifests[at].as_ref().and_then(read).unwrap_or_default();
     let mut layers: Vec<WeightId> = batches.iter().flat_map(|batch| &batch.layers).map(|facts| facts.weight).collect();
+    // A bias is no layer of its own.
+    layers.retain(|weight| weight.module != MlpModule::Bias);
     layers.sort_unstable();
     layers.dedup();
     let row = |weight: WeightId| {
