@@ -76,7 +76,7 @@ pub struct Seen {
 }
 
 /// What an attempt answers.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Said {
     /// It is done.
     Done,
@@ -90,7 +90,7 @@ pub enum Said {
 }
 
 /// What happened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Event {
     /// There is a job to do.
     Add(JobId),
@@ -118,7 +118,7 @@ pub enum Event {
 pub type MayPass = bool;
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Command {
     /// Send these jobs, each with the number of attempts that had too little memory; [`Jobs::sending`] names the submission.
     Send(Vec<(JobId, u32)>),

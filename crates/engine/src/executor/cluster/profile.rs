@@ -141,14 +141,11 @@ impl Profile {
     }
 }
 
-/// What is wrong with a profile that names stages or kinds that are not there.
-pub fn unknown_names<'a>(
-    profile: &Profile,
-    kinds: impl Iterator<Item = &'a str> + Clone,
-) -> Option<FieldError> {
-    let wrong = profile.kinds.keys().find(|name| !kinds.clone().any(|kind| kind == name.as_str()))?;
+/// What is wrong with a profile that names a kind of stage that is not there. Stages may be of another pipeline.
+pub fn unknown_kind(profile: &Profile, kinds: &[&str]) -> Option<FieldError> {
+    let wrong = profile.kinds.keys().find(|name| !kinds.contains(&name.as_str()))?;
     let error = FieldError::new("kinds", format!("there is no kind of stage `{wrong}`"));
-    Some(match palinode_error::did_you_mean(wrong, kinds) {
+    Some(match palinode_error::did_you_mean(wrong, kinds.iter().copied()) {
         Some(hint) => error.hint(hint),
         None => error,
     })

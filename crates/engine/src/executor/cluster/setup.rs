@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::clerk::slurm as call;
-use super::profile::{Asked, Light, Profile, unknown_names};
+use super::profile::{Asked, Light, Profile, unknown_kind};
 use super::slurm::{self, Limits, Submission};
 use crate::catalogue::Catalogue;
 use palinode_error::{Error, ErrorKind, did_you_mean};
@@ -116,7 +116,7 @@ impl Cluster {
     /// With the first of what it lacks, in the cluster's own words, and the stages that ask it.
     pub fn check(&self, pipeline: &Pipeline, catalogue: &Catalogue, chosen: impl Fn(usize) -> bool) -> Result<(), Error> {
         let usage = |message: String| Error::new(ErrorKind::Usage, message);
-        if let Some(wrong) = unknown_names(&self.profile, catalogue.names()) {
+        if let Some(wrong) = unknown_kind(&self.profile, &catalogue.names().collect::<Vec<_>>()) {
             let hint = wrong.hint.clone();
             let error = usage(format!("the profile's `kinds`: {}", wrong.message));
             return Err(match hint {
