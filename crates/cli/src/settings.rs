@@ -60,7 +60,11 @@ pub fn profile(name: &str) -> Result<Profile, Failure> {
             let names = profiles.keys().map(String::as_str);
             let hint = did_you_mean(name, names).unwrap_or_else(|| {
                 let names: Vec<&str> = profiles.keys().map(String::as_str).collect();
-                if names.is_empty() { "docs/cluster.md shows one".to_owned() } else { format!("it has {}", names.join(", ")) }
+                if names.is_empty() {
+                    "docs/cluster.md shows one".to_owned()
+                } else {
+                    format!("it has {}", names.join(", "))
+                }
             });
             Err(usage(format!("{} has no profile `{name}`", path.display())).hint(hint).into())
         }

@@ -83,7 +83,8 @@ impl Action {
             return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));
         }
         if action.build != environment::build() {
-            let message = format!("the action was written by build {}, and this is build {}", action.build, environment::build());
+            let message =
+                format!("the action was written by build {}, and this is build {}", action.build, environment::build());
             return Err(wrong(message).hint("have the same program where the run is started and where its stages work"));
         }
         if action.fingerprint.key() != action.key {

@@ -92,7 +92,7 @@ pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
 pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
-pub use executor::{Asked, Cluster, Looked, Profile, WorkerCommand, work, work_aloud, work_job, Queue};
+pub use executor::{Asked, Cluster, Looked, Profile, Queue, WorkerCommand, work, work_aloud, work_job};
 pub use given::{Given, artifact};
 pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;

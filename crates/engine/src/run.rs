@@ -91,7 +91,9 @@ pub fn run(
             Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
         let executor: Box<dyn Executor> = match (&options.cluster, &options.worker) {
             (Some(cluster), _) => Box::new(InJobs::new(&context, catalogue, &id, cluster)),
-            (None, Some(worker)) => Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares), capacity)),
+            (None, Some(worker)) => {
+                Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares), capacity))
+            }
             (None, None) => Box::new(Local::new(&context, catalogue, capacity)),
         };
         let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();

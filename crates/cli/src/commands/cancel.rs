@@ -55,7 +55,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         Ended::Lost => {
             let jobs = cancel_jobs(runs.store(), &run.run)?;
-            print(&format!("the process of run {} is gone; jobs that were left of it and are cancelled: {jobs}\n", run.run))
+            print(&format!(
+                "the process of run {} is gone; jobs that were left of it and are cancelled: {jobs}\n",
+                run.run
+            ))
         }
         _ => print(&format!("run {} is over\n", run.run)),
     }

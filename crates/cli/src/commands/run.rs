@@ -152,8 +152,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if let Some(cluster) = &cluster {
         cluster.check(&pipeline, &palinode::catalogue(), |at| chosen.needed.contains(&at))?;
         if pipeline.environment.is_some() && args.device == "auto" {
-            let message = "equal keys mean equal bits in this pipeline (`numerics: strict`), so its keys hold the device";
-            return Err(Error::new(ErrorKind::Usage, message).hint("say which one the cluster's machines have, with --device").into());
+            let message =
+                "equal keys mean equal bits in this pipeline (`numerics: strict`), so its keys hold the device";
+            return Err(Error::new(ErrorKind::Usage, message)
+                .hint("say which one the cluster's machines have, with --device")
+                .into());
         }
     }
     let (worker, shares) = match executor {
@@ -162,7 +165,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Where::Slurm(_) => (None, 1),
     };
     let options = RunOptions {
-        device: if args.device == "auto" && cluster.is_none() { palinode::chosen_device().to_owned() } else { args.device.clone() },
+        device: if args.device == "auto" && cluster.is_none() {
+            palinode::chosen_device().to_owned()
+        } else {
+            args.device.clone()
+        },
         settings: args.blocks.settings(),
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),

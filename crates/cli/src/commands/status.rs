@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::{Count, Ended, Holder, Outcome, Plan, Queue, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
+use palinode::{
+    Count, Ended, Holder, Outcome, Plan, Queue, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan,
+};
 use serde_json::json;
 
 use crate::again;

@@ -72,7 +72,9 @@ fn settle(action: &mut Action) -> Result<(), Error> {
     if here == planned {
         return Ok(());
     }
-    let message = format!("equal keys mean equal bits in this pipeline, and its keys are of {planned}; this machine computes on {here}");
+    let message = format!(
+        "equal keys mean equal bits in this pipeline, and its keys are of {planned}; this machine computes on {here}"
+    );
     Err(Error::new(ErrorKind::Usage, message)
         .hint("start the run on a machine like those that do its work, or have `numerics: portable`"))
 }

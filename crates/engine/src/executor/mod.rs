@@ -12,9 +12,9 @@ mod process;
 mod worker;
 
 pub(crate) use cluster::InJobs;
+pub use cluster::{Asked, Cluster, Looked, Profile, Queue, cancel_left, work_job};
 pub(crate) use interface::{AttemptError, Executor, Notice, Site, Task};
 pub(crate) use local::Local;
 pub(crate) use process::Processes;
-pub use cluster::{Asked, Cluster, Looked, Profile, Queue, cancel_left, work_job};
 pub use process::WorkerCommand;
 pub use worker::{work, work_aloud};

@@ -67,7 +67,16 @@ impl Processes {
     ) -> Self {
         let actions = context.store.run_dir(run).join("actions");
         let (context, catalogue, command) = (context.clone(), catalogue.clone(), command.clone());
-        Self { context, catalogue, command, shares, capacity, actions, running: HashMap::new(), notices: mpsc::channel() }
+        Self {
+            context,
+            catalogue,
+            command,
+            shares,
+            capacity,
+            actions,
+            running: HashMap::new(),
+            notices: mpsc::channel(),
+        }
     }
 
     fn start(&mut self, task: Task) {
@@ -87,9 +96,25 @@ impl Processes {
                 if let Some(plan) = plan.filter(|_| !shares.is_empty()) {
                     began(process::id());
                     attend_shares(&context, &command, &path, &action, &plan, shares.into_iter().zip(ways))?;
-                    return attend(&context, &command, &path, &action, (&own, &heard), &|event| context.observer.event(event), |_| ());
+                    return attend(
+                        &context,
+                        &command,
+                        &path,
+                        &action,
+                        (&own, &heard),
+                        &|event| context.observer.event(event),
+                        |_| (),
+                    );
                 }
-                attend(&context, &command, &path, &action, (&own, &heard), &|event| context.observer.event(event), began)
+                attend(
+                    &context,
+                    &command,
+                    &path,
+                    &action,
+                    (&own, &heard),
+                    &|event| context.observer.event(event),
+                    began,
+                )
             });
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, action));

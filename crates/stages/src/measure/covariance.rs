@@ -208,7 +208,8 @@ over more documents or tokens, or with more layers.";
         };
         let bar = cx.progress("documents", if params.tokens.is_some() { None } else { Some(corpus.len() as u64) });
         let documents = corpus.len();
-        let mut pass = Pass { cx, corpus: &mut corpus, model: &model, cut, enough, batch, bar: &bar, read: 0, tokens: 0 };
+        let mut pass =
+            Pass { cx, corpus: &mut corpus, model: &model, cut, enough, batch, bar: &bar, read: 0, tokens: 0 };
         if cx.share().is_some() {
             for part in 0..part_sums::units(documents).parts() {
                 let span = part_sums::documents(part, documents);

@@ -9,13 +9,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use super::jobs::{self, Name, Said};
+use super::jobs::{self, Fate, Name, Place, Said};
 use super::list::Answer;
 use super::slurm;
 use crate::event::Event;
 use crate::scheduler::Cancel;
 use palinode_error::{Error, ErrorKind, plain};
-use palinode_store::Place;
+use palinode_store::Place as FilePlace;
 
 /// What it is to do.
 pub enum Order {
@@ -36,19 +36,19 @@ pub enum Reply {
     /// For the state machine.
     Happened(jobs::Event),
     /// An attempt has answered: besides what it said, where it worked and what its files look like.
-    Answered { name: Name, said: Said, host: String, places: Vec<Place> },
+    Answered { name: Name, said: Said, host: String, places: Vec<FilePlace> },
     /// What happened in an attempt.
     Heard(Name, Vec<Event>),
     /// All answers that were there are given.
     Read,
 }
 
-/// Starts it. It ends when either way is closed.
-pub fn start() -> (Sender<Order>, Receiver<Reply>) {
+/// Starts it, for runs in this folder. It ends when either way is closed.
+pub fn start(runs: PathBuf) -> (Sender<Order>, Receiver<Reply>) {
     let ((to, orders), (replies, from)) = (mpsc::channel(), mpsc::channel());
     let refused = replies.clone();
     let clerk = move || {
-        let mut clerk = Clerk { replies, read: HashMap::new(), heard: HashMap::new() };
+        let mut clerk = Clerk { runs, replies, read: HashMap::new(), heard: HashMap::new() };
         for order in orders {
             clerk.does(order);
         }
@@ -60,6 +60,8 @@ pub fn start() -> (Sender<Order>, Receiver<Reply>) {
 }
 
 struct Clerk {
+    /// The folder of all runs.
+    runs: PathBuf,
     replies: Sender<Reply>,
     /// Answers that were read, by folder.
     read: HashMap<PathBuf, BTreeSet<String>>,
@@ -71,8 +73,14 @@ impl Clerk {
     fn does(&mut self, order: Order) {
         match order {
             Order::Submit { submission, script } => self.happened(submit(submission, &script)),
-            Order::View(names) => self.happened(view(&names)),
-            Order::Accounts(ids) => self.happened(accounts(&ids)),
+            Order::View(names) => {
+                let event = self.with_memory(view(&names));
+                self.happened(event);
+            }
+            Order::Accounts(ids) => {
+                let event = self.with_memory(accounts(&ids));
+                self.happened(event);
+            }
             Order::Stop(ids, how) => stop(&ids, how),
             Order::Read { folders, events } => {
                 for (run, folder) in folders {
@@ -90,6 +98,20 @@ impl Clerk {
         let _ = self.replies.send(Reply::Happened(event));
     }
 
+    /// The same, where the logs of jobs that failed are asked whether it was for memory.
+    fn with_memory(&self, mut event: jobs::Event) -> jobs::Event {
+        if let jobs::Event::View(seen) | jobs::Event::Accounts(seen) = &mut event {
+            for seen in seen {
+                if let Place::Over(Fate::Failed(_) | Fate::Cancelled) = &seen.place
+                    && log_of(&self.runs, &seen.name).is_some_and(|(log, _)| slurm::is_memory(&log))
+                {
+                    seen.place = Place::Over(Fate::OutOfMemory);
+                }
+            }
+        }
+        event
+    }
+
     fn answers(&mut self, run: &str, folder: &Path) {
         let read = self.read.entry(folder.to_owned()).or_default();
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -99,7 +121,8 @@ impl Clerk {
             // What is not whole yet is read again.
             let Ok(Answer { host, units, end, .. }) = serde_json::from_slice(&bytes) else { continue };
             read.insert(file);
-            let places = if let super::super::worker::Message::Done { places } = &end { places.clone() } else { Vec::new() };
+            let places =
+                if let super::super::worker::Message::Done { places } = &end { places.clone() } else { Vec::new() };
             let said = match end.error() {
                 None => Said::Done,
                 Some(error) if error.kind == ErrorKind::Interrupted => Said::Stopped { units },
@@ -127,6 +150,21 @@ impl Clerk {
             let _ = self.replies.send(Reply::Heard(name, events));
         }
     }
+}
+
+/// The end of a log, of so many bytes.
+const END: u64 = 4096;
+
+/// The end of the log of an attempt, and where it is.
+pub fn log_of(runs: &Path, name: &Name) -> Option<(String, PathBuf)> {
+    let (run, number) = name.submission.rsplit_once('.')?;
+    let path = runs.join(run).join(super::JOBS).join(format!("{number}-{}.log", name.index));
+    let mut file = fs::File::open(&path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END))).ok()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    Some((String::from_utf8_lossy(&bytes).into_owned(), path))
 }
 
 /// The attempt whose answer a file is.
@@ -194,7 +232,8 @@ fn accounts(ids: &[(String, Name)]) -> jobs::Event {
     let known: HashMap<&str, &Name> = ids.iter().map(|(id, name)| (id.as_str(), name)).collect();
     let list: Vec<&str> = ids.iter().map(|(id, _)| id.as_str()).collect();
     let format = format!("--format={}", slurm::ACCOUNTS_FORMAT);
-    let args = ["--allocations", "--noheader", "--parsable2", "--starttime=now-30days", &format, "--jobs", &list.join(",")];
+    let args =
+        ["--allocations", "--noheader", "--parsable2", "--starttime=now-30days", &format, "--jobs", &list.join(",")];
     let out = slurm("sacct", &args, None).unwrap_or_default();
     jobs::Event::Accounts(slurm::accounts(&out, &|id| known.get(id).map(|name| Name::clone(name))))
 }

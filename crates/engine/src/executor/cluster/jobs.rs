@@ -140,7 +140,7 @@ pub enum Command {
 pub type Lost = bool;
 
 /// How often a job is sent again after each kind of end.
-const LOSSES: u32 = 1;
+const LOSSES: u32 = 2;
 const AWAY: u32 = 50;
 const IDLE: u32 = 2;
 /// How long the queue may be silent before the reader hears of it.
@@ -176,9 +176,15 @@ enum Phase {
     Queue,
     Work,
     /// It was sent, and the queue does not know it.
-    Unseen { since: Moment, looked_up: bool },
+    Unseen {
+        since: Moment,
+        looked_up: bool,
+    },
     /// It is over, and its answer is not seen yet.
-    Over { since: Moment, fate: Fate },
+    Over {
+        since: Moment,
+        fate: Fate,
+    },
     /// It is of no account any more.
     Past,
 }
@@ -329,18 +335,22 @@ impl Jobs {
     }
 
     fn sent(&mut self, now: Moment, submission: &str, cluster: &str) {
-        let mut stop = Vec::new();
+        let (mut stop, mut over) = (Vec::new(), Vec::new());
         for id in self.of_submission(submission) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             let Some(attempt) = job.attempts.last_mut() else { continue };
             let known = format!("{cluster}_{}", attempt.name.index);
             if job.stopping {
                 stop.push(known.clone());
+                over.push(id);
             }
             (attempt.id, attempt.phase) = (Some(known), Phase::Queue);
         }
         if !stop.is_empty() {
             self.commands.push(Command::Stop(stop, Cancel::Kill));
+        }
+        for id in over {
+            self.end(id, Err((Error::interrupted(), false)));
         }
         self.look_soon(now);
     }
@@ -502,7 +512,8 @@ impl Jobs {
             }
             Fate::OutOfMemory if job.memory < self.more_memory => {
                 job.memory += 1;
-                let message = "its job took more memory than it asked for; it goes on in one that asks for twice as much";
+                let message =
+                    "its job took more memory than it asked for; it goes on in one that asks for twice as much";
                 self.commands.push(Command::Say(Some(id), message.to_owned()));
                 self.again(now, id, poll);
             }

@@ -124,7 +124,7 @@ impl InJobs {
     /// On a cluster that was looked at.
     pub fn new(context: &RunContext, catalogue: &Catalogue, run: &str, cluster: &Cluster) -> Self {
         let dir = context.store.run_dir(run);
-        let (to, from) = clerk::start();
+        let (to, from) = clerk::start(context.store.root().join("runs"));
         let capacity = Capacity { machine: Machine::this(), jobs: usize::MAX };
         let profile = &cluster.profile;
         let mut made = Self {
@@ -339,11 +339,8 @@ impl InJobs {
         });
         let path = list.with_extension("sh");
         fs::write(&path, &script).map_err(|error| Error::io(ErrorKind::Store, "write", &path, error))?;
-        let of = |work: &&OfJob| Work {
-            key: work.action.key,
-            share: work.share,
-            instance: work.action.instance.clone(),
-        };
+        let of =
+            |work: &&OfJob| Work { key: work.action.key, share: work.share, instance: work.action.instance.clone() };
         // Written before they are sent: whatever happens to this process, they are found again.
         self.record.sending(&submission, environment::build(), works.iter().map(of).collect())?;
         self.jobs.sending(&submission, jobs);
@@ -560,13 +557,8 @@ const LAST_WORDS: usize = 3;
 
 /// What a lost job printed last is the best that is known of why.
 fn with_log(error: Error, lost: bool, dir: &Path, name: Option<&Name>) -> Error {
-    let log = name.filter(|_| lost).and_then(|name| {
-        let (run, number) = name.submission.rsplit_once('.')?;
-        let path = dir.parent()?.join(run).join(JOBS).join(format!("{number}-{}.log", name.index));
-        Some((fs::read(&path).ok()?, path))
-    });
-    let Some((bytes, path)) = log else { return error };
-    let text = String::from_utf8_lossy(&bytes);
+    let log = name.filter(|_| lost).and_then(|name| clerk::log_of(dir.parent()?, name));
+    let Some((text, path)) = log else { return error };
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let words = lines[lines.len().saturating_sub(LAST_WORDS)..].join(" / ");
     if words.is_empty() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use palinode_error::{FieldError, read_size};
 use palinode_pipeline::{Resources, limits, read_duration};
-use serde::de::{self, Deserializer};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 use serde_json::Value;
 
 /// What jobs ask of the cluster, as a profile says it; what is left out is the cluster's own default.

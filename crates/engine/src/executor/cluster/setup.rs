@@ -29,8 +29,11 @@ impl Cluster {
     /// # Errors
     /// When Slurm's programs are not there, or its controller does not answer.
     pub fn find(profile: Profile, program: Vec<String>) -> Result<Self, Error> {
-        let out = call("scontrol", &["show", "config"], None)
-            .map_err(|error| Error { kind: ErrorKind::Usage, message: format!("no cluster: {}", error.message), ..error })?;
+        let out = call("scontrol", &["show", "config"], None).map_err(|error| Error {
+            kind: ErrorKind::Usage,
+            message: format!("no cluster: {}", error.message),
+            ..error
+        })?;
         Ok(Self { profile, program, limits: slurm::limits(&out) })
     }
 
@@ -46,7 +49,10 @@ impl Cluster {
         let mut lines = vec![
             line("cluster", format!("{cluster}, Slurm {version}")),
             line("largest array", format!("{array} jobs")),
-            line("accounts", if *accounts { "kept".into() } else { "none: what the queue has forgotten is waited for".into() }),
+            line(
+                "accounts",
+                if *accounts { "kept".into() } else { "none: what the queue has forgotten is waited for".into() },
+            ),
             line("remembers", format!("jobs that are over, for {remembers} s")),
         ];
         let format = "%R|%a|%l|%D|%c|%m|%G";
@@ -114,7 +120,12 @@ impl Cluster {
     ///
     /// # Errors
     /// With the first of what it lacks, in the cluster's own words, and the stages that ask it.
-    pub fn check(&self, pipeline: &Pipeline, catalogue: &Catalogue, chosen: impl Fn(usize) -> bool) -> Result<(), Error> {
+    pub fn check(
+        &self,
+        pipeline: &Pipeline,
+        catalogue: &Catalogue,
+        chosen: impl Fn(usize) -> bool,
+    ) -> Result<(), Error> {
         let usage = |message: String| Error::new(ErrorKind::Usage, message);
         if let Some(wrong) = unknown_kind(&self.profile, &catalogue.names().collect::<Vec<_>>()) {
             let hint = wrong.hint.clone();
@@ -135,7 +146,8 @@ impl Cluster {
                 && !partition.split(',').all(|one| partitions.lines().any(|known| known == one))
             {
                 let known: Vec<&str> = partitions.lines().collect();
-                let error = usage(format!("the jobs of {who} ask for the partition `{partition}`, which the cluster lacks"));
+                let error =
+                    usage(format!("the jobs of {who} ask for the partition `{partition}`, which the cluster lacks"));
                 let near = did_you_mean(partition, known.iter().copied());
                 return Err(error.hint(near.unwrap_or_else(|| format!("it has {}", known.join(", ")))));
             }
@@ -162,4 +174,3 @@ impl Cluster {
         Ok(())
     }
 }
-

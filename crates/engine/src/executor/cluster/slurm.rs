@@ -204,6 +204,13 @@ pub fn limits(out: &str) -> Limits {
     }
 }
 
+/// Whether the log of a job that failed says that it took too much memory: not every cluster has a state for that.
+pub fn is_memory(log: &str) -> bool {
+    const WORDS: [&str; 5] =
+        ["exceeded memory limit", "Exceeded job memory limit", "oom-kill", "oom_kill", "Out Of Memory"];
+    WORDS.iter().any(|words| log.contains(words))
+}
+
 /// Whether `sbatch` may take the same jobs later: the controller does not answer, or a limit on how many there are is reached.
 pub fn may_pass(errors: &str) -> bool {
     const PASSING: [&str; 12] = [
@@ -279,17 +286,17 @@ mod tests {
         assert_eq!(submitted("sbatch: error\n"), None);
         let out = "ClusterName             = test\nMaxArraySize            = 1001\nMinJobAge               = 300 sec\n\
                    AccountingStorageType   = accounting_storage/none\nSLURM_VERSION           = 22.05.8\n";
-        let expect = Limits {
-            array: 1001,
-            accounts: false,
-            cluster: "test".into(),
-            version: "22.05.8".into(),
-            remembers: 300,
-        };
+        let expect =
+            Limits { array: 1001, accounts: false, cluster: "test".into(), version: "22.05.8".into(), remembers: 300 };
         assert_eq!(limits(out), expect);
-        assert!(may_pass("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"));
+        assert!(may_pass(
+            "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"
+        ));
+        assert!(is_memory("slurmstepd-n1: error: Exceeded job memory limit\n") && !is_memory("Killed\n"));
         assert!(!may_pass("sbatch: error: invalid partition specified: nope"));
-        for (seconds, expect) in [(1, "0-00:01:00"), (90, "0-00:02:00"), (4 * 3600, "0-04:00:00"), (90_000, "1-01:00:00")] {
+        for (seconds, expect) in
+            [(1, "0-00:01:00"), (90, "0-00:02:00"), (4 * 3600, "0-04:00:00"), (90_000, "1-01:00:00")]
+        {
             assert_eq!(time_limit(Duration::from_secs(seconds)), expect);
         }
     }

@@ -13,7 +13,8 @@ use palinode_data::{EditRequest, word_weights};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::Shown;
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Inputs, Port, PortOf, StageContext, StageKind, UnitPlan, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Inputs, Port, PortOf, StageContext, StageKind, UnitPlan,
+    artifact,
 };
 use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Words, Writing};
 use schemars::JsonSchema;
