@@ -95,10 +95,13 @@ long=(--set stages.moments.with.samples=7600 --until moments)
 results short | sort >short.results
 sed -i '/# Too little/d; s/moments: { memory: 40M }/moments: {}/' "$PALINODE_SETTINGS"
 on failures "${long[@]}"
+until grep -q '"of":2' failures/runs/*/jobs.jsonl 2>/dev/null; do sleep 0.1; done
 working failures >/dev/null
-sleep 1
 sbatch --parsable --partition=urgent --exclusive --nodes=4 --output=/dev/null --wrap 'sleep 1' >/dev/null
-sleep 2
+for _ in $(seq 100); do
+  [ -n "$(squeue --noheader --states PREEMPTED --partition main)" ] && break
+  sleep 0.1
+done
 working failures >/dev/null
 "$fixture" controller "$slurm" stop
 sleep 3

@@ -35,7 +35,7 @@ fn own(everyones: &Path) -> Option<PathBuf> {
     let folder = everyones.join(format!("palinode-{user}"));
     let _ = DirBuilder::new().mode(0o700).create(&folder);
     let made = fs::symlink_metadata(&folder).ok()?;
-    let ours = made.is_dir() && made.uid() == user && made.permissions().mode() & 0o077 == 0;
+    let ours = made.is_dir() && made.uid() == user && made.permissions().mode() & 0o777 == 0o700;
     ours.then_some(folder)
 }
 

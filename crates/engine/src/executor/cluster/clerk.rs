@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::jobs::{self, Fate, Name, Place, Said};
-use super::list::Answer;
+use super::list::{Answer, JOBS};
 use super::slurm;
 use crate::event::Event;
 use crate::scheduler::Cancel;
@@ -158,7 +158,7 @@ const END: u64 = 4096;
 /// The end of the log of an attempt, and where it is.
 pub fn log_of(runs: &Path, name: &Name) -> Option<(String, PathBuf)> {
     let (run, number) = name.submission.rsplit_once('.')?;
-    let path = runs.join(run).join(super::JOBS).join(format!("{number}-{}.log", name.index));
+    let path = runs.join(run).join(JOBS).join(format!("{number}-{}.log", name.index));
     let mut file = fs::File::open(&path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(END))).ok()?;

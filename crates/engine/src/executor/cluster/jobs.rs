@@ -458,7 +458,15 @@ impl Jobs {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let late = job.attempts.last().is_some_and(|attempt| attempt.name != *name);
         match said {
-            Said::Done => self.end(id, Ok(())),
+            Said::Done => {
+                // Others of it may still work, for nothing.
+                let others = job.attempts.iter().filter(|attempt| attempt.name != *name);
+                let others: Vec<String> = others.filter_map(|attempt| attempt.id.clone()).collect();
+                if !others.is_empty() {
+                    self.commands.push(Command::Stop(others, Cancel::Kill));
+                }
+                self.end(id, Ok(()));
+            }
             // One that has a successor has no say but that the work is done.
             _ if late => {}
             Said::Failed(error) => self.end(id, Err((*error, false))),
@@ -564,19 +572,11 @@ impl Jobs {
         }
     }
 
-    /// Ends a job; attempts of it that may still work are of no use.
+    /// Ends a job.
     fn end(&mut self, id: JobId, end: Result<(), (Error, Lost)>) {
         let Some(job) = self.jobs.remove(&id) else { return };
-        let alive = job.attempts.split_last().map_or(&[][..], |(_, before)| before);
-        let mut stop: Vec<String> = Vec::new();
-        if end.is_ok() && !alive.is_empty() {
-            stop.extend(job.attempts.iter().filter_map(|attempt| attempt.id.clone()));
-        }
         if !job.began && end.is_ok() {
             self.commands.push(Command::Began(id, String::new()));
-        }
-        if !stop.is_empty() {
-            self.commands.push(Command::Stop(stop, Cancel::Kill));
         }
         let names = job.attempts.into_iter().map(|attempt| attempt.name).collect();
         self.commands.push(Command::Ended(id, names, end));

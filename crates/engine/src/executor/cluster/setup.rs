@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::clerk::slurm as call;
+use super::list::JOBS;
 use super::profile::{Asked, Light, Profile, unknown_kind};
 use super::slurm::{self, Limits, Submission};
 use crate::catalogue::Catalogue;
@@ -102,7 +103,7 @@ impl Cluster {
 
     /// The script of jobs like these, before they have a place in a run.
     pub fn script(&self, asked: &Asked, run: &str, folder: &Path, store: &Path) -> String {
-        let jobs = store.join("runs").join(run).join(super::JOBS);
+        let jobs = store.join("runs").join(run).join(JOBS);
         slurm::script(&Submission {
             name: &format!("{run}.1"),
             run,

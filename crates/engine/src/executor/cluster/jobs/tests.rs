@@ -177,7 +177,7 @@ fn a_job_that_the_queue_does_not_know_may_still_be_there() {
     check(
         false,
         &[&begin[..], &[(70.0, "tick"), (72.0, "tick"), (73.0, "sent"), (80.0, "done 1")]].concat(),
-        &[sent[0], sent[1], lost, "72 send with 0 doublings", "80 stop 1_0,2_0 Kill", "80 done"],
+        &[sent[0], sent[1], lost, "72 send with 0 doublings", "80 stop 2_0 Kill", "80 done"],
     );
     // Where there are accounts, they say why.
     check(
