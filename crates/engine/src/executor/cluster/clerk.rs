@@ -203,13 +203,13 @@ pub fn slurm(program: &str, args: &[&str], input: Option<&str>) -> Result<String
 
 fn submit(submission: String, script: &str) -> jobs::Event {
     match slurm("sbatch", &["--parsable"], Some(script)) {
-        Ok(out) => match slurm::submitted(&out) {
-            Some(id) => jobs::Event::Sent(submission, id),
-            None => {
-                let error = Error::new(ErrorKind::Limit, format!("`sbatch` gave no id of a job: {}", out.trim()));
-                jobs::Event::NotSent(submission, Box::new(error), true)
+        Ok(out) => {
+            if let Some(id) = slurm::submitted(&out) {
+                return jobs::Event::Sent(submission, id);
             }
-        },
+            let error = Error::new(ErrorKind::Limit, format!("`sbatch` gave no id of a job: {}", out.trim()));
+            jobs::Event::NotSent(submission, Box::new(error), true)
+        }
         Err(error) => {
             let may_pass = slurm::may_pass(&error.message);
             jobs::Event::NotSent(submission, Box::new(error), may_pass)

@@ -191,7 +191,8 @@ enum Phase {
 
 /// All jobs of a run.
 pub struct Jobs {
-    jobs: BTreeMap<JobId, Job>,
+    /// Those that are not over.
+    open: BTreeMap<JobId, Job>,
     /// The job of each attempt.
     names: HashMap<Name, JobId>,
     waits: Waits,
@@ -213,7 +214,7 @@ impl Jobs {
     /// None yet.
     pub fn new(waits: Waits, accounts: bool, more_memory: u32) -> Self {
         Self {
-            jobs: BTreeMap::new(),
+            open: BTreeMap::new(),
             names: HashMap::new(),
             waits,
             accounts,
@@ -230,13 +231,13 @@ impl Jobs {
     /// Jobs that wait and that work.
     pub fn counts(&self) -> (usize, usize) {
         let phase = |job: &Job| job.attempts.last().map(|attempt| attempt.phase.clone());
-        let work = self.jobs.values().filter(|job| phase(job) == Some(Phase::Work)).count();
-        (self.jobs.len() - work, work)
+        let work = self.open.values().filter(|job| phase(job) == Some(Phase::Work)).count();
+        (self.open.len() - work, work)
     }
 
     /// The attempts that work, with their jobs.
     pub fn working(&self) -> impl Iterator<Item = (JobId, &Name)> {
-        self.jobs.iter().filter_map(|(id, job)| {
+        self.open.iter().filter_map(|(id, job)| {
             let attempt = job.attempts.last().filter(|attempt| attempt.phase == Phase::Work)?;
             Some((*id, &attempt.name))
         })
@@ -244,17 +245,17 @@ impl Jobs {
 
     /// The submissions of jobs that are not over.
     pub fn submissions(&self) -> impl Iterator<Item = &str> {
-        self.jobs.values().flat_map(|job| &job.attempts).map(|attempt| attempt.name.submission.as_str())
+        self.open.values().flat_map(|job| &job.attempts).map(|attempt| attempt.name.submission.as_str())
     }
 
     /// The job of an attempt, while it is not over.
     pub fn of(&self, name: &Name) -> Option<JobId> {
-        self.names.get(name).copied().filter(|id| self.jobs.contains_key(id))
+        self.names.get(name).copied().filter(|id| self.open.contains_key(id))
     }
 
     /// The latest attempt that the cluster calls this.
     pub fn by_id(&self, id: &str) -> Option<Name> {
-        let mut attempts = self.jobs.values().filter_map(|job| job.attempts.last());
+        let mut attempts = self.open.values().filter_map(|job| job.attempts.last());
         attempts.find(|attempt| attempt.id.as_deref() == Some(id)).map(|attempt| attempt.name.clone())
     }
 
@@ -267,7 +268,7 @@ impl Jobs {
     }
 
     fn attempt(&mut self, id: JobId, name: Name, known: Option<String>, phase: Phase) {
-        if let Some(job) = self.jobs.get_mut(&id) {
+        if let Some(job) = self.open.get_mut(&id) {
             if let Some(last) = job.attempts.last_mut() {
                 last.phase = Phase::Past;
             }
@@ -320,7 +321,7 @@ impl Jobs {
             idle: 0,
             refused: 0,
         };
-        self.jobs.insert(id, job);
+        self.open.insert(id, job);
     }
 
     fn look_soon(&mut self, now: Moment) {
@@ -330,14 +331,14 @@ impl Jobs {
 
     fn of_submission(&mut self, submission: &str) -> Vec<JobId> {
         let of = |attempt: &Attempt| attempt.name.submission == submission && attempt.phase == Phase::Sending;
-        let jobs = self.jobs.iter().filter(|(_, job)| job.attempts.last().is_some_and(of));
+        let jobs = self.open.iter().filter(|(_, job)| job.attempts.last().is_some_and(of));
         jobs.map(|(id, _)| *id).collect()
     }
 
     fn sent(&mut self, now: Moment, submission: &str, cluster: &str) {
         let (mut stop, mut over) = (Vec::new(), Vec::new());
         for id in self.of_submission(submission) {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(job) = self.open.get_mut(&id) else { continue };
             let Some(attempt) = job.attempts.last_mut() else { continue };
             let known = format!("{cluster}_{}", attempt.name.index);
             if job.stopping {
@@ -358,7 +359,7 @@ impl Jobs {
     fn not_sent(&mut self, now: Moment, submission: &str, error: &Error, may_pass: MayPass) {
         let mut told = false;
         for id in self.of_submission(submission) {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(job) = self.open.get_mut(&id) else { continue };
             job.refused += 1;
             if !may_pass {
                 let error = Error { hint: error.hint.clone(), ..Error::new(error.kind, error.message.clone()) };
@@ -390,7 +391,7 @@ impl Jobs {
         }
         known.sort_unstable();
         let mut forgotten = Vec::new();
-        for job in self.jobs.values_mut() {
+        for job in self.open.values_mut() {
             let Some(attempt) = job.attempts.last_mut() else { continue };
             let expected = matches!(attempt.phase, Phase::Queue | Phase::Work);
             if expected && known.binary_search(&attempt.name).is_err() {
@@ -423,7 +424,7 @@ impl Jobs {
         self.interval = self.interval.saturating_mul(2).min(self.waits.poll_most);
         self.view_at = now.saturating_add(self.interval);
         // Nobody is unseen while nobody looks.
-        for attempt in self.jobs.values_mut().flat_map(|job| job.attempts.last_mut()) {
+        for attempt in self.open.values_mut().filter_map(|job| job.attempts.last_mut()) {
             if let Phase::Unseen { since, .. } = &mut attempt.phase {
                 *since = now;
             }
@@ -433,7 +434,7 @@ impl Jobs {
     /// Takes in where an attempt is; whether that is new.
     fn seen(&mut self, now: Moment, seen: Seen) -> bool {
         let Some(id) = self.of(&seen.name) else { return false };
-        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        let Some(job) = self.open.get_mut(&id) else { return false };
         let Some(attempt) = job.attempts.last_mut().filter(|attempt| attempt.name == seen.name) else { return false };
         attempt.id = Some(seen.id);
         let phase = match (&attempt.phase, seen.place) {
@@ -455,7 +456,7 @@ impl Jobs {
 
     fn answer(&mut self, now: Moment, name: &Name, said: Said) {
         let Some(id) = self.of(name) else { return };
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.open.get_mut(&id) else { return };
         let late = job.attempts.last().is_some_and(|attempt| attempt.name != *name);
         match said {
             Said::Done => {
@@ -480,7 +481,7 @@ impl Jobs {
 
     /// A job that had to go goes back into the queue with what is left to do.
     fn go_away(&mut self, now: Moment, id: JobId, why: &str, wait: Duration) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.open.get_mut(&id) else { return };
         job.away += 1;
         if job.idle >= IDLE || job.away > AWAY {
             let idle = job.idle >= IDLE;
@@ -495,7 +496,7 @@ impl Jobs {
     }
 
     fn again(&mut self, now: Moment, id: JobId, wait: Duration) {
-        if let Some(job) = self.jobs.get_mut(&id) {
+        if let Some(job) = self.open.get_mut(&id) {
             if let Some(attempt) = job.attempts.last_mut() {
                 attempt.phase = Phase::Past;
             }
@@ -505,7 +506,7 @@ impl Jobs {
 
     /// Judges an attempt that has not answered by the way it ended.
     fn judge(&mut self, now: Moment, id: JobId, fate: &Fate) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.open.get_mut(&id) else { return };
         if job.stopping {
             return self.end(id, Err((Error::interrupted(), false)));
         }
@@ -553,7 +554,7 @@ impl Jobs {
     }
 
     fn cancel(&mut self, id: JobId, how: Cancel) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.open.get_mut(&id) else { return };
         job.stopping = true;
         let sent = job.attempts.last().filter(|attempt| attempt.phase != Phase::Past);
         let Some(attempt) = sent else {
@@ -574,7 +575,7 @@ impl Jobs {
 
     /// Ends a job.
     fn end(&mut self, id: JobId, end: Result<(), (Error, Lost)>) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+        let Some(job) = self.open.remove(&id) else { return };
         if !job.began && end.is_ok() {
             self.commands.push(Command::Began(id, String::new()));
         }
@@ -584,7 +585,7 @@ impl Jobs {
 
     fn pass_time(&mut self, now: Moment) {
         let mut judged = Vec::new();
-        for (&id, job) in &mut self.jobs {
+        for (&id, job) in &mut self.open {
             if job.send_at.is_some_and(|at| at <= now) {
                 job.send_at = None;
                 self.next.push(id);
@@ -601,15 +602,15 @@ impl Jobs {
         }
         for (id, fate) in judged {
             let never_arrived = fate == Fate::Unknown
-                && self.jobs.get(&id).and_then(|job| job.attempts.last()).is_some_and(|attempt| attempt.id.is_none());
-            if never_arrived && self.jobs.get(&id).is_some_and(|job| !job.stopping && job.refused < AWAY) {
+                && self.open.get(&id).and_then(|job| job.attempts.last()).is_some_and(|attempt| attempt.id.is_none());
+            if never_arrived && self.open.get(&id).is_some_and(|job| !job.stopping && job.refused < AWAY) {
                 self.again(now, id, Duration::ZERO);
             } else {
                 self.judge(now, id, &fate);
             }
         }
         let mut due: Vec<JobId> = Vec::new();
-        for (&id, job) in &mut self.jobs {
+        for (&id, job) in &mut self.open {
             if job.send_at.is_some_and(|at| at <= now) {
                 job.send_at = None;
                 due.push(id);
@@ -618,10 +619,10 @@ impl Jobs {
         self.next.extend(due);
         if !self.next.is_empty() {
             let next = mem::take(&mut self.next);
-            let send = next.into_iter().filter_map(|id| Some((id, self.jobs.get(&id)?.memory)));
+            let send = next.into_iter().filter_map(|id| Some((id, self.open.get(&id)?.memory)));
             self.commands.push(Command::Send(send.collect()));
         }
-        let watched = self.jobs.values().any(|job| {
+        let watched = self.open.values().any(|job| {
             let phase = job.attempts.last().map(|attempt| &attempt.phase);
             matches!(phase, Some(Phase::Queue | Phase::Work | Phase::Unseen { .. }))
         });

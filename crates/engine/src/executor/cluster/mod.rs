@@ -165,11 +165,11 @@ impl InJobs {
         let mut foreign = Vec::new();
         for run in runs.names().into_iter().take(RUNS).filter(|run| *run != self.run) {
             for left in record::left(&runs.dir(&run)) {
-                if left.build != environment::build() {
-                    foreign.extend(left.id.clone());
-                } else {
+                if left.build == environment::build() {
                     // The newest run comes first.
                     self.left.entry((left.work.key, left.work.share)).or_insert(left);
+                } else {
+                    foreign.extend(left.id.clone());
                 }
             }
         }
@@ -217,7 +217,9 @@ impl InJobs {
         if shares.is_empty() {
             self.add(*attempt, None);
         } else {
-            shares.into_iter().for_each(|share| self.add(*attempt, Some(share)));
+            for share in shares {
+                self.add(*attempt, Some(share));
+            }
         }
     }
 
@@ -579,7 +581,9 @@ impl Executor for InJobs {
     }
 
     fn submit(&mut self, tasks: Vec<Task>) {
-        tasks.into_iter().for_each(|task| self.start(task));
+        for task in tasks {
+            self.start(task);
+        }
         self.send();
     }
 
