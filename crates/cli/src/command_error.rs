@@ -85,7 +85,9 @@ pub fn words(hint: &Hint) -> String {
         }
         Hint::Download => "`palinode run` downloads it",
         Hint::GoOnline => "without --offline it is downloaded; or give a local path",
-        Hint::WriteActions => "`palinode run --isolate` writes one for each stage into .palinode/runs/<run>/actions",
+        Hint::WriteActions => {
+            "`palinode run --executor processes` writes one for each stage into .palinode/runs/<run>/actions"
+        }
         Hint::ListPins => {
             return format!("`{}` without a name lists all pins", again::on_store("palinode cache pin"));
         }

@@ -10,12 +10,15 @@ mod allocator;
 mod cli;
 mod command_error;
 mod commands;
+mod detach;
+mod executor;
 mod input;
 mod interrupt;
 mod logging;
 mod outputs;
 mod past;
 mod results;
+mod settings;
 mod terminal;
 mod threads;
 

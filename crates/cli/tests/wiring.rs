@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 34] = [
+    let commands: [&[&str]; 36] = [
         &[],
         &["init"],
         &["run"],
@@ -92,6 +92,8 @@ fn help_teaches() {
         &["show"],
         &["diff"],
         &["logs"],
+        &["attach"],
+        &["cancel"],
         &["stages"],
         &["schema"],
         &["model"],
@@ -160,7 +162,7 @@ fn mistakes_on_the_command_line() {
     check(EMPTY, &["run", "p.yaml", "--until", "solve"], 2, &["the pipeline has no stage `solve`"]);
     check(PLANS, &["run", "p.yaml", "--only", "pln"], 2, &["no stage `pln`", "hint: did you mean `plan`?"]);
     check(PLANS, &["run", "p.yaml", "--force", "plan[strategy=memt]"], 2, &["plan[strategy=memit]"]);
-    check(EMPTY, &["worker", "p.yaml"], 2, &["p.yaml: this is not an action file", "--isolate"]);
+    check(EMPTY, &["worker", "p.yaml"], 2, &["p.yaml: this is not an action file", "--executor processes"]);
     check(EMPTY, &["plan", "q.yaml"], 2, &["cannot read q.yaml: no such file", "hint: did you mean `p.yaml`?"]);
     check(EMPTY, &["why", "p.yaml", "solve"], 2, &["the pipeline has no stage `solve`"]);
     check(EMPTY, &["stages", "covarince"], 2, &["there is no stage `covarince`", "did you mean `covariance`?"]);

@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use palinode_error::{Error, ErrorKind, Hint};
+
+use crate::environment;
+use crate::share::Share;
 use palinode_fingerprint::Fingerprint;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_store::Artifact;
 use palinode_store::Place;
 
 /// Version of the format of action files.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One stage with its parameters, inputs, key and store: all that a worker reads. It holds no more than a few
 /// kilobytes, since inputs are named by digest; their contents lie in the store.
@@ -23,6 +26,8 @@ const FORMAT: u32 = 1;
 pub struct Action {
     /// Version of this format.
     pub format: u32,
+    /// The build of the program that wrote it: another one may compute other bits, and is refused.
+    pub build: String,
     /// The store's folder.
     pub store: PathBuf,
     /// The pipeline's folder; relative paths in parameters start here.
@@ -55,6 +60,9 @@ pub struct Action {
     pub places: Vec<Place>,
     /// Whether units that were kept before are made again too.
     pub forced: bool,
+    /// The share of the stage's work that is to be done; without one, all of it, and the result is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 impl Action {
@@ -73,6 +81,11 @@ impl Action {
         let another = "it was written by another version of the program, or altered: run the pipeline again";
         if action.format != FORMAT {
             return Err(wrong(format!("the action has format {}, expected {FORMAT}", action.format)).hint(another));
+        }
+        if action.build != environment::build() {
+            let message =
+                format!("the action was written by build {}, and this is build {}", action.build, environment::build());
+            return Err(wrong(message).hint("have the same program where the run is started and where its stages work"));
         }
         if action.fingerprint.key() != action.key {
             return Err(wrong("the key does not belong to what it covers".to_owned()).hint(another));
@@ -98,6 +111,11 @@ impl Action {
         fs::create_dir_all(folder)
             .and_then(|()| fs::write(path, bytes))
             .map_err(|error| Error::io(ErrorKind::Store, "write", path, error))
+    }
+
+    /// What its key is computed on, where equal keys mean equal bits.
+    pub fn hardware(&self) -> Option<&str> {
+        self.fingerprint.environment.get(palinode_pipeline::DEVICE).map(String::as_str)
     }
 
     /// The contents that its inputs refer to, each once.

@@ -16,10 +16,17 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use crate::context::StageContext;
+use crate::share::Inputs;
 use crate::stage::StageKind;
 
 /// A kind of stage with its parameter type erased.
 pub trait ErasedStage: Stage {
+    /// See [`StageKind::parts`].
+    ///
+    /// # Errors
+    /// When the facts of an input do not read.
+    fn parts(&self, params: &Params, inputs: &BTreeMap<String, Artifact>) -> Result<Option<UnitPlan>, Error>;
+
     /// See [`StageKind::run`].
     ///
     /// # Errors
@@ -149,6 +156,10 @@ impl<S: StageKind> Stage for Typed<S> {
 }
 
 impl<S: StageKind> ErasedStage for Typed<S> {
+    fn parts(&self, params: &Params, inputs: &BTreeMap<String, Artifact>) -> Result<Option<UnitPlan>, Error> {
+        S::parts(typed::<S>(params), &Inputs(inputs))
+    }
+
     fn run(&self, params: &Params, cx: &StageContext) -> Result<Artifact, Error> {
         S::run(typed::<S>(params), cx)
     }

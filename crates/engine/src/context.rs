@@ -15,6 +15,7 @@ use crate::event::{Event, Observer, hashing};
 use crate::given::Given;
 use crate::outputs::written;
 use crate::progress::Progress;
+use crate::share::{Share, Shared};
 use crate::shared::SharedPool;
 use crate::unit::Units;
 use crate::watch::{Watch, planned};
@@ -22,7 +23,7 @@ use palinode_error::Error;
 use palinode_fingerprint::Encoder;
 use palinode_fingerprint::{FileRef, Key};
 use palinode_pipeline::{Accept, PortOf};
-use palinode_store::{MARKER, Maker, Manifest, Output, Overwrite, Published, Store};
+use palinode_store::{Artifact, MARKER, Maker, Manifest, Output, Overwrite, Published, Store};
 
 /// External files of a stage by logical name: contents and where they lie.
 pub type ExternalFiles = BTreeMap<String, (FileRef, PathBuf)>;
@@ -54,6 +55,7 @@ pub struct StageContext {
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) units: Units,
     pub(crate) watch: Watch,
+    pub(crate) shared: Shared,
 }
 
 impl StageContext {
@@ -236,6 +238,31 @@ impl StageContext {
     pub fn check_interrupt(&self) -> Result<(), Error> {
         let wanted = [&self.run.interrupt, &self.stop].iter().any(|flag| flag.load(Ordering::Relaxed));
         if wanted { Err(Error::interrupted()) } else { Ok(()) }
+    }
+
+    /// The share of the work that is to be done, where it is not all of it.
+    pub fn share(&self) -> Option<Share> {
+        self.shared.share()
+    }
+
+    /// Whether the next part of the work is to be done here. Ask once for each part, in their order.
+    pub fn is_mine(&self) -> bool {
+        self.shared.next()
+    }
+
+    /// What a stage answers once its share is kept. Nobody sees it.
+    pub fn end_of_share(&self) -> Artifact {
+        Artifact::new("share", Value::Null)
+    }
+
+    /// Whether a unit is there, which [`StageContext::get_unit`] may still find damaged.
+    pub fn has_unit(&self, key: &Key) -> bool {
+        self.units.may_use(key) && self.run.store.has_unit(key)
+    }
+
+    /// Lets go of a unit that another one now holds, so that it takes up no more room.
+    pub fn drop_unit(&self, key: &Key) {
+        self.run.store.drop_unit(key);
     }
 
     /// Whether equal keys must mean equal bits (`numerics: strict`). Then the key of a unit covers what can change its last digits.

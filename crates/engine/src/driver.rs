@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use crate::action::Action;
 use crate::attempts::{self, Attempt, AttemptFailure, AttemptLog};
 use crate::context::RunContext;
+use crate::environment;
 use crate::event::{Event, Outcome};
 use crate::executor::{AttemptError, Executor, Notice, Site, Task};
 use crate::options::RunOptions;
 use crate::plan::{Lookup, Planner, Reason};
 use crate::report::StageReport;
 use crate::scheduler::{self, AttemptId, Command, Failure, Found, Moment, Node, Policy, Scheduler, Verdict};
+use crate::stop;
 use palinode_error::{Error, ErrorKind, Hint, now_ms};
 use palinode_fingerprint::{Digest, Key};
 use palinode_pipeline::{Chosen, Instance, Limits, Pipeline, limits};
@@ -24,6 +26,9 @@ use palinode_store::{Artifact, Manifest};
 
 /// How often the interrupt is looked at while nothing happens.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether someone outside wants the run to stop.
+const LOOK_OUTSIDE: Duration = Duration::from_millis(500);
 
 /// Drives a run.
 pub(crate) struct Driver<'a> {
@@ -39,6 +44,8 @@ pub(crate) struct Driver<'a> {
     /// When the scheduler wants to hear of the time at the latest.
     wake_at: Option<Moment>,
     interrupted: bool,
+    /// When it was last looked whether the run is to stop.
+    looked_at: Moment,
     /// Instances that were looked up and have not started.
     lookups: HashMap<usize, Lookup>,
     /// Instances with attempts of this coordinator.
@@ -89,6 +96,7 @@ impl<'a> Driver<'a> {
             clock: Instant::now(),
             wake_at: None,
             interrupted: false,
+            looked_at: Moment::ZERO,
             lookups: HashMap::new(),
             work: HashMap::new(),
             results: HashMap::new(),
@@ -104,7 +112,7 @@ impl<'a> Driver<'a> {
         events.push_back(scheduler::Event::Begin);
         loop {
             // Looked at before every step: what follows from an event that came before the user stopped the run must not start either.
-            let interrupt = !self.interrupted && self.context.interrupt.load(Ordering::Relaxed);
+            let interrupt = !self.interrupted && (self.context.interrupt.load(Ordering::Relaxed) || self.is_to_stop());
             let event = if interrupt {
                 self.interrupted = true;
                 scheduler::Event::Interrupt
@@ -120,6 +128,20 @@ impl<'a> Driver<'a> {
             }
         }
         self.reports.into_iter().flatten().collect()
+    }
+
+    /// Whether someone outside has asked for the run to stop.
+    fn is_to_stop(&mut self) -> bool {
+        let now = self.clock.elapsed();
+        if now.saturating_sub(self.looked_at) < LOOK_OUTSIDE {
+            return false;
+        }
+        self.looked_at = now;
+        let asked = stop::is_asked(&self.context.store.run_dir(self.run));
+        if asked {
+            self.context.interrupt.store(true, Ordering::Relaxed);
+        }
+        asked
     }
 
     /// Takes over what an earlier coordinator of this run left at work. A run that is new has none.
@@ -236,6 +258,7 @@ impl<'a> Driver<'a> {
         let path_of = |name: &str| instance.files.iter().find(|file| file.name == name).map(|file| file.path.clone());
         Action {
             format: Action::FORMAT,
+            build: environment::build().to_owned(),
             store: self.context.store.root().to_owned(),
             base: self.pipeline.base.clone(),
             pipeline: self.pipeline.name.clone(),
@@ -257,6 +280,7 @@ impl<'a> Driver<'a> {
                 .collect(),
             places: Vec::new(),
             forced: self.chosen.forced.contains(&at),
+            share: None,
         }
     }
 

@@ -14,8 +14,8 @@ pub fn of(pipeline: &Pipeline) -> BTreeMap<String, String> {
     environment
 }
 
-/// This build. The program is read for it, once.
-fn build() -> &'static str {
+/// This build: the version, and a digest of the program. The program is read for it, once.
+pub fn build() -> &'static str {
     static BUILD: OnceLock<String> = OnceLock::new();
     BUILD.get_or_init(|| {
         let exact = std::env::current_exe().ok().and_then(|path| FileRef::of_file(&path).ok());

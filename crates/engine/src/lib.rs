@@ -78,9 +78,11 @@ mod run;
 mod runid;
 mod runs;
 mod scheduler;
+mod share;
 mod shared;
 mod stage;
 mod stagelog;
+mod stop;
 mod unfinished;
 mod unit;
 mod watch;
@@ -90,12 +92,12 @@ pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
 pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
 pub use event::{Event, Observer, Outcome, Silent};
-pub use executor::{WorkerCommand, work, work_aloud};
+pub use executor::{Asked, Cluster, Looked, Profile, Queue, WorkerCommand, work, work_aloud, work_job};
 pub use given::{Given, artifact};
 pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
-pub use options::RunOptions;
+pub use options::{CommandLine, RunOptions};
 pub use outputs::OVERWRITE;
 pub use past::{PastRun, PastStage};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};
@@ -106,9 +108,11 @@ pub use runs::{
     Count, Ended, RECORD, RESOLVED, ResolvedPipeline, ResolvedStage, RunRecord, Runs, StageRecord, StageState,
 };
 pub use scheduler::Backoff;
+pub use share::{Inputs, Share};
 pub use shared::SharedPool;
 pub use stage::{Planned, StageKind};
 pub use stagelog::stage_log;
+pub use stop::{ask_to_stop, cancel_jobs};
 
 // A stage author and whoever runs pipelines needs these as well.
 pub use palinode_error::panics::panic_is_caught;

@@ -1,14 +1,30 @@
 //! How a run is to go.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::executor::WorkerCommand;
+use crate::executor::{Cluster, WorkerCommand};
 use crate::machine::Machine;
 use crate::scheduler::Backoff;
 use palinode_pipeline::Selection;
+use serde::{Deserialize, Serialize};
+
+/// How a run was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandLine {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The words after the program.
+    pub words: Vec<String>,
+}
+
+impl CommandLine {
+    /// The file's name in the folder of a run.
+    pub const FILE: &str = "command.json";
+}
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -29,6 +45,12 @@ pub struct RunOptions {
     pub machine: Machine,
     /// Runs each stage in a process of its own, started like this; if not given, in a thread of this one.
     pub worker: Option<WorkerCommand>,
+    /// In how many shares, each a process, the work of one stage is done at most, where it parts; 1 if not given.
+    pub shares: usize,
+    /// Runs stages in jobs of this cluster.
+    pub cluster: Option<Cluster>,
+    /// How the run was started, which is written down so that it can be again.
+    pub command: Option<CommandLine>,
     /// How long such a process may take to finish its unit once its time is up.
     pub grace: Duration,
     /// How long a failed stage with `retries` waits for its next attempt.
@@ -46,6 +68,9 @@ impl Default for RunOptions {
             jobs: None,
             machine: Machine::this(),
             worker: None,
+            shares: 1,
+            cluster: None,
+            command: None,
             grace: Duration::from_secs(30),
             backoff: Backoff::default(),
         }

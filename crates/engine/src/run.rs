@@ -10,10 +10,10 @@ use crate::catalogue::Catalogue;
 use crate::context::RunContext;
 use crate::driver::Driver;
 use crate::event::{Event, Observer, Outcome, warn};
-use crate::executor::{Executor, Local, Processes};
+use crate::executor::{Executor, InJobs, Local, Processes};
 use crate::log::{EventLog, Tee};
 use crate::machine::Capacity;
-use crate::options::RunOptions;
+use crate::options::{CommandLine, RunOptions};
 use crate::outputs::may_be_written;
 use crate::report::RunReport;
 use crate::runid;
@@ -58,6 +58,10 @@ pub fn run(
     // Whoever reads the record has to find its holder alive.
     store.note_run(&id);
     store.share(&dir);
+    if let Some(command) = &options.command {
+        let bytes = serde_json::to_vec(command).unwrap_or_default();
+        store.write_file(&dir.join(CommandLine::FILE), &bytes)?;
+    }
     let recorder = Arc::new(Recorder::start(&id, pipeline, &options.device, store, observer)?);
     let recorded: Arc<dyn Observer> = recorder.clone();
     let observer: Arc<dyn Observer> = Arc::new(Tee::new(log, &recorded));
@@ -85,9 +89,12 @@ pub fn run(
         let resolved = thread::Builder::new().spawn_scoped(scope, write);
         let capacity =
             Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
-        let executor: Box<dyn Executor> = match &options.worker {
-            Some(worker) => Box::new(Processes::new(&context, &id, worker, capacity)),
-            None => Box::new(Local::new(&context, catalogue, capacity)),
+        let executor: Box<dyn Executor> = match (&options.cluster, &options.worker) {
+            (Some(cluster), _) => Box::new(InJobs::new(&context, catalogue, &id, cluster)),
+            (None, Some(worker)) => {
+                Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares), capacity))
+            }
+            (None, None) => Box::new(Local::new(&context, catalogue, capacity)),
         };
         let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();
         let resolved = match resolved {

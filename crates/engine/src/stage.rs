@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::context::StageContext;
+use crate::share::Inputs;
 
 /// What is known of a stage's output before anything runs.
 pub type Planned<S> = <<S as StageKind>::Output as Kind>::Planned;
@@ -136,6 +137,19 @@ pub trait StageKind: Sized + Send + Sync + 'static {
     fn units(params: &Self::Params, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
         let _ = (params, cx);
         None
+    }
+
+    /// How the work parts between processes, once its inputs are there; `None` where it does not, because each piece needs the one before it.
+    ///
+    /// Where it does, [`StageKind::run`] may be called with a share of the parts. It then computes and keeps those for which
+    /// [`StageContext::is_mine`] says so, asked once for each in their order, and answers [`StageContext::end_of_share`] in place of a result.
+    /// Called without a share, it finds what was kept, and joins it.
+    ///
+    /// # Errors
+    /// When the facts of an input do not read.
+    fn parts(params: &Self::Params, inputs: &Inputs<'_>) -> Result<Option<UnitPlan>, Error> {
+        let _ = (params, inputs);
+        Ok(None)
     }
 
     /// Does the work. [`crate::artifact`] makes a result from its facts.

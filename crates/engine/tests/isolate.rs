@@ -167,13 +167,13 @@ fn an_action_file_is_all_that_a_worker_needs() {
     // The result is lost, and made again by a worker alone while someone else has the store open.
     let held = bench.store();
     let before = held.manifest(&action.key).unwrap().unwrap();
-    let manifest = work(&action, &catalogue(), &silent(), &interrupt).unwrap();
+    let manifest = work(&action, &catalogue(), &silent(), &interrupt).unwrap().unwrap();
     assert_eq!(manifest.output, before.output);
     // What does not fit is said.
     let mut text = String::new();
     let written = fs::read_to_string(&path).unwrap();
     for (from, to) in [
-        ("\"format\": 1", "\"format\": 9"),
+        ("\"format\": 2", "\"format\": 9"),
         ("\"with\"", "\"wiht\""),
         ("\"between\": \" \"", "\"between\": \"-\""),
         ("\"version\": 1", "\"version\": 2"),

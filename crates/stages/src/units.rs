@@ -74,7 +74,7 @@ pub struct Units<'a> {
 }
 
 impl Units<'_> {
-    /// What `work` makes of the items, one for each. `of` is all that a result depends on beside its unit. Work counts on
+    /// What `work` makes of the items, one for each; of a share, those of its units. `of` is all that a result depends on beside its unit. Work counts on
     /// the bar what it has done.
     pub fn run<Q: Serialize, T: Serialize + DeserializeOwned>(
         &self,
@@ -86,6 +86,9 @@ impl Units<'_> {
         let mut all = Vec::with_capacity(items.len());
         for number in 0..plan.units() {
             self.cx.check_interrupt()?;
+            if !self.cx.is_mine() {
+                continue;
+            }
             let unit = &items[plan.unit(number)];
             // The key was made like this before units had a name, and finds what was kept then.
             let key = key(self.cx, &json!({ "of": of, "block": unit }), &self.digits);

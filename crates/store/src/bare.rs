@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::index::Index;
 use super::layout::FOLDERS;
-use super::stat::Known;
-use super::{Manifest, Store, lock, version};
+use super::stat::{Known, Stat};
+use super::{Manifest, Store, filesystem, lock, network, version};
 use palinode_error::{Error, ErrorKind, Hint};
 use palinode_fingerprint::{FileRef, Key};
 
@@ -65,7 +65,7 @@ impl Store {
     /// every value has a checksum, and what is not there is found in the files.
     fn copy_index(&mut self) {
         let Ok(copy) = tempfile::tempdir() else { return };
-        if copy_folder(&self.root.join("index"), copy.path()).is_err() {
+        if copy_folder(&network::index(&self.root), copy.path()).is_err() {
             return;
         }
         self.index = Index::open(copy.path()).filter(Index::is_sound);
@@ -96,7 +96,9 @@ impl Store {
 
     /// Takes over what another process found out about a file.
     pub fn learn(&self, place: &Place) {
-        self.remember(&place.path, &place.known);
+        let now = if filesystem::is_shared(&place.path) { Stat::outside(&place.path).ok() } else { None };
+        let known = now.and_then(|now| place.known.here(&now)).unwrap_or(place.known);
+        self.remember(&place.path, &known);
         self.saw(place.known.file(), &place.path);
     }
 

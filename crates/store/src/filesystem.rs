@@ -53,6 +53,11 @@ mod mounts {
         Some(beside)
     }
 
+    /// Whether other machines may write to it.
+    pub fn is_shared(path: &Path) -> bool {
+        statfs(path).is_ok_and(|said| REMOTE.contains(&(said.f_type as u32)))
+    }
+
     fn mount(path: &Path) -> Option<u64> {
         let flags = StatxFlags::MNT_ID | StatxFlags::from_bits_retain(UNIQUE);
         Some(statx(CWD, path, AtFlags::empty(), flags).ok()?.stx_mnt_id)
@@ -62,6 +67,17 @@ mod mounts {
     fn boot() -> &'static str {
         static BOOT: OnceLock<String> = OnceLock::new();
         BOOT.get_or_init(|| std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default())
+    }
+}
+
+/// Whether a path lies in a file system of other machines, which keeps the time of status change.
+pub fn is_shared(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    return mounts::is_shared(path);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
     }
 }
 

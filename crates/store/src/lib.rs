@@ -5,7 +5,7 @@
 //! actions/cd/<key>.json   manifests, written after their blobs
 //! units/ef/<key>          partial results of long stages
 //! pins/<run or key>.json  what is kept whatever its age
-//! index/                  sled
+//! index/                  sled; of a store that machines share, on the own disk of each: see `network`
 //! runs/<id>/              record, event log and resolved pipeline of each run; the engine's business
 //! damaged/                what was read whole and is not what its name says
 //! tmp/                    unfinished files; emptied by whoever next takes the lock
@@ -34,6 +34,7 @@ mod lock;
 mod manifest;
 mod manifests;
 mod memory;
+mod network;
 mod outside;
 mod pins;
 mod rebuild;
@@ -141,6 +142,7 @@ impl Store {
     /// The files of a store with its lock, without the index.
     fn locked(root: &Path, waiting: Option<Waiting<'_>>) -> Result<Self, Error> {
         let root = Self::make(root)?;
+        network::check_locks(&root)?;
         let lock = StoreLock::take(&root.join(lock::NAME), waiting)?;
         // Whoever had it until now may have been of another version.
         version::check(&root)?;
@@ -240,7 +242,7 @@ impl Store {
 
     /// sled makes its files itself.
     fn share_index(&self) {
-        self.share(&self.root.join("index"));
+        self.share(&network::index(&self.root));
     }
 
     fn tmp(&self) -> PathBuf {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::index::{Index, Table};
 use super::manifests::files_below;
+use super::network;
 use super::{Store, Waiting};
 use palinode_error::{Error, ErrorKind};
 
@@ -32,7 +33,7 @@ impl Store {
     /// As [`Store::open`], or when the old index cannot be removed.
     pub fn rebuild(root: &Path, waiting: Option<Waiting<'_>>) -> Result<(Self, Rebuilt), Error> {
         let mut store = Self::opened(root, waiting)?;
-        let folder = store.root.join("index");
+        let folder = network::index(&store.root);
         let before = length(&folder);
         let remembered: Vec<_> = [Table::Stats, Table::Seen]
             .into_iter()
@@ -58,7 +59,7 @@ impl Store {
 
     /// Opens the index; one that does not open, or that lost its records, is made again.
     pub(super) fn open_index(&mut self) {
-        let folder = self.root.join("index");
+        let folder = network::index(&self.root);
         let existed = folder.exists();
         if let Some(path) = not_ours(&folder) {
             // Someone else's, and as good as ever for them.
@@ -90,7 +91,7 @@ impl Store {
     }
 
     pub(super) fn remove_index(&self) -> std::io::Result<()> {
-        match fs::remove_dir_all(self.root.join("index")) {
+        match fs::remove_dir_all(network::index(&self.root)) {
             Err(error) if error.kind() != IoKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -98,7 +99,7 @@ impl Store {
 
     /// An index with all manifests; says how many.
     fn new_index(&mut self) -> usize {
-        self.index = Index::open(&self.root.join("index"));
+        self.index = Index::open(&network::index(&self.root));
         let manifests = self.index_manifests();
         if let Some(index) = &self.index {
             index.seal();

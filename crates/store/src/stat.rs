@@ -66,6 +66,12 @@ impl Stat {
         self.fs.is_some() && self == now
     }
 
+    /// Whether a file that another machine looked at is the same here. Numbers of devices and inodes are each machine's own; size and times
+    /// are the server's, and no program can set the time of status change.
+    pub fn from_afar(&self, now: &Self) -> bool {
+        (self.size, self.mtime_ns, self.ctime_ns) == (now.size, now.mtime_ns, now.ctime_ns)
+    }
+
     /// Whether it lies on this device.
     pub fn is_on(&self, dev: u64) -> bool {
         self.dev == dev
@@ -89,6 +95,11 @@ impl Known {
     /// File `file` was read while it looked like `stat`, from the stamp `hashed_ns` on.
     pub fn new(stat: Stat, file: FileRef, hashed_ns: i128) -> Self {
         Self { stat, file, hashed_ns }
+    }
+
+    /// The same as this machine sees the file, where another one read it in a file system that both share.
+    pub fn here(&self, now: &Stat) -> Option<Self> {
+        self.stat.from_afar(now).then_some(Self { stat: *now, ..*self })
     }
 
     /// What was read.

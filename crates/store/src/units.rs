@@ -53,6 +53,11 @@ impl Store {
         durable::write(&self.tmp(), &self.unit_path(key), &[digest.as_bytes(), bytes], self.shared)
     }
 
+    /// Removes the result of a unit of work, if it is there. One that cannot be removed is garbage like any other that is old.
+    pub fn drop_unit(&self, key: &Key) {
+        let _ = fs::remove_file(self.unit_path(key));
+    }
+
     /// Moves partial results that older versions kept in the index into files.
     pub(super) fn gather_units(&self) -> Result<(), Error> {
         let Some(index) = &self.index else { return Ok(()) };

@@ -7,7 +7,9 @@ use palinode::Store;
 use serde_json::json;
 
 use crate::command_error::Failure;
+use crate::executor::{self, ExecutorArgs};
 use crate::input::StoreArgs;
+use crate::settings;
 use crate::terminal::table::{Column, table};
 use crate::terminal::{Style, format, print};
 
@@ -32,6 +34,10 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", num_args = 0..=1, default_missing_value = "auto")]
     measure: Option<String>,
 
+    /// With `slurm` or `slurm:PROFILE`: also look at the cluster, and at what a profile of your settings asks of it.
+    #[command(flatten)]
+    executor: ExecutorArgs,
+
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -55,6 +61,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     found.push(("store".to_owned(), format!("{}{made}", absolute(store).display())));
     let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
     found.push(("room for it".to_owned(), room));
+    if let Some(cluster) = executor::cluster(&args.executor.chosen())? {
+        let settings = settings::path().map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string());
+        found.push(("settings".to_owned(), settings));
+        found.extend(cluster.look());
+        found.extend(cluster.try_out());
+    }
     let rates = args.measure.as_ref().map(|device| palinode::throughput(device)).transpose()?;
     if args.json {
         let mut values: serde_json::Map<_, _> = found.into_iter().map(|(name, what)| (name, json!(what))).collect();

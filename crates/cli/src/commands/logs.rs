@@ -137,7 +137,7 @@ fn attempts(runs: &Runs, run: &RunRecord, instance: &str) -> String {
 }
 
 /// Prints what is added to logs until the run ends.
-fn follow(store: &StoreArgs, run: &RunRecord, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
+pub fn follow(store: &StoreArgs, run: &RunRecord, stage: Option<&str>, style: &Style) -> Result<(), Failure> {
     let dir = store.runs()?.dir(&run.run);
     let mut shown: BTreeMap<PathBuf, usize> = BTreeMap::new();
     if Style::stderr().terminal {

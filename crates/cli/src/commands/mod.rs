@@ -2,7 +2,9 @@
 
 pub mod apply;
 pub mod ask;
+pub mod attach;
 pub mod cache;
+pub mod cancel;
 pub mod completions;
 pub mod diff;
 pub mod doctor;

@@ -7,15 +7,16 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, Severity, Store, WorkerCommand, event_log,
+    Cluster, Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, Severity, Store, event_log,
 };
 use serde_json::json;
 
 use crate::again;
 use crate::command_error::{Failure, words};
+use crate::executor::{ExecutorArgs, Where};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
-use crate::{interrupt, logging, past, results};
+use crate::{detach, executor, interrupt, past, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///
@@ -70,10 +71,20 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<usize>,
 
-    /// Run each stage in a process of its own. A process that dies, for example out of memory, fails alone. A stage that
-    /// exceeds its `timeout` is stopped even in the middle of a unit. Nothing stays loaded from one stage to the next.
+    #[command(flatten)]
+    executor: ExecutorArgs,
+
+    /// Start the run and leave: it goes on by itself. `palinode status`, `logs --follow`, `attach` and `cancel` see to it from any terminal.
+    #[arg(long, conflicts_with_all = ["json", "dry_run"])]
+    detach: bool,
+
+    /// This is the process that goes on.
+    #[arg(long, hide = true)]
+    detached: bool,
+
+    /// With `--executor slurm`: print the scripts that would be submitted, and submit nothing.
     #[arg(long)]
-    isolate: bool,
+    dry_run: bool,
 
     /// Do not look at the requests before the work begins.
     #[arg(long)]
@@ -118,18 +129,56 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         (_, true) => How::Quiet,
         _ => How::Person,
     };
+    if args.detach && !args.detached {
+        return detach::start(&args.store.store);
+    }
+    if args.detached {
+        // Nothing that becomes of the terminal reaches it.
+        let _ = rustix::process::setsid();
+    }
     let interrupt = interrupt::watch();
+    let executor = args.executor.chosen();
+    let cluster = executor::cluster(&executor)?;
+    if args.dry_run {
+        let Some(cluster) = &cluster else {
+            return Err(Error::new(ErrorKind::Usage, "there are scripts with `--executor slurm` alone").into());
+        };
+        return dry_run(args, cluster);
+    }
     let load = || args.network.with(how, &interrupt, |network| args.pipeline.ready_for(&args.device, network));
     let (pipeline, store) = load_beside(load, &args.store, &args.wait)?;
     let store = Arc::new(store);
+    let chosen = args.selection.selection().choose(&pipeline)?;
+    if let Some(cluster) = &cluster {
+        cluster.check(&pipeline, &palinode::catalogue(), |at| chosen.needed.contains(&at))?;
+        if pipeline.environment.is_some() && args.device == "auto" {
+            let message =
+                "equal keys mean equal bits in this pipeline (`numerics: strict`), so its keys hold the device";
+            return Err(Error::new(ErrorKind::Usage, message)
+                .hint("say which one the cluster's machines have, with --device")
+                .into());
+        }
+    }
+    let (worker, shares) = match executor {
+        Where::Threads => (None, 1),
+        Where::Processes(shares) => (Some(executor::attached()?), shares),
+        Where::Slurm(_) => (None, 1),
+    };
     let options = RunOptions {
-        device: if args.device == "auto" { palinode::chosen_device().to_owned() } else { args.device.clone() },
+        device: if args.device == "auto" && cluster.is_none() {
+            palinode::chosen_device().to_owned()
+        } else {
+            args.device.clone()
+        },
         settings: args.blocks.settings(),
         keep_going: args.keep_going,
         interrupt: Arc::clone(&interrupt),
         selection: args.selection.selection(),
         jobs: args.jobs,
-        worker: args.isolate.then(worker).transpose()?,
+        worker,
+        shares,
+        cluster,
+        command: detach::command_line(),
         ..RunOptions::default()
     };
     if !args.no_preflight {
@@ -141,6 +190,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
     end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
     shown
+}
+
+/// Prints the scripts that would be submitted, of all stages without a result.
+fn dry_run(args: &Args, cluster: &Cluster) -> Result<(), Failure> {
+    let pipeline = args.pipeline.load_for(&args.device)?;
+    let chosen = args.selection.selection().choose(&pipeline)?;
+    cluster.check(&pipeline, &palinode::catalogue(), |at| chosen.needed.contains(&at))?;
+    let store = Store::make(&args.store.store)?;
+    let mut text = String::new();
+    for (asked, stages) in cluster.asked(&pipeline, |at| chosen.needed.contains(&at)) {
+        let _ = writeln!(text, "# {}\n{}", stages.join(", "), cluster.script(&asked, "RUN", &pipeline.base, &store));
+    }
+    print(&text)
 }
 
 /// Looks at the requests of stages that will run, tells all that is found, and ends where something cannot work.
@@ -180,15 +242,6 @@ pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How)
     Err(Error::new(ErrorKind::Unworkable, found)
         .hint("mend or leave out these requests; --no-preflight runs up to them")
         .into())
-}
-
-/// What starts a worker: this program.
-fn worker() -> Result<WorkerCommand, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Error::internal("cannot find the program to start for each stage").source(error))?;
-    let mut command = vec![program.into(), "worker".into(), "--attached".into()];
-    command.extend(logging::argument().map(Into::into));
-    Ok(WorkerCommand(command))
 }
 
 fn jobs(text: &str) -> Result<usize, String> {

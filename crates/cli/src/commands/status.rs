@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::{Count, Ended, Holder, Outcome, Plan, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan};
+use palinode::{
+    Count, Ended, Holder, Outcome, Plan, Queue, RunRecord, Runs, StageRecord, StageState, Status, now_ms, plan,
+};
 use serde_json::json;
 
 use crate::again;
@@ -72,7 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let style = Style::stdout();
     let mut text = match (runs.holder(), running) {
-        (Some(holder), Some(run)) => going_on(run, holder, &counts, &style),
+        (Some(holder), Some(run)) => going_on(&runs, run, holder, &counts, &style),
         (Some(holder), None) => format!("the store is in use by {}\n", who(holder)),
         (None, _) => "nothing is running\n".to_owned(),
     };
@@ -131,7 +133,7 @@ fn who(holder: &Holder) -> String {
 }
 
 /// A run that goes on: how far it is, and a line for each stage at work.
-fn going_on(run: &RunRecord, holder: &Holder, counts: &[Count], style: &Style) -> String {
+fn going_on(runs: &Runs, run: &RunRecord, holder: &Holder, counts: &[Count], style: &Style) -> String {
     let done = run.stages.iter().filter(|stage| past::outcome(stage).is_some()).count();
     let cached = past::count(run, |outcome| *outcome == Outcome::Cached);
     let cached = if cached > 0 { format!(" ({cached} cached)") } else { String::new() };
@@ -151,7 +153,15 @@ fn going_on(run: &RunRecord, holder: &Holder, counts: &[Count], style: &Style) -
     if !rows.is_empty() {
         text.push_str(&format!("\n{}", table(style, &columns, rows)));
     }
-    text + &failures(run, style)
+    text + &queue(runs, run, style) + &failures(run, style)
+}
+
+/// Jobs in a cluster, as the run wrote them down last.
+fn queue(runs: &Runs, run: &RunRecord, style: &Style) -> String {
+    let Some(queue) = Queue::of(&runs.dir(&run.run)) else { return String::new() };
+    let Queue { at_ms, waiting, working } = queue;
+    let known = if run.ended == Ended::Not { String::new() } else { format!(", as of {}", past::ago(at_ms)) };
+    style.dim(&format!("jobs in the cluster: {working} at work, {waiting} waiting{known}\n"))
 }
 
 fn row(stage: &StageRecord, since_ms: u64, counts: &[Count]) -> Vec<Field> {
@@ -205,6 +215,7 @@ fn ended(run: &RunRecord, runs: &Runs, style: &Style) -> String {
         let at: Vec<&str> = at.map(|stage| stage.instance.as_str()).collect();
         let at = if at.is_empty() { String::new() } else { format!(" at {}", at.join(", ")) };
         text.push_str(&format!("  its process ended{at}; the next run goes on from there\n"));
+        text.push_str(&textwrap::indent(&queue(runs, run, style), "  "));
         for found in runs.counts(&run.run) {
             text.push_str(&format!("    {}\n", count(&found)));
         }

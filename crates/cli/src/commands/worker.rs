@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use clap::Args as ClapArgs;
-use palinode::{Action, ErrorKind, work_aloud};
+use palinode::{Action, Error, ErrorKind, work_aloud, work_job};
 
 use crate::command_error::{Failure, exit_code};
 use crate::{interrupt, threads};
@@ -16,8 +16,8 @@ use crate::{interrupt, threads};
 /// Run one stage from an action file
 ///
 /// An action file holds one stage with its parameters, the digests of its inputs, its key and the folder of its store.
-/// `palinode run --isolate` writes one for each stage that it runs, into runs/<run>/actions of the store, and starts a
-/// worker for it. A cluster can do the same on other machines. A worker needs the files of the store and not its index, so
+/// `palinode run --executor processes` writes one for each stage that it runs, into runs/<run>/actions of the store, and starts a
+/// worker for it. `--executor slurm` does the same on the machines of a cluster, where a worker takes a job of a list. docs/cluster.md has the format of both. A worker needs the files of the store and not its index, so
 /// it can work while a run has the store open. It keeps finished units and publishes the result. It prints events on
 /// stdout, one JSON object per line; the last one is `done` or `failed`.
 #[derive(ClapArgs)]
@@ -29,8 +29,16 @@ Examples:
 The exit codes are those of `palinode run`. SIGINT or SIGTERM once: finish the current unit and stop; twice: stop at once.")]
 pub struct Args {
     /// The action file.
-    #[arg(value_name = "ACTION")]
-    action: PathBuf,
+    #[arg(value_name = "ACTION", required_unless_present = "jobs")]
+    action: Option<PathBuf>,
+
+    /// Do a job of a list, and write its answer where the list says.
+    #[arg(long, value_name = "LIST", requires = "job", conflicts_with_all = ["action", "attached"])]
+    jobs: Option<PathBuf>,
+
+    /// Which one, counted from 0.
+    #[arg(long, value_name = "N", requires = "jobs")]
+    job: Option<usize>,
 
     /// Take orders on stdin: the first line means Ctrl-C, the end of input means a second Ctrl-C.
     #[arg(long)]
@@ -39,13 +47,36 @@ pub struct Args {
 
 /// Runs the stage.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let action = Action::read(&args.action)?;
+    if let (Some(list), Some(job)) = (&args.jobs, args.job) {
+        palinode::start_threads()?;
+        let interrupt = interrupt::watch();
+        return Ok(work_job(list, job, &palinode::catalogue(), &interrupt, &settle)?);
+    }
+    let Some(path) = &args.action else { return Ok(()) };
+    let action = Action::read(path)?;
     palinode::start_threads()?;
     let interrupt = if args.attached { listen()? } else { interrupt::watch() };
     work_aloud(&action, &palinode::catalogue(), Box::new(io::stdout()), &interrupt).map_err(|error| {
         // Whoever it is attached to has heard of it.
         if args.attached { Failure::Told(error.kind) } else { error.into() }
     })
+}
+
+/// Decides what the machine decides: the device, which has to be the one that keys are of where equal keys are to mean equal bits.
+fn settle(action: &mut Action) -> Result<(), Error> {
+    if action.device == "auto" {
+        palinode::chosen_device().clone_into(&mut action.device);
+    }
+    let Some(planned) = action.hardware() else { return Ok(()) };
+    let here = palinode::hardware(&action.device)?;
+    if here == planned {
+        return Ok(());
+    }
+    let message = format!(
+        "equal keys mean equal bits in this pipeline, and its keys are of {planned}; this machine computes on {here}"
+    );
+    Err(Error::new(ErrorKind::Usage, message)
+        .hint("start the run on a machine like those that do its work, or have `numerics: portable`"))
 }
 
 /// Does what comes on stdin.

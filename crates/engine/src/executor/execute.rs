@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::action::Action;
 use crate::catalogue::ErasedStage;
 use crate::context::{RunContext, StageContext};
+use crate::share::Shared;
 use crate::unit::Units;
 use crate::watch::{Change, Watch};
 use palinode_error::now_ms;
@@ -32,15 +33,29 @@ pub(crate) fn execute(
     stop: &Arc<AtomicBool>,
 ) -> Result<Manifest, Error> {
     let started = Instant::now();
+    let artifact = work(run, kind, params, action, stop)?;
+    let absolute = kind.publishes(params).iter().any(|(_, path)| path.is_absolute());
+    publish(&run.store, (kind.info().output, absolute), action, artifact, started)
+}
+
+/// Lets one stage work, all of it or the share that its action names, and yields what it answers.
+pub(crate) fn work(
+    run: &RunContext,
+    kind: &Arc<dyn ErasedStage>,
+    params: &Params,
+    action: &Arc<Action>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Artifact, Error> {
     let info = kind.info();
     let mut again = AGAIN;
-    let artifact = loop {
+    loop {
         let context = StageContext {
             run: run.clone(),
             action: Arc::clone(action),
             stop: Arc::clone(stop),
             units: Units::new(action.forced),
             watch: Watch::begin(&run.store, action.files.values())?,
+            shared: Shared::new(action.share),
         };
         let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
         let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
@@ -55,15 +70,13 @@ pub(crate) fn execute(
             }
             Some(change) => return Err(change.error(&action.instance)),
             None => {
-                break result.unwrap_or_else(|panic| {
+                return result.unwrap_or_else(|panic| {
                     Err(Error::internal(format!("`{}` panicked: {panic}", info.name))
                         .hint("this is a mistake in the program; please report it with the event log of this run"))
-                })?;
+                });
             }
         }
-    };
-    let absolute = kind.publishes(params).iter().any(|(_, path)| path.is_absolute());
-    publish(&run.store, (info.output, absolute), action, artifact, started)
+    }
 }
 
 /// Keeps the result, once it is what was promised.

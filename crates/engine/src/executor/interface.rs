@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use crate::action::Action;
 use crate::attempts::Attempt;
+use crate::catalogue::Catalogue;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
+use crate::share::Share;
 use palinode_error::Error;
-use palinode_pipeline::Params;
+use palinode_pipeline::{Params, UnitPlan};
 use palinode_store::{Holder, Manifest};
 
 /// Executes attempts. One thread calls it; what it runs reports through [`Executor::next`].
@@ -45,6 +47,19 @@ pub struct Task {
     pub params: Params,
     /// The stage's name in the pipeline file.
     pub stage: String,
+}
+
+impl Task {
+    /// How its work parts, and in how many shares it is done where there may be so many; none where one process does all.
+    ///
+    /// What is forced to run makes its units again, and would find none that others made.
+    pub fn shares(&self, catalogue: &Catalogue, most: usize) -> (Option<UnitPlan>, Vec<Share>) {
+        let kind = catalogue.runnable(&self.action.fingerprint.stage).filter(|_| most > 1 && !self.action.forced);
+        // Facts that do not read are said by the stage itself.
+        let plan = kind.and_then(|kind| kind.parts(&self.params, &self.action.inputs).ok().flatten());
+        let of = plan.map_or(1, |plan| plan.parts().min(most));
+        (plan, if of > 1 { (0..of).map(|number| Share { number, of }).collect() } else { Vec::new() })
+    }
 }
 
 /// What became of an attempt.

@@ -2,24 +2,29 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::interface::{AttemptError, Executor, Notice, Site, Task};
+use super::merged::Merged;
 use super::worker::Message;
 use crate::action::Action;
 use crate::attempts::Attempt;
+use crate::catalogue::Catalogue;
 use crate::context::RunContext;
 use crate::event::Event;
 use crate::machine::Capacity;
 use crate::scheduler::{AttemptId, Cancel};
+use crate::share::Share;
 use palinode_error::{Error, ErrorKind, Hint, panics, plain};
+use palinode_pipeline::UnitPlan;
 use palinode_store::{Manifest, Store};
 
 /// What starts a worker: a program and its arguments; the path of the action file is added. The program has to call
@@ -34,7 +39,10 @@ const LAST_WORDS: usize = 3;
 /// Executes each attempt in a process.
 pub struct Processes {
     context: RunContext,
+    catalogue: Catalogue,
     command: WorkerCommand,
+    /// In how many shares the work of one stage is done at most.
+    shares: usize,
     capacity: Capacity,
     /// Where the action files of the run go.
     actions: PathBuf,
@@ -43,30 +51,71 @@ pub struct Processes {
 }
 
 struct Running {
-    to: Sender<Heard>,
+    /// To each process that it is done in: those of its shares, and the one of the whole.
+    to: Vec<Sender<Heard>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Processes {
     /// With processes that are started like this.
-    pub fn new(context: &RunContext, run: &str, command: &WorkerCommand, capacity: Capacity) -> Self {
+    pub fn new(
+        context: &RunContext,
+        catalogue: &Catalogue,
+        run: &str,
+        (command, shares): (&WorkerCommand, usize),
+        capacity: Capacity,
+    ) -> Self {
         let actions = context.store.run_dir(run).join("actions");
-        let (context, command) = (context.clone(), command.clone());
-        Self { context, command, capacity, actions, running: HashMap::new(), notices: mpsc::channel() }
+        let (context, catalogue, command) = (context.clone(), catalogue.clone(), command.clone());
+        Self {
+            context,
+            catalogue,
+            command,
+            shares,
+            capacity,
+            actions,
+            running: HashMap::new(),
+            notices: mpsc::channel(),
+        }
     }
 
     fn start(&mut self, task: Task) {
+        let (plan, shares) = task.shares(&self.catalogue, self.shares);
         let Task { attempt, action, stage, .. } = task;
         let path = self.actions.join(format!("{:04}-{stage}.json", attempt.instance));
         let (context, command, notices) = (self.context.clone(), self.command.clone(), self.notices.0.clone());
-        let (to, heard) = mpsc::channel();
-        let mailbox = to.clone();
+        let mut ways: Vec<(Sender<Heard>, Receiver<Heard>)> = (0..=shares.len()).map(|_| mpsc::channel()).collect();
+        let to = ways.iter().map(|(to, _)| to.clone()).collect();
         let name = action.instance.clone();
         let thread = thread::Builder::new().name(name).spawn(move || {
             let began = |pid| {
                 let _ = notices.send(Notice::Began(attempt, Site::here(pid)));
             };
-            let done = panics::catch(|| attend(&context, &command, &path, &action, (&mailbox, &heard), began));
+            let done = panics::catch(|| {
+                let (own, heard) = ways.pop().ok_or_else(|| Error::internal("an attempt without a way to it"))?;
+                if let Some(plan) = plan.filter(|_| !shares.is_empty()) {
+                    began(process::id());
+                    attend_shares(&context, &command, &path, &action, &plan, shares.into_iter().zip(ways))?;
+                    return attend(
+                        &context,
+                        &command,
+                        &path,
+                        &action,
+                        (&own, &heard),
+                        &|event| context.observer.event(event),
+                        |_| (),
+                    );
+                }
+                attend(
+                    &context,
+                    &command,
+                    &path,
+                    &action,
+                    (&own, &heard),
+                    &|event| context.observer.event(event),
+                    began,
+                )
+            });
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, action));
             let panicked = |panic| Err(Error::internal(format!("the engine panicked: {panic}")).into());
@@ -108,7 +157,9 @@ impl Executor for Processes {
     fn cancel(&mut self, attempt: AttemptId, how: Cancel) {
         if let Some(running) = self.running.get(&attempt) {
             // A worker that is gone already says so by its end.
-            let _ = running.to.send(Heard::Cancel(how));
+            for to in &running.to {
+                let _ = to.send(Heard::Cancel(how));
+            }
         }
     }
 
@@ -118,15 +169,68 @@ impl Executor for Processes {
     }
 }
 
+/// Has each share of an action done by a process of its own, all side by side. What the first one failed at that failed is the error; the
+/// others go on to their ends, since what they keep is kept.
+fn attend_shares(
+    run: &RunContext,
+    command: &WorkerCommand,
+    path: &Path,
+    action: &Action,
+    plan: &UnitPlan,
+    shares: impl Iterator<Item = (Share, (Sender<Heard>, Receiver<Heard>))>,
+) -> Result<(), AttemptError> {
+    let merged = Merged::new(&run.observer, &action.instance, plan);
+    let done: Vec<Result<(), AttemptError>> = thread::scope(|scope| {
+        let begin = |(share, (own, heard)): (Share, (Sender<Heard>, Receiver<Heard>))| {
+            let merged = &merged;
+            let action = Action { share: Some(share), ..action.clone() };
+            let path = path.with_extension(format!("{}.json", share.number));
+            let attending = thread::Builder::new().name(format!("{} {}", action.instance, share.number));
+            attending.spawn_scoped(scope, move || {
+                listen_to(run, command, &path, &action, (&own, &heard), &|event| merged.event(share, event), |_| ())
+            })
+        };
+        let begun: Vec<_> = shares.map(begin).collect();
+        let end = |begun: io::Result<thread::ScopedJoinHandle<'_, Result<(), AttemptError>>>| match begun {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(error) => Err(Error::new(ErrorKind::Limit, format!("cannot start a thread: {error}")).into()),
+        };
+        begun.into_iter().map(end).collect()
+    });
+    merged.end();
+    // One that was stopped says less than one that failed.
+    let mut errors: Vec<AttemptError> = done.into_iter().filter_map(Result::err).collect();
+    errors.sort_by_key(|error| error.error.kind == ErrorKind::Interrupted);
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
 /// Starts a worker for an action, hears it out, and adopts its result.
 fn attend(
     run: &RunContext,
     command: &WorkerCommand,
     path: &Path,
     action: &Action,
-    (mailbox, heard): (&Sender<Heard>, &Receiver<Heard>),
+    ways: (&Sender<Heard>, &Receiver<Heard>),
+    tell: &dyn Fn(&Event),
     began: impl FnOnce(u32),
 ) -> Result<Manifest, AttemptError> {
+    listen_to(run, command, path, action, ways, tell, began)?;
+    Ok(run.store.adopt(&action.key).ok_or_else(|| {
+        Error::store("the worker says that it is done, but its result is not in the store")
+            .hint("is the store on a file system that the worker shares?")
+    })?)
+}
+
+/// Starts a worker for an action, and hears it out.
+fn listen_to(
+    run: &RunContext,
+    command: &WorkerCommand,
+    path: &Path,
+    action: &Action,
+    (mailbox, heard): (&Sender<Heard>, &Receiver<Heard>),
+    tell: &dyn Fn(&Event),
+    began: impl FnOnce(u32),
+) -> Result<(), AttemptError> {
     with_places(action, &run.store).write(path)?;
     let mut child = start(command, path, mailbox)?;
     began(child.id());
@@ -139,7 +243,7 @@ fn attend(
     while open > 0 {
         match heard.recv().unwrap_or(Heard::Closed) {
             Heard::Message(message) => match *message {
-                Message::Event(event) => run.observer.event(&event),
+                Message::Event(event) => tell(&event),
                 Message::Done { places } => {
                     for place in &places {
                         run.store.learn(place);
@@ -154,7 +258,7 @@ fn attend(
                 }
             },
             Heard::Line(line) => {
-                run.observer.event(&Event::Said { instance: action.instance.clone(), line: line.clone() });
+                tell(&Event::Said { instance: action.instance.clone(), line: line.clone() });
                 last_words.push_back(line);
                 if last_words.len() > LAST_WORDS {
                     last_words.pop_front();
@@ -174,10 +278,7 @@ fn attend(
     let status = child.wait().map_err(|error| Error::internal("cannot wait for the worker").source(error))?;
     drop(stdin);
     match end {
-        Some(Ok(())) => Ok(run.store.adopt(&action.key).ok_or_else(|| {
-            Error::store("the worker says that it is done, but its result is not in the store")
-                .hint("is the store on a file system that the worker shares?")
-        })?),
+        Some(Ok(())) => Ok(()),
         Some(Err(error)) => Err(error.into()),
         None if killed => Err(Error::interrupted().into()),
         None => Err(AttemptError { error: died(status, &last_words), lost: true }),
@@ -185,7 +286,7 @@ fn attend(
 }
 
 /// An action that also says where its contents were last seen, for a worker that has no index to find them by.
-fn with_places(action: &Action, store: &Store) -> Action {
+pub(super) fn with_places(action: &Action, store: &Store) -> Action {
     let contents = action.contents();
     // What is not found here is not found there either, and said there.
     let contents = contents.iter().filter_map(|file| store.place(file).ok().flatten());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::execute::execute;
+use super::execute;
 use crate::action::Action;
 use crate::catalogue::Catalogue;
 use crate::context::RunContext;
@@ -43,7 +43,21 @@ pub(crate) enum Message {
     },
 }
 
-/// Runs an action. Its result is published in its store; events are told to `observer`.
+impl Message {
+    /// The end of what failed.
+    pub(crate) fn failed(error: &Error) -> Self {
+        let Error { kind, hint, at, .. } = error;
+        Self::Failed { kind: *kind, message: error.with_causes(), hint: hint.clone(), at: at.as_deref().cloned() }
+    }
+
+    /// The error that it tells of, if it does.
+    pub(crate) fn error(self) -> Option<Error> {
+        let Self::Failed { kind, message, hint, at } = self else { return None };
+        Some(Error { hint, at: at.map(Box::new), ..Error::new(kind, message) })
+    }
+}
+
+/// Runs an action. Its result is published in its store; events are told to `observer`. A share has no result: its units are kept.
 ///
 /// # Errors
 /// When the action does not fit the stages of `catalogue`, its store cannot be used, or the stage fails.
@@ -52,18 +66,18 @@ pub fn work(
     catalogue: &Catalogue,
     observer: &Arc<dyn Observer>,
     interrupt: &Arc<AtomicBool>,
-) -> Result<Manifest, Error> {
+) -> Result<Option<Manifest>, Error> {
     let store = Arc::new(Store::bare(&action.store)?);
     work_in(&store, action, catalogue, observer, interrupt)
 }
 
-fn work_in(
+pub(crate) fn work_in(
     store: &Arc<Store>,
     action: &Action,
     catalogue: &Catalogue,
     observer: &Arc<dyn Observer>,
     interrupt: &Arc<AtomicBool>,
-) -> Result<Manifest, Error> {
+) -> Result<Option<Manifest>, Error> {
     let name = &action.fingerprint.stage;
     let usage = |message: String| Error::new(ErrorKind::Usage, message);
     let kind = catalogue.runnable(name).ok_or_else(|| {
@@ -94,7 +108,11 @@ fn work_in(
         interrupt: Arc::clone(interrupt),
         pool: Arc::new(SharedPool::default()),
     };
-    execute(&context, kind, &params, &Arc::new(action.clone()), &Arc::default())
+    let (action, stop) = (Arc::new(action.clone()), Arc::default());
+    if action.share.is_some() {
+        return execute::work(&context, kind, &params, &action, &stop).map(|_| None);
+    }
+    execute::execute(&context, kind, &params, &action, &stop).map(Some)
 }
 
 /// Runs an action and tells everything, the end too, as JSON lines on `out`; this is what [`crate::WorkerCommand`] starts.
@@ -122,9 +140,7 @@ pub fn work_aloud(
             Ok(())
         }
         Err(error) => {
-            let Error { kind, hint, at, .. } = &error;
-            let at = at.as_deref().cloned();
-            aloud.say(&Message::Failed { kind: *kind, message: error.with_causes(), hint: hint.clone(), at });
+            aloud.say(&Message::failed(&error));
             Err(error)
         }
     }

@@ -8,7 +8,7 @@ use palinode_edit::{
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Better, Column, Format, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, Error, FieldError, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
+    Artifact, DescribeCx, Error, FieldError, Inputs, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
 };
 use palinode_math::Plan;
 use palinode_model::{Decoder, is_cpu};
@@ -330,6 +330,11 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         cx.input(REQUESTS).requests.map(units)
     }
 
+    fn parts(params: &TargetsParams, inputs: &Inputs<'_>) -> Result<Option<UnitPlan>, Error> {
+        // Requests that share a target may stand anywhere.
+        Ok(inputs.get(REQUESTS)?.filter(|_| !params.merge).map(|asked| units(asked.facts.requests)))
+    }
+
     fn describe(params: &TargetsParams, cx: &DescribeCx<'_>) -> Result<PlannedTargets, Vec<FieldError>> {
         let errors = params.check(cx.input(MODEL).model.as_ref());
         if errors.is_empty() {
@@ -387,7 +392,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
             let chains = pieces(&model.text, &requests, tokens).map_err(StageFailure::stage)?;
             for unit in chains.chunks(TARGETS_IN_UNIT) {
                 cx.check_interrupt()?;
-                found.extend(cache.find_pieces(unit)?);
+                if cx.is_mine() {
+                    found.extend(cache.find_pieces(unit)?);
+                }
             }
             chains.into_iter().flatten().collect()
         } else {
@@ -402,8 +409,13 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         } else {
             for number in 0..plan.units() {
                 cx.check_interrupt()?;
-                found.extend(cache.find(&requests[plan.unit(number)])?);
+                if cx.is_mine() {
+                    found.extend(cache.find(&requests[plan.unit(number)])?);
+                }
             }
+        }
+        if cx.share().is_some() {
+            return Ok(cx.end_of_share());
         }
         let last = params.layer + 1 == model.decoder.config().layers;
         let searches: Vec<_> = found.iter().map(|kept| Search { trace: &kept.trace, delta: &kept.delta }).collect();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan,
+    Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Inputs, Port, PortOf, Progress, StageContext,
+    StageKind, UnitPlan,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::measure::held_out;
-use crate::measure::part_sums::{self, Keys, PartSums, UNIT};
+use crate::measure::part_sums::{self, Apart, Keys, PART, PartSums, UNIT};
 use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, TokenCount, corpus, encode, files};
 use crate::sources::hub;
 use crate::units;
@@ -140,6 +141,11 @@ over more documents or tokens, or with more layers.";
         params.samples.map(|samples| part_sums::units(samples.get()))
     }
 
+    fn parts(params: &CovarianceParams, _: &Inputs<'_>) -> Result<Option<UnitPlan>, Error> {
+        // How many documents there are may be known only once the corpus is read.
+        Ok(Some(part_sums::units(params.samples.map_or(usize::MAX, Count::get))))
+    }
+
     fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         files("corpus", &params.corpus, params.format, base)
     }
@@ -172,7 +178,7 @@ over more documents or tokens, or with more layers.";
         let cut = params.document_tokens.map_or(context, |most| most.get().min(context));
         let base = given.base();
         let batch = params.batch_tokens.or(BatchTokens::TEXT, &model.decoder);
-        let keys = params.layers.iter().map(|&layer| {
+        let of = |layer: usize| {
             let mut of = json!({
                 "base": base, "corpus": digests, "documents": params.documents, "field": params.field,
                 "seed": params.seed, "block": UNIT, "layer": layer,
@@ -180,59 +186,83 @@ over more documents or tokens, or with more layers.";
             if cut < context {
                 of["document_tokens"] = json!(cut);
             }
-            let digits = json!({ "batch_tokens": batch });
-            let open = units::key_since(cx, SUMS, &of, &digits);
+            of
+        };
+        let digits = json!({ "batch_tokens": batch });
+        let key = |of: &Value| units::key_since(cx, SUMS, of, &digits);
+        let keys = params.layers.iter().map(|&layer| {
+            let mut of = of(layer);
+            let open = key(&of);
             of["parts"] = json!("complete");
-            (layer, Keys { open, complete: units::key_since(cx, SUMS, &of, &digits) })
+            (layer, Keys { open, complete: key(&of) })
         });
-        let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
-        let (start, mut tokens) = sums.begin();
-
-        let total = if params.tokens.is_some() { None } else { Some(corpus.len() as u64) };
-        let bar = cx.progress("documents", total);
-        let mut read = (start * UNIT).min(corpus.len());
-        bar.keep(read as u64);
-        let mut saved = Saved::now();
-        let mut ahead = (read < corpus.len() && tokens < enough)
-            .then(|| unit(&mut corpus, &model, cut, read, enough - tokens))
-            .transpose()?;
-        while let Some((documents, counted)) = ahead {
-            // Layers join where their sums left off; the forward pass is one for all that have.
-            sums.join(read / UNIT)?;
-            read += documents.len();
-            tokens += counted;
-            let left = enough - tokens.min(enough);
-            // The next documents are read and tokenized while the model is at these.
-            let (added, next) = thread::scope(|scope| {
-                let more = read < corpus.len() && left > 0;
-                let reader = if more {
-                    thread::Builder::new().spawn_scoped(scope, || unit(&mut corpus, &model, cut, read, left)).map(Some)
-                } else {
-                    Ok(None)
-                };
-                let added = sums.open.add(&model.decoder, &documents, batch);
-                let next = match reader {
-                    Ok(reader) => {
-                        reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose()
-                    }
-                    Err(error) => Err(Error::new(ErrorKind::Limit, format!("cannot start a thread: {error}"))),
-                };
-                (added, next)
+        // A part that ends within a unit is none of a larger run.
+        let apart = |part: usize, documents: usize| {
+            let name = if documents.is_multiple_of(UNIT) { json!(part) } else { json!([part, documents]) };
+            let keys = params.layers.iter().map(|&layer| {
+                let mut of = of(layer);
+                of["part"] = name.clone();
+                (layer, key(&of))
             });
-            added.map_err(StageFailure::stage)?;
-            bar.note(format!("{tokens} tokens"));
-            bar.inc(documents.len() as u64);
-            let interrupted = cx.check_interrupt();
-            let last = read >= whole * UNIT || left == 0;
-            let done = read / UNIT;
-            let ends_part = part_sums::ends_part(done);
-            // Only whole units are the same in a larger run.
-            if documents.len() == UNIT && (ends_part || last || interrupted.is_err() || saved.long_ago()) {
-                saved = Saved::after(|| sums.keep(done))?;
+            Apart { part, keys: keys.collect() }
+        };
+        let bar = cx.progress("documents", if params.tokens.is_some() { None } else { Some(corpus.len() as u64) });
+        let documents = corpus.len();
+        let mut pass =
+            Pass { cx, corpus: &mut corpus, model: &model, cut, enough, batch, bar: &bar, read: 0, tokens: 0 };
+        if cx.share().is_some() {
+            for part in 0..part_sums::units(documents).parts() {
+                let span = part_sums::documents(part, documents);
+                let begin = pass.tokens;
+                if begin >= enough {
+                    break;
+                }
+                // How many documents a part has is known once its tokens are counted, if they are counted.
+                let counted = params.tokens.map(|_| pass.count(span.end)).transpose()?;
+                let (end, tokens) = counted.unwrap_or((span.end, begin));
+                if cx.is_mine() {
+                    let of = apart(part, end - span.start);
+                    if !of.is_kept(cx, end - span.start) {
+                        let mut sums = PartSums::alone(cx, &model.decoder, &apart(part, 0), end / UNIT);
+                        let (start, kept) = sums.begin();
+                        (pass.read, pass.tokens) = (start * UNIT, begin + kept);
+                        bar.keep((pass.read - span.start) as u64);
+                        pass.over(&mut sums, end, end / UNIT)?;
+                        if !(end - span.start).is_multiple_of(UNIT) {
+                            sums.keep_alone(&of, end - span.start)?;
+                        }
+                    }
+                }
+                (pass.read, pass.tokens) = (end, tokens);
             }
-            interrupted?;
-            ahead = next?;
+            return Ok(cx.end_of_share());
         }
+        let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
+        let (start, begun) = sums.begin();
+        (pass.read, pass.tokens) = ((start * UNIT).min(documents), begun);
+        bar.keep(pass.read as u64);
+        while pass.read < documents && pass.tokens < enough {
+            let part = pass.read / (PART * UNIT);
+            let span = part_sums::documents(part, documents);
+            if span.start == pass.read {
+                let mut known = span.len();
+                let mut joined = sums.join_part(&apart(part, known), known, enough - pass.tokens)?;
+                if joined.is_none() && params.tokens.is_some() && apart(part, 0).is_begun(cx) {
+                    // The number of tokens is reached before the part's last document.
+                    let before = (pass.read, pass.tokens);
+                    known = pass.count(span.end)?.0 - span.start;
+                    (pass.read, pass.tokens) = before;
+                    joined = sums.join_part(&apart(part, known), known, enough - pass.tokens)?;
+                }
+                if let Some(tokens) = joined {
+                    (pass.read, pass.tokens) = (pass.read + known, pass.tokens + tokens);
+                    bar.keep(known as u64);
+                    continue;
+                }
+            }
+            pass.over(&mut sums, span.end, whole)?;
+        }
+        let (read, tokens) = (pass.read, pass.tokens);
         if tokens < f as u64 {
             cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
         }
@@ -251,6 +281,87 @@ over more documents or tokens, or with more layers.";
     }
 }
 
+/// A pass over the documents of a corpus, and how far it is.
+struct Pass<'a> {
+    cx: &'a StageContext,
+    corpus: &'a mut Corpus,
+    model: &'a Loaded,
+    cut: usize,
+    /// Tokens that end the pass.
+    enough: u64,
+    batch: usize,
+    bar: &'a Progress,
+    /// Documents that are read.
+    read: usize,
+    /// Their tokens.
+    tokens: u64,
+}
+
+impl Pass<'_> {
+    /// Adds the documents up to this one to sums, of which `whole` units are the same in a larger run.
+    fn over(&mut self, sums: &mut PartSums<'_>, end: usize, whole: usize) -> Result<(), Error> {
+        let Self { cx, model, cut, enough, batch, bar, .. } = *self;
+        let mut saved = Saved::now();
+        let mut ahead = (self.read < end && self.tokens < enough)
+            .then(|| unit(self.corpus, model, cut, self.read, end, enough - self.tokens))
+            .transpose()?;
+        while let Some((documents, counted)) = ahead {
+            // Layers join where their sums left off; the forward pass is one for all that have.
+            sums.join(self.read / UNIT)?;
+            self.read += documents.len();
+            self.tokens += counted;
+            let (read, left) = (self.read, enough - self.tokens.min(enough));
+            // The next documents are read and tokenized while the model is at these.
+            let (added, next) = thread::scope(|scope| {
+                let more = read < end && left > 0;
+                let corpus = &mut *self.corpus;
+                let reader = if more {
+                    thread::Builder::new()
+                        .spawn_scoped(scope, move || unit(corpus, model, cut, read, end, left))
+                        .map(Some)
+                } else {
+                    Ok(None)
+                };
+                let added = sums.open.add(&model.decoder, &documents, batch);
+                let next = match reader {
+                    Ok(reader) => {
+                        reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose()
+                    }
+                    Err(error) => Err(Error::new(ErrorKind::Limit, format!("cannot start a thread: {error}"))),
+                };
+                (added, next)
+            });
+            added.map_err(StageFailure::stage)?;
+            bar.note(format!("{} tokens", self.tokens));
+            bar.inc(documents.len() as u64);
+            let interrupted = cx.check_interrupt();
+            let last = read >= whole * UNIT || left == 0;
+            let done = read / UNIT;
+            let ends_part = part_sums::ends_part(done);
+            // Only whole units are the same in a larger run.
+            if documents.len() == UNIT && (ends_part || last || interrupted.is_err() || saved.long_ago()) {
+                saved = Saved::after(|| sums.keep(done))?;
+            }
+            interrupted?;
+            ahead = next?;
+        }
+        Ok(())
+    }
+
+    /// Reads on to this document, or to the one that reaches the number of tokens, and measures nothing: that document, and the tokens up to
+    /// it.
+    fn count(&mut self, end: usize) -> Result<(usize, u64), Error> {
+        while self.read < end && self.tokens < self.enough {
+            self.cx.check_interrupt()?;
+            let left = self.enough - self.tokens;
+            let (documents, counted) = unit(self.corpus, self.model, self.cut, self.read, end, left)?;
+            self.read += documents.len();
+            self.tokens += counted;
+        }
+        Ok((self.read, self.tokens))
+    }
+}
+
 /// Tokens of the next documents, each cut to so many: a unit of them, or fewer where `enough` tokens are reached, and
 /// how many tokens they have.
 fn unit(
@@ -258,11 +369,12 @@ fn unit(
     model: &Loaded,
     cut: usize,
     from: usize,
+    end: usize,
     enough: u64,
 ) -> Result<(Vec<Vec<u32>>, u64), Error> {
     let mut documents = Vec::with_capacity(UNIT);
     let mut counted = 0;
-    for index in from..corpus.len().min(from + UNIT) {
+    for index in from..end.min(from + UNIT) {
         let text = corpus.read(index).map_err(StageFailure::stage)?;
         let tokens = encode(&model.text, &text, cut).map_err(StageFailure::stage)?;
         counted += tokens.len() as u64;

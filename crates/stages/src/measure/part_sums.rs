@@ -17,6 +17,7 @@
 //! the second grows: it is read, added to and written again at the end of a part.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use palinode_edit::Moments;
 use palinode_engine::{Error, Key, StageContext, UnitPlan};
@@ -42,6 +43,12 @@ pub fn ends_part(units: usize) -> bool {
     units.is_multiple_of(PART)
 }
 
+/// The documents of a part, of so many.
+pub fn documents(part: usize, all: usize) -> Range<usize> {
+    let start = part.saturating_mul(PART * UNIT).min(all);
+    start..start.saturating_add(PART * UNIT).min(all)
+}
+
 /// Under which keys a layer's sums are kept.
 #[derive(Clone, Copy)]
 pub struct Keys {
@@ -49,6 +56,29 @@ pub struct Keys {
     pub open: Key,
     /// That of the parts before it.
     pub complete: Key,
+}
+
+/// A part that was computed by itself, in another process: which one, and under which key each layer's sum of it is kept.
+pub struct Apart {
+    /// Its number.
+    pub part: usize,
+    /// The keys by layer.
+    pub keys: BTreeMap<usize, Key>,
+}
+
+impl Apart {
+    /// Whether all sums of the part are kept, of so many documents.
+    pub fn is_kept(&self, cx: &StageContext, documents: usize) -> bool {
+        let from = self.part * PART;
+        let units = from + documents.div_ceil(UNIT);
+        let whole = |key| Head::get(cx, key).is_some_and(|head| (head.from, head.units) == (from, units));
+        self.keys.values().all(whole)
+    }
+
+    /// Whether something of it is kept.
+    pub fn is_begun(&self, cx: &StageContext) -> bool {
+        self.keys.values().all(|key| cx.has_unit(key))
+    }
 }
 
 /// The complete parts of a layer: units and tokens of their sum, which lies in the store.
@@ -68,6 +98,8 @@ pub struct PartSums<'a> {
     waiting: BTreeMap<usize, Head>,
     /// The open parts of the layers that grow.
     pub open: Moments,
+    /// Whether this is one part by itself, whose sum is joined with the others' elsewhere.
+    alone: bool,
 }
 
 impl<'a> PartSums<'a> {
@@ -101,7 +133,76 @@ impl<'a> PartSums<'a> {
             complete.insert(layer, known);
             waiting.insert(layer, open.unwrap_or_else(nothing));
         }
-        Ok(Self { cx, decoder, keys, complete, waiting, open: Moments::new() })
+        Ok(Self { cx, decoder, keys, complete, waiting, open: Moments::new(), alone: false })
+    }
+
+    /// One part by itself, of no more than `units` whole units: what is kept of its sums, each under a key of its own.
+    pub fn alone(cx: &'a StageContext, decoder: &'a Decoder, apart: &Apart, units: usize) -> Self {
+        let f = decoder.config().feed_forward;
+        let from = apart.part * PART;
+        let head = |key: &Key| {
+            let kept = Head::get(cx, key).filter(|head| head.from == from && head.units <= units);
+            kept.unwrap_or_else(|| Head { from, units: from, moment: SecondMoment::new(f) })
+        };
+        Self {
+            cx,
+            decoder,
+            keys: apart.keys.iter().map(|(&layer, &key)| (layer, Keys { open: key, complete: key })).collect(),
+            complete: apart.keys.keys().map(|&layer| (layer, Complete { units: from, tokens: 0 })).collect(),
+            waiting: apart.keys.iter().map(|(&layer, key)| (layer, head(key))).collect(),
+            open: Moments::new(),
+            alone: true,
+        }
+    }
+
+    /// Joins a part that was computed by itself, if all layers lack it from its beginning on and all of it is kept. `documents` is how many
+    /// it has. Gives its tokens.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn join_part(&mut self, apart: &Apart, documents: usize, most: u64) -> Result<Option<u64>, Error> {
+        let from = apart.part * PART;
+        let units = from + documents.div_ceil(UNIT);
+        let begins = |layer: &usize| self.complete[layer].units == from;
+        if !apart.keys.keys().all(begins) || !apart.keys.values().all(|key| self.cx.has_unit(key)) {
+            return Ok(None);
+        }
+        // What has just begun waits again: where a kept sum turns out to be damaged, this part is measured here after all.
+        for (layer, moment) in self.open.take().map_err(StageFailure::stage)? {
+            self.waiting.entry(layer).or_insert(Head { from, units: from, moment });
+        }
+        let mut tokens = None;
+        for (&layer, key) in &apart.keys {
+            let whole = Head::get(self.cx, key).filter(|head| (head.from, head.units) == (from, units));
+            let Some(head) = whole.filter(|head| head.moment.count() <= most) else { return Ok(None) };
+            tokens = Some(head.moment.count());
+            if ends_part(units) && documents.is_multiple_of(UNIT) {
+                let total = self.with_complete(layer, head.moment)?;
+                Head::put_sum(self.cx, &self.keys[&layer].complete, 0..units, &total)?;
+                self.complete.insert(layer, Complete { units, tokens: total.count() });
+                let moment = SecondMoment::new(total.size());
+                self.waiting.insert(layer, Head { from: units, units, moment });
+                self.cx.drop_unit(key);
+            } else {
+                if documents.is_multiple_of(UNIT) {
+                    head.put(self.cx, &self.keys[&layer].open)?;
+                }
+                self.waiting.insert(layer, head);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Keeps the sums of a part by itself that ends within a unit.
+    ///
+    /// # Errors
+    /// What the device failed at; when the store cannot be written.
+    pub fn keep_alone(&mut self, apart: &Apart, documents: usize) -> Result<(), Error> {
+        let from = apart.part * PART;
+        for (layer, moment) in self.open.layers().map_err(StageFailure::stage)? {
+            Head::put_sum(self.cx, &apart.keys[layer], from..from + documents.div_ceil(UNIT), moment)?;
+        }
+        Ok(())
     }
 
     /// The first unit that a layer lacks, and the tokens of those before it.
@@ -127,7 +228,7 @@ impl<'a> PartSums<'a> {
     /// # Errors
     /// What the device failed at; when the store cannot be read or written.
     pub fn keep(&mut self, units: usize) -> Result<(), Error> {
-        if ends_part(units) {
+        if ends_part(units) && !self.alone {
             return self.end_part(units);
         }
         for (layer, moment) in self.open.layers().map_err(StageFailure::stage)? {

@@ -13,7 +13,8 @@ use palinode_data::{EditRequest, word_weights};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::Shown;
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, UnitPlan, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Inputs, Port, PortOf, StageContext, StageKind, UnitPlan,
+    artifact,
 };
 use palinode_eval::{Group, MetricSet, RecordScores, Summary, Tfidf, Words, Writing};
 use schemars::JsonSchema;
@@ -230,6 +231,13 @@ row.";
         cx.input(REQUESTS).requests.map(scorer::units)
     }
 
+    /// The unedited model's, then each version's.
+    fn parts(_: &EvaluateParams, inputs: &Inputs<'_>) -> Result<Option<UnitPlan>, Error> {
+        let edited = inputs.get(MODEL)?.is_some_and(|model| model.facts.asked().is_some());
+        let records = inputs.get(REQUESTS)?.map(|asked| asked.facts.requests * if edited { 2 } else { 1 });
+        Ok(records.map(scorer::units))
+    }
+
     fn files(params: &EvaluateParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
         let Some(weights) = &params.word_weights else { return Ok(Vec::new()) };
         Ok(vec![
@@ -291,6 +299,12 @@ row.";
         let mut after = Vec::with_capacity(requests.len());
         for (b, (_, range)) in parts.iter().enumerate() {
             after.extend(scorer.score(&all.batch(b)?, &requests[range.clone()])?);
+        }
+        if cx.share().is_some() {
+            for (number, round) in stops {
+                scorer.score(&all.round(number, round)?, &requests[..round.edits])?;
+            }
+            return Ok(cx.end_of_share());
         }
         let groups = params.groups(&asked.facts, &requests);
         let ages = Ages::of(params.by_age && own, given.facts.rounds(), requests.len());
