@@ -13,6 +13,7 @@ mod commands;
 mod input;
 mod interrupt;
 mod logging;
+mod on_end;
 mod outputs;
 mod past;
 mod results;

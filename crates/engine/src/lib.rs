@@ -55,11 +55,14 @@
 //! ```
 
 mod action;
+mod alone;
 mod attempts;
 mod catalogue;
 mod context;
+mod cost;
 mod driver;
 mod environment;
+mod estimate;
 mod event;
 mod executor;
 mod given;
@@ -86,9 +89,12 @@ mod unit;
 mod watch;
 
 pub use action::Action;
+pub use alone::alone;
 pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
 pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
+pub use cost::Cost;
+pub use estimate::{Estimate, estimate};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use executor::{WorkerCommand, work, work_aloud};
 pub use given::{Given, artifact};
