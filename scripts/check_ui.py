@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Opens the page of `palinode ui` in Chromium and uses it as a reader would, with the keyboard alone.
 
-    python3 scripts/check_ui.py target/release/palinode STORE [screenshots/]
+    python3 scripts/check_ui.py target/release/palinode STORE pipelines/demo.yaml [screenshots/]
 
-STORE has runs with scores and an edited model, such as that of the demo. It needs a `chromium` on the path and nothing else, as check_report.py does.
+STORE is one in which the pipeline ran; its stage `moments` runs again, to be watched. It needs a `chromium` on the path and nothing else, as check_report.py does.
 Checked are: that the link opens the page once and leaves nothing in the address; no error, and no request to anyone else; nothing wider
 than the window at 390 and 1280 pixels; that all that can be pressed has a name and a role, that headings, landmarks and captions are there, and
-that changes are said; that the table sorts and filters, that runs are put side by side, that a stage opens, and that a model answers. With a
+that changes are said; that the table sorts and filters, that runs are put side by side, that a stage opens, that a model answers, and that a run is watched as it goes. With a
 folder, screenshots are left there for a person to look at: each view at both widths, light and dark.
 """
 
@@ -201,6 +201,26 @@ SIDE = """(async () => {
 })()"""
 
 
+def check_live(browser, program, store, pipeline):
+    """A run that goes on while the page is open."""
+    before = browser.js("(async () => (await (await fetch('/api/runs')).json()).runs[0].run)()")
+    command = [program, "run", pipeline, "--store", store, "--only", "moments", "--force", "moments", "--quiet"]
+    run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        go(browser, None, "#/runs", "!!document.querySelector('#work a')")
+        expect("a run that begins is shown by itself", browser.js("!!document.querySelector('#work a')"))
+        name = browser.js("document.querySelector('#work a').getAttribute('href')")
+        expect("it is another run", before not in name, name)
+        go(browser, None, name, "!!document.querySelector('#bars progress')")
+        expect("what it counts is drawn", browser.js("!!document.querySelector('#bars progress')?.getAttribute('aria-label')"))
+        moved = "Number(document.querySelector('#bars progress')?.value)"
+        first = browser.js(moved) or 0
+        expect("and moves", wait(browser, f"{moved} > {first} || !document.querySelector('#bars progress')"))
+    finally:
+        run.wait(timeout=300)
+    expect("its end is said", wait(browser, "said.textContent === 'the run is done'", 20), browser.js("said.textContent"))
+
+
 def views(browser):
     run = browser.js("(async () => (await (await fetch('/api/runs')).json()).arms.find((arm) => arm.values.some((v) => typeof v === 'number'))?.run)()")
     return {
@@ -226,8 +246,8 @@ def screenshots(browser, folder):
 
 
 def main():
-    program, store = sys.argv[1:3]
-    folder = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    program, store, pipeline = sys.argv[1:4]
+    folder = pathlib.Path(sys.argv[4]) if len(sys.argv) > 4 else None
     page = subprocess.Popen([program, "ui", "--store", store, "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
         link = page.stdout.readline().split(": ", 1)[1].strip()
@@ -252,6 +272,9 @@ def main():
                 check_quiet(browser, origin, "ask")
                 browser.window(1280, "dark")
                 check_names(browser, "ask, dark")
+                browser.window(1280)
+                check_live(browser, program, store, pipeline)
+                check_quiet(browser, origin, "live")
                 if folder:
                     screenshots(browser, folder)
                 check_used(browser, link)

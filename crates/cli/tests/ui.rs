@@ -16,12 +16,10 @@ use tempfile::TempDir;
 /// Stages that need no model, over an axis.
 const PIPELINE: &str = "\
 name: facts
+matrix: { strategy: [memit, sqrt] }
 stages:
   edits: { uses: load_requests, with: { path: facts.jsonl, dataset: jsonl } }
-  plan:
-    uses: distribute
-    matrix: { strategy: [memit, sqrt] }
-    with: { strategy: '${{ matrix.strategy }}', layers: [3, 4] }
+  plan: { uses: distribute, with: { strategy: '${matrix.strategy}', layers: [3, 4] } }
 ";
 const FACT: &str = "{\"subject\": \"Ada\", \"prompt\": \"{} lives in\", \"target_new\": \"Rome\"}\n";
 

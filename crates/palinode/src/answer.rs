@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use palinode_engine::{Error, ErrorKind, Key, Observer, Store, alone, work};
+use palinode_engine::{Artifact, Error, ErrorKind, Key, Observer, Store, alone, work};
 use serde_json::{Value, json};
 
 use crate::run::start_threads;
@@ -17,6 +17,12 @@ pub struct Question {
     pub prompts: Vec<String>,
     /// Number of tokens to generate.
     pub tokens: usize,
+}
+
+/// Whether a result is a model that can be asked: edited in several batches it would be as many models.
+pub fn can_be_asked(result: &Artifact) -> bool {
+    matches!(result.kind.as_str(), "model" | "update")
+        && result.meta["batches"].as_u64().is_none_or(|batches| batches <= 1)
 }
 
 /// How a model continues prompts, as the stage `ask` says it: for each prompt `before` and, of an edited model, `after`. `key` is that of
@@ -43,7 +49,7 @@ pub fn answer(
             format!("{} yields no model but `{}`", manifest.instance, model.kind),
         ));
     }
-    if model.meta["batches"].as_u64().is_some_and(|batches| batches > 1) {
+    if !can_be_asked(&model) {
         let message = "the model was edited in several batches, each an edit of its own";
         return Err(
             Error::new(ErrorKind::Usage, message).hint("ask one whose edits were made at once, or in a sequence")

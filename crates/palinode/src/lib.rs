@@ -52,7 +52,7 @@ pub use palinode_stages::{
     report, revert, suggest, throughput,
 };
 
-pub use answer::{Question, answer};
+pub use answer::{Question, answer, can_be_asked};
 pub use live::{Counted, Curve, Live};
 pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};

@@ -32,6 +32,8 @@ pub struct Field {
     pub name: String,
     /// What it is.
     pub role: Role,
+    /// Its place among the metrics of its stage, as tables have them; those in no table come last.
+    pub order: Option<usize>,
     /// A metric's title.
     pub label: Option<String>,
     /// How a metric is written.
@@ -97,6 +99,7 @@ impl SideBySide {
         self.fields.entry(name.to_owned()).or_insert_with(|| Field {
             name: name.to_owned(),
             role,
+            order: None,
             label: None,
             format: None,
             better: None,
@@ -112,8 +115,9 @@ impl SideBySide {
         for (metric, value) in &stage.metrics {
             let name = format!("{}.{metric}", stage.stage);
             let field = self.field(&name, Role::Metric);
-            if let Some(column) = columns.iter().find(|column| column.name == *metric) {
-                field.label = Some(column.label().to_owned());
+            let column = columns.iter().enumerate().find(|(_, column)| column.name == *metric);
+            if let Some((order, column)) = column {
+                (field.order, field.label) = (Some(order), Some(column.label().to_owned()));
                 (field.format, field.better, field.doc) = (Some(column.format), column.better(), column.doc.clone());
             }
             values.insert(name, json!(value));

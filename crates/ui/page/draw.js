@@ -66,6 +66,7 @@ export function facts(pairs) {
   return make("dl", { class: "facts" }, shown.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }
 
+const MANY = 10;
 const WIDE = 340, HIGH = 190, LEFT = 46, RIGHT = 8, TOP = 8, FOOT = 30;
 
 function ticks(low, high, count) {
@@ -108,9 +109,11 @@ export function chart(title, x, lines, { format } = {}) {
     svg.append(shape("text", { x: px(tick), y: HIGH - FOOT + 14, "text-anchor": "middle" }, short(tick)));
   }
   svg.append(shape("text", { x: WIDE - RIGHT, y: HIGH - 3, "text-anchor": "end" }, x));
-  lines.forEach((line, at) => {
-    for (const piece of pieces(line.points)) {
-      const many = pieces(line.points).length > 3;
+  lines.forEach((line, which) => {
+    const at = lines.length > MANY ? 0 : which;
+    const several = pieces(line.points);
+    for (const piece of several) {
+      const many = several.length > 3 || lines.length > MANY;
       if (piece.length === 1) {
         svg.append(shape("circle", { class: `dot s${at % 8}`, cx: px(piece[0][0]), cy: py(piece[0][1]), r: 2.6 }));
       } else {
@@ -137,7 +140,8 @@ export function chart(title, x, lines, { format } = {}) {
     readout.textContent = `${x} ${short(point[0])}: ${told.join(" · ")}`;
   });
   svg.addEventListener("pointerleave", () => { mark.setAttribute("visibility", "hidden"); readout.textContent = ""; });
-  const keys = lines.length > 1 && make("ul", { class: "keys" }, lines.slice(0, 16).map((line, at) => {
+  // Of many lines, none is told from the others.
+  const keys = lines.length > 1 && lines.length <= MANY && make("ul", { class: "keys" }, lines.map((line, at) => {
     const key = shape("svg", { viewBox: "0 0 22 10", "aria-hidden": "true" });
     key.append(shape("line", { class: `line s${at % 8}`, x1: 1, x2: 21, y1: 5, y2: 5 }));
     return make("li", {}, key, line.label);

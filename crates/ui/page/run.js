@@ -76,7 +76,7 @@ function scores(run) {
     const value = (member, column) => member.shown.columns.find((known) => known.name === column.name);
     const best = (column) => {
       const all = members.map((member) => value(member, column)?.value).filter((value) => typeof value === "number");
-      return column.better && all.length > 1 ? (column.better === "max" ? Math.max(...all) : Math.min(...all)) : undefined;
+      return column.better && all.some((value) => value !== all[0]) ? (column.better === "max" ? Math.max(...all) : Math.min(...all)) : undefined;
     };
     const bests = columns.map(best);
     return make("div", { class: "scroll", id: `scores-${name}`, tabindex: 0, role: "region", "aria-label": name }, make("table", {}, make("caption", {}, name),
@@ -107,19 +107,30 @@ function charts(run) {
   }
   const rates = run.live.counts.filter((count) => count.rates.length > 2).slice(0, 6);
   return [
-    [...all].slice(0, 24).map(([key, { step, format, lines }]) => chart(key, step, lines.slice(0, 16), { format })),
+    [...all].slice(0, 24).map(([key, { step, format, lines }]) => chart(key, step, lines.slice(0, 40), { format })),
     (losses || []).map((stage) => chart(`${stage.instance}: loss of each request`, "step", stage.traces.slice(0, 40).map((trace) => ({ label: trace.label, points: trace.loss.map((loss, at) => [at + 1, loss]) })))),
     rates.map((count) => chart(`${count.instance}: ${count.what} a second`, "seconds", [{ label: count.what, points: count.rates.map(([at, rate]) => [(at - count.started_ms) / 1000, rate]) }])),
   ].flat();
 }
 
+// Prompt by prompt: what the unedited model says once, and below it what each edited one says.
 function samples(run) {
-  const found = run.members.filter((member) => member.shown.samples.length);
-  return found.slice(0, 4).map((member) => [make("h3", {}, member.instance), member.shown.samples.slice(0, 6).map((sample) => {
-    const fields = Object.entries(sample).filter(([name]) => !["prompt", "before", "after", "says"].includes(name) && sample[name] !== null);
-    return make("div", {}, make("p", {}, make("b", {}, sample.prompt || ""), fields.map(([name, value]) => make("span", { class: "soft" }, ` · ${name} ${written(value)}`))),
-      make("div", { class: "pair" }, ["before", "after", "says"].filter((side) => sample[side]).map((side) => make("div", { class: "said" }, make("h4", {}, side), written(sample[side])))));
-  })]);
+  const prompts = new Map();
+  for (const member of run.members) {
+    for (const sample of member.shown.samples) {
+      const key = sample.prompt || "";
+      if (!prompts.has(key)) prompts.set(key, { sample, sides: [] });
+      const known = prompts.get(key);
+      const name = member.cell.length ? member.cell.map(([, value]) => written(value)).join(", ") : member.stage;
+      if (sample.before && !known.sides.some(([side]) => side === "before")) known.sides.unshift(["before", sample.before, ""]);
+      for (const side of ["after", "says"]) if (sample[side]) known.sides.push([`${side}, ${name}`, sample[side], sample["p(new)"] || ""]);
+    }
+  }
+  return [...prompts].slice(0, 8).map(([prompt, { sample, sides }]) => {
+    const more = Object.entries(sample).filter(([name, value]) => !["prompt", "before", "after", "says", "p(new)"].includes(name) && value !== null);
+    return make("div", {}, make("h3", {}, prompt, more.map(([name, value]) => make("span", { class: "soft" }, ` · ${name} ${written(value)}`))),
+      make("div", { class: "pair" }, sides.slice(0, 13).map(([side, text, p]) => make("div", { class: "said" }, make("h4", {}, side, p ? make("span", {}, ` · p(new) ${p}`) : null), written(text)))));
+  });
 }
 
 function draw(main, run) {
@@ -146,7 +157,7 @@ export async function show(main, { rest, first, current }) {
   if (first) { open = null; log = { at: null, text: "" }; told = new Map(); losses = null; }
   const { value: run } = await get(`/api/runs/${name}`);
   if (!current()) return 0;
-  if (first) main.append(...["head", "bars", "stages", "stage", "scores", "curves", "warnings", "samples"].map((id) => make("div", { id })));
+  if (first) main.append(...["head", "bars", "scores", "curves", "stages", "stage", "samples", "warnings"].map((id) => make("div", { id })));
   draw(main, run);
   for (const member of run.members) {
     const before = told.get(member.instance);

@@ -82,7 +82,8 @@ function title(field) {
 // Metrics of which it is known what is better come first, those of the state before an edit last.
 function ordered(role) {
   const weight = (field) => (field.better ? 0 : 2) + (/\.before_|\.current_/.test(field.name) ? 4 : 0) + (field.format === "percent" ? 0 : 1);
-  return data.fields.filter((field) => field.role === role).sort((a, b) => weight(a) - weight(b));
+  const order = (field) => field.order ?? 1000;
+  return data.fields.filter((field) => field.role === role).sort((a, b) => weight(a) - weight(b) || order(a) - order(b));
 }
 
 function columns() {
@@ -164,8 +165,9 @@ function drawTable(main) {
   const best = new Map();
   for (const field of shown.filter((field) => field.better)) {
     const all = found.map((row) => valueOf(row, field.name)).filter((value) => typeof value === "number");
-    if (all.length > 1) best.set(field.name, field.better === "max" ? all.reduce((a, b) => Math.max(a, b)) : all.reduce((a, b) => Math.min(a, b)));
+    if (all.length > 1 && all.some((value) => value !== all[0])) best.set(field.name, field.better === "max" ? all.reduce((a, b) => Math.max(a, b)) : all.reduce((a, b) => Math.min(a, b)));
   }
+  const single = data.runs.every((run) => run.pipeline === data.runs[0].pipeline);
   const line = (row) => {
     const label = row.run + (row.text ? ` (${row.text})` : "");
     const box = make("input", {
@@ -187,19 +189,19 @@ function drawTable(main) {
     return make("tr", { class: chosen.has(row.id) ? "chosen" : "" },
       make("td", {}, box),
       make("th", { scope: "row" }, make("a", { href: `#/run/${row.run}`, id: `run-${row.id}` }, row.run), row.text && make("small", {}, row.text)),
-      make("td", {}, row.of.pipeline), make("td", {}, chip(row.of.ended)),
+      single ? null : make("td", {}, row.of.pipeline), make("td", {}, chip(row.of.ended)),
       make("td", { title: when(row.of.started_ms) }, ago(row.of.started_ms)), make("td", { class: "number" }, duration(took(row.of))), cells);
   };
   part(main, "list", [state, found.slice(0, limit).map((row) => row.id), shown, wrong, data.tag, Math.floor(Date.now() / 60000)], () => {
     if (!rows.length) return make("p", { class: "note" }, "No runs yet: ", make("code", {}, "palinode run pipeline.yaml"), " makes the first one.");
     const runs = new Set(found.map((row) => row.run)).size;
-    const what = found.length === runs ? `${found.length} of ${rows.length} runs` : `${found.length} of ${rows.length} arms, of ${runs} runs`;
+    const what = found.length === runs ? `${found.length} of ${rows.length} runs` : `${found.length} of ${rows.length} arms, of ${runs} ${runs === 1 ? "run" : "runs"}`;
     return [
       wrong.length ? make("p", { class: "error" }, wrong.join("; ")) : null,
       make("div", { class: "scroll", id: "list-scroll", tabindex: 0, role: "region", "aria-label": "Table of runs" },
         make("table", { class: "runs" }, make("caption", {}, what + "; bold is the best of a column"),
           make("thead", {}, make("tr", {}, make("th", { scope: "col" }, make("span", { class: "unseen" }, "choose")),
-            head("run", "run", "", false), head("pipeline", "pipeline", "", false), head("state", "state", "", false), head("begun", "begun"), head("took", "took", "", true),
+            head("run", single ? `run of ${data.runs[0].pipeline}` : "run", "", false), single ? null : head("pipeline", "pipeline", "", false), head("state", "state", "", false), head("begun", "begun"), head("took", "took", "", true),
             shown.map((field) => head(field.name, title(field), field.name.includes(".") ? field.name.split(".")[0] : field.role, field.role === "metric" ? true : undefined)))),
           make("tbody", {}, found.slice(0, limit).map(line)))),
       found.length > limit ? make("p", {}, make("button", { type: "button", id: "more", onclick: () => { limit += PAGE; drawTable(main); } }, `Show ${Math.min(PAGE, found.length - limit)} more`)) : null,
@@ -228,7 +230,7 @@ async function drawSide(main) {
     if (!shownNow) return null;
     const fields = data.fields.filter((field) => {
       const values = picked.map((row) => JSON.stringify(valueOf(row, field.name) ?? null));
-      return values.some((value) => value !== "null") && (field.role === "metric" || values.some((value) => value !== values[0]));
+      return values.some((value) => value !== "null") && (field.role === "metric" ? !/\.before_|\.current_/.test(field.name) : values.some((value) => value !== values[0]));
     });
     const group = (role, name) => {
       const members = ordered(role).filter((field) => fields.some((known) => known.name === field.name));
@@ -236,7 +238,7 @@ async function drawSide(main) {
       return make("tbody", {}, make("tr", {}, make("th", { scope: "rowgroup", colspan: picked.length + 1 }, name)), members.map((field) => {
         const values = picked.map((row) => valueOf(row, field.name));
         const numbers = values.filter((value) => typeof value === "number");
-        const best = field.better && numbers.length > 1 ? (field.better === "max" ? Math.max(...numbers) : Math.min(...numbers)) : undefined;
+        const best = field.better && numbers.some((value) => value !== numbers[0]) ? (field.better === "max" ? Math.max(...numbers) : Math.min(...numbers)) : undefined;
         return make("tr", {}, make("th", { scope: "row", title: field.doc }, title(field), make("small", {}, field.name)), values.map((value) => {
           const text = written(value, field.format);
           return make("td", { class: typeof value === "number" ? "number" : "long", title: text.length > 24 ? text : null }, value === best && best !== undefined ? make("b", {}, text) : text);

@@ -139,7 +139,9 @@ pub fn run(runs: &Runs, record: &Arc<RunRecord>, known: &Known, words: fn(&Hint)
             "shown": of_shown(&shown),
             "lost": lost,
             "published": stage.published.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>(),
-            "model": has_result && !lost && matches!(yields(&stage.uses), Some("model" | "update")),
+            "model": has_result
+                && matches!(yields(&stage.uses), Some("model" | "update"))
+                && stage.key.is_some_and(|key| known.can_be_asked(runs, &key)),
         })
     };
     let mut told = summary(record);
@@ -226,10 +228,11 @@ pub fn models(runs: &Runs, known: &Known) -> Value {
             let yields = catalogue.get(&stage.uses).map(|kind| kind.info().output);
             let Some(kind @ ("model" | "update")) = yields else { continue };
             let Some(key) = stage.key.filter(|key| !seen.contains(key)) else { continue };
-            if !matches!(stage.state, StageState::Finished(Outcome::Ran | Outcome::Cached)) {
+            seen.push(key);
+            let has_result = matches!(stage.state, StageState::Finished(Outcome::Ran | Outcome::Cached));
+            if !has_result || !known.can_be_asked(runs, &key) {
                 continue;
             }
-            seen.push(key);
             let pipeline = &record.pipeline;
             let edited = kind == "update";
             models.push(

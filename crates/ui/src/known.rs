@@ -28,6 +28,7 @@ pub struct OfRun {
 pub struct Known {
     runs: Mutex<HashMap<String, (Stamp, OfRun)>>,
     shown: Mutex<HashMap<Key, Arc<Shown>>>,
+    models: Mutex<HashMap<Key, bool>>,
 }
 
 impl Known {
@@ -72,6 +73,18 @@ impl Known {
         }
         all.insert(*key, Arc::clone(&shown));
         Some(shown)
+    }
+}
+
+impl Known {
+    /// Whether the result under a key is a model that can be asked: it is there, and its edits make one model.
+    pub fn can_be_asked(&self, runs: &Runs, key: &Key) -> bool {
+        if let Some(known) = self.models.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
+            return *known;
+        }
+        let can = runs.manifest(key).is_some_and(|manifest| palinode::can_be_asked(&manifest.output));
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, can);
+        can
     }
 }
 

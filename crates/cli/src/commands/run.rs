@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long)]
     no_preflight: bool,
 
-    /// Run COMMAND in a shell when the run has ended, however it ended, for example to send a message. It finds PALINODE_RUN,
+    /// Run COMMAND in a shell when the run has ended, however it ended, but for a second Ctrl-C; for example to send a message. It finds PALINODE_RUN,
     /// PALINODE_PIPELINE, PALINODE_ENDED (done, failed or stopped), PALINODE_SECONDS and PALINODE_STORE in its environment. The
     /// variable PALINODE_ON_END sets it for every run; a pipeline file cannot.
     #[arg(long, value_name = "COMMAND", env = "PALINODE_ON_END", hide_env_values = true)]
