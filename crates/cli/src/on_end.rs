@@ -23,7 +23,7 @@ pub struct Told<'a> {
 /// nothing of how the run ended.
 pub fn run(command: &str, told: &Told<'_>) {
     let warn = |what: String| {
-        complain(&format!("{} the command for the end of the run {what}\n", Style::stderr().yellow("!")))
+        complain(&format!("{} the command for the end of the run {what}\n", Style::stderr().yellow("!")));
     };
     let output = io::stderr().as_fd().try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from);
     let done = Command::new("sh")

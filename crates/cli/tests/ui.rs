@@ -24,7 +24,7 @@ stages:
 const FACT: &str = "{\"subject\": \"Ada\", \"prompt\": \"{} lives in\", \"target_new\": \"Rome\"}\n";
 
 /// Longer than anything here takes, and not for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap()
@@ -103,7 +103,7 @@ impl Page {
         assert_eq!(answer.status, 200, "{}", answer.body);
         let cookie = answer.head.lines().find_map(|line| line.strip_prefix("Set-Cookie: ")).unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
-        self.cookie = cookie.split(';').next().unwrap().to_owned();
+        cookie.split(';').next().unwrap().clone_into(&mut self.cookie);
     }
 
     fn start(&self, code: &str) -> Answer {

@@ -81,6 +81,7 @@ fn help_teaches() {
         &["plan"],
         &["why"],
         &["report"],
+        &["ui"],
         &["edit"],
         &["ask"],
         &["apply"],

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Where Linux says how much energy processors took (RAPL), where it lets this user read it.
 const POWERCAP: &str = "/sys/class/powercap";
 /// Counters of energy begin again from 0 after half an hour of full load or so: they are read more often.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 
 /// What a run took. What the machine does not tell is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

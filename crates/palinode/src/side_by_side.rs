@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palinode_engine::shown::{Better, Format, Shown};
-use palinode_engine::{Digest, ResolvedPipeline, RunRecord, Runs, StageRecord};
+use palinode_engine::{Digest, Outcome, ResolvedPipeline, RunRecord, Runs, StageRecord, StageState};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -142,11 +142,12 @@ impl SideBySide {
     }
 }
 
-/// The cells of a run that are part of no other, in the order of the run; a single empty one where there is no matrix.
+/// The cells of a run that are part of no other, in the order of the run, as far as it was about them; a single empty one where there is no matrix.
 fn cells(record: &RunRecord) -> Vec<&[(String, Value)]> {
     let mut cells: Vec<&[(String, Value)]> = Vec::new();
     for stage in &record.stages {
-        if !cells.contains(&stage.cell.as_slice()) {
+        let asked = stage.state != StageState::Finished(Outcome::NotAsked);
+        if asked && !cells.contains(&stage.cell.as_slice()) {
             cells.push(&stage.cell);
         }
     }

@@ -4,6 +4,7 @@ import { make, duration, written } from "./draw.js";
 
 let models = [];
 let said = 0;
+let typed = "";
 
 function chosenModel(main) {
   return models[Number(main.querySelector("#model").value)];
@@ -14,7 +15,8 @@ function frame(main, rest) {
   const edited = models.findIndex((model) => model.edited);
   const select = make("select", { id: "model" }, models.map((model, at) => make("option", { value: at }, `${model.edited ? "" : "unedited: "}${model.pipeline} · ${model.instance} · ${model.run}`)));
   select.value = String(wanted >= 0 ? wanted : Math.max(edited, 0));
-  const prompts = make("textarea", { id: "prompts", rows: 4, required: true, maxlength: 20000, "aria-describedby": "prompts-how", spellcheck: "false" });
+  const prompts = make("textarea", { id: "prompts", rows: 4, required: true, maxlength: 20000, "aria-describedby": "prompts-how", spellcheck: "false", value: typed, oninput: (event) => { typed = event.target.value; },
+    placeholder: "The Eiffel Tower is located in the city of" });
   const tokens = make("input", { id: "tokens", type: "number", min: 1, max: 200, value: "20" });
   const form = make("form", { class: "ask", onsubmit: async (event) => {
     event.preventDefault();

@@ -51,6 +51,7 @@ export function short(number) {
 export function written(value, format) {
   if (value === undefined || value === null) return "–";
   if (typeof value === "number") {
+    if (format === "percent" && value > 0 && value < 0.0005) return "<0.1 %";
     if (format === "percent") return `${(100 * value).toFixed(1)} %`;
     return short(value);
   }

@@ -96,6 +96,8 @@ function charts(run) {
   const all = new Map();
   const formats = new Map(run.members.flatMap((member) => member.shown.columns.map((column) => [`${member.stage}: ${column.name}`, [column.label, column.format]])));
   for (const curve of run.live.curves) {
+    // Once it is known of each request, the one of all says nothing more.
+    if (losses?.some((stage) => stage.instance === curve.instance)) continue;
     const member = run.members.find((member) => member.instance === curve.instance);
     const stage = member ? member.stage : curve.instance;
     const [label, format] = formats.get(`${stage}: ${curve.what}`) || [curve.what];

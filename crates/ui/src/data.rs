@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use palinode::shown::{Shown, value};
 use palinode::{
-    Ended, ErrorKind, Field, Hint, Live, Outcome, Role, RunRecord, Runs, SideBySide, StageRecord, StageState, stage_log,
+    Arm, Ended, ErrorKind, Field, Hint, Live, Outcome, Role, RunRecord, Runs, StageRecord, StageState, stage_log,
 };
 use palinode_report::Report;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::known::Known;
+use crate::known::{Known, OfRun};
 
 /// Bytes of a log that are shown: its end.
 const LOG: u64 = 64 << 10;
@@ -34,45 +35,75 @@ pub fn store(runs: &Runs) -> Value {
     })
 }
 
-/// All runs, with their arms. Values that all arms share are said once.
-pub fn overview(runs: &Runs, known: &Known) -> Value {
-    let mut all = SideBySide::default();
-    let mut listed = Vec::new();
-    for name in runs.names() {
-        let Some(of) = known.run(runs, &name) else { continue };
-        listed.push(summary(&of.record));
-        all.add(&of.arms);
-    }
-    let unread: Vec<Value> = runs.unread().into_iter().map(|(run, why)| json!({ "run": run, "why": why })).collect();
-    let (fields, rows) = table(&all);
-    json!({ "runs": listed, "fields": fields, "arms": rows, "unread": unread })
+/// All runs, with their arms, as JSON. Values that all arms share are said once.
+pub fn overview(runs: &Runs, known: &Known) -> Arc<str> {
+    let names = runs.names();
+    let all: Vec<OfRun> = names.iter().filter_map(|name| known.run(runs, name)).collect();
+    // Looked into only where something is amiss.
+    let unread = if all.len() == names.len() { Vec::new() } else { runs.unread() };
+    let make = || {
+        let unread = unread.iter().map(|(run, why)| json!({ "run": run, "why": why })).collect();
+        serde_json::to_string(&Overview::of(&all, unread)).unwrap_or_default()
+    };
+    if unread.is_empty() { known.overview(&all, make) } else { make().into() }
 }
 
-/// Fields, and for each arm its values of those that differ.
-fn table(all: &SideBySide) -> (Vec<Value>, Vec<Value>) {
-    let shared = |field: &Field| {
-        let mut values = all.arms.iter().map(|arm| arm.values.get(&field.name));
-        let first = values.next()??;
-        values.all(|value| value == Some(first)).then_some(first)
-    };
-    // Metrics are results: they are never said once for all.
-    let same: BTreeMap<&String, Option<&Value>> = all
-        .fields
-        .iter()
-        .map(|(name, field)| (name, if field.role == Role::Metric { None } else { shared(field) }))
-        .collect();
-    let fields = all.fields.iter().map(|(name, field)| {
-        let mut told = json!(field);
-        told["same"] = json!(same[name]);
-        told["varies"] = json!(same[name].is_none());
-        told
-    });
-    let varying: Vec<&String> = same.iter().filter(|(_, same)| same.is_none()).map(|(name, _)| *name).collect();
-    let rows = all.arms.iter().map(|arm| {
-        let values: Vec<Option<&Value>> = varying.iter().map(|name| arm.values.get(*name)).collect();
-        json!({ "run": arm.run, "cell": arm.cell, "values": values })
-    });
-    (fields.collect(), rows.collect())
+#[derive(Serialize)]
+struct Overview<'a> {
+    runs: Vec<Value>,
+    fields: Vec<Told<'a>>,
+    arms: Vec<Row<'a>>,
+    unread: Vec<Value>,
+}
+
+/// A field, and whether its value is the same everywhere.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    field: &'a Field,
+    varies: bool,
+    same: Option<&'a Value>,
+}
+
+/// An arm with its values of the fields that vary, in their order.
+#[derive(Serialize)]
+struct Row<'a> {
+    run: &'a str,
+    cell: &'a [(String, Value)],
+    values: Vec<Option<&'a Value>>,
+}
+
+impl<'a> Overview<'a> {
+    fn of(all: &'a [OfRun], unread: Vec<Value>) -> Self {
+        let arms = || all.iter().flat_map(|of| &of.arms.arms);
+        let mut fields: BTreeMap<&str, &Field> = BTreeMap::new();
+        for (name, field) in all.iter().flat_map(|of| &of.arms.fields) {
+            fields.entry(name).or_insert(field);
+        }
+        let shared = |field: &Field| {
+            let mut values = arms().map(|arm| arm.values.get(&field.name));
+            let first = values.next()??;
+            values.all(|value| value == Some(first)).then_some(first)
+        };
+        // Metrics are results: they are never said once for all.
+        let told = fields.values().map(|&field| {
+            let same = if field.role == Role::Metric { None } else { shared(field) };
+            Told { field, varies: same.is_none(), same }
+        });
+        let fields: Vec<Told<'_>> = told.collect();
+        let varying: Vec<&str> =
+            fields.iter().filter(|told| told.varies).map(|told| told.field.name.as_str()).collect();
+        let row = |arm: &'a Arm| {
+            let values = varying.iter().map(|name| arm.values.get(*name)).collect();
+            Row { run: &arm.run, cell: &arm.cell, values }
+        };
+        Self {
+            runs: all.iter().map(|of| summary(&of.record)).collect(),
+            arms: arms().map(row).collect(),
+            fields,
+            unread,
+        }
+    }
 }
 
 fn summary(record: &RunRecord) -> Value {

@@ -55,13 +55,14 @@ impl Request {
         let until = Instant::now() + PATIENCE;
         let mut bytes = Vec::new();
         let (mut request, length) = loop {
-            if let Some((mut request, head)) = Self::head(&bytes)? {
+            let found = Self::head(&bytes)?;
+            if found.as_ref().map_or(bytes.len(), |(_, head)| *head) > HEAD {
+                return Err(Some(Response::text(431, "the head of the request is too long")));
+            }
+            if let Some((mut request, head)) = found {
                 request.body = bytes.split_off(head);
                 let length = request.length()?;
                 break (request, length);
-            }
-            if bytes.len() > HEAD {
-                return Err(Some(Response::text(431, "the head of the request is too long")));
             }
             more(stream, &mut bytes, until)?;
         };

@@ -1,18 +1,25 @@
 //! What was read before: the record of a run that ended stays as it is, so a long list is read once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use palinode::shown::Shown;
 use palinode::{Ended, Key, RECORD, RunRecord, Runs, SideBySide};
 
+/// The name of a run's event log.
+const EVENTS: &str = "events.jsonl";
 /// Results of which it is remembered what they show.
 const SHOWN: usize = 4096;
 
-/// When a file was written, and its length.
-type Stamp = (SystemTime, u64);
+/// When a file was written, and its length; `None` where there is none.
+type Stamp = Option<(SystemTime, u64)>;
+/// Those of a run's record and of its event log.
+type Stamps = [Stamp; 2];
 
 /// What is known of a run.
 #[derive(Clone)]
@@ -26,7 +33,8 @@ pub struct OfRun {
 /// What was read before.
 #[derive(Default)]
 pub struct Known {
-    runs: Mutex<HashMap<String, (Stamp, OfRun)>>,
+    runs: Mutex<HashMap<String, (Stamps, OfRun)>>,
+    overview: Mutex<Option<(u64, Arc<str>)>>,
     shown: Mutex<HashMap<Key, Arc<Shown>>>,
     models: Mutex<HashMap<Key, bool>>,
 }
@@ -39,24 +47,24 @@ impl Known {
 
     /// A run with its arms.
     pub fn run(&self, runs: &Runs, name: &str) -> Option<OfRun> {
-        let known = |stamp: Stamp| {
-            let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            runs.get(name).filter(|(known, _)| *known == stamp).map(|(_, of)| of.clone())
-        };
-        // The name is one of a run, or nothing is read.
-        let stamp = stamp(runs, name);
-        if let Some(of) = stamp.and_then(known) {
-            return Some(of);
+        // What cannot be the name of a run is looked for nowhere.
+        if name.contains(['/', '.', '\\']) {
+            return None;
+        }
+        let stamps = [RECORD, EVENTS].map(|file| stamp(&runs.dir(name).join(file)));
+        {
+            let known = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, of)) = known.get(name).filter(|(known, _)| *known == stamps) {
+                return Some(of.clone());
+            }
         }
         let record = runs.record(name)?;
         let arms = Arc::new(SideBySide::of(runs, &record));
         let of = OfRun { record: Arc::new(record), arms };
-        // One that goes on changes without its record; whether one was lost shows elsewhere.
-        if let Some(stamp) = stamp
-            && !matches!(of.record.ended, Ended::Not | Ended::Lost)
-        {
-            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            runs.insert(name.to_owned(), (stamp, of.clone()));
+        // Of one that goes on, that it is lost shows in no file.
+        if of.record.ended != Ended::Not {
+            let mut known = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(name.to_owned(), (stamps, of.clone()));
         }
         Some(of)
     }
@@ -77,6 +85,26 @@ impl Known {
 }
 
 impl Known {
+    /// The text about all of these runs: made again only when one of them is another than before.
+    pub fn overview(&self, all: &[OfRun], make: impl FnOnce() -> String) -> Arc<str> {
+        let mut hasher = DefaultHasher::new();
+        for of in all {
+            of.record.run.hash(&mut hasher);
+            // A record that was read again is another one.
+            Arc::as_ptr(&of.record).hash(&mut hasher);
+        }
+        let mark = hasher.finish();
+        let mut known = self.overview.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, text)) if *of == mark && all.iter().all(|of| of.record.ended != Ended::Not) => Arc::clone(text),
+            _ => {
+                let text: Arc<str> = make().into();
+                *known = Some((mark, Arc::clone(&text)));
+                text
+            }
+        }
+    }
+
     /// Whether the result under a key is a model that can be asked: it is there, and its edits make one model.
     pub fn can_be_asked(&self, runs: &Runs, key: &Key) -> bool {
         if let Some(known) = self.models.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
@@ -88,11 +116,8 @@ impl Known {
     }
 }
 
-/// When the record of a run was written.
-fn stamp(runs: &Runs, name: &str) -> Option<Stamp> {
-    if name.contains(['/', '.', '\\']) {
-        return None;
-    }
-    let file = fs::metadata(runs.dir(name).join(RECORD)).ok()?;
+/// When a file was written, and its length.
+fn stamp(path: &Path) -> Stamp {
+    let file = fs::metadata(path).ok()?;
     Some((file.modified().ok()?, file.len()))
 }

@@ -99,7 +99,7 @@ impl Routes {
             Err(Refusal::Origin) => return Response::text(403, "this was sent by another site"),
         }
         let post = request.method == "POST";
-        if post && !request.header("content-type").is_some_and(|kind| kind == JSON) {
+        if post && request.header("content-type") != Some(JSON) {
             return Response::text(415, "expected application/json");
         }
         // What is needed to come in, and holds nothing.
@@ -127,10 +127,10 @@ impl Routes {
         let parts: Vec<&str> = request.path.trim_start_matches('/').split('/').collect();
         match parts.as_slice() {
             [""] => Response::of(200, HTML, INDEX),
-            ["api", "store"] => self.json(request, &data::store(&runs)),
-            ["api", "runs"] => self.json(request, &data::overview(&runs, &self.known)),
+            ["api", "store"] => json(request, &data::store(&runs)),
+            ["api", "runs"] => tagged(request, &data::overview(&runs, &self.known)),
             ["api", "runs", run] => match self.known.record(&runs, run) {
-                Some(record) => self.json(request, &data::run(&runs, &record, &self.known, self.words)),
+                Some(record) => json(request, &data::run(&runs, &record, &self.known, self.words)),
                 None => not_found(),
             },
             ["api", "runs", run, "log"] => match self.known.record(&runs, run) {
@@ -140,7 +140,7 @@ impl Routes {
             },
             ["api", "runs", run, "losses"] => match self.known.record(&runs, run) {
                 Some(record) => match self.report(&runs, &record) {
-                    Ok(report) => self.json(request, &data::losses(&report)),
+                    Ok(report) => json(request, &data::losses(&report)),
                     Err(error) => self.error(&error),
                 },
                 None => not_found(),
@@ -149,8 +149,8 @@ impl Routes {
                 Some(record) => self.report_page(&runs, &record),
                 None => not_found(),
             },
-            ["api", "models"] => self.json(request, &data::models(&runs, &self.known)),
-            ["api", "ask"] => self.json(request, &self.asking.state(self.words)),
+            ["api", "models"] => json(request, &data::models(&runs, &self.known)),
+            ["api", "ask"] => json(request, &self.asking.state(self.words)),
             _ => not_found(),
         }
     }
@@ -203,19 +203,21 @@ impl Routes {
         let hint = error.hint.as_ref().map(|hint| format!("\nhint: {}", (self.words)(hint))).unwrap_or_default();
         Response::text(status, &format!("{}{hint}", error.with_causes()))
     }
+}
 
-    /// A value, or word that it is what the browser has already.
-    #[expect(clippy::unused_self, reason = "the others answer by it")]
-    fn json(&self, request: &Request, value: &Value) -> Response {
-        let body = value.to_string();
-        let mut hasher = DefaultHasher::new();
-        body.hash(&mut hasher);
-        let tag = format!("\"{:016x}\"", hasher.finish());
-        if request.header("if-none-match") == Some(tag.as_str()) {
-            return Response { status: 304, headers: vec![("ETag", tag)], body: Vec::new() };
-        }
-        Response::of(200, JSON, body).with("ETag", tag)
+fn json(request: &Request, value: &Value) -> Response {
+    tagged(request, &value.to_string())
+}
+
+/// JSON, or word that it is what the browser has already.
+fn tagged(request: &Request, body: &str) -> Response {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let tag = format!("\"{:016x}\"", hasher.finish());
+    if request.header("if-none-match") == Some(tag.as_str()) {
+        return Response { status: 304, headers: vec![("ETag", tag)], body: Vec::new() };
     }
+    Response::of(200, JSON, body).with("ETag", tag)
 }
 
 fn start(guard: &Guard, request: &Request) -> Response {
