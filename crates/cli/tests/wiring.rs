@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 34] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["init"],
         &["run"],
