@@ -1,4 +1,4 @@
-//! What a run takes of the machine: memory at its peak, and energy where the processors count it.
+//! What a run takes of the machine: memory at its peak, and energy where the CPUs count it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where Linux says how much energy processors took (RAPL), where it lets this user read it.
+/// Where Linux says how much energy CPUs took (RAPL), where it lets this user read it.
 const POWERCAP: &str = "/sys/class/powercap";
 /// Counters of energy begin again from 0 after half an hour of full load or so: they are read more often.
 const EVERY: Duration = Duration::from_mins(1);
@@ -19,7 +19,7 @@ pub struct Cost {
     /// The most memory that the process had at a time, in bytes. Of stages in processes of their own nothing is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// Energy that the machine's processors took meanwhile, in joules, whoever used them; without accelerators and memory.
+    /// Energy that the machine's CPUs took meanwhile, in joules, whoever used them; without accelerators and memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joules: Option<f64>,
 }
@@ -72,7 +72,7 @@ fn peak_memory() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// The counters of the machine's processors.
+/// The counters of the machine's CPUs.
 struct Energy {
     packages: Vec<Package>,
     microjoules: u64,
@@ -90,12 +90,12 @@ impl Energy {
         let mut packages = Vec::new();
         for entry in fs::read_dir(folder).ok()?.flatten() {
             let name = entry.file_name();
-            // `intel-rapl:0` is a processor, of AMD too; `intel-rapl:0:1` is a part of it.
+            // `intel-rapl:0` is a CPU, of AMD too; `intel-rapl:0:1` is a part of it.
             let number = name.to_str().and_then(|name| name.strip_prefix("intel-rapl:"));
             if !number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit())) {
                 continue;
             }
-            // `psys` is the whole machine, processors included.
+            // `psys` is the whole machine, CPUs included.
             if !fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.starts_with("package")) {
                 continue;
             }

@@ -141,7 +141,7 @@ function draw(main, run) {
     make("h1", {}, run.pipeline, " ", chip(run.ended)),
     facts([["run", make("span", { class: "mono" }, run.run)], ["begun", `${when(run.started_ms)} (${ago(run.started_ms)})`],
       [running ? "so far" : "took", duration(((run.finished_ms || Date.now()) - run.started_ms) / 1000)], ["stages", `${run.ran} ran, ${run.cached} cached${run.failed ? `, ${run.failed} failed` : ""} of ${run.stages}`],
-      ["memory", run.cost.peak_memory ? `${short(Number((run.cost.peak_memory / 1e9).toPrecision(3)))} GB at most` : null], ["energy", run.cost.joules ? `${short(Number((run.cost.joules / 3600).toPrecision(2)))} Wh (processors)` : null],
+      ["memory", run.cost.peak_memory ? `${short(Number((run.cost.peak_memory / 1e9).toPrecision(3)))} GB at most` : null], ["energy", run.cost.joules ? `${short(Number((run.cost.joules / 3600).toPrecision(2)))} Wh (CPUs)` : null],
       ["device", run.device], ["host", run.host], ["file", run.file], ["program", run.program]]),
     make("p", { class: "row" }, make("a", { href: `/runs/${run.run}/report`, target: "_blank", rel: "noopener" }, "Report of this run"),
       run.ended === "lost" || run.ended === "stopped" || run.ended === "failed" ? make("span", { class: "note" }, "What was finished is kept: the same command goes on from there.") : null)]);

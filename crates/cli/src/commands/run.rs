@@ -217,10 +217,10 @@ fn show(pipeline: &Pipeline, report: &RunReport) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Of a shorter run nobody asks what it took.
+/// The cost of a shorter run is not worth a line.
 const WORTH_SAYING: f64 = 10.0;
 
-/// "time: targets 1 min 10 s, moments 40 s; peak memory 1.2 GB; processors 3.1 Wh", of a run that took a while.
+/// "time: targets 1 min 10 s, moments 40 s; peak memory 1.2 GB; CPUs 3.1 Wh", of a run that took a while.
 fn cost(pipeline: &Pipeline, report: &RunReport) -> String {
     if report.seconds < WORTH_SAYING {
         return String::new();
@@ -242,7 +242,7 @@ fn cost(pipeline: &Pipeline, report: &RunReport) -> String {
     let parts = [
         Some(most.collect::<Vec<_>>().join(", ")).filter(|most| !most.is_empty()).map(|most| format!("time: {most}")),
         report.cost.peak_memory.map(|peak| format!("peak memory {}", format::size(peak))),
-        report.cost.joules.map(|joules| format!("processors {:.2} Wh", joules / 3600.0)),
+        report.cost.joules.map(|joules| format!("CPUs {:.2} Wh", joules / 3600.0)),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() { String::new() } else { parts.join("; ") + "\n" }
