@@ -27,11 +27,11 @@ function stages(main, run) {
     const working = member.state === "working";
     const time = working ? `since ${duration((Date.now() - member.more.since_ms) / 1000)}` : member.seconds > 0 && member.state !== "cached" ? duration(member.seconds) : "";
     const more = member.state === "failed" ? member.more.message.split("\n")[0] : member.state === "not reached" && member.more?.because ? `because of ${member.more.because}` : member.lost ? "the result is no longer in the store" : "";
-    return make("tr", {}, make("th", { scope: "row" }, make("button", { class: "plain", type: "button", id: `stage-${member.at}`, "aria-expanded": open === member.at ? "true" : "false", "aria-controls": "stage",
+    return make("tr", {}, make("td", {}, chip(member.state)), make("th", { scope: "row" }, make("button", { class: "plain", type: "button", id: `stage-${member.at}`, "aria-expanded": open === member.at ? "true" : "false", "aria-controls": "stage",
       onclick: () => { open = open === member.at ? null : member.at; log = { at: null, text: "" }; draw(main, run); if (open !== null) fetchLog(main, run); } }, member.instance)),
-      make("td", { class: "soft" }, member.uses), make("td", {}, chip(member.state)), make("td", { class: "number" }, time), make("td", { class: "long soft", title: more }, more));
+      make("td", { class: "number" }, time), make("td", { class: "soft" }, member.uses), make("td", { class: "long soft", title: more }, more));
   };
-  const heads = ["stage", "kind", "state", "time", ""].map((head) => make("th", { scope: "col", class: head === "time" ? "number" : "" }, head || make("span", { class: "unseen" }, "remark")));
+  const heads = ["state", "stage", "time", "kind", ""].map((head) => make("th", { scope: "col", class: head === "time" ? "number" : "" }, head || make("span", { class: "unseen" }, "remark")));
   return make("div", { class: "scroll", id: "stages-scroll", tabindex: 0, role: "region", "aria-label": "Stages" },
     make("table", {}, make("caption", { class: "unseen" }, "Stages"), make("thead", {}, make("tr", {}, heads)), make("tbody", {}, run.members.map(line))));
 }

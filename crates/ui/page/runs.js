@@ -5,6 +5,7 @@ import { make, ago, chart, chip, duration, when, written } from "./draw.js";
 const PAGE = 200;
 const SIDE = 12;
 let data = null;
+let taken = 0;
 let rows = [];
 let limit = PAGE;
 const chosen = new Set();
@@ -18,6 +19,8 @@ const FIXED = [
   { name: "begun", label: "begun", of: (row) => row.of.started_ms, number: true },
   { name: "took", label: "took", of: (row) => took(row.of), number: true },
 ];
+
+const BY_NAME = new Map(FIXED.map((column) => [column.name, column]));
 
 function took(run) {
   return ((run.finished_ms || Date.now()) - run.started_ms) / 1000;
@@ -68,7 +71,7 @@ function take(value) {
 }
 
 function valueOf(row, name) {
-  const fixed = FIXED.find((column) => column.name === name);
+  const fixed = BY_NAME.get(name);
   if (fixed) return fixed.of(row);
   const field = data.byName.get(name);
   if (!field) return undefined;
@@ -323,7 +326,7 @@ export async function show(main, { query, first, current }) {
   if (first) { read(query); frame(main); limit = PAGE; }
   if (fresh || first) {
     take(value);
-    data.tag = JSON.stringify(value.runs) + value.arms.length + JSON.stringify(value.arms.slice(0, 50));
+    data.tag = ++taken;
     main.querySelector("#names").replaceChildren(...data.fields.filter((field) => field.varies).slice(0, 200).map((field) => make("option", { value: field.name + (field.role === "metric" ? ">" : "=") })));
     drawPicker(main);
   }

@@ -1,6 +1,6 @@
 //! What the page shows, as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -80,22 +80,35 @@ impl<'a> Overview<'a> {
         for (name, field) in all.iter().flat_map(|of| &of.arms.fields) {
             fields.entry(name).or_insert(field);
         }
-        let shared = |field: &Field| {
-            let mut values = arms().map(|arm| arm.values.get(&field.name));
-            let first = values.next()??;
-            values.all(|value| value == Some(first)).then_some(first)
-        };
+        // In how many arms a field is, its first value, and whether another arm has another one.
+        let mut seen: HashMap<&str, (usize, &Value, bool)> = HashMap::new();
+        let mut count = 0;
+        for arm in arms() {
+            count += 1;
+            for (name, value) in &arm.values {
+                let known = seen.entry(name).or_insert((0, value, false));
+                known.0 += 1;
+                known.2 = known.2 || known.1 != value;
+            }
+        }
+        let shared =
+            |name: &str| seen.get(name).filter(|(of, _, differs)| *of == count && !differs).map(|known| known.1);
         // Metrics are results: they are never said once for all.
-        let told = fields.values().map(|&field| {
-            let same = if field.role == Role::Metric { None } else { shared(field) };
+        let told = fields.iter().map(|(name, &field)| {
+            let same = if field.role == Role::Metric { None } else { shared(name) };
             Told { field, varies: same.is_none(), same }
         });
         let fields: Vec<Told<'_>> = told.collect();
         let varying: Vec<&str> =
             fields.iter().filter(|told| told.varies).map(|told| told.field.name.as_str()).collect();
         let row = |arm: &'a Arm| {
-            let values = varying.iter().map(|name| arm.values.get(*name)).collect();
-            Row { run: &arm.run, cell: &arm.cell, values }
+            // Both are in the order of names.
+            let mut values = arm.values.iter().peekable();
+            let value = |name: &&str| {
+                while values.next_if(|(known, _)| known.as_str() < *name).is_some() {}
+                values.next_if(|(known, _)| known.as_str() == *name).map(|(_, value)| value)
+            };
+            Row { run: &arm.run, cell: &arm.cell, values: varying.iter().map(value).collect() }
         };
         Self {
             runs: all.iter().map(|of| summary(&of.record)).collect(),
