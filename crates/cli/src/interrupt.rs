@@ -26,3 +26,16 @@ pub fn watch() -> Arc<AtomicBool> {
     }
     flag
 }
+
+/// The first interrupt sets the returned flag without a word, for what has nothing to finish; the second ends the process.
+pub fn quietly() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    // Where it cannot be heard of, it ends the process as it does any other.
+    let _ = ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(exit_code(ErrorKind::Interrupted)));
+        }
+    });
+    flag
+}

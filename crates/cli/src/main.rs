@@ -15,6 +15,7 @@ mod executor;
 mod input;
 mod interrupt;
 mod logging;
+mod on_end;
 mod outputs;
 mod past;
 mod results;

@@ -74,13 +74,14 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 36] = [
+    let commands: [&[&str]; 37] = [
         &[],
         &["init"],
         &["run"],
         &["plan"],
         &["why"],
         &["report"],
+        &["ui"],
         &["edit"],
         &["ask"],
         &["apply"],

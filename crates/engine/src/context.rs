@@ -219,6 +219,15 @@ impl StageContext {
         Progress::start(Arc::clone(&self.run.observer), &self.action.instance, what, total)
     }
 
+    /// Tells a point of a curve for those who watch: `value` of `what`, such as a loss, at `at` of what `step` names. What is no
+    /// number is not told. No part of the result.
+    pub fn measured(&self, what: &str, (step, at): (&str, usize), value: f64) {
+        if value.is_finite() {
+            let (instance, what, step) = (self.action.instance.clone(), what.to_owned(), step.to_owned());
+            self.run.observer.event(&Event::Measured { instance, what, step, at: at as u64, value });
+        }
+    }
+
     /// Tells the reader something that is true of this run and no part of the result, such as how long later stages will take.
     pub fn say(&self, line: impl Into<String>) {
         self.run.observer.event(&Event::Said { instance: self.action.instance.clone(), line: line.into() });

@@ -81,6 +81,19 @@ pub enum Event {
         /// How long it took.
         seconds: f64,
     },
+    /// A number that changes while a stage works, such as a loss: a point of a curve.
+    Measured {
+        /// The stage instance.
+        instance: String,
+        /// What is measured.
+        what: String,
+        /// What its steps are: "step", "edits".
+        step: String,
+        /// Where on the curve.
+        at: u64,
+        /// The value.
+        value: f64,
+    },
     /// A stage failed and is tried again.
     StageRetried {
         /// The stage instance.

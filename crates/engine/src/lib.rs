@@ -55,11 +55,14 @@
 //! ```
 
 mod action;
+mod alone;
 mod attempts;
 mod catalogue;
 mod context;
+mod cost;
 mod driver;
 mod environment;
+mod estimate;
 mod event;
 mod executor;
 mod given;
@@ -88,9 +91,12 @@ mod unit;
 mod watch;
 
 pub use action::Action;
+pub use alone::alone;
 pub use attempts::{ATTEMPTS, Attempt, AttemptEnd, AttemptFailure};
 pub use catalogue::{Catalogue, ErasedStage};
 pub use context::{ExternalFiles, RunContext, StageContext};
+pub use cost::Cost;
+pub use estimate::{Estimate, estimate};
 pub use event::{Event, Observer, Outcome, Silent};
 pub use executor::{Asked, Cluster, Looked, Profile, Queue, WorkerCommand, work, work_aloud, work_job};
 pub use given::{Given, artifact};

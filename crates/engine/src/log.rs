@@ -21,12 +21,19 @@ pub const NAME: &str = "events.jsonl";
 /// Of steps of progress, which are many, only one is written in this time for each count.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// Of a curve, so many points are written as they come, and one in [`POINT_EVERY`] after that.
+const POINTS: usize = 400;
+/// Where a curve has many points, one is written in this time.
+const POINT_EVERY: Duration = Duration::from_secs(1);
+
 /// Writes events down, those of a stage in the stage's own log too.
 pub struct EventLog {
     dir: PathBuf,
     file: Mutex<BufWriter<File>>,
     /// When a step of each count was last written, by instance and what is counted.
     steps: Mutex<HashMap<(String, String), Instant>>,
+    /// How many points of each curve were written, and when the last was.
+    points: Mutex<HashMap<(String, String), (usize, Instant)>>,
 }
 
 #[derive(Serialize)]
@@ -43,8 +50,18 @@ impl EventLog {
         let path = dir.join(NAME);
         fs::create_dir_all(dir)
             .and_then(|()| File::create(&path))
-            .map(|file| Self { dir: dir.to_owned(), file: Mutex::new(BufWriter::new(file)), steps: Mutex::default() })
+            .map(|file| {
+                let file = Mutex::new(BufWriter::new(file));
+                Self { dir: dir.to_owned(), file, steps: Mutex::default(), points: Mutex::default() }
+            })
             .map_err(|error| Error::io(ErrorKind::Store, "write", &path, error))
+    }
+
+    /// Whether others of its kind come so soon that it need not be on the disk before them.
+    fn is_frequent(&self, event: &Event) -> bool {
+        let Event::Measured { instance, what, .. } = event else { return false };
+        let points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+        points.get(&(instance.clone(), what.clone())).is_some_and(|(written, _)| written % 8 != 0)
     }
 
     /// Whether this event is to be written.
@@ -60,6 +77,16 @@ impl EventLog {
                 let due = last.elapsed() >= EVERY;
                 if due {
                     *last = Instant::now();
+                }
+                due
+            }
+            Event::Measured { instance, what, .. } => {
+                let mut points = self.points.lock().unwrap_or_else(PoisonError::into_inner);
+                let (written, last) =
+                    points.entry((instance.clone(), what.clone())).or_insert_with(|| (0, Instant::now()));
+                let due = *written < POINTS || last.elapsed() >= POINT_EVERY;
+                if due {
+                    (*written, *last) = (*written + 1, Instant::now());
                 }
                 due
             }
@@ -84,6 +111,7 @@ impl Observer for EventLog {
         // Cached stages and units are many and quick; they reach the disk with whatever comes next.
         let minor =
             matches!(event, Event::StageFinished { outcome: crate::Outcome::Cached, .. } | Event::UnitDone { .. });
+        let minor = minor || self.is_frequent(event);
         let written = file.write_all(&line).and_then(|()| if minor { Ok(()) } else { file.flush() });
         if let Err(error) = written {
             tracing::warn!(%error, "the event log cannot be written");

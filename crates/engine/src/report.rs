@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::cost::Cost;
 use crate::event::Outcome;
 use palinode_error::ErrorKind;
 use palinode_store::Artifact;
@@ -18,6 +19,8 @@ pub struct RunReport {
     pub stages: Vec<StageReport>,
     /// How long all of it took.
     pub seconds: f64,
+    /// What it took of the machine.
+    pub cost: Cost,
 }
 
 /// What a run did with one instance.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::context::RunContext;
+use crate::cost::Meter;
 use crate::driver::Driver;
 use crate::event::{Event, Observer, Outcome, warn};
 use crate::executor::{Executor, InJobs, Local, Processes};
@@ -49,6 +50,7 @@ pub fn run(
     observer: &Arc<dyn Observer>,
 ) -> Result<RunReport, Error> {
     let started = Instant::now();
+    let meter = Meter::start();
     let chosen = options.selection.choose(pipeline)?;
     keeps_out(pipeline, store)?;
     may_be_written(pipeline, &chosen, store)?;
@@ -109,7 +111,8 @@ pub fn run(
     drop(context);
     store.flush();
     store.share(&dir);
-    let report = RunReport { run: id, dir, stages, seconds: started.elapsed().as_secs_f64() };
+    let cost = meter.stop(options.worker.is_none());
+    let report = RunReport { run: id, dir, stages, seconds: started.elapsed().as_secs_f64(), cost };
     observer.event(&Event::RunFinished {
         ran: report.count(|outcome| matches!(outcome, Outcome::Ran)),
         cached: report.count(|outcome| matches!(outcome, Outcome::Cached)),
@@ -117,7 +120,7 @@ pub fn run(
         skipped: report.count(|outcome| matches!(outcome, Outcome::Skipped { .. })),
         seconds: report.seconds,
     });
-    if let Err(error) = recorder.finish(store, &report.stages) {
+    if let Err(error) = recorder.finish(store, &report.stages, report.cost) {
         observer.event(&Event::warning(format!("the record of this run is not complete: {error}")));
     }
     Ok(report)

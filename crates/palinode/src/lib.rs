@@ -35,11 +35,14 @@
 //! assert!(mistakes.0[0].line().starts_with("stage `layers`, `strategy`: "), "{mistakes}");
 //! ```
 
+mod answer;
+mod live;
 mod load;
 mod network;
 mod preflight;
 mod results;
 mod run;
+mod side_by_side;
 
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
@@ -49,8 +52,11 @@ pub use palinode_stages::{
     report, revert, suggest, throughput,
 };
 
+pub use answer::{Question, answer, can_be_asked};
+pub use live::{Counted, Curve, Live};
 pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};
 pub use preflight::preflight;
 pub use results::Results;
 pub use run::{run, start_threads};
+pub use side_by_side::{Arm, Field, Role, SideBySide};

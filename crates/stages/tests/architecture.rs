@@ -11,7 +11,7 @@ use circles::{Crate, lex};
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 18] = [
+const RULE: [(&str, &[&str]); 19] = [
     // The words in which all others tell what went wrong.
     ("palinode-error", &[]),
     ("palinode-fingerprint", &[]),
@@ -46,15 +46,17 @@ const RULE: [(&str, &[&str]); 18] = [
     ),
     // What programs stand on.
     ("palinode", &["palinode-engine", "palinode-stages"]),
+    // A page for a browser, on top of what every program can read of a store.
+    ("palinode-ui", &["palinode", "palinode-report"]),
     // A report is data; the command line has it drawn.
-    ("palinode-cli", &["palinode", "palinode-report"]),
+    ("palinode-cli", &["palinode", "palinode-report", "palinode-ui"]),
     ("demo-model", &["palinode-model"]),
     // It reads golden numbers; only its tests use ours.
     ("palinode-golden", &[]),
 ];
 
 /// Packages of others that belong to one crate, or to a few, and why that is so.
-const HOME: [(&[&str], &[&str]); 15] = [
+const HOME: [(&[&str], &[&str]); 16] = [
     // The store and the pipeline file have one reader each.
     (&["sled"], &["palinode-store"]),
     (&["serde_yaml", "petgraph", "saphyr-parser"], &["palinode-pipeline"]),
@@ -76,6 +78,8 @@ const HOME: [(&[&str], &[&str]); 15] = [
     (&["faer"], &["palinode-math"]),
     // The network has one door, and packed files one reader.
     (&["ureq"], &["palinode-hub"]),
+    // Who listens, and what keeps others out, is known in one place.
+    (&["httparse", "getrandom"], &["palinode-ui"]),
     (&["parquet", "zstd", "snap"], &["palinode-data"]),
     // Only the command line prints, reads arguments, or ends the process.
     (&["clap", "miette", "indicatif", "comfy-table", "ctrlc", "tracing-subscriber"], &["palinode-cli", "demo-model"]),

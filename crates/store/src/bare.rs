@@ -61,6 +61,17 @@ impl Store {
         Ok((store, Some(error)))
     }
 
+    /// As [`Store::bare`], with a copy of the index as it is at this moment, so that large files outside need not be read again: for those
+    /// who stay beside whoever has the store open, and must never keep it from others.
+    ///
+    /// # Errors
+    /// As [`Store::look`].
+    pub fn beside(root: &Path) -> Result<Self, Error> {
+        let mut store = Self::bare(root)?;
+        store.copy_index();
+        Ok(store)
+    }
+
     /// Takes the index as it is at this moment, if it can be read. What is copied while it is written to may lack records or be unusable:
     /// every value has a checksum, and what is not there is found in the files.
     fn copy_index(&mut self) {

@@ -23,6 +23,7 @@ pub mod schema;
 pub mod show;
 pub mod stages;
 pub mod status;
+pub mod ui;
 pub mod validate;
 pub mod why;
 pub mod worker;

@@ -1,7 +1,7 @@
 //! `palinode plan`
 
 use clap::Args as ClapArgs;
-use palinode::{Checked, ErrorKind, Instance, Pipeline, PlanEntry, Status, plan};
+use palinode::{Checked, ErrorKind, Estimate, Instance, Pipeline, PlanEntry, Status, estimate, plan};
 use serde_json::{Value, json};
 
 use crate::again;
@@ -82,7 +82,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let plan = plan(&pipeline, &store, &Reading)?;
     if args.json {
         let entries: Vec<Value> = plan.entries.iter().map(entry).collect();
-        return print_json(&json!({ "pipeline": pipeline.name, "stages": entries }));
+        let estimate = estimate(&pipeline, &plan, &store);
+        return print_json(&json!({ "pipeline": pipeline.name, "stages": entries, "estimate": estimate }));
     }
     let style = Style::stdout();
     if plan.entries.is_empty() {
@@ -96,6 +97,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         by_stage(&pipeline).iter().flat_map(|group| grouped(&pipeline, group, &plan.entries)).collect()
     };
     let mut text = format!("{}\n\n{}", summary(&pipeline, &plan.entries, &style), table(&style, &columns, rows));
+    text.push_str(&style.wrap(&took(&estimate(&pipeline, &plan, &store)), 0));
     let example = plan.entries.iter().position(|entry| matches!(&entry.status, Status::WillRun { .. }));
     if let Some(example) = example {
         let path = again::quoted(&args.pipeline.path.display().to_string());
@@ -103,6 +105,22 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&style.dim(&format!("\nin full: {why}\n")));
     }
     print(&text)
+}
+
+/// Less than this is not worth planning for.
+const WORTH_SAYING: f64 = 1.0;
+
+/// How long what would run took earlier, in a line; nothing where that is a moment, or not known.
+fn took(estimate: &Estimate) -> String {
+    if estimate.seconds < WORTH_SAYING {
+        return String::new();
+    }
+    let time = format::duration(estimate.seconds);
+    let unknown = match estimate.unknown.len() {
+        0 => String::new(),
+        count => format!("; nothing is known of {}", format::count(count, "other")),
+    };
+    format!("\nthe nearest earlier results of these took {time}{unknown}\n")
 }
 
 /// An entry for programs.

@@ -16,7 +16,7 @@ use crate::command_error::{Failure, words};
 use crate::executor::{ExecutorArgs, Where};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
-use crate::{detach, executor, interrupt, past, results};
+use crate::{detach, executor, interrupt, logging, on_end, past, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///
@@ -89,6 +89,12 @@ pub struct Args {
     /// Do not look at the requests before the work begins.
     #[arg(long)]
     no_preflight: bool,
+
+    /// Run COMMAND in a shell when the run has ended, however it ended, but for a second Ctrl-C; for example to send a message. It finds PALINODE_RUN,
+    /// PALINODE_PIPELINE, PALINODE_ENDED (done, failed or stopped), PALINODE_SECONDS and PALINODE_STORE in its environment. The
+    /// variable PALINODE_ON_END sets it for every run; a pipeline file cannot.
+    #[arg(long, value_name = "COMMAND", env = "PALINODE_ON_END", hide_env_values = true)]
+    on_end: Option<String>,
 
     /// Print every event as one JSON line on stdout, and nothing else.
     #[arg(long, conflicts_with = "quiet")]
@@ -188,7 +194,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     clear();
     let report = report?;
     let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
-    end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
+    let ended = end(&pipeline, &report, interrupt.load(Ordering::Relaxed));
+    if let Some(command) = args.on_end.as_deref().filter(|command| !command.trim().is_empty()) {
+        on_end::run(command, &on_end::Told { pipeline: &pipeline.name, store: store.root(), report: &report });
+    }
+    ended?;
     shown
 }
 
@@ -255,8 +265,40 @@ fn show(pipeline: &Pipeline, report: &RunReport) -> Result<(), Failure> {
     text.push('\n');
     let log = event_log(&report.dir);
     text.push_str(&style.dim(&format!("events: {}\n", results::from_here(&log).display())));
+    text.push_str(&style.dim(&cost(pipeline, report)));
     let _ = writeln!(text, "{}", style.bold(&summary(report)));
     print(&text)
+}
+
+/// The cost of a shorter run is not worth a line.
+const WORTH_SAYING: f64 = 10.0;
+
+/// "time: targets 1 min 10 s, moments 40 s; peak memory 1.2 GB; CPUs 3.1 Wh", of a run that took a while.
+fn cost(pipeline: &Pipeline, report: &RunReport) -> String {
+    if report.seconds < WORTH_SAYING {
+        return String::new();
+    }
+    let mut stages: Vec<(&str, f64)> = Vec::new();
+    for (stage, instance) in report.stages.iter().zip(&pipeline.instances) {
+        if !matches!(stage.outcome, Outcome::Ran | Outcome::Failed { .. }) {
+            continue;
+        }
+        match stages.iter_mut().find(|(name, _)| *name == instance.stage) {
+            Some((_, seconds)) => *seconds += stage.seconds,
+            None => stages.push((&instance.stage, stage.seconds)),
+        }
+    }
+    stages.sort_by(|a, b| b.1.total_cmp(&a.1));
+    // What took less than a hundredth of it is not what it took.
+    stages.retain(|(_, seconds)| *seconds >= report.seconds / 100.0);
+    let most = stages.iter().take(6).map(|(name, seconds)| format!("{name} {}", format::duration(*seconds)));
+    let parts = [
+        Some(most.collect::<Vec<_>>().join(", ")).filter(|most| !most.is_empty()).map(|most| format!("time: {most}")),
+        report.cost.peak_memory.map(|peak| format!("peak memory {}", format::size(peak))),
+        report.cost.joules.map(|joules| format!("CPUs {:.2} Wh", joules / 3600.0)),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { parts.join("; ") + "\n" }
 }
 
 /// "ran 14, cached 3 in 2 min 12 s"

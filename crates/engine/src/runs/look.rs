@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{RESOLVED, ResolvedPipeline, Runs};
+use super::{RESOLVED, ResolvedPipeline, RunRecord, Runs};
 use crate::event::Event;
 use palinode_fingerprint::{Digest, Key};
 use palinode_store::{Holder, Manifest, blob_file};
@@ -43,6 +43,11 @@ impl Runs {
     /// The process that had the store open when this was asked for, if one had.
     pub fn holder(&self) -> Option<&Holder> {
         self.holder.as_ref()
+    }
+
+    /// The record of the run of exactly this name; `None` where there is none that reads, and for what cannot be a run's name.
+    pub fn record(&self, run: &str) -> Option<RunRecord> {
+        if crate::runid::is_one(run) { self.read(run) } else { None }
     }
 
     /// The record of a finished action, if it is still in the store.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::cost::Cost;
+
 use super::record::{Ended, FORMAT, Near, RunRecord, StageRecord, StageState};
 use palinode_fingerprint::Digest;
 use palinode_pipeline::{Instance, Pipeline};
@@ -27,6 +29,7 @@ pub fn outline(run: &str, pipeline: &Pipeline, device: &str, started_ms: u64) ->
         finished_ms: None,
         ended: Ended::Not,
         stages: pipeline.instances.iter().map(stage).collect(),
+        cost: Cost::default(),
         last: Near::default(),
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cost::Cost;
 use crate::event::{Event, Outcome};
 use palinode_error::ErrorKind;
 use palinode_fingerprint::{Digest, Key};
@@ -45,6 +46,9 @@ pub struct RunRecord {
     pub ended: Ended,
     /// Its stage instances in the order of the pipeline.
     pub stages: Vec<StageRecord>,
+    /// What it took of the machine, once it ended.
+    #[serde(default, skip_serializing_if = "Cost::is_unknown")]
+    pub cost: Cost,
     /// Where the last of them was found: the next one that is asked for is near.
     #[serde(skip)]
     pub(crate) last: Near,

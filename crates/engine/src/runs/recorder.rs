@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::outline::outline;
 use super::record::RunRecord;
 use super::{RECORD, RESOLVED};
+use crate::cost::Cost;
 use crate::event::{Event, Observer};
 use crate::report::StageReport;
 use palinode_error::Error;
@@ -49,7 +50,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the store cannot be written; the event log still says how the run ended.
-    pub fn finish(&self, store: &Store, stages: &[StageReport]) -> Result<(), Error> {
+    pub fn finish(&self, store: &Store, stages: &[StageReport], cost: Cost) -> Result<(), Error> {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         for StageReport { instance, outcome, artifact, .. } in stages {
             record.outcome(instance, outcome);
@@ -58,6 +59,7 @@ impl Recorder {
             }
         }
         record.ended = record.end();
+        record.cost = cost;
         let path: &Path = &store.run_dir(&record.run).join(RECORD);
         store.write_file(path, &record.write())
     }

@@ -352,6 +352,11 @@ impl Rounds {
 }
 
 impl Batch {
+    /// The Frobenius norm of its changes of all weights.
+    pub fn norm(&self) -> f64 {
+        self.facts.layers.iter().map(|layer| layer.norm.powi(2)).sum::<f64>().sqrt()
+    }
+
     /// The change as it was after a round of a sequence.
     ///
     /// # Errors

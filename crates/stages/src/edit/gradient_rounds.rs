@@ -79,6 +79,10 @@ pub fn in_rounds<S: Clone + Default + Serialize + DeserializeOwned>(
             batch
         };
         rounds.push(&batch)?;
+        if let Some(loss) = losses.last() {
+            cx.measured("loss after the round", ("edits", rounds.edits()), *loss);
+        }
+        cx.measured("‖Δ‖ of the round", ("edits", rounds.edits()), batch.norm());
         done.push(batch);
     }
     let mut metrics: Values = averages(&done);

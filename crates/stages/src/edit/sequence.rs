@@ -235,6 +235,7 @@ each time on all edits made so far.";
                 memory.remember(&keys, &mut editor.metrics)?;
             }
             rounds.push(&batch)?;
+            cx.measured("‖Δ‖ of the round", ("edits", rounds.edits()), batch.norm());
             done.push(batch);
         }
         let mut metrics = averages(&done);

@@ -93,6 +93,7 @@ impl TargetCache<'_> {
             let made = search.find(&lacking, |step| {
                 let (number, steps) = (step.number + 1, self.settings.steps);
                 self.bar.note(format!("step {number} of {steps}, loss {:.3}", step.loss));
+                self.cx.measured("loss of targets", ("step", number), step.loss.into());
                 self.bar.inc(step.finished as u64);
             });
             for ((batch, lacking), targets) in some.iter().zip(made.map_err(StageFailure::stage)?) {
@@ -131,7 +132,11 @@ impl TargetCache<'_> {
             self.templates,
             &self.settings,
             self.parallel_requests,
-            |step| self.bar.note(format!("step {} of {}, loss {:.3}", step.number + 1, self.settings.steps, step.loss)),
+            |step| {
+                let (number, steps) = (step.number + 1, self.settings.steps);
+                self.bar.note(format!("step {number} of {steps}, loss {:.3}", step.loss));
+                self.cx.measured("loss of targets", ("step", number), step.loss.into());
+            },
         );
         let found: Vec<Kept> = found.map_err(StageFailure::stage)?.into_iter().map(Kept::from).collect();
         let bytes = serde_json::to_vec(&found).map_err(|error| Error::internal(error.to_string()))?;

@@ -320,6 +320,11 @@ row.";
             if let Some(ages) = &ages {
                 values.extend(ages.ends(number, &before, &scores, &groups));
             }
+            for column in shown::columns(&summary, &groups, false) {
+                if let Some(value) = palinode_engine::shown::value(&values, &column.name) {
+                    cx.measured(&column.name, ("edits", round.edits), value);
+                }
+            }
             series.push(step(number, round.edits, values, intervals));
         }
         let length = Length { samples: params.samples, tokens: params.sample_tokens };
