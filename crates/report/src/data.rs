@@ -145,6 +145,8 @@ pub struct LayerFacts {
     pub cell: Cell,
     /// The layer.
     pub layer: usize,
+    /// Which of its weights, in a word: the layer has several.
+    pub module: String,
     /// Over how many batches the spreads are.
     pub batches: usize,
     /// One for each metric.

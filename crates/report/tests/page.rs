@@ -49,8 +49,13 @@ fn report(text: &str) -> Report {
         rows: [8.0, 16.0, 24.0].into_iter().flat_map(|edits| [step(0, edits), step(1, edits)]).collect(),
     });
     let spread = |mean: f64| Spread { mean, min: mean * 0.5, max: mean * 2.0 };
-    let layer =
-        |layer| LayerFacts { cell: cell(text, 8.0), layer, batches: 4, values: vec![spread(layer as f64 + 0.5)] };
+    let layer = |layer| LayerFacts {
+        cell: cell(text, 8.0),
+        layer,
+        module: String::new(),
+        batches: 4,
+        values: vec![spread(layer as f64 + 0.5)],
+    };
     let edit = |i: usize| Edit {
         cell: i % 2,
         id: i.to_string(),

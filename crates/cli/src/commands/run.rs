@@ -159,9 +159,11 @@ pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How)
             Severity::Note if how == How::Quiet => continue,
             Severity::Note => "note",
         };
-        let about = finding.request.as_ref().map(|id| format!("request {id}")).unwrap_or_default();
-        let at = if finding.at.is_empty() { String::new() } else { format!(", {}", finding.at) };
-        complain(&format!("{}: {about}{at}: {} ({})\n", style.bold(label), finding.words, finding.kind));
+        let about = finding.request.as_ref().map(|id| format!("request {id}"));
+        let place: Vec<String> =
+            about.into_iter().chain(Some(finding.at.clone()).filter(|at| !at.is_empty())).collect();
+        let place = if place.is_empty() { String::new() } else { format!("{}: ", place.join(", ")) };
+        complain(&format!("{}: {place}{} ({})\n", style.bold(label), finding.words, finding.kind));
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors == 0 {
