@@ -328,17 +328,18 @@ fn the_frame_of_a_chat_counts_in_the_checks_before_the_work() {
         let text = std::fs::read_to_string(&path).unwrap();
         let demo =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
-        let text = text.replace(demo.to_str().unwrap(), &model).replace("] } }", &format!("]{chat} }} }}"));
+        let text = text.replace(demo.to_str().unwrap(), &model);
+        let text = text.replace("uses: requests, with: { ", &format!("uses: requests, with: {{ {chat}"));
         std::fs::write(path, text).unwrap();
         case
     };
     with("").run(0);
-    with(", chat: {}").run(0);
+    with("chat: {}, ").run(0);
     let system = "no more than a word ".repeat(10);
-    let told = with(&format!(", chat: {{ system: \"{}\" }}", system.trim())).run(9);
+    let told = with(&format!("chat: {{ system: \"{}\" }}, ", system.trim())).run(9);
     assert!(told.contains("error: request 0, paraphrases[0]: ") && told.contains("(too_long)"), "{told}");
     assert!(!told.contains("request 0, prompt"), "the shorter prompt fits: {told}");
     // A system message that leaves no room for the prompt itself.
-    let told = with(&format!(", chat: {{ system: \"{}\" }}", "word ".repeat(200).trim())).run(9);
+    let told = with(&format!("chat: {{ system: \"{}\" }}, ", "word ".repeat(200).trim())).run(9);
     assert!(told.contains("error: request 0, prompt: "), "{told}");
 }

@@ -44,9 +44,10 @@ mod run;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, EditableWeight, Finding, Findings, Inspection, Provenance, Restored, Severity, StatedFact, Suggestion,
-    apply, catalogue, chosen_device, corpus_of, cuda_findings, facts_in, free_memory, hardware, inspect, provenance,
-    report, revert, suggest, throughput,
+    BLOCKS, Best, EditableWeight, Finding, Findings, Inspection, Paired, Provenance, Repeated, Restored, Scored,
+    Severity, StatedFact, Suggestion, apply, best, catalogue, chosen_device, corpus_of, cuda_findings, facts_in,
+    free_memory, hardware, holm, inspect, mean_and_deviation, paired, provenance, report, reports, revert, scored,
+    suggest, throughput,
 };
 
 pub use load::{Checked, LoadError, Recipe};

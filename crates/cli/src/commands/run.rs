@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
-    let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
+    let shown = if how == How::Person { show(&pipeline, &report, &store) } else { Ok(()) };
     end(&pipeline, &report, interrupt.load(Ordering::Relaxed))?;
     shown
 }
@@ -198,9 +198,9 @@ fn jobs(text: &str) -> Result<usize, String> {
 }
 
 /// Prints what the run yielded.
-fn show(pipeline: &Pipeline, report: &RunReport) -> Result<(), Failure> {
+fn show(pipeline: &Pipeline, report: &RunReport, store: &Store) -> Result<(), Failure> {
     let style = Style::stdout();
-    let mut text = results::show(pipeline, report, &style);
+    let mut text = results::show(pipeline, report, |digest| store.blob_path(digest), &style);
     text.push('\n');
     let log = event_log(&report.dir);
     text.push_str(&style.dim(&format!("events: {}\n", results::from_here(&log).display())));

@@ -43,6 +43,9 @@ pub struct RunRecord {
     pub finished_ms: Option<u64>,
     /// How it ended.
     pub ended: Ended,
+    /// The axes of its matrix along which the same is only repeated, such as seeds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicates: Vec<String>,
     /// Its stage instances in the order of the pipeline.
     pub stages: Vec<StageRecord>,
     /// Where the last of them was found: the next one that is asked for is near.
