@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use palinode::shown::Shown;
-use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, StageRecord, StageState, now_ms};
+use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, Scored, StageRecord, StageState, now_ms};
 use serde_json::{Value, json};
 
 use crate::command_error;
@@ -134,18 +134,25 @@ impl<'a> Results<'a> {
         found.or_else(|| numbers(stage))
     }
 
+    /// The scores of a stage record by record, where its result is in the store and has some.
+    pub fn scored(&self, stage: &StageRecord) -> Option<Scored> {
+        let key = stage.key.filter(|_| matches!(outcome(stage), Some(Outcome::Ran | Outcome::Cached)))?;
+        palinode::scored(&self.runs.manifest(&key)?.output, |digest| Some(self.runs.blob_path(digest)))
+    }
+
     /// The tables of all scores of a run, and samples.
     pub fn tables<'r>(&mut self, run: &'r RunRecord, style: &Style) -> String {
         let mut text = String::new();
         for (name, members) in scored(run) {
             let yielded = |stage: &&'r StageRecord| {
                 let shown = self.shown(stage).unwrap_or_default();
-                Yield { instance: &stage.instance, cell: &stage.cell, shown }
+                Yield { instance: &stage.instance, cell: &stage.cell, shown, scored: self.scored(stage) }
             };
             let members: Vec<Yield<'_>> = members.iter().map(yielded).collect();
             text.push_str(&crate::results::stage(
                 name,
                 &axes(members.iter().map(|member| member.cell)),
+                &run.replicates,
                 &members,
                 style,
             ));

@@ -217,7 +217,11 @@ fn targets_at_the_last_layer_are_told() {
         text.replace("layers: [2]", &format!("layers: [{last}]")).replace("layer: 2", &format!("layer: {last}")),
     )
     .unwrap();
-    assert!(case.run(0).contains("the model's last: no token after the subject's reads") && last > 2);
+    let told = case.run(0);
+    assert!(told.contains("warning: targets are looked for at layer") && last > 2, "{told}");
+    assert!(told.contains("the model's last: no token after the subject's reads"), "{told}");
+    // It is about no request, and no place is left open where one would stand.
+    assert!(!told.contains("warning: :"), "{told}");
 }
 
 #[test]
@@ -271,4 +275,71 @@ fn what_does_not_fit_is_told_before_the_run() {
     let told = case.run(10).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(told.contains("the store will take about") && told.contains("are free (disk)"), "{told}");
     assert!(told.contains("and `moments`") && told.contains("are free (memory)"), "{told}");
+}
+
+#[test]
+fn hard_constraints_that_cannot_hold_together_end_before_anything_runs() {
+    let greek = CHILE.replace("Thai", "Greek");
+    let other = r#"{ subject: Chile, prompt: "The official language of {} was once", target_new: Thai }"#;
+    for second in [greek.as_str(), other] {
+        let facts = format!("{CHILE}, {second}");
+        let case = Case::new(&facts, "", "");
+        for _ in 0..2 {
+            let told = case.run(9);
+            assert!(told.contains("error: request 1, prompt: requests 0 and 1 share a key in one batch"), "{told}");
+            assert!(told.contains("(shared_key)") && told.contains("nothing was run"), "{told}");
+        }
+        // The targets alone can be found, and what follows them is looked at where it would run, whatever is cached.
+        assert_eq!(case.palinode(&["run", "p.yaml", "--until", "targets"]).status.code(), Some(0));
+        case.run(9);
+        // Constraints in batches of their own, soft ones, and least squares hold.
+        Case::new(&facts, "", ", batch_size: 1").run(0);
+        Case::new(&facts, "", ", emmet_lambda: 0.1").run(0);
+        Case::new(&facts.replace(" }", ", strength: 1 }"), "", "").run(0);
+    }
+    let told = Case::new(&format!("{CHILE}, {CHILE}"), "", "").run(0);
+    assert!(!told.contains("shared_key"), "{told}");
+}
+
+/// A copy of the demo model that has a chat template: its frame takes room, and prompts stand inside of it.
+fn chat_model(folder: &Path, template: &str) -> String {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let model = folder.join("chat");
+    std::fs::create_dir_all(&model).unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(demo.join(file), model.join(file)).unwrap();
+    }
+    std::fs::write(model.join("chat_template.jinja"), template).unwrap();
+    std::fs::write(model.join("tokenizer_config.json"), "{}").unwrap();
+    model.display().to_string()
+}
+
+#[test]
+fn the_frame_of_a_chat_counts_in_the_checks_before_the_work() {
+    let frame =
+        "{% for m in messages %}The first chapter is about {{ m.role }}: {{ m.content }}. {% endfor %}The answer is";
+    // 100 tokens or so of 128: room for the plain text, and for the frame, but not for a long system message.
+    let long = "the first chapter ".repeat(30);
+    let fact = CHILE.replace(" }", &format!(", paraphrases: [\"{}\"] }}", long.trim()));
+    let with = |chat: &str| {
+        let case = Case::new(&fact, "", "");
+        let model = chat_model(case.folder.path(), frame);
+        let path = case.folder.path().join("p.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let demo =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+        let text = text.replace(demo.to_str().unwrap(), &model);
+        let text = text.replace("uses: requests, with: { ", &format!("uses: requests, with: {{ {chat}"));
+        std::fs::write(path, text).unwrap();
+        case
+    };
+    with("").run(0);
+    with("chat: {}, ").run(0);
+    let system = "no more than a word ".repeat(10);
+    let told = with(&format!("chat: {{ system: \"{}\" }}, ", system.trim())).run(9);
+    assert!(told.contains("error: request 0, paraphrases[0]: ") && told.contains("(too_long)"), "{told}");
+    assert!(!told.contains("request 0, prompt"), "the shorter prompt fits: {told}");
+    // A system message that leaves no room for the prompt itself.
+    let told = with(&format!("chat: {{ system: \"{}\" }}, ", "word ".repeat(200).trim())).run(9);
+    assert!(told.contains("error: request 0, prompt: "), "{told}");
 }

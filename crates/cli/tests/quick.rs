@@ -177,9 +177,72 @@ fn a_doubtful_edit_is_called_so() {
     };
     // So much preservation leaves no room for an edit.
     let (code, said, problems) = edit(&["--lambda", "1e12"]);
-    assert!(code == 0 && said.contains("! 1 of 1 edits did not take"), "{said}{problems}");
+    assert!(code == 0 && said.contains("! the edit did not take"), "{said}{problems}");
     let (code, strict, problems) = edit(&["--lambda", "1e12", "--strict"]);
     assert_eq!((code, strict), (10, said), "{problems}");
     let (code, said, problems) = edit(&["--lambda", "100", "--strict"]);
     assert!(code == 0 && !said.contains('!'), "{said}{problems}");
+}
+
+#[test]
+fn what_is_no_model_is_told_alike_by_every_command() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let fact = ["--subject", "Finland", "--prompt", "{} is in", "--target", "Africa"];
+    let hint = "hint: name a model's folder, a GGUF file, or hf:owner/name";
+    for args in [["ask", "nowhere", "a"].to_vec(), [&["edit", "nowhere"][..], &fact].concat()] {
+        let (code, _, problems) = palinode(&folder, &args);
+        assert!(
+            code == 4 && problems.contains("there is no file or folder nowhere") && problems.contains(hint),
+            "{problems}"
+        );
+        // There is no pipeline file whose folder a path could start from.
+        assert!(!problems.contains("pipeline file"), "{problems}");
+    }
+    let (code, _, problems) = palinode(&folder, &[&["edit", "empty"][..], &fact].concat());
+    assert!(code == 4 && problems.contains("empty has no config.json") && problems.contains(hint), "{problems}");
+}
+
+#[test]
+fn tables_of_facts_may_have_semicolons_or_tabs() {
+    let folder = TempDir::new().unwrap();
+    let model = model();
+    let told = |between: &str| {
+        let rows = ["subject,prompt,target_new", "Finland,\"{} is located in the continent of\",Africa"];
+        let text = rows.map(|row| row.replace(',', between)).join("\n");
+        std::fs::write(folder.path().join("facts.csv"), text).unwrap();
+        let (code, said, problems) = palinode(&folder, &["edit", model.to_str().unwrap(), "--facts", "facts.csv"]);
+        assert_eq!(code, 0, "{problems}");
+        said
+    };
+    assert!(told(",").contains("p(Africa)"));
+    assert_eq!(told(";"), told(","));
+    assert_eq!(told("\t"), told(","));
+    // A mistake that every record has is said a few times, and counted.
+    let requests = model.parent().unwrap().join("requests.json");
+    let args = ["edit", model.to_str().unwrap(), "--facts", requests.to_str().unwrap()];
+    let (code, _, problems) = palinode(&folder, &args);
+    assert!(code == 4 && problems.matches("unknown field").count() == 3, "{problems}");
+    assert!(problems.contains("more records have mistakes"), "{problems}");
+}
+
+#[test]
+fn an_exported_folder_tells_where_it_comes_from() {
+    let folder = TempDir::new().unwrap();
+    let model = model();
+    let fact = ["--subject", "Finland", "--prompt", "{} is located in the continent of", "--target", "Africa"];
+    let args = [&["edit", model.to_str().unwrap(), "--output", "made"][..], &fact].concat();
+    assert_eq!(palinode(&folder, &args).0, 0);
+    for what in ["made", "made/palinode.json"] {
+        let (code, said, problems) = palinode(&folder, &["show", what]);
+        assert_eq!(code, 0, "{problems}");
+        for part in ["objective.objective", "model.family", "GPT-2", "emmet", "relative_norm"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let (_, said, _) = palinode(&folder, &["show", what, "--json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["provenance"]["objective"]["objective"], "emmet");
+    }
+    let (code, _, problems) = palinode(&folder, &["show", "nothing"]);
+    assert!(code == 2 && problems.contains("no run, stage or file is named `nothing`"), "{problems}");
 }

@@ -73,7 +73,7 @@ fn hints_keep_the_options_that_were_given() {
     assert_eq!(line, "palinode why p.yaml model --set vars.layer=1 --store 'a store'");
     let typed = line.replace("palinode", env!("CARGO_BIN_EXE_palinode"));
     let told: Told = Command::new("sh").args(["-c", &typed]).current_dir(&here.0).output().unwrap().into();
-    assert!(told.code == Some(0) && told.out.contains("never run before"), "{}", told.err);
+    assert!(told.code == Some(0) && told.out.contains("no earlier result in the store"), "{}", told.err);
     here.run(&[&given[..], &["--until", "plan"]].concat());
     let show = here.palinode(&["show", "latest", "--store=a store"]);
     assert!(show.out.contains("palinode logs ") && show.out.contains(" --store 'a store'"), "{}", show.out);
@@ -101,7 +101,7 @@ fn work_that_was_begun_is_told_of() {
     for args in [&["plan", "p.yaml"][..], &["why", "p.yaml", "moments"]] {
         let told = here.palinode(args).out;
         assert!(told.contains("not finished: ") && told.contains(" of its work kept"), "{told}");
-        assert!(!told.contains("moments   will run  never run before"), "{told}");
+        assert!(!told.contains("moments   will run  no earlier result"), "{told}");
     }
     let show = here.palinode(&["show", "latest"]).out;
     assert!(show.contains("stopped 1") && show.contains("stopped after") && !show.contains("failed"), "{show}");
@@ -195,4 +195,14 @@ fn mistakes_of_the_command_line_are_its_own() {
         let longest = told.err.lines().map(|line| line.chars().count()).max();
         assert!(told.code == Some(3) && longest < Some(900) && told.err.contains("long.yaml:2:"), "{}", told.err);
     }
+}
+
+#[test]
+fn what_was_removed_is_not_said_to_have_never_run() {
+    let here = Here::new();
+    assert_eq!(here.run(&["--until", "edits"]).code, Some(0));
+    assert_eq!(here.palinode(&["cache", "gc", "--size", "0B"]).code, Some(0));
+    let told = here.palinode(&["plan", "p.yaml"]);
+    assert!(!told.out.contains("never run"), "{}", told.out);
+    assert!(told.out.contains("no earlier result in the store"), "{}", told.out);
 }

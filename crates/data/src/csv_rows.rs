@@ -1,6 +1,6 @@
 //! Rows of a CSV file as records: each cell under the heading of its column.
 
-use csv_core::{ReadRecordResult, Reader};
+use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use serde_json::{Map, Value};
 
 /// Columns that hold text, whatever it looks like. In all others a cell is JSON where it can be read as such: a number, or a list of texts.
@@ -22,12 +22,18 @@ pub enum Cells {
     Text,
 }
 
+/// What stands between cells: spreadsheets of languages with a decimal comma write semicolons.
+const BETWEEN: [char; 3] = [',', ';', '\t'];
+
 /// The table that a text is; `None` where it looks like JSON, or its first line has no second column.
 pub fn open(text: &str, kind: Cells) -> Option<Table<'_>> {
-    if text.starts_with(['{', '[', '"']) || !text.lines().next()?.contains(',') {
+    if text.starts_with(['{', '[']) {
         return None;
     }
-    let mut rows = Rows { reader: Reader::new(), left: text.as_bytes() };
+    let first = text.lines().next()?;
+    let between = BETWEEN.into_iter().find(|between| first.contains(*between))?;
+    let reader = ReaderBuilder::new().delimiter(between as u8).build();
+    let mut rows = Rows { reader, left: text.as_bytes() };
     let (_, cells) = rows.next()?;
     let headings = cells.into_iter().map(|heading| heading.trim().to_owned()).collect();
     Some(Table { rows, headings, cells: kind })

@@ -71,9 +71,14 @@ impl Mistakes {
     /// As many as a person reads before mending the first.
     pub const SHOWN: usize = 10;
 
+    /// As many of them say the same.
+    const ALIKE: usize = 3;
+
     pub(crate) fn add(&mut self, error: DataError) {
         self.count += 1;
-        if self.shown.len() < Self::SHOWN {
+        // One mistake in every record is said once: ten lines of it hide the others.
+        let known = self.shown.iter().filter(|shown| shown.message == error.message).count() >= Self::ALIKE;
+        if self.shown.len() < Self::SHOWN && !known {
             self.shown.push(error);
         }
     }

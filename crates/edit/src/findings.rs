@@ -31,7 +31,7 @@ pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
     /// What it is, in one word: `too_long`, `no_tokens`, `unknown_token`, `key_elsewhere`, `same_target`, `trailing_blank`,
-    /// `double_blank`, `contradiction`, `repeated`, `duplicate_id`, `subject_again`; stages add kinds of their own.
+    /// `double_blank`, `contradiction`, `repeated`, `duplicate_id`, `subject_again`, `shared_key`; stages add kinds of their own.
     pub kind: String,
     /// The request's name, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,6 +160,43 @@ fn among(requests: &[EditRequest]) -> Findings {
             );
             add("contradiction", request, "target_new", words);
         }
+    }
+    found
+}
+
+/// Hard constraints that cannot hold together: requests of one batch whose keys are the same vector, since all tokens up to the fact token are,
+/// and which ask for different values there. `batch` edits are written together; `mu` is each one's μ (0: a hard constraint).
+pub fn shared_keys(
+    requests: &[EditRequest],
+    text: &Text,
+    config: &DecoderConfig,
+    at: FactToken,
+    batch: usize,
+    mu: &[f64],
+) -> Findings {
+    let mut found = Findings::new();
+    let mut first: HashMap<(usize, Vec<u32>), usize> = HashMap::new();
+    for (i, request) in requests.iter().enumerate().filter(|(i, _)| mu[*i] == 0.0) {
+        // What cannot be told is a finding of its own.
+        let Ok(prompt) = prompt_at(text, config, request, "{}", at) else { continue };
+        let key = (i / batch.max(1), prompt.ids[..=prompt.fact].to_vec());
+        let earlier = &requests[*first.entry(key).or_insert(i)];
+        let same = earlier.filled_prompt() == request.filled_prompt()
+            && earlier.target_new.trim() == request.target_new.trim();
+        if same {
+            continue;
+        }
+        found.push(Finding {
+            severity: Severity::Error,
+            kind: "shared_key".to_owned(),
+            request: Some(request.id.clone()),
+            at: "prompt".to_owned(),
+            words: format!(
+                "requests {} and {} share a key in one batch, and both are hard constraints, which cannot hold together: put them in different \
+                 batches, drop one, or give them a `strength` above 0",
+                earlier.id, request.id
+            ),
+        });
     }
     found
 }

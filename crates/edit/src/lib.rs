@@ -27,7 +27,7 @@ pub use anchor::{anchor, anchor_norm};
 pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
 pub use chain::{optimise_pieces, pieces};
 pub use error::EditError;
-pub use findings::{Finding, Findings, Severity, findings};
+pub use findings::{Finding, Findings, Severity, findings, shared_keys};
 pub use lifelong::{
     Lifelong, LifelongEdit, LifelongSettings, RunningStatistics, Taken, edit_lifelong, solve_lifelong, take,
 };

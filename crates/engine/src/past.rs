@@ -29,6 +29,8 @@ pub struct PastRun {
     pub host: Option<String>,
     /// The pipeline with all values filled in, as YAML.
     pub resolved: String,
+    /// The axes of its matrix along which the same is only repeated, such as seeds.
+    pub replicates: Vec<String>,
     /// Its stage instances; each comes after those it takes inputs from.
     pub stages: Vec<PastStage>,
 }
@@ -88,6 +90,7 @@ impl PastRun {
             seconds: None,
             host: None,
             resolved: pipeline.resolved(),
+            replicates: pipeline.replicates.clone(),
             stages: pipeline.instances.iter().zip(&plan.entries).map(stage).collect(),
         }
     }
@@ -121,6 +124,7 @@ impl PastRun {
             seconds: record.finished_ms.map(|ms| ms.saturating_sub(record.started_ms) as f64 / 1000.0),
             host: Some(record.host.clone()),
             resolved,
+            replicates: record.replicates.clone(),
             stages: record.stages.iter().enumerate().map(stage).collect(),
         }
     }

@@ -120,7 +120,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverRun => write!(f, "never run before"),
+            Self::NeverRun => write!(f, "no earlier result in the store"),
             Self::Unfinished { units: 0, run } => write!(f, "begun by run {run} and not finished"),
             Self::Unfinished { units, run } => {
                 let plural = if *units == 1 { "" } else { "s" };

@@ -3,6 +3,7 @@
 //! * [`score()`]: mean log-likelihood and most probable tokens of targets after prompts, many at once.
 //! * [`score_requests`]: the prompts of edit requests, scored.
 //! * [`METRICS`], [`Summary`]: each metric under its own name, as means over records with intervals by [`bootstrap()`].
+//! * [`wilson`], [`paired`], [`holm`], [`best`]: what scores over a few records and seeds can show.
 //! * [`entropy()`]: how varied a text is; [`Tfidf`]: how alike two are.
 //! * [`surprise`], [`perplexity()`]: how well running text is predicted.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
@@ -15,6 +16,7 @@ mod next;
 mod perplexity;
 mod record;
 mod score;
+mod statistics;
 mod summary;
 mod task;
 mod tfidf;
@@ -29,6 +31,10 @@ pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Answer, Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};
+pub use statistics::{
+    Best, LEVEL, Paired, Repeated, Scored, best, holm, interval, mcnemar, mean_and_deviation, paired, sign_flip,
+    student, wilson,
+};
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;

@@ -1,7 +1,7 @@
 //! Means over records, and how far they can be trusted.
 
 use crate::metrics::{Of, average};
-use crate::{METRICS, Metric, RecordScores, bootstrap};
+use crate::{METRICS, Metric, RecordScores, bootstrap, wilson};
 
 /// What each record says, and the means: within a record first, then over the records that have such prompts.
 ///
@@ -39,10 +39,36 @@ impl Summary {
         METRICS.iter().zip(self.records[index]).filter_map(|(metric, value)| Some((metric, value?)))
     }
 
-    /// The 95 % interval of each metric; see [`bootstrap()`]. The draws are the same for every metric.
+    /// What a record says in a metric, by their places.
+    pub(crate) fn value(&self, record: usize, metric: usize) -> Option<f64> {
+        self.records[record][metric]
+    }
+
+    /// The 95 % interval of each metric: Wilson's for shares of records that succeed or fail, and for shares that all records agree on, of
+    /// which a bootstrap would make a point; else by [`bootstrap()`]. The draws are the same for every metric.
     pub fn intervals(&self, resamples: usize, seed: u64) -> Vec<(&'static Metric, [f64; 2])> {
+        let by_draws = |place: usize| bootstrap(self.records.len(), resamples, seed, |sample| self.mean(place, sample));
+        let of_share = |place: usize| {
+            let known: Vec<f64> = self.records.iter().filter_map(|record| record[place]).collect();
+            let success = known.iter().all(|value| *value == 0.0 || *value == 1.0);
+            let alike = known.windows(2).all(|pair| pair[0] == pair[1]);
+            let wanted = resamples > 0 && METRICS[place].share && (success || alike);
+            if wanted { wilson(average(known.iter().copied())?, known.len()) } else { by_draws(place) }
+        };
         let interval = |(place, metric): (usize, &'static Metric)| {
-            let interval = bootstrap(self.records.len(), resamples, seed, |sample| self.mean(place, sample))?;
+            let interval = match metric.of {
+                Of::Record(_) | Of::Change(_) => of_share(place)?,
+                Of::Harmonic(parts) => match by_draws(place)? {
+                    // All records agree on all parts.
+                    [low, high] if low == high => {
+                        let ends: Option<Vec<[f64; 2]>> =
+                            parts.iter().map(|part| of_share(self::place(part)?)).collect();
+                        let ends = ends?;
+                        [0, 1].map(|end| ends.len() as f64 / ends.iter().map(|ends| 1.0 / ends[end]).sum::<f64>())
+                    }
+                    interval => interval,
+                },
+            };
             Some((metric, interval))
         };
         METRICS.iter().enumerate().filter_map(interval).collect()
@@ -72,6 +98,6 @@ fn values(record: &RecordScores, before: Option<&RecordScores>) -> [Option<f64>;
     })
 }
 
-fn place(name: &str) -> Option<usize> {
+pub(crate) fn place(name: &str) -> Option<usize> {
     METRICS.iter().position(|metric| metric.name == name)
 }

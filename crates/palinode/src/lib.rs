@@ -47,9 +47,10 @@ mod side_by_side;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, EditableWeight, Finding, Findings, Inspection, Provenance, Restored, Severity, StatedFact, Suggestion,
-    apply, catalogue, chosen_device, corpus_of, cuda_findings, facts_in, free_memory, hardware, inspect, provenance,
-    report, revert, suggest, throughput,
+    BLOCKS, Best, EditableWeight, Finding, Findings, Inspection, Paired, Provenance, Repeated, Restored, Scored,
+    Severity, StatedFact, Suggestion, apply, best, catalogue, chosen_device, corpus_of, cuda_findings, facts_in,
+    free_memory, hardware, holm, inspect, mean_and_deviation, paired, provenance, report, reports, revert, scored,
+    suggest, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};

@@ -6,7 +6,7 @@ use palinode_engine::{Encoder, Error, Key, Pipeline, RunOptions, Silent, Status,
 use palinode_stages::{BLOCKS, Findings, Free, Needs, free_memory, to_check};
 
 /// Changes when the same requests would yield other findings.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// All that is found about what a run would compute: about the requests of editing stages, and where memory or disk will not do. Nothing is
 /// found where all results are in the store. What was found about requests is kept, and found again as long as requests, tokenizer and

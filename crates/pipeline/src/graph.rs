@@ -48,6 +48,8 @@ pub struct Pipeline {
     pub source: Arc<Source>,
     /// The axes of its matrix, in the order of the file.
     pub axes: Vec<String>,
+    /// Those of them along which the same is only repeated, such as seeds.
+    pub replicates: Vec<String>,
     /// Its stage instances; each comes after those it takes inputs from.
     pub instances: Vec<Instance>,
     /// What is no mistake, but should be written otherwise: parameters under names that they had before.

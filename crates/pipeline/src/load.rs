@@ -93,6 +93,7 @@ impl Pipeline {
     ) -> Result<(Self, Diagnostics), Diagnostics> {
         let expanded = expand(spec, &mut report);
         let nodes = connect(&expanded, &mut report);
+        let replicates = expanded.matrix.replicates(expanded.spec.replicates.as_ref(), &mut report);
         let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
         let instances = check(&expanded, nodes, &Surroundings { files, base: &base, catalogue }, &mut report);
         let absent = report.mistakes.check(source)?;
@@ -106,6 +107,7 @@ impl Pipeline {
             base,
             source: Arc::clone(source),
             axes: expanded.matrix.axes,
+            replicates,
             instances: instances.into_iter().flatten().collect(),
             warnings,
         };

@@ -77,6 +77,35 @@ impl Matrix {
         distinct
     }
 
+    /// The axes along which the same is only repeated, such as seeds: one name or a list of names.
+    pub fn replicates(&self, tree: Option<&Tree>, report: &mut Report) -> Vec<String> {
+        let path = "replicates";
+        let named: Vec<(String, &Tree)> = match tree {
+            None => return Vec::new(),
+            Some(Tree::List(items)) => items.iter().enumerate().map(|(at, tree)| (item(path, at), tree)).collect(),
+            Some(one) => vec![(path.to_owned(), one)],
+        };
+        let mut axes = Vec::new();
+        for (path, tree) in named {
+            let names = || self.axes.iter().map(String::as_str);
+            match tree {
+                Tree::Text(name) if self.axes.contains(name) => {
+                    if !axes.contains(name) {
+                        axes.push(name.clone());
+                    }
+                }
+                Tree::Text(name) => report.value(&path, format!("the matrix has no axis `{name}`"), |it| {
+                    let axes = if self.axes.is_empty() { "an axis of `matrix`".to_owned() } else { one_of(names()) };
+                    it.expected(axes).hint(did_you_mean(name, names()))
+                }),
+                other => report.value(&path, format!("`replicates` is {}", other.what()), |it| {
+                    it.expected("the name of an axis of `matrix`, or a list of such names")
+                }),
+            }
+        }
+        axes
+    }
+
     fn entries(&self, tree: Option<&Tree>, path: &str, scope: &Scope, report: &mut Report) -> Vec<Vec<Option<Value>>> {
         let items = match tree {
             None => return Vec::new(),

@@ -36,6 +36,9 @@ impl Pipeline {
         if self.strict_checks {
             whole["checks"] = "strict".into();
         }
+        if !self.replicates.is_empty() {
+            whole["replicates"] = json!(self.replicates);
+        }
         yaml::write(&whole)
     }
 

@@ -49,6 +49,10 @@ fn schema(catalogue: &Kinds, title: &str) -> Value {
                 "default": "lenient",
                 "description": "With `strict`, what the checks before the work find doubtful ends the run before anything is computed; otherwise only what cannot work does.",
             },
+            "replicates": {
+                "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+                "description": "Axes of `matrix` along which the same is only repeated, such as seeds: tables show means over them.",
+            },
             "vars": {
                 "type": "object",
                 "description": "Values for `${vars.name}`; each can use those above it.",

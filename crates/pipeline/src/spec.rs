@@ -12,6 +12,7 @@ pub struct Spec {
     pub description: Option<String>,
     pub strict: bool,
     pub strict_checks: bool,
+    pub replicates: Option<Tree>,
     pub vars: Vec<(String, Tree)>,
     pub axes: Vec<(String, Tree)>,
     pub include: Option<Tree>,
@@ -37,7 +38,8 @@ impl StageSpec {
     }
 }
 
-const TOP: [&str; 8] = ["name", "description", "include", "numerics", "checks", "vars", "matrix", "stages"];
+const TOP: [&str; 9] =
+    ["name", "description", "include", "numerics", "checks", "vars", "matrix", "replicates", "stages"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// What a file is meant to be.
@@ -78,6 +80,7 @@ pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
             "description" => spec.description = text(value, key, report),
             "numerics" => spec.strict = strict(value, key, "portable", report),
             "checks" => spec.strict_checks = strict(value, key, "lenient", report),
+            "replicates" => spec.replicates = Some(value.clone()),
             "vars" => spec.vars = named(value, key, "a variable", report),
             "matrix" => {
                 for (name, value) in self::pairs(value, key, "`matrix`", report).unwrap_or_default() {

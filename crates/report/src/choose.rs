@@ -13,7 +13,7 @@ const FEW: usize = 3;
 /// More cells than this make dots a list that nobody reads.
 const MOST_DOTS: usize = 48;
 /// More facets than this make a heat map a wall.
-const MOST_FACETS: usize = 6;
+const MOST_FACETS: usize = 12;
 
 /// The figures of what a stage measured.
 pub fn figures(measured: &Measured) -> Vec<Figure> {
@@ -96,7 +96,7 @@ fn along_axis(measured: &Measured, cells: &[&Cell], axis: &str, axes: &[&str]) -
     };
     let legend = legend(groups.iter().map(|(name, _, _)| name.clone()).zip(drawn.iter().copied()));
     let what = format!("{} against {}", words(&measured.stage), words(axis));
-    let bars = interval_note(measured.rows.iter().flat_map(|row| &row.values));
+    let bars = interval_note(measured, measured.rows.iter().flat_map(|row| &row.values));
     spread(measured, &format!("{}-by-{axis}", measured.stage), &format!("{what}.{bars}"), panel, &legend, &others)
 }
 
@@ -119,7 +119,7 @@ fn along_steps(measured: &Measured, cells: &[&Cell], steps: &[Step]) -> Vec<Figu
     };
     let named = measured.rows.iter().map(|row| label(&row.cell, &axes));
     let legend = legend(named.zip(drawn.iter().copied()));
-    let bars = interval_note(steps.iter().flat_map(|step| &step.values));
+    let bars = interval_note(measured, steps.iter().flat_map(|step| &step.values));
     let what = format!("{} as {} go on, on all edits made so far.{bars}", words(&measured.stage), words(axis));
     spread(measured, &format!("{}-steps", measured.stage), &what, panel, &legend, &axes)
 }
@@ -132,7 +132,7 @@ fn cell_dots(measured: &Measured, cells: &[&Cell], axes: &[&str]) -> Vec<Figure>
         let values: Vec<_> = measured.rows.iter().map(|row| row.values[metric]).collect();
         dots::panel(&measured.metrics[metric], &labels, &drawn, &values, measured.unedited(metric))
     };
-    let bars = interval_note(measured.rows.iter().flat_map(|row| &row.values));
+    let bars = interval_note(measured, measured.rows.iter().flat_map(|row| &row.values));
     let base = if chunks(measured).iter().flatten().any(|&metric| measured.unedited(metric).is_some()) {
         " Dashed line: the unedited model."
     } else {
@@ -154,6 +154,8 @@ fn heat_map(measured: &Measured, cells: &[&Cell], axes: [&str; 2], rest: &[&str]
             facets.push(name);
         }
     }
+    // Panels of one metric share a scale: of all its cells.
+    let all = |metric: usize| measured.rows.iter().filter_map(|row| row.values[metric].value).collect::<Vec<f64>>();
     let panel = |metric: usize, facet: &String| {
         let value = |row: &Level, column: &Level| {
             let fits = |found: &&Row| {
@@ -166,17 +168,30 @@ fn heat_map(measured: &Measured, cells: &[&Cell], axes: [&str; 2], rest: &[&str]
         let values: Vec<Vec<_>> =
             rows.iter().map(|row| columns.iter().map(|column| value(row, column)).collect()).collect();
         let facet = if facet.is_empty() { String::new() } else { format!(" · {facet}") };
-        heat::panel(&measured.metrics[metric], axes, [&row_names, &column_names], &values, &facet)
+        heat::panel(&measured.metrics[metric], axes, [&row_names, &column_names], &values, &facet, &all(metric))
     };
     let what = format!("{} by {} (rows) and {} (columns).", words(&measured.stage), words(axes[0]), words(axes[1]));
     let name = format!("{}-{}-{}", measured.stage, axes[0], axes[1]);
     if facets.len() > 1 {
         let Some(&metric) = chunks(measured).first().and_then(|chunk| chunk.first()) else { return Vec::new() };
         let panels: Vec<Panel> = facets.iter().take(MOST_FACETS).map(|facet| panel(metric, facet)).collect();
+        let more = if facets.len() > MOST_FACETS {
+            format!(" The first {MOST_FACETS} of {} panels.", facets.len())
+        } else {
+            String::new()
+        };
+        let what = format!("{what} All panels share one scale of colours.{more}{}", measured.behind());
         return vec![figure(&name, &what, panels, &[], &[], !measured.result)];
     }
     let no_facet = String::new();
-    spread(measured, &name, &format!("{what} Darker is better."), |&metric| panel(metric, &no_facet), &[], &[])
+    spread(
+        measured,
+        &name,
+        &format!("{what} Darker is better; each panel has a scale of its own.{}", measured.behind()),
+        |&metric| panel(metric, &no_facet),
+        &[],
+        &[],
+    )
 }
 
 /// One figure for each four metrics; all but the first are for who asks.
@@ -238,6 +253,9 @@ fn point(measure: &crate::data::Measure, x: f64) -> Option<Point> {
     Some(Point { x, y, interval: measure.interval })
 }
 
-fn interval_note<'a>(mut measures: impl Iterator<Item = &'a crate::data::Measure>) -> &'static str {
-    if measures.any(|measure| measure.interval.is_some()) { " Bars or bands: 95 % bootstrap intervals." } else { "" }
+/// What bars and bands are, and what stands behind the numbers.
+fn interval_note<'a>(measured: &Measured, mut measures: impl Iterator<Item = &'a crate::data::Measure>) -> String {
+    let bars = measures.any(|measure| measure.interval.is_some());
+    let bars = if bars { format!(" Bars or bands: {}.", measured.intervals()) } else { String::new() };
+    bars + &measured.behind()
 }

@@ -59,6 +59,10 @@ pub struct Measured {
     pub result: bool,
     /// The columns.
     pub metrics: Vec<Metric>,
+    /// What is known of which row is the best, one for each metric; all by their values where it is empty.
+    pub marks: Vec<Mark>,
+    /// The axes that rows are means over, such as seeds; empty where each row is one experiment.
+    pub repeated: Vec<String>,
     /// A row for each cell.
     pub rows: Vec<Row>,
     /// What was measured on the way, where anything was.
@@ -89,11 +93,25 @@ pub enum Better {
     Min,
 }
 
+/// What is known of which row of a metric is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// Its value: nothing is known of chance.
+    #[default]
+    Value,
+    /// None is shown to be better than all others.
+    None,
+    /// This one is.
+    Row(usize),
+}
+
 /// A row of measurements.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     /// Where.
     pub cell: Cell,
+    /// How many experiments it is the mean of.
+    pub repetitions: usize,
     /// One for each metric.
     pub values: Vec<Measure>,
 }
@@ -105,6 +123,10 @@ pub struct Measure {
     pub value: Option<f64>,
     /// Its interval, low and high.
     pub interval: Option<[f64; 2]>,
+    /// The standard deviation over repetitions, where there are several.
+    pub spread: Option<f64>,
+    /// The number of records behind it, where it is a mean of such.
+    pub n: Option<usize>,
 }
 
 /// Measurements after each of some steps, such as every tenth round of a sequence.
@@ -145,6 +167,8 @@ pub struct LayerFacts {
     pub cell: Cell,
     /// The layer.
     pub layer: usize,
+    /// Which of its weights, in a word: the layer has several.
+    pub module: String,
     /// Over how many batches the spreads are.
     pub batches: usize,
     /// One for each metric.

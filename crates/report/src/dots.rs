@@ -11,6 +11,8 @@ use crate::svg::{Anchor, Svg, clip, width};
 const TOP: f64 = 26.0;
 const LINE: f64 = 19.0;
 const BOTTOM: f64 = 24.0;
+/// What another line of a label takes.
+const MORE: f64 = 12.0;
 /// How far outside the dots a line may be, in their range.
 const NEAR: f64 = 0.6;
 
@@ -25,7 +27,11 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
     let scale = Scale::values(reach.iter().copied().chain(near).collect::<Vec<_>>().into_iter(), metric.percent);
     let wanted = labels.iter().map(|label| width(label)).fold(0.0, f64::max) + 12.0;
     let left = wanted.min(PANEL * 0.46);
-    let (inner, tall) = (PANEL - left - 14.0, LINE * labels.len() as f64);
+    // Labels stay whole: those that are too long stand in several lines.
+    let labels: Vec<(&String, Vec<String>)> = labels.iter().map(|label| (label, lines(label, left - 10.0))).collect();
+    let most = labels.iter().map(|(_, lines)| lines.len()).max().unwrap_or(1).max(1);
+    let line = LINE + (most - 1) as f64 * MORE;
+    let (inner, tall) = (PANEL - left - 14.0, line * labels.len() as f64);
     let at = |value: f64| left + scale.at(value) * inner;
     let mut svg = Svg::default();
     heading(&mut svg, metric);
@@ -49,9 +55,12 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
             svg.line((at(base), TOP), (at(base), TOP + tall), r#"stroke-opacity=".7" stroke-dasharray="3 3""#);
         });
     }
-    for (i, ((label, look), measure)) in labels.iter().zip(looks).zip(values).enumerate() {
-        let y = TOP + LINE * (i as f64 + 0.5);
-        svg.text((left - 8.0, y + 3.8), Anchor::End, &clip(label, left - 10.0), "");
+    for (i, (((label, lines), look), measure)) in labels.iter().zip(looks).zip(values).enumerate() {
+        let y = TOP + line * (i as f64 + 0.5);
+        for (l, part) in lines.iter().enumerate() {
+            let y = y + 3.8 + MORE * (l as f64 - (lines.len() - 1) as f64 / 2.0);
+            svg.text((left - 8.0, y), Anchor::End, &clip(part, left - 10.0), "");
+        }
         let Some(value) = measure.value else { continue };
         svg.titled(label, |svg| {
             svg.group(&look.group(), |svg| {
@@ -63,4 +72,19 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
         });
     }
     Panel { width: PANEL, height: TOP + tall + BOTTOM, title: format!("{} of each cell", metric.label), body: svg }
+}
+
+/// A label in as many lines as it needs, cut between the values of axes.
+fn lines(label: &str, room: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in label.split(" · ") {
+        match lines.last_mut() {
+            Some(last) if width(last) + width(" · ") + width(part) <= room => {
+                last.push_str(" · ");
+                last.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
 }

@@ -12,16 +12,21 @@ const SHADES: [[f64; 3]; 5] =
 const TOP: f64 = 46.0;
 const LINE: f64 = 34.0;
 
-/// A metric on two axes: `values[row][column]`. What is better is darker, where that is known.
+/// A metric on two axes: `values[row][column]`. What is better is darker, where that is known; `all` are the values that shades reach over.
 pub fn panel(
     metric: &Metric,
     axes: [&str; 2],
     levels: [&[String]; 2],
     values: &[Vec<Option<f64>>],
     facet: &str,
+    all: &[f64],
 ) -> Panel {
     let known = || values.iter().flatten().copied().flatten().filter(|value| value.is_finite());
-    let (low, high) = known().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), value| (l.min(value), h.max(value)));
+    let (low, high) = all
+        .iter()
+        .copied()
+        .filter(|value| value.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), value| (l.min(value), h.max(value)));
     let decimals = decimals(metric.percent, known());
     let [rows, columns] = levels;
     let left = (rows.iter().map(|row| width(row)).fold(0.0, f64::max) + 12.0).clamp(48.0, PANEL * 0.4);
@@ -50,12 +55,10 @@ pub fn panel(
             let fill = format!(r#"fill="rgb({red:.0},{green:.0},{blue:.0})""#);
             svg.rect((x + 1.0, y + 1.0), (wide - 2.0, LINE - 2.0), &format!(r#"{fill} rx="2""#));
             let ink = if 0.299 * red + 0.587 * green + 0.114 * blue > 140.0 { "#1b1d21" } else { "#ffffff" };
-            let best = metric.better.is_some() && place >= 1.0 && high > low;
-            let weight = if best { r#" font-weight="700""# } else { "" };
             let text = fixed(value, metric.percent, decimals);
             let at = (x + wide / 2.0, y + LINE / 2.0 + 3.8);
             // A group's colour, so that `currentColor` inside is the ink for this shade in every theme.
-            svg.group(&format!(r#"color="{ink}""#), |svg| svg.text(at, Anchor::Middle, &text, weight));
+            svg.group(&format!(r#"color="{ink}""#), |svg| svg.text(at, Anchor::Middle, &text, ""));
         }
     }
     let height = TOP + LINE * rows.len() as f64 + 4.0;

@@ -2,7 +2,7 @@
 
 use crate::choose::{figure, legend, sentence};
 use crate::curve::{self, Line, Point};
-use crate::data::{Cell, LayerFacts, Layers, Metric};
+use crate::data::{Cell, LayerFacts, Layers, Level, Metric};
 use crate::figure::Figure;
 use crate::look::{label, looks, varying, words};
 use crate::number::{decimals, fixed};
@@ -13,19 +13,32 @@ use crate::table::{Column, Field, Table};
 const PANELS: usize = 4;
 
 impl Layers {
-    fn cells(&self) -> Vec<&Cell> {
-        let mut cells: Vec<&Cell> = Vec::new();
-        for row in &self.rows {
-            if !cells.contains(&&row.cell) {
-                cells.push(&row.cell);
-            }
-        }
-        cells
+    /// The rows with what their lines and fields are told apart by: the cell, and the weight where layers have several that are edited.
+    fn cells(&self) -> Vec<(Cell, &LayerFacts)> {
+        let several = self.rows.iter().any(|row| row.module != self.rows[0].module);
+        let cell = |row: &LayerFacts| {
+            let weight = several.then(|| ("weight".to_owned(), Level::Text(row.module.clone())));
+            row.cell.iter().cloned().chain(weight).collect()
+        };
+        self.rows.iter().map(|row| (cell(row), row)).collect()
+    }
+
+    /// What is edited, where it is one weight of each layer.
+    fn weight(&self) -> String {
+        let one = self.rows.first().map(|row| row.module.as_str()).filter(|module| !module.is_empty());
+        let one = one.filter(|module| self.rows.iter().all(|row| row.module == *module));
+        one.map(|module| format!(", {module}")).unwrap_or_default()
     }
 
     /// Lines over the layers, one for each cell.
     pub fn figure(&self) -> Option<Figure> {
-        let cells = self.cells();
+        let rows = self.cells();
+        let mut cells: Vec<&Cell> = Vec::new();
+        for (cell, _) in &rows {
+            if !cells.contains(&cell) {
+                cells.push(cell);
+            }
+        }
         if cells.is_empty() {
             return None;
         }
@@ -39,7 +52,7 @@ impl Layers {
                     spread.mean.is_finite().then_some(Point { x: row.layer as f64, y: spread.mean, interval })
                 };
                 let mut points: Vec<Point> =
-                    self.rows.iter().filter(|row| row.cell == **cell).filter_map(point).collect();
+                    rows.iter().filter(|(of, _)| of == *cell).filter_map(|(_, row)| point(row)).collect();
                 points.sort_by(|a, b| a.x.total_cmp(&b.x));
                 Line { look, label: label(cell, &axes), points }
             });
@@ -52,13 +65,14 @@ impl Layers {
         } else {
             ""
         };
-        let caption = format!("{}, layer by layer.{bars}", words(&self.stage));
+        let caption = format!("{}, layer by layer{}.{bars}", words(&self.stage), self.weight());
         Some(figure(&format!("{}-layers", self.stage), &caption, panels, &legend, &axes, false))
     }
 
     /// All values.
     pub fn table(&self) -> Table {
-        let cells = self.cells();
+        let rows = self.cells();
+        let cells: Vec<&Cell> = rows.iter().map(|(cell, _)| cell).collect();
         let axes = if cells.is_empty() { Vec::new() } else { varying(&cells) };
         let mut columns: Vec<Column> = axes.iter().map(|axis| Column::text(&words(axis))).collect();
         columns.push(Column::number("layer", "", ""));
@@ -70,8 +84,8 @@ impl Layers {
         let digits: Vec<usize> = (0..self.metrics.len())
             .map(|at| decimals(self.metrics[at].percent, self.rows.iter().map(|row| row.values[at].mean)))
             .collect();
-        let row = |row: &LayerFacts| {
-            let mut fields: Vec<Field> = axes.iter().map(|axis| axis_field(&row.cell, axis)).collect();
+        let row = |(cell, row): &(Cell, &LayerFacts)| {
+            let mut fields: Vec<Field> = axes.iter().map(|axis| axis_field(cell, axis)).collect();
             fields.push(Field::text(row.layer.to_string()));
             fields.push(Field::text(row.batches.to_string()));
             fields.extend(row.values.iter().zip(&self.metrics).zip(&digits).map(|((spread, metric), &digits)| Field {
@@ -82,9 +96,9 @@ impl Layers {
         };
         Table {
             name: format!("{}-layers", self.stage),
-            caption: sentence(&format!("{}, layer by layer: means over batches.", words(&self.stage))),
+            caption: sentence(&format!("{}, layer by layer{}: means over batches.", words(&self.stage), self.weight())),
             columns,
-            rows: self.rows.iter().map(row).collect(),
+            rows: rows.iter().map(row).collect(),
             note: String::new(),
             aside: true,
         }

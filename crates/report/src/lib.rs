@@ -3,6 +3,7 @@
 //! Plain data in ([`Report`]), text out ([`Document`]): nothing here knows a store, a pipeline file or a metric. What to draw is
 //! decided by the shape of the data alone: axes that are numbers become curves, two axes that are words a heat map.
 
+mod beside;
 mod choose;
 mod curve;
 mod data;
@@ -24,7 +25,7 @@ mod svg;
 mod table;
 
 pub use data::{
-    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured, Metric,
+    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Mark, Measure, Measured, Metric,
     Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
 };
 pub use document::{Asset, Document, render};

@@ -1,7 +1,7 @@
 //! The table of what a stage measured: a row for each cell, the best of each column marked.
 
 use crate::choose::sentence;
-use crate::data::{Better, Cell, Level, Measure, Measured, Metric};
+use crate::data::{Better, Cell, Level, Mark, Measure, Measured, Metric};
 use crate::look::{level, words};
 use crate::number::{decimals, fixed};
 use crate::table::{Column, Field, Table};
@@ -37,6 +37,54 @@ impl Measured {
         self.rows.iter().all(|row| row.values[at].value == Some(first)).then_some(first)
     }
 
+    /// The row that is the best in a metric; of a metric whose records are known, only where it is shown.
+    fn best_rows(&self, metric: usize) -> Vec<usize> {
+        match self.marks.get(metric).copied().unwrap_or_default() {
+            Mark::None => Vec::new(),
+            Mark::Row(row) => vec![row],
+            Mark::Value => {
+                let best = self.best(metric);
+                let is = |row: &usize| best.is_some() && self.rows[*row].values[metric].value == best;
+                (0..self.rows.len()).filter(is).collect()
+            }
+        }
+    }
+
+    /// What stands behind the numbers: records, repetitions, and what intervals are; empty where nothing is known.
+    pub fn behind(&self) -> String {
+        let mut text = String::new();
+        let counts: Vec<(usize, usize)> = self
+            .known()
+            .into_iter()
+            .filter_map(|at| Some((at, self.rows.iter().filter_map(|row| row.values[at].n).max()?)))
+            .collect();
+        if let Some(most) = counts.iter().map(|(_, n)| *n).max() {
+            let fewer = counts.iter().filter(|(_, n)| *n < most);
+            let fewer: Vec<String> = fewer.map(|(at, n)| format!("{} {n}", self.metrics[*at].label)).collect();
+            let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
+            text.push_str(&format!(" n = {most} records{fewer}."));
+        }
+        if !self.repeated.is_empty() {
+            let counts: Vec<usize> = self.rows.iter().map(|row| row.repetitions).collect();
+            let (least, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
+            let of = if least == most { most.to_string() } else { format!("{least} to {most}") };
+            text.push_str(&format!(
+                " Means over {of} values of {}, ± their standard deviation.",
+                self.repeated.join(", ")
+            ));
+        }
+        text
+    }
+
+    /// What intervals are, in a few words.
+    pub fn intervals(&self) -> &'static str {
+        if self.repeated.is_empty() {
+            "95 % intervals over records"
+        } else {
+            "95 % intervals over repetitions and records"
+        }
+    }
+
     /// The best value of a metric, where it is known what is better and not all are alike.
     pub fn best(&self, metric: usize) -> Option<f64> {
         let mut known = self.rows.iter().filter_map(|row| row.values[metric].value).filter(|value| value.is_finite());
@@ -55,10 +103,10 @@ impl Measured {
     pub fn table(&self) -> Table {
         let (axes, known) = (self.axes(), self.known());
         let rows: Vec<(&Cell, &[Measure])> = self.rows.iter().map(|row| (&row.cell, row.values.as_slice())).collect();
-        let best: Vec<Option<f64>> = known.iter().map(|&at| self.best(at)).collect();
+        let best: Vec<Vec<usize>> = known.iter().map(|&at| self.best_rows(at)).collect();
         let mut table = Table {
             name: self.stage.clone(),
-            caption: self.caption(&known, best.iter().any(Option::is_some)),
+            caption: self.caption(&known, best.iter().any(|rows| !rows.is_empty())),
             columns: axes.iter().map(|axis| Column::text(&words(axis))).collect(),
             rows: rows.iter().map(|(cell, _)| axes.iter().map(|axis| axis_field(cell, axis)).collect()).collect(),
             note: self.note(&known),
@@ -74,11 +122,11 @@ impl Measured {
             let values: Vec<Measure> = rows.iter().map(|(_, values)| values[at]).collect();
             let decimals = decimals(metric.percent, values.iter().filter_map(|m| m.value).chain(*base));
             table.columns.push(column(metric));
-            for (row, value) in table.rows.iter_mut().zip(&values) {
-                row.push(measure_field(metric, value, decimals, *best));
+            for (at, (row, value)) in table.rows.iter_mut().zip(&values).enumerate() {
+                row.push(measure_field(metric, value, decimals, best.contains(&at)));
             }
-            let plain = Measure { value: *base, interval: None };
-            first.push(if base.is_some() { measure_field(metric, &plain, decimals, None) } else { Field::default() });
+            let plain = Measure { value: *base, ..Measure::default() };
+            first.push(if base.is_some() { measure_field(metric, &plain, decimals, false) } else { Field::default() });
         }
         if base.iter().any(Option::is_some) {
             if axes.is_empty() {
@@ -118,7 +166,7 @@ impl Measured {
             let mut fields: Vec<Field> = axes.iter().map(|axis| axis_field(&row.cell, axis)).collect();
             fields.extend(step.at.iter().map(|at| Field::shown(crate::number::short(*at), at.to_string())));
             let measures = known.iter().zip(&digits);
-            fields.extend(measures.map(|(&at, &d)| measure_field(&self.metrics[at], &step.values[at], d, None)));
+            fields.extend(measures.map(|(&at, &d)| measure_field(&self.metrics[at], &step.values[at], d, false)));
             table.rows.push(fields);
         }
         Some(table)
@@ -129,13 +177,20 @@ impl Measured {
             1 => format!("{}.", words(&self.stage)),
             cells => format!("{} in all {cells} cells.", words(&self.stage)),
         };
-        if marked {
+        let mark = |at: &usize| self.marks.get(*at).copied().unwrap_or_default();
+        if known.iter().any(|at| mark(at) != Mark::Value) && self.rows.len() > 1 {
+            text.push_str(
+                " Bold: shown to be better than every other row (pairs of records, 95 % intervals, tests adjusted by Holm); where nothing \
+                 is bold, no difference is shown.",
+            );
+        } else if marked {
             text.push_str(" The best of each column is bold.");
         }
         let with_interval = |at: &usize| self.rows.iter().any(|row| row.values[*at].interval.is_some());
         if known.iter().any(with_interval) {
-            text.push_str(" In brackets: 95 % bootstrap intervals over records.");
+            text.push_str(&format!(" In brackets: {}.", self.intervals()));
         }
+        text.push_str(&self.behind());
         sentence(&text)
     }
 
@@ -166,13 +221,16 @@ pub fn axis_field(cell: &Cell, axis: &str) -> Field {
     }
 }
 
-fn measure_field(metric: &Metric, measure: &Measure, decimals: usize, best: Option<f64>) -> Field {
+fn measure_field(metric: &Metric, measure: &Measure, decimals: usize, best: bool) -> Field {
     let Some(value) = measure.value else { return Field::shown("–", "") };
     let show = |value: f64| fixed(value, metric.percent, decimals);
+    let spread = measure.spread.map(|spread| format!(" ± {}", show(spread))).unwrap_or_default();
     Field {
         interval: measure.interval.map(|[low, high]| format!("{}, {}", show(low), show(high))).unwrap_or_default(),
         ends: measure.interval,
-        best: best == Some(value),
-        ..Field::shown(show(value), value.to_string())
+        best,
+        spread: measure.spread,
+        n: measure.n,
+        ..Field::shown(show(value) + &spread, value.to_string())
     }
 }

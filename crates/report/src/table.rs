@@ -43,6 +43,10 @@ pub struct Field {
     pub interval: String,
     /// The interval's ends, as programs read them.
     pub ends: Option<[f64; 2]>,
+    /// The standard deviation over repetitions.
+    pub spread: Option<f64>,
+    /// The number of records behind it.
+    pub n: Option<usize>,
     /// Whether it is the best of its column.
     pub best: bool,
     /// Whether it is set as code: digests and the like.
@@ -81,26 +85,29 @@ impl Field {
 }
 
 impl Table {
-    /// Comma-separated values (RFC 4180). A column with intervals is followed by two with their ends.
+    /// Comma-separated values (RFC 4180). A column of measurements is followed by its standard deviation over repetitions, the ends of its
+    /// interval and its number of records, where any row has them.
     pub fn csv(&self) -> String {
-        let ends: Vec<bool> =
-            (0..self.columns.len()).map(|c| self.rows.iter().any(|row| row[c].ends.is_some())).collect();
+        type More = (&'static str, fn(&Field) -> Option<String>);
+        const MORE: [More; 4] = [
+            ("sd", |field| field.spread.map(|spread| spread.to_string())),
+            ("low", |field| field.ends.map(|ends| ends[0].to_string())),
+            ("high", |field| field.ends.map(|ends| ends[1].to_string())),
+            ("n", |field| field.n.map(|n| n.to_string())),
+        ];
+        let has = |column: usize, more: &More| self.rows.iter().any(|row| more.1(&row[column]).is_some());
+        let more: Vec<Vec<&More>> =
+            (0..self.columns.len()).map(|column| MORE.iter().filter(|more| has(column, more)).collect()).collect();
         let mut text = String::new();
         let mut line = |fields: Vec<String>| text.push_str(&(fields.join(",") + "\r\n"));
-        let titles = self.columns.iter().zip(&ends).flat_map(|(column, ends)| {
+        let titles = self.columns.iter().zip(&more).flat_map(|(column, more)| {
             let title = &column.title;
-            let more =
-                if *ends { vec![quote(&format!("{title} low")), quote(&format!("{title} high"))] } else { vec![] };
-            std::iter::once(quote(title)).chain(more)
+            std::iter::once(quote(title)).chain(more.iter().map(move |(name, _)| quote(&format!("{title} {name}"))))
         });
         line(titles.collect());
         for row in &self.rows {
-            let fields = row.iter().zip(&ends).flat_map(|(field, ends)| {
-                let more = match (ends, field.ends) {
-                    (false, _) => vec![],
-                    (true, None) => vec![String::new(); 2],
-                    (true, Some(ends)) => ends.iter().map(f64::to_string).collect(),
-                };
+            let fields = row.iter().zip(&more).flat_map(|(field, more)| {
+                let more = more.iter().map(|(_, value)| value(field).unwrap_or_default());
                 std::iter::once(quote(&field.exact)).chain(more)
             });
             line(fields.collect());
@@ -108,20 +115,62 @@ impl Table {
         text
     }
 
-    /// A `table` for a document that uses the package `booktabs`.
+    /// A `table` for a document that uses the packages `booktabs` and `graphicx`; several below each other where one would be wider than a
+    /// page, each with the columns that say what a row is.
     pub fn latex(&self) -> String {
-        let align: String = self.columns.iter().map(|column| if column.number { 'r' } else { 'l' }).collect();
+        let mut text = String::from("% needs \\usepackage{booktabs,graphicx}\n");
+        let parts = self.latex_parts();
+        for (at, part) in parts.iter().enumerate() {
+            text.push_str(&self.latex_part(part, at, at + 1 == parts.len()));
+        }
+        text
+    }
+
+    /// The columns of each table: those in front of the first number are in all of them.
+    fn latex_parts(&self) -> Vec<Vec<usize>> {
+        let width = |column: usize| {
+            let title = &self.columns[column];
+            let field = |row: &Vec<Field>| {
+                let Field { text, interval, .. } = &row[column];
+                // An interval is set smaller.
+                text.chars().count() + (interval.chars().count() * 7).div_ceil(10) + 2
+            };
+            let fields = self.rows.iter().map(field).max().unwrap_or(0);
+            fields.max(title.title.chars().count() + title.unit.chars().count()) + 2
+        };
+        let fixed = self.columns.iter().position(|column| column.number).unwrap_or(self.columns.len());
+        let first: Vec<usize> = (0..fixed).collect();
+        let taken: usize = first.iter().map(|&column| width(column)).sum();
+        let mut parts = vec![first.clone()];
+        let mut room = LATEX_WIDTH.saturating_sub(taken);
+        for column in fixed..self.columns.len() {
+            let last = parts.len() - 1;
+            if width(column) > room && parts[last].len() > fixed {
+                parts.push(first.clone());
+                room = LATEX_WIDTH.saturating_sub(taken);
+            }
+            let last = parts.len() - 1;
+            parts[last].push(column);
+            room = room.saturating_sub(width(column));
+        }
+        parts
+    }
+
+    fn latex_part(&self, part: &[usize], at: usize, last: bool) -> String {
+        let align: String = part.iter().map(|&column| if self.columns[column].number { 'r' } else { 'l' }).collect();
         let row = |fields: Vec<String>| format!("    {} \\\\\n", fields.join(" & "));
-        let titles = self.columns.iter().map(|column| tex(&format!("{}{}", column.title, column.unit))).collect();
+        let title = |&column: &usize| tex(&format!("{}{}", self.columns[column].title, self.columns[column].unit));
+        let caption = if at == 0 { tex(&self.caption) } else { format!("{} (continued)", tex(&short(&self.caption))) };
+        let label = if at == 0 { self.name.clone() } else { format!("{}-{}", self.name, at + 1) };
+        // A table that is a little wider than the estimate is set a little smaller.
         let mut text = format!(
-            "% needs \\usepackage{{booktabs}}\n\\begin{{table}}[t]\n  \\centering\n  \\caption{{{}}}\n  \\label{{tab:{}}}\n  \
-             \\begin{{tabular}}{{{align}}}\n    \\toprule\n{}    \\midrule\n",
-            tex(&self.caption),
-            self.name,
-            row(titles)
+            "\\begin{{table}}[tp]\n  \\centering\\footnotesize\n  \\caption{{{caption}}}\n  \\label{{tab:{label}}}\n  \\setbox0=\\hbox{{%\n  \
+             \\begin{{tabular}}{{@{{}}{align}@{{}}}}\n    \\toprule\n{}    \\midrule\n",
+            row(part.iter().map(title).collect())
         );
         for fields in &self.rows {
-            let field = |field: &Field| {
+            let field = |&column: &usize| {
+                let field = &fields[column];
                 let shown = tex(&field.text);
                 let shown = if field.best { format!("\\textbf{{{shown}}}") } else { shown };
                 let interval = if field.interval.is_empty() {
@@ -131,14 +180,24 @@ impl Table {
                 };
                 shown + &interval
             };
-            text.push_str(&row(fields.iter().map(field).collect()));
+            text.push_str(&row(part.iter().map(field).collect()));
         }
-        text.push_str("    \\bottomrule\n  \\end{tabular}\n");
-        if !self.note.is_empty() {
+        text.push_str(
+            "    \\bottomrule\n  \\end{tabular}}%\n  \\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi\n",
+        );
+        if last && !self.note.is_empty() {
             text.push_str(&format!("\n  \\smallskip\n  {{\\footnotesize {}}}\n", tex(&self.note)));
         }
         text + "\\end{table}\n"
     }
+}
+
+/// How many characters of `footnotesize` a line of a page has.
+const LATEX_WIDTH: usize = 96;
+
+/// The first sentence.
+fn short(caption: &str) -> String {
+    caption.split_inclusive(". ").next().unwrap_or_default().trim_end_matches(['.', ' ']).to_owned()
 }
 
 /// A field of CSV. One that a spreadsheet would take for a formula is not one of ours: numbers may begin with a minus sign,
@@ -154,42 +213,82 @@ fn quote(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
-/// Text for LaTeX: its own characters escaped, and those of formulas that fonts lack as mathematics.
+/// Text for LaTeX: its own characters escaped, those of formulas that fonts lack as mathematics, and a bracket so that it is no argument of
+/// what stands before it. What no font of the usual classes has is a question mark, and not an error in a compilation.
 fn tex(text: &str) -> String {
     let mut out = String::new();
     for char in text.chars() {
         match char {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', char]),
+            '[' | ']' => out.push_str(&format!("{{{char}}}")),
             '\\' => out.push_str("\\textbackslash{}"),
             '~' => out.push_str("\\textasciitilde{}"),
             '^' => out.push_str("\\textasciicircum{}"),
             '<' | '>' | '|' => out.push_str(&format!("${char}$")),
-            '−' => out.push_str("$-$"),
-            '·' => out.push_str("$\\cdot$"),
-            '×' => out.push_str("$\\times$"),
-            '‖' => out.push_str("$\\|$"),
-            'Δ' => out.push_str("$\\Delta$"),
-            'Σ' => out.push_str("$\\Sigma$"),
-            'δ' => out.push_str("$\\delta$"),
-            'λ' => out.push_str("$\\lambda$"),
-            'ε' => out.push_str("$\\epsilon$"),
-            '↑' => out.push_str("$\\uparrow$"),
-            '↓' => out.push_str("$\\downarrow$"),
-            '→' => out.push_str("$\\to$"),
-            '–' => out.push_str("--"),
-            '…' => out.push_str("\\dots{}"),
-            '⁻' => out.push_str("$^{-}$"),
-            '⁰' => out.push_str("$^{0}$"),
-            '¹' => out.push_str("$^{1}$"),
-            '²' => out.push_str("$^{2}$"),
-            '³' => out.push_str("$^{3}$"),
-            '⁴'..='⁹' => out.push_str(&format!("$^{{{}}}$", char as u32 - '⁰' as u32)),
+            '"' => out.push_str("''"),
+            ' '..='~' => out.push(char),
             char if char.is_control() => out.push(' '),
-            char => out.push(char),
+            char => match SIGNS.iter().find(|(known, _)| *known == char) {
+                Some((_, sign)) => out.push_str(sign),
+                // Latin letters: the usual encodings of LaTeX's input and fonts have them.
+                None if ('\u{a1}'..='\u{17f}').contains(&char) => out.push(char),
+                None => out.push('?'),
+            },
         }
     }
     out
 }
+
+/// Signs that text has and fonts do not.
+const SIGNS: [(char, &str); 47] = [
+    ('\u{a0}', "~"),
+    ('\u{202f}', "\\,"),
+    ('−', "$-$"),
+    ('·', "$\\cdot$"),
+    ('×', "$\\times$"),
+    ('±', "$\\pm$"),
+    ('‖', "$\\|$"),
+    ('Δ', "$\\Delta$"),
+    ('Σ', "$\\Sigma$"),
+    ('δ', "$\\delta$"),
+    ('λ', "$\\lambda$"),
+    ('ε', "$\\epsilon$"),
+    ('μ', "$\\mu$"),
+    ('µ', "$\\mu$"),
+    ('ρ', "$\\rho$"),
+    ('σ', "$\\sigma$"),
+    ('τ', "$\\tau$"),
+    ('η', "$\\eta$"),
+    ('α', "$\\alpha$"),
+    ('β', "$\\beta$"),
+    ('ᵀ', "$^{\\top}$"),
+    ('ᵢ', "$_{i}$"),
+    ('ₚ', "$_{p}$"),
+    ('√', "$\\surd$"),
+    ('≤', "$\\le$"),
+    ('≥', "$\\ge$"),
+    ('≈', "$\\approx$"),
+    ('≠', "$\\ne$"),
+    ('∞', "$\\infty$"),
+    ('↑', "$\\uparrow$"),
+    ('↓', "$\\downarrow$"),
+    ('→', "$\\to$"),
+    ('–', "--"),
+    ('—', "---"),
+    ('…', "\\dots{}"),
+    ('‘', "`"),
+    ('’', "'"),
+    ('“', "``"),
+    ('”', "''"),
+    ('⁻', "$^{-}$"),
+    ('⁰', "$^{0}$"),
+    ('¹', "$^{1}$"),
+    ('²', "$^{2}$"),
+    ('³', "$^{3}$"),
+    ('⁴', "$^{4}$"),
+    ('₀', "$_{0}$"),
+    ('₁', "$_{1}$"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ fn metric(name: &str, better: Option<Better>) -> Metric {
 }
 
 fn measure(value: f64) -> Measure {
-    Measure { value: Some(value), interval: Some([value - 0.1, value + 0.05]) }
+    Measure { value: Some(value), interval: Some([value - 0.1, value + 0.05]), ..Measure::default() }
 }
 
 fn cell(objective: &str, batch: f64) -> Cell {
@@ -30,8 +30,12 @@ fn sweep(words: &[&str], batches: &[f64]) -> Measured {
     for (i, word) in words.iter().enumerate() {
         for (j, batch) in batches.iter().enumerate() {
             let value = 0.9 - 0.05 * i as f64 - 0.1 * j as f64;
-            let base = Measure { value: Some(0.25), interval: None };
-            rows.push(Row { cell: cell(word, *batch), values: vec![measure(value), measure(1.0 - value), base] });
+            let base = Measure { value: Some(0.25), ..Measure::default() };
+            rows.push(Row {
+                cell: cell(word, *batch),
+                repetitions: 1,
+                values: vec![measure(value), measure(1.0 - value), base],
+            });
         }
     }
     Measured { stage: "scores".to_owned(), result: true, metrics, rows, steps: None }
@@ -49,8 +53,13 @@ fn report(text: &str) -> Report {
         rows: [8.0, 16.0, 24.0].into_iter().flat_map(|edits| [step(0, edits), step(1, edits)]).collect(),
     });
     let spread = |mean: f64| Spread { mean, min: mean * 0.5, max: mean * 2.0 };
-    let layer =
-        |layer| LayerFacts { cell: cell(text, 8.0), layer, batches: 4, values: vec![spread(layer as f64 + 0.5)] };
+    let layer = |layer| LayerFacts {
+        cell: cell(text, 8.0),
+        layer,
+        module: String::new(),
+        batches: 4,
+        values: vec![spread(layer as f64 + 0.5)],
+    };
     let edit = |i: usize| Edit {
         cell: i % 2,
         id: i.to_string(),
@@ -253,7 +262,11 @@ fn nothing_is_a_page_too() {
     let mut odd = report("emmet");
     for measured in &mut odd.measured {
         for row in &mut measured.rows {
-            row.values[0] = Measure { value: Some(f64::NAN), interval: Some([f64::NEG_INFINITY, f64::INFINITY]) };
+            row.values[0] = Measure {
+                value: Some(f64::NAN),
+                interval: Some([f64::NEG_INFINITY, f64::INFINITY]),
+                ..Measure::default()
+            };
         }
     }
     odd.layers[0].rows[0].values[0] = Spread { mean: f64::NAN, min: f64::INFINITY, max: f64::NEG_INFINITY };

@@ -64,6 +64,7 @@ pub struct Args {
 
 /// Asks, and prints the answers.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    quick::model(&args.quick, &args.model)?;
     let done = quick::run(pipeline(args), &args.quick, &args.store)?;
     let answers = &done.results().facts("answers")["answers"];
     if args.quick.json {

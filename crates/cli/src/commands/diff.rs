@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
 use palinode::shown::{Better, Shown};
-use palinode::{Error, ErrorKind, RunRecord, Runs};
+use palinode::{Error, ErrorKind, Paired, RunRecord, Runs, Scored, holm, paired};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -126,6 +126,8 @@ struct Side {
     params: BTreeMap<(String, String), Value>,
     /// What results say of themselves, by stage.
     results: BTreeMap<String, Shown>,
+    /// Scores record by record, by stage.
+    scored: BTreeMap<String, Scored>,
 }
 
 impl Side {
@@ -154,7 +156,9 @@ impl Side {
         });
         let results = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), known.shown(stage)?)));
         let (params, results) = (params.collect(), results.collect());
-        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, results }
+        let scored =
+            run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), known.scored(stage)?))).collect();
+        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, results, scored }
     }
 
     /// A stage, with all that it is made from; cells do not stand in names, so that those of two can be compared.
@@ -170,7 +174,9 @@ impl Side {
         }
         let shown = run.stage(instance).and_then(|stage| Results::of(runs).shown(stage));
         let results = shown.map(|shown| (bare(instance), shown)).into_iter().collect();
-        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, results }
+        let scored = run.stage(instance).and_then(|stage| Results::of(runs).scored(stage));
+        let scored = scored.map(|scored| (bare(instance), scored)).into_iter().collect();
+        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, results, scored }
     }
 
     /// The stages of this side that the other has not, cells of one together.
@@ -235,14 +241,28 @@ struct Measured {
     metric: String,
     a: Option<f64>,
     b: Option<f64>,
-    /// Whether B is better, where anyone knows.
+    /// Whether B is better, where anyone knows; of scores whose records are known, only where a difference is shown.
     better: Option<bool>,
+    /// Whether it has a better direction.
     #[serde(skip)]
-    drawn: [String; 3],
+    judged: bool,
+    /// Records that both have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<usize>,
+    /// The 95 % interval of B less A over pairs of records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<[f64; 2]>,
+    /// The p of no difference, adjusted by Holm for all metrics that are compared here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    p: Option<f64>,
+    #[serde(skip)]
+    pair: Option<Paired>,
+    #[serde(skip)]
+    drawn: [String; 5],
 }
 
 fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
-    let mut found = Vec::new();
+    let mut found: Vec<Measured> = Vec::new();
     for stage in a.results.keys().chain(b.results.keys()).collect::<BTreeSet<_>>() {
         // Two stages may be compared whatever they are called; stages of runs only with themselves.
         let (old, new) = (a.results.get(stage), b.results.get(stage));
@@ -253,14 +273,28 @@ fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
             let value = |shown: Option<&Shown>| shown.and_then(|shown| shown.metric(&metric.name));
             let (old, new) = (value(old), value(new));
             if old != new {
-                found.push(measured(stage, &metric, old, new));
+                let pair = a
+                    .scored
+                    .get(stage)
+                    .zip(b.scored.get(stage))
+                    .and_then(|(a, b)| paired(&vec![(String::new(), a)], &vec![(String::new(), b)], &metric.name));
+                found.push(measured(stage, &metric, old, new, pair));
             }
+        }
+    }
+    let tested = |found: &&mut Measured| found.pair.is_some() && found.judged;
+    let ps: Vec<f64> = found.iter_mut().filter(tested).filter_map(|found| Some(found.pair?.p)).collect();
+    for (found, p) in found.iter_mut().filter(tested).zip(holm(&ps)) {
+        found.p = Some(p);
+        found.drawn[4] = if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") };
+        if !found.pair.is_some_and(|pair| pair.shown(p)) {
+            found.better = None;
         }
     }
     found
 }
 
-fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>) -> Measured {
+fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>, pair: Option<Paired>) -> Measured {
     let decimals = metric.decimals(&[a, b]);
     let text = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| metric.text(value, decimals));
     let change = a.zip(b).map(|(a, b)| b - a);
@@ -270,7 +304,24 @@ fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>) -> Mea
     // What rounds to the same number is neither better nor worse.
     let better = change.filter(|_| text(a) != text(b)).zip(metric.better);
     let better = better.map(|(change, better)| (change > 0.0) == (better == Better::Max));
-    Measured { stage: stage.to_owned(), metric: metric.label.clone(), a, b, better, drawn: [text(a), text(b), drawn] }
+    let ends = |pair: Paired| {
+        let end = |value: f64| format!("{}{}", sign(value), metric.difference(value, decimals));
+        pair.interval.map(end).join(" to ")
+    };
+    let drawn = [text(a), text(b), drawn, pair.map(ends).unwrap_or_default(), String::new()];
+    Measured {
+        stage: stage.to_owned(),
+        metric: metric.label.clone(),
+        a,
+        b,
+        better,
+        judged: metric.better.is_some(),
+        n: pair.map(|pair| pair.n),
+        interval: pair.map(|pair| pair.interval),
+        p: None,
+        pair,
+        drawn,
+    }
 }
 
 fn parameter_table(params: &[Parameter], style: &Style) -> String {
@@ -287,7 +338,7 @@ fn parameter_table(params: &[Parameter], style: &Style) -> String {
 }
 
 fn metric_table(metrics: &[Measured], all: bool, style: &Style) -> String {
-    let shown = || metrics.iter().filter(|found| all || found.better.is_some());
+    let shown = || metrics.iter().filter(|found| all || found.judged);
     let hidden = metrics.len() - shown().count();
     let more = match hidden {
         0 => String::new(),
@@ -297,28 +348,39 @@ fn metric_table(metrics: &[Measured], all: bool, style: &Style) -> String {
         let none = if metrics.is_empty() { style.dim("\nno metric differs\n") } else { String::from("\n") };
         return none + &more;
     }
-    let columns = [
+    let tested = shown().any(|found| found.pair.is_some());
+    let mut columns = vec![
         ("STAGE", Column::Text),
         ("METRIC", Column::Name),
         ("A", Column::Number),
         ("B", Column::Number),
         ("CHANGE", Column::Number),
-        ("", Column::Name),
     ];
+    if tested {
+        columns.extend([("95 % INTERVAL", Column::Number), ("n", Column::Number), ("p", Column::Number)]);
+    }
+    columns.push(("", Column::Name));
     let mut before = "";
     let mut rows = Vec::new();
     for found in shown() {
         let stage = if before == found.stage { "" } else { found.stage.as_str() };
         before = &found.stage;
-        let [a, b, change] = found.drawn.clone();
+        let [a, b, change, interval, p] = found.drawn.clone();
         let (word, look) = match found.better {
             Some(true) => ("better", Look::Green),
             Some(false) => ("worse", Look::Red),
+            None if found.p.is_some() => ("no difference shown", Look::Dim),
             None => ("", Look::Plain),
         };
         let mut row: Vec<Field> = vec![stage.into(), found.metric.clone().into(), a.into(), b.into(), change.into()];
+        if tested {
+            let n = found.n.map(|n| n.to_string()).unwrap_or_default();
+            row.extend([interval, n, p].map(Field::from));
+        }
         row.push(Field::new(word, look));
         rows.push(row);
     }
-    format!("\n{}{more}", table(style, &columns, rows))
+    let words = "intervals and tests over pairs of records; p adjusted by Holm for the metrics shown\n";
+    let words = if tested { style.dim(words) } else { String::new() };
+    format!("\n{}{words}{more}", table(style, &columns, rows))
 }

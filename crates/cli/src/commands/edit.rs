@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Error, ErrorKind, PipelineBuilder, Results, StatedFact, Store, Suggestion, corpus_of, facts_in, inspect,
-    model_folder, suggest,
+    Error, ErrorKind, PipelineBuilder, Results, StatedFact, Store, Suggestion, corpus_of, facts_in, inspect, suggest,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +13,7 @@ use super::ask;
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
 use crate::input::{StoreArgs, whole};
-use crate::terminal::{How, Style, format, print};
+use crate::terminal::{Style, format, print};
 
 /// Edit facts, and show what the model says before and after
 ///
@@ -153,15 +151,15 @@ const SHOWN: usize = 8;
 
 /// Edits, and prints what changed.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let model = args.quick.network.with(How::Person, &Arc::default(), |network| model_folder(&args.model, network))?;
-    if !model.exists() {
-        let error = Error::input(format!("there is no file or folder {}", args.model));
-        return Err(error.hint("name a model's folder, a GGUF file, or hf:owner/name").into());
-    }
+    let model = quick::model(&args.quick, &args.model)?;
     let suggested = suggest(&model);
     let Some(layer) = args.layer.or(suggested.map(|s| s.layer)) else {
-        let error = Error::input(format!("{}: no configuration to choose a layer by", args.model));
-        return Err(error.hint("name a model's folder, or the layer with --layer").into());
+        if !model.is_file() && !model.join("config.json").is_file() {
+            let error = Error::input(format!("{} has no config.json, so it is no model's folder", args.model));
+            return Err(error.hint(quick::MODELS).into());
+        }
+        let error = Error::input(format!("{}: its configuration does not say which layer to edit", args.model));
+        return Err(error.hint("choose one with --layer; `palinode model inspect` shows what the model has").into());
     };
     let facts = facts(args)?;
     let moments = moments(args, &model, layer)?;

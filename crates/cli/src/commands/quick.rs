@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use clap::Args;
 use palinode::{
-    Error, ErrorKind, Overwrite, PipelineBuilder, Recipe, Results, RunOptions, RunReport, Single, Store, real, way,
-    write_files,
+    Error, ErrorKind, Overwrite, PipelineBuilder, Recipe, Results, RunOptions, RunReport, Single, Store, model_folder,
+    real, way, write_files,
 };
 
 use crate::again;
@@ -46,6 +46,19 @@ impl Quick {
         }
         way(&real(Path::new(path)), &real(base)).display().to_string()
     }
+}
+
+/// What a model can be named by.
+pub const MODELS: &str = "name a model's folder, a GGUF file, or hf:owner/name";
+
+/// The model of a command line, on this machine.
+pub fn model(quick: &Quick, named: &str) -> Result<PathBuf, Failure> {
+    let model = quick.network.with(How::Person, &Arc::default(), |network| model_folder(named, network))?;
+    if !model.exists() {
+        let error = Error::input(format!("there is no file or folder {named}"));
+        return Err(error.hint(MODELS).into());
+    }
+    Ok(model)
 }
 
 /// Runs a pipeline as the saved file would. What it lacks of the Hub is fetched.

@@ -26,11 +26,13 @@ use crate::terminal::{Reading, Style, format, print};
 Examples:
   palinode report                                     the newest run, to report.html
   palinode report 20260131-235959-1f3a -o page.html   a run by its ID, or by a prefix of it
+  palinode report latest~1 latest                     two runs beside each other
   palinode report pipeline.yaml --assets paper        a pipeline's results in the store; figures and tables to paper/")]
 pub struct Args {
-    /// A run, or a pipeline file whose results in the store the page shows. The default is the newest run.
+    /// A run, or a pipeline file whose results in the store the page shows; several of them stand beside each other. The default is the newest
+    /// run.
     #[arg(value_name = "RUN|PIPELINE")]
-    what: Option<String>,
+    what: Vec<String>,
 
     /// With a pipeline file: set a value of it, as for `palinode run`.
     #[arg(long, value_name = "PATH=VALUE")]
@@ -54,18 +56,33 @@ pub struct Args {
 /// Writes the page.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let store = args.store.share()?;
-    let past = past(args, &store)?;
-    if past.stages.iter().all(|stage| stage.key.is_none()) {
-        let error = Error::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
-        return Err(error.hint(format!("`{}` computes them", again::on_store("palinode run"))).into());
+    let latest = ["latest".to_owned()];
+    let named = if args.what.is_empty() { &latest[..] } else { &args.what[..] };
+    let mut runs: Vec<(String, PastRun)> = Vec::new();
+    for what in named {
+        let past = past(what, args, &store)?;
+        if past.stages.iter().all(|stage| stage.key.is_none()) {
+            let error = Error::new(ErrorKind::Usage, format!("the store has no results of {}", past.pipeline));
+            return Err(error.hint(format!("`{}` computes them", again::on_store("palinode run"))).into());
+        }
+        let name = past.run.clone().unwrap_or_else(|| what.clone());
+        if runs.iter().any(|(known, _)| *known == name) {
+            let error = Error::new(ErrorKind::Usage, format!("{name} stands twice"));
+            return Err(error.hint("name each run once").into());
+        }
+        runs.push((name, past));
     }
-    let report = palinode::report(&past, &store);
+    let report = match runs.as_slice() {
+        [(_, alone)] => palinode::report(alone, &store),
+        several => palinode::reports(several, &store),
+    };
+    let past = &runs[0].1;
     let document = render(&report).map_err(|error| Error::internal(format!("the page: {error}")))?;
     let mut written = Vec::new();
     if args.output == Path::new("-") && args.assets.is_none() {
         return print(&document.html);
     }
-    let assets = args.assets.as_ref().map(|folder| assets(folder, &document, &past, &store, args)).transpose()?;
+    let assets = args.assets.as_ref().map(|folder| assets(folder, &document, past, &store, args)).transpose()?;
     if args.output != Path::new("-") {
         write(&args.output, &document.html, args)?;
     }
@@ -79,13 +96,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     written.insert(0, format!("{}  {}", from_here(&args.output).display(), format::size(document.html.len() as u64)));
     let style = Style::stdout();
-    let of = past.run.as_deref().map(|run| format!(", run {run}")).unwrap_or_default();
-    print(&format!("{}{}\n  {}\n", style.bold(&past.pipeline), style.dim(&of), written.join("\n  ")))
+    let names: Vec<&str> = runs.iter().filter_map(|(_, past)| past.run.as_deref()).collect();
+    let of = match names.as_slice() {
+        [] => String::new(),
+        [run] => format!(", run {run}"),
+        several => format!(", runs {}", several.join(", ")),
+    };
+    print(&format!("{}{}\n  {}\n", style.bold(&report.title), style.dim(&of), written.join("\n  ")))
 }
 
 /// The run that is meant.
-fn past(args: &Args, store: &Store) -> Result<PastRun, Failure> {
-    let what = args.what.as_deref().unwrap_or("latest");
+fn past(what: &str, args: &Args, store: &Store) -> Result<PastRun, Failure> {
     let path = Path::new(what);
     let pipeline = path.extension().is_some_and(|end| end == "yaml" || end == "yml") || path.is_file();
     if !pipeline {

@@ -193,7 +193,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
-    let shown = if how == How::Person { show(&pipeline, &report) } else { Ok(()) };
+    let shown = if how == How::Person { show(&pipeline, &report, &store) } else { Ok(()) };
     let ended = end(&pipeline, &report, interrupt.load(Ordering::Relaxed));
     if let Some(command) = args.on_end.as_deref().filter(|command| !command.trim().is_empty()) {
         on_end::run(command, &on_end::Told { pipeline: &pipeline.name, store: store.root(), report: &report });
@@ -231,9 +231,11 @@ pub fn check(pipeline: &Pipeline, store: &Store, options: &RunOptions, how: How)
             Severity::Note if how == How::Quiet => continue,
             Severity::Note => "note",
         };
-        let about = finding.request.as_ref().map(|id| format!("request {id}")).unwrap_or_default();
-        let at = if finding.at.is_empty() { String::new() } else { format!(", {}", finding.at) };
-        complain(&format!("{}: {about}{at}: {} ({})\n", style.bold(label), finding.words, finding.kind));
+        let about = finding.request.as_ref().map(|id| format!("request {id}"));
+        let place: Vec<String> =
+            about.into_iter().chain(Some(finding.at.clone()).filter(|at| !at.is_empty())).collect();
+        let place = if place.is_empty() { String::new() } else { format!("{}: ", place.join(", ")) };
+        complain(&format!("{}: {place}{} ({})\n", style.bold(label), finding.words, finding.kind));
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors == 0 {
@@ -259,9 +261,9 @@ fn jobs(text: &str) -> Result<usize, String> {
 }
 
 /// Prints what the run yielded.
-fn show(pipeline: &Pipeline, report: &RunReport) -> Result<(), Failure> {
+fn show(pipeline: &Pipeline, report: &RunReport, store: &Store) -> Result<(), Failure> {
     let style = Style::stdout();
-    let mut text = results::show(pipeline, report, &style);
+    let mut text = results::show(pipeline, report, |digest| store.blob_path(digest), &style);
     text.push('\n');
     let log = event_log(&report.dir);
     text.push_str(&style.dim(&format!("events: {}\n", results::from_here(&log).display())));

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use palinode::shown::Shown;
-use palinode::{Instance, Pipeline, RunReport};
+use palinode::{Digest, Instance, Pipeline, RunReport, Scored, scored};
 
 pub use cell::{Cell, plain};
 
@@ -46,30 +46,35 @@ pub struct Yield<'a> {
     pub cell: &'a Cell,
     /// What its result shows.
     pub shown: Shown,
+    /// Its scores record by record, where it has some.
+    pub scored: Option<Scored>,
 }
 
 /// Everything that the results of a run have to show.
-pub fn show(pipeline: &Pipeline, report: &RunReport, style: &Style) -> String {
+pub fn show(pipeline: &Pipeline, report: &RunReport, place: impl Fn(&Digest) -> PathBuf, style: &Style) -> String {
     let mut text = String::new();
     for group in by_stage(pipeline) {
         let yielded = |&at: &usize| {
             let Instance { name, cell, .. } = &pipeline.instances[at];
-            Some(Yield { instance: name, cell, shown: Shown::of(&report.stages[at].artifact.as_ref()?.meta) })
+            let artifact = report.stages[at].artifact.as_ref()?;
+            let scored = scored(artifact, |digest| Some(place(digest)));
+            Some(Yield { instance: name, cell, shown: Shown::of(&artifact.meta), scored })
         };
         let members: Vec<Yield<'_>> = group.members.iter().filter_map(yielded).collect();
-        text.push_str(&stage(group.stage, &pipeline.axes, &members, style));
+        text.push_str(&stage(group.stage, &pipeline.axes, &pipeline.replicates, &members, style));
     }
     text.push_str(&published(pipeline, report, style));
     text
 }
 
 /// Scores and samples of the instances of one stage; nothing where they have none.
-pub fn stage(name: &str, axes: &[String], members: &[Yield<'_>], style: &Style) -> String {
+pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yield<'_>], style: &Style) -> String {
     let mut text = String::new();
-    let rows: Vec<(&Cell, &Shown)> = members.iter().map(|member| (member.cell, &member.shown)).collect();
+    let rows: Vec<scores::Member<'_>> =
+        members.iter().map(|member| (member.cell, &member.shown, member.scored.as_ref())).collect();
     let mut chosen = 0;
-    if rows.iter().any(|(_, shown)| shown.metrics.is_some()) {
-        let scores = scores::Scores::of(axes, &rows);
+    if rows.iter().any(|(_, shown, _)| shown.metrics.is_some()) {
+        let scores = scores::Scores::of(axes, replicates, &rows);
         let _ = write!(text, "\n{}\n{}", style.bold(name), scores.table(style));
         chosen = scores.best_row().unwrap_or(0);
     }

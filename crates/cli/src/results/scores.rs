@@ -1,6 +1,7 @@
 //! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
 
 use palinode::shown::{Better, Shown, value};
+use palinode::{Best, Repeated, Scored, best, mean_and_deviation};
 
 use super::cell::{Cell, plain};
 use super::metrics::{Metric, metrics_of};
@@ -12,42 +13,86 @@ pub struct Scores {
     axes: Vec<String>,
     metrics: Vec<Metric>,
     rows: Vec<Row>,
+    /// What is known of which row is the best, one for each metric.
+    best: Vec<Best>,
+    /// What stands behind the numbers; empty where nothing is known.
+    behind: String,
 }
 
+#[derive(Default)]
 struct Row {
     cell: Vec<String>,
     values: Vec<Option<f64>>,
+    /// Standard deviations over repetitions.
+    spread: Vec<Option<f64>>,
 }
 
+/// An instance of a stage: its cell, what its result shows, and its scores record by record.
+pub type Member<'a> = (&'a Cell, &'a Shown, Option<&'a Scored>);
+
+/// Instances that differ in nothing but what is repeated, with what each is called there.
+type Group<'a> = (Vec<String>, Vec<(String, Member<'a>)>);
+
 impl Scores {
-    /// The scores of these instances, given with their facts.
-    pub fn of(axes: &[String], members: &[(&Cell, &Shown)]) -> Self {
-        let has = |axis: &&String| members.iter().any(|(cell, _)| cell.iter().any(|(name, _)| name == *axis));
-        let axes: Vec<String> = axes.iter().filter(has).cloned().collect();
+    /// The scores of these instances. Those that differ along `replicates` alone are one row.
+    pub fn of(axes: &[String], replicates: &[String], members: &[Member<'_>]) -> Self {
+        let has = |axis: &&String| members.iter().any(|(cell, ..)| cell.iter().any(|(name, _)| name == *axis));
+        let (repeated, axes): (Vec<String>, Vec<String>) =
+            axes.iter().filter(has).cloned().partition(|axis| replicates.contains(axis));
         let mut metrics: Vec<Metric> = Vec::new();
-        for metric in members.iter().flat_map(|(_, shown)| metrics_of(shown)) {
+        for metric in members.iter().flat_map(|(_, shown, _)| metrics_of(shown)) {
             if metrics.iter().all(|known| known.name != metric.name) {
                 metrics.push(metric);
             }
         }
-        let row = |(cell, shown): &(&Cell, &Shown)| {
+        let on = |cell: &Cell, axes: &[String]| -> Vec<String> {
             let value = |axis: &String| cell.iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
-            Row {
-                cell: axes.iter().map(|axis| value(axis).unwrap_or_default()).collect(),
-                values: metrics.iter().map(|metric| shown.metric(&metric.name)).collect(),
-            }
+            axes.iter().map(|axis| value(axis).unwrap_or_default()).collect()
         };
-        Self { rows: members.iter().map(row).collect(), axes, metrics }
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for member in members {
+            let (own, called) = (on(member.0, &axes), on(member.0, &repeated).join(", "));
+            match groups.iter_mut().find(|(cell, _)| *cell == own) {
+                Some((_, group)) => group.push((called, *member)),
+                None => groups.push((own, vec![(called, *member)])),
+            }
+        }
+        let row = |(cell, group): &Group<'_>| {
+            let (values, spread) = metrics
+                .iter()
+                .map(|metric| {
+                    let values: Vec<f64> =
+                        group.iter().filter_map(|(_, (_, shown, _))| shown.metric(&metric.name)).collect();
+                    let (mean, spread) = mean_and_deviation(&values).unzip();
+                    (mean, spread.flatten())
+                })
+                .unzip();
+            Row { cell: cell.clone(), values, spread }
+        };
+        let rows: Vec<Row> = groups.iter().map(row).collect();
+        let scores: Option<Vec<Repeated<'_>>> = groups.iter().map(|(_, group)| repetitions(group)).collect();
+        let known = |metric: &Metric| match (&scores, metric.better) {
+            (Some(scores), Some(better)) => best(scores, &metric.name, better == Better::Min),
+            _ => Best::Untested,
+        };
+        Self {
+            best: metrics.iter().map(known).collect(),
+            behind: behind(&metrics, &repeated, &groups),
+            rows,
+            axes,
+            metrics,
+        }
     }
 
     /// The series that these instances tell beside their scores, such as one row after every tenth round; `None` where they
     /// tell none.
-    pub fn series(axes: &[String], members: &[(&Cell, &Shown)]) -> Option<Self> {
+    pub fn series(axes: &[String], members: &[Member<'_>]) -> Option<Self> {
         let known = |shown: &&Shown| shown.series.as_ref().is_some_and(|series| !series.rows.is_empty());
-        let steps = members.iter().map(|(_, shown)| *shown).find(known)?.series.as_ref()?.axes.clone();
-        let Self { axes, metrics, rows } = Self::of(axes, members);
+        let steps = members.iter().map(|(_, shown, _)| *shown).find(known)?.series.as_ref()?.axes.clone();
+        let alone: Vec<Member<'_>> = members.iter().map(|(cell, shown, _)| (*cell, *shown, None)).collect();
+        let Self { axes, metrics, rows, .. } = Self::of(axes, &[], &alone);
         let mut longer = Vec::new();
-        for (row, (_, shown)) in rows.iter().zip(members) {
+        for (row, (_, shown, _)) in rows.iter().zip(members) {
             longer.extend(shown.series.iter().flat_map(|series| &series.rows).map(|step| {
                 let place = |axis: &String| match step.values.get(axis) {
                     Some(Some(number)) => number.to_string(),
@@ -56,10 +101,14 @@ impl Scores {
                 Row {
                     cell: row.cell.iter().cloned().chain(steps.iter().map(place)).collect(),
                     values: metrics.iter().map(|metric| value(&step.values, &metric.name)).collect(),
+                    spread: Vec::new(),
                 }
             }));
         }
-        Some(Self { axes: axes.into_iter().chain(steps).collect(), metrics, rows: longer })
+        // One edit after another is no choice between experiments: none is the best.
+        let best = vec![Best::NotShown; metrics.len()];
+        let axes = axes.into_iter().chain(steps).collect();
+        Some(Self { axes, metrics, rows: longer, best, behind: String::new() })
     }
 
     /// The table; several below each other where one would be wider than the terminal.
@@ -67,8 +116,20 @@ impl Scores {
         let drawn: Vec<Vec<(String, bool)>> = (0..self.metrics.len()).map(|at| self.column(at)).collect();
         let tables: Vec<String> = self.parts(&drawn, style).iter().map(|part| self.part(part, &drawn, style)).collect();
         let mut text = tables.join("\n");
-        if drawn.iter().flatten().any(|(_, best)| *best) {
+        let marked = |at: usize| drawn[at].iter().any(|(_, best)| *best);
+        let tested = |at: &usize| self.best[*at] != Best::Untested && self.metrics[*at].better.is_some();
+        let all = || 0..self.metrics.len();
+        if self.rows.len() > 1 && all().any(|at| tested(&at)) && !self.behind.is_empty() {
+            let words = match all().any(|at| tested(&at) && marked(at)) {
+                true => "* shown to be better than every other row; no star: no difference shown",
+                false => "no row is shown to be better than every other: no star",
+            };
+            text.push_str(&style.dim(&format!("{words} (pairs of records, 95 % intervals, tests adjusted by Holm)\n")));
+        } else if all().any(marked) {
             text.push_str(&style.dim("* best of its column\n"));
+        }
+        if !self.behind.is_empty() {
+            text.push_str(&style.dim(&format!("{}\n", self.behind)));
         }
         text
     }
@@ -121,7 +182,16 @@ impl Scores {
     /// The row that is best by the first metric of which it is known what is better.
     pub fn best_row(&self) -> Option<usize> {
         let at = self.metrics.iter().position(|metric| metric.better.is_some())?;
-        self.column(at).iter().position(|(_, best)| *best)
+        let shown = self.column(at).iter().position(|(_, best)| *best);
+        // What is shown of one has to be of some: of the first whose value is the best.
+        shown.or_else(|| {
+            let prefers = |a: usize, b: usize| match (self.rows[a].values[at], self.rows[b].values[at]) {
+                (Some(a), Some(b)) => self.metrics[at].prefers(a, b),
+                (a, b) => a.is_some() && b.is_none(),
+            };
+            (self.rows.len() > 1)
+                .then(|| (1..self.rows.len()).fold(0, |best, row| if prefers(row, best) { row } else { best }))
+        })
     }
 
     /// The values of a metric as text, and which are the best. Marks stand in front, so that the digits stay lined up.
@@ -137,16 +207,52 @@ impl Scores {
                 Better::Min => a.min(b),
             })
         });
-        let draw = |value: &Option<f64>| match value {
+        let draw = |(row, value): (usize, &Option<f64>)| match value {
             None => ("–".to_owned(), false),
             Some(value) => {
-                let is_best = best == Some(*value);
+                let is_best = match self.best[at] {
+                    Best::Untested => best == Some(*value),
+                    Best::NotShown => false,
+                    Best::Shown(shown) => row == shown,
+                };
                 let mark = if is_best { "*" } else { "" };
-                (format!("{mark}{}", metric.text(*value, decimals)), is_best)
+                let spread = self.rows[row].spread.get(at).copied().flatten();
+                let spread = spread.map(|spread| format!(" ± {}", metric.text(spread, decimals))).unwrap_or_default();
+                (format!("{mark}{}{spread}", metric.text(*value, decimals)), is_best)
             }
         };
-        values.iter().map(draw).collect()
+        values.iter().enumerate().map(draw).collect()
     }
+}
+
+/// The scores of repetitions, with what each is called.
+fn repetitions<'a>(group: &[(String, Member<'a>)]) -> Option<Repeated<'a>> {
+    group.iter().map(|(called, (_, _, scored))| Some((called.clone(), (*scored)?))).collect()
+}
+
+/// "n = 32 records (NS 30); means over 3 values of seed, ± their standard deviation"
+fn behind(metrics: &[Metric], repeated: &[String], groups: &[Group<'_>]) -> String {
+    let mut parts = Vec::new();
+    let n = |metric: &Metric| {
+        let scored = groups.iter().flat_map(|(_, group)| group).filter_map(|(_, (_, _, scored))| *scored);
+        scored.filter_map(|scored| scored.n(&metric.name)).max().filter(|n| *n > 0)
+    };
+    let counts: Vec<(&str, usize)> =
+        metrics.iter().filter_map(|metric| Some((metric.label.as_str(), n(metric)?))).collect();
+    if let Some(most) = counts.iter().map(|(_, n)| *n).max() {
+        let fewer: Vec<String> =
+            counts.iter().filter(|(_, n)| *n < most).map(|(label, n)| format!("{label} {n}")).collect();
+        let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
+        parts.push(format!("n = {most} records{fewer}"));
+    }
+    if !repeated.is_empty() {
+        let (least, most) = groups
+            .iter()
+            .fold((usize::MAX, 0), |(least, most), (_, group)| (least.min(group.len()), most.max(group.len())));
+        let of = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        parts.push(format!("means over {of} values of {}, ± their standard deviation", repeated.join(", ")));
+    }
+    parts.join("; ")
 }
 
 #[cfg(test)]
@@ -160,9 +266,11 @@ mod tests {
         let row = |(cell, values): &(&[&str], Value)| Row {
             cell: cell.iter().map(|&value| value.to_owned()).collect(),
             values: metrics.iter().map(|metric| values[&metric.name].as_f64()).collect(),
+            spread: Vec::new(),
         };
         let axes = ["objective", "strategy"].iter().take(rows[0].0.len()).map(|&axis| axis.to_owned()).collect();
-        Scores { rows: rows.iter().map(row).collect(), axes, metrics }
+        let best = vec![Best::Untested; metrics.len()];
+        Scores { rows: rows.iter().map(row).collect(), axes, metrics, best, behind: String::new() }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn outline(run: &str, pipeline: &Pipeline, device: &str, started_ms: u64) ->
         started_ms,
         finished_ms: None,
         ended: Ended::Not,
+        replicates: pipeline.replicates.clone(),
         stages: pipeline.instances.iter().map(stage).collect(),
         cost: Cost::default(),
         last: Near::default(),

@@ -44,6 +44,9 @@ pub struct RunRecord {
     pub finished_ms: Option<u64>,
     /// How it ended.
     pub ended: Ended,
+    /// The axes of its matrix along which the same is only repeated, such as seeds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicates: Vec<String>,
     /// Its stage instances in the order of the pipeline.
     pub stages: Vec<StageRecord>,
     /// What it took of the machine, once it ended.

@@ -34,9 +34,13 @@ pub fn say_lost(
     let names: Vec<&str> = lost.iter().take(NAMED).map(|&i| requests[i].id.as_str()).collect();
     let more = if lost.len() > NAMED { format!(" and {} more", lost.len() - NAMED) } else { String::new() };
     let message = format!(
-        "{place}{} of {} targets were not found: their loss is not below the one that the search began with (requests {}{more})",
-        lost.len(),
-        found.len(),
+        "{place}{} not found: the loss is not below the one that the search began with ({} {}{more})",
+        match (lost.len(), found.len()) {
+            (_, 1) => "the target was".to_owned(),
+            (1, all) => format!("one of {all} targets was"),
+            (lost, all) => format!("{lost} of {all} targets were"),
+        },
+        if names.len() == 1 { "request" } else { "requests" },
         names.join(", ")
     );
     if last {

@@ -58,6 +58,11 @@ impl SequenceParams {
     pub fn targets(&self) -> &TargetsParams {
         &self.targets
     }
+
+    /// How they are written.
+    pub fn solve(&self) -> &SolveParams {
+        &self.solve
+    }
 }
 
 /// The unedited model.

@@ -254,6 +254,17 @@ impl SolveParams {
         self.batch_size.map_or(of.max(1), Count::get)
     }
 
+    /// μ of each request (0: a hard constraint), where a batch is one of these.
+    pub fn mu(&self, requests: &[EditRequest]) -> Vec<f64> {
+        let batches = requests.chunks(self.batch_size(requests.len()));
+        let of = |batch: &[EditRequest]| {
+            let strengths: Vec<Option<f64>> = batch.iter().map(|request| request.strength).collect();
+            // What is no objective fails by itself.
+            self.objective().mu(&strengths).unwrap_or_else(|_| vec![1.0; batch.len()])
+        };
+        batches.flat_map(of).collect()
+    }
+
     /// Mistakes that parameters alone show.
     pub fn check(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();

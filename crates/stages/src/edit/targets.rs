@@ -232,6 +232,11 @@ impl TargetsParams {
         self.layer
     }
 
+    /// Whether requests with one subject share a target.
+    pub fn merges(&self) -> bool {
+        self.merge
+    }
+
     /// The token where targets are values.
     pub fn fact_token(&self) -> FactToken {
         // A piece is written at the last token before it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use palinode_data::EditRequest;
-use palinode_edit::{FactToken, Finding, Findings, Severity, findings};
+use palinode_edit::{FactToken, Finding, Findings, Severity, findings, shared_keys};
 use palinode_engine::{Error, Instance, Pipeline};
 use palinode_model::{DecoderConfig, Text};
 
@@ -12,6 +12,7 @@ use crate::artifacts::chat::Chat;
 use crate::artifacts::model::{CHAT_TEMPLATE, CONFIG, GGUF, SETTINGS, TOKENIZER, read_config};
 use crate::edit::finetune::FinetuneParams;
 use crate::edit::sequence::SequenceParams;
+use crate::edit::solve::SolveParams;
 use crate::edit::targets::TargetsParams;
 use crate::edit::ultraedit::UltraeditParams;
 use crate::errors::StageFailure;
@@ -33,6 +34,8 @@ pub struct ToCheck<'a> {
     templates: Option<&'a Instance>,
     at: FactToken,
     layer: Option<usize>,
+    /// What writes the edits, where keys of the subject are written and each request has its own.
+    solve: Option<&'a SolveParams>,
 }
 
 /// The editing stages of a pipeline whose model and requests are read from files or stand in the pipeline itself.
@@ -42,14 +45,20 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
         let instance: &Instance = instance;
         let params = &instance.params;
         let by_gradient = params.typed::<FinetuneParams>().is_some() || params.typed::<UltraeditParams>().is_some();
-        let targets = match params.typed::<TargetsParams>() {
-            Some(targets) => Some(targets),
+        let sequence = params.typed::<SequenceParams>();
+        let solve = params.typed::<SolveParams>().or(sequence.map(SequenceParams::solve));
+        let targets = match (params.typed::<TargetsParams>(), sequence) {
+            (Some(targets), _) => Some(targets),
+            (None, Some(sequence)) => Some(sequence.targets()),
+            // A solve follows what its targets are.
+            (None, None) if solve.is_some() => Some(of(instance, "targets")?.params.typed::<TargetsParams>()?),
             // No key of the subject is written.
-            None if by_gradient => None,
-            None => Some(params.typed::<SequenceParams>()?.targets()),
+            (None, None) if by_gradient => None,
+            (None, None) => return None,
         };
         let at = targets.map_or(FactToken::Last, TargetsParams::fact_token);
         let layer = targets.map(TargetsParams::layer);
+        let solve = solve.filter(|_| targets.is_some_and(|targets| !targets.merges()));
         let (model, requests) = (of(instance, "model")?, of(instance, "requests")?);
         let templates = of(instance, "templates");
         let gguf = format!("weights/{GGUF}");
@@ -59,8 +68,9 @@ pub fn to_check(pipeline: &Pipeline) -> Vec<ToCheck<'_>> {
         files.extend(requests.files.iter().map(|file| file.path.clone()));
         let files = files.iter().map(|path| pipeline.base.join(path)).collect();
         let openings = templates.map(|templates| &templates.params.value);
-        let with = serde_json::json!([requests.kind.info().name, requests.params.value, openings, at, layer]);
-        Some(ToCheck { instance, files, with, base: &pipeline.base, model, requests, templates, at, layer })
+        let written = solve.map(|_| &params.value);
+        let with = serde_json::json!([requests.kind.info().name, requests.params.value, openings, at, layer, written]);
+        Some(ToCheck { instance, files, with, base: &pipeline.base, model, requests, templates, at, layer, solve })
     };
     pipeline.instances.iter().filter_map(check).collect()
 }
@@ -95,6 +105,10 @@ impl ToCheck<'_> {
         let mut found = findings(&requests, &text, &config, &known, self.at);
         found.extend(templates.and_then(|templates| no_room(&requests, &text, &config, templates.longest_opening())));
         found.extend(self.at_the_end(&config));
+        if let Some(solve) = self.solve {
+            let batch = solve.batch_size(requests.len());
+            found.extend(shared_keys(&requests, &text, &config, self.at, batch, &solve.mu(&requests)));
+        }
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(found)
     }
@@ -109,9 +123,8 @@ impl ToCheck<'_> {
             request: None,
             at: String::new(),
             words: format!(
-                "`{}` looks for targets at layer {}, the model's last: no token after the subject's reads what is written there, so that nothing is \
-                 learnt of prompts that go on after the subject",
-                self.instance.name, layer
+                "targets are looked for at layer {layer}, the model's last: no token after the subject's reads what is written there, so that \
+                 nothing is learnt of prompts that go on after the subject"
             ),
         })
     }

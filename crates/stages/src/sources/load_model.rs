@@ -82,7 +82,7 @@ so on) change no result: only `export` copies them, and runs again when they cha
             let what = if folder.exists() { "is neither a folder nor a GGUF file" } else { "does not exist" };
             let error = FieldError::new("path", format!("the model folder {what}"))
                 .expected("a folder with config.json, tokenizer.json and model.safetensors, or a GGUF file")
-                .hint("a relative path starts at the pipeline file's folder")
+                .hint("paths start from the pipeline file's folder")
                 .at(&folder, None);
             return Err(if folder.exists() { error } else { error.absent() });
         }

@@ -207,7 +207,7 @@ fn names(folder: &Path) -> Result<Vec<String>, FieldError> {
             _ => "does not exist".to_owned(),
         };
         let made = FieldError::new("folder", format!("the folder of second moments {what}"))
-            .hint("a relative path starts at the pipeline file's folder")
+            .hint("paths start from the pipeline file's folder")
             .at(folder, None);
         if folder.exists() { made } else { made.absent() }
     })?;

@@ -192,8 +192,11 @@ pub fn put_requests(
     let conflicts = conflicts(requests);
     if let Some(&(a, b)) = conflicts.first() {
         cx.warn(format!(
-            "{} of the requests ask for different targets at the same prompt, first records {} and {}: {:?}",
-            conflicts.len(),
+            "{} for different targets at the same prompt, first records {} and {}: {:?}",
+            match conflicts.len() {
+                1 => "one pair of requests asks".to_owned(),
+                more => format!("{more} pairs of requests ask"),
+            },
             requests[a].id,
             requests[b].id,
             requests[a].filled_prompt()

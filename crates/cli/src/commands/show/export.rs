@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use palinode::{Error, ErrorKind};
 use serde_json::{Value, json};
@@ -17,8 +17,19 @@ use crate::terminal::{Style, format, print, print_json};
 /// A header longer than this is none.
 const LONGEST: u64 = 100 << 20;
 
-/// Shows a safetensors file.
+/// The file of an exported folder that says where it comes from.
+const SAYS: &str = "palinode.json";
+
+/// The file in a folder that says where the folder comes from, if `export` wrote it.
+pub fn of_folder(folder: &Path) -> Option<PathBuf> {
+    Some(folder.join(SAYS)).filter(|file| file.is_file())
+}
+
+/// Shows a file that `export` wrote.
 pub fn show(path: &Path, json: bool) -> Result<(), Failure> {
+    if path.file_name().is_some_and(|name| name == SAYS) {
+        return show_folder(path, json);
+    }
     let header = header(path)?;
     let provenance = header["__metadata__"]["palinode"].as_str().and_then(|text| serde_json::from_str(text).ok());
     let tensors: Vec<(&String, &Value)> =
@@ -60,12 +71,34 @@ pub fn show(path: &Path, json: bool) -> Result<(), Failure> {
     print(&text)
 }
 
+/// Shows what an exported folder says of itself.
+fn show_folder(path: &Path, json: bool) -> Result<(), Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
+    let said: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::input(format!("{} is not as `export` wrote it: {error}", path.display())))?;
+    if json {
+        return print_json(&json!({ "file": path, "provenance": said["provenance"], "files": said["files"] }));
+    }
+    let style = Style::stdout();
+    let mut facts = Vec::new();
+    let mut lists = Vec::new();
+    for part in ["provenance", "made_by"] {
+        flatten("", &said[part], &mut facts, &mut lists);
+    }
+    let mut text = format!("{}\n{}", style.bold(&path.display().to_string()), pairs(&facts, &style));
+    for (name, items) in lists {
+        text.push_str(&format!("\n{}\n{}", style.bold(&name), list(items, &style)));
+    }
+    print(&text)
+}
+
 /// The header of a safetensors file: eight bytes of length, then JSON.
 fn header(path: &Path) -> Result<Value, Error> {
     let failed = |error| Error::io(ErrorKind::Input, "read", path, error);
     let strange = || {
-        Error::input(format!("{} is not a safetensors file", path.display()))
-            .hint("`palinode show` explains files that `export` wrote; other names are taken for runs and stages")
+        Error::input(format!("{} is not a safetensors file", path.display())).hint(
+            "`palinode show` explains folders and files that `export` wrote; other names are taken for runs and stages",
+        )
     };
     let mut file = File::open(path).map_err(failed)?;
     let mut length = [0; 8];

@@ -19,8 +19,8 @@ use crate::terminal::{Style, complain};
 
 /// Show a run, the result of a stage, or where an exported file comes from
 ///
-/// For a run: its stages, parameters and scores. For a stage: its result, inputs, parameters and files. For a file that
-/// `export` wrote: its model, objective, requests and tensors. Works while a run is in progress.
+/// For a run: its stages, parameters and scores. For a stage: its result, inputs, parameters and files. For a folder or file
+/// that `export` wrote: its model, objective, requests and tensors. Works while a run is in progress.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ Examples:
   palinode show scores --save results              the scores of every prompt, as files
   palinode show out/demo/rome/update.safetensors")]
 pub struct Args {
-    /// A run, a stage of the last run that has a result of it, RUN:STAGE, or a file.
+    /// A run, a stage of the last run that has a result of it, RUN:STAGE, or an exported folder or file.
     #[arg(value_name = "RUN|STAGE|FILE")]
     what: String,
 
@@ -68,7 +68,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return export::show(path, args.json);
     }
     let runs = args.store.runs()?;
-    match find(&runs, &args.what)? {
+    let found = find(&runs, &args.what);
+    // A stage or run of that name comes first; the folder can be named with a slash.
+    if let (Err(_), Some(file)) = (&found, export::of_folder(path)) {
+        return export::show(&file, args.json);
+    }
+    match found? {
         Found::Run(found) => run::show(&runs, &found, args.json),
         Found::Stage(found, instances) => stage::show(&runs, &found, &instances, args.json),
     }

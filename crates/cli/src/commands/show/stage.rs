@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use palinode::shown::Shown;
-use palinode::{Error, ErrorKind, Manifest, RunRecord, Runs, StageRecord, utc};
+use palinode::{Error, ErrorKind, Manifest, RunRecord, Runs, StageRecord, scored, utc};
 use serde_json::{Value, json};
 
 use crate::again;
@@ -33,12 +33,12 @@ pub fn show(runs: &Runs, run: &RunRecord, instances: &[String], json: bool) -> R
     let style = Style::stdout();
     match found.as_slice() {
         [(stage, manifest)] => print(&one(runs, run, stage, manifest, &style)),
-        _ => print(&all(run, &found, &style)),
+        _ => print(&all(runs, run, &found, &style)),
     }
 }
 
 /// The cells of a stage beside each other.
-fn all(run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> String {
+fn all(runs: &Runs, run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> String {
     let columns =
         [("CELL", Column::Text), ("MADE", Column::Name), ("TOOK", Column::Number), ("CONTENTS", Column::Name)];
     let rows = found.iter().map(|(stage, manifest)| {
@@ -49,18 +49,25 @@ fn all(run: &RunRecord, found: &[(&StageRecord, Manifest)], style: &Style) -> St
             manifest.content.short().into(),
         ]
     });
-    let members = found.iter().map(|(stage, manifest)| yielded(stage, manifest));
+    let members = found.iter().map(|(stage, manifest)| yielded(runs, stage, manifest));
     let members: Vec<Yield<'_>> = members.collect();
     let (first, _) = &found[0];
     let title = format!("{}, {} of run {}\n", style.bold(&first.stage), format::count(found.len(), "cell"), run.run);
     let one = again::on_store(&format!("palinode show {}", again::quoted(&format!("{}:{}", run.run, first.instance))));
     let more = style.dim(&format!("\nall about one: {one}\n"));
-    let scores = results::stage("scores", &past::axes(members.iter().map(|member| member.cell)), &members, style);
+    let scores = results::stage(
+        "scores",
+        &past::axes(members.iter().map(|member| member.cell)),
+        &run.replicates,
+        &members,
+        style,
+    );
     format!("{title}\n{}{scores}{more}", table(style, &columns, rows.collect()))
 }
 
-fn yielded<'a>(stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
-    Yield { instance: &stage.instance, cell: &stage.cell, shown: Shown::of(&manifest.output.meta) }
+fn yielded<'a>(runs: &Runs, stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
+    let scored = scored(&manifest.output, |digest| Some(runs.blob_path(digest)));
+    Yield { instance: &stage.instance, cell: &stage.cell, shown: Shown::of(&manifest.output.meta), scored }
 }
 
 fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, style: &Style) -> String {
@@ -110,7 +117,7 @@ fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, s
     }
     text.push_str(&files(runs, manifest, style));
     let axes = past::axes(std::iter::once(&stage.cell));
-    text + &results::stage("scores", &axes, &[yielded(stage, manifest)], style)
+    text + &results::stage("scores", &axes, &run.replicates, &[yielded(runs, stage, manifest)], style)
 }
 
 /// Small facts of a result by dotted name; lists of many things as their number.

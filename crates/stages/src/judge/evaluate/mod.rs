@@ -193,8 +193,8 @@ EasyEdit calls it fluency. For requests with references (`snippets` of load_requ
 of these texts and the references, as the cosine of their TF-IDF vectors.
 
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own \
-edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals come \
-from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
+edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals are \
+Wilson's where each record succeeds or fails, or all agree, and else from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
 to that round. With `by_age`, the newest round's edits and the first round's are scored by themselves too: how well a round takes after \
 all others, and how much of the oldest edits is left (retention).
 
@@ -214,8 +214,8 @@ row.";
     }
 
     fn carries() -> &'static [u32] {
-        // The same but for `by_age`, and for last digits.
-        &[5, 6]
+        // Intervals that were a point are none any more.
+        &[]
     }
 
     fn last_digits() -> &'static [&'static str] {

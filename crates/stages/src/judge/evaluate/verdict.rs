@@ -54,12 +54,12 @@ impl Doubt {
     ) -> Vec<String> {
         let mut findings = Vec::new();
         if failed.len() as f64 > self.untaken.get() * after.len() as f64 {
-            findings.push(format!(
-                "{} of {} edits did not take, and the model still prefers another answer: {}",
-                failed.len(),
-                after.len(),
-                named(failed)
-            ));
+            let edits = match after.len() {
+                1 => "the edit".to_owned(),
+                all => format!("{} of {all} edits", failed.len()),
+            };
+            let named = named(failed);
+            findings.push(format!("{edits} did not take, and the model still prefers another answer: {named}"));
         }
         for (weight, norm) in norms.iter().filter(|(_, norm)| **norm > self.relative_norm.get()) {
             findings.push(format!(

@@ -48,6 +48,12 @@ pub fn all(found: &Found<'_>) -> Vec<Layers> {
     groups.into_iter().map(one).filter(|layers| !layers.rows.is_empty()).collect()
 }
 
+/// Which weight of a layer.
+fn module(weight: WeightId) -> String {
+    let name = format!("{}-projection", weight.module.name());
+    weight.expert.map_or(name.clone(), |expert| format!("{name}, expert {expert}"))
+}
+
 fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {
     let read = |manifest: &palinode_engine::Manifest| found.read::<Vec<BatchFacts>>(at, &manifest.output, BATCHES);
     let batches = found.manifests[at].as_ref().and_then(read).unwrap_or_default();
@@ -71,6 +77,7 @@ fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {
         Row {
             cell: found.cell(at),
             layer: weight.layer,
+            module: module(weight),
             batches: facts.len(),
             values: SHOWN.iter().map(spread).collect(),
         }

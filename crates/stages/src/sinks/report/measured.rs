@@ -1,66 +1,147 @@
 //! Metrics of stages, as their results show them.
 
-use palinode_engine::Kind as _;
-use palinode_engine::shown::{self, Column, Format, Intervals, Shown, Values};
-use palinode_report::{Better, Measure, Measured, Metric, Row, Step, Steps};
+use palinode_engine::shown::{self, Column, Format, Intervals, Shown};
+use palinode_engine::{Artifact, Digest, Kind as _};
+use palinode_eval::{Best, Repeated, Scored, best, mean_and_deviation, student};
+use palinode_report::{Better, Cell, Level, Mark, Measure, Measured, Metric, Row, Step, Steps};
 
 use super::found::Found;
+use super::scored::scored;
 use crate::artifacts::measurements::ScoresKind;
 
-/// Every stage that measured something; scores first.
-pub fn all(found: &Found<'_>) -> Vec<Measured> {
-    let with = found.artifacts().filter(|(_, artifact)| Shown::of(&artifact.meta).metrics.is_some()).map(|(at, _)| at);
-    let mut all: Vec<Measured> =
-        found.by_stage(with).into_iter().map(|(stage, members)| one(found, stage, &members)).collect();
+/// What the axis of runs is called.
+pub const RUN: &str = "run";
+
+/// An instance of one of the runs.
+struct Member<'a> {
+    cell: Cell,
+    artifact: &'a Artifact,
+    told: Shown,
+    scored: Option<Scored>,
+}
+
+/// Every stage that measured something, in all these runs, each with its name where there are several; scores first.
+pub fn all(runs: &[(Option<String>, Found<'_>)]) -> Vec<Measured> {
+    let mut stages: Vec<(&str, Vec<Member<'_>>)> = Vec::new();
+    let mut replicates: Vec<&str> = Vec::new();
+    for (name, found) in runs {
+        replicates.extend(found.run.replicates.iter().map(String::as_str));
+        for (at, artifact) in found.artifacts() {
+            let told = Shown::of(&artifact.meta);
+            if told.metrics.is_none() {
+                continue;
+            }
+            let run = name.iter().map(|name| (RUN.to_owned(), Level::Text(name.clone())));
+            let place = |digest: &Digest| found.store.blob_path(digest);
+            let member = Member {
+                cell: run.chain(found.cell(at)).collect(),
+                artifact,
+                told,
+                scored: scored(artifact, |digest| Some(place(digest))),
+            };
+            let stage = found.run.stages[at].stage.as_str();
+            match stages.iter_mut().find(|(known, _)| *known == stage) {
+                Some((_, members)) => members.push(member),
+                None => stages.push((stage, vec![member])),
+            }
+        }
+    }
+    let mut all: Vec<Measured> = stages.iter().map(|(stage, members)| one(stage, members, &replicates)).collect();
     all.sort_by_key(|measured| !measured.result);
     all
 }
 
-fn one(found: &Found<'_>, stage: &str, members: &[usize]) -> Measured {
-    let artifact = |at: usize| found.manifests[at].as_ref().map(|manifest| &manifest.output);
-    let members: Vec<_> = members.iter().filter_map(|&at| Some((at, artifact(at)?))).collect();
-    let told: Vec<Shown> = members.iter().map(|(_, artifact)| Shown::of(&artifact.meta)).collect();
+/// Members that differ in nothing but what is repeated, in the order of the first of each; and what the repetitions are called.
+fn repetitions<'a>(members: &'a [Member<'a>], replicates: &[&str]) -> Vec<(Cell, Vec<(String, usize)>)> {
+    let mut groups: Vec<(Cell, Vec<(String, usize)>)> = Vec::new();
+    for (at, member) in members.iter().enumerate() {
+        let (own, repeated): (Cell, Cell) =
+            member.cell.iter().cloned().partition(|(axis, _)| !replicates.contains(&axis.as_str()));
+        let called = repeated.iter().map(|(axis, level)| format!("{axis}={level}")).collect::<Vec<_>>().join(",");
+        match groups.iter_mut().find(|(cell, _)| *cell == own) {
+            Some((_, members)) => members.push((called, at)),
+            None => groups.push((own, vec![(called, at)])),
+        }
+    }
+    groups
+}
+
+fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
     let mut metrics: Vec<Metric> = Vec::new();
-    for metric in told.iter().flat_map(self::metrics) {
+    for metric in members.iter().flat_map(|member| self::metrics(&member.told)) {
         if metrics.iter().all(|known| known.name != metric.name) {
             metrics.push(metric);
         }
     }
-    let measures = |values: &Values, intervals: &Intervals| -> Vec<Measure> {
-        let measure = |metric: &Metric| Measure {
-            value: shown::value(values, &metric.name),
-            interval: interval(intervals, &metric.name),
+    let groups = repetitions(members, replicates);
+    let repeated = groups.iter().any(|(_, members)| members.len() > 1);
+    let scores: Vec<Option<Repeated<'_>>> = groups
+        .iter()
+        .map(|(_, group)| {
+            group.iter().map(|(called, at)| Some((called.clone(), members[*at].scored.as_ref()?))).collect()
+        })
+        .collect();
+    let rows = groups.iter().zip(&scores).map(|((cell, group), scores)| {
+        let measure = |metric: &Metric| {
+            let told = || group.iter().map(|(_, at)| &members[*at].told);
+            let values: Vec<f64> = told().filter_map(|told| told.metric(&metric.name)).collect();
+            let (value, spread) = mean_and_deviation(&values).unzip();
+            let interval = match group.as_slice() {
+                [(_, one)] => interval(members[*one].told.intervals.as_ref(), &metric.name),
+                // Over repetitions and records where these are known, else over repetitions.
+                _ => scores
+                    .as_ref()
+                    .and_then(|scores| palinode_eval::interval(scores, &metric.name))
+                    .or_else(|| student(&values)),
+            };
+            let of_records = scores.iter().flatten().filter_map(|(_, scored)| scored.n(&metric.name));
+            Measure { value, interval, spread: spread.flatten(), n: of_records.max().filter(|n| *n > 0) }
         };
-        metrics.iter().map(measure).collect()
+        Row { cell: cell.clone(), repetitions: group.len(), values: metrics.iter().map(measure).collect() }
+    });
+    let rows: Vec<Row> = rows.collect();
+    let all: Option<Vec<Repeated<'_>>> = scores.iter().cloned().collect();
+    let mark = |metric: &Metric| {
+        let (Some(all), Some(better)) = (&all, metric.better) else { return Mark::Value };
+        match best(all, &metric.name, better == Better::Min) {
+            Best::Untested => Mark::Value,
+            Best::NotShown => Mark::None,
+            Best::Shown(row) => Mark::Row(row),
+        }
     };
-    let row = |((at, _), told): (&(usize, _), &Shown)| {
-        let (values, intervals) =
-            (told.metrics.clone().unwrap_or_default(), told.intervals.clone().unwrap_or_default());
-        Row { cell: found.cell(*at), values: measures(&values, &intervals) }
-    };
-    let rows = members.iter().zip(&told).map(row).collect();
     let mut steps = Steps::default();
-    for (row, series) in told.iter().enumerate().filter_map(|(row, told)| Some((row, told.series.as_ref()?))) {
+    for (row, (_, group)) in groups.iter().enumerate() {
+        // The steps of repetitions are told of the first alone: each has steps of its own.
+        let Some(series) = group.first().and_then(|(_, at)| members[*at].told.series.as_ref()) else { continue };
         if steps.axes.is_empty() && !series.rows.is_empty() {
             steps.axes.clone_from(&series.axes);
         }
-        steps.rows.extend(series.rows.iter().map(|step| Step {
-            row,
-            at: steps.axes.iter().map(|axis| shown::value(&step.values, axis).unwrap_or(f64::NAN)).collect(),
-            values: measures(&step.values, &step.intervals),
+        steps.rows.extend(series.rows.iter().map(|step| {
+            let measure = |metric: &Metric| Measure {
+                value: shown::value(&step.values, &metric.name),
+                interval: interval(Some(&step.intervals), &metric.name),
+                ..Measure::default()
+            };
+            Step {
+                row,
+                at: steps.axes.iter().map(|axis| shown::value(&step.values, axis).unwrap_or(f64::NAN)).collect(),
+                values: metrics.iter().map(measure).collect(),
+            }
         }));
     }
     Measured {
         stage: stage.to_owned(),
-        result: members.iter().any(|(_, artifact)| artifact.kind == ScoresKind::NAME),
+        result: members.iter().any(|member| member.artifact.kind == ScoresKind::NAME),
         steps: (!steps.rows.is_empty()).then_some(steps),
+        marks: metrics.iter().map(mark).collect(),
+        repeated: if repeated { replicates.iter().map(|&axis| axis.to_owned()).collect() } else { Vec::new() },
         metrics,
         rows,
     }
 }
 
-fn interval(intervals: &Intervals, metric: &str) -> Option<[f64; 2]> {
-    let [low, high] = *intervals.get(metric)?;
+fn interval(intervals: Option<&Intervals>, metric: &str) -> Option<[f64; 2]> {
+    let [low, high] = *intervals?.get(metric)?;
     Some([low?, high?])
 }
 

@@ -8,6 +8,7 @@ mod layers;
 mod measured;
 mod provenance;
 mod samples;
+pub mod scored;
 mod traces;
 
 use std::cell::RefCell;
@@ -17,17 +18,35 @@ use palinode_report::Report;
 
 use found::Found;
 
-/// Collects what a run has to report. What the store no longer has is left out, and said to be.
-pub fn report(run: &PastRun, store: &Store) -> Report {
+fn found<'a>(run: &'a PastRun, store: &'a Store) -> Found<'a> {
     let manifests =
         run.stages.iter().map(|stage| stage.key.and_then(|key| store.manifest(&key).ok().flatten())).collect();
-    let found = Found { run, store, manifests, lost: RefCell::default() };
+    Found { run, store, manifests, lost: RefCell::default() }
+}
+
+/// Several runs beside each other, as one report: the run is an axis of all that they measured. They stand in the order that they are given
+/// in, each under the name beside it.
+pub fn reports(runs: &[(String, PastRun)], store: &Store) -> Report {
+    let all: Vec<(Option<String>, Found<'_>)> =
+        runs.iter().map(|(name, run)| (Some(name.clone()), found(run, store))).collect();
+    let parts = runs.iter().map(|(name, run)| (name.clone(), report(run, store)));
+    let mut report = Report::beside(parts.collect());
+    report.measured = measured::all(&all);
+    report
+}
+
+/// Collects what a run has to report. What the store no longer has is left out, and said to be.
+pub fn report(run: &PastRun, store: &Store) -> Report {
+    let found = found(run, store);
+    let alone = [(None, found)];
+    let measured = measured::all(&alone);
+    let [(_, found)] = alone;
     let mut report = Report {
         title: run.pipeline.clone(),
         description: run.description.clone(),
         facts: Vec::new(),
         doubts: doubts::all(&found),
-        measured: measured::all(&found),
+        measured,
         layers: layers::all(&found),
         losses: traces::all(&found),
         edits: edits::all(&found),
