@@ -38,7 +38,7 @@ fn sweep(words: &[&str], batches: &[f64]) -> Measured {
             });
         }
     }
-    Measured { stage: "scores".to_owned(), result: true, metrics, rows, steps: None }
+    Measured { stage: "scores".to_owned(), result: true, metrics, rows, ..Measured::default() }
 }
 
 fn report(text: &str) -> Report {
