@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::action::Action;
 use crate::catalogue::ErasedStage;
-use crate::{keyed, runid};
+use crate::{environment, keyed, runid};
 use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::FileRef;
 use palinode_store::{Artifact, Place, Store};
@@ -33,6 +33,8 @@ pub fn alone(
     let name = kind.info().name;
     let mut action = Action {
         format: Action::FORMAT,
+        build: environment::build().to_owned(),
+        share: None,
         store: scratch.to_owned(),
         base: scratch.to_owned(),
         pipeline: name.to_owned(),

@@ -65,6 +65,7 @@ pub fn answer(
     let inputs = BTreeMap::from([("model".to_owned(), model)]);
     let device = palinode_stages::chosen_device();
     let action = alone(kind.as_ref(), with, inputs, device, (&store, scratch.path()))?;
-    let answered = work(&action, &catalogue, observer, interrupt)?;
+    let answered = work(&action, &catalogue, observer, interrupt)?
+        .ok_or_else(|| Error::internal("a whole stage was run, and published nothing"))?;
     Ok(answered.output.meta["answers"].clone())
 }

@@ -16,7 +16,7 @@ use crate::command_error::{Failure, words};
 use crate::executor::{ExecutorArgs, Where};
 use crate::input::{NetworkArgs, PipelineArgs, SelectionArgs, StoreArgs, WaitArgs, load_beside};
 use crate::terminal::{How, Style, clear, complain, errors, format, print, watch};
-use crate::{detach, executor, interrupt, logging, on_end, past, results};
+use crate::{detach, executor, interrupt, on_end, past, results};
 
 /// Run a pipeline: every stage whose result is not in the store
 ///

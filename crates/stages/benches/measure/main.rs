@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
     let Some(case) = words.next() else {
         // `cargo bench` runs every bench: without a case there is nothing to measure.
-        println!("name a case: targets, moments, scores, texts, solve, round, edit, gemm, cholesky (see benches/README.md)");
+        println!(
+            "name a case: targets, moments, scores, texts, solve, round, edit, gemm, cholesky (see benches/README.md)"
+        );
         return Ok(());
     };
     let settings = Settings::parse(words)?;
