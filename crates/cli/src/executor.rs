@@ -53,7 +53,8 @@ pub fn attached() -> Result<WorkerCommand, Failure> {
 pub fn cluster(chosen: &Where) -> Result<Option<Cluster>, Failure> {
     let Where::Slurm(profile) = chosen else { return Ok(None) };
     let profile = settings::profile(profile)?;
-    let program = program()?.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut program: Vec<String> = program()?.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    program.push("--jobs".to_owned());
     Ok(Some(Cluster::find(profile, program)?))
 }
 

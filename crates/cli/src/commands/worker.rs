@@ -37,7 +37,7 @@ pub struct Args {
     jobs: Option<PathBuf>,
 
     /// Which one, counted from 0.
-    #[arg(long, value_name = "N", requires = "jobs")]
+    #[arg(long, value_name = "N", env = "PALINODE_JOB", hide_env = true)]
     job: Option<usize>,
 
     /// Take orders on stdin: the first line means Ctrl-C, the end of input means a second Ctrl-C.

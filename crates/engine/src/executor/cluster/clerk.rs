@@ -238,6 +238,11 @@ fn accounts(ids: &[(String, Name)]) -> jobs::Event {
     jobs::Event::Accounts(slurm::accounts(&out, &|id| known.get(id).map(|name| Name::clone(name))))
 }
 
+/// Cancels all jobs of a run.
+pub fn cancel_all(run: &str) -> Result<(), Error> {
+    slurm("scancel", &["--name", &slurm::job_name(run)], None).map(|_| ())
+}
+
 /// Ids on one command line, at most.
 const IDS: usize = 500;
 

@@ -548,7 +548,7 @@ pub fn cancel_left(store: &Path, run: &str) -> Result<usize, Error> {
         return Ok(0);
     }
     // By their name too: one may have arrived although nobody heard of it.
-    clerk::slurm("scancel", &["--name", &slurm::job_name(run)], None)?;
+    clerk::cancel_all(run)?;
     let mut record = Record::new(&dir);
     left.iter().try_for_each(|left| record.ended(&left.name))?;
     Ok(left.len())

@@ -10,6 +10,9 @@ use super::profile::Asked;
 /// What each line of the queue holds; the comment is the last, since it may hold anything.
 pub const QUEUE_FORMAT: &str = "%i|%T|%N|%r|%k";
 
+/// The variable that says which job of a list a worker is to do.
+const JOB: &str = "PALINODE_JOB";
+
 /// What each line of the accounts holds.
 pub const ACCOUNTS_FORMAT: &str = "JobID,State,ExitCode,Comment";
 
@@ -25,7 +28,7 @@ pub struct Submission<'a> {
     pub list: &'a Path,
     /// Where their logs go: a path with `%a` in the place of the index.
     pub log: &'a Path,
-    /// The program and its arguments, those about the list left out.
+    /// The program and its arguments, after which the list comes.
     pub program: &'a [String],
     /// The folder that they begin in.
     pub folder: &'a Path,
@@ -84,7 +87,7 @@ pub fn script(of: &Submission<'_>) -> String {
     }
     let program: Vec<String> = of.program.iter().map(|word| quoted(word)).collect();
     let list = quoted(&of.list.to_string_lossy());
-    let _ = writeln!(text, "exec {} --jobs {list} --job \"$SLURM_ARRAY_TASK_ID\"", program.join(" "));
+    let _ = writeln!(text, "export {JOB}=\"$SLURM_ARRAY_TASK_ID\"\nexec {} {list}", program.join(" "));
     text
 }
 
