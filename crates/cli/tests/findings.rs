@@ -338,7 +338,7 @@ fn the_frame_of_a_chat_counts_in_the_checks_before_the_work() {
     let system = "no more than a word ".repeat(10);
     let told = with(&format!("chat: {{ system: \"{}\" }}, ", system.trim())).run(9);
     assert!(told.contains("error: request 0, paraphrases[0]: ") && told.contains("(too_long)"), "{told}");
-    assert!(!told.contains("request 0, prompt"), "the shorter prompt fits: {told}");
+    assert!(!told.contains("error: request 0, prompt"), "the shorter prompt fits: {told}");
     // A system message that leaves no room for the prompt itself.
     let told = with(&format!("chat: {{ system: \"{}\" }}, ", "word ".repeat(200).trim())).run(9);
     assert!(told.contains("error: request 0, prompt: "), "{told}");

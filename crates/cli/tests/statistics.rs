@@ -63,7 +63,7 @@ fn repetitions_are_one_row_with_what_stands_behind_it() {
     let (ran, _) = here.told(0, &["run", "p.yaml"]);
     let scores = ran.split("\nscores\n").nth(1).unwrap();
     assert!(scores.lines().next().unwrap().starts_with("objective") && !scores.contains("seed  "), "{scores}");
-    assert_eq!(scores.lines().filter(|line| line.contains(" ± ")).count(), 2, "{scores}");
+    assert_eq!(scores.lines().filter(|line| line.contains("% ± ")).count(), 2, "{scores}");
     for part in ["n = 8 records", "means over 3 values of seed, ± their standard deviation", "Holm"] {
         assert!(scores.contains(part), "{part}: {scores}");
     }

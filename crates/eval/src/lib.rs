@@ -20,6 +20,7 @@ mod statistics;
 mod summary;
 mod task;
 mod tfidf;
+mod wilson;
 mod words;
 mod writing;
 
@@ -33,10 +34,11 @@ pub use record::{Answer, Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};
 pub use statistics::{
     Best, LEVEL, Paired, Repeated, Scored, best, holm, interval, mcnemar, mean_and_deviation, paired, sign_flip,
-    student, wilson,
+    student,
 };
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;
+pub use wilson::wilson;
 pub use words::Words;
 pub use writing::{Writing, write};

@@ -9,23 +9,10 @@ use crate::metrics::Of;
 use crate::summary::place;
 use crate::{METRICS, RecordScores, Summary};
 
-/// The 97.5 % quantile of the standard normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 /// Seed of all draws: any will do, as long as it is the same for all comparisons.
 const SEED: u64 = 1;
 /// What a difference is called shown at, after Holm's adjustment.
 pub const LEVEL: f64 = 0.05;
-
-/// Wilson's 95 % score interval of a share of `n` trials (Wilson 1927, J. Am. Stat. Assoc. 22, 209): never a point, also where all trials agree.
-/// Of a mean of `n` numbers between 0 and 1 that are no trials it is conservative: their variance is at most `share · (1 − share)`.
-/// `None` without trials.
-pub fn wilson(share: f64, n: usize) -> Option<[f64; 2]> {
-    let n = if n == 0 { return None } else { n as f64 };
-    let scale = 1.0 + Z * Z / n;
-    let middle = (share + Z * Z / (2.0 * n)) / scale;
-    let half = Z / scale * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    Some([(middle - half).max(0.0), (middle + half).min(1.0)])
-}
 
 /// Mean and standard deviation (of a sample: the divisor is n − 1); no deviation of a single value, and nothing of none.
 pub fn mean_and_deviation(values: &[f64]) -> Option<(f64, Option<f64>)> {
@@ -392,6 +379,7 @@ pub fn best(of: &[Repeated<'_>], metric: &str, least: bool) -> Best {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wilson;
 
     fn near(value: f64, expect: f64, within: f64) {
         assert!((value - expect).abs() < within, "{value} is not {expect}");

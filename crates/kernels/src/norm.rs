@@ -25,19 +25,19 @@ pub struct Norm<'a> {
 }
 
 /// Partial sums: their number is fixed, so that a row's sum has one order on every CPU.
-const LANES: usize = 8;
+const PARTS: usize = 8;
 
 #[inline(always)]
 fn sum(values: impl Fn(usize) -> f64, count: usize) -> f64 {
-    let mut each = [0f64; LANES];
-    let whole = count / LANES * LANES;
-    for from in (0..whole).step_by(LANES) {
-        for (lane, total) in each.iter_mut().enumerate() {
-            *total += values(from + lane);
+    let mut each = [0f64; PARTS];
+    let whole = count / PARTS * PARTS;
+    for from in (0..whole).step_by(PARTS) {
+        for (part, total) in each.iter_mut().enumerate() {
+            *total += values(from + part);
         }
     }
-    for (lane, at) in (whole..count).enumerate() {
-        each[lane] += values(at);
+    for (part, at) in (whole..count).enumerate() {
+        each[part] += values(at);
     }
     ((each[0] + each[4]) + (each[2] + each[6])) + ((each[1] + each[5]) + (each[3] + each[7]))
 }

@@ -7,7 +7,7 @@ use crate::dispatch::vectorised;
 use crate::elementary::exp;
 
 /// Partial sums: their number is fixed, so that a row's sum has one order on every CPU.
-const LANES: usize = 16;
+const PARTS: usize = 16;
 
 /// What a row of logits comes to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,17 +32,17 @@ pub fn probabilities(logits: &[f32]) -> Probabilities {
     vectorised(
         #[inline(always)]
         || {
-            let mut each = [f32::NEG_INFINITY; LANES];
-            let (whole, rest) = logits.as_chunks::<LANES>();
+            let mut each = [f32::NEG_INFINITY; PARTS];
+            let (whole, rest) = logits.as_chunks::<PARTS>();
             for chunk in whole {
-                for j in 0..LANES {
+                for j in 0..PARTS {
                     each[j] = if chunk[j] > each[j] { chunk[j] } else { each[j] };
                 }
             }
             let largest = each.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
-            let mut sums = [0f64; LANES];
+            let mut sums = [0f64; PARTS];
             for chunk in whole {
-                for j in 0..LANES {
+                for j in 0..PARTS {
                     sums[j] += f64::from(exp(chunk[j] - largest));
                 }
             }

@@ -64,7 +64,10 @@ pub struct Args {
 
 /// Asks, and prints the answers.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    quick::model(&args.quick, &args.model)?;
+    // What has to be fetched is fetched, and told of, where the pipeline is made ready.
+    if !args.model.starts_with("hf:") {
+        quick::model(&args.quick, &args.model)?;
+    }
     let done = quick::run(pipeline(args), &args.quick, &args.store)?;
     let answers = &done.results().facts("answers")["answers"];
     if args.quick.json {

@@ -56,7 +56,7 @@ pub enum Fate {
     NodeLost,
     /// Its time was up.
     OutOfTime,
-    /// It took more memory than it asked for.
+    /// It took more memory than it requested.
     OutOfMemory,
     /// Someone cancelled it.
     Cancelled,
@@ -474,7 +474,7 @@ impl Jobs {
             Said::Stopped { .. } if job.stopping => self.end(id, Err((Error::interrupted(), false))),
             Said::Stopped { units } => {
                 job.idle = if units == 0 { job.idle + 1 } else { 0 };
-                self.go_away(now, id, "it was told to stop, and has saved what it had", Duration::ZERO);
+                self.go_away(now, id, "it had to stop, and has saved what it had", Duration::ZERO);
             }
         }
     }
@@ -522,12 +522,12 @@ impl Jobs {
             Fate::OutOfMemory if job.memory < self.more_memory => {
                 job.memory += 1;
                 let message =
-                    "its job took more memory than it asked for; it goes on in one that asks for twice as much";
+                    "its job took more memory than it requested; it goes on in one that asks for twice as much";
                 self.commands.push(Command::Say(Some(id), message.to_owned()));
                 self.again(now, id, poll);
             }
             Fate::OutOfMemory => {
-                let error = Error::new(ErrorKind::Limit, "its job took more memory than it asked for, and was killed");
+                let error = Error::new(ErrorKind::Limit, "its job took more memory than it requested, and was killed");
                 self.end(id, Err((error.hint(Hint::LessMemory), true)));
             }
             Fate::Cancelled => {

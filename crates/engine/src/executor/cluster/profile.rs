@@ -31,7 +31,7 @@ pub struct Asked {
     /// In how many jobs the work of one stage is done at most, where it parts.
     pub parts: Option<usize>,
     /// How many jobs of one array run at the same time.
-    pub at_once: Option<u32>,
+    pub max_running: Option<u32>,
     /// Further options of `sbatch`, as they are.
     pub options: Option<Vec<String>>,
     /// Lines of shell before the work, such as `module load cuda`.
@@ -50,7 +50,7 @@ impl Asked {
             cores: b.cores.or(a.cores),
             gpus: b.gpus.or(a.gpus),
             parts: b.parts.or(a.parts),
-            at_once: b.at_once.or(a.at_once),
+            max_running: b.max_running.or(a.max_running),
             options: b.options.or(a.options),
             prelude: b.prelude.or(a.prelude),
         }

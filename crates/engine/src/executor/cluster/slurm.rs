@@ -50,10 +50,10 @@ pub fn script(of: &Submission<'_>) -> String {
         let _ = writeln!(text, "#SBATCH {option}");
     };
     let asked = of.asked;
-    let at_once = asked.at_once.map(|most| format!("%{most}")).unwrap_or_default();
+    let max_running = asked.max_running.map(|most| format!("%{most}")).unwrap_or_default();
     option(format!("--job-name={}", job_name(of.run)));
     option(format!("--comment={}", of.name));
-    option(format!("--array=0-{}{at_once}", of.count.saturating_sub(1)));
+    option(format!("--array=0-{}{max_running}", of.count.saturating_sub(1)));
     option(format!("--output={}", in_quotes(&of.log.to_string_lossy())));
     option(format!("--chdir={}", in_quotes(&of.folder.to_string_lossy())));
     // A job that has to go is sent again from here, where it is known what is left of it.
@@ -313,7 +313,7 @@ mod tests {
             memory: Some(32 << 30),
             cores: Some(8),
             gpus: Some("a100:1".into()),
-            at_once: Some(20),
+            max_running: Some(20),
             options: Some(vec!["--qos=low".into()]),
             prelude: Some("module load cuda\n".into()),
             ..Asked::default()

@@ -115,7 +115,7 @@ fn what_has_to_go_comes_again() {
 #[test]
 fn a_job_that_is_out_of_time_goes_on_while_it_gets_on() {
     let begin = [(0.0, "add"), (0.1, "sent")];
-    let again = "say: it was told to stop, and has saved what it had; it goes on in another job";
+    let again = "say: it had to stop, and has saved what it had; it goes on in another job";
     let (first, second) = (format!("5 {again}"), format!("6 {again}"));
     let sent = "0 send with 0 doublings";
     check(
@@ -130,7 +130,7 @@ fn a_job_that_is_out_of_time_goes_on_while_it_gets_on() {
             sent,
             &first,
             "5 send with 0 doublings",
-            "6 failed: it was told to stop, and has saved what it had, in 2 jobs one after the other, and finished no unit of its work \
+            "6 failed: it had to stop, and has saved what it had, in 2 jobs one after the other, and finished no unit of its work \
              in any of them",
         ],
     );
@@ -154,11 +154,11 @@ fn too_little_memory_is_doubled_and_then_said() {
         let (judged, sent) = (begin + 70.0, begin + 73.0);
         if number < 2 {
             expect.push(format!(
-                "{judged} say: its job took more memory than it asked for; it goes on in one that asks for twice as much"
+                "{judged} say: its job took more memory than it requested; it goes on in one that asks for twice as much"
             ));
             expect.push(format!("{sent} send with {} doublings", number + 1));
         } else {
-            expect.push(format!("{judged} lost: its job took more memory than it asked for, and was killed"));
+            expect.push(format!("{judged} lost: its job took more memory than it requested, and was killed"));
         }
     }
     check(false, &story, &expect.iter().map(String::as_str).collect::<Vec<_>>());
@@ -187,7 +187,7 @@ fn a_job_that_the_queue_does_not_know_may_still_be_there() {
             sent[0],
             sent[1],
             "10 look up 1_0",
-            "71 say: its job took more memory than it asked for; it goes on in one that asks for twice as much",
+            "71 say: its job took more memory than it requested; it goes on in one that asks for twice as much",
         ],
     );
 }
