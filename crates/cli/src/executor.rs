@@ -70,13 +70,13 @@ fn read(text: &str) -> Result<Where, String> {
     match (name, rest) {
         ("threads", None) => Ok(Where::Threads),
         ("processes", None) => Ok(Where::Processes(1)),
-        ("processes", Some(count)) => match count.parse() {
-            Ok(count @ 1..) => Ok(Where::Processes(count)),
-            _ => {
-                let cores = available_parallelism().map_or(1, usize::from);
-                Err(format!("expected a number of processes, 1 or more, as in `processes:{cores}`"))
+        ("processes", Some(count)) => {
+            if let Ok(count @ 1..) = count.parse() {
+                return Ok(Where::Processes(count));
             }
-        },
+            let cores = available_parallelism().map_or(1, usize::from);
+            Err(format!("expected a number of processes, 1 or more, as in `processes:{cores}`"))
+        }
         ("slurm", None) => Ok(Where::Slurm("default".to_owned())),
         ("slurm", Some(profile)) if !profile.is_empty() => Ok(Where::Slurm(profile.to_owned())),
         _ => Err("expected threads, processes, processes:N, slurm or slurm:PROFILE".to_owned()),

@@ -145,7 +145,7 @@ impl Bench {
     }
 
     /// Waits until this is there.
-    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         for _ in 0..3000 {
             if let Some(found) = look() {
                 return found;
@@ -157,7 +157,7 @@ impl Bench {
 
     /// A job that works: its folder.
     fn job(&self) -> PathBuf {
-        self.until("a job", || {
+        Bench::until("a job", || {
             let jobs = fs::read_dir(self.path("cluster/jobs")).unwrap().flatten().map(|entry| entry.path());
             jobs.into_iter()
                 .find(|job| job.join("pid").exists() && !job.join("code").exists() && !job.join("seen").exists())
@@ -204,13 +204,13 @@ fn jobs_are_found_again() {
     ]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("goes on by itself"), "{said}");
-    bench.until("the shares", || {
+    Bench::until("the shares", || {
         let sent = fs::read_to_string(Runs::of(&bench.path("s")).dir(&latest(&bench, "s")).join("jobs.jsonl")).ok()?;
         (sent.contains("\"of\":2") && sent.matches("\"sent\"").count() >= 2).then_some(())
     });
     let holder = Holder::of(&bench.path("s")).unwrap();
     assert!(Command::new("kill").args(["-KILL", &holder.pid.to_string()]).status().unwrap().success());
-    bench.until("its end", || Holder::of(&bench.path("s")).is_none().then_some(()));
+    Bench::until("its end", || Holder::of(&bench.path("s")).is_none().then_some(()));
     let status = String::from_utf8(bench.run(&["status", "--store", "s"]).stdout).unwrap();
     assert!(status.contains("lost"), "{status}");
     fs::write(bench.path("cluster/down"), "").unwrap();

@@ -218,7 +218,7 @@ fn all_methods_run_on_one_sequence_and_stand_on_one_page() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/methods/all.yaml").canonicalize().unwrap();
     let small = ["vars.edits=4", "vars.round=2", "vars.steps=4", "vars.documents=300"];
     let mut args = vec!["run", file.to_str().unwrap(), "--store", "store"];
-    small.iter().for_each(|set| args.extend(["--set", set]));
+    args.extend(small.iter().flat_map(|set| ["--set", set]));
     let output = palinode(&folder, &args);
     assert!(output.status.success(), "{}", said(&output));
     let told = said(&output);

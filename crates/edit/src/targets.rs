@@ -487,7 +487,7 @@ impl Running {
             .chunks_exact(4)
             .map(|r| StepRecord { loss: r[0] + r[1] + r[2], nll: r[0], kl: r[1], decay: r[2], norm: r[3] })
             .collect();
-        Ok(Evaluation { records, misses, back })
+        Ok(Evaluation { records, back, misses })
     }
 
     /// Counts an evaluation of a row for [`StopRule::Argmax`]; whether it was the last one.

@@ -17,7 +17,7 @@ pub enum Activation {
 }
 
 // gelu_new(x) = x/2 · (1 + tanh u), and (1 + tanh u)/2 = σ(2u) with 2u = x·(A + B·x²).
-const A: f32 = 1.595_769_1;
+const A: f32 = 1.595_769;
 const B: f32 = 0.071_354_814;
 
 /// A function's value and its derivative.

@@ -240,7 +240,7 @@ fn key_strips<'a>(
     let past = text.past_len();
     let size = heads.dim * STRIP;
     if block.end > past {
-        if let (Some(keys), true) = (text.past, past > block.start && past % STRIP > 0) {
+        if let (Some(keys), true) = (text.past, past > block.start && !past.is_multiple_of(STRIP)) {
             let number = past / STRIP;
             made[(number - block.start / STRIP) * size..][..size].copy_from_slice(keys.strip(number, head, heads));
         }
@@ -631,8 +631,8 @@ impl Backward<'_> {
                 std::array::from_fn(|j| std::array::from_fn(|r| of[r][column + i + j]))
             };
             let (of_keys, of_values) = (turned(changes), turned(weights));
-            add_weighted(simd, part(0), of_keys.each_ref().map(|row| row.as_slice()), queries, width, R);
-            add_weighted(simd, part(1), of_values.each_ref().map(|row| row.as_slice()), slopes, heads.queries(), R);
+            add_weighted(simd, part(0), of_keys.each_ref().map(<[f32; R]>::as_slice), queries, width, R);
+            add_weighted(simd, part(1), of_values.each_ref().map(<[f32; R]>::as_slice), slopes, heads.queries(), R);
         });
     }
 }

@@ -15,6 +15,11 @@
 //! Gradients of keys and values sum over the queries of their row, so that they depend on the row alone.
 //!
 //! Machines differ in the last digits where one has no fused multiply-add.
+#![expect(
+    clippy::inline_always,
+    reason = "vector instructions are chosen by the outermost function, and reach what is inlined into it alone"
+)]
+#![expect(clippy::too_many_arguments, reason = "an inner loop takes its sizes as they are")]
 
 mod activation;
 mod attention;

@@ -128,9 +128,9 @@ impl Norm<'_> {
             |i| g(i) * hat(i),
             n,
         ) / n as f64;
-        for i in 0..n {
+        for (i, into) in into.iter_mut().enumerate() {
             let change = (factor * (g(i) - straight - hat(i) * along)) as f32;
-            into[i] = if add { into[i] + change } else { change };
+            *into = if add { *into + change } else { change };
         }
     }
 

@@ -73,9 +73,7 @@ fn registers<S: Simd, const R: usize, const P: usize>(
     }
     for r in 0..R {
         let (registers, _) = S::as_mut_simd_f32s(&mut sums[r]);
-        for p in 0..P {
-            registers[p] = held[r][p];
-        }
+        registers.copy_from_slice(&held[r]);
     }
 }
 

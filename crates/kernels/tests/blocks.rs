@@ -106,7 +106,7 @@ fn attention_over_several_blocks_has_its_gradient() {
         let heads = Heads { heads: 2, kv_heads: 1, dim: 16, window };
         let mut noise = Noise(10);
         let (past, plain) = plain::past(&heads, 100, &mut noise);
-        let rows = [Row { past: Some(&past), stem: 0..90, ways: vec![90..160] }];
+        let rows = [Row { past: Some(&past), stem: 0..90, ways: std::iter::once(90..160).collect() }];
         let (qkv, slope) = (noise.take(160 * heads.width(), 1.0), noise.take(160 * heads.queries(), 1.0));
         let attended = attend(&heads, &rows, &qkv, Threads::One);
         let found = attend_back(&heads, &rows, &qkv, &attended, &slope, Threads::One);

@@ -14,11 +14,11 @@ impl Report {
             Some((first, rest)) if rest.iter().all(|title| title == first) => first.clone(),
             _ => {
                 let mut distinct: Vec<String> = Vec::new();
-                titles.into_iter().for_each(|title| {
+                for title in titles {
                     if !distinct.contains(&title) {
                         distinct.push(title);
                     }
-                });
+                }
                 distinct.join(", ")
             }
         };

@@ -166,9 +166,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     let (worker, shares) = match executor {
-        Where::Threads => (None, 1),
         Where::Processes(shares) => (Some(executor::attached()?), shares),
-        Where::Slurm(_) => (None, 1),
+        Where::Threads | Where::Slurm(_) => (None, 1),
     };
     let options = RunOptions {
         device: if args.device == "auto" && cluster.is_none() {

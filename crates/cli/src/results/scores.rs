@@ -120,9 +120,10 @@ impl Scores {
         let tested = |at: &usize| self.best[*at] != Best::Untested && self.metrics[*at].better.is_some();
         let all = || 0..self.metrics.len();
         if self.rows.len() > 1 && all().any(|at| tested(&at)) && !self.behind.is_empty() {
-            let words = match all().any(|at| tested(&at) && marked(at)) {
-                true => "* shown to be better than every other row; no star: no difference shown",
-                false => "no row is shown to be better than every other: no star",
+            let words = if all().any(|at| tested(&at) && marked(at)) {
+                "* shown to be better than every other row; no star: no difference shown"
+            } else {
+                "no row is shown to be better than every other: no star"
             };
             text.push_str(&style.dim(&format!("{words} (pairs of records, 95 % intervals, tests adjusted by Holm)\n")));
         } else if all().any(marked) {

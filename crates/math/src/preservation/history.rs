@@ -40,8 +40,11 @@ pub struct History {
     count: usize,
     consolidations: usize,
     /// The keys that were projected last, and what `current` made of them: a round that was solved is remembered next.
-    recent: Arc<Mutex<Option<(Mat<f64>, Projection)>>>,
+    recent: Arc<Mutex<Option<Recent>>>,
 }
+
+/// Keys, and their projection.
+type Recent = (Mat<f64>, Projection);
 
 impl History {
     /// Of no round yet.

@@ -45,6 +45,7 @@ pub(crate) struct KeyValues {
 }
 
 /// Keys and values as what computed them has them.
+#[expect(clippy::large_enum_variant, reason = "there are few of it, and what it holds is behind pointers")]
 #[derive(Clone, Debug)]
 pub(crate) enum Kv {
     Tensors(KeyValues),

@@ -40,6 +40,7 @@ pub(crate) struct HostLinear {
 }
 
 /// Some of the numbers that a part may have; none where it has them and they cannot be looked at.
+#[expect(clippy::option_option, reason = "a part that is not there is no failure")]
 fn all<T, N>(part: Option<&T>, of: impl Fn(&T) -> Option<N>) -> Option<Option<N>> {
     match part {
         None => Some(None),

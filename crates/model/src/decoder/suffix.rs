@@ -28,6 +28,7 @@ use crate::{Decoder, ModelError};
 /// Rows from one of their tokens on, in the layers above one: see the module's description.
 pub struct Suffix(Form);
 
+#[expect(clippy::large_enum_variant, reason = "there are few of it, and what it holds is behind pointers")]
 enum Form {
     Tensors(TensorSuffix),
     Host(HostSuffix),
@@ -67,17 +68,14 @@ struct HostSuffix {
 /// A run of a [`Suffix`], by which gradients find back.
 pub struct Run(RunForm);
 
+#[expect(clippy::large_enum_variant, reason = "there are few of it, and what it holds is behind pointers")]
 enum RunForm {
-    Tensors {
-        added: Tensor<2>,
-        hidden: Activations,
-    },
-    Host {
-        hidden: Vec<f32>,
-        /// Of each layer above, its number and what its block kept.
-        kept: Vec<(usize, Kept)>,
-    },
+    Tensors { added: Tensor<2>, hidden: Activations },
+    Host { hidden: Vec<f32>, kept: KeptOf },
 }
+
+/// Of each layer above, its number and what its block kept.
+type KeptOf = Vec<(usize, Kept)>;
 
 impl Decoder {
     /// Runs whole rows once, showing each block's output to `see`, and keeps what is needed to run them again from `starts` on, above
@@ -229,7 +227,7 @@ impl HostSuffix {
         Self { layer, hidden, marks, starts, lengths, past, shape, rows }
     }
 
-    fn run(&self, decoder: &Decoder, added: Tensor<2>) -> Result<(Vec<f32>, Vec<(usize, Kept)>), ModelError> {
+    fn run(&self, decoder: &Decoder, added: Tensor<2>) -> Result<(Vec<f32>, KeptOf), ModelError> {
         let config = decoder.config();
         let d = config.hidden;
         let added = Numbers::of(added).ok_or_else(elsewhere)?;
@@ -256,7 +254,7 @@ impl HostSuffix {
         &self,
         decoder: &Decoder,
         hidden: Vec<f32>,
-        kept: Vec<(usize, Kept)>,
+        kept: KeptOf,
         places: &Places,
         slope: Tensor<2>,
     ) -> Result<Tensor<2>, ModelError> {
