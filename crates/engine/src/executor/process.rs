@@ -93,28 +93,19 @@ impl Processes {
             };
             let done = panics::catch(|| {
                 let (own, heard) = ways.pop().ok_or_else(|| Error::internal("an attempt without a way to it"))?;
-                if let Some(plan) = plan.filter(|_| !shares.is_empty()) {
+                let plan = plan.filter(|_| !shares.is_empty());
+                if let Some(plan) = &plan {
                     began(process::id());
-                    attend_shares(&context, &command, &path, &action, &plan, shares.into_iter().zip(ways))?;
-                    return attend(
-                        &context,
-                        &command,
-                        &path,
-                        &action,
-                        (&own, &heard),
-                        &|event| context.observer.event(event),
-                        |_| (),
-                    );
+                    attend_shares(&context, &command, &path, &action, plan, shares.into_iter().zip(ways))?;
                 }
-                attend(
-                    &context,
-                    &command,
-                    &path,
-                    &action,
-                    (&own, &heard),
-                    &|event| context.observer.event(event),
-                    began,
-                )
+                // What has shares has begun with them.
+                let began = |pid| {
+                    if plan.is_none() {
+                        began(pid);
+                    }
+                };
+                let events = |event: &Event| context.observer.event(event);
+                attend(&context, &command, &path, &action, (&own, &heard), &events, began)
             });
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, action));
