@@ -2,6 +2,7 @@
 # Runs the demo on a real Slurm on this machine, as it is and while things fail, and compares every result with a local run's.
 #
 #   scripts/check_slurm.sh [FOLDER]     needs the built program; installs Slurm with apt where it is missing
+#   KILLS=20 SEED=7 scripts/check_slurm.sh     kills the coordinator more often than twice
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 palinode=${PALINODE:-$here/target/release/palinode}
@@ -67,8 +68,8 @@ ends() {
   rm -rf out
 }
 says() { grep -q "$2" "$1.log" || { echo "$1: nothing was said of \"$2\"" >&2; cat "$1.log" >&2; exit 1; }; }
-working() { # waits until a stage has a job at work in this store; prints its node
-  for _ in $(seq 300); do
+working() { # waits until a stage has a job at work in this store, so many tenths of a second at most; prints its node
+  for _ in $(seq ${2:-300}); do
     local name
     name=$(ls "$1/runs" 2>/dev/null | sort | tail -1) || true
     local node
@@ -113,20 +114,31 @@ sleep 7
 ends failures short
 says failures "goes on in another job"
 
-# 3. The coordinator is killed twice, and its jobs are found again.
-"$palinode" run demo.yaml --store killed --executor slurm --no-preflight --detach >killed.log
-for _ in 1 2; do
-  working killed >/dev/null
-  pid=$(python3 -c 'import json; print(json.load(open("killed/LOCK"))["pid"])')
-  kill -KILL "$pid"
-  while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-  "$palinode" status --store killed | head -2
-  "$palinode" attach --store killed >>killed.log 2>&1 &
-  run=$!
-  sleep 2
-done
-ends killed
-twice=$(cat killed/runs/*/jobs.jsonl | python3 -c '
+# 3. The coordinator is killed, twice or KILLS times, at random moments, and its jobs are found again. A run that ends sooner is begun anew in
+# another store.
+kills=${KILLS:-2} killed=0 round=0
+RANDOM=${SEED:-1}
+while [ $killed -lt "$kills" ]; do
+  round=$((round + 1))
+  store=killed$round
+  "$palinode" run demo.yaml --store $store --executor slurm --no-preflight --detach >$store.log
+  run=
+  while [ $killed -lt "$kills" ]; do
+    (working $store 80) >/dev/null 2>&1 || break
+    sleep "$((RANDOM % 3)).$((RANDOM % 10))"
+    pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' $store/LOCK 2>/dev/null) || break
+    kill -KILL "$pid" 2>/dev/null || break
+    killed=$((killed + 1))
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+    [ -z "$run" ] || wait "$run" 2>/dev/null || true
+    "$palinode" status --store $store | head -2
+    "$palinode" attach --store $store >>$store.log 2>&1 &
+    run=$!
+  done
+  # It may have ended before it was killed for the first time.
+  [ -n "$run" ] || { "$palinode" attach --store $store >>$store.log 2>&1 & run=$!; }
+  ends $store
+  twice=$(cat $store/runs/*/jobs.jsonl | python3 -c '
 import collections, json, sys
 sent = collections.Counter()
 for line in sys.stdin:
@@ -134,5 +146,6 @@ for line in sys.stdin:
     if line and json.loads(line)["jobs"] == "sending":
         sent.update(json.dumps([work["key"], work.get("share")]) for work in json.loads(line)["work"] if work["instance"] != "moments")
 print(sum(1 for count in sent.values() if count > 1))')
-[ "$twice" = 0 ] || { echo "killed: $twice jobs were sent twice" >&2; exit 1; }
-echo "killed: no job was sent twice"
+  [ "$twice" = 0 ] || { echo "$store: $twice jobs were sent twice" >&2; exit 1; }
+done
+echo "the coordinator was killed $killed times; no job was sent twice"

@@ -47,6 +47,8 @@ pub struct RunOptions {
     pub worker: Option<WorkerCommand>,
     /// In how many shares, each a process, the work of one stage is done at most, where it parts; 1 if not given.
     pub shares: usize,
+    /// The devices that shares are dealt out to, in turn; all work on `device` where none is named.
+    pub share_devices: Vec<String>,
     /// Runs stages in jobs of this cluster.
     pub cluster: Option<Cluster>,
     /// How the run was started, which is written down so that it can be again.
@@ -69,6 +71,7 @@ impl Default for RunOptions {
             machine: Machine::this(),
             worker: None,
             shares: 1,
+            share_devices: Vec::new(),
             cluster: None,
             command: None,
             grace: Duration::from_secs(30),

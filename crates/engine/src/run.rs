@@ -94,7 +94,7 @@ pub fn run(
         let executor: Box<dyn Executor> = match (&options.cluster, &options.worker) {
             (Some(cluster), _) => Box::new(InJobs::new(&context, catalogue, &id, cluster)),
             (None, Some(worker)) => {
-                Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares), capacity))
+                Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares, &options.share_devices), capacity))
             }
             (None, None) => Box::new(Local::new(&context, catalogue, capacity)),
         };

@@ -28,7 +28,7 @@ pub use artifacts::model::BLOCKS;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use judge::before::{ToCheck, to_check};
 pub use judge::room::{Free, Needs};
-pub use machine::devices::{chosen_device, cuda_findings, free_memory, hardware};
+pub use machine::devices::{chosen_device, cuda_findings, devices, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;

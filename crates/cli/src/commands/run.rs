@@ -182,6 +182,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         jobs: args.jobs,
         worker,
         shares,
+        share_devices: if shares > 1 { palinode::devices(&args.device) } else { Vec::new() },
         cluster,
         command: detach::command_line(),
         ..RunOptions::default()

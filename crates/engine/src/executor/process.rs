@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub struct Processes {
     command: WorkerCommand,
     /// In how many shares the work of one stage is done at most.
     shares: usize,
+    /// The devices that they are dealt out to.
+    devices: Arc<[String]>,
     capacity: Capacity,
     /// Where the action files of the run go.
     actions: PathBuf,
@@ -62,7 +65,7 @@ impl Processes {
         context: &RunContext,
         catalogue: &Catalogue,
         run: &str,
-        (command, shares): (&WorkerCommand, usize),
+        (command, shares, devices): (&WorkerCommand, usize, &[String]),
         capacity: Capacity,
     ) -> Self {
         let actions = context.store.run_dir(run).join("actions");
@@ -72,6 +75,7 @@ impl Processes {
             catalogue,
             command,
             shares,
+            devices: devices.into(),
             capacity,
             actions,
             running: HashMap::new(),
@@ -84,6 +88,7 @@ impl Processes {
         let Task { attempt, action, stage, .. } = task;
         let path = self.actions.join(format!("{:04}-{stage}.json", attempt.instance));
         let (context, command, notices) = (self.context.clone(), self.command.clone(), self.notices.0.clone());
+        let devices = Arc::clone(&self.devices);
         let mut ways: Vec<(Sender<Heard>, Receiver<Heard>)> = (0..=shares.len()).map(|_| mpsc::channel()).collect();
         let to = ways.iter().map(|(to, _)| to.clone()).collect();
         let name = action.instance.clone();
@@ -96,7 +101,8 @@ impl Processes {
                 let plan = plan.filter(|_| !shares.is_empty());
                 if let Some(plan) = &plan {
                     began(process::id());
-                    attend_shares(&context, &command, &path, &action, plan, shares.into_iter().zip(ways))?;
+                    let shares = shares.into_iter().map(|share| (share, device_of(share, &devices, &action.device)));
+                    attend_shares(&context, &command, &path, &action, plan, shares.zip(ways))?;
                 }
                 // What has shares has begun with them.
                 let began = |pid| {
@@ -160,6 +166,12 @@ impl Executor for Processes {
     }
 }
 
+/// The device of a share: they are dealt out in turn, so that as many processes as there are GPUs have one each.
+fn device_of(share: Share, devices: &[String], otherwise: &str) -> String {
+    let dealt = devices.get(share.number % devices.len().max(1));
+    dealt.map_or(otherwise, String::as_str).to_owned()
+}
+
 /// Has each share of an action done by a process of its own, all side by side. What the first one failed at that failed is the error; the
 /// others go on to their ends, since what they keep is kept.
 fn attend_shares(
@@ -168,13 +180,13 @@ fn attend_shares(
     path: &Path,
     action: &Action,
     plan: &UnitPlan,
-    shares: impl Iterator<Item = (Share, (Sender<Heard>, Receiver<Heard>))>,
+    shares: impl Iterator<Item = ((Share, String), (Sender<Heard>, Receiver<Heard>))>,
 ) -> Result<(), AttemptError> {
     let merged = Merged::new(&run.observer, &action.instance, plan);
     let done: Vec<Result<(), AttemptError>> = thread::scope(|scope| {
-        let begin = |(share, (own, heard)): (Share, (Sender<Heard>, Receiver<Heard>))| {
+        let begin = |((share, device), (own, heard)): ((Share, String), (Sender<Heard>, Receiver<Heard>))| {
             let merged = &merged;
-            let action = Action { share: Some(share), ..action.clone() };
+            let action = Action { share: Some(share), device, ..action.clone() };
             let path = path.with_extension(format!("{}.json", share.number));
             let attending = thread::Builder::new().name(format!("{} {}", action.instance, share.number));
             attending.spawn_scoped(scope, move || {
@@ -384,6 +396,17 @@ fn name(signal: i32) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_process_has_a_device_of_its_own() {
+        let gpus = ["cuda:0".to_owned(), "cuda:1".to_owned()];
+        let dealt = |devices: &[String], of| -> Vec<String> {
+            (0..of).map(|number| device_of(Share { number, of }, devices, "cpu")).collect()
+        };
+        assert_eq!(dealt(&gpus, 2), gpus);
+        assert_eq!(dealt(&gpus, 3), ["cuda:0", "cuda:1", "cuda:0"]);
+        assert_eq!(dealt(&[], 2), ["cpu", "cpu"]);
+    }
 
     #[test]
     fn deaths_are_explained() {

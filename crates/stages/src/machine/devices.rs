@@ -18,6 +18,13 @@ pub fn chosen_device() -> &'static str {
     }
 }
 
+/// The devices that processes of one stage can be dealt out to: every GPU where the name leaves it open which, none otherwise.
+pub fn devices(name: &str) -> Vec<String> {
+    let open = name == "cuda" || (name == "auto" && chosen_device() != "cpu");
+    let gpus = if open { Cuda::find().map_or(0, |cuda| cuda.gpus.len()) } else { 0 };
+    (0..gpus).map(|gpu| format!("cuda:{gpu}")).collect()
+}
+
 /// What the name of a device stands for, as exactly as equal bits ask for: the GPU, or the CPU and how many threads share
 /// the work, since sums are dealt out among them.
 ///
