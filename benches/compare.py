@@ -1,11 +1,15 @@
-"""Palinode beside the published way of working: the same inputs, the same machine, in turn.
+"""Palinode beside the published way of working, and beside PyTorch in batches: the same inputs, the same machine, in turn.
 
     python benches/inputs.py FOLDER
-    python benches/compare.py FOLDER [--rounds 3] [--threads 1] [--only targets,solve] [--write docs/performance.md]
+    python benches/compare.py FOLDER [--rounds 3] [--core 1] [--only SmolLM2,solve] [--write docs/performance.md]
 
-Both sides run in processes of their own, one after the other, `--rounds` times; the table has medians. What is compared is
-CPU time, which other programs on the machine disturb least, and wall clock beside it. Loading a model is counted on
-neither side; peak memory is that of the whole process. Needs torch and transformers for the reference.
+Each side runs in a process of its own, one after the other, `--rounds` times, with one thread on the one core that `taskset` gives
+it. Beside `reference/measure.py`, the published way, there is `reference/batched.py`: PyTorch as an engineer would write it who
+knows where time goes. What is compared is CPU time (user and system), which other programs disturb least; ratios are taken of
+the runs that stood beside each other, and the table has medians. Loading is counted on no side; peak memory is that of the
+whole process. Above the table stand the CPU's kind and how fast each side's library multiplies matrices, measured before and
+after. Where the libraries differ by more than 15 %, the table says as well what would be left of a factor if they were as fast as
+each other. Needs torch and transformers, and taskset.
 """
 
 import argparse
@@ -19,54 +23,84 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+SIDES = ("ours", "reference", "batched")
+PRODUCTS = ("f32", "f64", "bf16")
 
 
 class Case:
-    """One row of the table. `ours` and `theirs` are the words of either side, `per` how many units each side works on."""
+    """One row of the table. `words` are what the sides read, `counts` how many units each works on (`{n}` in the words), `goals` the
+    factors over reference and batched, `numbers` the type that its products are in."""
 
-    def __init__(self, name, kind, ours, theirs=None, per=(1, 1), goal=None):
-        self.name, self.kind, self.goal, self.per = name, kind, goal, per
-        self.ours, self.theirs = ours, theirs or ours
+    def __init__(self, name, kind, words, counts=(1, 1, 1), goals=(None, None), numbers="f32", batched=True):
+        self.name, self.kind, self.words, self.goals, self.numbers = name, kind, words, goals, numbers
+        self.counts = dict(zip(SIDES, counts))
+        if not batched:
+            del self.counts["batched"]
+
+    def command(self, side):
+        theirs = "" if side == "ours" else " threads=1"
+        return [self.kind, *(self.words.format(n=self.counts[side]) + theirs).split()]
 
 
-def targets(name, model, layer, goal, count=32, theirs=2, steps=20):
-    words = f"model={model} layer={layer} steps={steps} parallel_requests=16"
-    return Case(name, "targets", f"{words} requests={count}", f"{words} requests={theirs}", (count, theirs), goal)
+def targets(name, model, layer, counts, goals, steps=20):
+    # No search ends before its last step: how many steps a request takes must not decide what is measured.
+    words = f"model={model} layer={layer} steps={steps} stop_loss=0 parallel_requests=16 requests={{n}}"
+    return Case(f"{name}: target at layer {layer}, per request", "targets", words, counts, goals)
 
 
-def solve(name, f, d, batch, objective, cached, goal):
-    return Case(name, "solve", f"f={f} d={d} batch={batch} objective={objective} cached={cached}", goal=goal)
+def moments(name, model, layers, documents, goals):
+    words = f"model={model} documents={documents} layers={','.join(map(str, layers))} batch_tokens=2048"
+    of = f"layers {layers[0]}–{layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
+    return Case(f"{name}: second moments of {of}, {documents} documents", "moments", words, goals=goals)
+
+
+def solve(objective, f, d, batch, cached, goal):
+    words = f"f={f} d={d} batch={batch} objective={objective} cached={cached}"
+    name = f"{objective.upper()}, {batch} edits, f {f}, {'factor cached' if cached else 'cold'}"
+    return Case(name, "solve", words, goals=(goal, None), numbers="f64", batched=False)
 
 
 def later(name, method, precision, batch, before, goal, f=6400, d=1600):
-    words = f"method={method} f={f} d={d} batch={batch} before={before} cold=0"
-    return Case(name, "round", f"{words} rounds=4", f"{words} precision={precision}", goal=goal)
+    words = f"method={method} f={f} d={d} batch={batch} before={before} cold=0 rounds={{n}} precision={precision}"
+    return Case(name, "round", words, (4, 1), (goal, None), precision, batched=False)
 
 
 def cold(name, method, precision, batch, f=6400, d=1600):
-    words = f"method={method} f={f} d={d} batch={batch} before=0 cold=1"
-    return Case(name, "round", words, f"{words} precision={precision}")
+    words = f"method={method} f={f} d={d} batch={batch} before=0 cold=1 precision={precision}"
+    return Case(name, "round", words, numbers=precision, batched=False)
 
 
-def edit(name, count, goal, theirs):
-    words = "model=small layers=4,5,6,7,8 layer=8 steps=20 parallel_requests=16"
-    return Case(name, "edit", f"{words} requests={count}", f"{words} requests={theirs}", (count, theirs), goal)
+def edit(name, count, goals):
+    # The published code takes requests one by one: what few of them take tells what more would.
+    words = "model=small layers=4,5,6,7,8 layer=8 steps=20 stop_loss=0 parallel_requests=16 requests={n}"
+    return Case(name, "edit", words, (count, 4), goals, batched=False)
 
 
 def cases():
-    moments = "model=small documents={} layers={} batch_tokens=2048"
-    yield targets("targets, layer 5, per request", "small", 5, 8)
-    yield targets("targets, layer 8, per request", "small", 8, 8)
-    yield Case("second moments, layers 4–8", "moments", moments.format(24, "4,5,6,7,8"), goal=3)
-    yield Case("second moments, layer 8", "moments", moments.format(24, "8"), goal=1)
-    yield solve("MEMIT, 32 edits, f 6400, factor cached", 6400, 1600, 32, "memit", 1, 30)
-    yield solve("EMMET, 32 edits, f 6400, factor cached", 6400, 1600, 32, "emmet", 1, 80)
-    yield solve("MEMIT, 32 edits, f 6400, cold", 6400, 1600, 32, "memit", 0, 2)
-    yield solve("EMMET, 32 edits, f 6400, cold", 6400, 1600, 32, "emmet", 0, 2)
-    yield solve("MEMIT, 256 edits, f 6400, factor cached", 6400, 1600, 256, "memit", 1, 6)
-    yield solve("EMMET, 256 edits, f 6400, factor cached", 6400, 1600, 256, "emmet", 1, 15)
-    yield solve("MEMIT, 32 edits, f 3072, factor cached", 3072, 768, 32, "memit", 1, None)
-    yield solve("MEMIT, 32 edits, f 3072, cold", 3072, 768, 32, "memit", 0, None)
+    band = [4, 5, 6, 7, 8]
+    yield targets("SmolLM2-135M", "smollm2", 8, (16, 1, 8), (5, None))
+    yield moments("SmolLM2-135M", "smollm2", band, 8, (9, None))
+    yield moments("SmolLM2-135M", "smollm2", [8], 8, (3, None))
+    yield Case("SmolLM2-135M: scores of 32 records", "scores", "model=smollm2 requests=32 batch_tokens=4096", goals=(2.5, 1.4))
+    words = "model=smollm2 texts=32 requests=32 length=100 batch=32"
+    yield Case("SmolLM2-135M: 32 texts to 100 tokens", "texts", words, goals=(2, None), batched=False)
+    words = "model=smollm2 texts=1 requests=1 length=100 batch=1"
+    yield Case("SmolLM2-135M: one text to 100 tokens", "texts", words, batched=False)
+    yield targets("GPT-J's depth", "deep", 8, (16, 1, 8), (5, None))
+    yield moments("GPT-J's depth", "deep", band, 8, (None, None))
+    yield moments("GPT-J's depth", "deep", [8], 8, (None, None))
+    yield targets("GPT-2 small's shape", "small", 5, (16, 1, 8), (8.5, None))
+    yield targets("GPT-2 small's shape", "small", 8, (16, 1, 8), (12.5, None))
+    yield moments("GPT-2 small's shape", "small", band, 24, (4.2, None))
+    yield moments("GPT-2 small's shape", "small", [8], 24, (1.35, None))
+    yield solve("memit", 6400, 1600, 32, 1, 30)
+    yield solve("emmet", 6400, 1600, 32, 1, 80)
+    yield solve("memit", 6400, 1600, 32, 0, 2)
+    yield solve("emmet", 6400, 1600, 32, 0, 2)
+    yield solve("memit", 6400, 1600, 256, 1, 6)
+    yield solve("emmet", 6400, 1600, 256, 1, 15)
+    yield solve("memit", 3072, 768, 32, 1, None)
+    yield solve("memit", 3072, 768, 32, 0, None)
     for precision in ("f32", "f64"):
         for batch, before in ((1, 200), (100, 4)):
             shape = f"{batch} edits, {precision}"
@@ -74,11 +108,8 @@ def cases():
             yield later(f"round of MEMIT-seq, {shape}", "memit_seq", precision, batch, before, 10)
         yield cold(f"first round of MEMIT-seq, {precision}", "memit_seq", precision, 100)
         yield cold(f"first round of AlphaEdit, f 3072, {precision}", "alphaedit", precision, 100, 3072, 768)
-    # The reference takes requests one by one: what sixteen of them take tells what more would.
-    yield edit("whole MEMIT run, 32 edits, 5 layers", 32, 8, 16)
-    yield edit("whole MEMIT run, 128 edits, 5 layers", 128, 9, 16)
-    yield targets("targets on the small shape, 32 requests", "mini", 3, None, 32, 8)
-    yield targets("targets on the small shape, 1000 requests", "mini", 3, None, 1000, 8)
+    yield edit("whole MEMIT run, 32 edits, 5 layers, per request", 32, (8, None))
+    yield edit("whole MEMIT run, 128 edits, 5 layers, per request", 128, (9, None))
 
 
 def program():
@@ -91,33 +122,53 @@ def program():
     return HERE.parent / found[1]
 
 
-def once(command, threads):
-    environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
-    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{done.stderr}\n{' '.join(map(str, command))} failed")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+class Machine:
+    """Starts either side's programs, each on the same core."""
+
+    def __init__(self, ours, reference, core):
+        python = [sys.executable, "-m"]
+        self.start = {"ours": [ours], "reference": [*python, reference], "batched": [*python, "reference.batched"]}
+        self.core = core
+
+    def once(self, side, words):
+        command = ["taskset", "-c", str(self.core), *self.start[side], *words]
+        one = dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM"), "1")
+        done = subprocess.run(command, cwd=HERE, env=os.environ | one, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{done.stderr}\n{' '.join(map(str, command))} failed")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    def products(self):
+        """GFLOP a second of CPU time of either side's library, by type; none where it has no products of that type."""
+        rates = {}
+        for numbers in PRODUCTS:
+            for side in ("ours", "reference"):
+                words = f"gemm m=1024 k=1024 n=2048 repeat=12 dtype={numbers}".split()
+                rates[side, numbers] = self.once(side, words)["gflops_per_cpu_second"]
+        return rates
 
 
-def compare(case, ours, inputs, rounds, threads, other):
-    def command(start, words):
-        return [*start, case.kind, *words.split(), f"inputs={inputs}"]
-
-    runs = {"ours": [], "theirs": []}
-    for _ in range(rounds):
-        runs["ours"].append(once(command([ours], case.ours), threads))
-        reference = command([sys.executable, *other], case.theirs)
-        runs["theirs"].append(once([*reference, f"threads={threads}"], threads))
-    row = {"case": case.name, "goal": case.goal, "rounds": rounds, "threads": threads, "load": os.getloadavg()[1]}
-    for side, per in zip(("ours", "theirs"), case.per):
+def compare(case, machine, inputs, rounds):
+    runs = [{side: machine.once(side, [*case.command(side), f"inputs={inputs}"]) for side in case.counts} for _ in range(rounds)]
+    row = {"case": case.name, "goals": case.goals, "numbers": case.numbers, "rounds": rounds, "load": os.getloadavg()[1]}
+    for side, count in case.counts.items():
         for what in ("cpu", "wall"):
-            row[f"{side}_{what}"] = statistics.median(run[what] for run in runs[side]) / per
-        row[f"{side}_peak"] = max(run["peak_mib"] for run in runs[side])
-    for what in ("cpu", "wall"):
-        # The ratio of each pair: what disturbs the machine for long disturbs both of a pair.
-        pairs = zip(runs["theirs"], runs["ours"])
-        scale = case.per[0] / case.per[1]
-        row[f"ratio_{what}"] = statistics.median(scale * theirs[what] / own[what] for theirs, own in pairs)
+            row[f"{side}_{what}"] = statistics.median(run[side][what] for run in runs) / count
+        row[f"{side}_peak"] = max(run[side]["peak_mib"] for run in runs)
+        if side != "ours":
+            # The ratio of each pair: what disturbs the machine for long disturbs both of a pair.
+            scale = case.counts["ours"] / count
+            ratios = [scale * run[side]["cpu"] / run["ours"]["cpu"] for run in runs]
+            row[f"over_{side}"] = statistics.median(ratios)
+            row[f"range_{side}"] = [min(ratios), max(ratios)]
+    for what in ("nll", "new_tokens", "tokens"):
+        if what in runs[0]["reference"] and what in runs[0]["ours"]:
+            row[what] = {side: runs[0][side].get(what) for side in case.counts}
+    if "nll" in row:
+        values = row["nll"].values()
+        # Where the sides do not compute the same, their times say nothing.
+        if max(values) - min(values) > 1e-4 * max(values):
+            sys.exit(f"{case.name}: mean likelihoods differ: {row['nll']}")
     return row
 
 
@@ -125,17 +176,42 @@ def seconds(value):
     return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.3g} ms"
 
 
-def table(rows):
+def kind_of_cpu():
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return f"{found[1] if found else 'unknown'} ({', '.join(flag for flag in known if flags and flag in flags[1].split())})"
+
+
+def above(rates):
+    """What stands above the table: the CPU's kind, and each library's median rate of products."""
+    lines = [f"CPU: {kind_of_cpu()}; one core, one thread on each side.", ""]
+    lines += ["| product of 1,024 × 1,024 × 2,048, GFLOP/s | " + " | ".join(PRODUCTS) + " |", "| --- | ---: | ---: | ---: |"]
+    for side, name in (("reference", "PyTorch"), ("ours", "Palinode")):
+        lines.append(f"| {name} | " + " | ".join(f"{rates[side, numbers]:.0f}" for numbers in PRODUCTS) + " |")
+    return "\n".join(lines)
+
+
+def median_rates(measured):
+    return {key: statistics.median(rates[key] for rates in measured) for key in measured[0]}
+
+
+def table(rows, rates):
     lines = [
-        "| case | reference, CPU time | Palinode | times faster | in wall clock | goal | peak memory, MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| case | published way, CPU time | PyTorch in batches | Palinode | times faster than published | than batches | both at equal rates of products | goals | peak memory, MiB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     for row in rows:
-        goal = "" if row["goal"] is None else f"{row['goal']} {'✓' if row['ratio_cpu'] >= row['goal'] else '✗'}"
-        lines.append(
-            f"| {row['case']} | {seconds(row['theirs_cpu'])} | {seconds(row['ours_cpu'])} | {row['ratio_cpu']:.1f} "
-            f"| {row['ratio_wall']:.1f} | {goal} | {row['ours_peak']:.0f} / {row['theirs_peak']:.0f} |"
-        )
+        own = rates["ours", row["numbers"]] / rates["reference", row["numbers"]]
+        over = [row.get(f"over_{side}") for side in SIDES[1:]]
+        equal = "" if abs(own - 1) <= 0.15 else " / ".join(f"{ratio / own:.1f}" for ratio in over if ratio)
+        goals = [(goal, ratio) for goal, ratio in zip(row["goals"], over) if goal is not None and ratio]
+        goals = " / ".join(f"{goal} {'✓' if ratio >= goal else '✗'}" for goal, ratio in goals)
+        cells = [row["case"], seconds(row["reference_cpu"])]
+        cells.append(seconds(row["batched_cpu"]) if "batched_cpu" in row else "")
+        cells += [seconds(row["ours_cpu"]), *(f"{ratio:.1f}" if ratio else "" for ratio in over), equal, goals]
+        cells.append(" / ".join(f"{row[f'{side}_peak']:.0f}" for side in SIDES if f"{side}_peak" in row))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -143,27 +219,30 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", type=lambda p: Path(p).resolve(), help="the folder that benches/inputs.py filled")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--core", type=int, default=1, help="the core that all sides run on")
     parser.add_argument("--only", default="", help="cases whose name has one of these words, with commas between")
     parser.add_argument("--program", type=lambda p: Path(p).resolve(), help="the program of our side, where it is built already")
     parser.add_argument("--reference", default="reference.measure", help="a module that takes the place of reference/measure.py")
     parser.add_argument("--write", type=Path, help="a file to put the table into, between its two marks")
     parser.add_argument("--raw", type=Path, help="a file that gets a line of JSON for each case")
     args = parser.parse_args()
-    ours, rows = args.program or program(), []
-    other = ["-m", args.reference]
+    machine, rows = Machine(args.program or program(), args.reference, args.core), []
+    rates = [machine.products()]
+    print(above(rates[0]), flush=True)
     for case in cases():
         if not any(word in case.name for word in args.only.split(",")):
             continue
-        rows.append(compare(case, ours, args.inputs, args.rounds, args.threads, other))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
+        rows.append(compare(case, machine, args.inputs, args.rounds))
+        print(table(rows[-1:], rates[0]).splitlines()[-1], flush=True)
         if args.raw:
             with args.raw.open("a") as out:
                 out.write(json.dumps(rows[-1]) + "\n")
+    rates = median_rates([*rates, machine.products(), machine.products()])
+    text = f"{above(rates)}\n\n{table(rows, rates)}"
+    print(text)
     if args.write:
-        text = args.write.read_text()
-        before, after = text.split(BEGIN)[0], text.split(END)[1]
-        args.write.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
+        before, after = (page := args.write.read_text()).split(BEGIN)[0], page.split(END)[1]
+        args.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,11 @@ def write_safetensors(path):
 
     out = path.with_suffix("")
     where = {"gguf_file": path.name}
-    AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where).save_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **where)
+    # Since version 5 transformers remembers where weights come from and writes none that were quantised, though they no longer are.
+    model.hf_quantizer, model.is_quantized = None, False
+    vars(model.config).pop("quantization_config", None)
+    model.save_pretrained(out)
     AutoTokenizer.from_pretrained(path.parent, **where).save_pretrained(out)
     return out
 

@@ -82,7 +82,7 @@ class Case(measure.Case):
                 now = read(subject, state[essence_rows, essence_columns])
                 clean = now.detach().clone() if clean is None else clean
                 nll = -torch.zeros(len(requests)).index_add(0, request_of, said * weights)
-                kl = hyper["kl_factor"] * (clean.exp() * (clean - now)).sum(1)
+                kl = hyper["kl_factor"] * (now.exp() * (now - clean)).sum(1)
                 size = initial.norm(dim=1)
                 loss = nll + kl + hyper["v_weight_decay"] * delta.norm(dim=1) / size**2
                 if step == hyper["v_num_grad_steps"] - 1:

@@ -60,7 +60,7 @@ class Case:
     def __init__(self, words):
         self.words = dict(word.split("=", 1) for word in words)
         self.device = self.words.get("device", "cpu")
-        self.dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[self.words.get("dtype", "f32")]
+        self.dtype = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16}[self.words.get("dtype", "f32")]
 
     def number(self, key):
         return int(self.words[key])
@@ -91,6 +91,7 @@ class Case:
             "kl_factor": 0.0625,
             "v_weight_decay": 0.5,
             "clamp_norm_factor": 0.75,
+            "stop_loss": float(self.words.get("stop_loss", 5e-2)),
             "mom2_update_weight": MEMIT_WEIGHT,
             "emmet_lambda": 0.1,
         }
@@ -223,7 +224,6 @@ class Case:
 
 
 CASES = ("targets", "moments", "scores", "texts", "solve", "round", "edit", "gemm", "cholesky")
-
 
 
 def main(kind, doc):

@@ -67,7 +67,7 @@ def find(subject, request, layer, templates, hyper, site="block"):
             decay = hyper["v_weight_decay"] * delta.norm() / initial.norm() ** 2
             loss = nll.mean() + kl + decay
             losses.append(loss.item())
-            if loss < 5e-2 or step == hyper["v_num_grad_steps"] - 1:
+            if loss < hyper.get("stop_loss", 5e-2) or step == hyper["v_num_grad_steps"] - 1:
                 break
             loss.backward()
             optimiser.step()

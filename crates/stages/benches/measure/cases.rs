@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
 use palinode_eval::{Query, score};
@@ -238,16 +238,33 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     Ok(measured)
 }
 
-/// The machine's matrix product in f32 as Burn does it, `[m, k] × [k, n]`.
+/// The machine's matrix product, `[m, k] × [k, n]`: by Burn in f32 and bf16, as models are computed, and by `faer` in f64, as solves are.
 pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
     let (m, k, n) = (settings.number("m")?, settings.number("k")?, settings.number("n")?);
-    let device = Device::flex();
-    let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-    let (a, b) = (random([m, k]), random([k, n]));
     let repeat = settings.number("repeat")?;
-    drop(a.clone().matmul(b.clone()).into_data());
-    let flops = 2.0 * (m * k * n * repeat) as f64;
-    Ok(measure(Some(flops), || (0..repeat).for_each(|_| drop(a.clone().matmul(b.clone()).into_data()))).1)
+    let flops = Some(2.0 * (m * k * n * repeat) as f64);
+    let (a, b): (Vec<f32>, Vec<f32>) = ((0..m * k).map(pseudo).collect(), (0..k * n).map(pseudo).collect());
+    Ok(match settings.text("dtype").unwrap_or("f32") {
+        "f64" => {
+            let (a, b) = (Mat::from_fn(m, k, |i, j| f64::from(a[i * k + j])), Mat::from_fn(k, n, |i, j| f64::from(b[i * n + j])));
+            drop(&a * &b);
+            measure(flops, || (0..repeat).for_each(|_| drop(&a * &b))).1
+        }
+        kind => {
+            let kind = if kind == "bf16" { DType::BF16 } else { DType::F32 };
+            let tensor = |values, shape: [usize; 2]| {
+                Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex()).cast(kind)
+            };
+            let (a, b) = (tensor(a, [m, k]), tensor(b, [k, n]));
+            drop(a.clone().matmul(b.clone()).into_data());
+            measure(flops, || (0..repeat).for_each(|_| drop(a.clone().matmul(b.clone()).into_data()))).1
+        }
+    })
+}
+
+/// Numbers between −1 and 1 that follow no pattern.
+fn pseudo(at: usize) -> f32 {
+    ((at as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0
 }
 
 /// Cholesky factor in f64, `f³/3` operations.

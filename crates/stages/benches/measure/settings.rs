@@ -76,7 +76,7 @@ impl Settings {
             kl_factor: 0.0625,
             weight_decay: 0.5,
             clamp: 0.75,
-            stop_loss: 0.05,
+            stop_loss: self.text("stop_loss").map_or(Ok(0.05), str::parse)?,
             rules: palinode_edit::TargetRules::default(),
         })
     }
