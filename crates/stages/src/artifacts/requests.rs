@@ -1,6 +1,6 @@
 //! Edit requests on their way between stages.
 
-use palinode_data::EditRequest;
+use palinode_data::{EditRequest, records_of};
 use palinode_engine::{Artifact, Digest, Error, Given, Kind, StageContext, artifact};
 use palinode_eval::MetricSet;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,21 @@ pub struct RequestsFacts {
 pub struct PlannedRequests {
     /// How many they are.
     pub requests: Option<usize>,
+    /// How many records they are of, where some have several.
+    pub records: Option<usize>,
+}
+
+impl PlannedRequests {
+    /// Of these requests.
+    pub fn of(requests: &[EditRequest]) -> Self {
+        let records = records_of(requests).len();
+        Self { requests: Some(requests.len()), records: (records < requests.len()).then_some(records) }
+    }
+
+    /// The records, which batches are counted in.
+    pub fn records(&self) -> Option<usize> {
+        self.records.or(self.requests)
+    }
 }
 
 /// An artifact of requests.
