@@ -9,9 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{self, Fields};
+use crate::groups::by_record;
 use crate::request::settle;
 use crate::zsre::{ZsreQuestion, ZsreTarget};
-use crate::groups::by_record;
 use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, jsonl, mapped, mquake, records, zsre};
 
 /// The fields of a file's records. Whether they are one JSON array or one object a line is told from the file.
@@ -152,8 +152,7 @@ fn by_ids(file: &Path, all: Vec<Vec<EditRequest>>, ids: &[String]) -> Result<Vec
     let mut mistakes = Mistakes::default();
     let mut chosen = Vec::new();
     for id in ids {
-        let found: Vec<&Vec<EditRequest>> =
-            all.iter().filter(|record| name(record).as_ref() == Some(id)).collect();
+        let found: Vec<&Vec<EditRequest>> = all.iter().filter(|record| name(record).as_ref() == Some(id)).collect();
         if found.is_empty() {
             let some: Vec<String> = all.iter().filter_map(name).take(5).collect();
             let message = format!("no request is named `{id}`; the first ones are {}", some.join(", "));

@@ -236,8 +236,11 @@ impl Fields {
     fn paths(&self) -> Vec<&str> {
         let one = [&self.id, &self.subject, &self.prompt, &self.target_new, &self.target_true, &self.relation];
         let several = [&self.paraphrases, &self.generation, &self.attributes, &self.references];
-        let froms =
-            one.into_iter().chain([&self.target_prefix, &self.group]).flatten().chain(several.into_iter().flat_map(Many::all));
+        let froms = one
+            .into_iter()
+            .chain([&self.target_prefix, &self.group])
+            .flatten()
+            .chain(several.into_iter().flat_map(Many::all));
         let asked =
             self.neighbors.all().iter().chain(
                 self.portability.values().chain(self.locality.values()).flat_map(|asked: &Many<Asked>| asked.all()),

@@ -29,10 +29,7 @@ fn outputs(
         let first = contexts.first().map_or("{}", |(context, _)| *context);
         prompt_at(text, decoder.config(), request, first, settings.fact_token)
     };
-    let prompts = requests
-        .iter()
-        .map(first)
-        .collect::<Result<Vec<Prompt>, _>>()?;
+    let prompts = requests.iter().map(first).collect::<Result<Vec<Prompt>, _>>()?;
     Ok(probe(decoder, &prompts, &[Tap { layer: settings.layer, site: Site::MlpOutput }], tokens)?.remove(0))
 }
 

@@ -182,10 +182,7 @@ impl<'a> TargetSearch<'a> {
             let openings: Vec<&str> = contexts(request, templates).into_iter().map(|(context, _)| context).collect();
             rewrite_prompts_at(text, decoder.config(), request, &openings, settings.fact_token)
         };
-        let prompts = requests
-            .iter()
-            .map(of)
-            .collect::<Result<Vec<_>, _>>()?;
+        let prompts = requests.iter().map(of).collect::<Result<Vec<_>, _>>()?;
         let length = |&i: &usize| prompts[i].rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
         let searches = searches(requests, settings.rules.merge);
         let lengths: Vec<usize> = searches.iter().map(|of| of.iter().map(length).max().unwrap_or(0)).collect();

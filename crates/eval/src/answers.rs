@@ -29,8 +29,7 @@ pub enum AnswerKind {
 
 impl AnswerKind {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 5] =
-        [Self::Rewrite, Self::Paraphrase, Self::Neighborhood, Self::Portability, Self::Locality];
+    pub const ALL: [Self; 5] = [Self::Rewrite, Self::Paraphrase, Self::Neighborhood, Self::Portability, Self::Locality];
 
     /// Its name in files.
     pub fn name(self) -> &'static str {
@@ -169,9 +168,7 @@ fn asked(request: &EditRequest, kinds: &[AnswerKind]) -> Vec<GeneratedAnswer> {
     for neighbor in &request.neighbors {
         ask(AnswerKind::Neighborhood, None, neighbor.prompt.clone(), neighbor.target.iter().cloned().collect());
     }
-    for (kind, axes) in
-        [(AnswerKind::Portability, &request.portability), (AnswerKind::Locality, &request.locality)]
-    {
+    for (kind, axes) in [(AnswerKind::Portability, &request.portability), (AnswerKind::Locality, &request.locality)] {
         for (axis, probes) in axes {
             for Probe { prompt, answers } in probes {
                 ask(kind, Some(axis), prompt.clone(), answers.clone());
@@ -191,8 +188,7 @@ pub fn answer(
     requests: &[EditRequest],
     how: &Answering,
 ) -> Result<Vec<Vec<GeneratedAnswer>>, ModelError> {
-    let mut answers: Vec<Vec<GeneratedAnswer>> =
-        requests.iter().map(|request| asked(request, &how.prompts)).collect();
+    let mut answers: Vec<Vec<GeneratedAnswer>> = requests.iter().map(|request| asked(request, &how.prompts)).collect();
     let prompts = answers.iter().flatten().map(|answer| {
         let whole = match &how.form {
             Some(form) => form.replacen("{prompt}", &answer.prompt, 1),

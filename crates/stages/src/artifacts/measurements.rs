@@ -83,6 +83,30 @@ pub struct ProbesFacts {
     pub shown: Shown,
 }
 
+/// The logical name of verdicts on answers, one a line.
+pub const VERDICTS: &str = "verdicts.jsonl";
+
+/// Verdicts on a model's own answers.
+pub struct VerdictsKind;
+
+impl Kind for VerdictsKind {
+    const NAME: &'static str = "verdicts";
+    type Facts = VerdictsFacts;
+    type Planned = ();
+}
+
+/// What verdicts say of themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VerdictsFacts {
+    /// The answers.
+    pub answers: usize,
+    /// Those that the judge left open.
+    pub open: usize,
+    /// The metrics.
+    #[serde(flatten)]
+    pub shown: Shown,
+}
+
 /// Continuations of prompts.
 pub struct AnswersKind;
 

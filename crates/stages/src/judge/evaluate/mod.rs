@@ -301,7 +301,8 @@ row.";
             Some(chat) => Some(model.text.in_chat(chat.system.as_deref()).map_err(StageFailure::stage)?),
             None => None,
         };
-        let answering = answering.as_ref().map(|(params, how)| (how, spoken.as_ref().unwrap_or(&model.text), params.name()));
+        let answering =
+            answering.as_ref().map(|(params, how)| (how, spoken.as_ref().unwrap_or(&model.text), params.name()));
         let scorer = Scorer {
             cx,
             text: &model.text,
