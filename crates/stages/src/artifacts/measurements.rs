@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const RECORDS: &str = "records.jsonl";
 /// The logical name of the same as a table, one prompt a row.
 pub const TABLE: &str = "records.parquet";
+/// The logical name of the retention curve: what is left of each round's edits.
+pub const AGES: &str = "ages.json";
 /// The logical name of a task's answers, one question a line.
 pub const ANSWERS: &str = "answers.jsonl";
 

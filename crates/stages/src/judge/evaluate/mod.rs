@@ -22,12 +22,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::ages::{AGES, Ages};
+use self::ages::Ages;
 use self::answers::{AnswerParams, beside, by_hops, gap};
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
 use self::verdict::{Doubt, relative_norms, superseded_in, superseded_words, untaken, without};
-use crate::artifacts::measurements::{ANSWERS, RECORDS, ScoresFacts, ScoresKind, TABLE};
+use crate::artifacts::measurements::{AGES, ANSWERS, RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
 use crate::artifacts::update::{AnyModel, Batch};
 use crate::edit::batch_limits::BatchTokens;
