@@ -9,9 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{self, Fields};
+use crate::groups::by_record;
 use crate::request::settle;
 use crate::zsre::{ZsreQuestion, ZsreTarget};
-use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, jsonl, mapped, records, zsre};
+use crate::{DataError, EditRequest, Mistakes, Place, counterfact, easyedit, jsonl, mapped, mquake, records, zsre};
 
 /// The fields of a file's records. Whether they are one JSON array or one object a line is told from the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Dataset {
     Zsre(ZsreTarget, ZsreQuestion),
     /// KnowEdit's, and EasyEdit's flat form.
     KnowEdit,
+    /// MQuAKE's: several edits a record.
+    Mquake,
     /// Plain ones: subject, prompt, `target_new`, and optional fields.
     Jsonl,
     /// Anyone's, by a mapping. The file may be a Parquet table, too. A path that no record has is a mistake.
@@ -45,6 +48,9 @@ pub enum DatasetKind {
     /// Plain fields: `subject`, `prompt` with `{}`, `target_new`; optional are `target_true`, `paraphrases`, `neighbors`
     /// (`{prompt, target}`), `strength`, `relation`, `target_prefix`. A CSV file has them as columns.
     Jsonl,
+    /// The fields of MQuAKE: `requested_rewrite`, a list of edits that are made together; `questions` with `new_answer`, answered in several
+    /// steps, and `new_single_hops`.
+    Mquake,
     /// The fields of WikiBigEdit: `subject`, `update`, `ans`, `rephrase`, `personas`, `mhop`, `mhop_ans`, `loc`, `loc_ans`.
     WikiBigEdit,
     /// The fields of UnKE, long answers without a subject: `question`, `answer`, `para_question`, `sub_question`, `sub_answer`.
@@ -66,6 +72,7 @@ impl Dataset {
             DatasetKind::Zsre => Self::Zsre(target, question),
             DatasetKind::KnowEdit => Self::KnowEdit,
             DatasetKind::Jsonl => Self::Jsonl,
+            DatasetKind::Mquake => Self::Mquake,
             DatasetKind::WikiBigEdit => Self::named(fields::WIKIBIGEDIT),
             DatasetKind::Unke => Self::named(fields::UNKE),
             DatasetKind::Akew => Self::named(fields::AKEW),
@@ -106,7 +113,7 @@ pub fn request(index: usize, record: serde_json::Value) -> Result<EditRequest, (
 /// [`Mistakes`], each with record or line, field and expectation: of every record, or the one that makes the file unreadable;
 /// also where the file has more than 512 MiB, a record more than 4 MiB, or the selection is empty.
 pub fn read_requests(file: &Path, dataset: &Dataset, selection: &Selection) -> Result<Vec<EditRequest>, Mistakes> {
-    let mut all = match dataset {
+    let read = match dataset {
         Dataset::CounterFact => records::requests(file, counterfact::HINT, counterfact::request)?,
         Dataset::Zsre(target, question) => {
             records::requests(file, zsre::HINT, |index, record| zsre::request(index, record, *target, *question))?
@@ -114,8 +121,11 @@ pub fn read_requests(file: &Path, dataset: &Dataset, selection: &Selection) -> R
         Dataset::Mapped(fields) => mapped::requests(file, fields, true)?,
         Dataset::Named(fields) => mapped::requests(file, fields, false)?,
         Dataset::KnowEdit => records::requests(file, easyedit::HINT, easyedit::request)?,
+        Dataset::Mquake => records::lists(file, mquake::HINT, mquake::requests)?,
         Dataset::Jsonl => records::requests(file, jsonl::HINT, jsonl::request)?,
     };
+    // A record with several edits is chosen as a whole.
+    let mut all = by_record(read);
     if !selection.ids.is_empty() {
         all = by_ids(file, all, &selection.ids)?;
     }
@@ -124,7 +134,7 @@ pub fn read_requests(file: &Path, dataset: &Dataset, selection: &Selection) -> R
         all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     }
     let mut chosen: Vec<_> =
-        all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).collect();
+        all.into_iter().skip(selection.offset).take(selection.limit.unwrap_or(usize::MAX)).flatten().collect();
     if chosen.is_empty() {
         let message = match found {
             0 => "the file holds no request".to_owned(),
@@ -136,14 +146,15 @@ pub fn read_requests(file: &Path, dataset: &Dataset, selection: &Selection) -> R
     Ok(chosen)
 }
 
-/// The requests of these names, in their order.
-fn by_ids(file: &Path, all: Vec<EditRequest>, ids: &[String]) -> Result<Vec<EditRequest>, Mistakes> {
+/// The records of these names, in their order; that of a record with several edits is its group's.
+fn by_ids(file: &Path, all: Vec<Vec<EditRequest>>, ids: &[String]) -> Result<Vec<Vec<EditRequest>>, Mistakes> {
+    let name = |record: &Vec<EditRequest>| record.first().map(|r| r.group.as_ref().unwrap_or(&r.id).clone());
     let mut mistakes = Mistakes::default();
     let mut chosen = Vec::new();
     for id in ids {
-        let found: Vec<&EditRequest> = all.iter().filter(|request| request.id == *id).collect();
+        let found: Vec<&Vec<EditRequest>> = all.iter().filter(|record| name(record).as_ref() == Some(id)).collect();
         if found.is_empty() {
-            let some: Vec<&str> = all.iter().take(5).map(|request| request.id.as_str()).collect();
+            let some: Vec<String> = all.iter().filter_map(name).take(5).collect();
             let message = format!("no request is named `{id}`; the first ones are {}", some.join(", "));
             mistakes.add(DataError::new(file, Place::File, message));
         }

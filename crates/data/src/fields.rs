@@ -33,6 +33,9 @@ pub struct Fields {
     /// What the fact says of its subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation: Option<FieldPath>,
+    /// The record that it belongs to: requests that have the same text here are made together, and judged together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<FieldPath>,
     /// What stands between a prompt and its target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_prefix: Option<FieldPath>,
@@ -233,8 +236,11 @@ impl Fields {
     fn paths(&self) -> Vec<&str> {
         let one = [&self.id, &self.subject, &self.prompt, &self.target_new, &self.target_true, &self.relation];
         let several = [&self.paraphrases, &self.generation, &self.attributes, &self.references];
-        let froms =
-            one.into_iter().chain([&self.target_prefix]).flatten().chain(several.into_iter().flat_map(Many::all));
+        let froms = one
+            .into_iter()
+            .chain([&self.target_prefix, &self.group])
+            .flatten()
+            .chain(several.into_iter().flat_map(Many::all));
         let asked =
             self.neighbors.all().iter().chain(
                 self.portability.values().chain(self.locality.values()).flat_map(|asked: &Many<Asked>| asked.all()),
@@ -327,6 +333,7 @@ impl Fields {
             portability: axes(&self.portability),
             locality: axes(&self.locality),
             relation: FieldPath::first(self.relation.as_ref(), record),
+            group: FieldPath::first(self.group.as_ref(), record),
             target_prefix: self
                 .target_prefix
                 .as_ref()

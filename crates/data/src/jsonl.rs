@@ -1,6 +1,6 @@
 //! Plain JSON lines: `{"subject", "prompt", "target_new", "target_true"?, "paraphrases"?, "neighbors"?, "attributes"?, "generation"?,
 //! "references"?, "portability"?, "locality"?, "strength"?, "id"?,
-//! "relation"?, "target_prefix"?}`.
+//! "relation"?, "target_prefix"?, "group"?, "contexts"?, "kl_prompts"?}`.
 //!
 //! A CSV file has these fields as columns; what is no text there is JSON.
 //!
@@ -42,6 +42,11 @@ pub struct Line {
     strength: Option<f64>,
     relation: Option<String>,
     target_prefix: Option<String>,
+    group: Option<String>,
+    #[serde(default)]
+    contexts: Vec<String>,
+    #[serde(default)]
+    kl_prompts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +77,9 @@ pub fn request(index: usize, line: Line) -> Result<EditRequest, Fault> {
         locality: line.locality,
         strength: line.strength,
         relation: line.relation,
+        group: line.group,
+        contexts: line.contexts,
+        kl_prompts: line.kl_prompts,
         target_prefix: line.target_prefix.map_or(TargetPrefix::Blank, TargetPrefix::Given),
         ..EditRequest::default()
     })

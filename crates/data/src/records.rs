@@ -34,6 +34,16 @@ pub fn requests<R: DeserializeOwned>(
     read(path, hint, |index, record| one(index, record, &make))
 }
 
+/// As [`requests`], where a record may be several requests, which `make` checks.
+pub fn lists<R: DeserializeOwned>(
+    path: &Path,
+    hint: &str,
+    make: impl Fn(usize, R) -> Result<Vec<EditRequest>, Fault>,
+) -> Result<Vec<EditRequest>, Mistakes> {
+    let lists = read(path, hint, |index, record| typed(record).and_then(|record| make(index, record)))?;
+    Ok(lists.into_iter().flatten().collect())
+}
+
 /// Turns every record of a file into something by `make`, which gets the record's number; all mistakes at once.
 pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T, Fault>) -> Result<Vec<T>, Mistakes> {
     read_as(path, hint, Cells::Json, make)

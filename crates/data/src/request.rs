@@ -68,6 +68,16 @@ pub struct EditRequest {
     /// What stands between a prompt and a target. Left out where it is a space everywhere.
     #[serde(default, skip_serializing_if = "TargetPrefix::is_blank")]
     pub target_prefix: TargetPrefix,
+    /// The record that it belongs to, where a record has several edits: they are made together, and judged together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Contexts of its own, with `{}` in the prompt's place, instead of those that all requests are written in; the first is `{}`, and all
+    /// weigh alike. None for those of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contexts: Vec<String>,
+    /// Prompts with `{}` in the subject's place where the model should not drift; none for "{} is a".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kl_prompts: Vec<String>,
     /// The edit's own `μ`: 0 is a hard constraint, larger is softer; the objective's where absent.
     pub strength: Option<f64>,
 }
@@ -131,6 +141,14 @@ impl EditRequest {
         }
         if self.target_new.trim().is_empty() {
             return Err(("target_new", "the new target is empty".into()));
+        }
+        for (field, texts) in [("contexts", &self.contexts), ("kl_prompts", &self.kl_prompts)] {
+            if let Some(text) = texts.iter().find(|text| text.matches("{}").count() != 1) {
+                return Err((field, format!("{text:?} has {} places, expected one {{}}", text.matches("{}").count())));
+            }
+        }
+        if self.contexts.first().is_some_and(|first| first != "{}") {
+            return Err(("contexts", "the first context must be \"{}\", the bare prompt".to_owned()));
         }
         if let Some(strength) = self.strength
             && !(strength >= 0.0 && strength.is_finite())

@@ -8,7 +8,7 @@
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{Decoder, Text};
 
-use crate::prompts::prompt_at;
+use crate::prompts::{contexts, prompt_at};
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, probe};
 
 /// A value whose norm is more than so many times the anchor is skipped.
@@ -24,12 +24,12 @@ fn outputs(
     settings: &TargetSettings,
     tokens: usize,
 ) -> Result<Vec<f32>, EditError> {
-    let weighted = templates.weighted();
-    let first = weighted.first().map_or("{}", |(template, _)| *template);
-    let prompts = requests
-        .iter()
-        .map(|request| prompt_at(text, decoder.config(), request, first, settings.fact_token))
-        .collect::<Result<Vec<Prompt>, _>>()?;
+    let first = |request: &EditRequest| {
+        let contexts = contexts(request, templates);
+        let first = contexts.first().map_or("{}", |(context, _)| *context);
+        prompt_at(text, decoder.config(), request, first, settings.fact_token)
+    };
+    let prompts = requests.iter().map(first).collect::<Result<Vec<Prompt>, _>>()?;
     Ok(probe(decoder, &prompts, &[Tap { layer: settings.layer, site: Site::MlpOutput }], tokens)?.remove(0))
 }
 

@@ -268,37 +268,48 @@ fn name_edits(error: MathError, layer: usize, requests: &[EditRequest], columns:
     EditError::Collision { layer, first: name(a), second: name(b), cosine, hint: error.hint() }
 }
 
-/// Prompts of every request in every template, the bare one first.
+/// Prompts of every request in every context, the bare one first.
 struct Rows {
     prompts: Vec<Prompt>,
-    weights: Vec<f64>,
+    /// Of each request, the weights of its contexts in their average.
+    weights: Vec<Vec<f64>>,
 }
 
 impl Rows {
     fn new(text: &Text, decoder: &Decoder, requests: &[EditRequest], edit: &Edit<'_>) -> Result<Self, EditError> {
-        let weighted = edit.templates.weighted();
-        let mut prompts = Vec::with_capacity(requests.len() * weighted.len());
+        let (mut prompts, mut weights) = (Vec::new(), Vec::with_capacity(requests.len()));
         for request in requests {
-            for (template, _) in &weighted {
-                prompts.push(prompts::prompt_at(text, decoder.config(), request, template, edit.targets.fact_token)?);
+            let contexts = prompts::contexts(request, edit.templates);
+            for (context, _) in &contexts {
+                prompts.push(prompts::prompt_at(text, decoder.config(), request, context, edit.targets.fact_token)?);
             }
+            weights.push(contexts.into_iter().map(|(_, weight)| weight).collect());
         }
-        Ok(Self { prompts, weights: weighted.into_iter().map(|(_, w)| w).collect() })
+        Ok(Self { prompts, weights })
+    }
+
+    /// The first prompt of each request.
+    fn firsts(&self) -> Vec<usize> {
+        let next = |at: &mut usize, weights: &Vec<f64>| {
+            *at += weights.len();
+            Some(*at - weights.len())
+        };
+        self.weights.iter().scan(0, next).collect()
     }
 
     fn bare(&self) -> Vec<Prompt> {
-        self.prompts.iter().step_by(self.weights.len()).cloned().collect()
+        self.firsts().into_iter().map(|first| self.prompts[first].clone()).collect()
     }
 
     /// Keys averaged over templates, and keys of the bare prompts; both `f × B`.
     fn keys(&self, decoder: &Decoder, layer: usize, tokens: usize) -> Result<(Mat<f64>, Mat<f64>), EditError> {
         let f = decoder.config().feed_forward;
         let all = probe(decoder, &self.prompts, &[Tap { layer, site: Site::Key }], tokens)?.remove(0);
-        let per = self.weights.len();
-        let at = |i: usize, b: usize, t: usize| f64::from(all[(b * per + t) * f + i]);
-        let batch = self.prompts.len() / per;
+        let firsts = self.firsts();
+        let at = |i: usize, b: usize, t: usize| f64::from(all[(firsts[b] + t) * f + i]);
+        let batch = firsts.len();
         let average =
-            Mat::from_fn(f, batch, |i, b| self.weights.iter().enumerate().map(|(t, w)| w * at(i, b, t)).sum());
+            Mat::from_fn(f, batch, |i, b| self.weights[b].iter().enumerate().map(|(t, w)| w * at(i, b, t)).sum());
         Ok((average, Mat::from_fn(f, batch, |i, b| at(i, b, 0))))
     }
 }

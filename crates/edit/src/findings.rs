@@ -4,6 +4,7 @@
 //! what a reader may want to know is a note. Nothing is left out: whoever shows the list decides how much of it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use palinode_data::{EditRequest, words};
 use palinode_model::{DecoderConfig, ModelError, Text};
@@ -78,7 +79,9 @@ pub fn findings(
             );
             add(Severity::Note, "subject_again", "prompt", words);
         }
-        if let Err(error) = rewrite_prompts_at(text, config, request, templates, at) {
+        let own: Vec<&str> = request.contexts.iter().map(String::as_str).collect();
+        let contexts = if own.is_empty() { templates } else { &own };
+        if let Err(error) = rewrite_prompts_at(text, config, request, contexts, at) {
             let (kind, words) = unusable(&error);
             add(Severity::Error, kind, "prompt", words);
         } else if let Some(words) = elsewhere(request, text, config, at) {
@@ -165,13 +168,13 @@ fn among(requests: &[EditRequest]) -> Findings {
 }
 
 /// Hard constraints that cannot hold together: requests of one batch whose keys are the same vector, since all tokens up to the fact token are,
-/// and which ask for different values there. `batch` edits are written together; `mu` is each one's μ (0: a hard constraint).
+/// and which ask for different values there. The edits of each of `batches` are written together; `mu` is each one's μ (0: a hard constraint).
 pub fn shared_keys(
     requests: &[EditRequest],
     text: &Text,
     config: &DecoderConfig,
     at: FactToken,
-    batch: usize,
+    batches: &[Range<usize>],
     mu: &[f64],
 ) -> Findings {
     let mut found = Findings::new();
@@ -179,7 +182,7 @@ pub fn shared_keys(
     for (i, request) in requests.iter().enumerate().filter(|(i, _)| mu[*i] == 0.0) {
         // What cannot be told is a finding of its own.
         let Ok(prompt) = prompt_at(text, config, request, "{}", at) else { continue };
-        let key = (i / batch.max(1), prompt.ids[..=prompt.fact].to_vec());
+        let key = (batches.partition_point(|batch| batch.end <= i), prompt.ids[..=prompt.fact].to_vec());
         let earlier = &requests[*first.entry(key).or_insert(i)];
         let same = earlier.filled_prompt() == request.filled_prompt()
             && earlier.target_new.trim() == request.target_new.trim();

@@ -17,7 +17,7 @@ pub struct TargetLosses {
     owner: Vec<usize>,
     /// Every position whose logits matter.
     reads: Vec<Read>,
-    /// Log-probabilities of the first pass at each request's essence row, `[requests, V]`.
+    /// Log-probabilities of the first pass at each essence row, `[essences, V]`.
     essence: Tensor<2>,
     requests: usize,
     fixed: Fixed,
@@ -99,6 +99,11 @@ struct Fixed {
     weights: Tensor<2>,
     /// The weights again, in the rows of their requests: `[requests, predicted]`.
     sums: Tensor<2>,
+    /// Tokens that are predicted; the other reads are those of essences.
+    predicted: usize,
+    /// What each essence row weighs in its request's mean, `[essences, 1]`, and the same in the rows of their requests, `[requests, essences]`;
+    /// none where each has one.
+    still: Option<(Tensor<2>, Tensor<2>)>,
 }
 
 /// A position whose logits are needed.
@@ -116,7 +121,7 @@ struct Read {
 pub struct Losses {
     /// Mean negative log-likelihood of the target per token, `[requests, 1]`.
     pub nll: Tensor<2>,
-    /// `kl_factor · KL(p_δ ‖ p₀)` at the subject's last token of the essence row, `[requests, 1]`.
+    /// `kl_factor · KL(p_δ ‖ p₀)` at the subject's last token of the essence row, or the mean of several, `[requests, 1]`.
     pub kl: Tensor<2>,
     /// Predicted tokens of each request that are not the most probable ones, in the first of its contexts and in the others; only where it
     /// was asked for.
@@ -182,12 +187,13 @@ pub fn prepare(
             }
         }
         let Some(first) = members.first() else { return Err(EditError::Mismatch("a search of no request".into())) };
-        let essence = &first.essence;
-        essences.push(rows.len());
-        reads.push(Read { row: rows.len(), position: essence.fact, first: false, predicts: None });
-        starts.push(essence.fact);
-        owner.push(request);
-        rows.push(essence);
+        for essence in &first.essences {
+            essences.push(rows.len());
+            reads.push(Read { row: rows.len(), position: essence.fact, first: false, predicts: None });
+            starts.push(essence.fact);
+            owner.push(request);
+            rows.push(essence);
+        }
     }
     // Reads of the essence come last, in request order, so that the two kinds are two slices.
     reads.sort_by_key(|r| r.predicts.is_none());
@@ -240,7 +246,8 @@ pub fn prepare(
 impl Fixed {
     fn new(decoder: &Decoder, suffix: &Suffix, owner: &[usize], reads: &[Read], requests: usize) -> Self {
         let device = decoder.device();
-        let predicted = reads.len() - requests;
+        let still: Vec<usize> = reads.iter().filter(|r| r.predicts.is_none()).map(|r| owner[r.row]).collect();
+        let predicted = reads.len() - still.len();
         let (tokens, weights): (Vec<i32>, Vec<f32>) =
             reads[..predicted].iter().filter_map(|r| r.predicts).map(|(token, weight)| (token as i32, weight)).unzip();
         let mut sums = vec![0f32; requests * predicted];
@@ -257,6 +264,18 @@ impl Fixed {
             tokens: index(tokens).reshape([predicted, 1]),
             weights: Tensor::from_data(TensorData::new(weights, [predicted, 1]), &device),
             sums: Tensor::from_data(TensorData::new(sums, [requests, predicted]), &device),
+            predicted,
+            still: (still.len() > requests).then(|| {
+                let count = |request: usize| still.iter().filter(|&&of| of == request).count() as f32;
+                let each: Vec<f32> = still.iter().map(|&request| 1.0 / count(request)).collect();
+                let mut rows = vec![0f32; requests * still.len()];
+                for (i, &request) in still.iter().enumerate() {
+                    rows[request * still.len() + i] = each[i];
+                }
+                let n = still.len();
+                let tensor = |values: Vec<f32>, shape| Tensor::from_data(TensorData::new(values, shape), &device);
+                (tensor(each, [n, 1]), tensor(rows, [requests, n]))
+            }),
         }
     }
 }
@@ -275,11 +294,11 @@ impl TargetLosses {
         nll_weights: Option<&Tensor<2>>,
         best: bool,
     ) -> Result<Losses, EditError> {
-        let Fixed { owner, places, tokens, weights, sums } = &self.fixed;
+        let Fixed { owner, places, tokens, weights, sums, predicted, still } = &self.fixed;
+        let predicted = *predicted;
         let delta = delta.clone().select(0, owner.clone());
         let (hidden, run) = self.suffix.run(decoder, self.entry.added(decoder, delta.clone())?)?;
         let rows = decoder.final_norm(hidden.at(places));
-        let predicted = self.reads.len() - self.requests;
         // Row i of `sums` has the weights of request i's tokens, and zeros.
         let (weights, sums) = match nll_weights {
             None => (weights.clone(), sums.clone()),
@@ -291,9 +310,13 @@ impl TargetLosses {
         };
         let (said, shortfalls) =
             head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best);
-        let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
-        let kl = kept.values.mul_scalar(kl_factor);
-        let slope = cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
+        let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.reads.len() - predicted), &self.essence);
+        let (divergence, slope) = match still {
+            None => (kept.values, kept.gradient),
+            Some((each, of)) => (of.clone().matmul(kept.values), kept.gradient * each.clone()),
+        };
+        let kl = divergence.mul_scalar(kl_factor);
+        let slope = cat(vec![said.gradient, slope.mul_scalar(kl_factor)], 0);
         let misses = shortfalls.map(|shortfalls| self.misses(shortfalls)).transpose()?;
         Ok(Losses { nll: sums.matmul(said.values), kl, misses, back: Back { run, delta, slope } })
     }
@@ -350,8 +373,11 @@ impl TargetLosses {
         let entry = self.entry.keep(&Tensor::from_data(TensorData::new(picked, [rows.len()]), &decoder.device()));
         let reads: Vec<Read> = self.reads.iter().filter_map(|r| row_map[r.row].map(|row| Read { row, ..*r })).collect();
         let fixed = Fixed::new(decoder, &suffix, &owner, &reads, requests.len());
-        let kept: Vec<i32> = requests.iter().map(|&r| r as i32).collect();
-        let kept = Tensor::from_data(TensorData::new(kept, [requests.len()]), &decoder.device());
+        let still = self.reads.iter().filter(|r| r.predicts.is_none()).enumerate();
+        let kept: Vec<i32> =
+            still.filter(|(_, r)| renamed[self.owner[r.row]].is_some()).map(|(i, _)| i as i32).collect();
+        let count = kept.len();
+        let kept = Tensor::from_data(TensorData::new(kept, [count]), &decoder.device());
         let essence = self.essence.clone().select(0, kept);
         Self { suffix, entry, owner, reads, essence, requests: requests.len(), fixed }
     }

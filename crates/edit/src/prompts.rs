@@ -5,7 +5,7 @@
 //! prompt ends with the target's tokens but the last, decoded and tokenized again as part of the text. Where a token is a part of a
 //! letter, that text is none, and the target's tokens are put behind those of the prompt as they are.
 
-use palinode_data::EditRequest;
+use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{DecoderConfig, ModelError, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,13 +54,25 @@ pub struct Prompt {
     pub fact: usize,
 }
 
+/// Where a model should not drift, unless a request says it.
+const ESSENCE: &str = "{} is a";
+
+/// The contexts that a request is written in, with their weights in an average: its own, or those of all.
+pub fn contexts<'a>(request: &'a EditRequest, templates: &'a ContextTemplates) -> Vec<(&'a str, f64)> {
+    if request.contexts.is_empty() {
+        return templates.weighted();
+    }
+    let weight = 1.0 / request.contexts.len() as f64;
+    request.contexts.iter().map(|context| (context.as_str(), weight)).collect()
+}
+
 /// The rows whose loss shapes a target.
 #[derive(Clone, Debug)]
 pub struct RewritePrompts {
     /// One row a template: prompt and subject, followed by the target's tokens but the last.
     pub rows: Vec<Prompt>,
-    /// `"{subject} is a"`, where the model should not drift.
-    pub essence: Prompt,
+    /// `"{subject} is a"`, or the request's own prompts, where the model should not drift: one or more.
+    pub essences: Vec<Prompt>,
     /// Vectors that earlier searches found, each with the row and the position where it is in place.
     pub earlier: Vec<(usize, usize, Vec<f32>)>,
     /// The target's tokens `t₁ … t_T`; `t_j` is predicted at position `len − T + j − 1` of a row.
@@ -89,7 +101,7 @@ pub fn prompt_at(
     row(text, config, request, &template.replacen("{}", &request.prompt, 1), None, at)
 }
 
-/// The rows that a target is optimised on, one a template, and the row that holds the subject's essence.
+/// The rows that a target is optimised on, one a template, and those that hold the subject's essence.
 ///
 /// # Errors
 /// As [`prompt`]; also for a target without tokens.
@@ -127,8 +139,10 @@ pub fn rewrite_prompts_at(
     if let Some(short) = rows.iter().find(|r| r.ids.len() < target.len()) {
         return Err(bad(request, format!("a prompt of {} tokens is shorter than its target", short.ids.len())));
     }
-    let essence = row(text, config, request, "{} is a", None, at)?;
-    Ok(RewritePrompts { rows, essence, earlier: Vec::new(), target })
+    let usual = [ESSENCE.to_owned()];
+    let still = if request.kl_prompts.is_empty() { usual.as_slice() } else { &request.kl_prompts };
+    let essences = still.iter().map(|prompt| row(text, config, request, prompt, None, at)).collect::<Result<_, _>>()?;
+    Ok(RewritePrompts { rows, essences, earlier: Vec::new(), target })
 }
 
 /// What follows a prompt: a target without its last token.

@@ -20,7 +20,7 @@ use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
 use crate::losses::{Back, Losses, TargetLosses, prepare};
-use crate::prompts::{FactToken, RewritePrompts, prompt_at, rewrite_prompts_at};
+use crate::prompts::{FactToken, RewritePrompts, contexts, prompt_at, rewrite_prompts_at};
 use crate::{EditError, TargetSite};
 
 /// How targets are optimised; names as in the published hyperparameter files where they have one.
@@ -178,11 +178,11 @@ impl<'a> TargetSearch<'a> {
         parallel_requests: usize,
     ) -> Result<Self, EditError> {
         decoder.config().check_layer(settings.layer)?;
-        let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
-        let prompts = requests
-            .iter()
-            .map(|r| rewrite_prompts_at(text, decoder.config(), r, &openings, settings.fact_token))
-            .collect::<Result<Vec<_>, _>>()?;
+        let of = |request: &EditRequest| {
+            let openings: Vec<&str> = contexts(request, templates).into_iter().map(|(context, _)| context).collect();
+            rewrite_prompts_at(text, decoder.config(), request, &openings, settings.fact_token)
+        };
+        let prompts = requests.iter().map(of).collect::<Result<Vec<_>, _>>()?;
         let length = |&i: &usize| prompts[i].rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
         let searches = searches(requests, settings.rules.merge);
         let lengths: Vec<usize> = searches.iter().map(|of| of.iter().map(length).max().unwrap_or(0)).collect();
@@ -213,7 +213,7 @@ impl<'a> TargetSearch<'a> {
         let at = self.settings.fact_token;
         for ((prompts, request), earlier) in self.prompts.iter_mut().zip(self.requests).zip(earlier) {
             for (before, vector) in earlier {
-                for (row, (template, _)) in templates.weighted().into_iter().enumerate() {
+                for (row, (template, _)) in contexts(request, templates).into_iter().enumerate() {
                     let begin = prompt_at(text, self.decoder.config(), before, template, at)?;
                     if !prompts.rows[row].ids.starts_with(&begin.ids) {
                         let message = "the tokenizer joins pieces of its answer".to_owned();

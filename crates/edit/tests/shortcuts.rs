@@ -78,7 +78,7 @@ fn plain_loss(decoder: &Decoder, text: &Text, request: &EditRequest, delta: &[f3
             nll -= p[first + j][token as usize] / (rows.target.len() * rows.rows.len()) as f32;
         }
     }
-    let e = &rows.essence;
+    let e = &rows.essences[0];
     let (now, before) = (log_p(&e.ids, e.fact, Some(delta)), log_p(&e.ids, e.fact, None));
     let kl: f32 = now[e.fact].iter().zip(&before[e.fact]).map(|(n, b)| n.exp() * (n - b)).sum();
     [nll, kl * s.kl_factor as f32]

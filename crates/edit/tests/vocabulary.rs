@@ -165,7 +165,7 @@ fn targets_over_published_vocabularies_are_those_of_f64() {
         let openings: Vec<&str> = templates.weighted().into_iter().map(|(template, _)| template).collect();
         let rows = prompts::rewrite_prompts(&text, decoder.config(), &request, &openings).unwrap();
         let [token] = rows.target[..] else { panic!("{:?}", rows.target) };
-        let all: Vec<Prompt> = rows.rows.iter().chain([&rows.essence]).cloned().collect();
+        let all: Vec<Prompt> = rows.rows.iter().chain(&rows.essences).cloned().collect();
         let hidden = probe(&decoder, &all, &[Tap { layer: 1, site: Site::BlockOutput }], 4096).unwrap().remove(0);
         let hidden: Vec<Vec<f64>> = hidden.chunks(D).map(|row| row.iter().map(|&v| f64::from(v)).collect()).collect();
         let (essence, rows) = hidden.split_last().unwrap();

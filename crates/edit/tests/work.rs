@@ -65,14 +65,14 @@ fn a_step_touches_only_what_it_changes() {
     let openings: Vec<&str> = all.weighted().into_iter().map(|(t, _)| t).collect();
     let rows: Vec<_> =
         requests.iter().map(|r| prompts::rewrite_prompts(&text, config, r, &openings).unwrap()).collect();
-    let prompts = |of: &prompts::RewritePrompts| of.rows.iter().chain([&of.essence]).cloned().collect::<Vec<Prompt>>();
+    let prompts = |of: &prompts::RewritePrompts| of.rows.iter().chain(&of.essences).cloned().collect::<Vec<Prompt>>();
     let flat: Vec<Prompt> = rows.iter().flat_map(prompts).collect();
     let whole: usize = flat.iter().map(|p| p.ids.len()).sum();
     // A row is run again from its fact on, and where it predicts earlier than that, from there on.
     let first_read = |of: &prompts::RewritePrompts, p: &Prompt| p.ids.len() - of.target.len();
     let again = |of: &prompts::RewritePrompts| -> usize {
         let rows = of.rows.iter().map(|p| p.ids.len() - p.fact.min(first_read(of, p)));
-        rows.sum::<usize>() + of.essence.ids.len() - of.essence.fact
+        rows.sum::<usize>() + of.essences[0].ids.len() - of.essences[0].fact
     };
     let suffix: usize = rows.iter().map(again).sum();
     let reads: usize = rows.iter().map(|r| r.rows.len() * r.target.len() + 1).sum();

@@ -2,12 +2,14 @@
 //!
 //! * [`score()`]: mean log-likelihood and most probable tokens of targets after prompts, many at once.
 //! * [`score_requests`]: the prompts of edit requests, scored.
+//! * [`answer`]: answers in a model's own words, and how they compare with what is right.
 //! * [`METRICS`], [`Summary`]: each metric under its own name, as means over records with intervals by [`bootstrap()`].
 //! * [`wilson`], [`paired`], [`holm`], [`best`]: what scores over a few records and seeds can show.
 //! * [`entropy()`]: how varied a text is; [`Tfidf`]: how alike two are.
 //! * [`surprise`], [`perplexity()`]: how well running text is predicted.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
 
+mod answers;
 mod bootstrap;
 mod classify;
 mod entropy;
@@ -24,10 +26,11 @@ mod wilson;
 mod words;
 mod writing;
 
+pub use answers::{AnswerKind, Answering, GeneratedAnswer, StopAt, answer, same_answer};
 pub use bootstrap::bootstrap;
 pub use classify::{Agreement, Question, agreement, choose};
 pub use entropy::entropy;
-pub use metrics::{Group, METRICS, Metric, MetricSet};
+pub use metrics::{COUNTERPARTS, Group, METRICS, Metric, MetricSet};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Answer, Comparison, RecordScores, score_requests};

@@ -1,9 +1,11 @@
 //! What a record's scores amount to: one number for each metric, under its own name.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Comparison, RecordScores, Score};
+use crate::{AnswerKind, Comparison, GeneratedAnswer, RecordScores, Score, same_answer};
 
 /// Metrics that belong together: those of one line of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum Group {
     EasyEdit,
     /// Longer texts.
     Generation,
+    /// Answers in the model's own words.
+    Answers,
 }
 
 /// Metrics of one line of work, as requests are judged by them.
@@ -69,7 +73,7 @@ pub(crate) enum Of {
 }
 
 /// All metrics, in the order of tables.
-pub const METRICS: [Metric; 20] = [
+pub const METRICS: [Metric; 37] = [
     share("S", "harmonic mean of ES, PS and NS", Group::CounterFact, Of::Harmonic(["ES", "PS", "NS"])),
     share("ES", "efficacy: rewrite prompts where p(new) > p(true)", Group::CounterFact, of(|r| success(&r.rewrite))),
     share("PS", "paraphrase: paraphrases where p(new) > p(true)", Group::CounterFact, of(|r| success(&r.paraphrase))),
@@ -154,6 +158,122 @@ pub const METRICS: [Metric; 20] = [
         Group::Generation,
         of(|r| r.reference),
     ),
+    own(
+        "exact_rewrite",
+        "rewrite exact",
+        "own answers that are a right one, after lower case, articles and punctuation: rewrite prompts",
+        of(|r| own_exact(r, AnswerKind::Rewrite)),
+    ),
+    own(
+        "exact_paraphrase",
+        "paraphrase exact",
+        "own answers that are a right one, after lower case, articles and punctuation: paraphrases",
+        of(|r| own_exact(r, AnswerKind::Paraphrase)),
+    ),
+    own(
+        "exact_neighborhood",
+        "neighborhood exact",
+        "own answers that are a right one, after lower case, articles and punctuation: prompts about other subjects",
+        of(|r| own_exact(r, AnswerKind::Neighborhood)),
+    ),
+    own(
+        "exact_portability",
+        "portability exact",
+        "own answers that are a right one, after lower case, articles and punctuation: questions about what follows from the edit, the mean over axes",
+        of(|r| own_exact(r, AnswerKind::Portability)),
+    ),
+    own(
+        "exact_locality",
+        "locality exact",
+        "own answers that are a right one, after lower case, articles and punctuation: questions that have nothing to do with the edit, the mean over axes",
+        of(|r| own_exact(r, AnswerKind::Locality)),
+    ),
+    own(
+        "exact_multihop",
+        "multi-hop exact",
+        "records of whose multi-hop questions at least one is answered right in the model's own words",
+        of(multi_hop),
+    ),
+    own(
+        "kept_answers",
+        "answers kept",
+        "own answers to neighborhood and locality prompts that are the same as before the edit",
+        Of::Change(kept),
+    ),
+    own(
+        "contains_rewrite",
+        "rewrite contains",
+        "own answers that have a right one in them: rewrite prompts",
+        of(|r| own_contains(r, AnswerKind::Rewrite)),
+    ),
+    own(
+        "contains_paraphrase",
+        "paraphrase contains",
+        "own answers that have a right one in them: paraphrases",
+        of(|r| own_contains(r, AnswerKind::Paraphrase)),
+    ),
+    own(
+        "contains_neighborhood",
+        "neighborhood contains",
+        "own answers that have a right one in them: prompts about other subjects",
+        of(|r| own_contains(r, AnswerKind::Neighborhood)),
+    ),
+    own(
+        "contains_portability",
+        "portability contains",
+        "own answers that have a right one in them: questions about what follows from the edit, the mean over axes",
+        of(|r| own_contains(r, AnswerKind::Portability)),
+    ),
+    own(
+        "contains_locality",
+        "locality contains",
+        "own answers that have a right one in them: questions that have nothing to do with the edit, the mean over axes",
+        of(|r| own_contains(r, AnswerKind::Locality)),
+    ),
+    own(
+        "f1_rewrite",
+        "rewrite F1",
+        "words that own answers share with a right one: rewrite prompts",
+        of(|r| own_f1(r, AnswerKind::Rewrite)),
+    ),
+    own(
+        "f1_paraphrase",
+        "paraphrase F1",
+        "words that own answers share with a right one: paraphrases",
+        of(|r| own_f1(r, AnswerKind::Paraphrase)),
+    ),
+    own(
+        "f1_neighborhood",
+        "neighborhood F1",
+        "words that own answers share with a right one: prompts about other subjects",
+        of(|r| own_f1(r, AnswerKind::Neighborhood)),
+    ),
+    own(
+        "f1_portability",
+        "portability F1",
+        "words that own answers share with a right one: questions about what follows from the edit, the mean over axes",
+        of(|r| own_f1(r, AnswerKind::Portability)),
+    ),
+    own(
+        "f1_locality",
+        "locality F1",
+        "words that own answers share with a right one: questions that have nothing to do with the edit, the mean over axes",
+        of(|r| own_f1(r, AnswerKind::Locality)),
+    ),
+];
+
+/// Pairs of a teacher-forced metric and the one of the model's own answers to the same prompts.
+pub const COUNTERPARTS: [(&str, &str); 10] = [
+    ("EA", "exact_rewrite"),
+    ("PA", "exact_paraphrase"),
+    ("NA", "exact_neighborhood"),
+    ("efficacy", "exact_rewrite"),
+    ("paraphrase", "exact_paraphrase"),
+    ("specificity", "exact_neighborhood"),
+    ("reliability", "exact_rewrite"),
+    ("generalization", "exact_paraphrase"),
+    ("portability", "exact_portability"),
+    ("locality", "kept_answers"),
 ];
 
 const fn of(value: fn(&RecordScores) -> Option<f64>) -> Of {
@@ -162,6 +282,10 @@ const fn of(value: fn(&RecordScores) -> Option<f64>) -> Of {
 
 const fn share(name: &'static str, doc: &'static str, group: Group, of: Of) -> Metric {
     Metric { name, label: name, doc, share: true, group, of }
+}
+
+const fn own(name: &'static str, label: &'static str, doc: &'static str, of: Of) -> Metric {
+    Metric { name, label, doc, share: true, group: Group::Answers, of }
 }
 
 const fn number(name: &'static str, doc: &'static str, of: Of) -> Metric {
@@ -216,6 +340,41 @@ fn locality(before: &RecordScores, after: &RecordScores) -> Option<f64> {
     average(axes.filter_map(|(before, after)| {
         average(before.iter().zip(after).map(|(before, after)| same((&before.score, &after.score))))
     }))
+}
+
+/// The mean over a record's answers of a kind; where they have axes, over these first.
+fn own_mean(record: &RecordScores, kind: AnswerKind, value: fn(&GeneratedAnswer) -> f64) -> Option<f64> {
+    let mut axes: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
+    for answer in record.answers.iter().filter(|answer| answer.kind == kind) {
+        axes.entry(answer.axis.as_deref()).or_default().push(value(answer));
+    }
+    average(axes.into_values().filter_map(|values| average(values.into_iter())))
+}
+
+fn own_exact(record: &RecordScores, kind: AnswerKind) -> Option<f64> {
+    own_mean(record, kind, |answer| yes(answer.exact()))
+}
+
+fn own_contains(record: &RecordScores, kind: AnswerKind) -> Option<f64> {
+    own_mean(record, kind, |answer| yes(answer.contains()))
+}
+
+fn own_f1(record: &RecordScores, kind: AnswerKind) -> Option<f64> {
+    own_mean(record, kind, GeneratedAnswer::f1)
+}
+
+/// As MQuAKE counts (Zhong et al., arXiv 2305.14795): one of the questions is enough.
+fn multi_hop(record: &RecordScores) -> Option<f64> {
+    let hops = |answer: &&GeneratedAnswer| answer.axis.as_deref().is_some_and(palinode_data::is_multi_hop);
+    let mut asked = record.answers.iter().filter(hops).peekable();
+    asked.peek()?;
+    Some(yes(asked.any(GeneratedAnswer::exact)))
+}
+
+fn kept(before: &RecordScores, after: &RecordScores) -> Option<f64> {
+    let own = [AnswerKind::Neighborhood, AnswerKind::Locality];
+    let pairs = before.answers.iter().zip(&after.answers).filter(|(before, _)| own.contains(&before.kind));
+    average(pairs.map(|(before, after)| yes(same_answer(&before.text, &after.text))))
 }
 
 /// `None` of nothing.

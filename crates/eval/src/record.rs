@@ -6,7 +6,7 @@ use palinode_data::{EditRequest, Probe};
 use palinode_model::{Decoder, ModelError, Text};
 use serde::{Deserialize, Serialize};
 
-use crate::{Query, Score, score};
+use crate::{GeneratedAnswer, Query, Score, score};
 
 /// One prompt: the new target beside the one that it competes with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct RecordScores {
     /// Longer texts that the model wrote about the subject; none where none were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub generated: Vec<String>,
+    /// Answers in the model's own words; none where none were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<GeneratedAnswer>,
     /// Their mean entropy in bits; see [`crate::entropy()`]. None where there are no texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
@@ -125,6 +128,7 @@ fn record(request: &EditRequest, scored: &mut impl Iterator<Item = (Query, Vec<S
         portability,
         locality,
         generated: Vec::new(),
+        answers: Vec::new(),
         entropy: None,
         reference: None,
     }

@@ -1,7 +1,7 @@
 //! Which figures show a table of measurements, by the shape of its cells.
 
 use crate::curve::{self, Line, Point};
-use crate::data::{Cell, Level, Measured, Row, Step};
+use crate::data::{Cell, Level, Measured, Row, Step, Steps};
 use crate::figure::{Figure, Key, Panel};
 use crate::look::{Look, label, level, looks, varying, words};
 use crate::{dots, heat};
@@ -100,9 +100,24 @@ fn along_axis(measured: &Measured, cells: &[&Cell], axis: &str, axes: &[&str]) -
     spread(measured, &format!("{}-by-{axis}", measured.stage), &format!("{what}.{bars}"), panel, &legend, &others)
 }
 
+/// What is left of edits by their age, a line for each row.
+pub fn retention(measured: &Measured) -> Vec<Figure> {
+    let cells: Vec<&Cell> = measured.rows.iter().map(|row| &row.cell).collect();
+    let Some(Steps { axes, rows }) = &measured.retention else { return Vec::new() };
+    let what = format!("{} at the end, by the number of edits that were made after an edit", words(&measured.stage));
+    let name = format!("{}-retention", measured.stage);
+    axes.last().map(|axis| along(measured, &cells, (axis, rows), &name, &what)).unwrap_or_default()
+}
+
 /// Lines over the steps of each row.
 fn along_steps(measured: &Measured, cells: &[&Cell], steps: &[Step]) -> Vec<Figure> {
     let Some(axis) = measured.steps.as_ref().and_then(|steps| steps.axes.last()) else { return Vec::new() };
+    let what = format!("{} as {} go on, on all edits made so far", words(&measured.stage), words(axis));
+    along(measured, cells, (axis, steps), &format!("{}-steps", measured.stage), &what)
+}
+
+/// Lines over an axis that each row has points on.
+fn along(measured: &Measured, cells: &[&Cell], (axis, steps): (&str, &[Step]), name: &str, what: &str) -> Vec<Figure> {
     let axes = varying_or_none(cells);
     let levels: Vec<f64> = steps.iter().filter_map(|step| step.at.last().copied()).collect();
     if levels.iter().all(|level| *level == levels[0]) {
@@ -120,8 +135,8 @@ fn along_steps(measured: &Measured, cells: &[&Cell], steps: &[Step]) -> Vec<Figu
     let named = measured.rows.iter().map(|row| label(&row.cell, &axes));
     let legend = legend(named.zip(drawn.iter().copied()));
     let bars = interval_note(measured, steps.iter().flat_map(|step| &step.values));
-    let what = format!("{} as {} go on, on all edits made so far.{bars}", words(&measured.stage), words(axis));
-    spread(measured, &format!("{}-steps", measured.stage), &what, panel, &legend, &axes)
+    let known = |metric: &usize| steps.iter().any(|step| step.values[*metric].value.is_some());
+    spread_over(measured, name, &format!("{what}.{bars}"), panel, &legend, &axes, known)
 }
 
 /// A dot for each cell.
@@ -203,7 +218,21 @@ fn spread(
     legend: &[Key],
     axes: &[&str],
 ) -> Vec<Figure> {
-    let chunks = chunks(measured).into_iter().enumerate();
+    spread_over(measured, name, caption, panel, legend, axes, |_| true)
+}
+
+/// As [`spread`], of the metrics of which `known` says that there is something to draw.
+fn spread_over(
+    measured: &Measured,
+    name: &str,
+    caption: &str,
+    panel: impl Fn(&usize) -> Panel,
+    legend: &[Key],
+    axes: &[&str],
+    known: impl Fn(&usize) -> bool,
+) -> Vec<Figure> {
+    let all = chunks(measured).into_iter().map(|chunk| chunk.into_iter().filter(&known).collect::<Vec<_>>());
+    let chunks = all.filter(|chunk| !chunk.is_empty()).enumerate();
     chunks
         .map(|(at, metrics)| {
             let name = if at == 0 { name.to_owned() } else { format!("{name}-{}", at + 1) };

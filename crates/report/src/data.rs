@@ -67,6 +67,10 @@ pub struct Measured {
     pub rows: Vec<Row>,
     /// What was measured on the way, where anything was.
     pub steps: Option<Steps>,
+    /// What is left at the end of edits by their age, where it was measured: the last of the axes is the age.
+    pub retention: Option<Steps>,
+    /// What the figures mean beside each other, in words: the cell, empty where there is only one, and the words.
+    pub notes: Vec<(String, String)>,
 }
 
 /// A column of measurements.

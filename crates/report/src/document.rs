@@ -37,6 +37,7 @@ pub fn render(report: &Report) -> Result<Document, minijinja::Error> {
                 asset(&mut assets, "tables", &table.name, "csv", table.csv());
                 asset(&mut assets, "tables", &table.name, "tex", table.latex());
             }
+            Part::Notes(_) => {}
         }
     }
     if !report.edits.rows.is_empty() {
@@ -66,8 +67,11 @@ fn sections(report: &Report) -> Vec<Section> {
     for measured in &report.measured {
         let parts = if measured.result { &mut results } else { &mut others };
         parts.push(Part::Table(measured.table()));
+        parts.extend((!measured.notes.is_empty()).then(|| Part::Notes(measured.notes.clone())));
         parts.extend(choose::figures(measured).into_iter().map(Part::Figure));
         parts.extend(measured.steps_table().map(Part::Table));
+        parts.extend(choose::retention(measured).into_iter().map(Part::Figure));
+        parts.extend(measured.retention_table().map(Part::Table));
     }
     let layers = report.layers.iter().flat_map(|layers| {
         let figure = layers.figure().map(Part::Figure);

@@ -21,6 +21,7 @@ mod page;
 mod scale;
 mod scores;
 mod section;
+mod selection;
 mod svg;
 mod table;
 

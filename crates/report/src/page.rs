@@ -12,6 +12,7 @@ use crate::table::Table;
 const PAGE: &str = include_str!("../templates/page.html");
 const TABLE: &str = include_str!("../templates/table.html");
 const FIGURE: &str = include_str!("../templates/figure.html");
+const NOTES: &str = include_str!("../templates/notes.html");
 const EDITS: &str = include_str!("../templates/edits.html");
 const STYLE: &str = include_str!("../templates/style.css");
 const SCRIPT: &str = include_str!("../templates/page.js");
@@ -44,6 +45,7 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
                     tables += 1;
                     draw.table(table, tables)?
                 }
+                Part::Notes(notes) => draw.render(NOTES, context! { notes => Serde(notes) })?,
             });
         }
         let shown = context! { id => section.id, short => section.short, title => section.title, parts => parts };

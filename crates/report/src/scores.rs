@@ -1,7 +1,7 @@
 //! The table of what a stage measured: a row for each cell, the best of each column marked.
 
 use crate::choose::sentence;
-use crate::data::{Better, Cell, Level, Mark, Measure, Measured, Metric};
+use crate::data::{Better, Cell, Level, Mark, Measure, Measured, Metric, Steps};
 use crate::look::{level, words};
 use crate::number::{decimals, fixed};
 use crate::table::{Column, Field, Table};
@@ -112,6 +112,7 @@ impl Measured {
             note: self.note(&known),
             aside: !self.result,
         };
+        table.mark_groups(axes.len());
         let base: Vec<Option<f64>> = known.iter().map(|&at| self.unedited(at)).collect();
         let mut first: Vec<Field> = axes.iter().map(|_| Field::default()).collect();
         if let Some(field) = first.first_mut() {
@@ -142,12 +143,24 @@ impl Measured {
 
     /// The table of steps, where there are any.
     pub fn steps_table(&self) -> Option<Table> {
-        let steps = self.steps.as_ref()?;
-        let (axes, known) = (self.axes(), self.known());
+        let caption = format!("{}, step by step.", words(&self.stage));
+        Some(self.table_of(self.steps.as_ref()?, &format!("{}-steps", self.stage), &caption))
+    }
+
+    /// The table of what is left of edits by their age, where it was measured.
+    pub fn retention_table(&self) -> Option<Table> {
+        let caption =
+            format!("{} at the end, by the number of edits that were made after an edit.", words(&self.stage));
+        Some(self.table_of(self.retention.as_ref()?, &format!("{}-retention", self.stage), &caption))
+    }
+
+    fn table_of(&self, steps: &Steps, name: &str, caption: &str) -> Table {
+        let has = |at: &usize| steps.rows.iter().any(|step| step.values[*at].value.is_some());
+        let (axes, known) = (self.axes(), self.known().into_iter().filter(has).collect::<Vec<_>>());
         let titles = axes.iter().copied().chain(steps.axes.iter().map(String::as_str));
         let mut table = Table {
-            name: format!("{}-steps", self.stage),
-            caption: sentence(&format!("{}, step by step.", words(&self.stage))),
+            name: name.to_owned(),
+            caption: sentence(caption),
             columns: titles.map(|title| Column::text(&words(title))).collect(),
             rows: Vec::new(),
             note: String::new(),
@@ -169,7 +182,7 @@ impl Measured {
             fields.extend(measures.map(|(&at, &d)| measure_field(&self.metrics[at], &step.values[at], d, false)));
             table.rows.push(fields);
         }
-        Some(table)
+        table
     }
 
     fn caption(&self, known: &[usize], marked: bool) -> String {

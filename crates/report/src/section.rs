@@ -21,4 +21,6 @@ pub enum Part {
     Figure(Figure),
     /// A table.
     Table(Table),
+    /// What the table before says, in words: the cell, empty where there is only one, and the words.
+    Notes(Vec<(String, String)>),
 }

@@ -51,6 +51,8 @@ pub struct Field {
     pub best: bool,
     /// Whether it is set as code: digests and the like.
     pub code: bool,
+    /// Whether it says what the row above says, of rows that stand in one group.
+    pub again: bool,
 }
 
 impl Column {
@@ -85,6 +87,18 @@ impl Field {
 }
 
 impl Table {
+    /// Groups rows by the first of `axes` columns that say what a row is: what a row shares with the one above is told once.
+    pub fn mark_groups(&mut self, axes: usize) {
+        for at in (1..self.rows.len()).rev() {
+            for column in 0..axes.saturating_sub(1) {
+                if self.rows[at][column].exact != self.rows[at - 1][column].exact {
+                    break;
+                }
+                self.rows[at][column].again = true;
+            }
+        }
+    }
+
     /// Comma-separated values (RFC 4180). A column of measurements is followed by its standard deviation over repetitions, the ends of its
     /// interval and its number of records, where any row has them.
     pub fn csv(&self) -> String {
@@ -156,6 +170,12 @@ impl Table {
         parts
     }
 
+    /// Whether a group of rows begins here; none does where rows have no groups.
+    fn begins_group(&self, row: usize) -> bool {
+        let grouped = self.rows.iter().any(|row| row.first().is_some_and(|field| field.again));
+        grouped && self.rows[row].first().is_some_and(|field| !field.again)
+    }
+
     fn latex_part(&self, part: &[usize], at: usize, last: bool) -> String {
         let align: String = part.iter().map(|&column| if self.columns[column].number { 'r' } else { 'l' }).collect();
         let row = |fields: Vec<String>| format!("    {} \\\\\n", fields.join(" & "));
@@ -168,9 +188,15 @@ impl Table {
              \\begin{{tabular}}{{@{{}}{align}@{{}}}}\n    \\toprule\n{}    \\midrule\n",
             row(part.iter().map(title).collect())
         );
-        for fields in &self.rows {
+        for (number, fields) in self.rows.iter().enumerate() {
+            if number > 0 && self.begins_group(number) {
+                text.push_str("    \\addlinespace\n");
+            }
             let field = |&column: &usize| {
                 let field = &fields[column];
+                if field.again {
+                    return String::new();
+                }
                 let shown = tex(&field.text);
                 let shown = if field.best { format!("\\textbf{{{shown}}}") } else { shown };
                 let interval = if field.interval.is_empty() {

@@ -92,6 +92,53 @@
     figure.append(line);
   });
 
+  // Tables of results: which columns are shown, and what rows are grouped by. Files have all of it.
+  document.querySelectorAll("table[id^='table-']").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0];
+    const rows = [...body.rows];
+    const numbers = heads.map((head, at) => at).filter((at) => heads[at].classList.contains("number"));
+    const axes = heads.map((head, at) => at).filter((at) => !numbers.includes(at) && new Set(rows.map((row) => row.cells[at].textContent)).size > 1);
+    if (numbers.length < 5 || rows.length < 2) return;
+    const box = document.createElement("details");
+    box.className = "choose";
+    const title = document.createElement("summary");
+    title.textContent = "columns and groups";
+    const fields = document.createElement("div");
+    numbers.forEach((at) => {
+      const [label, check] = [document.createElement("label"), document.createElement("input")];
+      check.type = "checkbox";
+      check.checked = true;
+      check.addEventListener("change", () => [heads[at], ...rows.map((row) => row.cells[at])].forEach((cell) => { cell.hidden = !check.checked; }));
+      label.append(check, " " + heads[at].textContent.replace(/ [(↑↓].*$/, ""));
+      fields.append(label);
+    });
+    if (axes.length > 1) {
+      const [label, select] = [document.createElement("label"), document.createElement("select")];
+      select.append(new Option("as the matrix has them", ""), ...axes.map((at) => new Option(heads[at].textContent, at)));
+      select.addEventListener("change", () => {
+        body.querySelectorAll("tr.group").forEach((row) => row.remove());
+        table.classList.toggle("regrouped", select.value !== "");
+        if (select.value === "") return body.append(...rows);
+        const of = (row) => row.cells[select.value].textContent;
+        new Set(rows.map(of)).forEach((name) => {
+          const head = document.createElement("tr");
+          head.className = "group";
+          const cell = document.createElement("th");
+          cell.colSpan = heads.length;
+          cell.scope = "rowgroup";
+          cell.textContent = name || "(none)";
+          head.append(cell);
+          body.append(head, ...rows.filter((row) => of(row) === name));
+        });
+      });
+      label.append("rows grouped by ", select);
+      fields.append(label);
+    }
+    box.append(title, fields);
+    table.closest(".scroll").before(box);
+  });
+
   const table = document.getElementById("edits");
   if (!table) return;
   const body = table.tBodies[0];

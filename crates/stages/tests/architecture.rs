@@ -11,7 +11,7 @@ use circles::{Crate, lex};
 use serde_json::Value;
 
 /// Which of our crates each of them may use.
-const RULE: [(&str, &[&str]); 19] = [
+const RULE: [(&str, &[&str]); 20] = [
     // The words in which all others tell what went wrong.
     ("palinode-error", &[]),
     ("palinode-fingerprint", &[]),
@@ -26,6 +26,8 @@ const RULE: [(&str, &[&str]); 19] = [
     ("palinode-model", &["palinode-kernels"]),
     ("palinode-data", &[]),
     ("palinode-hub", &[]),
+    // It knows a server and its replies, and no answer of a model.
+    ("palinode-judge", &[]),
     ("palinode-edit", &["palinode-math", "palinode-model", "palinode-data"]),
     ("palinode-eval", &["palinode-model", "palinode-data"]),
     // Data in, text out: a report knows no store, no stage and no metric.
@@ -39,6 +41,7 @@ const RULE: [(&str, &[&str]); 19] = [
             "palinode-model",
             "palinode-data",
             "palinode-hub",
+            "palinode-judge",
             "palinode-edit",
             "palinode-eval",
             "palinode-report",
@@ -76,8 +79,9 @@ const HOME: [(&[&str], &[&str]); 16] = [
     (&["npyz"], &["palinode-edit", "palinode-data"]),
     (&["zip"], &["palinode-edit", "palinode-store"]),
     (&["faer"], &["palinode-math"]),
-    // The network has one door, and packed files one reader.
-    (&["ureq"], &["palinode-hub"]),
+    // The network has two doors: downloads, which are a phase of their own, and the judge's server, which one stage asks where a pipeline
+    // names it. Packed files have one reader.
+    (&["ureq"], &["palinode-hub", "palinode-judge"]),
     // Who listens, and what keeps others out, is known in one place.
     (&["httparse", "getrandom"], &["palinode-ui"]),
     (&["parquet", "zstd", "snap"], &["palinode-data"]),

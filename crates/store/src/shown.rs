@@ -69,6 +69,9 @@ pub struct Shown {
     /// Problems that were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<String>>,
+    /// What the figures mean beside each other, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<Vec<String>>,
 }
 
 impl Shown {
@@ -90,6 +93,7 @@ impl Shown {
             series: field(facts, "series"),
             samples: field(facts, "samples"),
             findings: field(facts, "findings"),
+            notes: field(facts, "notes"),
         }
     }
 

@@ -27,6 +27,7 @@ Examples:
   palinode report                                     the newest run, to report.html
   palinode report 20260131-235959-1f3a -o page.html   a run by its ID, or by a prefix of it
   palinode report latest~1 latest                     two runs beside each other
+  palinode report --columns S,ES,NS --group-by strategy  three columns, rows grouped by an axis
   palinode report pipeline.yaml --assets paper        a pipeline's results in the store; figures and tables to paper/")]
 pub struct Args {
     /// A run, or a pipeline file whose results in the store the page shows; several of them stand beside each other. The default is the newest
@@ -37,6 +38,14 @@ pub struct Args {
     /// With a pipeline file: set a value of it, as for `palinode run`.
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
+
+    /// Columns of the tables of results, by name or heading, in this order; several with commas between. The default is all.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Vec<String>,
+
+    /// Group rows by this axis of the matrix: it stands first.
+    #[arg(long, value_name = "AXIS")]
+    group_by: Option<String>,
 
     #[command(flatten)]
     store: StoreArgs,
@@ -72,10 +81,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         runs.push((name, past));
     }
-    let report = match runs.as_slice() {
+    let mut report = match runs.as_slice() {
         [(_, alone)] => palinode::report(alone, &store),
         several => palinode::reports(several, &store),
     };
+    let columns: Vec<String> = args.columns.iter().map(|name| name.trim().to_owned()).collect();
+    let chosen = if columns.is_empty() { Ok(()) } else { report.choose_columns(&columns) };
+    chosen.map_err(|(name, known)| unknown("column", &name, &known))?;
+    if let Some(axis) = &args.group_by {
+        report.group_by(axis).map_err(|(name, known)| unknown("axis", &name, &known))?;
+    }
     let past = &runs[0].1;
     let document = render(&report).map_err(|error| Error::internal(format!("the page: {error}")))?;
     let mut written = Vec::new();
@@ -103,6 +118,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         several => format!(", runs {}", several.join(", ")),
     };
     print(&format!("{}{}\n  {}\n", style.bold(&report.title), style.dim(&of), written.join("\n  ")))
+}
+
+/// A name that nothing has, with those that there are.
+fn unknown(what: &str, name: &str, known: &[String]) -> Error {
+    let error = Error::new(ErrorKind::Usage, format!("the results have no {what} `{name}`"));
+    let known = known.join(", ");
+    error.hint(if known.is_empty() { format!("there is no {what}") } else { format!("there are {known}") })
 }
 
 /// The run that is meant.

@@ -95,6 +95,7 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
         let wrapped = style.wrap(&finding, 4);
         let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
     }
+    text.push_str(&notes(members, style));
     let sampled = |member: &&Yield<'_>| member.shown.samples.as_ref().is_some_and(|all| !all.is_empty());
     if let Some(member) = members.get(chosen).filter(sampled).or_else(|| members.iter().find(sampled)) {
         let mut more = if members.len() > 1 { format!(" of {}", member.instance) } else { String::new() };
@@ -104,6 +105,31 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
         let samples = member.shown.samples.as_deref().unwrap_or_default();
         let _ = writeln!(text, "\n{}", style.bold(&format!("samples{more}")));
         text.push_str(&samples::show(samples, style));
+    }
+    text
+}
+
+/// Instances whose notes are shown; of more of them, the report has the rest.
+const NOTED: usize = 4;
+
+/// What the figures mean beside each other.
+fn notes(members: &[Yield<'_>], style: &Style) -> String {
+    let noted: Vec<(&Yield<'_>, &Vec<String>)> =
+        members.iter().filter_map(|member| Some((member, member.shown.notes.as_ref()?))).collect();
+    let mut text = String::new();
+    for (member, notes) in noted.iter().take(NOTED) {
+        let cell = if members.len() > 1 { cell::name(member.cell) } else { String::new() };
+        text.push('\n');
+        if !cell.is_empty() {
+            let _ = writeln!(text, "{cell}");
+        }
+        for note in *notes {
+            let wrapped = style.wrap(note, 4);
+            let _ = write!(text, "  · {}", wrapped.get(4..).unwrap_or("\n"));
+        }
+    }
+    if noted.len() > NOTED {
+        let _ = writeln!(text, "  and of {} more", noted.len() - NOTED);
     }
     text
 }

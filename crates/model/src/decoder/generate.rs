@@ -73,23 +73,42 @@ pub fn generate_all(
     sampling: Sampling,
     end: Option<u32>,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
+    generate_until(decoder, prompts, sampling, &|_, tokens| Ok(tokens.last().copied() == end))
+}
+
+/// When a text is over: its prompt, by number, and the tokens that were written behind it, of which the last is new.
+pub type Over<'a> = dyn Fn(usize, &[u32]) -> Result<bool, ModelError> + 'a;
+
+/// As [`generate_all`], where each text goes on until `over` says so of what was written.
+///
+/// # Errors
+/// As [`generate`]; what `over` gives.
+pub fn generate_until(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    sampling: Sampling,
+    over: &Over<'_>,
+) -> Result<Vec<Vec<u32>>, ModelError> {
     let context = decoder.config().context;
     for Prompt { tokens, .. } in prompts {
         if tokens.is_empty() || tokens.len() > context {
             return Err(ModelError::TooLong { tokens: tokens.len(), context, text: format!("{tokens:?}") });
         }
     }
-    let mut texts: Vec<Writing> = prompts.iter().map(|prompt| Writing::new(prompt, sampling, context)).collect();
+    let numbered = prompts.iter().enumerate();
+    let mut texts: Vec<Writing> = numbered.map(|(i, prompt)| Writing::new(i, prompt, sampling, context)).collect();
     if decoder.kernels {
-        write_together(decoder, texts.iter_mut().collect(), end)?;
+        write_together(decoder, texts.iter_mut().collect(), over)?;
     } else {
-        texts.iter_mut().try_for_each(|text| write_alone(decoder, text, end))?;
+        texts.iter_mut().try_for_each(|text| write_alone(decoder, text, over))?;
     }
     Ok(texts.into_iter().map(|text| text.tokens).collect())
 }
 
 /// A text as it grows.
 struct Writing {
+    /// The number of its prompt, and how many of its tokens are that prompt's.
+    prompt: (usize, usize),
     tokens: Vec<u32>,
     length: usize,
     sampling: Sampling,
@@ -100,7 +119,7 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(prompt: &Prompt, sampling: Sampling, context: usize) -> Self {
+    fn new(number: usize, prompt: &Prompt, sampling: Sampling, context: usize) -> Self {
         let random = match sampling {
             Sampling::TopK { seed, .. } => {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -110,7 +129,8 @@ impl Writing {
             Sampling::Greedy => None,
         };
         let length = prompt.length.min(context);
-        Self { tokens: prompt.tokens.clone(), length, sampling, random, ended: false, past: Vec::new() }
+        let own = (number, prompt.tokens.len());
+        Self { prompt: own, tokens: prompt.tokens.clone(), length, sampling, random, ended: false, past: Vec::new() }
     }
 
     fn is_finished(&self) -> bool {
@@ -118,13 +138,14 @@ impl Writing {
     }
 
     /// Goes on by the token that these logits choose.
-    fn go_on(&mut self, logits: &[f32], end: Option<u32>) {
+    fn go_on(&mut self, logits: &[f32], over: &Over<'_>) -> Result<(), ModelError> {
         let next = match (self.sampling, &mut self.random) {
             (Sampling::TopK { k, .. }, Some(random)) => draw(logits, k, random),
             _ => argmax(logits),
         };
         self.tokens.push(next);
-        self.ended = Some(next) == end;
+        self.ended = over(self.prompt.0, &self.tokens[self.prompt.1..])?;
+        Ok(())
     }
 
     /// Tokens that were not run yet.
@@ -134,7 +155,7 @@ impl Writing {
 }
 
 /// By kernels: as many texts at a time as make products fast.
-fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, end: Option<u32>) -> Result<(), ModelError> {
+fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) -> Result<(), ModelError> {
     let mut waiting: VecDeque<&mut Writing> = texts.into_iter().filter(|text| !text.is_finished()).collect();
     let mut going: Vec<&mut Writing> = Vec::new();
     loop {
@@ -152,7 +173,7 @@ fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, end: Option<u32>)
         }
         let logits = step_together(decoder, &mut going)?;
         for (text, logits) in going.iter_mut().zip(logits.chunks_exact(decoder.config().vocab)) {
-            text.go_on(logits, end);
+            text.go_on(logits, over)?;
             if text.is_finished() {
                 text.past = Vec::new();
             }
@@ -193,13 +214,13 @@ fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f3
 }
 
 /// By the tensor library: one text.
-fn write_alone(decoder: &Decoder, text: &mut Writing, end: Option<u32>) -> Result<(), ModelError> {
+fn write_alone(decoder: &Decoder, text: &mut Writing, over: &Over<'_>) -> Result<(), ModelError> {
     let mut cache: Vec<Option<KeyValues>> = vec![None; decoder.config().layers];
     let mut from = 0;
     while !text.is_finished() {
         let logits = step(decoder, &text.tokens[from..], from, &mut cache)?;
         from = text.tokens.len();
-        text.go_on(&logits, end);
+        text.go_on(&logits, over)?;
     }
     Ok(())
 }

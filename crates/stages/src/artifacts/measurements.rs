@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const RECORDS: &str = "records.jsonl";
 /// The logical name of the same as a table, one prompt a row.
 pub const TABLE: &str = "records.parquet";
+/// The logical name of the retention curve: what is left of each round's edits.
+pub const AGES: &str = "ages.json";
 /// The logical name of a task's answers, one question a line.
 pub const ANSWERS: &str = "answers.jsonl";
 
@@ -79,6 +81,30 @@ pub struct ProbesFacts {
     /// The number of questions.
     pub questions: usize,
     /// The metrics, and a few questions.
+    #[serde(flatten)]
+    pub shown: Shown,
+}
+
+/// The logical name of verdicts on answers, one a line.
+pub const VERDICTS: &str = "verdicts.jsonl";
+
+/// Verdicts on a model's own answers.
+pub struct VerdictsKind;
+
+impl Kind for VerdictsKind {
+    const NAME: &'static str = "verdicts";
+    type Facts = VerdictsFacts;
+    type Planned = ();
+}
+
+/// What verdicts say of themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VerdictsFacts {
+    /// The answers.
+    pub answers: usize,
+    /// Those that the judge left open.
+    pub open: usize,
+    /// The metrics.
     #[serde(flatten)]
     pub shown: Shown,
 }

@@ -1,6 +1,7 @@
 //! Edit requests on their way between stages.
 
-use palinode_data::EditRequest;
+use palinode_data::{EditRequest, records_of};
+use palinode_engine::shown::Shown;
 use palinode_engine::{Artifact, Digest, Error, Given, Kind, StageContext, artifact};
 use palinode_eval::MetricSet;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct RequestsFacts {
     /// The chat whose messages their prompts are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chat: Option<Chat>,
+    /// How many were taken of how many, where a model chose.
+    #[serde(flatten)]
+    pub shown: Shown,
 }
 
 /// What is known of requests before they are read.
@@ -38,6 +42,21 @@ pub struct RequestsFacts {
 pub struct PlannedRequests {
     /// How many they are.
     pub requests: Option<usize>,
+    /// How many records they are of, where some have several.
+    pub records: Option<usize>,
+}
+
+impl PlannedRequests {
+    /// Of these requests.
+    pub fn of(requests: &[EditRequest]) -> Self {
+        let records = records_of(requests).len();
+        Self { requests: Some(requests.len()), records: (records < requests.len()).then_some(records) }
+    }
+
+    /// The records, which batches are counted in.
+    pub fn records(&self) -> Option<usize> {
+        self.records.or(self.requests)
+    }
 }
 
 /// An artifact of requests.
@@ -48,7 +67,20 @@ pub fn put(
     chat: Option<Chat>,
 ) -> Result<Artifact, Error> {
     let bytes = serde_json::to_vec(requests).map_err(|error| Error::internal(error.to_string()))?;
-    let facts = RequestsFacts { requests: requests.len(), judged, chat };
+    let facts = RequestsFacts { requests: requests.len(), judged, chat, shown: Shown::default() };
+    Ok(artifact::<RequestsKind>(&facts)?.with_file(REQUESTS, cx.put_bytes(&bytes)?))
+}
+
+/// An artifact of some of the requests of another one, judged as those, with what the choice shows.
+pub fn put_chosen(
+    cx: &StageContext,
+    requests: &[EditRequest],
+    from: &Given<'_, RequestsKind>,
+    shown: Shown,
+) -> Result<Artifact, Error> {
+    let bytes = serde_json::to_vec(requests).map_err(|error| Error::internal(error.to_string()))?;
+    let RequestsFacts { judged, chat, .. } = &from.facts;
+    let facts = RequestsFacts { requests: requests.len(), judged: judged.clone(), chat: chat.clone(), shown };
     Ok(artifact::<RequestsKind>(&facts)?.with_file(REQUESTS, cx.put_bytes(&bytes)?))
 }
 

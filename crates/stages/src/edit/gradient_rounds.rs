@@ -1,6 +1,6 @@
 //! Rounds of edits by gradient, each on the model that the one before left.
 
-use palinode_data::EditRequest;
+use palinode_data::{EditRequest, batches};
 use palinode_edit::with_edits;
 use palinode_engine::shown::{self, Column, Format, Shown, Values};
 use palinode_engine::{Artifact, Error, Given, StageContext, UnitPlan};
@@ -50,7 +50,8 @@ pub fn in_rounds<S: Clone + Default + Serialize + DeserializeOwned>(
     let mut state = S::default();
     let mut losses = Vec::new();
     let mut key = cx.unit_key(&json!({ "base": base.base(), "with": with, "chat": asked.facts.chat }));
-    for block in requests.chunks(size) {
+    for range in batches(&requests, size) {
+        let block = &requests[range];
         cx.check_interrupt()?;
         key = units::key(cx, &json!({ "after": key.to_string(), "block": block }), &Value::Null);
         let beside = cx.unit_key(&json!({ "state": key.to_string() }));

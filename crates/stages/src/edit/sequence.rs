@@ -174,8 +174,8 @@ each time on all edits made so far.";
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         let requests = requests(cx, &asked)?;
         let size = params.solve.batch_size(requests.len());
-        let blocks: Vec<&[EditRequest]> =
-            requests.chunks(size).take(params.rounds.map_or(usize::MAX, Count::get)).collect();
+        let split = params.solve.batches(&requests).into_iter().take(params.rounds.map_or(usize::MAX, Count::get));
+        let blocks: Vec<&[EditRequest]> = split.map(|range| &requests[range]).collect();
         let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
         let mut origin = json!({
@@ -200,7 +200,7 @@ each time on all edits made so far.";
             templates: at_port(cx, TEMPLATES)?,
             plan,
             origin: cx.unit_key(&origin),
-            size,
+            number: Cell::new(1),
             lost: Cell::new(0),
             norm: OnceCell::new(),
             first: &requests[..params.targets.norm_anchor().unwrap_or_default().min(requests.len())],
@@ -224,6 +224,7 @@ each time on all edits made so far.";
             } else {
                 Some(Keys::new())
             };
+            editor.number.set(done.len() + 1);
             let (batch, keys) = if let (Some(batch), Some(keys)) = (kept, kept_keys) {
                 bar.keep(block.len() as u64);
                 (batch, keys)
@@ -346,8 +347,8 @@ struct Editor<'a> {
     templates: ContextTemplates,
     plan: Plan,
     origin: Key,
-    /// Edits in a round.
-    size: usize,
+    /// The round at work, counted from 1.
+    number: Cell<usize>,
     /// Rounds of which some targets were not found.
     lost: Cell<usize>,
     /// The norm that values are anchored at, once a round needed it.
@@ -377,7 +378,7 @@ impl Editor<'_> {
         };
         let mut found = self.search(&model, block, chains.as_deref(), &settings, parallel_requests)?;
         let last = settings.layer + 1 == model.config().layers;
-        self.say_lost(range.start, block, &found, last)?;
+        self.say_lost(block, &found, last)?;
         if self.params.targets.norm_anchor().is_some() {
             let n = self.anchor(&settings, parallel_requests)?;
             let edited = Loaded { decoder: model.clone(), text: text.clone() };
@@ -405,14 +406,14 @@ impl Editor<'_> {
     }
 
     /// Says of a round which searches found nothing; of many such rounds, the first ones.
-    fn say_lost(&self, begin: usize, block: &[EditRequest], found: &[Target], last: bool) -> Result<(), Error> {
+    fn say_lost(&self, block: &[EditRequest], found: &[Target], last: bool) -> Result<(), Error> {
         const TOLD: usize = 5;
         if self.lost.get() >= TOLD {
             return Ok(());
         }
         let searches: Vec<_> =
             found.iter().map(|target| Search { trace: &target.trace, delta: &target.delta }).collect();
-        let place = format!("round {}: ", begin / self.size + 1);
+        let place = format!("round {}: ", self.number.get());
         if say_lost(self.cx, &place, block, &searches, last)? {
             self.lost.set(self.lost.get() + 1);
             if self.lost.get() == TOLD {

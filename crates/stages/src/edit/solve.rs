@@ -1,9 +1,10 @@
 //! `solve`: targets written into weights.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
-use palinode_data::EditRequest;
+use palinode_data::{EditRequest, batches};
 use palinode_edit::{Edit, FactToken, Preservations, apply, pieces, target_batch};
 use palinode_engine::bounds::{Count, NonNegative};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
@@ -249,20 +250,24 @@ impl SolveParams {
         })
     }
 
-    /// Requests in a batch, of so many.
+    /// Records in a batch, of so many; most records are one request.
     pub fn batch_size(&self, of: usize) -> usize {
         self.batch_size.map_or(of.max(1), Count::get)
     }
 
+    /// The batches of these requests; none cuts a record.
+    pub fn batches(&self, requests: &[EditRequest]) -> Vec<Range<usize>> {
+        batches(requests, self.batch_size(requests.len()))
+    }
+
     /// μ of each request (0: a hard constraint), where a batch is one of these.
     pub fn mu(&self, requests: &[EditRequest]) -> Vec<f64> {
-        let batches = requests.chunks(self.batch_size(requests.len()));
-        let of = |batch: &[EditRequest]| {
-            let strengths: Vec<Option<f64>> = batch.iter().map(|request| request.strength).collect();
+        let of = |batch: Range<usize>| {
+            let strengths: Vec<Option<f64>> = requests[batch].iter().map(|request| request.strength).collect();
             // What is no objective fails by itself.
-            self.objective().mu(&strengths).unwrap_or_else(|_| vec![1.0; batch.len()])
+            self.objective().mu(&strengths).unwrap_or_else(|_| vec![1.0; strengths.len()])
         };
-        batches.flat_map(of).collect()
+        self.batches(requests).into_iter().flat_map(of).collect()
     }
 
     /// Mistakes that parameters alone show.
@@ -350,7 +355,7 @@ With a `projector`, Δ = R (KᵀQK + diag μ)⁻¹ KᵀQ with Q = U (Uᵀ(λC + 
 the smallest eigenvalues: the change leaves alone what the corpus uses most. AlphaEdit is `objective: memit` with `lambda: 0`, a ridge \
 and a projector. A `preset` fills in the published numbers of a method.
 
-`batch_size` splits the requests. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
+`batch_size` splits the requests, by records: the edits of one record (MQuAKE, or `group`) stay together. Every batch is edited onto the unedited model and evaluated alone, as in the papers. The \
 result is an edited model, which can be evaluated and exported. It holds the changes as low-rank factors, never as whole \
 weights.";
     type Output = UpdateKind;
@@ -384,14 +389,16 @@ weights.";
         if !errors.is_empty() {
             return Err(errors);
         }
-        let requests = cx.input(REQUESTS).requests;
-        let batches = requests.map(|n| params.batch_size.map_or(1, |size| n.div_ceil(size.get())));
+        let records = cx.input(REQUESTS).records();
+        let batches = records.map(|n| params.batch_size.map_or(1, |size| n.div_ceil(size.get())));
         Ok(PlannedUpdate { model, batches, low_rank: None })
     }
 
     fn units(params: &SolveParams, cx: &DescribeCx<'_>) -> Option<UnitPlan> {
-        let requests = cx.input(REQUESTS).requests?;
-        Some(UnitPlan::new("requests", requests, params.batch_size(requests)))
+        let planned = cx.input(REQUESTS);
+        let what = if planned.records.is_some() { "records" } else { "requests" };
+        let records = planned.records()?;
+        Some(UnitPlan::new(what, records, params.batch_size(records)))
     }
 
     fn carries() -> &'static [u32] {
@@ -430,11 +437,11 @@ weights.";
             parallel_requests: found_with.parallel_requests(cx, &model.decoder),
             tokens: BatchTokens::KEYS,
         };
-        let size = params.batch_size(requests.len());
+        let split = params.batches(&requests);
         let bar = cx.progress("requests", Some(requests.len() as u64));
         let mut batches = Vec::new();
         // Of a batch that is all of the requests, the unit would be the result.
-        let kept = requests.len() > size;
+        let kept = split.len() > 1;
         let of = json!({
             "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()),
             "plan": cx.input(PLAN)?.digest(), "templates": templates, "with": params, "found_with": found_with.in_unit_keys(), "chat": asked.facts.chat,
@@ -448,10 +455,9 @@ weights.";
             None => None,
         };
         let mut taken = 0;
-        for (b, batch) in requests.chunks(size).enumerate() {
+        for Range { start, end } in split {
             cx.check_interrupt()?;
-            let start = b * size;
-            let end = start + batch.len();
+            let batch = &requests[start..end];
             let asked: Cow<'_, [EditRequest]> = match &chains {
                 Some(chains) => chains[start..end].iter().flatten().cloned().collect::<Vec<_>>().into(),
                 None => batch.into(),

@@ -106,8 +106,8 @@ impl ToCheck<'_> {
         found.extend(templates.and_then(|templates| no_room(&requests, &text, &config, templates.longest_opening())));
         found.extend(self.at_the_end(&config));
         if let Some(solve) = self.solve {
-            let batch = solve.batch_size(requests.len());
-            found.extend(shared_keys(&requests, &text, &config, self.at, batch, &solve.mu(&requests)));
+            let mu = solve.mu(&requests);
+            found.extend(shared_keys(&requests, &text, &config, self.at, &solve.batches(&requests), &mu));
         }
         found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(found)

@@ -258,8 +258,8 @@ fn rows(
     templates: &ContextTemplates,
     at: FactToken,
 ) -> Result<Vec<Vec<Prompt>>, Error> {
-    let weighted = templates.weighted();
     let of = |request: &EditRequest| {
+        let weighted = prompts::contexts(request, templates);
         let config = model.decoder.config();
         let row = |(template, _): &(&str, f64)| prompts::prompt_at(&model.text, config, request, template, at);
         weighted.iter().map(row).collect::<Result<Vec<_>, _>>()

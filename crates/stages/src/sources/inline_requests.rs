@@ -1,6 +1,6 @@
 //! `requests`: edit requests that the pipeline itself states.
 
-use palinode_data::{EditRequest, plain_request, settle};
+use palinode_data::{EditRequest, by_record, plain_request, settle};
 use palinode_engine::bounds::NonNegative;
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, StageContext, StageKind};
 use schemars::JsonSchema;
@@ -50,6 +50,15 @@ struct Fact {
     /// What the fact says of its subject, by any name: of two facts with one subject and one relation, the later one holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     relation: Option<String>,
+    /// The record that it belongs to, by any name: facts of one group are written together, and judged together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// Contexts of its own, with `{}` in the prompt's place, instead of those of `templates`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    contexts: Vec<String>,
+    /// Prompts with `{}` in the subject's place where the model should not drift. The default is "{} is a".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kl_prompts: Vec<String>,
     /// Name in reports. The default is the number of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -87,6 +96,7 @@ impl RequestsParams {
                 }
             }
         }
+        let mut requests: Vec<EditRequest> = by_record(requests).into_iter().flatten().collect();
         settle(&mut requests);
         if errors.is_empty() { Ok(requests) } else { Err(errors) }
     }
@@ -109,7 +119,7 @@ text that the model should say. For many facts use a file and `load_requests`.";
         if params.facts.is_empty() {
             return Err(vec![FieldError::new("facts", "`facts` is empty").expected("one fact or more")]);
         }
-        Ok(PlannedRequests { requests: Some(params.read()?.len()) })
+        Ok(PlannedRequests::of(&params.read()?))
     }
 
     fn run(params: &RequestsParams, cx: &StageContext) -> Result<Artifact, Error> {

@@ -139,7 +139,7 @@ it softer. One batch may mix hard and soft edits.";
         let path = cx.base_dir().join(&params.path);
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
-            return Ok(PlannedRequests { requests: Some(requests.len()) });
+            return Ok(PlannedRequests::of(&requests));
         }
         Ok(PlannedRequests::default())
     }

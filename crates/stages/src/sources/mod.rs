@@ -9,4 +9,5 @@ pub mod load_model;
 pub mod load_moments;
 pub mod load_requests;
 pub mod load_update;
+pub mod select;
 pub mod templates;

@@ -10,9 +10,6 @@ use serde_json::json;
 use super::shown;
 use crate::artifacts::update::RoundFacts;
 
-/// The logical name of the retention curve.
-pub const AGES: &str = "ages.json";
-
 /// The successes that are shown by age.
 const PLAIN: [&str; 6] = ["S", "ES", "PS", "NS", "efficacy", "reliability"];
 

@@ -1,6 +1,7 @@
 //! `evaluate`: what an edit did to a model's answers.
 
 mod ages;
+pub mod answers;
 mod samples;
 mod scorer;
 mod shown;
@@ -21,11 +22,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::ages::{AGES, Ages};
+use self::ages::Ages;
+use self::answers::{AnswerParams, beside, by_hops, gap};
 use self::samples::{Length, Part, samples};
 use self::scorer::Scorer;
 use self::verdict::{Doubt, relative_norms, superseded_in, superseded_words, untaken, without};
-use crate::artifacts::measurements::{RECORDS, ScoresFacts, ScoresKind, TABLE};
+use crate::artifacts::measurements::{AGES, ANSWERS, RECORDS, ScoresFacts, ScoresKind, TABLE};
 use crate::artifacts::requests::{RequestsFacts, RequestsKind, contents, requests};
 use crate::artifacts::update::{AnyModel, Batch};
 use crate::edit::batch_limits::BatchTokens;
@@ -84,6 +86,10 @@ pub struct EvaluateParams {
     /// other metrics.
     #[serde(default)]
     generation: Option<GenerationParams>,
+    /// Have the model answer the prompts in its own words, before and after the edit: `answers: {}`, with how it is done. Teacher forcing shows a
+    /// model the right answer as it goes and says too much; these are figures of what it says by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answers: Option<AnswerParams>,
     /// Weights of words for the reference score (RS), which compares generated texts with the requests' references. The
     /// default is computed from the references.
     #[serde(default)]
@@ -192,6 +198,8 @@ With `generation`, GE: the entropy of generated texts in hundredths of a bit. It
 EasyEdit calls it fluency. For requests with references (`snippets` of load_requests, or plain records), RS: the similarity \
 of these texts and the references, as the cosine of their TF-IDF vectors.
 
+With `answers`, the model's own words: it writes an answer to each prompt, greedily or drawn with a seed, until a stop rule ends it. Of rewrite, paraphrase, neighborhood, portability and locality prompts alike, `exact` is the share of answers that are a right one after lower case, articles and punctuation, `contains` of those that have one in them, and F1 the words that both share. The result says how far they are from the teacher-forced figures of the same prompts, and keeps every answer (answers.jsonl), which the stage `judge` reads. Greedy, EA is the share of prompts whose text begins with the target; shares of matching tokens (reliability) say more than any text does. docs/answers.md has it all.
+
 Means are taken within a record first, then over records. Every batch of an edited model is scored on that batch's own \
 edited model. The unedited model is scored as well (`before_…`), once for all cells of a matrix. The 95 % intervals are \
 Wilson's where each record succeeds or fails, or all agree, and else from a percentile bootstrap over records. After a `sequence`, `every: k` scores every k-th round too, on the edits made up \
@@ -255,6 +263,7 @@ row.";
         if params.metrics.as_ref().is_some_and(Vec::is_empty) {
             errors.push(FieldError::new("metrics", "`metrics` is empty").expected("counterfact, zsre or easyedit"));
         }
+        errors.extend(params.answers.iter().flat_map(AnswerParams::check));
         if params.resamples > MOST_RESAMPLES {
             let message = format!("`resamples` is {}", params.resamples);
             errors
@@ -282,10 +291,18 @@ row.";
         stops.retain(|(_, round)| round.edits <= requests.len());
         let total =
             requests.len() * if edits.is_empty() { 1 } else { 2 } + stops.iter().map(|(_, r)| r.edits).sum::<usize>();
+        let total = total * if params.answers.is_some() { 2 } else { 1 };
         let bar = cx.progress("records", Some(total as u64));
         let writing =
             params.generation.as_ref().map(|g| Writing { length: g.length, top_k: g.top_k.get(), seed: g.seed });
         let tfidf = params.tfidf(cx, &requests)?;
+        let answering = params.answers.as_ref().map(|answers| (answers, answers.answering()));
+        let spoken = match params.answers.as_ref().and_then(|answers| answers.chat.as_ref()) {
+            Some(chat) => Some(model.text.in_chat(chat.system.as_deref()).map_err(StageFailure::stage)?),
+            None => None,
+        };
+        let answering =
+            answering.as_ref().map(|(params, how)| (how, spoken.as_ref().unwrap_or(&model.text), params.name()));
         let scorer = Scorer {
             cx,
             text: &model.text,
@@ -293,6 +310,7 @@ row.";
             writing,
             words: params.generation.as_ref().map(|g| g.words).unwrap_or_default(),
             tfidf: tfidf.as_ref(),
+            answering,
             bar: &bar,
         };
         let before = scorer.score(&all.unedited(), &requests)?;
@@ -338,6 +356,13 @@ row.";
             metrics.extend(earlier.map(|(name, value)| (format!("before_{name}"), value)));
         }
         let mut columns = shown::columns(&now, &groups, !edits.is_empty());
+        beside(&mut columns);
+        let last = if edits.is_empty() { &before } else { &after };
+        let (hops, mut intervals, more) = by_hops(last, params.resamples, SEED);
+        intervals.extend(shown::intervals(&now, &groups, params.resamples, SEED));
+        metrics.extend(hops);
+        columns.extend(more);
+        let notes = if params.answers.is_some() { gap(&now, &groups) } else { Vec::new() };
         if let Some(ages) = &ages {
             metrics.extend(ages.ends(ages.last(), &before, &after, &groups));
             columns.extend(Ages::columns(&now, &groups));
@@ -368,7 +393,8 @@ row.";
         let shown = Shown {
             findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
-            intervals: Some(shown::intervals(&now, &groups, params.resamples, SEED)),
+            intervals: Some(intervals),
+            notes: (!notes.is_empty()).then_some(notes),
             columns: Some(columns),
             series: Some(rounds_of(series)),
             samples: Some(samples),
@@ -377,6 +403,10 @@ row.";
         let made = artifact::<ScoresKind>(&facts)?;
         let made = match &ages {
             Some(ages) => made.with_file(AGES, cx.put_bytes(&ages.curve(&before, &after, &groups)?)?),
+            None => made,
+        };
+        let made = match params.answers {
+            Some(_) => made.with_file(ANSWERS, cx.put_bytes(&answers::lines(&before, &after)?)?),
             None => made,
         };
         Ok(made

@@ -2,9 +2,9 @@
 
 use palinode_data::EditRequest;
 use palinode_engine::{Error, Progress, StageContext, UnitPlan};
-use palinode_eval::{RecordScores, Tfidf, Words, Writing, entropy, score_requests, write};
+use palinode_eval::{Answering, RecordScores, Tfidf, Words, Writing, answer, entropy, score_requests, write};
 use palinode_model::{Decoder, Text};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::errors::StageFailure;
 use crate::judge::versions::Version;
@@ -30,6 +30,9 @@ pub struct Scorer<'a> {
     pub writing: Option<Writing>,
     /// What counts as a word of these texts.
     pub words: Words,
+    /// How the model answers prompts in its own words, if the parameters request it, with the text that it answers in and what tells it from
+    /// other ways.
+    pub answering: Option<(&'a Answering, &'a Text, Value)>,
     /// What compares them with references, where there are any.
     pub tfidf: Option<&'a Tfidf>,
     /// Counts records.
@@ -49,6 +52,18 @@ impl Scorer<'_> {
             let compare = self.tfidf.filter(|_| !request.references.is_empty() && !record.generated.is_empty());
             record.reference =
                 compare.map(|tfidf| tfidf.similarity(&record.generated.join(" "), &request.references.join(" ")));
+        }
+        let Some((how, text, name)) = &self.answering else { return Ok(scores) };
+        // Units of their own, so that scores are the same units with and without answers.
+        let of = json!(["answers", version.name, name]);
+        let units = Units { cx: self.cx, bar: self.bar, size: UNIT, digits: Value::Null };
+        let answers = units.run(&of, requests, |block| {
+            let answers = answer(&version.decoder, text, block, how).map_err(StageFailure::stage)?;
+            self.bar.inc(block.len() as u64);
+            Ok(answers)
+        })?;
+        for (record, answers) in scores.iter_mut().zip(answers) {
+            record.answers = answers;
         }
         Ok(scores)
     }

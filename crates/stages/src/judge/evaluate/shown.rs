@@ -7,6 +7,7 @@ use palinode_eval::{Group, METRICS, Metric, Summary};
 /// tell them by its own name.
 pub fn metrics(summary: &Summary, groups: &[Group]) -> Vec<(&'static Metric, f64)> {
     let belongs = |metric: &Metric| match metric.group {
+        Group::Answers => true,
         Group::Generation => metric.name != "GE" || groups != [Group::EasyEdit],
         group => groups.contains(&group),
     };
@@ -66,6 +67,11 @@ pub fn columns(summary: &Summary, groups: &[Group], before: bool) -> Vec<Column>
         "fluency",
         "GE",
         "RS",
+        "exact_rewrite",
+        "exact_paraphrase",
+        "exact_neighborhood",
+        "exact_portability",
+        "exact_locality",
     ];
     let repeated =
         METRICS.iter().filter(|m| before && plain.contains(&m.name) && shown.iter().any(|s| s.name == m.name));

@@ -2,7 +2,7 @@
 
 use palinode_data::{Column, EditRequest, write_parquet};
 use palinode_engine::Error;
-use palinode_eval::{Comparison, RecordScores, Score};
+use palinode_eval::{Comparison, GeneratedAnswer, RecordScores, Score};
 
 /// A row: one prompt on one model.
 struct Row<'a> {
@@ -16,6 +16,7 @@ struct Row<'a> {
     score: Option<&'a Score>,
     other_score: Option<&'a Score>,
     text: Option<&'a str>,
+    answer: Option<&'a GeneratedAnswer>,
 }
 
 /// The prompts of all records, before the edit and after it, as Parquet.
@@ -29,6 +30,14 @@ pub fn table(requests: &[EditRequest], before: &[RecordScores], after: &[RecordS
     let text = |of: &dyn Fn(&Row<'_>) -> Option<String>| Column::Text(rows.iter().map(of).collect());
     let number = |of: &dyn Fn(&Row<'_>) -> Option<f64>| Column::Number(rows.iter().map(of).collect());
     let tokens = |score: Option<&Score>| score.map(|score| score.said.len() as i64);
+    let answered = rows.iter().any(|row| row.answer.is_some());
+    let flag = |of: fn(&GeneratedAnswer) -> bool| Column::Flag(rows.iter().map(|row| row.answer.map(of)).collect());
+    let own = [
+        ("answer", text(&|row| row.answer.map(|answer| answer.text.clone()))),
+        ("exact", flag(GeneratedAnswer::exact)),
+        ("contains", flag(GeneratedAnswer::contains)),
+        ("f1", number(&|row| row.answer.map(GeneratedAnswer::f1))),
+    ];
     let columns = [
         ("id", text(&|row| Some(row.id.to_owned()))),
         ("edited", Column::Flag(rows.iter().map(|row| Some(row.edited)).collect())),
@@ -47,6 +56,7 @@ pub fn table(requests: &[EditRequest], before: &[RecordScores], after: &[RecordS
         ("hits_true", Column::Count(rows.iter().map(|row| row.other_score.map(|score| score.hits as i64)).collect())),
         ("text", text(&|row| row.text.map(str::to_owned))),
     ];
+    let columns: Vec<_> = columns.into_iter().chain(own.into_iter().filter(|_| answered)).collect();
     let mut bytes = Vec::new();
     write_parquet(&mut bytes, &columns).map_err(|message| Error::internal(format!("the table: {message}")))?;
     Ok(bytes)
@@ -64,7 +74,9 @@ fn add<'a>(rows: &mut Vec<Row<'a>>, record: &'a RecordScores, request: &'a EditR
         score: None,
         other_score: None,
         text: None,
+        answer: None,
     };
+    let from = rows.len();
     let mut compared = |kind, all: &'a [Comparison], olds: &dyn Fn(usize) -> Option<String>| {
         rows.extend(all.iter().enumerate().map(|(i, compared)| Row {
             target: Some(request.target_new.clone()),
@@ -86,6 +98,12 @@ fn add<'a>(rows: &mut Vec<Row<'a>>, record: &'a RecordScores, request: &'a EditR
                 ..blank(kind, &answer.prompt)
             }));
         }
+    }
+    for row in &mut rows[from..] {
+        let same = |answer: &&GeneratedAnswer| {
+            answer.kind.name() == row.kind && answer.prompt == row.prompt && answer.axis.as_deref() == row.axis
+        };
+        row.answer = record.answers.iter().find(same);
     }
     rows.extend(record.generated.iter().map(|text| Row { text: Some(text), ..blank("generation", "") }));
 }

@@ -1,13 +1,14 @@
 //! Metrics of stages, as their results show them.
 
-use palinode_engine::shown::{self, Column, Format, Intervals, Shown};
+use palinode_engine::shown::{self, Column, Format, Intervals, Shown, Values};
 use palinode_engine::{Artifact, Digest, Kind as _};
 use palinode_eval::{Best, Repeated, Scored, best, mean_and_deviation, student};
 use palinode_report::{Better, Cell, Level, Mark, Measure, Measured, Metric, Row, Step, Steps};
+use serde::Deserialize;
 
 use super::found::Found;
 use super::scored::scored;
-use crate::artifacts::measurements::ScoresKind;
+use crate::artifacts::measurements::{AGES, ScoresKind};
 
 /// What the axis of runs is called.
 pub const RUN: &str = "run";
@@ -18,6 +19,16 @@ struct Member<'a> {
     artifact: &'a Artifact,
     told: Shown,
     scored: Option<Scored>,
+    /// What is left of edits by their age.
+    ages: Vec<Age>,
+}
+
+/// Edits of one round, at the end.
+#[derive(Deserialize)]
+struct Age {
+    /// Edits that were made after them.
+    age: usize,
+    metrics: Values,
 }
 
 /// Every stage that measured something, in all these runs, each with its name where there are several; scores first.
@@ -38,6 +49,11 @@ pub fn all(runs: &[(Option<String>, Found<'_>)]) -> Vec<Measured> {
                 artifact,
                 told,
                 scored: scored(artifact, |digest| Some(place(digest))),
+                ages: if artifact.file(AGES).is_some() {
+                    found.read(at, artifact, AGES).unwrap_or_default()
+                } else {
+                    Vec::new()
+                },
             };
             let stage = found.run.stages[at].stage.as_str();
             match stages.iter_mut().find(|(known, _)| *known == stage) {
@@ -129,8 +145,17 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
             }
         }));
     }
+    let retention = retention(&groups, members, &metrics);
+    let noted = || members.iter().filter(|member| member.told.notes.is_some()).count() > 1;
+    let named = noted();
+    let notes = members.iter().flat_map(|member| {
+        let cell = if named { palinode_report::cell_name(&member.cell) } else { String::new() };
+        member.told.notes.iter().flatten().map(move |note| (cell.clone(), note.clone()))
+    });
     Measured {
         stage: stage.to_owned(),
+        notes: notes.collect(),
+        retention,
         result: members.iter().any(|member| member.artifact.kind == ScoresKind::NAME),
         steps: (!steps.rows.is_empty()).then_some(steps),
         marks: metrics.iter().map(mark).collect(),
@@ -138,6 +163,26 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
         metrics,
         rows,
     }
+}
+
+/// What is left of edits by their age; of repetitions, the mean.
+fn retention(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], metrics: &[Metric]) -> Option<Steps> {
+    let mut steps = Steps { axes: vec!["later edits".to_owned()], rows: Vec::new() };
+    for (row, (_, group)) in groups.iter().enumerate() {
+        let mut ages: Vec<usize> = group.iter().flat_map(|(_, at)| &members[*at].ages).map(|age| age.age).collect();
+        ages.sort_unstable();
+        ages.dedup();
+        for age in ages {
+            let same = || group.iter().flat_map(|(_, at)| &members[*at].ages).filter(|known| known.age == age);
+            let measure = |metric: &Metric| {
+                let values: Vec<f64> = same().filter_map(|age| shown::value(&age.metrics, &metric.name)).collect();
+                let (value, spread) = mean_and_deviation(&values).unzip();
+                Measure { value, spread: spread.flatten(), interval: student(&values), ..Measure::default() }
+            };
+            steps.rows.push(Step { row, at: vec![age as f64], values: metrics.iter().map(measure).collect() });
+        }
+    }
+    (!steps.rows.is_empty()).then_some(steps)
 }
 
 fn interval(intervals: Option<&Intervals>, metric: &str) -> Option<[f64; 2]> {
