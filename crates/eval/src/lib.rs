@@ -6,6 +6,7 @@
 //! * [`wilson`], [`paired`], [`holm`], [`best`]: what scores over a few records and seeds can show.
 //! * [`entropy()`]: how varied a text is; [`Tfidf`]: how alike two are.
 //! * [`surprise`], [`perplexity()`]: how well running text is predicted.
+//! * [`trace()`]: which states of a model carry a fact.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
 
 mod bootstrap;
@@ -20,6 +21,7 @@ mod statistics;
 mod summary;
 mod task;
 mod tfidf;
+mod trace;
 mod wilson;
 mod words;
 mod writing;
@@ -39,6 +41,9 @@ pub use statistics::{
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;
+pub use trace::{
+    Knowledge, Role, TraceKind, TracePrompt, TraceRules, Traced, embedding_deviation, knowledge, noise, trace,
+};
 pub use wilson::wilson;
 pub use words::Words;
 pub use writing::{Writing, write};

@@ -247,11 +247,7 @@ impl Decoder {
         let hidden = self.config.hidden;
         let ids = rows.ids.clone();
         let device = ids.device();
-        // A tied head lies as [d, V]: its columns are taken, since its rows would have to be copied together first.
-        let x = match &self.head {
-            Some(head) => head.clone().select(1, ids).transpose(),
-            None => self.ends.token_embedding.val().select(0, ids),
-        };
+        let x = self.looked_up(ids);
         let x = x.reshape([batch, seq, hidden]).cast(DType::F32);
         let x = match &self.ends.position_embedding {
             None => x,
@@ -267,6 +263,22 @@ impl Decoder {
         match rows.added.as_deref() {
             Some((places, values)) => x.plus(places, values.clone()),
             None => x,
+        }
+    }
+
+    /// What the token embedding has for tokens, `[tokens, d]` in f32: positions are added later.
+    pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let count = ids.len();
+        let device = self.device().without_autodiff();
+        self.looked_up(Tensor::from_data(TensorData::new(ids, [count]), &device)).cast(DType::F32)
+    }
+
+    fn looked_up(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        // A tied head lies as [d, V]: its columns are taken, since its rows would have to be copied together first.
+        match &self.head {
+            Some(head) => head.clone().select(1, ids).transpose(),
+            None => self.ends.token_embedding.val().select(0, ids),
         }
     }
 

@@ -12,3 +12,4 @@ pub mod targets;
 pub mod templates;
 pub mod tensors;
 pub mod update;
+pub mod trace;

@@ -8,4 +8,5 @@ pub mod perplexity;
 pub mod preflight;
 pub mod probes;
 pub mod room;
+pub mod trace;
 pub mod versions;
