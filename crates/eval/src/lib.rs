@@ -8,10 +8,12 @@
 //! * [`surprise`], [`perplexity()`]: how well running text is predicted.
 //! * [`trace()`]: which states of a model carry a fact.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
+//! * [`Choices`], [`Open`]: questions with answers of their own, and those whose answers a model writes.
 
 mod bootstrap;
 mod classify;
 mod entropy;
+mod forms;
 mod metrics;
 mod next;
 mod perplexity;
@@ -28,7 +30,8 @@ mod writing;
 
 pub use bootstrap::bootstrap;
 pub use classify::{Agreement, Question, agreement, choose};
-pub use entropy::entropy;
+pub use entropy::{entropy, token_entropy};
+pub use forms::{Choices, Chosen, Extraction, Open, choose_both, write_answers};
 pub use metrics::{Group, METRICS, Metric, MetricSet};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};

@@ -50,6 +50,17 @@ impl TraceKind {
         }
     }
 
+    /// As people read it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hidden => "hidden state",
+            Self::Mlp => "feed-forward, window",
+            Self::Attention => "attention, window",
+            Self::MlpSevered => "hidden state, feed-forward severed",
+            Self::AttentionSevered => "hidden state, attention severed",
+        }
+    }
+
     /// What is restored at a layer. A window of `w` layers is `[l − ⌊w/2⌋, l + ⌈w/2⌉)`, cut at the model's ends, as in the published code.
     pub fn restored(self, layer: usize, window: usize, layers: usize) -> Restored {
         let around = layer.saturating_sub(window / 2)..layers.min(layer + window.div_ceil(2));

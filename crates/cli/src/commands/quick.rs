@@ -38,6 +38,14 @@ impl Quick {
         folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
+    /// The inverse of [`Quick::path`].
+    pub fn from_here(&self, path: &str) -> String {
+        if self.base() == Path::new(".") || path.starts_with("hf:") || Path::new(path).is_absolute() {
+            return path.to_owned();
+        }
+        self.base().join(path).display().to_string()
+    }
+
     /// A path as it has to stand in the pipeline: a saved file may lie elsewhere, and its paths start there.
     pub fn path(&self, path: &str) -> String {
         let base = self.base();

@@ -70,6 +70,9 @@ pub struct TraceParams {
     /// Trace the probability of the whole answer, the geometric mean over its tokens. The default is its first token, as published.
     #[serde(default)]
     whole_answer: bool,
+    /// Trace prompts too whose answer the model does not know.
+    #[serde(default)]
+    all_prompts: bool,
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
@@ -114,7 +117,7 @@ noise alone, as a mean over draws of the noise; the total effect is p(answer) wi
   attention_severed
 
 Prompts whose answer the model does not know, where another token is the most probable one, are left out; findings name them. \
-Averages are taken by the token's role in its prompt (first, middle and last subject token, first following token, further \
+`all_prompts` traces them as well. Averages are taken by the token's role in its prompt (first, middle and last subject token, first following token, further \
 tokens, last token), over the tokens of a prompt first, then over prompts, with Student's 95 % intervals over prompts.
 
 Only what can differ is computed: tokens from the restored one on, layers above it. The result keeps every effect \
@@ -167,9 +170,12 @@ which a subject of n tokens gets the first n, so that another program can use th
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, decoder);
         let known = knowledge(decoder, &prompts, tokens).map_err(StageFailure::stage)?;
         let (mut traced_of, mut items) = (Vec::new(), Vec::new());
-        for (i, _) in known.iter().enumerate().filter(|(_, known)| known.known) {
+        for (i, _) in known.iter().enumerate().filter(|(_, known)| known.known || params.all_prompts) {
             traced_of.push(i);
             items.push(&prompts[i]);
+        }
+        if items.is_empty() && requests.is_empty() {
+            return Err(Error::input("there is no fact to trace"));
         }
         if items.is_empty() {
             let message = format!("the model knows the answer of none of the {} requests", requests.len());
@@ -218,7 +224,8 @@ which a subject of n tokens gets the first n, so that another program can use th
         let noise = put(cx, &[noise])?;
         let lines = lines(&params.restore, text, (&requests, &prompts, &known), (&traced_of, &found))?;
         let table = averages.csv();
-        let shown = shown(&averages, &found, &left_out(text, &requests, &known)?);
+        let findings = if params.all_prompts { Vec::new() } else { left_out(text, &requests, &known)? };
+        let shown = shown(&averages, &found, &findings);
         Ok(artifact::<TraceArtifact>(&TraceFacts { trace: averages, shown })?
             .with_file(PROMPTS, cx.put_bytes(&lines)?)
             .with_file(AVERAGES, cx.put_bytes(table.as_bytes())?)

@@ -3,7 +3,7 @@
 mod ages;
 mod samples;
 mod scorer;
-mod shown;
+pub mod shown;
 mod table;
 mod verdict;
 
