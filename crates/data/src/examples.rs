@@ -55,7 +55,8 @@ pub fn read_choices(file: &Path, template: &str, choices: &str, label: &str) -> 
     records::read(file, &hint, |_, record| {
         let fields: Map<String, Value> = records::typed(record)?;
         let list = at(&fields, choices)?;
-        let list = list.as_array().ok_or_else(|| (Some(choices.to_owned()), "expected a list of answers".to_owned()))?;
+        let list =
+            list.as_array().ok_or_else(|| (Some(choices.to_owned()), "expected a list of answers".to_owned()))?;
         let answers = list.iter().map(|answer| plain(answer, choices)).collect::<Result<Vec<String>, _>>()?;
         if answers.len() < 2 || answers.len() > LETTERS.len() {
             let message = format!("there are {} answers, expected 2 to {}", answers.len(), LETTERS.len());
@@ -169,7 +170,10 @@ mod tests {
         let answers = ["Oslo", "Rome", "1"].map(str::to_owned);
         let names = json!(["x", "y", "z"]);
         let of = |said: &str| right(&answers, None, said);
-        assert_eq!([of("1"), of("C"), of("b"), of("Rome"), of("3"), of("Paris")], [Some(1), Some(2), Some(1), Some(1), None, None]);
+        assert_eq!(
+            [of("1"), of("C"), of("b"), of("Rome"), of("3"), of("Paris")],
+            [Some(1), Some(2), Some(1), Some(1), None, None]
+        );
         assert_eq!(right(&answers, Some(&names), "z"), Some(2));
         let record = json!({ "a": { "text": ["one", "two"] } });
         assert_eq!(fill("{a.text[1]}", record.as_object().unwrap()).unwrap(), "two");

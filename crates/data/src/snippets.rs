@@ -38,8 +38,9 @@ pub fn snippets_named(file: &Path, names: &HashSet<String>) -> Result<HashMap<St
 }
 
 fn wrong(file: &Path, error: &serde_json::Error) -> DataError {
-    DataError::new(file, Place::Line(error.line().max(1)), error.to_string())
-        .hint("a file of snippets is one JSON array of objects with relation_id, target_id and samples, each with its text")
+    DataError::new(file, Place::Line(error.line().max(1)), error.to_string()).hint(
+        "a file of snippets is one JSON array of objects with relation_id, target_id and samples, each with its text",
+    )
 }
 
 /// Gives each request, as its references, the snippets about its relation and its new target; returns how many have some.

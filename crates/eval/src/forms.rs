@@ -49,13 +49,7 @@ impl Choices {
     ///
     /// # Errors
     /// Why no question can be asked.
-    pub fn new(
-        all: Vec<Choice>,
-        letters: bool,
-        shots: usize,
-        limit: Option<usize>,
-        seed: u64,
-    ) -> Result<Self, String> {
+    pub fn new(all: Vec<Choice>, letters: bool, shots: usize, limit: Option<usize>, seed: u64) -> Result<Self, String> {
         let (shown, asked) = drawn(all, shots, limit, seed)?;
         let scored = |choice: &Choice| -> Vec<String> {
             match letters {
@@ -63,8 +57,10 @@ impl Choices {
                 false => choice.choices.clone(),
             }
         };
-        let opening: String =
-            shown.iter().map(|choice| format!("{} {}\n\n", choice.prompt, scored(choice)[choice.right].trim())).collect();
+        let opening: String = shown
+            .iter()
+            .map(|choice| format!("{} {}\n\n", choice.prompt, scored(choice)[choice.right].trim()))
+            .collect();
         let question =
             |choice: &Choice| Question { prompt: format!("{opening}{}", choice.prompt), choices: scored(choice) };
         Ok(Self {
@@ -218,13 +214,12 @@ mod tests {
 
     #[test]
     fn examples_stand_before_questions_and_are_not_asked() {
-        let of = |i: usize| Choice {
-            prompt: format!("Q{i}"),
-            choices: vec!["no".into(), "yes".into()],
-            right: i % 2,
-        };
+        let of = |i: usize| Choice { prompt: format!("Q{i}"), choices: vec!["no".into(), "yes".into()], right: i % 2 };
         let letters = Choices::new((0..5).map(of).collect(), true, 2, Some(2), 1).unwrap();
-        assert_eq!((letters.questions.len(), letters.questions[0].choices.clone()), (2, vec!["A".into(), "B".to_owned()]));
+        assert_eq!(
+            (letters.questions.len(), letters.questions[0].choices.clone()),
+            (2, vec!["A".into(), "B".to_owned()])
+        );
         let parts: Vec<&str> = letters.questions[0].prompt.split("\n\n").collect();
         assert_eq!((parts.len(), parts[2]), (3, letters.asked[0].as_str()));
         assert!(parts[..2].iter().all(|part| part.ends_with(" A") || part.ends_with(" B")));

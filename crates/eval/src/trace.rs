@@ -227,9 +227,8 @@ pub fn knowledge(
     decoder.within(batch_tokens, |tokens| {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.text().len()).collect();
         let groups = decoder.batches(&lengths, tokens);
-        let visits = groups.iter().map(|group| {
-            Reading { prompts: group.iter().map(|&i| &prompts[i]).collect(), places: None }
-        });
+        let visits =
+            groups.iter().map(|group| Reading { prompts: group.iter().map(|&i| &prompts[i]).collect(), places: None });
         let found = decoder.visit_all(visits.collect(), decoder.config().layers - 1, worker_pool::MOST)?;
         let mut all: Vec<(usize, Knowledge)> = groups.concat().into_iter().zip(found.into_iter().flatten()).collect();
         all.sort_by_key(|(i, _)| *i);
@@ -377,9 +376,8 @@ fn trace_within(
             }
         }
     }
-    let p = decoder.restored_runs(&runs, &asked, tokens, |text, hidden| {
-        probabilities(decoder, hidden, &prompts[text].answer)
-    })?;
+    let p = decoder
+        .restored_runs(&runs, &asked, tokens, |text, hidden| probabilities(decoder, hidden, &prompts[text].answer))?;
     let mut wanted = wanted.into_iter();
     for (prompt, traced) in prompts.iter().zip(&mut found) {
         for _ in rules.kinds {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use palinode_eval::{TraceKind, TracePrompt, TraceRules, knowledge, noise, trace};
-use palinode_model::{
-    Checkpoint, Decoder, DecoderConfig, Inner, Part, Precision, Restored, Rows, log_softmax, read,
-};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Inner, Part, Precision, Restored, Rows, log_softmax, read};
 
 const FAMILIES: [&str; 10] = [
     "gpt2-tiny",
@@ -98,9 +96,7 @@ fn run(
         if let Some((token, row)) = part(Part::Attention) {
             put(&mut attention, token, &row);
         }
-        let fed = decoder
-            .after_attention(layer, tensor(&before, d), tensor(&attention, d), Inner::default())
-            .unwrap();
+        let fed = decoder.after_attention(layer, tensor(&before, d), tensor(&attention, d), Inner::default()).unwrap();
         let mut mlp: Vec<f32> = read(fed.mlp).unwrap();
         if let Some((token, row)) = part(Part::FeedForward) {
             put(&mut mlp, token, &row);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Error, ErrorKind, PipelineBuilder, Results, Start, StatedFact, Store, Suggestion, corpus_of, facts_in, inspect, suggest,
+    Error, ErrorKind, PipelineBuilder, Results, Start, StatedFact, Suggestion, corpus_of, facts_in, inspect, suggest,
 };
 use serde_json::{Value, json};
 
@@ -299,7 +299,7 @@ fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> 
         return Ok(if none { Moments::None } else { Moments::File(args.quick.path(&file.display().to_string())) });
     }
     if let Some(text) = corpus_of(model) {
-        return Ok(Moments::Corpus(own_corpus(&args.store.store, text)?));
+        return Ok(Moments::Corpus(quick::own_file(&args.store.store, "default-corpus.txt", text)?));
     }
     let message = format!("{}: which texts should the edit leave alone?", args.model);
     let cost = inspect(model).ok().map(|model| {
@@ -331,7 +331,14 @@ fn pipeline(
     suggested: Option<Suggestion>,
     moments: &Moments,
 ) -> PipelineBuilder {
-    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, published: false, gguf: false });
+    let suggested = suggested.unwrap_or(Suggestion {
+        layer,
+        steps: 25,
+        clamp: 4.0,
+        weight_decay: 0.5,
+        published: false,
+        gguf: false,
+    });
     let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());
     let prompts: Vec<String> = shown.chain(args.also.iter().cloned()).collect();
     let site = if matches!(args.method, Method::Rome) { "mlp_output" } else { "block_output" };
@@ -441,19 +448,4 @@ fn pipeline(
         }
     }
     build
-}
-
-/// The demo model's corpus, as a file that a pipeline can name.
-pub fn own_corpus(store: &Path, text: &str) -> Result<String, Failure> {
-    // A store that this program must not touch is refused before anything is written into its folder.
-    Store::is_at(store)?;
-    let path = store.join("default-corpus.txt");
-    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
-    if !there {
-        std::fs::create_dir_all(store)
-            .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
-    }
-    let full = std::path::absolute(&path).unwrap_or(path);
-    Ok(full.display().to_string())
 }

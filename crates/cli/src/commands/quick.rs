@@ -119,3 +119,18 @@ fn save(path: &Path, yaml: &str) -> Result<(), Failure> {
     complain(&format!("saved as {}: {run}\n", path.display()));
     Ok(())
 }
+
+/// A text of the program's own, as a file in the store's folder that a pipeline can name.
+pub fn own_file(store: &Path, name: &str, text: &str) -> Result<String, Failure> {
+    // A store that this program must not touch is refused before anything is written into its folder.
+    Store::is_at(store)?;
+    let path = store.join(name);
+    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
+    if !there {
+        std::fs::create_dir_all(store)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let full = std::path::absolute(&path).unwrap_or(path);
+    Ok(full.display().to_string())
+}

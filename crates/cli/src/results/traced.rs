@@ -30,12 +30,14 @@ pub fn show(averages: &Averages, style: &Style) -> String {
         let scale = format!("layers 0 to {last}, effects from 0 to {most:.3}");
         let _ = writeln!(text, "\n{}  {}", style.bold(kind.label()), style.dim(&scale));
         for row in rows {
-            let (layer, peak) = row.effect.iter().enumerate().fold((0, f64::MIN), |best, (layer, effect)| {
-                if *effect > best.1 { (layer, *effect) } else { best }
-            });
-            let interval = row.interval.as_ref().map_or_else(String::new, |all| {
-                format!(" [{:.3}, {:.3}]", all[layer][0], all[layer][1])
-            });
+            let (layer, peak) =
+                row.effect.iter().enumerate().fold((0, f64::MIN), |best, (layer, effect)| {
+                    if *effect > best.1 { (layer, *effect) } else { best }
+                });
+            let interval = row
+                .interval
+                .as_ref()
+                .map_or_else(String::new, |all| format!(" [{:.3}, {:.3}]", all[layer][0], all[layer][1]));
             let bars: String = row.effect.iter().map(|effect| step(*effect, most)).collect();
             let peak = format!("{peak:.3}{interval} at {layer}, n {}", row.prompts);
             let _ = writeln!(text, "  {:NAME$}{bars}  {}", row.role.label(), style.dim(&peak));

@@ -355,9 +355,8 @@ impl<'a> Group<'a> {
         let mut state = match std::mem::replace(&mut self.state, State::None) {
             State::Host(old) if self.joined > 0 => {
                 let rotation = self.rotation.take().or_else(|| decoder.host_rotation(self.positions(self.joined)));
-                let only: Option<Vec<usize>> = (looked.len() < length).then(|| {
-                    (0..self.joined).flat_map(|row| looked.iter().map(move |at| row * length + at)).collect()
-                });
+                let only: Option<Vec<usize>> = (looked.len() < length)
+                    .then(|| (0..self.joined).flat_map(|row| looked.iter().map(move |at| row * length + at)).collect());
                 let first = (looked.first() == Some(&0)).then_some(looked.len());
                 let state = host.run(self, &old, 0..self.joined, (length, first), rotation.as_ref(), only.as_deref());
                 self.rotation = rotation;

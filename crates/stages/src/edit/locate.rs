@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{Edit, FactToken, Preservations, Target, TargetRules, TargetSettings, TargetSite, apply, optimise_at_most, with_edits};
+use palinode_edit::{
+    Edit, FactToken, Preservations, Target, TargetRules, TargetSettings, TargetSite, apply, optimise_at_most,
+    with_edits,
+};
 use palinode_engine::bounds::{Count, NonNegative, Positive};
 use palinode_engine::shown::{self, Column, Format, Intervals, Series, Shown, Values};
 use palinode_engine::{Artifact, DescribeCx, Error, FieldError, Port, PortOf, StageContext, StageKind, artifact};
@@ -163,7 +166,8 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                 errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
             }
             if let Some(at) = (1..layers.len()).find(|&at| layers[..at].contains(&layers[at])) {
-                errors.push(FieldError::new(format!("layers[{at}]"), format!("layer {} stands there twice", layers[at])));
+                errors
+                    .push(FieldError::new(format!("layers[{at}]"), format!("layer {} stands there twice", layers[at])));
             }
             if let Some(model) = cx.input(MODEL).model {
                 errors.extend(model.check_layers(layers, |i| format!("layers[{i}]")));
@@ -220,7 +224,8 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                 Some(moments) => metrics(cx, moments, &[one.layer], params.weights())?,
                 None => {
                     let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
-                    let ridge = Ridge::new(model.decoder.config().feed_forward, weights).map_err(StageFailure::stage)?;
+                    let ridge =
+                        Ridge::new(model.decoder.config().feed_forward, weights).map_err(StageFailure::stage)?;
                     Preservations::from([(WeightId::down(one.layer), Arc::new(ridge) as _)])
                 }
             };
@@ -232,7 +237,8 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
             serde_json::from_slice(&bytes).map_err(|error| Error::internal(error.to_string()))
         };
 
-        let unedited = score_requests(&model.decoder, &model.text, &requests, BatchTokens::PROMPTS).map_err(StageFailure::stage)?;
+        let unedited = score_requests(&model.decoder, &model.text, &requests, BatchTokens::PROMPTS)
+            .map_err(StageFailure::stage)?;
         let first = params.clamps[0].get();
         let mut tries = Vec::new();
         for &layer in &layers {
@@ -319,7 +325,8 @@ impl LocateParams {
         let (mut scores, mut norms) = (Vec::with_capacity(requests.len()), 0.0);
         for (request, target) in requests.iter().zip(&targets) {
             let alone = std::slice::from_ref(request);
-            let applied = apply(decoder, text, alone, &Target::value(target), metrics, &edit).map_err(StageFailure::stage)?;
+            let applied =
+                apply(decoder, text, alone, &Target::value(target), metrics, &edit).map_err(StageFailure::stage)?;
             let changes = applied.layers.iter().map(|layer| (layer.weight, &layer.delta));
             let edited = with_edits(decoder, changes).map_err(StageFailure::stage)?;
             norms += applied.layers.iter().map(|layer| layer.delta.frobenius() / layer.weight_norm).sum::<f64>();
@@ -339,7 +346,8 @@ impl LocateParams {
             values.insert("relative_norm".into(), shown::number(f64::from(found.relative_norm)));
             values
         };
-        let intervals = |found: &Found| -> Intervals { scores::intervals(&found.summary, &groups, self.resamples, SEED) };
+        let intervals =
+            |found: &Found| -> Intervals { scores::intervals(&found.summary, &groups, self.resamples, SEED) };
         let mut metrics: Values = own(chosen);
         metrics.insert("layer".into(), shown::count(start.layer));
         metrics.insert("clamp".into(), shown::number(start.clamp));
@@ -360,7 +368,8 @@ impl LocateParams {
             step.values.insert("layer".into(), shown::count(found.of.layer));
             step
         };
-        let axes = if self.clamps.len() > 1 { vec!["clamp".to_owned(), "layer".to_owned()] } else { vec!["layer".to_owned()] };
+        let axes =
+            if self.clamps.len() > 1 { vec!["clamp".to_owned(), "layer".to_owned()] } else { vec!["layer".to_owned()] };
         let series = Series { label: "layers".to_owned(), axes, rows: tries.iter().map(row).collect() };
         Shown {
             metrics: Some(metrics),
@@ -471,12 +480,15 @@ fn findings(start: &Start, chosen: &Found) -> Vec<String> {
     if !start.clear && start.layers.len() > 1 {
         let mut text = format!("no clear best layer on {facts}: {} has the highest {}", start.layer, start.metric);
         let alike = start.alike.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let _ = write!(text, ", and {alike} {} not shown to be worse", if start.alike.len() == 1 { "is" } else { "are" });
+        let _ =
+            write!(text, ", and {alike} {} not shown to be worse", if start.alike.len() == 1 { "is" } else { "are" });
         findings.push(text);
     }
     let took = ["ES", "efficacy"].into_iter().find_map(|name| chosen.metric(name));
     if took.is_some_and(|took| took < 0.5) {
-        findings.push(format!("at no layer did most edits take ({facts}): other steps, clamps or learning rates are worth a try"));
+        findings.push(format!(
+            "at no layer did most edits take ({facts}): other steps, clamps or learning rates are worth a try"
+        ));
     }
     findings
 }

@@ -3,17 +3,18 @@
 use palinode_data::{read_choices, read_examples};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
-use palinode_engine::{Artifact, Error, FieldError, StageContext, artifact};
+use palinode_engine::{Artifact, Error, FieldError, PortOf, StageContext, artifact};
 use palinode_eval::{Choices, Chosen, Extraction, Open, choose_both, write_answers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::artifacts::chat::Chat;
 use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
+use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
-use crate::judge::probes::{MODEL, ProbesParams};
 use crate::judge::versions::{Version, Versions};
 use crate::units::Units;
 
@@ -21,6 +22,31 @@ use crate::units::Units;
 const UNIT: usize = 32;
 /// Questions in a unit where answers are written, which takes longer.
 const WRITTEN_UNIT: usize = 8;
+
+/// The model.
+pub const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
+
+/// What every form of task has.
+pub struct Asked<'a> {
+    /// The prompt of a question.
+    pub prompt: &'a str,
+    /// The field with the right answer.
+    pub label: &'a str,
+    /// Examples before every question.
+    pub shots: usize,
+    /// Questions at most.
+    pub limit: Option<Count>,
+    /// Seed of what is drawn.
+    pub seed: u64,
+    /// Rounds between those that are measured.
+    pub every: Option<Count>,
+    /// Bootstrap samples.
+    pub resamples: usize,
+    /// Tokens in a batch.
+    pub batch_tokens: BatchTokens,
+    /// The chat that questions are asked in.
+    pub chat: Option<&'a Chat>,
+}
 
 /// What of a question's own answers is scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,12 +114,12 @@ fn wrong(message: String) -> Error {
 }
 
 /// A task with answers of each question's own.
-pub fn choices(params: &ProbesParams, field: &str, scored: Scored, cx: &StageContext) -> Result<Artifact, Error> {
-    let all = read_choices(&cx.file("task")?.1, &params.prompt, field, &params.label).map_err(StageFailure::stage)?;
+pub fn choices(params: &Asked<'_>, field: &str, scored: Scored, cx: &StageContext) -> Result<Artifact, Error> {
+    let all = read_choices(&cx.file("task")?.1, params.prompt, field, params.label).map_err(StageFailure::stage)?;
     let limit = params.limit.map(Count::get);
     let task = Choices::new(all, scored == Scored::Letters, params.shots, limit, params.seed).map_err(wrong)?;
     let given = cx.input(MODEL)?;
-    let all = Versions::open(cx, &given, params.chat.as_ref())?;
+    let all = Versions::open(cx, &given, params.chat)?;
     all.tell_rounds(cx, params.every);
     let bar = cx.progress("questions", Some(task.questions.len() as u64 * versions(&all, params.every)));
     let text = &all.model.text;
@@ -111,17 +137,27 @@ pub fn choices(params: &ProbesParams, field: &str, scored: Scored, cx: &StageCon
     let share = |right: fn(&(Chosen, usize)) -> bool| {
         move |pairs: &[&(Chosen, usize)]| share(pairs.iter().map(|pair| right(pair)))
     };
-    let (accuracy, by_length) = (share(|(chosen, right)| chosen.whole == *right), share(|(c, right)| c.by_length == *right));
+    let (accuracy, by_length) =
+        (share(|(chosen, right)| chosen.whole == *right), share(|(c, right)| c.by_length == *right));
     let metrics = [
-        metric("accuracy", "share of answers that are right, by the likelihood of the whole", &accuracy as &dyn Fn(&[&_]) -> _),
+        metric(
+            "accuracy",
+            "share of answers that are right, by the likelihood of the whole",
+            &accuracy as &dyn Fn(&[&_]) -> _,
+        ),
         metric("by_length", "the same by likelihood over the number of characters (acc_norm)", &by_length),
     ];
     let answer = |i: usize, (chosen, _): (Chosen, usize)| task.answers[i][chosen.whole].trim().to_owned();
     let right = |i: usize| task.answers[i][task.right[i]].trim().to_owned();
-    let shown = Shown { samples: Some(samples(&task.asked, right, &measured, answer)), ..measured.shown(&metrics, params.resamples) };
-    let lines = lines(&task.asked, &measured, |i, (chosen, right)| {
-        json!({ "chosen": chosen.whole, "by_length": chosen.by_length, "right": right, "answer": task.answers[i][chosen.whole] })
-    })?;
+    let shown = Shown {
+        samples: Some(samples(&task.asked, right, &measured, answer)),
+        ..measured.shown(&metrics, params.resamples)
+    };
+    let lines = lines(
+        &task.asked,
+        &measured,
+        |i, (chosen, right)| json!({ "chosen": chosen.whole, "by_length": chosen.by_length, "right": right, "answer": task.answers[i][chosen.whole] }),
+    )?;
     let facts = ProbesFacts { questions: task.questions.len(), shown };
     Ok(artifact::<ProbesKind>(&facts)?.with_file(ANSWERS, cx.put_bytes(&lines)?))
 }
@@ -130,13 +166,13 @@ pub fn choices(params: &ProbesParams, field: &str, scored: Scored, cx: &StageCon
 type Answered = (String, Option<String>, bool);
 
 /// A task whose answers the model writes.
-pub fn written(params: &ProbesParams, how: &Written, cx: &StageContext) -> Result<Artifact, Error> {
-    let all = read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
+pub fn written(params: &Asked<'_>, how: &Written, cx: &StageContext) -> Result<Artifact, Error> {
+    let all = read_examples(&cx.file("task")?.1, params.prompt, params.label).map_err(StageFailure::stage)?;
     let extraction = how.extraction().map_err(Error::internal)?;
     let limit = params.limit.map(Count::get);
     let task = Open::new(all, &extraction, params.shots, limit, params.seed).map_err(wrong)?;
     let given = cx.input(MODEL)?;
-    let all = Versions::open(cx, &given, params.chat.as_ref())?;
+    let all = Versions::open(cx, &given, params.chat)?;
     all.tell_rounds(cx, params.every);
     let bar = cx.progress("questions", Some(task.prompts.len() as u64 * versions(&all, params.every)));
     let text = &all.model.text;
@@ -167,9 +203,11 @@ pub fn written(params: &ProbesParams, how: &Written, cx: &StageContext) -> Resul
         samples: Some(samples(&task.asked, right, &measured, |_, (written, _, _)| written)),
         ..measured.shown(&metrics, params.resamples)
     };
-    let lines = lines(&task.asked, &measured, |i, (written, answer, is_right)| {
-        json!({ "text": written, "answer": answer, "expected": task.right[i], "right": is_right })
-    })?;
+    let lines = lines(
+        &task.asked,
+        &measured,
+        |i, (written, answer, is_right)| json!({ "text": written, "answer": answer, "expected": task.right[i], "right": is_right }),
+    )?;
     let facts = ProbesFacts { questions: task.prompts.len(), shown };
     Ok(artifact::<ProbesKind>(&facts)?.with_file(ANSWERS, cx.put_bytes(&lines)?))
 }
@@ -195,11 +233,8 @@ fn samples<T: Clone>(
     answer: impl Fn(usize, T) -> String,
 ) -> Vec<Sample> {
     let sample = |(i, prompt): (usize, &String)| {
-        let mut sample = vec![
-            ("prompt", prompt.clone()),
-            ("right", right(i)),
-            ("before", answer(i, measured.before[i].clone())),
-        ];
+        let mut sample =
+            vec![("prompt", prompt.clone()), ("right", right(i)), ("before", answer(i, measured.before[i].clone()))];
         if let [only] = measured.after.as_slice() {
             sample.push(("after", answer(i, only[i].clone())));
         }

@@ -20,7 +20,7 @@ use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
-use crate::judge::probe_forms::{Scored, Written, choices, written};
+use crate::judge::probe_forms::{Asked, MODEL, Scored, Written, choices, written};
 use crate::judge::versions::{Version, Versions};
 use crate::units::Units;
 
@@ -32,33 +32,33 @@ const UNIT: usize = 32;
 #[serde(deny_unknown_fields)]
 pub struct ProbesParams {
     /// The task: JSON lines, or one JSON array of objects. The key covers its contents and not its name.
-    pub path: PathBuf,
+    path: PathBuf,
     /// The prompt of a question, with the fields of a record as `{name}`: `"Review: {sentence}\nSentiment:"`.
-    pub prompt: String,
+    prompt: String,
     /// The field with the correct answer.
     #[serde(default = "label")]
-    pub label: String,
+    label: String,
     /// The text that stands for each answer, as in `{ "0": negative, "1": positive }`. The default is the answer itself.
     #[serde(default)]
     words: BTreeMap<String, String>,
     /// Number of examples of each answer before every question. They come from the same file, and are not used as
     /// questions.
     #[serde(default)]
-    pub shots: usize,
+    shots: usize,
     /// Maximum number of questions.
     #[serde(default)]
-    pub limit: Option<Count>,
+    limit: Option<Count>,
     /// Seed of the selection of examples and questions.
     #[serde(default = "one")]
-    pub seed: u64,
+    seed: u64,
     /// After a `sequence`: also evaluate after every this many rounds.
     #[serde(default)]
-    pub every: Option<Count>,
+    every: Option<Count>,
     /// Number of bootstrap samples for the 95 % intervals; 0 for no intervals.
     #[serde(default = "thousand")]
-    pub resamples: usize,
+    resamples: usize,
     #[serde(default)]
-    pub batch_tokens: BatchTokens,
+    batch_tokens: BatchTokens,
     /// The field with a question's own answers, for tasks such as MMLU, ARC or HellaSwag: `choices`, `choices.text`, `endings`. The
     /// correct answer, in `label`, is then a number from 0, a letter, or the answer itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,23 @@ pub struct ProbesParams {
     generate: Option<Written>,
     /// Puts every question as a user's message by the model's chat template: `chat: {}`, or `chat: { system: … }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chat: Option<Chat>,
+    chat: Option<Chat>,
+}
+
+impl ProbesParams {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            prompt: &self.prompt,
+            label: &self.label,
+            shots: self.shots,
+            limit: self.limit,
+            seed: self.seed,
+            every: self.every,
+            resamples: self.resamples,
+            batch_tokens: self.batch_tokens,
+            chat: self.chat.as_ref(),
+        }
+    }
 }
 
 fn label() -> String {
@@ -85,9 +101,6 @@ fn one() -> u64 {
 fn thousand() -> usize {
     1000
 }
-
-/// The model.
-pub const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
 
 /// See [`StageKind::DOC`].
 pub struct Probes;
@@ -157,14 +170,20 @@ every k-th round too. The result keeps every answer.";
             }
         }
         if params.choices.is_some() && params.generate.is_some() {
-            errors.push(FieldError::new("generate", "answers are chosen or written, not both").expected("one of `choices` and `generate`"));
+            errors.push(
+                FieldError::new("generate", "answers are chosen or written, not both")
+                    .expected("one of `choices` and `generate`"),
+            );
         }
         if (params.choices.is_some() || params.generate.is_some()) && !params.words.is_empty() {
             let error = FieldError::new("words", "`words` are for tasks with the same few answers to every question");
             errors.push(error.expected("no `words` beside `choices` or `generate`"));
         }
         if params.choices.is_none() && !params.score.is_default() {
-            errors.push(FieldError::new("score", "`score: letters` is of the answers that `choices` names").expected("`choices`"));
+            errors.push(
+                FieldError::new("score", "`score: letters` is of the answers that `choices` names")
+                    .expected("`choices`"),
+            );
         }
         if let Some(error) = params.generate.as_ref().and_then(Written::check) {
             errors.push(error);
@@ -177,10 +196,10 @@ every k-th round too. The result keeps every answer.";
 
     fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, Error> {
         if let Some(field) = &params.choices {
-            return choices(params, field, params.score, cx);
+            return choices(&params.asked(), field, params.score, cx);
         }
         if let Some(how) = &params.generate {
-            return written(params, how, cx);
+            return written(&params.asked(), how, cx);
         }
         let examples =
             read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;

@@ -116,7 +116,8 @@ const REQUESTS: PortOf<RequestsKind> = PortOf::required("requests", "The facts."
 const TARGETS: PortOf<TargetsKind> =
     PortOf::optional("targets", "Values that were written, for the distances of new and old edits.");
 /// The contexts.
-const TEMPLATES: PortOf<TemplatesKind> = PortOf::optional("templates", "Contexts over which these edits' keys are averaged.");
+const TEMPLATES: PortOf<TemplatesKind> =
+    PortOf::optional("templates", "Contexts over which these edits' keys are averaged.");
 
 /// See [`StageKind::DOC`].
 pub struct ReferenceMetrics;
@@ -175,7 +176,7 @@ one in the result.";
         Ok(all)
     }
 
-    fn describe(params: &ReferenceParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
+    fn describe(_: &ReferenceParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         if cx.input(MODEL).batches.is_some_and(|count| count > 1) {
             errors.push(
@@ -302,11 +303,12 @@ impl ReferenceParams {
         };
         let essences = essences(decoder, text, block, tokens)?;
         let all = block.iter().zip(greedy).zip(attributes).zip(entropies).zip(essences);
-        let extra = |((((item, greedy), attributes), token_entropy), essence): ((((&(&EditRequest, _), _), _), _), _)| {
-            let written = text.decode(&greedy).map_err(StageFailure::stage)?;
-            let sliding_correct = written.contains(item.0.target_new.trim());
-            Ok(Extra { sliding_correct, attributes, token_entropy, essence })
-        };
+        let extra =
+            |((((item, greedy), attributes), token_entropy), essence): ((((&(&EditRequest, _), _), _), _), _)| {
+                let written = text.decode(&greedy).map_err(StageFailure::stage)?;
+                let sliding_correct = written.contains(item.0.target_new.trim());
+                Ok(Extra { sliding_correct, attributes, token_entropy, essence })
+            };
         all.map(extra).collect()
     }
 
@@ -415,7 +417,8 @@ fn continued(
     length: usize,
     sampling: Sampling,
 ) -> Result<Vec<Vec<u32>>, Error> {
-    let ids = prompts.iter().map(|prompt| text.encode(prompt)).collect::<Result<Vec<_>, _>>().map_err(StageFailure::stage)?;
+    let ids =
+        prompts.iter().map(|prompt| text.encode(prompt)).collect::<Result<Vec<_>, _>>().map_err(StageFailure::stage)?;
     let all: Vec<Prompt> = ids
         .iter()
         .enumerate()

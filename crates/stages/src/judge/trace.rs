@@ -179,7 +179,8 @@ which a subject of n tokens gets the first n, so that another program can use th
         }
         if items.is_empty() {
             let message = format!("the model knows the answer of none of the {} requests", requests.len());
-            let hint = "tracing needs facts that the model states by itself: its most probable next token is the answer";
+            let hint =
+                "tracing needs facts that the model states by itself: its most probable next token is the answer";
             return Err(Error::input(message).hint(hint));
         }
 
@@ -315,9 +316,10 @@ impl Averages {
         let mut text = String::from("restored,role,layer,effect,low,high,prompts\r\n");
         for effects in &self.effects {
             for (layer, effect) in effects.effect.iter().enumerate() {
-                let [low, high] = effects.interval.as_ref().map_or_else(Default::default, |all| {
-                    all[layer].map(|end| end.to_string())
-                });
+                let [low, high] = effects
+                    .interval
+                    .as_ref()
+                    .map_or_else(Default::default, |all| all[layer].map(|end| end.to_string()));
                 let (kind, role, n) = (effects.restored.name(), effects.role.name(), effects.prompts);
                 let _ = write!(text, "{kind},{role},{layer},{effect},{low},{high},{n}\r\n");
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use palinode::shown::Shown;
-use palinode::{Error, ErrorKind, PipelineBuilder, Start, Store, candidates, corpus_of, inspect};
+use palinode::{Error, ErrorKind, PipelineBuilder, Start, candidates, corpus_of, inspect};
 use serde_json::json;
 
 use super::quick::{self, Quick};
@@ -90,7 +90,7 @@ impl Search<'_> {
     pub fn run(self, quick: &Quick, store: &StoreArgs) -> Result<(Start, Shown), Failure> {
         let facts = match &self.facts {
             Some(facts) => facts.clone(),
-            None => own_facts(&store.store)?,
+            None => quick::own_file(&store.store, "default-facts.jsonl", FACTS)?,
         };
         let done = quick::run(self.pipeline(quick, &facts)?, quick, store)?;
         let results = done.results();
@@ -100,11 +100,8 @@ impl Search<'_> {
     }
 
     fn pipeline(&self, quick: &Quick, facts: &str) -> Result<PipelineBuilder, Failure> {
-        let layers = if self.layers.is_empty() {
-            candidates(inspect(self.folder)?.layers)
-        } else {
-            self.layers.clone()
-        };
+        let layers =
+            if self.layers.is_empty() { candidates(inspect(self.folder)?.layers) } else { self.layers.clone() };
         let mut build = PipelineBuilder::new("locate").built_by("palinode locate");
         let path = quick.path(self.model);
         let model = build.stage("model", "load_model").with("path", path).from("", "MODEL").done();
@@ -185,26 +182,11 @@ pub fn said(start: &Start) -> String {
 /// The corpus of a model that comes with one.
 fn default_corpus(folder: &Path, store: &StoreArgs, model: &str) -> Result<String, Failure> {
     if let Some(text) = corpus_of(folder) {
-        return super::edit::own_corpus(&store.store, text);
+        return quick::own_file(&store.store, "default-corpus.txt", text);
     }
     let hint = "say so in one of two ways:\n  \
          --corpus FILE    measure second moments of all layers that are tried on it: one pass\n  \
          --moments none   do without: the change of the smallest norm is tried";
     let message = format!("{model}: which texts should the edits leave alone?");
     Err(Error::new(ErrorKind::Usage, message).hint(hint).into())
-}
-
-/// The program's facts, as a file that a pipeline can name.
-fn own_facts(store: &Path) -> Result<String, Failure> {
-    // A store that this program must not touch is refused before anything is written into its folder.
-    Store::is_at(store)?;
-    let path = store.join("default-facts.jsonl");
-    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == FACTS);
-    if !there {
-        std::fs::create_dir_all(store)
-            .and_then(|()| std::fs::write(&path, FACTS))
-            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
-    }
-    let full = std::path::absolute(&path).unwrap_or(path);
-    Ok(full.display().to_string())
 }
