@@ -7,7 +7,7 @@ use palinode_data::{read_examples, template_fields};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, StageContext, StageKind, artifact,
 };
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 
 use crate::artifacts::chat::Chat;
 use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
-use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};

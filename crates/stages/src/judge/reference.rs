@@ -302,14 +302,17 @@ impl ReferenceParams {
             Some(how) => entropies(decoder, text, block, *how)?,
         };
         let essences = essences(decoder, text, block, tokens)?;
-        let all = block.iter().zip(greedy).zip(attributes).zip(entropies).zip(essences);
-        let extra =
-            |((((item, greedy), attributes), token_entropy), essence): ((((&(&EditRequest, _), _), _), _), _)| {
-                let written = text.decode(&greedy).map_err(StageFailure::stage)?;
-                let sliding_correct = written.contains(item.0.target_new.trim());
-                Ok(Extra { sliding_correct, attributes, token_entropy, essence })
-            };
-        all.map(extra).collect()
+        let mut found = Vec::with_capacity(block.len());
+        for (i, (request, _)) in block.iter().enumerate() {
+            let written = text.decode(&greedy[i]).map_err(StageFailure::stage)?;
+            found.push(Extra {
+                sliding_correct: written.contains(request.target_new.trim()),
+                attributes: attributes[i],
+                token_entropy: entropies[i],
+                essence: essences[i],
+            });
+        }
+        Ok(found)
     }
 
     /// Distances in each changed down-projection.
