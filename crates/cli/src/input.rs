@@ -89,7 +89,7 @@ pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 }
 
 /// Whether to download.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 pub struct NetworkArgs {
     /// Download nothing: models and data sets of the Hugging Face Hub have to be in its cache already. HF_HUB_OFFLINE=1 has
     /// the same effect.

@@ -7,6 +7,7 @@ use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, Scored, StageRec
 use serde_json::{Value, json};
 
 use crate::command_error;
+use crate::results::traced;
 use crate::results::{Cell, Yield, metrics};
 use crate::terminal::table::Look;
 use crate::terminal::{Style, complain, format};
@@ -146,7 +147,8 @@ impl<'a> Results<'a> {
         for (name, members) in scored(run) {
             let yielded = |stage: &&'r StageRecord| {
                 let shown = self.shown(stage).unwrap_or_default();
-                Yield { instance: &stage.instance, cell: &stage.cell, shown, scored: self.scored(stage) }
+                let traced = stage.key.and_then(|key| traced::of(&self.runs.manifest(&key)?.output.meta));
+                Yield { instance: &stage.instance, cell: &stage.cell, shown, traced, scored: self.scored(stage) }
             };
             let members: Vec<Yield<'_>> = members.iter().map(yielded).collect();
             text.push_str(&crate::results::stage(

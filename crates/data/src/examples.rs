@@ -30,6 +30,69 @@ pub fn read_examples(file: &Path, template: &str, label: &str) -> Result<Vec<Exa
     })
 }
 
+/// A question with answers of its own to choose from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What is asked: a template with the record's fields put in.
+    pub prompt: String,
+    /// The answers.
+    pub choices: Vec<String>,
+    /// The place of the right one.
+    pub right: usize,
+}
+
+/// As [`read_examples`], of records that have a list of answers each, in the field `choices` (`choices.text` is the field `text` inside
+/// it), and in the field `label` the right one: its number from 0, its letter, its name in a list `label` beside `choices.text`, or itself.
+/// In the template, `{options}` stands for the answers, a line each behind its letter, and `{name[0]}` for the first of a list.
+///
+/// # Errors
+/// As [`read_examples`]; also a record with fewer than two answers, or without a right one.
+pub fn read_choices(file: &Path, template: &str, choices: &str, label: &str) -> Result<Vec<Choice>, Mistakes> {
+    let hint = format!(
+        "every record has a list of answers {choices:?}, the right one's number, letter or text in {label:?}, and the fields that stand as \
+         {{name}} in the prompt"
+    );
+    records::read(file, &hint, |_, record| {
+        let fields: Map<String, Value> = records::typed(record)?;
+        let list = at(&fields, choices)?;
+        let list =
+            list.as_array().ok_or_else(|| (Some(choices.to_owned()), "expected a list of answers".to_owned()))?;
+        let answers = list.iter().map(|answer| plain(answer, choices)).collect::<Result<Vec<String>, _>>()?;
+        if answers.len() < 2 || answers.len() > LETTERS.len() {
+            let message = format!("there are {} answers, expected 2 to {}", answers.len(), LETTERS.len());
+            return Err((Some(choices.to_owned()), message));
+        }
+        let names = choices.rsplit_once('.').and_then(|(of, _)| at(&fields, &format!("{of}.label")).ok());
+        let said = plain(at(&fields, label)?, label)?;
+        let right = right(&answers, names, said.trim()).ok_or_else(|| {
+            let message = format!("{said:?} is none of the {} answers", answers.len());
+            (Some(label.to_owned()), message)
+        })?;
+        let options: Vec<String> =
+            LETTERS.chars().zip(&answers).map(|(letter, answer)| format!("{letter}. {}", answer.trim())).collect();
+        let prompt = fill(&template.replace("{options}", &options.join("\n")), &fields)?;
+        Ok(Choice { prompt, choices: answers, right })
+    })
+}
+
+/// The letters of answers.
+pub const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// The place of the right answer, as a record says it.
+fn right(answers: &[String], names: Option<&Value>, said: &str) -> Option<usize> {
+    let names = names.and_then(Value::as_array).into_iter().flatten();
+    let named = names.map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned));
+    let named = named.collect::<Vec<_>>().iter().position(|name| name == said);
+    let number = || said.parse::<usize>().ok();
+    let letter = || {
+        let mut chars = said.chars();
+        let letter = chars.next().filter(|_| chars.next().is_none())?;
+        LETTERS.find(letter.to_ascii_uppercase())
+    };
+    let own = || answers.iter().position(|answer| answer.trim() == said);
+    named.or_else(number).or_else(letter).or_else(own).filter(|&right| right < answers.len())
+}
+
 /// The fields that a template names.
 ///
 /// # Errors
@@ -68,12 +131,31 @@ fn fill(template: &str, fields: &Map<String, Value>) -> Result<String, records::
 }
 
 fn text(fields: &Map<String, Value>, name: &str) -> Result<String, records::Fault> {
-    match fields.get(name) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Number(number)) => Ok(number.to_string()),
-        Some(Value::Bool(value)) => Ok(value.to_string()),
-        Some(_) => Err((Some(name.to_owned()), "expected a text or a number".to_owned())),
-        None => Err((None, format!("missing field `{name}`"))),
+    plain(at(fields, name)?, name)
+}
+
+/// A field, or by a path what lies within one: `a.b`, `a[0]`.
+fn at<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a Value, records::Fault> {
+    if let Some(value) = fields.get(name) {
+        return Ok(value);
+    }
+    let steps = name.replace('[', ".").replace(']', "");
+    let mut steps = steps.split('.');
+    let first = steps.next().and_then(|step| fields.get(step));
+    let within = |value: &'a Value, step: &str| match value {
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        other => other.get(step),
+    };
+    let found = steps.fold(first, |value, step| within(value?, step));
+    found.ok_or_else(|| (None, format!("missing field `{name}`")))
+}
+
+fn plain(value: &Value, name: &str) -> Result<String, records::Fault> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(value) => Ok(value.to_string()),
+        _ => Err((Some(name.to_owned()), "expected a text or a number".to_owned())),
     }
 }
 
@@ -82,6 +164,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn right_answers_are_known_by_number_letter_name_and_text() {
+        let answers = ["Oslo", "Rome", "1"].map(str::to_owned);
+        let names = json!(["x", "y", "z"]);
+        let of = |said: &str| right(&answers, None, said);
+        assert_eq!(
+            [of("1"), of("C"), of("b"), of("Rome"), of("3"), of("Paris")],
+            [Some(1), Some(2), Some(1), Some(1), None, None]
+        );
+        assert_eq!(right(&answers, Some(&names), "z"), Some(2));
+        let record = json!({ "a": { "text": ["one", "two"] } });
+        assert_eq!(fill("{a.text[1]}", record.as_object().unwrap()).unwrap(), "two");
+    }
 
     #[test]
     fn fields_stand_where_they_are_named() {

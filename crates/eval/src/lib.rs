@@ -7,12 +7,15 @@
 //! * [`wilson`], [`paired`], [`holm`], [`best`]: what scores over a few records and seeds can show.
 //! * [`entropy()`]: how varied a text is; [`Tfidf`]: how alike two are.
 //! * [`surprise`], [`perplexity()`]: how well running text is predicted.
+//! * [`trace()`]: which states of a model carry a fact.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
+//! * [`Choices`], [`Open`]: questions with answers of their own, and those whose answers a model writes.
 
 mod answers;
 mod bootstrap;
 mod classify;
 mod entropy;
+mod forms;
 mod metrics;
 mod next;
 mod perplexity;
@@ -22,6 +25,7 @@ mod statistics;
 mod summary;
 mod task;
 mod tfidf;
+mod trace;
 mod wilson;
 mod words;
 mod writing;
@@ -29,7 +33,8 @@ mod writing;
 pub use answers::{AnswerKind, Answering, GeneratedAnswer, StopAt, answer, same_answer};
 pub use bootstrap::bootstrap;
 pub use classify::{Agreement, Question, agreement, choose};
-pub use entropy::entropy;
+pub use entropy::{entropy, token_entropy};
+pub use forms::{Choices, Chosen, Extraction, Open, choose_both, write_answers};
 pub use metrics::{COUNTERPARTS, Group, METRICS, Metric, MetricSet};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
@@ -42,6 +47,9 @@ pub use statistics::{
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;
+pub use trace::{
+    Knowledge, Role, TraceKind, TracePrompt, TraceRules, Traced, embedding_deviation, knowledge, noise, trace,
+};
 pub use wilson::wilson;
 pub use words::Words;
 pub use writing::{Writing, write};

@@ -88,6 +88,27 @@ pub struct Passed {
     pub qkv: Vec<f32>,
 }
 
+/// What is put in the place of what a block computes, at some tokens of its batch: pairs of a token and `d` numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Pins<'a> {
+    /// In the place of what attention adds.
+    pub attention: Vec<(usize, &'a [f32])>,
+    /// In the place of the feed-forward's output.
+    pub mlp: Vec<(usize, &'a [f32])>,
+}
+
+/// Puts numbers in the place of rows of `x` `[tokens, size]`.
+fn put(x: &mut [f32], size: usize, pins: &[(usize, &[f32])]) {
+    for (token, values) in pins {
+        x[token * size..][..size].copy_from_slice(values);
+    }
+}
+
+/// Some rows of `x` `[tokens, size]`.
+fn rows_of(x: &[f32], size: usize, tokens: &[usize]) -> Vec<f32> {
+    tokens.iter().flat_map(|token| &x[token * size..][..size]).copied().collect()
+}
+
 /// What the way back needs of the way there.
 #[derive(Clone, Debug)]
 pub struct Kept {
@@ -117,11 +138,22 @@ impl Block<'_> {
     /// # Panics
     /// Where sizes do not fit each other.
     pub fn forward(&self, x: &[f32], batch: &Batch, threads: Threads) -> Passed {
+        self.forward_pinned(x, batch, &Pins::default(), threads)
+    }
+
+    /// As [`Block::forward`], with what stands in the place of outputs of its parts at some tokens: what follows from them is computed from
+    /// what is put there.
+    ///
+    /// # Panics
+    /// As [`Block::forward`], and for a pin of another size.
+    pub fn forward_pinned(&self, x: &[f32], batch: &Batch, pins: &Pins, threads: Threads) -> Passed {
+        let d = self.down.weight.outputs();
         let normed = self.norm_1.forward(x);
         let (qkv, _) = self.queries_keys_values(&normed, batch, threads, false);
         let attended = attend(&self.heads, &batch.rows, &qkv, threads);
-        let attention = self.attention_out.forward(&attended.out, threads);
+        let mut attention = self.attention_out.forward(&attended.out, threads);
         drop(attended);
+        put(&mut attention, d, &pins.attention);
         let residual = add(x.to_vec(), &attention);
         let input = self.feed_forward_input(x, normed, &residual);
         let mut key = self.up.forward(&input, threads);
@@ -129,8 +161,34 @@ impl Block<'_> {
         drop(input);
         activate(self.activation, &mut key, gate.as_deref());
         drop(gate);
-        let mlp = self.down.forward(&key, threads);
+        let mut mlp = self.down.forward(&key, threads);
+        put(&mut mlp, d, &pins.mlp);
         Passed { hidden: add(residual, &mlp), attention, key, mlp, qkv }
+    }
+
+    /// As [`Block::forward_pinned`], at some of the tokens alone: the hidden state after the block, `[tokens, d]`. The others are computed as
+    /// far as these see them, to their keys and values. Pins name tokens by their place among these. Bits are those of the whole.
+    ///
+    /// # Panics
+    /// As [`Block::forward_pinned`].
+    pub fn forward_at(&self, x: &[f32], batch: &Batch, tokens: &[usize], pins: &Pins, threads: Threads) -> Vec<f32> {
+        let d = self.down.weight.outputs();
+        let normed = self.norm_1.forward(x);
+        let (qkv, _) = self.queries_keys_values(&normed, batch, threads, false);
+        let attended = attend(&self.heads, &batch.rows, &qkv, threads);
+        let out = rows_of(&attended.out, self.heads.queries(), tokens);
+        drop((qkv, attended));
+        let mut attention = self.attention_out.forward(&out, threads);
+        put(&mut attention, d, &pins.attention);
+        let (x, normed) = (rows_of(x, d, tokens), rows_of(&normed, d, tokens));
+        let residual = add(x.clone(), &attention);
+        let input = self.feed_forward_input(&x, normed, &residual);
+        let mut key = self.up.forward(&input, threads);
+        let gate = self.gate.map(|gate| gate.forward(&input, threads));
+        activate(self.activation, &mut key, gate.as_deref());
+        let mut mlp = self.down.forward(&key, threads);
+        put(&mut mlp, d, &pins.mlp);
+        add(residual, &mlp)
     }
 
     /// As [`Block::forward`], for the hidden state alone and what [`Block::back`] needs.

@@ -36,7 +36,7 @@ mod tile;
 
 pub use activation::{Activation, activate, activate_back};
 pub use attention::{Attended, Row, attend, attend_back};
-pub use block::{Arrangement, Batch, Block, Kept, Passed, Projection};
+pub use block::{Arrangement, Batch, Block, Kept, Passed, Pins, Projection};
 pub use dispatch::Threads;
 pub use heads::Heads;
 pub use norm::{Norm, NormKind};

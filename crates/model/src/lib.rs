@@ -9,6 +9,7 @@
 //! * [`Rows`]: token rows as a batch; padded or packed is this crate's business alone. [`Decoder::shared_prefix`]: texts that share their
 //!   beginning, which is computed once for all of them.
 //! * [`Visit`]: many batches through blocks that are in memory, or read from disk one at a time ([`Decoder::stream`]).
+//! * [`Decoder::restored_runs`]: runs of a text in which some values are another run's.
 //! * [`Suffix`]: what a vector added in the middle of a computation can change.
 //! * [`memory`]: what a model needs and what there is, looked at before anything is read.
 //! * [`Text`]: the tokenizer, with the beginning-of-sequence rules that model editing depends on.
@@ -37,6 +38,7 @@ pub use config::weight::{MlpModule, WeightId};
 pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
 pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
 pub use decoder::parameters::Parameters;
+pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};
 pub use decoder::source::Streaming;
 pub use decoder::suffix::{Run, Suffix};
 pub use decoder::walk::Visit;

@@ -47,10 +47,10 @@ mod side_by_side;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    BLOCKS, Best, EditableWeight, Finding, Findings, Inspection, Paired, Provenance, Repeated, Restored, Scored,
-    Severity, StatedFact, Suggestion, apply, best, catalogue, chosen_device, corpus_of, cuda_findings, devices, facts_in,
-    free_memory, hardware, holm, inspect, mean_and_deviation, paired, provenance, report, reports, revert, scored,
-    suggest, throughput,
+    Averages, BLOCKS, Best, EditableWeight, Effects, Finding, Findings, Inspection, Paired, Provenance, Repeated,
+    Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, catalogue,
+    chosen_device, corpus_of, cuda_findings, devices, facts_in, free_memory, hardware, holm, inspect,
+    mean_and_deviation, paired, provenance, report, reports, revert, scored, suggest, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};

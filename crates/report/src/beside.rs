@@ -45,6 +45,10 @@ impl Report {
                 losses.instance = named(&losses.instance);
                 losses
             }));
+            whole.traced.extend(part.traced.into_iter().map(|mut traced| {
+                traced.instance = named(&traced.instance);
+                traced
+            }));
             let edits = &mut whole.edits;
             for metric in &part.edits.metrics {
                 if !edits.metrics.contains(metric) {

@@ -19,6 +19,8 @@ pub struct Report {
     pub layers: Vec<Layers>,
     /// How targets were found.
     pub losses: Vec<Losses>,
+    /// Where facts are kept.
+    pub traced: Vec<Traced>,
     /// Edit by edit.
     pub edits: Edits,
     /// What the model says by itself, before and after.
@@ -210,6 +212,55 @@ pub struct Trace {
     pub loss: Vec<f64>,
     /// The terms at each evaluation: one list for each of [`Losses::terms`].
     pub terms: Vec<Vec<f64>>,
+}
+
+/// What causal tracing found in one instance of a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Traced {
+    /// The instance's name.
+    pub instance: String,
+    /// The prompts that were traced.
+    pub prompts: usize,
+    /// What noise, how many draws, what windows: a sentence or two.
+    pub how: String,
+    /// Mean probability of the answer without noise.
+    pub clean: f64,
+    /// The same with noise.
+    pub noisy: f64,
+    /// For each kind of state and role of a token, in the order to be shown.
+    pub effects: Vec<Effects>,
+    /// A few prompts by themselves.
+    pub single: Vec<PromptEffects>,
+}
+
+/// Mean indirect effects of a kind of state at tokens of a role.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// What was restored, in words.
+    pub restored: String,
+    /// The role of the token, in words.
+    pub role: String,
+    /// Prompts that have such a token.
+    pub prompts: usize,
+    /// The effect by layer.
+    pub effect: Vec<f64>,
+    /// Its interval over prompts.
+    pub interval: Option<Vec<[f64; 2]>>,
+}
+
+/// One prompt's probabilities with states restored.
+#[derive(Clone, Debug, Default)]
+pub struct PromptEffects {
+    /// Its tokens, those of the subject marked.
+    pub tokens: Vec<String>,
+    /// The answer.
+    pub answer: String,
+    /// Its probability without noise.
+    pub clean: f64,
+    /// With noise.
+    pub noisy: f64,
+    /// What was restored, and the probability by token and layer.
+    pub maps: Vec<(String, Vec<Vec<f64>>)>,
 }
 
 /// Edit by edit, what came of it.

@@ -81,7 +81,13 @@ fn sections(report: &Report) -> Vec<Section> {
         let figures = [losses.summary(), losses.each()];
         figures.into_iter().flatten().map(Part::Figure)
     });
+    let traced = report.traced.iter().flat_map(|traced| {
+        let figures = [Some(traced.maps()), Some(traced.lines()), traced.each()];
+        figures.into_iter().flatten().map(Part::Figure).chain(std::iter::once(Part::Table(traced.table())))
+    });
+    let traced: Vec<Part> = traced.collect();
     add("results", "Results", "Results", results);
+    add("traced", "Where facts are", "Where facts are kept", traced);
     add("layers", "Layers", "What was written, layer by layer", layers.collect());
     add("targets", "Targets", "How targets were found", losses.collect());
     add("measures", "Further measurements", "Further measurements", others);

@@ -66,7 +66,8 @@ pub fn panel(
     Panel { width: total, height, title, body: svg }
 }
 
-fn shade(place: f64) -> [f64; 3] {
+/// The colour of a place between 0 and 1.
+pub fn shade(place: f64) -> [f64; 3] {
     let at = place.clamp(0.0, 1.0) * (SHADES.len() - 1) as f64;
     let from = (at.floor() as usize).min(SHADES.len() - 2);
     let part = at - from as f64;

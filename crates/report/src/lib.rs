@@ -18,6 +18,7 @@ mod look;
 mod losses;
 mod number;
 mod page;
+mod places;
 mod scale;
 mod scores;
 mod section;
@@ -26,8 +27,8 @@ mod svg;
 mod table;
 
 pub use data::{
-    Better, Cell, Digested, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Mark, Measure, Measured, Metric,
-    Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace,
+    Better, Cell, Digested, Edit, Edits, Effects, Instance, LayerFacts, Layers, Level, Losses, Mark, Measure, Measured,
+    Metric, Outcome, PromptEffects, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, Traced,
 };
 pub use document::{Asset, Document, render};
 pub use number::duration;

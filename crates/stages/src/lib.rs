@@ -24,7 +24,10 @@ mod units;
 
 use palinode_engine::Catalogue;
 
+pub use artifacts::locate::Start;
 pub use artifacts::model::BLOCKS;
+pub use artifacts::trace::{Averages, Effects};
+pub use edit::locate::candidates;
 pub use edit::suggestion::{Suggestion, suggest};
 pub use judge::before::{ToCheck, to_check};
 pub use judge::room::{Free, Needs};
@@ -33,7 +36,7 @@ pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};
-pub use palinode_eval::{Best, Paired, Repeated, Scored, best, holm, mean_and_deviation, paired};
+pub use palinode_eval::{Best, Paired, Repeated, Scored, TraceKind, best, holm, mean_and_deviation, paired};
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::patch::{Restored, apply, provenance, revert};
@@ -67,12 +70,15 @@ pub fn catalogue() -> Catalogue {
         .register::<edit::prune::Prune>()
         .register::<edit::sphere::Sphere>()
         .register::<edit::revive::Revive>()
+        .register::<edit::locate::Locate>()
         .register::<sources::load_update::LoadUpdate>()
         .register::<judge::evaluate::Evaluate>()
         .register::<judge::verdicts::Judge>()
         .register::<judge::perplexity::Perplexity>()
         .register::<judge::probes::Probes>()
         .register::<judge::ask::Ask>()
+        .register::<judge::trace::Trace>()
+        .register::<judge::reference::ReferenceMetrics>()
         .register::<sinks::export::Export>()
         .register::<sinks::export_moments::ExportMoments>();
     stages

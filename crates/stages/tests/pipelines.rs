@@ -38,6 +38,7 @@ fn none_has_a_mistake() {
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
     assert_eq!(in_folder("ablations"), 7);
     assert_eq!(in_folder("methods"), 14);
+    assert_eq!(in_folder("where"), 2);
     for path in found {
         check(&path);
     }

@@ -36,7 +36,7 @@ impl Random {
 
 /// Settings of one run: what no key covers, or only strict ones, and how much is asked for, which decides what is kept for the next run.
 struct Settings {
-    tokens: [&'static str; 5],
+    tokens: [&'static str; 7],
     requests: [&'static str; 2],
     limit: usize,
     samples: usize,
@@ -60,7 +60,7 @@ impl Settings {
     }
 
     fn pipeline(&self, numerics: &str) -> String {
-        let [moments, scores, perplexity, probes, preflight] = self.tokens;
+        let [moments, scores, perplexity, probes, preflight, trace, reference] = self.tokens;
         let [targets, sequence] = self.requests;
         // Names of files and folders are in no key.
         let copy = if self.copy { "copy-" } else { "" };
@@ -83,6 +83,8 @@ stages:
   scores: {{ uses: evaluate, inputs: {{ model: update, requests: edits }}, with: {{ samples: 2, resamples: 10, {scores} }} }}
   damage: {{ uses: perplexity, inputs: {{ model: update }}, with: {{ corpus: {copy}corpus.txt, samples: 70, resamples: 0, {perplexity} }} }}
   task: {{ uses: probes, inputs: {{ model: update }}, with: {{ path: {copy}task.jsonl, prompt: '{{text}} is', resamples: 0, {probes} }} }}
+  seen: {{ uses: trace, inputs: {{ model: model, requests: edits }}, with: {{ all_prompts: true, draws: 2, window: 2, {trace} }} }}
+  more: {{ uses: reference_metrics, inputs: {{ model: model, requests: edits }}, with: {{ sliding: 12, resamples: 0, {reference} }} }}
 ",
             limit = self.limit,
             samples = self.samples,
@@ -92,7 +94,7 @@ stages:
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("export", "overwrite"),
     ("export_moments", "overwrite"),
     ("load_moments", "check_text"),
@@ -102,10 +104,12 @@ const FILES: [(&str, &str); 9] = [
     ("load_moments", "samples"),
     ("load_requests", "snippets"),
     ("load_update", "path"),
+    ("reference_metrics", "corpus"),
+    ("reference_metrics", "snippets"),
 ];
 
 /// What the settings vary.
-const VARIED: [(&str, &str); 12] = [
+const VARIED: [(&str, &str); 14] = [
     ("covariance", "batch_tokens"),
     ("covariance", "corpus"),
     ("evaluate", "batch_tokens"),
@@ -116,8 +120,10 @@ const VARIED: [(&str, &str); 12] = [
     ("preflight", "batch_tokens"),
     ("probes", "batch_tokens"),
     ("probes", "path"),
+    ("reference_metrics", "batch_tokens"),
     ("sequence", "targets.parallel_requests"),
     ("targets", "parallel_requests"),
+    ("trace", "batch_tokens"),
 ];
 
 #[test]

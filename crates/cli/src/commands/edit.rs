@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Error, ErrorKind, PipelineBuilder, Results, StatedFact, Store, Suggestion, corpus_of, facts_in, inspect, suggest,
+    Error, ErrorKind, PipelineBuilder, Results, Start, StatedFact, Suggestion, corpus_of, facts_in, inspect, suggest,
 };
 use serde_json::{Value, json};
 
 use super::ask;
+use super::locate::Search;
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
 use crate::input::{StoreArgs, whole};
@@ -66,8 +67,13 @@ pub struct Args {
     method: Method,
 
     /// The layer to edit. The default is the published layer, scaled to the model's depth.
-    #[arg(long, value_parser = whole::<usize>, allow_negative_numbers = true)]
+    #[arg(long, conflicts_with = "locate", value_parser = whole::<usize>, allow_negative_numbers = true)]
     layer: Option<usize>,
+
+    /// Choose the layer by trying: a few facts are edited at each of several layers, as `palinode locate` does. That takes as long as so
+    /// many edits, once for each model and corpus.
+    #[arg(long)]
+    locate: bool,
 
     /// MEMIT's λ, the weight of preservation. Single edits of the other methods do not depend on it.
     #[arg(long, default_value_t = 15000.0, value_parser = finite, allow_negative_numbers = true)]
@@ -152,8 +158,13 @@ const SHOWN: usize = 8;
 /// Edits, and prints what changed.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let model = quick::model(&args.quick, &args.model)?;
-    let suggested = suggest(&model);
-    let Some(layer) = args.layer.or(suggested.map(|s| s.layer)) else {
+    let mut suggested = suggest(&model);
+    let located = args.locate.then(|| locate(args, &model)).transpose()?;
+    if let (Some(start), Some(suggested)) = (&located, &mut suggested) {
+        suggested.clamp = start.clamp;
+    }
+    let chosen = args.layer.or(located.as_ref().map(|start| start.layer));
+    let Some(layer) = chosen.or(suggested.map(|s| s.layer)) else {
         if !model.is_file() && !model.join("config.json").is_file() {
             let error = Error::input(format!("{} has no config.json, so it is no model's folder", args.model));
             return Err(error.hint(quick::MODELS).into());
@@ -169,6 +180,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.quick.json {
         let told = json!({
             "layer": layer,
+            "located": located,
             "edits": facts.len(),
             "answers": &results.facts("answers")["answers"],
             "update": &results.facts("update")["metrics"],
@@ -178,13 +190,27 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         });
         print(&format!("{told:#}\n"))?;
     } else {
-        print(&told(args, &facts, layer, &results, &doubts))?;
+        let rests = match (&located, suggested) {
+            (Some(start), _) => Some(super::locate::said(start)),
+            (None, Some(suggested)) if args.layer.is_none() && !suggested.published => Some(format!(
+                "layer {layer} is as deep in the model as a published one: nobody has published a layer for this model, and --locate tries them"
+            )),
+            _ => None,
+        };
+        print(&told(args, &facts, layer, rests.as_deref(), &results, &doubts))?;
     }
     if args.strict && !doubts.is_empty() { Err(Failure::Told(ErrorKind::Doubtful)) } else { Ok(()) }
 }
 
 /// What the edit did, for a person.
-fn told(args: &Args, facts: &[StatedFact], layer: usize, results: &Results<'_>, doubts: &[String]) -> String {
+fn told(
+    args: &Args,
+    facts: &[StatedFact],
+    layer: usize,
+    rests: Option<&str>,
+    results: &Results<'_>,
+    doubts: &[String],
+) -> String {
     let answers = &results.facts("answers")["answers"];
     let update = &results.facts("update")["metrics"];
     let style = Style::stdout();
@@ -209,6 +235,9 @@ fn told(args: &Args, facts: &[StatedFact], layer: usize, results: &Results<'_>, 
             percent(&update["relative_norm"])
         ))
     );
+    if let Some(rests) = rests {
+        text.push_str(&style.dim(&style.wrap(rests, 2)));
+    }
     for doubt in doubts {
         let wrapped = style.wrap(doubt, 4);
         let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
@@ -217,6 +246,30 @@ fn told(args: &Args, facts: &[StatedFact], layer: usize, results: &Results<'_>, 
         let _ = writeln!(text, "edited model and update.safetensors: {}", folder.display());
     }
     text
+}
+
+/// The layer by trying, with the corpus of the edit.
+fn locate(args: &Args, model: &Path) -> Result<Start, Failure> {
+    if args.moments.as_ref().is_some_and(|file| file.as_os_str() != "none") {
+        let error = Error::new(ErrorKind::Usage, "--locate tries several layers, and --moments has a file for one");
+        return Err(error.hint("give --corpus, or --moments none; or choose a layer with --layer").into());
+    }
+    let corpus = match moments(args, model, 0)? {
+        Moments::Corpus(corpus) => Some(corpus),
+        _ => None,
+    };
+    let quick = Quick { save: None, json: args.quick.json, network: args.quick.network.clone() };
+    // The saved file is that of the edit, and paths start at its folder.
+    let own = |path: String| if args.quick.save.is_some() { args.quick.from_here(&path) } else { path };
+    let search = Search {
+        model: &args.model,
+        folder: model,
+        corpus: corpus.map(own),
+        samples: args.samples,
+        layers: Vec::new(),
+        facts: None,
+    };
+    Ok(search.run(&quick, &args.store)?.0)
 }
 
 /// The facts to write, as they are shown.
@@ -246,7 +299,7 @@ fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> 
         return Ok(if none { Moments::None } else { Moments::File(args.quick.path(&file.display().to_string())) });
     }
     if let Some(text) = corpus_of(model) {
-        return Ok(Moments::Corpus(own_corpus(&args.store.store, text)?));
+        return Ok(Moments::Corpus(quick::own_file(&args.store.store, "default-corpus.txt", text)?));
     }
     let message = format!("{}: which texts should the edit leave alone?", args.model);
     let cost = inspect(model).ok().map(|model| {
@@ -278,7 +331,14 @@ fn pipeline(
     suggested: Option<Suggestion>,
     moments: &Moments,
 ) -> PipelineBuilder {
-    let suggested = suggested.unwrap_or(Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, gguf: false });
+    let suggested = suggested.unwrap_or(Suggestion {
+        layer,
+        steps: 25,
+        clamp: 4.0,
+        weight_decay: 0.5,
+        published: false,
+        gguf: false,
+    });
     let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());
     let prompts: Vec<String> = shown.chain(args.also.iter().cloned()).collect();
     let site = if matches!(args.method, Method::Rome) { "mlp_output" } else { "block_output" };
@@ -388,19 +448,4 @@ fn pipeline(
         }
     }
     build
-}
-
-/// The demo model's corpus, as a file that a pipeline can name.
-fn own_corpus(store: &Path, text: &str) -> Result<String, Failure> {
-    // A store that this program must not touch is refused before anything is written into its folder.
-    Store::is_at(store)?;
-    let path = store.join("default-corpus.txt");
-    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
-    if !there {
-        std::fs::create_dir_all(store)
-            .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
-    }
-    let full = std::path::absolute(&path).unwrap_or(path);
-    Ok(full.display().to_string())
 }

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod edit;
 pub mod graph;
 pub mod init;
+pub mod locate;
 pub mod logs;
 pub mod model;
 pub mod plan;

@@ -38,6 +38,14 @@ impl Quick {
         folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
+    /// The inverse of [`Quick::path`].
+    pub fn from_here(&self, path: &str) -> String {
+        if self.base() == Path::new(".") || path.starts_with("hf:") || Path::new(path).is_absolute() {
+            return path.to_owned();
+        }
+        self.base().join(path).display().to_string()
+    }
+
     /// A path as it has to stand in the pipeline: a saved file may lie elsewhere, and its paths start there.
     pub fn path(&self, path: &str) -> String {
         let base = self.base();
@@ -110,4 +118,19 @@ fn save(path: &Path, yaml: &str) -> Result<(), Failure> {
     let run = again::on_store(&format!("palinode run {}", again::quoted(&path.display().to_string())));
     complain(&format!("saved as {}: {run}\n", path.display()));
     Ok(())
+}
+
+/// A text of the program's own, as a file in the store's folder that a pipeline can name.
+pub fn own_file(store: &Path, name: &str, text: &str) -> Result<String, Failure> {
+    // A store that this program must not touch is refused before anything is written into its folder.
+    Store::is_at(store)?;
+    let path = store.join(name);
+    let there = std::fs::read_to_string(&path).is_ok_and(|found| found == text);
+    if !there {
+        std::fs::create_dir_all(store)
+            .and_then(|()| std::fs::write(&path, text))
+            .map_err(|error| Error::store(format!("cannot write {}: {error}", path.display())))?;
+    }
+    let full = std::path::absolute(&path).unwrap_or(path);
+    Ok(full.display().to_string())
 }

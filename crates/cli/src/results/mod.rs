@@ -4,13 +4,14 @@ mod cell;
 pub mod metrics;
 mod samples;
 mod scores;
+pub mod traced;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use palinode::shown::Shown;
-use palinode::{Digest, Instance, Pipeline, RunReport, Scored, scored};
+use palinode::{Averages, Digest, Instance, Pipeline, RunReport, Scored, scored};
 
 pub use cell::{Cell, plain};
 
@@ -46,6 +47,8 @@ pub struct Yield<'a> {
     pub cell: &'a Cell,
     /// What its result shows.
     pub shown: Shown,
+    /// What tracing found, where it did.
+    pub traced: Option<Averages>,
     /// Its scores record by record, where it has some.
     pub scored: Option<Scored>,
 }
@@ -58,7 +61,8 @@ pub fn show(pipeline: &Pipeline, report: &RunReport, place: impl Fn(&Digest) -> 
             let Instance { name, cell, .. } = &pipeline.instances[at];
             let artifact = report.stages[at].artifact.as_ref()?;
             let scored = scored(artifact, |digest| Some(place(digest)));
-            Some(Yield { instance: name, cell, shown: Shown::of(&artifact.meta), scored })
+            let traced = traced::of(&artifact.meta);
+            Some(Yield { instance: name, cell, shown: Shown::of(&artifact.meta), traced, scored })
         };
         let members: Vec<Yield<'_>> = group.members.iter().filter_map(yielded).collect();
         text.push_str(&stage(group.stage, &pipeline.axes, &pipeline.replicates, &members, style));
@@ -77,6 +81,12 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
         let scores = scores::Scores::of(axes, replicates, &rows);
         let _ = write!(text, "\n{}\n{}", style.bold(name), scores.table(style));
         chosen = scores.best_row().unwrap_or(0);
+    }
+    for (member, found) in members.iter().filter_map(|member| Some((member, member.traced.as_ref()?))) {
+        if members.len() > 1 {
+            let _ = write!(text, "\n{}", style.bold(&format!("{name}, {}", cell::name(member.cell))));
+        }
+        text.push_str(&traced::show(found, style));
     }
     if let Some(series) = scores::Scores::series(axes, &rows) {
         let _ = write!(text, "\n{}\n{}", style.bold(&format!("{name}, step by step")), series.table(style));

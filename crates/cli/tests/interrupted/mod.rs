@@ -23,6 +23,11 @@ stages:
     inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }
     with: { objective: memit, lambda: 100 }
   scores: { uses: evaluate, inputs: { model: update, requests: edits } }
+  seen: { uses: trace, inputs: { model: model, requests: edits }, with: { draws: 3, window: 2 } }
+  tried:
+    uses: locate
+    inputs: { model: model, requests: edits, moments: moments, templates: contexts }
+    with: { layers: [1, 2], steps: 5, clamps: [4] }
   out: { uses: export, inputs: { model: update }, with: { path: out } }
   edited:
     uses: sequence

@@ -41,6 +41,8 @@ pub struct Rows {
     /// Of each packed row the cells of its first tokens, and of the ways on from them.
     pub(crate) parts: Vec<(Range<usize>, Vec<Range<usize>>)>,
     pub(crate) frame: Frame,
+    /// What is added to the embeddings of some tokens.
+    pub(crate) added: Option<Arc<(Places, Tensor<2>)>>,
 }
 
 /// All that a block has to know of the batch that it computes.
@@ -122,7 +124,7 @@ impl Rows {
         let parts =
             shape.starts.iter().zip(&shape.lengths).map(|(&start, &length)| (start..start + length, Vec::new()));
         let parts = parts.collect();
-        Self { ids, positions, parts, frame: Frame { shape, rotation: None, masks, host: None } }
+        Self { ids, positions, parts, frame: Frame { shape, rotation: None, masks, host: None }, added: None }
     }
 
     /// Number of rows.
@@ -148,6 +150,13 @@ impl Rows {
         }
         let lengths = shape.lengths.iter().enumerate();
         self.places(lengths.flat_map(|(row, &length)| (0..length).map(move |position| (row, position))))
+    }
+
+    /// The same rows with `values` `[places, d]` added to the embeddings of tokens.
+    #[must_use]
+    pub fn added(mut self, places: Places, values: Tensor<2>) -> Self {
+        self.added = Some(Arc::new((places, values)));
+        self
     }
 
     /// The same rows, whose attention is decided by `mask` `[rows, 1, length, length]` alone, true where a query must not look. All of

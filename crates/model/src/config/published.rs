@@ -34,6 +34,13 @@ impl Family {
     }
 }
 
+impl Family {
+    /// Whether a model of this very family was edited.
+    pub fn has_published_edit(self) -> bool {
+        matches!(self, Self::Gpt2 | Self::GptJ | Self::Llama)
+    }
+}
+
 impl PublishedEdit {
     /// The layer in a model of so many layers: at the same part of its depth.
     pub fn layer_of(self, layers: usize) -> usize {

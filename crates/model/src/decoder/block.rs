@@ -59,6 +59,8 @@ pub(crate) enum Kv {
 pub struct BlockOutput {
     /// Hidden state after the block, of size `d`.
     pub hidden: Activations,
+    /// What attention adds, of size `d`.
+    pub attention: Activations,
     /// The down-projection's input (an edit's *key*), of size `f`.
     pub key: Activations,
     /// The feed-forward's output, of size `d`.
@@ -85,6 +87,31 @@ pub struct Inner {
     pub up: Option<Tensor<2>>,
     /// To the gate's, where there is one.
     pub gate: Option<Tensor<2>>,
+}
+
+/// What stands in the place of outputs of a block's parts at some cells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pins {
+    pub attention: Option<Pin>,
+    pub mlp: Option<Pin>,
+}
+
+/// Of one part.
+#[derive(Clone, Debug)]
+pub(crate) struct Pin {
+    /// `[cells, 1]`: 1 where the block's own output stays, 0 where it is replaced.
+    pub keep: Tensor<2>,
+    /// `[cells, d]`: what stands there instead, and 0 elsewhere.
+    pub values: Tensor<2>,
+}
+
+impl Pin {
+    fn put(pin: Option<&Self>, output: Tensor<2>) -> Tensor<2> {
+        match pin {
+            Some(pin) => output * pin.keep.clone() + pin.values.clone(),
+            None => output,
+        }
+    }
 }
 
 /// One block's weights, projections as `[in, out]`.
@@ -141,20 +168,33 @@ impl Block {
     /// Runs the block on the hidden state `x` `[cells, d]` of a batch.
     ///
     /// `past` holds keys and values of earlier positions. `masks` has one for each of the shape's spans: without it, attention is
-    /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides.
-    pub(crate) fn forward(
+    /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides. `pins` stand in the place of outputs of
+    /// the block's parts.
+    pub(crate) fn forward_pinned(
         &self,
         x: Tensor<2>,
         config: &DecoderConfig,
         frame: &Frame,
         past: Option<&KeyValues>,
         masks: &[Option<Tensor<4, Bool>>],
+        pins: &Pins,
     ) -> BlockOutput {
         let normed = self.norm_1.forward(x.clone(), config);
         let (attended, kv) = self.attend(normed.clone(), config, frame, past, masks);
-        let FeedForward { hidden, key, mlp } =
-            self.after_attention(x, attended, Some(normed), config, Inner::default());
-        BlockOutput { hidden: Activations(hidden), key: Activations(key), mlp: Activations(mlp), kv: Kv::Tensors(kv) }
+        let attention = Pin::put(pins.attention.as_ref(), attended);
+        let FeedForward { mut hidden, key, mut mlp } =
+            self.after_attention(x.clone(), attention.clone(), Some(normed), config, Inner::default());
+        if pins.mlp.is_some() {
+            mlp = Pin::put(pins.mlp.as_ref(), mlp);
+            hidden = x + attention.clone() + mlp.clone();
+        }
+        BlockOutput {
+            hidden: Activations(hidden),
+            attention: Activations(attention),
+            key: Activations(key),
+            mlp: Activations(mlp),
+            kv: Kv::Tensors(kv),
+        }
     }
 
     /// What the feed-forward reads, `[n, d]`; arguments as in [`Block::after_attention`].

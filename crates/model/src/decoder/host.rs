@@ -7,7 +7,7 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use palinode_kernels as kernels;
-use palinode_kernels::{Batch, Heads, Kept, Matrix, Projection, Threads};
+use palinode_kernels::{Batch, Heads, Kept, Matrix, Pins, Projection, Threads};
 
 use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
@@ -134,9 +134,27 @@ impl HostBlock {
         let activations = |values, size| Activations(rows(values, size));
         BlockOutput {
             hidden: activations(passed.hidden, config.hidden),
+            attention: activations(passed.attention, config.hidden),
             key: activations(passed.key, config.feed_forward),
             mlp: activations(passed.mlp, config.hidden),
             kv: Kv::Host(passed.qkv),
+        }
+    }
+
+    /// The hidden state after the block, with what stands in the place of its parts' outputs; at some tokens alone, where they are named.
+    pub fn run_pinned(
+        &self,
+        config: &DecoderConfig,
+        layer: usize,
+        hidden: &[f32],
+        batch: &Batch,
+        pins: &Pins,
+        only: Option<&[usize]>,
+    ) -> Vec<f32> {
+        let block = self.view(config, layer);
+        match only {
+            Some(tokens) => block.forward_at(hidden, batch, tokens, pins, Threads::All),
+            None => block.forward_pinned(hidden, batch, pins, Threads::All).hidden,
         }
     }
 

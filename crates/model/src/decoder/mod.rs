@@ -4,6 +4,7 @@ pub(crate) mod block;
 pub mod generate;
 pub(crate) mod host;
 pub(crate) mod parameters;
+pub(crate) mod restore;
 pub(crate) mod rotation;
 pub(crate) mod shared_prefix;
 pub(crate) mod source;
@@ -21,7 +22,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use crate::batch::grouping::groups;
 use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
-use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues};
+use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues, Pins};
 use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Rotation, frequencies};
@@ -246,11 +247,7 @@ impl Decoder {
         let hidden = self.config.hidden;
         let ids = rows.ids.clone();
         let device = ids.device();
-        // A tied head lies as [d, V]: its columns are taken, since its rows would have to be copied together first.
-        let x = match &self.head {
-            Some(head) => head.clone().select(1, ids).transpose(),
-            None => self.ends.token_embedding.val().select(0, ids),
-        };
+        let x = self.looked_up(ids);
         let x = x.reshape([batch, seq, hidden]).cast(DType::F32);
         let x = match &self.ends.position_embedding {
             None => x,
@@ -262,7 +259,27 @@ impl Decoder {
                 x + table.val().select(0, places).reshape([positions.len(), seq, hidden])
             }
         };
-        Activations(x.reshape([batch * seq, hidden]))
+        let x = Activations(x.reshape([batch * seq, hidden]));
+        match rows.added.as_deref() {
+            Some((places, values)) => x.plus(places, values.clone()),
+            None => x,
+        }
+    }
+
+    /// What the token embedding has for tokens, `[tokens, d]` in f32: positions are added later.
+    pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
+        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let count = ids.len();
+        let device = self.device().without_autodiff();
+        self.looked_up(Tensor::from_data(TensorData::new(ids, [count]), &device)).cast(DType::F32)
+    }
+
+    fn looked_up(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        // A tied head lies as [d, V]: its columns are taken, since its rows would have to be copied together first.
+        match &self.head {
+            Some(head) => head.clone().select(1, ids).transpose(),
+            None => self.ends.token_embedding.val().select(0, ids),
+        }
     }
 
     /// Runs one layer's block on the hidden state before it.
@@ -325,6 +342,19 @@ impl Decoder {
         hidden: Tensor<2>,
         past: Option<&KeyValues>,
     ) -> BlockOutput {
+        self.run_pinned(block, layer, frame, hidden, past, &Pins::default())
+    }
+
+    /// As [`Decoder::run`], with what stands in the place of outputs of the block's parts, of a batch that the tensor library computes.
+    fn run_pinned(
+        &self,
+        block: &Block,
+        layer: usize,
+        frame: &Frame,
+        hidden: Tensor<2>,
+        past: Option<&KeyValues>,
+        pins: &Pins,
+    ) -> BlockOutput {
         self.meter.block(frame.shape.cells());
         if let (Some(host), None) = (&frame.host, past)
             && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
@@ -333,10 +363,10 @@ impl Decoder {
         }
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
         match self.config.window(layer) {
-            None => block.forward(hidden, &self.config, frame, past, &frame.masks),
+            None => block.forward_pinned(hidden, &self.config, frame, past, &frame.masks, pins),
             Some(window) => {
                 let masks = windowed(frame, before, window, &self.device());
-                block.forward(hidden, &self.config, frame, past, &masks)
+                block.forward_pinned(hidden, &self.config, frame, past, &masks, pins)
             }
         }
     }

@@ -290,7 +290,7 @@ impl HostSuffix {
 }
 
 /// Weights or activations that kernels cannot look at, in a decoder whose weights they can.
-fn elsewhere() -> ModelError {
+pub(crate) fn elsewhere() -> ModelError {
     ModelError::Readback("numbers that are not in this machine's memory".into())
 }
 
@@ -409,7 +409,7 @@ impl TensorSuffix {
 }
 
 /// Selects cells of `[batch, heads, seq, dim]` by their index into `batch · seq`.
-fn realigned(x: &Tensor<4>, cells: &Tensor<1, Int>, [rows, width]: [usize; 2]) -> Tensor<4> {
+pub(crate) fn realigned(x: &Tensor<4>, cells: &Tensor<1, Int>, [rows, width]: [usize; 2]) -> Tensor<4> {
     let [batch, heads, seq, dim] = x.dims();
     x.clone()
         .swap_dims(1, 2)

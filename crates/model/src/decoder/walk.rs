@@ -139,7 +139,7 @@ impl Decoder {
     }
 
     /// Does `work` for every item, at most `most` at the same time; the results in the items' order.
-    fn in_parallel<T: Send, R: Send>(
+    pub(crate) fn in_parallel<T: Send, R: Send>(
         &self,
         items: Vec<T>,
         most: usize,

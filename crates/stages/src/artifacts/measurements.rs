@@ -109,6 +109,27 @@ pub struct VerdictsFacts {
     pub shown: Shown,
 }
 
+/// The further metrics of the published code.
+pub struct ReferenceKind;
+
+impl Kind for ReferenceKind {
+    const NAME: &'static str = "reference_metrics";
+    type Facts = ReferenceFacts;
+    type Planned = ();
+}
+
+/// What they say of themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReferenceFacts {
+    /// The number of requests.
+    pub requests: usize,
+    /// Distances in every changed weight.
+    pub distances: serde_json::Value,
+    /// The metrics.
+    #[serde(flatten)]
+    pub shown: Shown,
+}
+
 /// Continuations of prompts.
 pub struct AnswersKind;
 

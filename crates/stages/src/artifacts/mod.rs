@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod deltas;
 pub mod factors;
+pub mod locate;
 pub mod measurements;
 pub mod model;
 pub mod moments;
@@ -11,4 +12,5 @@ pub mod requests;
 pub mod targets;
 pub mod templates;
 pub mod tensors;
+pub mod trace;
 pub mod update;

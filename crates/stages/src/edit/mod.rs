@@ -5,6 +5,7 @@ pub mod care;
 pub mod distribute;
 pub mod finetune;
 pub mod gradient_rounds;
+pub mod locate;
 mod lost;
 pub mod preservation;
 pub mod prune;

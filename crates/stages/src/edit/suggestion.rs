@@ -20,6 +20,8 @@ pub struct Suggestion {
     pub clamp: f64,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Whether the layer was published for a model of this family and depth; else it is as deep as a published one.
+    pub published: bool,
     /// Whether the model is a GGUF file, and so can be written as one.
     pub gguf: bool,
 }
@@ -34,6 +36,7 @@ pub fn suggest(folder: &Path) -> Option<Suggestion> {
     let published = config.family.published_edit();
     Some(Suggestion {
         layer: published.layer_of(config.layers),
+        published: config.family.has_published_edit() && published.layers == config.layers,
         steps: published.steps,
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,

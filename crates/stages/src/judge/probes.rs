@@ -7,7 +7,7 @@ use palinode_data::{read_examples, template_fields};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind, artifact,
+    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, StageContext, StageKind, artifact,
 };
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::artifacts::chat::Chat;
 use crate::artifacts::measurements::{ANSWERS, ProbesFacts, ProbesKind};
-use crate::artifacts::update::AnyModel;
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::judge::measured::{Measured, Metric, versions};
+use crate::judge::probe_forms::{Asked, MODEL, Scored, Written, choices, written};
 use crate::judge::versions::{Version, Versions};
 use crate::units::Units;
 
@@ -58,9 +58,35 @@ pub struct ProbesParams {
     resamples: usize,
     #[serde(default)]
     batch_tokens: BatchTokens,
+    /// The field with a question's own answers, for tasks such as MMLU, ARC or HellaSwag: `choices`, `choices.text`, `endings`. The
+    /// correct answer, in `label`, is then a number from 0, a letter, or the answer itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    choices: Option<String>,
+    /// What of these answers is scored.
+    #[serde(default, skip_serializing_if = "Scored::is_default")]
+    score: Scored,
+    /// The model writes its answers, as for GSM8K. `label` has the correct ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generate: Option<Written>,
     /// Puts every question as a user's message by the model's chat template: `chat: {}`, or `chat: { system: … }`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     chat: Option<Chat>,
+}
+
+impl ProbesParams {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            prompt: &self.prompt,
+            label: &self.label,
+            shots: self.shots,
+            limit: self.limit,
+            seed: self.seed,
+            every: self.every,
+            resamples: self.resamples,
+            batch_tokens: self.batch_tokens,
+            chat: self.chat.as_ref(),
+        }
+    }
 }
 
 fn label() -> String {
@@ -75,16 +101,13 @@ fn thousand() -> usize {
     1000
 }
 
-/// The model.
-const MODEL: PortOf<AnyModel> = PortOf::required("model", "The model, edited or not.");
-
 /// See [`StageKind::DOC`].
 pub struct Probes;
 
 impl StageKind for Probes {
     type Params = ProbesParams;
     const NAME: &'static str = "probes";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Evaluates a classification task with a few examples, before and after an edit.";
     const DOC: &'static str = "\
 Tasks that an edit does not concern show what it does to the model's abilities: the tasks of GLUE, for example, or any other \
@@ -96,14 +119,20 @@ the one to which it gives the highest likelihood as a whole.
   F1           mean over answers of the harmonic mean of precision and recall
   correlation  Matthews' coefficient: 0 for answers without relation to the correct ones
 
+With `choices`, every question has answers of its own (MMLU, ARC, HellaSwag). `score: texts` compares the answers' likelihoods; \
+`score: letters` those of A, B, C …, which `{options}` in the prompt puts before the answers. `by_length` is the accuracy of \
+likelihoods over the number of characters (`acc_norm`). With `generate`, the model writes (GSM8K): the answer is what `pattern` \
+finds in its text, and must equal what it finds in the field `label`, but for case, commas, dollar signs and a final stop. In both \
+forms, `shots` is the number of all examples.
+
 The unedited model is evaluated as well (`before_…`), once for all cells of a matrix. For a model that was edited in several \
 batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` evaluates \
 every k-th round too. The result keeps every answer.";
     type Output = ProbesKind;
 
     fn carries() -> &'static [u32] {
-        // Last digits differ.
-        &[1]
+        // Last digits differ from version 1; version 3 added forms of tasks.
+        &[1, 2]
     }
 
     fn inputs() -> Vec<Port> {
@@ -139,6 +168,25 @@ every k-th round too. The result keeps every answer.";
                 errors.push(FieldError::new("prompt", message).expected("a field of the records as {name}"));
             }
         }
+        if params.choices.is_some() && params.generate.is_some() {
+            errors.push(
+                FieldError::new("generate", "answers are chosen or written, not both")
+                    .expected("one of `choices` and `generate`"),
+            );
+        }
+        if (params.choices.is_some() || params.generate.is_some()) && !params.words.is_empty() {
+            let error = FieldError::new("words", "`words` are for tasks with the same few answers to every question");
+            errors.push(error.expected("no `words` beside `choices` or `generate`"));
+        }
+        if params.choices.is_none() && !params.score.is_default() {
+            errors.push(
+                FieldError::new("score", "`score: letters` is of the answers that `choices` names")
+                    .expected("`choices`"),
+            );
+        }
+        if let Some(error) = params.generate.as_ref().and_then(Written::check) {
+            errors.push(error);
+        }
         if params.words.len() == 1 {
             errors.push(FieldError::new("words", "there is one answer").expected("two or more"));
         }
@@ -146,6 +194,12 @@ every k-th round too. The result keeps every answer.";
     }
 
     fn run(params: &ProbesParams, cx: &StageContext) -> Result<Artifact, Error> {
+        if let Some(field) = &params.choices {
+            return choices(&params.asked(), field, params.score, cx);
+        }
+        if let Some(how) = &params.generate {
+            return written(&params.asked(), how, cx);
+        }
         let examples =
             read_examples(&cx.file("task")?.1, &params.prompt, &params.label).map_err(StageFailure::stage)?;
         let task = Task::new(examples, &params.words, params.shots, params.limit.map(Count::get), params.seed)

@@ -6,11 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Error, ErrorKind, Single, inspect, model_folder, real, way, write_files};
+use palinode::{Error, ErrorKind, Single, inspect, model_folder, real, suggest, way, write_files};
 use serde_json::Value;
 
+use super::locate::{self, Search};
+use super::quick::Quick;
 use crate::command_error::Failure;
-use crate::input::NetworkArgs;
+use crate::input::{NetworkArgs, StoreArgs};
 use crate::interrupt;
 use crate::outputs::OverwriteArgs;
 use crate::results::from_here;
@@ -24,6 +26,7 @@ use crate::terminal::{How, Style, print};
 Examples:
   palinode init edits --model models/gpt2
   palinode init study --model models/gpt2 --template compare
+  palinode init edits --model models/it --locate texts.txt
   palinode init memit --model hf:openai-community/gpt2-xl --from hparams/MEMIT/gpt2-xl.json
 
 Then:
@@ -51,8 +54,16 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 
+    /// Choose the layer by trying, as `palinode locate` does: a corpus whose texts edits should leave alone, or `none` to do without
+    /// second moments. That takes as long as so many edits, once for each model and corpus.
+    #[arg(long, value_name = "FILE|none", conflicts_with = "from")]
+    locate: Option<PathBuf>,
+
     #[command(flatten)]
     overwrite: OverwriteArgs,
+
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// What a pipeline is to do.
@@ -82,9 +93,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let folder = args.network.with(How::Person, &interrupt, |network| model_folder(&args.model, network))?;
     let layers = layers(&folder)?;
     let dir = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
-    // Facts are recalled in the layers before the middle; the last of those edited is where targets are values.
-    let last = (layers / 2).max(1).min(layers - 1);
-    let chosen: Vec<String> = (last.saturating_sub(2)..=last).map(|layer| layer.to_string()).collect();
+    let (edited, rests) = chosen(args, &folder, layers)?;
+    let edited: Vec<String> = edited.iter().map(ToString::to_string).collect();
     let model = if args.model.starts_with("hf:") {
         args.model.clone()
     } else {
@@ -101,7 +111,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .template
         .text()
         .replace("{{model}}", &quoted(&model))
-        .replace("{{layers}}", &chosen.join(", "))
+        .replace("{{layers}}", &edited.join(", "))
+        .replace("{{rests}}", &rests)
         .replace("{{count}}", &layers.to_string())
         .replace("{{most}}", &(layers - 1).to_string());
     let pipeline = reading.as_ref().map_or(&template, |reading| &reading.pipeline);
@@ -120,14 +131,42 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for path in paths {
         text.push_str(&format!("{} {}\n", style.green("wrote"), shown(path)));
     }
-    if let Some(reading) = &reading {
-        text.push_str(&told(reading));
+    match &reading {
+        Some(reading) => text.push_str(&told(reading)),
+        None => text.push_str(&format!("\nlayers {}: {rests}\n", edited.join(", "))),
     }
     let pipeline = shown(dir.join("pipeline.yaml"));
     text.push_str(&format!(
         "\nnext:\n  palinode validate {pipeline}\n  palinode graph {pipeline}\n  palinode run {pipeline}\n"
     ));
     print(&text)
+}
+
+/// The layers to edit, and on what that rests.
+fn chosen(args: &Args, folder: &Path, layers: u64) -> Result<(Vec<u64>, String), Failure> {
+    if let Some(corpus) = &args.locate {
+        let quick = Quick { save: None, json: false, network: args.network.clone() };
+        let search = Search {
+            model: &args.model,
+            folder,
+            corpus: (corpus.as_os_str() != "none").then(|| corpus.display().to_string()),
+            samples: 1000,
+            layers: Vec::new(),
+            facts: None,
+        };
+        let (start, _) = search.run(&quick, &args.store)?;
+        return Ok((vec![start.layer as u64], locate::said(&start)));
+    }
+    if let Some(suggested) = suggest(folder).filter(|suggested| suggested.published) {
+        let last = suggested.layer as u64;
+        let rests = "up to the layer that was published for models of this family and depth".to_owned();
+        return Ok(((last.saturating_sub(2)..=last).collect(), rests));
+    }
+    // Facts are recalled in the layers before the middle; the last of those edited is where targets are values.
+    let last = (layers / 2).max(1).min(layers - 1);
+    let rests =
+        "below the middle, nobody has published better ones for this model; palinode locate tries them".to_owned();
+    Ok(((last.saturating_sub(2)..=last).collect(), rests))
 }
 
 /// What became of the keys of a hyperparameter file.

@@ -67,7 +67,8 @@ fn all(runs: &Runs, run: &RunRecord, found: &[(&StageRecord, Manifest)], style: 
 
 fn yielded<'a>(runs: &Runs, stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
     let scored = scored(&manifest.output, |digest| Some(runs.blob_path(digest)));
-    Yield { instance: &stage.instance, cell: &stage.cell, shown: Shown::of(&manifest.output.meta), scored }
+    let traced = results::traced::of(&manifest.output.meta);
+    Yield { instance: &stage.instance, cell: &stage.cell, shown: Shown::of(&manifest.output.meta), traced, scored }
 }
 
 fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, style: &Style) -> String {
@@ -123,7 +124,7 @@ fn one(runs: &Runs, run: &RunRecord, stage: &StageRecord, manifest: &Manifest, s
 /// Small facts of a result by dotted name; lists of many things as their number.
 fn summary(meta: &Value) -> Vec<(String, String)> {
     const LONGEST: usize = 120;
-    const SHOWN_ELSEWHERE: [&str; 4] = ["metrics", "columns", "samples", "series"];
+    const SHOWN_ELSEWHERE: [&str; 5] = ["metrics", "columns", "samples", "series", "trace"];
     let mut facts = Vec::new();
     let mut todo: Vec<(String, &Value)> = vec![(String::new(), meta)];
     while let Some((name, value)) = todo.pop() {

@@ -4,7 +4,7 @@ mod ages;
 pub mod answers;
 mod samples;
 mod scorer;
-mod shown;
+pub mod shown;
 mod table;
 mod verdict;
 

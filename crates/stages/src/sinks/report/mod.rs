@@ -9,6 +9,7 @@ mod measured;
 mod provenance;
 mod samples;
 pub mod scored;
+mod traced;
 mod traces;
 
 use std::cell::RefCell;
@@ -49,6 +50,7 @@ pub fn report(run: &PastRun, store: &Store) -> Report {
         measured,
         layers: layers::all(&found),
         losses: traces::all(&found),
+        traced: traced::all(&found),
         edits: edits::all(&found),
         samples: samples::all(&found),
         stages: provenance::stages(&found),

@@ -1,0 +1,220 @@
+//! What an edit does to abilities: tasks in the forms of MMLU, GSM8K and GLUE, from small files of our own; and what the published code measures
+//! beside the usual scores.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap()
+}
+
+struct Here(TempDir);
+
+impl Here {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text.replace("DEMO", demo().to_str().unwrap())).unwrap();
+    }
+
+    fn palinode(&self, code: i32, args: &[&str]) -> String {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_palinode"));
+        program.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(&self.0);
+        let output = program.args(args).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    }
+
+    /// The facts of a stage's result.
+    fn facts(&self, stage: &str) -> Value {
+        let said = self.palinode(0, &["show", stage, "--json"]);
+        let shown: Value = serde_json::from_str(&said).unwrap();
+        shown["results"][stage]["output"]["meta"].clone()
+    }
+}
+
+/// Facts that the demo model knows: prompt, subject's answer, and another answer.
+fn known() -> Vec<(String, String, String)> {
+    let records: Vec<Value> = serde_json::from_str(&fs::read_to_string(demo().join("requests.json")).unwrap()).unwrap();
+    let fact = |record: &Value| {
+        let asked = &record["requested_rewrite"];
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let prompt = text(&asked["prompt"]).replace("{}", &text(&asked["subject"]));
+        (prompt, text(&asked["target_true"]["str"]), text(&asked["target_new"]["str"]))
+    };
+    records[..12].iter().map(fact).collect()
+}
+
+#[test]
+fn tasks_of_the_forms_of_mmlu_arc_and_gsm8k() {
+    let here = Here::new();
+    let lines = |line: &dyn Fn(usize, &(String, String, String)) -> Value| {
+        known().iter().enumerate().map(|(i, fact)| line(i, fact).to_string() + "\n").collect::<String>()
+    };
+    here.write(
+        "mmlu.jsonl",
+        &lines(&|i, (q, right, wrong)| {
+            let choices = if i % 2 == 0 { [right, wrong] } else { [wrong, right] };
+            json!({ "question": q, "subject": "world", "choices": choices, "answer": i % 2 })
+        }),
+    );
+    here.write(
+        "arc.jsonl",
+        &lines(&|_, (q, right, wrong)| {
+            json!({ "question": q, "choices": { "text": [wrong, right], "label": ["1", "2"] }, "answerKey": "2" })
+        }),
+    );
+    here.write(
+        "gsm.jsonl",
+        &lines(&|_, (q, right, _)| json!({ "question": q, "answer": format!("It is so.\n#### {right}.") })),
+    );
+    here.write("glue.jsonl", &lines(&|i, (q, _, _)| json!({ "sentence": q, "label": i % 2 })));
+    here.write(
+        "p.yaml",
+        r"
+name: tasks
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  mmlu:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.jsonl, choices: choices, label: answer, prompt: '{question}' }
+  letters:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.jsonl, choices: choices, label: answer, score: letters, prompt: '{question}{options}: {choices[0]}', shots: 2, limit: 5 }
+  arc:
+    uses: probes
+    inputs: { model: model }
+    with: { path: arc.jsonl, choices: choices.text, label: answerKey, prompt: '{question}' }
+  gsm:
+    uses: probes
+    inputs: { model: model }
+    with:
+      path: gsm.jsonl
+      label: answer
+      prompt: '{question}'
+      generate: { tokens: 8, stop: ['.', '!'], pattern: '(?:#### )?(\w+)', last: true }
+  glue:
+    uses: probes
+    inputs: { model: model }
+    with: { path: glue.jsonl, prompt: '{sentence}', words: { 0: negative, 1: positive } }
+",
+    );
+    let said = here.palinode(0, &["run", "p.yaml"]);
+    assert!(said.contains("exact_match") && said.contains("by_length"), "{said}");
+    for stage in ["mmlu", "arc"] {
+        let facts = here.facts(stage);
+        assert_eq!((&facts["questions"], &facts["metrics"]["accuracy"]), (&json!(12), &json!(1.0)), "{stage}: {facts}");
+    }
+    assert_eq!(here.facts("letters")["questions"], 5);
+    let gsm = here.facts("gsm");
+    assert!(gsm["metrics"]["exact_match"].as_f64().unwrap() > 0.5, "{gsm}");
+    here.palinode(0, &["show", "gsm", "--save", "saved"]);
+    let answers = fs::read_to_string(here.0.path().join("saved/answers.jsonl")).unwrap();
+    let first: Value = serde_json::from_str(answers.lines().next().unwrap()).unwrap();
+    assert!(first["before"]["text"].is_string() && first["before"]["expected"].is_string(), "{first}");
+
+    let mistake = |with: &str, words: &str| {
+        let text = format!(
+            "name: x\nstages:\n  model: {{ uses: load_model, with: {{ path: DEMO/model }} }}\n  t: {{ uses: probes, inputs: {{ model: model }}, with: {{ path: mmlu.jsonl, prompt: '{{question}}', {with} }} }}\n"
+        );
+        here.write("wrong.yaml", &text);
+        let said = here.palinode(3, &["validate", "wrong.yaml"]);
+        assert!(said.contains(words), "{with}: {said}");
+    };
+    mistake("choices: choices, label: answer, generate: {}", "chosen or written, not both");
+    mistake("label: answer, generate: { pattern: '(' }", "generate.pattern");
+    mistake("label: answer, generate: { stop: [''] }", "the text is empty");
+    mistake("score: letters, label: answer", "`choices`");
+    mistake("choices: choices, label: answer, words: { a: b, c: d }", "no `words`");
+    here.write(
+        "wrong.yaml",
+        "name: x\nstages:\n  model: { uses: load_model, with: { path: DEMO/model } }\n  t: { uses: probes, inputs: { model: model }, with: { path: gsm.jsonl, prompt: '{question}', choices: choices, label: answer } }\n",
+    );
+    let said = here.palinode(4, &["run", "wrong.yaml"]);
+    assert!(said.contains("missing field `choices`"), "{said}");
+}
+
+#[test]
+fn abilities_are_a_curve_over_rounds() {
+    let here = Here::new();
+    let task: String = known()
+        .iter()
+        .map(|(q, right, wrong)| json!({ "q": q, "choices": [right, wrong], "answer": "A" }).to_string() + "\n")
+        .collect();
+    here.write("task.jsonl", &task);
+    here.write(
+        "p.yaml",
+        "
+name: rounds
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  facts: { uses: load_requests, with: { path: DEMO/requests.json, limit: 6 } }
+  plan: { uses: distribute, with: { strategy: single, layers: [1] } }
+  edited:
+    uses: sequence
+    inputs: { model: model, requests: facts, plan: plan }
+    with: { targets: { layer: 1, steps: 8 }, solve: { objective: memit, preservation: ridge, batch_size: 2 } }
+  task:
+    uses: probes
+    inputs: { model: edited }
+    with: { path: task.jsonl, choices: choices, label: answer, prompt: '{q}', every: 1 }
+",
+    );
+    let said = here.palinode(0, &["run", "p.yaml"]);
+    assert!(said.contains("task, step by step"), "{said}");
+    let rows = here.facts("task")["series"]["rows"].as_array().unwrap().len();
+    assert_eq!(rows, 3);
+}
+
+#[test]
+fn what_the_published_code_measures_besides() {
+    let here = Here::new();
+    let subject = {
+        let records: Vec<Value> =
+            serde_json::from_str(&fs::read_to_string(demo().join("requests.json")).unwrap()).unwrap();
+        records[0]["requested_rewrite"]["subject"].as_str().unwrap().to_owned()
+    };
+    let text = format!("{subject} is a country. People in {subject} pay with the peso.");
+    let snippets = json!([{ "relation_id": "P38", "target_id": "Q1", "samples": [
+        { "name": subject, "text": text }, { "name": "Nowhere", "text": "Nothing." }, { "text": "No name." },
+    ] }]);
+    here.write("snippets.json", &snippets.to_string());
+    here.write(
+        "p.yaml",
+        "
+name: besides
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  facts: { uses: load_requests, with: { path: DEMO/requests.json, limit: 4 } }
+  targets: { uses: targets, inputs: { model: model, requests: facts }, with: { layer: 1, steps: 25, learning_rate: 0.2, weight_decay: 0.05 } }
+  plan: { uses: distribute, with: { strategy: memit, layers: [0, 1] } }
+  update: { uses: solve, inputs: { model: model, requests: facts, targets: targets, plan: plan }, with: { objective: emmet, preservation: ridge } }
+  besides:
+    uses: reference_metrics
+    inputs: { model: update, requests: facts, targets: targets }
+    with: { sliding: 20, generation: { length: 20 }, snippets: snippets.json, corpus: DEMO/corpus.txt, tokens: 300 }
+  before: { uses: reference_metrics, inputs: { model: model, requests: facts } }
+",
+    );
+    here.palinode(0, &["run", "p.yaml"]);
+    let facts = here.facts("besides");
+    let value = |name: &str| facts["metrics"][name].as_f64().unwrap_or_else(|| panic!("{name}: {facts}"));
+    // The edit took: its text says the new target, and keys yield their targets better than before.
+    assert!(value("sliding_correct") > value("before_sliding_correct"), "{facts}");
+    assert!(value("new_edit") < value("old_edit") && value("preservation") > 0.0);
+    assert!(value("token_entropy") > 0.0 && value("token_entropy") <= 1.0);
+    assert!(value("essence") > 1.0 && value("before_essence") > 1.0);
+    assert!((0.0..=1.0).contains(&value("attributes")));
+    assert_eq!(facts["distances"].as_array().unwrap().len(), 2);
+    let before = here.facts("before");
+    assert!(before["metrics"]["new_edit"].is_null() && before["metrics"]["sliding_correct"].is_number());
+}
