@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,12 +99,21 @@ class Artifact:
                 if line.strip():
                     yield json.loads(line)
 
-    def records(self, name: str = "records.jsonl") -> Any:
-        """A file of JSON lines as a pandas frame, a row for each record: of ``scores``, each prompt with the negative log-likelihoods (nats
-        a token) of its targets.
+    def records(self, name: str = "records.parquet") -> Any:
+        """A table of the result as a pandas frame.
+
+        Of ``scores``: a row for each prompt, before the edit and after it (``edited``): its record's ``id``, its ``kind`` (rewrite,
+        paraphrase, neighborhood, …), ``nll`` (nats a token) and ``p`` of the new target, ``nll_true`` and ``p_true`` of the true one.
+
+        Args:
+            name: a file of the result: Parquet, or JSON lines.
 
         Raises:
-            ImportError: pandas is not installed.
+            InputError: there is no such file.
+            ImportError: pandas is not installed, or for Parquet pyarrow.
         """
         pandas = need("pandas", "tables", "tables")
-        return pandas.DataFrame(list(self.lines(name)))
+        if not name.endswith(".parquet"):
+            return pandas.DataFrame(list(self.lines(name)))
+        need("pyarrow", "tables in Parquet", "tables")
+        return pandas.read_parquet(io.BytesIO(self.path(name).read_bytes()))

@@ -95,10 +95,12 @@ class Update:
     def norm_of(self, weight: str) -> float | None:
         """The Frobenius norm of the unedited weight, as the solve saw it; None where the update does not say it."""
         layers = self.provenance.get("layers") or []
-        if len(layers) != len(self.weights):
+        numbers = [part for part in weight.split(".") if part.isdigit()]
+        told = [layer for layer in layers if [str(layer.get("layer"))] == numbers]
+        # Of a layer with several changed weights it is not known here which is which.
+        if len(told) != 1:
             return None
-        told = layers[self.weights.index(weight)]
-        norm, relative = told.get("norm"), told.get("relative_norm")
+        norm, relative = told[0].get("norm"), told[0].get("relative_norm")
         return norm / relative if norm and relative else None
 
 
@@ -167,9 +169,13 @@ def apply(model: Any, update: Update | PathLike, *, force: bool = False) -> Appl
         What was done to each weight, and what rounding took of it.
 
     Raises:
+        UsageError: this is no model.
         InputError: the update does not fit the model: names, shapes, or norms of the weights; or a weight is quantized.
         NumericalError: the stored type cannot hold the changed weight.
     """
+    torch = need("torch", "edits of a model", "torch")
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"an edit is put on a model of torch, and this is a {type(model).__name__}")
     told = update if isinstance(update, Update) else Update(update)
     applied = Applied(told, ())
     _put(model, told, _EDITS.setdefault(model, []), applied, force)

@@ -146,5 +146,7 @@ class Running:
     def _say(self, line: str) -> None:
         if len(self._said) < _KEPT_LINES:
             self._said.append(line)
+        # Behind the first blank line is how to go on at a terminal.
+        self._aloud = self._aloud and bool(line.strip())
         if self._aloud:
             print(line, end="", file=sys.stderr, flush=True)
