@@ -1,0 +1,394 @@
+"""Edits of a model of transformers in memory: put on, listed, taken off.
+
+An update is what the program exported: ``update.safetensors``. Nothing is computed here but the sum W + Δ in the model's own memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palinode._errors import InputError, NumericalError, UsageError
+from palinode._program import PathLike, need
+from palinode._tensors import TensorFile
+
+UPDATE_FILE = "update.safetensors"
+_FORMATS = ("update.v1", "update.v2")
+
+#: The most by which the norm of a weight in memory may differ from the one that the update was made for: half precision moves it by less.
+_SAME_NORM = 0.01
+
+
+class Update:
+    """A change of some weights, as ``export`` writes it.
+
+    Attributes:
+        path: the file.
+        provenance: where it came from: model, objective, plan, requests, layers.
+        weights: the names of the weights that it changes, as the model's family calls them.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        """Reads the description of an update; its numbers are read when it is applied.
+
+        Args:
+            path: the file, or the folder that ``export`` wrote.
+
+        Raises:
+            InputError: it was not written by ``export``, or is damaged.
+        """
+        given = Path(path)
+        self.path = given / UPDATE_FILE if given.is_dir() else given
+        self._file = TensorFile(self.path)
+        try:
+            self.provenance: dict[str, Any] = json.loads(self._file.notes["palinode"])
+            known = self.provenance["format"] in _FORMATS
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{self.path}: it has no provenance: it was not written by `export`") from error
+        if not known:
+            raise InputError(f"{self.path}: its format is {self.provenance['format']!r}, not one of {', '.join(_FORMATS)}")
+        stems = (name.rsplit(".", 1)[0] for name in self._file.entries)
+        self.weights: list[str] = list(dict.fromkeys(stems))
+
+    @property
+    def requests(self) -> list[str]:
+        """The names of the requests that were written."""
+        return list(self.provenance.get("requests") or [])
+
+    def __repr__(self) -> str:
+        return f"<Update {self.path}: {len(self.requests)} requests, {len(self.weights)} weights>"
+
+    def change(self, weight: str) -> Any:
+        """The change of a weight in 64 bits on the CPU, a torch tensor [out, in]; of a bias [out, 1].
+
+        Raises:
+            InputError: the update has none of this weight, or it is damaged.
+        """
+        torch = need("torch", "edits of a model", "torch")
+
+        def part(name: str) -> Any:
+            value = self._file.torch(f"{weight}.{name}")
+            return value.to(torch.float64) if value.is_floating_point() else value
+
+        has = {name.rsplit(".", 1)[1] for name in self._file.entries if name.rsplit(".", 1)[0] == weight}
+        try:
+            if "dense" in has:
+                change = part("dense")
+            elif "shape" in has:
+                rows, columns = part("shape").tolist()
+                change = torch.zeros(rows * columns, dtype=torch.float64)
+                change[part("at")] = part("values")
+                change = change.reshape(rows, columns)
+            else:
+                change = part("left") @ part("right")
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise InputError(f"{self.path}: the change of {weight} is damaged: {error}") from error
+        if not bool(torch.isfinite(change).all()):
+            raise InputError(f"{self.path}: the change of {weight} holds values that are not numbers")
+        return change
+
+    def norm_of(self, weight: str) -> float | None:
+        """The Frobenius norm of the unedited weight, as the solve saw it; None where the update does not say it."""
+        layers = self.provenance.get("layers") or []
+        numbers = [part for part in weight.split(".") if part.isdigit()]
+        told = [layer for layer in layers if [str(layer.get("layer"))] == numbers]
+        # Of a layer with several changed weights it is not known here which is which.
+        if len(told) != 1:
+            return None
+        norm, relative = told[0].get("norm"), told[0].get("relative_norm")
+        return norm / relative if norm and relative else None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one weight.
+
+    Attributes:
+        name: the parameter's name in the model.
+        dtype: the type that it is stored in.
+        norm: ‖Δ‖ (Frobenius), in the weight's units.
+        relative_norm: ‖Δ‖ / ‖W‖.
+        lost: what rounding to the stored type took of the change, ‖stored − (W + Δ)‖ / ‖Δ‖; 0 where nothing was rounded.
+    """
+
+    name: str
+    dtype: str
+    norm: float
+    relative_norm: float
+    lost: float
+
+
+@dataclass(eq=False)
+class Applied:
+    """An edit that was put on a model.
+
+    Attributes:
+        update: the update.
+        changes: what became of each weight.
+    """
+
+    update: Update
+    changes: tuple[Change, ...]
+
+    @property
+    def lost(self) -> float:
+        """The most that rounding took of any weight's change."""
+        return max((change.lost for change in self.changes), default=0.0)
+
+
+@dataclass(eq=False)
+class _Kept:
+    """What takes an edit off again: of each weight its name, its bits before on the CPU, and a digest of its bits after."""
+
+    applied: Applied
+    weights: list[tuple[str, Any, bytes]]
+
+
+#: The edits of each model, in the order in which they were put on. They are not part of the model: a copy of it has none.
+_EDITS: weakref.WeakKeyDictionary[Any, list[_Kept]] = weakref.WeakKeyDictionary()
+
+
+def apply(model: Any, update: Update | PathLike, *, force: bool = False) -> Applied:
+    """Adds an update to a model of transformers in memory.
+
+    The parameters stay the same objects, where they are: on the CPU or GPUs, in any floating-point type, tied to others or not. W + Δ is
+    computed in 32 bits (64 for a model in 64) and rounded once to the type that is stored, as the program does it for files. All weights
+    are changed, or none. Their bits from before are kept on the CPU until :func:`revert`; that takes their size in memory.
+
+    Args:
+        model: a ``PreTrainedModel``, or any torch module with the same names of parameters; it may be wrapped by torch.compile or PEFT.
+        update: what ``export`` wrote: the folder, or its ``update.safetensors``.
+        force: apply it even if the weights are not those that the update was made for.
+
+    Returns:
+        What was done to each weight, and what rounding took of it.
+
+    Raises:
+        UsageError: this is no model.
+        InputError: the update does not fit the model: names, shapes, or norms of the weights; or a weight is quantized.
+        NumericalError: the stored type cannot hold the changed weight.
+    """
+    torch = need("torch", "edits of a model", "torch")
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"an edit is put on a model of torch, and this is a {type(model).__name__}")
+    told = update if isinstance(update, Update) else Update(update)
+    applied = Applied(told, ())
+    _put(model, told, _EDITS.setdefault(model, []), applied, force)
+    return applied
+
+
+def edits(model: Any) -> list[Applied]:
+    """The edits that :func:`apply` put on a model and that are still on it, in their order."""
+    return [kept.applied for kept in _EDITS.get(model, [])]
+
+
+def revert(model: Any, edit: Applied | None = None, *, force: bool = False) -> None:
+    """Takes an edit off a model: its weights have the very bits that they had before.
+
+    Args:
+        model: the model that :func:`apply` was given.
+        edit: which one; without it the last. One with others on top of it is taken off from below them: they are put on anew, and the
+            model is as if the edit had never been.
+        force: even if the weights were changed by something else since; that change is lost.
+
+    Raises:
+        UsageError: no such edit is on the model.
+        InputError: something else has changed the weights since.
+    """
+    stack = _EDITS.get(model, [])
+    if not stack:
+        raise UsageError("no edit is on this model: `apply` has put none on it, or all were taken off; a copy of an edited model has none")
+    at = len(stack) - 1 if edit is None else next((at for at, kept in enumerate(stack) if kept.applied is edit), None)
+    if at is None:
+        raise UsageError("this edit is not on this model: it was taken off, or put on another one")
+    parameters = _parameters(model)
+    if not force:
+        _refuse_changed(parameters, stack[at:])
+    above = stack[at + 1 :]
+    while len(stack) > at:
+        _restore(parameters, stack.pop().weights)
+    for kept in above:
+        _put(model, kept.applied.update, stack, kept.applied, force=True)
+
+
+def load_adapter(model: Any, folder: PathLike, **how: Any) -> Any:
+    """Puts an exported adapter (``formats: [peft]`` of ``export``) on a model of transformers, by PEFT.
+
+    Args:
+        model: the unedited model.
+        folder: the folder that ``export`` wrote, or its ``adapter``.
+        how: what ``PeftModel.from_pretrained`` takes.
+
+    Returns:
+        A ``PeftModel``. ``with peft_model.disable_adapter():`` asks the unedited one.
+
+    Raises:
+        InputError: there is no adapter.
+        ImportError: peft is not installed.
+    """
+    place = Path(folder)
+    place = place / "adapter" if (place / "adapter").is_dir() else place
+    if not (place / "adapter_config.json").is_file():
+        raise InputError(f"{folder} has no adapter: add `peft` to `formats` of the stage `export`")
+    return need("peft", "adapters", "peft").PeftModel.from_pretrained(model, str(place), **how)
+
+
+@dataclass(frozen=True)
+class _Parameter:
+    """A parameter of a model, and the module that has it."""
+
+    value: Any
+    module: Any
+
+
+def _parameters(model: Any) -> dict[str, _Parameter]:
+    """Every parameter under all its names, without what wrappers put before and into names."""
+    found = {}
+    for place, module in model.named_modules(remove_duplicate=False):
+        for own, value in module.named_parameters(recurse=False):
+            name = f"{place}.{own}" if place else own
+            for wrapper in ("_orig_mod.", "module.", "base_model.model."):
+                name = name.removeprefix(wrapper)
+            found[name.replace(".base_layer.", ".").replace("._orig_mod.", ".")] = _Parameter(value, module)
+    return found
+
+
+def _find(parameters: dict[str, _Parameter], update: Update, weight: str) -> str:
+    """The name under which the model has a weight: the update's, or that without the first part, as a model without a head has it."""
+    for name in (weight, weight.split(".", 1)[-1]):
+        if name in parameters:
+            value = parameters[name].value
+            if value.is_meta:
+                raise InputError(f"{name} is not in memory but offloaded: load the model without offloading")
+            if not value.is_floating_point() or value.element_size() < 2:
+                raise InputError(f"{name} is stored as {value.dtype}, which is quantized: load the model in bf16, f16 or f32")
+            return name
+    family = (update.provenance.get("model") or {}).get("family") or "another family"
+    raise InputError(f"the model has no parameter {weight}, which {update.path} changes: it was made for a model of {family}")
+
+
+def _refuse_shared(parameters: dict[str, _Parameter], names: list[str]) -> None:
+    """One parameter under two names: a change of the one would be a change of the other, which the update does not mean."""
+    places: dict[Any, list[str]] = {}
+    for name, parameter in parameters.items():
+        if not parameter.value.is_meta:
+            places.setdefault((parameter.value.device, parameter.value.data_ptr()), []).append(name)
+    for name in names:
+        value = parameters[name].value
+        others = [other for other in places[value.device, value.data_ptr()] if other != name]
+        if others:
+            raise InputError(f"{name} is tied to {', '.join(others)}: its change would be theirs too")
+
+
+def _fitted(change: Any, name: str, parameter: _Parameter) -> Any:
+    """A change [out, in] in the layout of the parameter: [out, in] as Linear has it, [in, out] as Conv1D, [out] of a bias."""
+    shape, wanted = tuple(parameter.value.shape), tuple(change.shape)
+    kinds = {kind.__name__ for kind in type(parameter.module).__mro__}
+    if len(shape) == 1 and wanted == (shape[0], 1):
+        return change.reshape(shape)
+    if "Conv1D" in kinds and wanted == shape[::-1]:
+        return change.T
+    if "Linear" in kinds and wanted == shape:
+        return change
+    if not kinds & {"Conv1D", "Linear"} and wanted[0] != wanted[1] and wanted in (shape, shape[::-1]):
+        return change if wanted == shape else change.T
+    what = type(parameter.module).__name__
+    raise InputError(f"the change of {name} is {list(wanted)} ([out, in]), which does not fit its {what} of {list(shape)}")
+
+
+def _put(model: Any, update: Update, stack: list[_Kept], applied: Applied, force: bool) -> None:
+    """Adds the update, and says in `applied` what was done; all of it, or nothing."""
+    torch = need("torch", "edits of a model", "torch")
+    parameters = _parameters(model)
+    names = {weight: _find(parameters, update, weight) for weight in update.weights}
+    _refuse_shared(parameters, list(names.values()))
+    kept: list[tuple[str, Any, bytes]] = []
+    changes = []
+    try:
+        with torch.no_grad():
+            for weight, name in names.items():
+                value = parameters[name].value
+                change = _fitted(update.change(weight), name, parameters[name])
+                before = value.detach().to("cpu", copy=True)
+                unedited = next((was for one in stack for other, was, _ in one.weights if other == name), before)
+                if not force:
+                    _check_norm(update, weight, name, _norm(unedited))
+                kept.append((name, before, b""))
+                changes.append(_add(torch, name, value, change))
+                kept[-1] = (name, before, _digest(value))
+    except BaseException:
+        _restore(parameters, kept)
+        raise
+    applied.changes = tuple(changes)
+    stack.append(_Kept(applied, kept))
+
+
+def _add(torch: Any, name: str, value: Any, change: Any) -> Change:
+    """W + Δ in place. The sum is taken in 32 bits and rounded once, as the program does it for files; in 64 where W has 64."""
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    before = value.detach().to(wide)
+    step = change.to(wide).to(value.device)
+    wanted = before + step
+    stored = wanted.to(value.dtype)
+    if not bool(torch.isfinite(stored).all()):
+        raise NumericalError(f"the changed {name} does not fit into {value.dtype}: load the model in a type of a wider range")
+    value.copy_(stored)
+    norm, error = _norm(step), _norm(stored.to(wide) - wanted)
+    whole = _norm(before)
+    return Change(
+        name=name,
+        dtype=str(value.dtype).removeprefix("torch."),
+        norm=norm,
+        relative_norm=norm / whole if whole else 0.0,
+        lost=error / norm if error else 0.0,
+    )
+
+
+def _norm(values: Any) -> float:
+    """The Frobenius norm, summed in 64 bits where the device has them."""
+    on_host = values.to("cpu") if values.device.type == "mps" else values
+    return float(on_host.double().norm())
+
+
+def _check_norm(update: Update, weight: str, name: str, norm: float) -> None:
+    """Another model of the same shapes has other norms: a slip that no shape shows."""
+    meant = update.norm_of(weight)
+    if meant is not None and abs(norm - meant) > _SAME_NORM * meant:
+        raise InputError(
+            f"{update.path} was made for other weights: the norm of {name} is {norm:.4g}, and that of the weight it was made for {meant:.4g}; "
+            f"`force=True` applies it all the same"
+        )
+
+
+def _digest(value: Any) -> bytes:
+    """Of the bits of a parameter, wherever it is."""
+    held = value.detach().to("cpu").contiguous()
+    size = held.numel() * held.element_size()
+    return hashlib.blake2b((ctypes.c_char * size).from_address(held.data_ptr()), digest_size=16).digest()
+
+
+def _restore(parameters: dict[str, _Parameter], kept: list[tuple[str, Any, bytes]]) -> None:
+    torch = need("torch", "edits of a model", "torch")
+    with torch.no_grad():
+        for name, before, _ in kept:
+            parameters[name].value.copy_(before)
+
+
+def _refuse_changed(parameters: dict[str, _Parameter], kept: list[_Kept]) -> None:
+    """Weights that something else changed since: what is kept would undo that too."""
+    seen = set()
+    for one in reversed(kept):
+        for name, _, after in one.weights:
+            if name in seen:
+                continue
+            seen.add(name)
+            if name not in parameters or _digest(parameters[name].value) != after:
+                raise InputError(
+                    f"{name} was changed by something else since the edit was put on, such as training or another type; `force=True` "
+                    f"brings back what it was before the edit"
+                )
