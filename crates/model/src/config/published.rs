@@ -2,7 +2,7 @@
 
 use crate::Family;
 
-/// A published run of a single-layer edit.
+/// Published runs: of a single-layer edit, and what a batch of MEMIT takes otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PublishedEdit {
     /// The layer.
@@ -13,14 +13,18 @@ pub struct PublishedEdit {
     pub steps: usize,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Clamp on ‖δ‖/‖h₀‖ where many facts are edited in one batch.
+    pub batch_clamp: f64,
+    /// λ of MEMIT's published run.
+    pub lambda: f64,
 }
 
 /// GPT-2 XL.
-const GPT2_XL: PublishedEdit = PublishedEdit { layer: 17, layers: 48, steps: 20, weight_decay: 0.5 };
+const GPT2_XL: PublishedEdit = PublishedEdit { layer: 17, layers: 48, steps: 20, weight_decay: 0.5, batch_clamp: 0.75, lambda: 20000.0 };
 /// GPT-J 6B.
-const GPT_J: PublishedEdit = PublishedEdit { layer: 5, layers: 28, steps: 25, weight_decay: 0.5 };
+const GPT_J: PublishedEdit = PublishedEdit { layer: 5, layers: 28, steps: 25, weight_decay: 0.5, batch_clamp: 0.75, lambda: 15000.0 };
 /// Llama 2 7B.
-const LLAMA_2: PublishedEdit = PublishedEdit { layer: 5, layers: 32, steps: 25, weight_decay: 1e-3 };
+const LLAMA_2: PublishedEdit = PublishedEdit { layer: 5, layers: 32, steps: 25, weight_decay: 1e-3, batch_clamp: 4.0, lambda: 15000.0 };
 
 impl Family {
     /// The published run of this family, or of the one that it is most like.

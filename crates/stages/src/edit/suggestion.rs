@@ -20,6 +20,10 @@ pub struct Suggestion {
     pub clamp: f64,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Clamp on ‖δ‖/‖h₀‖ for a batch of edits.
+    pub batch_clamp: f64,
+    /// λ of a batch, the weight of preservation.
+    pub lambda: f64,
     /// Whether the model is a GGUF file, and so can be written as one.
     pub gguf: bool,
 }
@@ -37,6 +41,8 @@ pub fn suggest(folder: &Path) -> Option<Suggestion> {
         steps: published.steps,
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
+        batch_clamp: published.batch_clamp,
+        lambda: published.lambda,
         gguf: is_gguf(folder),
     })
 }
