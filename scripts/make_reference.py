@@ -58,7 +58,7 @@ def paragraphs(lines):
         else:
             items = []
             for line in block:
-                text = line.strip()
+                text = re.sub(r" +", " ", line.strip())
                 if items and not text.startswith("- "):
                     items[-1] += " " + text
                 else:
@@ -180,7 +180,7 @@ def one_stage(program, name):
         elif listed:
             # A type that is longer than a line goes on where explanations stand, up to the word that ends it.
             kind, text = listed[-1][1:]
-            ended = re.search(r"; (required|optional|default .*)$", kind[-1])
+            ended = re.search(r"; (required|optional|default .*|does not change results|changes last digits.*)$", kind[-1])
             (text if ended or text else kind).append(line[6:])
     for parameter, kind, text in listed:
         out += [f"**{code(parameter)}** {escaped(' '.join(kind))}", paragraphs(text)]

@@ -49,8 +49,8 @@ pub use palinode_engine::*;
 pub use palinode_stages::{
     BLOCKS, Best, EditableWeight, Finding, Findings, Inspection, Paired, Provenance, Repeated, Restored, Scored,
     Severity, StatedFact, Suggestion, apply, best, catalogue, chosen_device, corpus_of, cuda_findings, dataset_of,
-    facts_in,    free_memory, hardware, holm, inspect, mean_and_deviation, paired, provenance, report, reports, revert, scored,
-    suggest, throughput,
+    facts_in, free_memory, hardware, holm, inspect, mean_and_deviation, paired, provenance, report, reports, revert,
+    scored, suggest, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};

@@ -278,15 +278,8 @@ fn pipeline(
     suggested: Option<Suggestion>,
     moments: &Moments,
 ) -> PipelineBuilder {
-    let unknown = Suggestion {
-        layer,
-        steps: 25,
-        clamp: 4.0,
-        weight_decay: 0.5,
-        batch_clamp: 0.75,
-        lambda: 15000.0,
-        gguf: false,
-    };
+    let unknown =
+        Suggestion { layer, steps: 25, clamp: 4.0, weight_decay: 0.5, batch_clamp: 0.75, lambda: 15000.0, gguf: false };
     let suggested = suggested.unwrap_or(unknown);
     let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());
     let prompts: Vec<String> = shown.chain(args.also.iter().cloned()).collect();

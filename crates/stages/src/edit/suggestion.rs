@@ -22,7 +22,7 @@ pub struct Suggestion {
     pub weight_decay: f64,
     /// Clamp on ‖δ‖/‖h₀‖ for a batch of edits.
     pub batch_clamp: f64,
-    /// λ of a batch, the weight of preservation.
+    /// λ of a batch, the weight of preservation, scaled to the model's keys.
     pub lambda: f64,
     /// Whether the model is a GGUF file, and so can be written as one.
     pub gguf: bool,
@@ -42,7 +42,7 @@ pub fn suggest(folder: &Path) -> Option<Suggestion> {
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
         batch_clamp: published.batch_clamp,
-        lambda: published.lambda,
+        lambda: published.lambda_of(config.feed_forward),
         gguf: is_gguf(folder),
     })
 }

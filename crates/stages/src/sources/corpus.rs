@@ -179,9 +179,7 @@ pub fn files(
         None => match base.join(&corpus.0) {
             path if path.exists() || palinode_data::is_pattern(&path) => {
                 corpus_files(&path, format).map(|files| match shards {
-                    Some(shards) => {
-                        shards.choose(files.len()).into_iter().map(|place| files[place].clone()).collect()
-                    }
+                    Some(shards) => shards.choose(files.len()).into_iter().map(|place| files[place].clone()).collect(),
                     None => files,
                 })
             }

@@ -198,10 +198,9 @@ pub fn dataset_of(path: &Path) -> Result<String, Error> {
     let mut kinds = KINDS.into_iter();
     let found = kinds.find(|&kind| read(kind).is_ok());
     let Some(kind) = found else {
-        return Err(read(DatasetKind::Jsonl).err().map_or_else(
-            || Error::internal("a file was read, and then was not"),
-            StageFailure::stage,
-        ));
+        return Err(read(DatasetKind::Jsonl)
+            .err()
+            .map_or_else(|| Error::internal("a file was read, and then was not"), StageFailure::stage));
     };
     let name = serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned));
     name.ok_or_else(|| Error::internal("a data set without a name"))

@@ -94,7 +94,9 @@ impl DataArgs {
         } else {
             let mut lines = vec![format!("corpus: {}", quoted(&corpus))];
             if hub(&corpus) {
-                fetches += &format!("and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 20 GB or so for a Wikipedia)\n");
+                fetches += &format!(
+                    "and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 20 GB or so for a Wikipedia)\n"
+                );
                 lines.push(
                     "sampling: shards                  # 2 of its files, chosen by `seed`; `published` downloads and shuffles all".to_owned(),
                 );
