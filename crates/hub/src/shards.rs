@@ -43,3 +43,32 @@ fn mixed(seed: u64, place: u64) -> u64 {
     number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_number_contains_a_smaller_one() {
+        for seed in 0..20 {
+            let chosen = |count| Shards { count, seed }.choose(41);
+            for count in 1..41 {
+                let (few, more) = (chosen(count), chosen(count + 1));
+                assert!(few.len() == count && few.is_sorted() && few.iter().all(|place| more.contains(place)));
+            }
+            assert_eq!(chosen(50), (0..41).collect::<Vec<_>>());
+        }
+        let first: std::collections::BTreeSet<usize> =
+            (0..100).map(|seed| Shards { count: 1, seed }.choose(41)[0]).collect();
+        assert!(first.len() > 30, "seeds choose all over: {first:?}");
+    }
+
+    #[test]
+    fn a_text_is_read_back() {
+        let shards = Shards { count: 2, seed: 7 };
+        assert_eq!(Shards::parse(&shards.to_string()), Some(shards));
+        for wrong in ["", "shards=0,seed=1", "shards=2", "shards=a,seed=1", "shards=2,seed=1,more"] {
+            assert_eq!(Shards::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -134,3 +134,30 @@ impl Web {
         self.cache.join(digest).join(if fine { name } else { "file" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_or_of_this_machine() {
+        for fine in ["https://example.org/a.json", "http://127.0.0.1:80/a", "http://localhost/a", "http://[::1]:8/a"] {
+            assert!(is_address(fine), "{fine}");
+        }
+        for other in ["http://example.org/a", "http://127.0.0.1.example.org/a", "ftp://a/b", "hf:a/b", "https:/a", "a"]
+        {
+            assert!(!is_address(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_stay_in_the_cache() {
+        let web = Web { cache: "/cache".into(), offline: true };
+        for address in ["https://a/..", "https://a/b/.x", "https://a/", "https://a/b?/../c", "https://a/%2e%2e"] {
+            let place = web.place(address);
+            assert!(place.starts_with("/cache") && place.components().count() == 4, "{}", place.display());
+            assert!(place.file_name().is_some());
+        }
+        assert_ne!(web.place("https://a/x.json"), web.place("https://b/x.json"));
+    }
+}
