@@ -4,8 +4,8 @@
     python3 scripts/run_tutorial.py [--long] [--program PROGRAM] [--keep] [PAGE …]
 
 For every page of docs/tutorial, the ```sh blocks are run in their order in one fresh folder that holds what a clone of the repository does
-(examples, pipelines, scripts, tools, README.md), with the program on PATH. A ```yaml, ```json or ```csv block whose first line is a comment
-`# FILE` … or that follows a line which ends in `FILE:` is written to that file first. A ```text block behind commands is what they print: its
+(examples, pipelines, scripts, tools, README.md), with the program on PATH. A block of another kind, of which the paragraph before says "as
+`FILE`", is written to that file. A ```text block behind commands is what they print: its
 lines stand in the output in their order, and `…` stands for any lines between; numbers may be other ones, and blanks are one.
 
 A page that begins with the comment `long` is run with --long alone: it downloads, or takes minutes. Without pages, all of one kind are run.
@@ -101,7 +101,7 @@ def run(page, program, folder):
     said = ""
     for kind, line, lines, before in blocks(page):
         place = f"{page.relative_to(ROOT)}:{line}"
-        named = re.search(r"`([\w./-]+)`:$", before)
+        named = re.search(r"\bas `([\w./-]+)`[^`]*:$", before)
         if kind == "sh":
             said = ""
             for command, expected in commands(lines):

@@ -36,6 +36,10 @@ pub fn is_address(text: &str) -> bool {
 /// The host that an address without its scheme begins with.
 fn host(rest: &str) -> &str {
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    // What stands before an @ is no host.
+    if authority.contains('@') {
+        return "";
+    }
     if authority.starts_with('[') {
         return &authority[..authority.find(']').map_or(authority.len(), |end| end + 1)];
     }
@@ -144,8 +148,14 @@ mod tests {
         for fine in ["https://example.org/a.json", "http://127.0.0.1:80/a", "http://localhost/a", "http://[::1]:8/a"] {
             assert!(is_address(fine), "{fine}");
         }
-        for other in ["http://example.org/a", "http://127.0.0.1.example.org/a", "ftp://a/b", "hf:a/b", "https:/a", "a"]
-        {
+        for other in [
+            "http://example.org/a",
+            "http://127.0.0.1.example.org/a",
+            "ftp://a/b",
+            "hf:a/b",
+            "http://localhost:1@example.org/a",
+            "a",
+        ] {
             assert!(!is_address(other), "{other}");
         }
     }
