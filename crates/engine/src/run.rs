@@ -93,9 +93,13 @@ pub fn run(
             Capacity { machine: options.machine, jobs: options.jobs.unwrap_or(options.machine.cores).max(1) };
         let executor: Box<dyn Executor> = match (&options.cluster, &options.worker) {
             (Some(cluster), _) => Box::new(InJobs::new(&context, catalogue, &id, cluster)),
-            (None, Some(worker)) => {
-                Box::new(Processes::new(&context, catalogue, &id, (worker, options.shares, &options.share_devices), capacity))
-            }
+            (None, Some(worker)) => Box::new(Processes::new(
+                &context,
+                catalogue,
+                &id,
+                (worker, options.shares, &options.share_devices),
+                capacity,
+            )),
             (None, None) => Box::new(Local::new(&context, catalogue, capacity)),
         };
         let stages = Driver::new(pipeline, &context, &id, options, &chosen, executor).run();

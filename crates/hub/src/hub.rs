@@ -73,6 +73,11 @@ impl Hub {
         self.offline
     }
 
+    /// The commit that a reference's revision was when it was last fetched.
+    pub fn commit(&self, reference: &Reference) -> Option<String> {
+        Folder::new(&self.cache, reference).commit(&reference.revision)
+    }
+
     /// The files of a reference, where all of them are in the cache. A branch is then what it was when it was last fetched.
     pub fn cached(&self, reference: &Reference) -> Option<Snapshot> {
         let folder = Folder::new(&self.cache, reference);

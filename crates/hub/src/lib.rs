@@ -1,7 +1,7 @@
 //! Models and data sets of the Hugging Face Hub: references to them, the cache that other programs share, downloads.
 //!
 //! The cache's folders, the variables `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`
-//! and the routes are those of `huggingface_hub`. Nothing here uses the network but [`Hub::fetch`].
+//! and the routes are those of `huggingface_hub`. Nothing here uses the network but [`Hub::fetch`] and [`Web::fetch`].
 //!
 //! # Why this crate exists
 //!
@@ -20,8 +20,12 @@ mod error;
 mod hub;
 mod listing;
 mod reference;
+mod shards;
+mod web;
 
 pub use error::HubError;
 pub use hub::{FORBIDDEN, Hub, Progress, Snapshot};
 pub use listing::COMPANIONS;
 pub use reference::{Kind, Reference};
+pub use shards::Shards;
+pub use web::{Web, is_address};

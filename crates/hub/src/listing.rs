@@ -96,6 +96,9 @@ impl Listing {
             return Err(HubError::new(format!("{reference} has a file of the unsafe name {:?}", odd.rfilename)));
         }
         files.sort_by(|a, b| a.rfilename.cmp(&b.rfilename));
+        if let Some(shards) = reference.shards {
+            files = shards.choose(files.len()).into_iter().map(|place| files[place].clone()).collect();
+        }
         if files.is_empty() {
             let some: Vec<&str> = self.siblings.iter().take(8).map(|file| file.rfilename.as_str()).collect();
             let pattern = reference.pattern.as_deref().unwrap_or_default();

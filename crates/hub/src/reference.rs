@@ -1,8 +1,8 @@
-//! `hf:owner/name@revision` and `hf:datasets/owner/name@revision/pattern`.
+//! `hf:owner/name@revision` and `hf:datasets/owner/name@revision/pattern`, the latter also with `#shards=2,seed=1` behind it.
 
 use std::fmt;
 
-use crate::HubError;
+use crate::{HubError, Shards};
 
 /// What a repository holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Reference {
     pub revision: String,
     /// For a data set, the file or the pattern.
     pub pattern: Option<String>,
+    /// For a data set, how many of these files; all where it is `None`.
+    pub shards: Option<Shards>,
 }
 
 const EXPECTED: &str =
@@ -74,10 +76,15 @@ fn model(text: &str) -> Option<Reference> {
         repository: repository.to_owned(),
         revision: revision.to_owned(),
         pattern: None,
+        shards: None,
     })
 }
 
 fn dataset(text: &str) -> Option<Reference> {
+    let (text, shards) = match text.split_once('#') {
+        Some((text, shards)) => (text, Some(Shards::parse(shards)?)),
+        None => (text, None),
+    };
     let (owner, rest) = text.split_once('/')?;
     let (name, rest) = rest.split_at(rest.find(['/', '@'])?);
     let (revision, pattern) = match rest.strip_prefix('@') {
@@ -96,6 +103,7 @@ fn dataset(text: &str) -> Option<Reference> {
         repository,
         revision: revision.to_owned(),
         pattern: Some(pattern.to_owned()),
+        shards,
     })
 }
 

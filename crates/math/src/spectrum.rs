@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn the_first_is_found_beside_close_ones() {
         for size in [1, 2, 3, 15, 16, 17, 60, 400] {
-            let values: Vec<f64> = (0..size).map(|i| if i == size - 1 { 2.0 } else { 2.0 - 1e-3 * (1.0 + i as f64) }).collect();
+            let values: Vec<f64> =
+                (0..size).map(|i| if i == size - 1 { 2.0 } else { 2.0 - 1e-3 * (1.0 + i as f64) }).collect();
             let found = largest_eigenvalue(size, |v| Mat::from_fn(size, 1, |i, _| values[i] * v[(i, 0)]));
             assert!((found - 2.0).abs() < 1e-6, "{size}: {found}");
         }

@@ -49,7 +49,7 @@ pub use palinode_engine::*;
 pub use palinode_stages::{
     Averages, BLOCKS, Best, EditableWeight, Effects, Finding, Findings, Inspection, Paired, Provenance, Repeated,
     Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, catalogue,
-    chosen_device, corpus_of, cuda_findings, devices, facts_in, free_memory, hardware, holm, inspect,
+    chosen_device, corpus_of, cuda_findings, dataset_of, devices, facts_in, free_memory, hardware, holm, inspect,
     mean_and_deviation, paired, provenance, report, reports, revert, scored, suggest, throughput,
 };
 

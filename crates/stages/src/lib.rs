@@ -44,7 +44,7 @@ pub use sinks::report::scored::scored;
 pub use sinks::report::{report, reports};
 pub use sources::demo::corpus_of;
 pub use sources::hub::{downloads_forbidden, fetch, model_folder, pinned};
-pub use sources::load_requests::{StatedFact, facts_in};
+pub use sources::load_requests::{StatedFact, dataset_of, facts_in};
 
 /// Every stage that a pipeline can use.
 pub fn catalogue() -> Catalogue {

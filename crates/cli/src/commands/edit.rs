@@ -337,6 +337,8 @@ fn pipeline(
         clamp: 4.0,
         weight_decay: 0.5,
         published: false,
+        batch_clamp: 0.75,
+        lambda: 15000.0,
         gguf: false,
     });
     let shown = facts.iter().take(SHOWN).map(|fact| fact.prompt.clone());

@@ -2,7 +2,7 @@
 
 use crate::Family;
 
-/// A published run of a single-layer edit.
+/// Published runs: of a single-layer edit, and what a batch of MEMIT takes otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PublishedEdit {
     /// The layer.
@@ -13,14 +13,44 @@ pub struct PublishedEdit {
     pub steps: usize,
     /// Weight decay of the targets.
     pub weight_decay: f64,
+    /// Clamp on ‖δ‖/‖h₀‖ where many facts are edited in one batch.
+    pub batch_clamp: f64,
+    /// λ of MEMIT's published run.
+    pub lambda: f64,
+    /// Key dimension f of the model that was edited.
+    pub key_size: usize,
 }
 
 /// GPT-2 XL.
-const GPT2_XL: PublishedEdit = PublishedEdit { layer: 17, layers: 48, steps: 20, weight_decay: 0.5 };
+const GPT2_XL: PublishedEdit = PublishedEdit {
+    layer: 17,
+    layers: 48,
+    steps: 20,
+    weight_decay: 0.5,
+    batch_clamp: 0.75,
+    lambda: 20000.0,
+    key_size: 6400,
+};
 /// GPT-J 6B.
-const GPT_J: PublishedEdit = PublishedEdit { layer: 5, layers: 28, steps: 25, weight_decay: 0.5 };
+const GPT_J: PublishedEdit = PublishedEdit {
+    layer: 5,
+    layers: 28,
+    steps: 25,
+    weight_decay: 0.5,
+    batch_clamp: 0.75,
+    lambda: 15000.0,
+    key_size: 16384,
+};
 /// Llama 2 7B.
-const LLAMA_2: PublishedEdit = PublishedEdit { layer: 5, layers: 32, steps: 25, weight_decay: 1e-3 };
+const LLAMA_2: PublishedEdit = PublishedEdit {
+    layer: 5,
+    layers: 32,
+    steps: 25,
+    weight_decay: 1e-3,
+    batch_clamp: 4.0,
+    lambda: 15000.0,
+    key_size: 11008,
+};
 
 impl Family {
     /// The published run of this family, or of the one that it is most like.
@@ -47,6 +77,14 @@ impl PublishedEdit {
         let layer = (layers * self.layer + self.layers / 2) / self.layers;
         layer.min(layers.saturating_sub(1))
     }
+
+    /// λ for keys of `f` dimensions, to two digits. An edit's kᵀC⁻¹k grows with f, its mean over the corpus being f, and λ is what it is
+    /// weighed against: the published λ would leave small models nearly unedited.
+    pub fn lambda_of(self, f: usize) -> f64 {
+        let lambda = self.lambda * f as f64 / self.key_size as f64;
+        let digit = 10f64.powf(lambda.max(1.0).log10().floor() - 1.0);
+        (lambda / digit).round() * digit
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +95,11 @@ mod tests {
     fn layers_are_taken_in_proportion() {
         let at = |family: Family, layers| family.published_edit().layer_of(layers);
         assert_eq!((at(Family::Gpt2, 48), at(Family::Gpt2, 12), at(Family::Gpt2, 1)), (17, 4, 0));
+        let lambda = |family: Family, f| family.published_edit().lambda_of(f);
+        assert_eq!(
+            (lambda(Family::Gpt2, 6400), lambda(Family::Gpt2, 768), lambda(Family::Llama, 1536)),
+            (20000.0, 2400.0, 2100.0)
+        );
         assert_eq!((at(Family::GptJ, 28), at(Family::Llama, 32), at(Family::Qwen3, 36)), (5, 5, 6));
     }
 }

@@ -22,6 +22,10 @@ pub struct Suggestion {
     pub weight_decay: f64,
     /// Whether the layer was published for a model of this family and depth; else it is as deep as a published one.
     pub published: bool,
+    /// Clamp on ‖δ‖/‖h₀‖ for a batch of edits.
+    pub batch_clamp: f64,
+    /// λ of a batch, the weight of preservation, scaled to the model's keys.
+    pub lambda: f64,
     /// Whether the model is a GGUF file, and so can be written as one.
     pub gguf: bool,
 }
@@ -40,6 +44,8 @@ pub fn suggest(folder: &Path) -> Option<Suggestion> {
         steps: published.steps,
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
+        batch_clamp: published.batch_clamp,
+        lambda: published.lambda_of(config.feed_forward),
         gguf: is_gguf(folder),
     })
 }

@@ -10,6 +10,6 @@ pub mod probe_forms;
 pub mod probes;
 pub mod reference;
 pub mod room;
-pub mod verdicts;
 pub mod trace;
+pub mod verdicts;
 pub mod versions;

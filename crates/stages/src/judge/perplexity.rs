@@ -121,7 +121,7 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
     }
 
     fn files(params: &PerplexityParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        files("corpus", &params.corpus, params.format, base)
+        files("corpus", &params.corpus, params.format, None, base)
     }
 
     fn describe(params: &PerplexityParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {

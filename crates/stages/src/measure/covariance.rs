@@ -9,7 +9,7 @@ use palinode_data::{Corpus, Split};
 use palinode_engine::bounds::Count;
 use palinode_engine::{
     Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Inputs, Port, PortOf, Progress, StageContext,
-    StageKind, UnitPlan,
+    StageKind, UnitPlan, size,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,9 @@ use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
 use crate::measure::held_out;
 use crate::measure::part_sums::{self, Apart, Keys, PART, PartSums, UNIT};
-use crate::sources::corpus::{CorpusFormat, CorpusPath, SampleSeed, TextField, TokenCount, corpus, encode, files};
+use crate::sources::corpus::{
+    CorpusFormat, CorpusPath, CorpusSampling, SampleSeed, TextField, TokenCount, corpus, encode, files,
+};
 use crate::sources::hub;
 use crate::units;
 
@@ -52,6 +54,12 @@ pub struct CovarianceParams {
     document_tokens: Option<Count>,
     #[serde(default)]
     seed: SampleSeed,
+    /// Which files documents are drawn from, where the corpus is more than one.
+    #[serde(default, skip_serializing_if = "CorpusSampling::is_published")]
+    sampling: CorpusSampling,
+    /// With `sampling: shards`, the number of files. The default is 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shards: Option<Count>,
     #[serde(default)]
     batch_tokens: BatchTokens,
 }
@@ -106,6 +114,8 @@ both `samples` and `tokens`, the limit that is reached first ends the sample.
 A corpus is text, JSON lines or Parquet tables, which may be compressed with gzip or Zstandard: one file, a folder, or a \
 pattern. It is read once to choose the sample. The memory for this does not depend on the size of the corpus. Compressed \
 files and tables are read again for every 128 MiB of sampled text: use a sample of them and not all of their text. \
+Where a corpus is many files, such as the tables of a Wikipedia, `sampling: shards` downloads and reads a few that the seed chooses; \
+the default draws from all of them, as published second moments did. \
 docs/inputs.md shows every layout by example.
 
 At the end every layer's C is checked by a sample of its own corpus: the mean of kᵀC⁻¹k/f over the first documents, where each document is \
@@ -147,11 +157,13 @@ over more documents or tokens, or with more layers.";
     }
 
     fn files(params: &CovarianceParams, base: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        files("corpus", &params.corpus, params.format, base)
+        let shards = params.sampling.shards(params.shards, params.seed);
+        files("corpus", &params.corpus, params.format, shards, base)
     }
 
     fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
         let mut errors = Vec::new();
+        errors.extend(params.sampling.check(params.shards));
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
@@ -170,6 +182,11 @@ over more documents or tokens, or with more layers.";
         let most = params.samples.map(Count::get).or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
         if let Some(commit) = hub::commit(&params.corpus.0) {
             cx.progress("files", None).note(format!("{} is commit {commit}", params.corpus.0));
+        }
+        if cx.files().len() > 1 {
+            let bytes = cx.files().values().filter_map(|(_, path)| Some(path.metadata().ok()?.len())).sum();
+            let (files, size) = (cx.files().len(), size(bytes));
+            cx.progress("files", None).note(format!("drawing documents from {files} files, {size}"));
         }
         let (mut corpus, digests) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         // The last unit may be a part of one, which a run over more documents would not have.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use palinode_data::{Corpus, CorpusFile, Format, Reading, Sampling, Split, corpus_files};
-use palinode_engine::bounds::out_of_range;
+use palinode_engine::bounds::{Count, out_of_range};
 use palinode_engine::{Digest, Error, ExternalFile, FieldError, StageContext};
+use palinode_hub::Shards;
 use palinode_model::{ModelError, Text};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
@@ -48,6 +49,39 @@ impl Default for SampleSeed {
 #[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CorpusFormat(pub Option<Format>);
+
+/// Which files of a corpus of several (its shards) documents are drawn from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CorpusSampling {
+    /// All files: as the published second moments were measured. All are downloaded and read once, tens of gigabytes for a Wikipedia.
+    #[default]
+    Published,
+    /// A few files, `shards` of them, which the seed chooses. Only these are downloaded and read.
+    Shards,
+}
+
+impl CorpusSampling {
+    /// Files that are read where nothing says how many: not one alone, since files are often sorted by age or subject.
+    const FEW: usize = 2;
+
+    /// Whether it says nothing, as every pipeline did that was written before it.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub fn is_published(&self) -> bool {
+        *self == Self::Published
+    }
+
+    /// How many files and by what seed; `None` for all.
+    pub fn shards(self, count: Option<Count>, seed: SampleSeed) -> Option<Shards> {
+        (self == Self::Shards).then(|| Shards { count: count.map_or(Self::FEW, Count::get), seed: seed.0 })
+    }
+
+    /// Finds a number of files that nothing would use.
+    pub fn check(self, count: Option<Count>) -> Option<FieldError> {
+        let idle = self == Self::Published && count.is_some();
+        idle.then(|| FieldError::new("shards", "`shards` says nothing without `sampling: shards`"))
+    }
+}
 
 /// A number of tokens: as it is, or as a multiple of the key dimension f.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,16 +159,17 @@ impl JsonSchema for TokenCount {
     }
 }
 
-/// The files of a corpus given in parameter `field`. A file's logical name has its place in the list and its format, which is
+/// The files of a corpus given in parameter `field`, or so many of them. A file's logical name has its place in the list and its format, which is
 /// all of its name that can change what is read.
 pub fn files(
     field: &str,
     corpus: &CorpusPath,
     format: CorpusFormat,
+    shards: Option<Shards>,
     base: &Path,
 ) -> Result<Vec<ExternalFile>, FieldError> {
     let format = format.0;
-    let found = match hub::data(field, &corpus.0)? {
+    let found = match hub::data(field, &corpus.0, shards)? {
         Some(paths) => paths
             .into_iter()
             .map(|path| corpus_files(&path, format))
@@ -142,7 +177,12 @@ pub fn files(
             .map(|files| files.concat()),
         // A plain name is left to the engine, which tells where it looked.
         None => match base.join(&corpus.0) {
-            path if path.exists() || palinode_data::is_pattern(&path) => corpus_files(&path, format),
+            path if path.exists() || palinode_data::is_pattern(&path) => {
+                corpus_files(&path, format).map(|files| match shards {
+                    Some(shards) => shards.choose(files.len()).into_iter().map(|place| files[place].clone()).collect(),
+                    None => files,
+                })
+            }
             path => {
                 let format = format.or_else(|| Format::of(&path)).unwrap_or(Format::Text);
                 Ok(vec![CorpusFile { path: corpus.0.clone().into(), format }])

@@ -7,16 +7,17 @@
 use std::path::PathBuf;
 
 use palinode_engine::{Error, ErrorKind, FieldError, Hint};
-use palinode_hub::{FORBIDDEN, Hub, HubError, Kind, Progress, Reference, Snapshot};
+use palinode_hub::{FORBIDDEN, Hub, HubError, Kind, Progress, Reference, Shards, Snapshot, Web, is_address};
 
 /// The folder of a model, if `path` refers to one of the Hub.
 pub fn model(field: &str, path: &str) -> Result<Option<PathBuf>, FieldError> {
     Ok(snapshot(field, path)?.map(|snapshot| snapshot.folder))
 }
 
-/// The files of a data set, if `path` refers to one of the Hub.
-pub fn data(field: &str, path: &str) -> Result<Option<Vec<PathBuf>>, FieldError> {
-    match snapshot(field, path)? {
+/// The files of a data set, or so many of them, if `path` refers to one of the Hub.
+pub fn data(field: &str, path: &str, shards: Option<Shards>) -> Result<Option<Vec<PathBuf>>, FieldError> {
+    let few = shards.filter(|_| path.starts_with("hf:")).map(|shards| format!("{path}#{shards}"));
+    match snapshot(field, few.as_deref().unwrap_or(path))? {
         Some(snapshot) => Ok(Some(snapshot.files)),
         None => Ok(None),
     }
@@ -24,8 +25,7 @@ pub fn data(field: &str, path: &str) -> Result<Option<Vec<PathBuf>>, FieldError>
 
 /// The commit that a reference stands for in the cache: what a branch was when it was last fetched.
 pub fn commit(path: &str) -> Option<String> {
-    let reference = Reference::parse(path)?.ok()?;
-    Some(Hub::from_env().cached(&reference)?.commit)
+    Hub::from_env().commit(&Reference::parse(path)?.ok()?)
 }
 
 /// What can be done where the environment forbids downloads (`HF_HUB_OFFLINE`); `None` where it does not.
@@ -36,14 +36,34 @@ pub fn downloads_forbidden() -> Option<Hint> {
 /// An `hf:` reference with the commit that it stands for in the cache, in the place of a branch; `None` for any other text.
 pub fn pinned(path: &str) -> Option<String> {
     let reference = Reference::parse(path)?.ok()?;
-    let commit = Hub::from_env().cached(&reference)?.commit;
-    let Reference { kind, repository, pattern, .. } = reference;
+    let commit = Hub::from_env().commit(&reference)?;
+    let Reference { kind, repository, pattern, shards, .. } = reference;
     let kind = if kind == Kind::Dataset { "datasets/" } else { "" };
     let pattern = pattern.map(|pattern| format!("/{pattern}")).unwrap_or_default();
-    Some(format!("hf:{kind}{repository}@{commit}{pattern}"))
+    let shards = shards.map(|shards| format!("#{shards}")).unwrap_or_default();
+    Some(format!("hf:{kind}{repository}@{commit}{pattern}{shards}"))
 }
 
-/// Brings what an `hf:` reference stands for into the cache. `watch` hears of progress and says whether to go on.
+/// The one file that a text names: of the Hub, by its address, or `None` for a path.
+pub fn file(field: &str, path: &str) -> Result<Option<PathBuf>, FieldError> {
+    if is_address(path) {
+        let web = Web::from_env();
+        return match web.cached(path) {
+            Some(file) => Ok(Some(file)),
+            None => Err(said(field, web.absent(path)).hint(Hint::Download).to_fetch(path)),
+        };
+    }
+    let Some(files) = data(field, path, None)? else { return Ok(None) };
+    match files.as_slice() {
+        [file] => Ok(Some(file.clone())),
+        several => {
+            let message = format!("`{path}` stands for {} files", several.len());
+            Err(FieldError::new(field, message).expected("one file"))
+        }
+    }
+}
+
+/// Brings what an `hf:` reference or an address stands for into the cache. `watch` hears of progress and says whether to go on.
 ///
 /// # Errors
 /// Of kind input, where `HF_HUB_OFFLINE` forbids it, the Hub cannot be reached or does not give the files, or the cache cannot be written;
@@ -54,15 +74,20 @@ pub fn fetch(reference: &str, watch: &mut dyn FnMut(Progress<'_>) -> bool) -> Re
         error.hint.into_iter().fold(made, Error::hint)
     };
     let none = || Error::input(format!("`{reference}` is not a valid Hub reference"));
-    let parsed = Reference::parse(reference).ok_or_else(none)?.map_err(told)?;
     let mut stopped = false;
-    let fetched = Hub::from_env().fetch(&parsed, &mut |progress| {
+    let mut watch = |progress: Progress<'_>| {
         stopped |= !watch(progress);
         !stopped
-    });
+    };
+    let fetched = if is_address(reference) {
+        Web::from_env().fetch(reference, &mut watch).map(drop)
+    } else {
+        let parsed = Reference::parse(reference).ok_or_else(none)?.map_err(told)?;
+        Hub::from_env().fetch(&parsed, &mut watch).map(drop)
+    };
     match fetched {
         Err(_) if stopped => Err(Error::interrupted()),
-        fetched => fetched.map(drop).map_err(told),
+        fetched => fetched.map_err(told),
     }
 }
 
@@ -83,16 +108,17 @@ pub fn model_folder(path: &str) -> Result<Option<PathBuf>, Error> {
 
 fn snapshot(field: &str, path: &str) -> Result<Option<Snapshot>, FieldError> {
     let Some(reference) = Reference::parse(path) else { return Ok(None) };
-    let told = |error: HubError| {
-        let mut made = FieldError::new(field, error.message);
-        made.kind = ErrorKind::Input;
-        made.hint = error.hint.map(Hint::Say);
-        made
-    };
-    let reference = reference.map_err(told)?;
+    let reference = reference.map_err(|error| said(field, error))?;
     let hub = Hub::from_env();
     match hub.cached(&reference) {
         Some(snapshot) => Ok(Some(snapshot)),
-        None => Err(told(hub.absent(&reference)).hint(Hint::Download).to_fetch(path)),
+        None => Err(said(field, hub.absent(&reference)).hint(Hint::Download).to_fetch(path)),
     }
+}
+
+fn said(field: &str, error: HubError) -> FieldError {
+    let mut made = FieldError::new(field, error.message);
+    made.kind = ErrorKind::Input;
+    made.hint = error.hint.map(Hint::Say);
+    made
 }

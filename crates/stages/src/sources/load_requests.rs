@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::artifacts::chat::Chat;
 use crate::artifacts::requests::{PlannedRequests, RequestsKind, put};
 use crate::errors::{StageFailure, all_in_field};
+use crate::sources::hub;
 
 /// Files up to this size are read before anything runs, so that their mistakes show with those of the pipeline.
 const READ_EARLY: u64 = 16 << 20;
@@ -23,7 +24,8 @@ const READ_EARLY: u64 = 16 << 20;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadRequestsParams {
-    /// The file. The key covers its contents and not its name.
+    /// The file: a path, one of a data set of the Hugging Face Hub (`hf:datasets/owner/name/file.json`), or an address (`https://…`). The
+    /// key covers its contents and not its name.
     path: PathBuf,
     /// The data set, which decides the fields of the records.
     #[serde(default)]
@@ -69,6 +71,12 @@ impl LoadRequestsParams {
     /// The chat whose messages the prompts are.
     pub fn chat(&self) -> Option<&Chat> {
         self.chat.as_ref()
+    }
+
+    /// Where the file is: in a cache, if it was fetched.
+    fn file(&self) -> Result<PathBuf, FieldError> {
+        let fetched = self.path.to_str().map(|text| hub::file("path", text)).transpose()?.flatten();
+        Ok(fetched.unwrap_or_else(|| self.path.clone()))
     }
 
     /// The requests of the file.
@@ -120,7 +128,7 @@ it softer. One batch may mix hard and soft edits.";
     }
 
     fn files(params: &LoadRequestsParams, _: &Path) -> Result<Vec<ExternalFile>, FieldError> {
-        let dataset = ExternalFile::new("dataset", &params.path, "path");
+        let dataset = ExternalFile::new("dataset", params.file()?, "path");
         let snippets = params.snippets.as_ref().map(|path| ExternalFile::new("snippets", path, "snippets"));
         Ok([Some(dataset), snippets].into_iter().flatten().collect())
     }
@@ -136,7 +144,9 @@ it softer. One batch may mix hard and soft edits.";
                 vec![FieldError::new(at, message)]
             })?;
         }
-        let path = cx.base_dir().join(&params.path);
+        let Ok(path) = params.file().map(|file| cx.base_dir().join(file)) else {
+            return Ok(PlannedRequests::default());
+        };
         if path.metadata().is_ok_and(|file| file.is_file() && file.len() <= READ_EARLY) {
             let requests = params.read(&path).map_err(|mistakes| all_in_field("path", mistakes))?;
             return Ok(PlannedRequests::of(&requests));
@@ -162,6 +172,38 @@ it softer. One batch may mix hard and soft edits.";
             (!published || params.fields.is_some() && requests.iter().any(axes)).then(|| vec![MetricSet::EasyEdit]);
         put_requests(cx, &requests, judged, params.chat.clone())
     }
+}
+
+/// The data set that a file is one of, by name: the first whose fields its records have.
+///
+/// # Errors
+/// When it cannot be read or fits none: the mistakes are those of plain JSON lines.
+pub fn dataset_of(path: &Path) -> Result<String, Error> {
+    const KINDS: [DatasetKind; 9] = [
+        DatasetKind::CounterFact,
+        // Refuses fields that it does not know: those that follow ignore them.
+        DatasetKind::Jsonl,
+        DatasetKind::Zsre,
+        DatasetKind::WikiBigEdit,
+        DatasetKind::HalluEdit,
+        DatasetKind::Unke,
+        DatasetKind::Akew,
+        DatasetKind::KnowEdit,
+        DatasetKind::EasyEditQa,
+    ];
+    let read = |kind| {
+        let dataset = Dataset::new(kind, ZsreTarget::default(), ZsreQuestion::default());
+        read_requests(path, &dataset, &Selection::default())
+    };
+    let mut kinds = KINDS.into_iter();
+    let found = kinds.find(|&kind| read(kind).is_ok());
+    let Some(kind) = found else {
+        return Err(read(DatasetKind::Jsonl)
+            .err()
+            .map_or_else(|| Error::internal("a file was read, and then was not"), StageFailure::stage));
+    };
+    let name = serde_json::to_value(kind).ok().and_then(|name| name.as_str().map(str::to_owned));
+    name.ok_or_else(|| Error::internal("a data set without a name"))
 }
 
 /// A fact as a command line shows it.

@@ -1,5 +1,6 @@
 //! `palinode init`
 
+mod data;
 mod hparams;
 
 use std::fs;
@@ -20,13 +21,15 @@ use crate::terminal::{How, Style, print};
 
 /// Start a pipeline: a commented file, a few facts to edit, a little text
 ///
-/// The new pipeline is valid and runs without changes. Its comments say what to change. Overwrites nothing without --overwrite.
+/// The new pipeline is valid and runs without changes. Its comments say what to change. Settings are those of the published run of the model's
+/// family where --data or --corpus name more than a few sentences. Overwrites nothing without --overwrite.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode init edits --model models/gpt2
   palinode init study --model models/gpt2 --template compare
   palinode init edits --model models/it --locate texts.txt
+  palinode init facts --model hf:openai-community/gpt2 --data counterfact
   palinode init memit --model hf:openai-community/gpt2-xl --from hparams/MEMIT/gpt2-xl.json
 
 Then:
@@ -58,6 +61,9 @@ pub struct Args {
     /// second moments. That takes as long as so many edits, once for each model and corpus.
     #[arg(long, value_name = "FILE|none", conflicts_with = "from")]
     locate: Option<PathBuf>,
+
+    #[command(flatten)]
+    data: data::DataArgs,
 
     #[command(flatten)]
     overwrite: OverwriteArgs,
@@ -107,23 +113,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         None => None,
     };
-    let template = args
-        .template
-        .text()
+    let data = args.data.read(&dir)?;
+    let template = data
+        .fill(args.template.text(), suggest(&folder))
         .replace("{{model}}", &quoted(&model))
         .replace("{{layers}}", &edited.join(", "))
         .replace("{{rests}}", &rests)
         .replace("{{count}}", &layers.to_string())
         .replace("{{most}}", &(layers - 1).to_string());
     let pipeline = reading.as_ref().map_or(&template, |reading| &reading.pipeline);
-    let files = [
-        ("pipeline.yaml", pipeline.as_str()),
-        ("facts.jsonl", include_str!("templates/facts.jsonl")),
-        ("corpus.txt", include_str!("templates/corpus.txt")),
-    ];
+    let mut files = vec![("pipeline.yaml", pipeline.as_str())];
+    files.extend(data.own_facts.then_some(("facts.jsonl", include_str!("templates/facts.jsonl"))));
+    files.extend(data.own_text.then_some(("corpus.txt", include_str!("templates/corpus.txt"))));
     let failed = |error| Error::io(ErrorKind::Usage, "write", &args.dir, error);
     fs::create_dir_all(&dir).map_err(failed)?;
-    let paths = files.map(|(name, _)| dir.join(name));
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| dir.join(name)).collect();
     let new = paths.iter().zip(&files).map(|(path, (_, contents))| Single::new(path, contents.as_bytes()));
     write_files(&new.collect::<Vec<_>>(), args.overwrite.get())?;
     let style = Style::stdout();
@@ -134,6 +138,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     match &reading {
         Some(reading) => text.push_str(&told(reading)),
         None => text.push_str(&format!("\nlayers {}: {rests}\n", edited.join(", "))),
+    }
+    if !data.fetches.is_empty() {
+        text.push_str(&format!("\n{}", data.fetches));
     }
     let pipeline = shown(dir.join("pipeline.yaml"));
     text.push_str(&format!(

@@ -1,0 +1,152 @@
+//! What a new pipeline edits and measures: the facts and the text that are written beside it, or a data set and a corpus.
+
+use std::path::Path;
+
+use clap::Args as ClapArgs;
+use palinode::{Error, ErrorKind, Suggestion, dataset_of, did_you_mean, real, way};
+
+use super::quoted;
+
+/// Which facts and which text.
+#[derive(ClapArgs)]
+pub struct DataArgs {
+    /// The facts to edit: counterfact or zsre, which a run downloads from their authors' page, or a file of any data set that
+    /// `load_requests` knows. The default is a few facts, written beside the pipeline.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "from")]
+    data: Option<String>,
+
+    /// The text that edits should leave alone: a file, a folder, a pattern, or files of the Hub, hf:datasets/owner/name/*.parquet. The
+    /// default is an English Wikipedia of the Hub where --data is given, and else a few sentences, written beside the pipeline.
+    #[arg(long, value_name = "TEXT", conflicts_with = "from")]
+    corpus: Option<String>,
+}
+
+/// A data set with one address.
+struct Known {
+    name: &'static str,
+    address: &'static str,
+    /// Roughly, for people.
+    size: &'static str,
+}
+
+const KNOWN: [Known; 2] = [
+    Known { name: "counterfact", address: "https://rome.baulab.info/data/dsets/counterfact.json", size: "45 MB" },
+    Known { name: "zsre", address: "https://rome.baulab.info/data/dsets/zsre_mend_eval.json", size: "10 MB" },
+];
+
+const WIKIPEDIA: &str = "hf:datasets/wikimedia/wikipedia/20231101.en/*.parquet";
+
+/// Facts and text as they stand in a pipeline.
+pub struct Data {
+    facts: String,
+    text: Vec<String>,
+    large: bool,
+    /// Whether the files of our own are needed.
+    pub own_facts: bool,
+    pub own_text: bool,
+    /// What a run fetches, and how else to come by it: for people, empty where nothing is fetched.
+    pub fetches: String,
+}
+
+impl DataArgs {
+    /// For a pipeline in this folder.
+    ///
+    /// # Errors
+    /// When there is no data set of this name and no such file, or the file fits no data set; when there is no such text.
+    pub fn read(&self, dir: &Path) -> Result<Data, Error> {
+        let mut fetches = String::new();
+        let facts = match &self.data {
+            None => "dataset: jsonl, path: facts.jsonl".to_owned(),
+            Some(name) => match KNOWN.iter().find(|known| known.name == name) {
+                Some(Known { name, address, size }) => {
+                    fetches += &format!(
+                        "a run downloads {address} ({size}) once;\nwithout a network, bring that file here some other way, and set `path` of `edits` to it\n"
+                    );
+                    format!("dataset: {name}, path: \"{address}\", limit: 32")
+                }
+                None => {
+                    let path = Path::new(name);
+                    let dataset = dataset_of(path).map_err(|error| known_or(name, path, error))?;
+                    format!("dataset: {dataset}, path: {}, limit: 32", quoted(&from_there(path, dir)))
+                }
+            },
+        };
+        let own_text = self.corpus.is_none() && self.data.is_none();
+        let hub = |text: &str| text.starts_with("hf:");
+        let corpus = match &self.corpus {
+            None if own_text => "corpus.txt".to_owned(),
+            None => WIKIPEDIA.to_owned(),
+            Some(text) if hub(text) => text.clone(),
+            Some(text) => {
+                let path = Path::new(text);
+                if !path.exists() && !text.contains(['*', '?', '[']) {
+                    return Err(Error::new(ErrorKind::Usage, format!("there is no {text}"))
+                        .hint("--corpus names a file, a folder, a pattern, or hf:datasets/owner/name/pattern"));
+                }
+                from_there(path, dir)
+            }
+        };
+        let text = if own_text {
+            vec![
+                "corpus: corpus.txt                # a few sentences to start with; for real edits use a megabyte of text or more".to_owned(),
+                "samples: 1000".to_owned(),
+            ]
+        } else {
+            let mut lines = vec![format!("corpus: {}", quoted(&corpus))];
+            if hub(&corpus) {
+                fetches += &format!(
+                    "and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 20 GB or so for a Wikipedia)\n"
+                );
+                lines.push(
+                    "sampling: shards                  # 2 of its files, chosen by `seed`; `published` downloads and shuffles all".to_owned(),
+                );
+                lines.push("shards: 2".to_owned());
+            }
+            lines.push("tokens: 10f                       # ten tokens for each of a key's f dimensions; published runs took 100,000 documents".to_owned());
+            lines
+        };
+        Ok(Data { facts, text, large: !own_text, own_facts: self.data.is_none(), own_text, fetches })
+    }
+}
+
+impl Data {
+    /// Puts them into a template, with settings that fit as much text and as many facts.
+    pub fn fill(&self, template: &str, suggested: Option<Suggestion>) -> String {
+        let text = format!("\n      {}", self.text.join("\n      "));
+        let targets = match suggested {
+            Some(at) if self.large => {
+                format!("steps: {}, clamp: {}, weight_decay: {}", at.steps, at.batch_clamp, at.weight_decay)
+            }
+            _ => "steps: 20, learning_rate: 0.1".to_owned(),
+        };
+        let lambda = suggested.filter(|_| self.large).map_or(100.0, |at| at.lambda);
+        let formats = if suggested.is_some_and(|at| at.gguf) { ", formats: [gguf, update]" } else { "" };
+        let filled = template
+            .replace("{{facts}}", &self.facts)
+            .replace("{{text}}", &text)
+            .replace("{{targets}}", &targets)
+            .replace("{{lambda}}", &lambda.to_string())
+            .replace("{{formats}}", formats);
+        // A ridge stands in for text that is not there.
+        let keep = |line: &&str| !(self.large && line.trim_start().starts_with("update_norm_lambda:"));
+        filled.lines().filter(keep).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// A path as it is from the folder of the pipeline.
+fn from_there(path: &Path, dir: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    way(&real(&absolute), &real(dir)).display().to_string()
+}
+
+/// A file that is not there may be a name with a slip in it.
+fn known_or(name: &str, path: &Path, error: Error) -> Error {
+    if path.exists() {
+        return error;
+    }
+    let error = Error::new(ErrorKind::Usage, format!("there is no data set `{name}`, and no such file"));
+    match did_you_mean(name, KNOWN.iter().map(|known| known.name)) {
+        Some(hint) => error.hint(hint),
+        None => error.hint("--data names counterfact, zsre, or a file"),
+    }
+}
