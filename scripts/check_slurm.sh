@@ -138,14 +138,21 @@ while [ $killed -lt "$kills" ]; do
   # It may have ended before it was killed for the first time.
   [ -n "$run" ] || { "$palinode" attach --store $store >>$store.log 2>&1 & run=$!; }
   ends $store
-  twice=$(cat $store/runs/*/jobs.jsonl | python3 -c '
-import collections, json, sys
-sent = collections.Counter()
-for line in sys.stdin:
-    line = line.strip()
-    if line and json.loads(line)["jobs"] == "sending":
-        sent.update(json.dumps([work["key"], work.get("share")]) for work in json.loads(line)["work"] if work["instance"] != "moments")
-print(sum(1 for count in sent.values() if count > 1))')
-  [ "$twice" = 0 ] || { echo "$store: $twice jobs were sent twice" >&2; exit 1; }
+  # Share by share: what was sent had either not been sent before, or what was sent before had ended.
+  python3 - $store/runs/*/jobs.jsonl <<'P' || { echo "$store: jobs were sent twice" >&2; exit 1; }
+import json, sys
+lines = [json.loads(line) for path in sys.argv[1:] for line in open(path) if line.strip()]
+at_work, jobs = set(), {}
+for line in sorted(lines, key=lambda line: line["at_ms"]):
+    name = line["submission"]
+    if line["jobs"] == "sending":
+        jobs[name] = [(work["key"], str(work.get("share"))) for work in line["work"]]
+        again = at_work & set(jobs[name])
+        if again:
+            sys.exit(f"{name}: {again}")
+        at_work |= set(jobs[name])
+    elif line["jobs"] == "ended":
+        at_work.discard(jobs[name][line["index"]])
+P
 done
-echo "the coordinator was killed $killed times; no job was sent twice"
+echo "the coordinator was killed $killed times; no job was sent while it was at work"
