@@ -8,13 +8,15 @@ For every family: a folder as save_pretrained writes it, logits of two prompts, 
 crates/edit/tests/fixtures
 
 * edit.*: the keys of one request in every layer and its target, optimised step by step as MEMIT's paper has it (arXiv
-  2210.07229), written plainly: every row by itself, whole, with nothing kept between steps;
+  2210.07229), written plainly: every row by itself, whole, with nothing kept between steps; and the likelihood of the target before and
+  after the value that the bare prompt asks for is written at its key;
 * methods.*: the second moments of every layer over random tokens, and what MEMIT and EMMET (over two layers) and ROME (in one)
   make of two requests, in f64 from the model's f32 activations, each with the target that it looks for.
 
 With --numbers the models stay as they are.
 """
 
+import copy
 import json
 import shutil
 import sys
@@ -38,6 +40,8 @@ TEXTS = PROMPTS + ["Rome", " Rome", "Rome  is\na city.", "", "<s>", "He said: <s
 REQUEST = {"id": "tower", "subject": "The tall tower", "prompt": "{} stands in", "target_new": "Parma"}
 SECOND = {"id": "poet", "subject": "A young poet", "prompt": "{} wrote in", "target_new": "Rome"}
 GROUPS = [["{}"], ["It was said many years ago that the river runs to the south of the old city. {}", "He said that {}"]]
+# Steps that fall: random models of a few numbers are steep.
+SHORT = {"steps": 20, "learning_rate": 0.2, "kl_factor": 0.0625, "weight_decay": 0.02, "clamp": 3.0, "stop_loss": 0.05}
 SETTINGS = {"steps": 12, "learning_rate": 0.3, "kl_factor": 0.0625, "weight_decay": 0.5, "clamp": 0.75, "stop_loss": 0.05}
 
 # What the edits of methods.* are solved with; the one layer of ROME is the last of the two.
@@ -94,6 +98,113 @@ FAMILIES = {
         "qwen3", {**LLAMA, "head_dim": 12, "tie_word_embeddings": True}, {"tokenizer": "bytes", "dtype": torch.bfloat16},
     ),
 }
+# Of the families below: as small as shows all of their parts.
+SMALL = {
+    "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "max_position_embeddings": 64, "rope_parameters": ROTARY,
+}
+GEMMA = {**SMALL, "head_dim": 8, "query_pre_attn_scalar": 12, "sliding_window": 5}
+FALCON = {"hidden_size": 16, "num_hidden_layers": 3, "max_position_embeddings": 64, "ffn_hidden_size": 20, "rope_parameters": ROTARY}
+YARN = {**ROTARY, "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+TINY = {"tokenizer": "bytes", "dtype": torch.float16, "short": True}
+FAMILIES.update({
+    name: (kind, options, TINY)
+    for name, kind, options in [
+        ("gemma-tiny", "gemma", {**SMALL, "head_dim": 8}),
+        ("gemma2-tiny", "gemma2", {**GEMMA, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+        (
+            "gemma3-tiny", "gemma3_text",
+            {
+                **GEMMA, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0},
+                },
+            },
+        ),
+        ("phi-tiny", "phi", {**SMALL, "qk_layernorm": True, "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.5}}),
+        (
+            "phi3-tiny", "phi3",
+            {
+                **SMALL, "pad_token_id": 0, "sliding_window": 6, "original_max_position_embeddings": 48,
+                "rope_parameters": {
+                    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.2, 1.5, 2.0],
+                    "long_factor": [1.0, 2.0, 3.0, 4.0],
+                },
+            },
+        ),
+        ("olmo-tiny", "olmo", {**SMALL, "clip_qkv": 0.9}),
+        ("olmo2-tiny", "olmo2", {**SMALL, "num_attention_heads": 4, "num_key_value_heads": 2}),
+        (
+            "smollm3-tiny", "smollm3",
+            {**SMALL, "pad_token_id": 0, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 5},
+        ),
+        (
+            "granite-tiny", "granite",
+            {
+                **SMALL, "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.4,
+                "logits_scaling": 2.0,
+            },
+        ),
+        ("cohere-tiny", "cohere", {**SMALL, "use_qk_norm": True, "logit_scale": 0.5}),
+        (
+            "glm4-tiny", "glm4",
+            {**SMALL, "head_dim": 8, "pad_token_id": 0, "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.5}},
+        ),
+        ("exaone4-tiny", "exaone4", {**SMALL, "sliding_window": 5, "sliding_window_pattern": 3}),
+        (
+            "ministral-tiny", "ministral",
+            {
+                **SMALL, "head_dim": 8, "sliding_window": 5,
+                "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            },
+        ),
+        (
+            "ministral3-tiny", "ministral3",
+            {
+                **SMALL, "head_dim": 8, "max_position_embeddings": 128,
+                "rope_parameters": {
+                    **YARN, "factor": 4.0, "original_max_position_embeddings": 48, "mscale": 1.0, "mscale_all_dim": 0.5,
+                    "llama_4_scaling_beta": 0.1,
+                },
+            },
+        ),
+        (
+            "stablelm-tiny", "stablelm",
+            {
+                **SMALL, "qk_layernorm": True, "use_qkv_bias": True,
+                "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.25},
+            },
+        ),
+        ("starcoder2-tiny", "starcoder2", {**SMALL, "sliding_window": 5}),
+        ("llama-yarn-tiny", "llama", {**SMALL, "rope_parameters": YARN}),
+        (
+            "gpt_neo-tiny", "gpt_neo",
+            {
+                "hidden_size": 16, "intermediate_size": 20, "num_layers": 3, "num_heads": 2, "max_position_embeddings": 64,
+                "window_size": 5, "attention_types": [[["global", "local"], 1], [["global"], 1]],
+            },
+        ),
+        (
+            "opt-tiny", "opt",
+            {
+                "hidden_size": 16, "ffn_dim": 20, "num_hidden_layers": 3, "num_attention_heads": 2, "word_embed_proj_dim": 16,
+                "max_position_embeddings": 64,
+            },
+        ),
+        ("bloom-tiny", "bloom", {"hidden_size": 24, "n_head": 3, "n_layer": 3}),
+        ("falcon-tiny", "falcon", {**FALCON, "num_attention_heads": 4, "num_kv_heads": 2, "new_decoder_architecture": True}),
+        ("falcon-alibi-tiny", "falcon", {
+            **FALCON, "num_attention_heads": 2, "multi_query": False, "parallel_attn": False, "alibi": True, "bias": True,
+        }),
+        ("mpt-tiny", "mpt", {"d_model": 16, "n_heads": 2, "n_layers": 3, "max_seq_len": 64}),
+    ]
+})
+# Families in which a norm stands between the down-projection and the hidden state: values are those of the projection's output.
+BEHIND = ["gemma2", "gemma3_text", "olmo2", "glm4", "exaone4"]
+# Families whose norms store what is added to 1.
+PLUS_ONE = ["gemma", "gemma2", "gemma3_text"]
+
 # Models that come with golden numbers: their folders stay as they are.
 GIVEN = ["gptj-tiny", "llama-tiny"]
 
@@ -120,24 +231,52 @@ def tokenizer(kind, bos):
 
 def random_weights(model):
     """Larger than a fresh model's: every part of it shows in the logits."""
+    one = 0.0 if model.config.model_type in PLUS_ONE else 1.0
     for name, weight in model.named_parameters():
         noise = torch.randn(weight.shape)
-        if weight.dim() > 1:
+        norm = any(part in name for part in ("norm", "ln_"))
+        if weight.dim() > 1 and not norm:
             table = any(part in name for part in ("embed", "wte", "wpe"))
             weight.data = noise * (0.5 if table else 1.0 / weight.shape[1] ** 0.5)
         else:
-            norm = any(part in name for part in ("norm", "ln_"))
-            weight.data = noise * 0.1 + (1.0 if norm and name.endswith("weight") else 0.0)
+            weight.data = noise * 0.1 + (one if norm and name.endswith("weight") else 0.0)
 
 
 def blocks(model):
     base = model.base_model
-    return base.h if hasattr(base, "h") else base.layers
+    base = getattr(base, "decoder", base)
+    return next(getattr(base, name) for name in ["h", "layers", "blocks"] if hasattr(base, name))
 
 
 def down(block):
-    names = ["dense_4h_to_h", "c_proj", "fc_out", "down_proj"]
-    return next(getattr(block.mlp, name) for name in names if hasattr(block.mlp, name))
+    """The projection whose output the feed-forward adds, or hands to what stands behind it."""
+    inside = next((getattr(block, name) for name in ["mlp", "ffn"] if hasattr(block, name)), block)
+    names = ["dense_4h_to_h", "c_proj", "fc_out", "down_proj", "fc2"]
+    return next(getattr(inside, name) for name in names if hasattr(inside, name))
+
+
+def load(folder):
+    """As anyone would load it: casting the model back would leave its rotary frequencies rounded. Falcon's eager attention adds ALiBi twice."""
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    attention = "sdpa" if kind == "falcon" else "eager"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
+
+
+def is_behind(model):
+    return model.config.model_type in BEHIND
+
+
+def settings(model):
+    return SHORT if model.short else SETTINGS
+
+
+def multiplier(model):
+    return getattr(model.config, "residual_multiplier", 1.0)
+
+
+def site(model, layer):
+    """Where targets are values: the block's output, or the projection's where a norm stands behind it."""
+    return down(blocks(model)[layer]) if is_behind(model) else blocks(model)[layer]
 
 
 class Rows:
@@ -177,7 +316,7 @@ def activations(model, module, ids, inputs):
         hook = module.register_forward_hook(lambda _, __, output: taken.update(value=first(output)))
     model(torch.tensor([ids]))
     hook.remove()
-    return taken["value"][0]
+    return taken["value"].reshape(len(ids), -1)
 
 
 def key(model, rows, layer, weights):
@@ -209,15 +348,20 @@ def change(model, layer, delta):
     module.weight.data = module.weight.data + delta.float()
 
 
+def solved(model):
+    """SOLVE, in its last layer alone where no layer's output is a part of what another one's should be."""
+    return {**SOLVE, "layers": SOLVE["layers"][-1:]} if is_behind(model) else SOLVE
+
+
 def spread(model, rows, z, means, objective):
     """MEMIT or EMMET over SOLVE's layers: each absorbs its part of what is left, and is changed before the next is looked at."""
     found, kept = {}, {}
-    layers = SOLVE["layers"]
+    layers = solved(model)["layers"]
     for i, layer in enumerate(layers):
         k = torch.stack([key(model, one, layer, one.weights()) for one in rows], dim=1)
-        last = blocks(model)[layers[-1]]
+        last = site(model, layers[-1])
         now = torch.stack([activations(model, last, one.bare[0], False)[one.facts[0]].double() for one in rows], dim=1)
-        residual = (z - now) / (len(layers) - i)
+        residual = (z - now) / (len(layers) - i) / (1.0 if is_behind(model) else multiplier(model))
         c = SOLVE["lambda"] * means[layer]
         if objective == "memit":
             adjusted = torch.linalg.solve(c + k @ k.T, k)
@@ -241,27 +385,51 @@ def rome(model, rows, v, means, layer):
     left = left / left.norm()
     fact = rows.facts[0]
     given = activations(model, down(blocks(model)[layer]), rows.bare[0], True)[fact].double()
-    out = activations(model, blocks(model)[layer].mlp, rows.bare[0], False)[fact].double()
+    out = activations(model, down(blocks(model)[layer]), rows.bare[0], False)[fact].double()
     return {"rome.left": left.float(), "rome.right": ((v - out) / (given @ left)).float()}
 
 
-def target(model, rows, layer, site="block"):
-    """compute_z: the value after block `layer` (or its MLP) at the subject's last token that makes the model say the target."""
-    s = SETTINGS
+def likelihood(model, rows):
+    """Mean log-likelihood of the target's tokens after the bare prompt."""
+    ids = rows.rows[0]
+    log_p = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)[len(ids) - len(rows.target) :]
+    return log_p[range(len(rows.target)), rows.target].mean().item()
+
+
+def edited(model, rows, mean, layer):
+    """The bare prompt's key gets the value that its own target asks for: the likelihood of the target before and after."""
+    alone = copy.copy(rows)
+    alone.bare, alone.rows, alone.facts = rows.bare[:1], rows.rows[:1], rows.facts[:1]
+    with torch.enable_grad():
+        z = target(model, alone, layer)[0]["z"].double()
+    k = activations(model, down(blocks(model)[layer]), rows.bare[0], True)[rows.facts[0]].double()
+    now = activations(model, site(model, layer), rows.bare[0], False)[rows.facts[0]].double()
+    residual = (z - now) / (1.0 if is_behind(model) else multiplier(model))
+    left = torch.linalg.solve(mean, k)
+    before = likelihood(model, rows)
+    kept = down(blocks(model)[layer]).weight.data
+    change(model, layer, torch.outer(residual, left / (left @ k)))
+    after = likelihood(model, rows)
+    down(blocks(model)[layer]).weight.data = kept
+    return {"before": before, "after": after}
+
+
+def target(model, rows, layer, at="block"):
+    """compute_z: the value after block `layer` (or of its projection) at the subject's last token that makes the model say the target."""
+    s = settings(model)
     delta = torch.zeros(model.config.hidden_size, requires_grad=True)
     state = {}
 
     def forward(ids, fact):
         def hook(_, __, output):
             hidden = output[0] if isinstance(output, tuple) else output
-            state.setdefault("initial", hidden[0, fact].detach().clone())
-            place = torch.zeros(hidden.shape[1], 1)
+            state.setdefault("initial", hidden.reshape(len(ids), -1)[fact].detach().clone())
+            place = torch.zeros(len(ids), 1)
             place[fact] = 1.0
             hidden = hidden + place * delta
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-        block = blocks(model)[layer]
-        handle = (block if site == "block" else block.mlp).register_forward_hook(hook)
+        handle = (site(model, layer) if at == "block" else down(blocks(model)[layer])).register_forward_hook(hook)
         log_p = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
         handle.remove()
         return log_p
@@ -318,13 +486,13 @@ def make_model(name):
     (folder / "generation_config.json").unlink(missing_ok=True)
 
     tok = AutoTokenizer.from_pretrained(folder)
-    tokens = [{"text": text, "ids": tok(text)["input_ids"]} for text in TEXTS]
-    (folder / "tokens.json").write_text(json.dumps(tokens) + "\n")
-    # As anyone would load it: casting the model back would leave its rotary frequencies rounded.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    if not extra.get("short"):
+        tokens = [{"text": text, "ids": tok(text)["input_ids"]} for text in TEXTS]
+        (folder / "tokens.json").write_text(json.dumps(tokens) + "\n")
+    model = load(folder)
     with torch.no_grad():
         logits = {}
-        for i, prompt in enumerate(PROMPTS):
+        for i, prompt in enumerate(reversed(PROMPTS) if extra.get("short") else PROMPTS):
             ids = tok(prompt, return_tensors="pt").input_ids
             out = model(ids).logits[0]
             logits[f"prompt{i}.ids"] = ids[0]
@@ -339,7 +507,8 @@ def make_numbers(name):
     shutil.rmtree(edits, ignore_errors=True)
     edits.mkdir(parents=True)
     tok = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load(folder)
+    model.short = name in FAMILIES and FAMILIES[name][2].get("short", False)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     rows = Rows(tok)
@@ -348,8 +517,6 @@ def make_numbers(name):
     layer = SOLVE["layers"][-1]
     found, losses = target(model, rows, layer)
     save_file({**tensors, **found}, edits / "edit.safetensors")
-    facts = {"request": REQUEST, "groups": GROUPS, "settings": {"layer": layer, **SETTINGS}, "target": rows.target, "losses": losses}
-    (edits / "edit.json").write_text(json.dumps(facts, indent=1) + "\n")
 
     torch.manual_seed(sum(name.encode()))
     documents = torch.randint(3, model.config.vocab_size, (DOCUMENTS["count"], DOCUMENTS["length"]), dtype=torch.int32)
@@ -369,11 +536,17 @@ def make_numbers(name):
         for objective in ["memit", "emmet"]:
             tensors.update(spread(model, both, z, means, objective))
         tensors.update(rome(model, rows, v["z"].double(), means, layer))
+        log_p = edited(model, rows, means[layer], layer)
+    facts = {
+        "request": REQUEST, "groups": GROUPS, "settings": {"layer": layer, **settings(model)}, "target": rows.target, "losses": losses,
+        "log_p": log_p,
+    }
+    (edits / "edit.json").write_text(json.dumps(facts, indent=1) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, edits / "methods.safetensors")
-    facts = {"requests": [REQUEST, SECOND], "solve": SOLVE, "losses": traces, "rome_losses": rome_losses}
+    facts = {"requests": [REQUEST, SECOND], "solve": solved(model), "losses": traces, "rome_losses": rome_losses}
     (edits / "methods.json").write_text(json.dumps(facts, indent=1) + "\n")
     written = sum(path.stat().st_size for path in [*folder.iterdir(), *edits.iterdir()])
-    print(f"{name}: {written // 1024} KiB, target of {len(rows.target)} tokens, loss {losses[0]:.3f} to {losses[-1]:.3f}")
+    print(f"{name}: {written // 1024} KiB, target of {len(rows.target)} tokens, loss {losses[0]:.3f} to {losses[-1]:.3f}, log p {log_p['before']:.3f} to {log_p['after']:.3f}")
 
 
 if __name__ == "__main__":

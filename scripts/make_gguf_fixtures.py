@@ -2,7 +2,7 @@
 """Makes the GGUF files of crates/model/tests/fixtures/gguf, with the `gguf` package of llama.cpp.
 
     python -m venv .venv && .venv/bin/pip install torch transformers safetensors gguf
-    .venv/bin/python scripts/make_gguf_fixtures.py
+    .venv/bin/python scripts/make_gguf_fixtures.py [NAME ...]
 
 * NAME.gguf: the model of the folder NAME beside it, its tensors renamed and reordered as llama.cpp's converter does it. Logits and tokens
   must be those that transformers gave for the folder.
@@ -14,6 +14,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import gguf
@@ -58,7 +59,53 @@ CHAT = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '</s>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'bot: ' }}{% endif %}"
 )
-ARCHITECTURES = {"gpt_neox": "gptneox"}
+# Norms behind attention and feed-forward too, or alone.
+BEHIND = {
+    **LLAMA, "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+FUSED = {**LLAMA, "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
+BLOOM = {
+    "transformer.word_embeddings": "token_embd", "transformer.word_embeddings_layernorm": "token_embd_norm",
+    "transformer.ln_f": "output_norm", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attention.query_key_value": "attn_qkv", "self_attention.dense": "attn_output", "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down", "ln_attn": "attn_norm_2", "ln_mlp": "attn_norm",
+}
+NAMES.update({
+    **{kind: ("model.layers.", LLAMA) for kind in ["gemma", "olmo", "smollm3", "granite", "cohere", "ministral3"]},
+    **{kind: ("model.layers.", BEHIND) for kind in ["gemma2", "gemma3_text", "olmo2", "exaone4"]},
+    "phi": (
+        "model.layers.",
+        {**LLAMA, "model.final_layernorm": "output_norm", "self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"},
+    ),
+    "phi3": ("model.layers.", FUSED),
+    "glm4": (
+        "model.layers.",
+        {**FUSED, "post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm"},
+    ),
+    "starcoder2": ("model.layers.", {**LLAMA, "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}),
+    "bloom": ("transformer.h.", BLOOM),
+    "falcon": ("transformer.h.", BLOOM),
+    "mpt": (
+        "transformer.blocks.",
+        {
+            "transformer.wte": "token_embd", "transformer.norm_f": "output_norm", "norm_1": "attn_norm", "norm_2": "ffn_norm",
+            "attn.Wqkv": "attn_qkv", "attn.out_proj": "attn_output", "ffn.up_proj": "ffn_up", "ffn.down_proj": "ffn_down",
+        },
+    ),
+})
+ARCHITECTURES = {
+    "gpt_neox": "gptneox", "gemma3_text": "gemma3", "phi": "phi2", "cohere": "command-r", "ministral3": "mistral3",
+}
+# Numbers of the file by their names in config.json, beside those that all have.
+OTHERS = {
+    "sliding_window": "attention.sliding_window", "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping", "clip_qkv": "attention.clamp_kqv",
+    "attention_multiplier": "attention.scale", "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale", "logits_scaling": "logit_scale", "logit_scale": "logit_scale",
+}
+# Queries and keys lie in pairs.
+PAIRED = ["llama", "olmo", "smollm3", "granite", "ministral3"]
 TEXTS = [
     "In 1889 the tower was 312 m high; pi is 3.14159.", "  two  spaces\n\n\tand a tab ", "Don't you'll I'VE", "東京タワーは333メートル",
     "Ελλάδα и Россия, مرحبا", "smile 😀👍🏽 and ½ ² ٣٤", "e\u0301 é ﬁ", "x=1;y+=22//333", "<s>The tower</s>", "", " ", "The tower",
@@ -127,33 +174,62 @@ def convert(name):
     kind = config["model_type"]
     get = lambda *names: next((config[n] for n in names if config.get(n) is not None), None)
     writer = gguf.GGUFWriter(OUT / f"{name}.gguf", ARCHITECTURES.get(kind, kind))
-    heads = get("num_attention_heads", "n_head")
-    hidden = get("hidden_size", "n_embd")
+    arch = ARCHITECTURES.get(kind, kind)
+    heads = get("num_attention_heads", "n_head", "n_heads")
+    hidden = get("hidden_size", "n_embd", "d_model")
     writer.add_embedding_length(hidden)
-    writer.add_block_count(get("num_hidden_layers", "n_layer"))
+    writer.add_block_count(get("num_hidden_layers", "n_layer", "n_layers"))
     writer.add_head_count(heads)
-    writer.add_feed_forward_length(get("intermediate_size", "n_inner"))
-    writer.add_context_length(get("max_position_embeddings", "n_positions"))
-    kv = get("num_key_value_heads") or heads
-    if kind in ("gpt2", "gpt_neox"):
-        writer.add_layer_norm_eps(get("layer_norm_epsilon", "layer_norm_eps"))
-    else:
+    writer.add_feed_forward_length(get("intermediate_size", "n_inner", "ffn_hidden_size") or 4 * hidden)
+    writer.add_context_length(get("max_position_embeddings", "n_positions", "max_seq_len") or 2048)
+    kv = get("num_key_value_heads", "num_kv_heads") or heads
+    epsilon = get("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")
+    if kind not in ("gpt2", "gpt_neox", "bloom", "mpt"):
         writer.add_head_count_kv(kv)
+    if epsilon or kind == "olmo":
+        writer.add_layer_norm_eps(epsilon or 1e-5)
+    else:
         writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    for theirs, ours in OTHERS.items():
+        value = config.get(theirs)
+        if value is not None and not (kind == "starcoder2" and theirs == "sliding_window"):
+            (writer.add_uint32 if isinstance(value, int) else writer.add_float32)(f"{arch}.{ours}", value)
     rope = config.get("rope_parameters") or {}
+    local = rope.get("sliding_attention")
+    rope = rope.get("full_attention", rope)
     dim = get("head_dim") or hidden // heads
+    group = heads // kv
     if kind == "gpt_neox":
         writer.add_parallel_residual(get("use_parallel_residual") is not False)
         writer.add_rope_dimension_count(int(dim * rope["partial_rotary_factor"]))
-    elif kind != "gpt2":
+    elif kind == "mpt":
+        writer.add_float32("mpt.attention.max_alibi_bias", float(config["attn_config"]["alibi_bias_max"]))
+    elif kind not in ("gpt2", "bloom"):
         writer.add_rope_freq_base(rope["rope_theta"])
-        writer.add_rope_dimension_count(dim)
-        if kind == "qwen3":
+        writer.add_rope_dimension_count(int(dim * rope.get("partial_rotary_factor", 1.0)))
+        if local:
+            writer.add_float32(f"{arch}.rope.freq_base_swa", local["rope_theta"])
+        if dim * heads != hidden or kind == "qwen3":
             writer.add_key_length(dim)
             writer.add_value_length(dim)
     if rope.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope.get("rope_type") == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        if "mscale_all_dim" in rope:
+            writer.add_float32(f"{arch}.rope.scaling.yarn_log_multiplier", rope["mscale_all_dim"])
+        if "llama_4_scaling_beta" in rope:
+            writer.add_float32(f"{arch}.attention.temperature_scale", rope["llama_4_scaling_beta"])
+    if rope.get("rope_type") == "longrope":
+        original = config["original_max_position_embeddings"]
+        writer.add_rope_scaling_orig_ctx_len(original)
+        factor = config["max_position_embeddings"] / original
+        writer.add_rope_scaling_attn_factors(float(np.sqrt(1 + np.log(factor) / np.log(original))))
+        for which in ["long", "short"]:
+            writer.add_tensor(f"rope_factors_{which}.weight", np.array(rope[f"{which}_factor"], np.float32))
     begins = "<s>" in json.dumps(tokenizer["post_processor"])
     add_vocabulary(writer, tokenizer, {}, "gpt-2", begins, CHAT)
     if rope.get("rope_type") == "llama3":
@@ -172,21 +248,27 @@ def convert(name):
                 factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
         writer.add_tensor("rope_freqs.weight", np.array(factors, np.float32))
     for tensor, values in load_file(folder / "model.safetensors").items():
+        half = values.dtype == torch.float16
         values = values.float().numpy()
+        if kind.startswith("gemma") and tensor.endswith("norm.weight"):
+            values = values + 1
         if config["tie_word_embeddings"] and tensor == "lm_head.weight":
             continue
-        if kind == "llama" and ".q_proj." in tensor:
+        if kind in PAIRED and ".q_proj." in tensor:
             values = permuted(values, heads)
-        if kind == "llama" and ".k_proj." in tensor:
+        if kind in PAIRED and ".k_proj." in tensor:
             values = permuted(values, kv)
         if kind == "gpt2" and values.ndim == 2 and ".h." in tensor:
             values = values.T
         if "query_key_value" in tensor:
-            split = values.reshape(heads, 3, dim, -1)
-            values = np.concatenate([split[:, part].reshape(heads * dim, -1) for part in range(3)]).reshape(values.shape)
+            split = values.reshape(kv, group + 2, dim, -1)
+            parts = [split[:, :group], split[:, group], split[:, group + 1]]
+            values = np.concatenate([part.reshape(-1, split.shape[-1]) for part in parts]).reshape(values.shape)
+        # Matrices as the folder has them, vectors in f32: that is how the converter does it.
+        values = values.astype(np.float16 if half and values.ndim > 1 else np.float32)
         writer.add_tensor(renamed(tensor, kind), np.ascontiguousarray(values))
     finish(writer)
-    if config.get("use_sliding_window"):
+    if config.get("use_sliding_window") and kind == "qwen2":
         # A file of this architecture knows no windows: numbers without them.
         full = ["full_attention"] * config["num_hidden_layers"]
         whole = AutoConfig.from_pretrained(folder, use_sliding_window=False, sliding_window=None, layer_types=full)
@@ -348,13 +430,21 @@ def make_vocabularies():
     (OUT / "vocabularies.json").write_text(json.dumps(tokens, indent=1, ensure_ascii=False) + "\n")
 
 
-def main():
+CONVERTED = [
+    "gpt2-tiny", "gpt_neox-tiny", "gpt_neox-sequential-tiny", "llama2-tiny", "llama3-tiny", "qwen2-tiny", "qwen3-tiny", "gemma2-tiny",
+    "phi3-tiny", "olmo-tiny", "granite-tiny", "cohere-tiny", "glm4-tiny", "ministral3-tiny", "bloom-tiny", "falcon-tiny", "mpt-tiny",
+]
+
+
+def main(names):
+    if names:
+        for name in names:
+            convert(name)
+        return
     if OUT.exists():
         shutil.rmtree(OUT)
     OUT.mkdir()
-    for name in [
-        "gpt2-tiny", "gpt_neox-tiny", "gpt_neox-sequential-tiny", "llama2-tiny", "llama3-tiny", "qwen2-tiny", "qwen3-tiny",
-    ]:
+    for name in CONVERTED:
         convert(name)
     make_types()
     make_vocabularies()
@@ -362,4 +452,4 @@ def main():
         print(path.relative_to(OUT), path.stat().st_size)
 
 
-main()
+main(sys.argv[1:])

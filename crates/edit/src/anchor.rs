@@ -47,7 +47,8 @@ pub fn anchor_norm(
     tokens: usize,
 ) -> Result<f64, EditError> {
     let outputs = outputs(decoder, text, requests, templates, settings, tokens)?;
-    let norms = outputs.chunks_exact(decoder.config().hidden).zip(targets).map(|(m, delta)| norm(m, delta));
+    let part = multiplier(decoder, settings);
+    let norms = outputs.chunks_exact(decoder.config().hidden).zip(targets).map(|(m, delta)| norm(m, delta, part));
     Ok(norms.sum::<f64>() / requests.len().max(1) as f64)
 }
 
@@ -68,9 +69,10 @@ pub fn anchor(
     tokens: usize,
 ) -> Result<Vec<usize>, EditError> {
     let outputs = outputs(decoder, text, requests, templates, settings, tokens)?;
+    let part = multiplier(decoder, settings);
     let mut skipped = Vec::new();
     for (i, (m, delta)) in outputs.chunks_exact(decoder.config().hidden).zip(targets).enumerate() {
-        let length = norm(m, delta);
+        let length = norm(m, delta, part);
         if length > MOST * n {
             delta.fill(0.0);
             skipped.push(i);
@@ -78,14 +80,20 @@ pub fn anchor(
         }
         let scale = if length > 0.0 { n / length } else { 0.0 };
         for (delta, &m) in delta.iter_mut().zip(m) {
-            let (wide, m) = (f64::from(*delta), f64::from(m));
-            *delta = (scale * (m + wide) - m) as f32;
+            let (wide, m) = (f64::from(*delta) / part, f64::from(m));
+            *delta = ((scale * (m + wide) - m) * part) as f32;
         }
     }
     Ok(skipped)
 }
 
-/// `‖m + δ‖`.
-fn norm(m: &[f32], delta: &[f32]) -> f64 {
-    m.iter().zip(delta).map(|(&m, &d)| (f64::from(m) + f64::from(d)).powi(2)).sum::<f64>().sqrt()
+/// `‖m + δ/part‖`.
+fn norm(m: &[f32], delta: &[f32], part: f64) -> f64 {
+    m.iter().zip(delta).map(|(&m, &d)| (f64::from(m) + f64::from(d) / part).powi(2)).sum::<f64>().sqrt()
+}
+
+/// What `δ` is divided by to be a part of the projection's output.
+fn multiplier(decoder: &Decoder, settings: &TargetSettings) -> f64 {
+    let config = decoder.config();
+    Site::of_target(settings.site, config).multiplier(config)
 }

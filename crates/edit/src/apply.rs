@@ -9,7 +9,7 @@ use palinode_math::{
     Delta, Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, from_row_major,
     mean_column_norm, row_major, solve,
 };
-use palinode_model::{Decoder, ModelError, Text, WeightId, read};
+use palinode_model::{Beyond, Decoder, ModelError, Text, WeightId, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts, searches};
 
@@ -78,6 +78,10 @@ pub fn apply(
     let (d, batch) = (config.hidden, requests.len());
     let last = edit.plan.target_layer;
     config.check_layer(last)?;
+    // Where a norm stands between a projection and the hidden state, the layers' outputs are no parts of one sum.
+    if let (Beyond::Norm, Some((layer, aim))) = (config.beyond(), edit.plan.passed_on()) {
+        return Err(EditError::BehindNorm { family: config.family.name().to_owned(), layer, aim });
+    }
     let at = |layer: usize| move |source: MathError| EditError::Math { layer, source };
     let mut aim = last;
     let mut values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
@@ -92,8 +96,9 @@ pub fn apply(
         once.into_iter().map(|request| vec![request]).collect()
     };
 
+    let site = Site::of_target(edit.targets.site, config);
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
-        let now = probe(model, &rows.bare(), &[Tap { layer, site: edit.targets.site.into() }], edit.tokens)?.remove(0);
+        let now = probe(model, &rows.bare(), &[Tap { layer, site }], edit.tokens)?.remove(0);
         let now = from_row_major("current values", &now, batch, d).map_err(at(layer))?;
         Ok(values - now.transpose())
     };
@@ -106,9 +111,9 @@ pub fn apply(
         .iter()
         .filter(|step| step.refresh.forward)
         .map(|step| step.layer)
-        .map(|layer| Tap { layer, site: edit.targets.site.into() })
+        .map(|layer| Tap { layer, site })
         .collect();
-    let mut forward = injected(decoder, &rows.bare(), aim, &residual, &later, edit.tokens)?.into_iter();
+    let mut forward = injected(decoder, &rows.bare(), (aim, site), &residual, &later, edit.tokens)?.into_iter();
     let mut taken = 0.0;
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
@@ -136,7 +141,9 @@ pub fn apply(
             residual = Mat::from_fn(d, batch, |r, c| (1.0 - taken) * residual[(r, c)]);
         }
         taken = step.fraction;
-        let share = Mat::from_fn(d, batch, |r, c| step.fraction * residual[(r, c)]);
+        // What stands between the projection and where the residual was measured.
+        let multiplier = site.multiplier(config);
+        let share = Mat::from_fn(d, batch, |r, c| step.fraction * residual[(r, c)] / multiplier);
         let (keys, direction) = match edit.objective {
             Objective::Rome { key: RomeKey::Bare } => (&bare, None),
             Objective::Rome { key: RomeKey::Reference } => (&bare, Some(average.as_ref())),
@@ -171,12 +178,12 @@ pub fn apply(
     Ok(Applied { layers, distance_before, distance_after, repeated })
 }
 
-/// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the hidden state after `layer` there: one row-major
+/// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the `site` of `layer` there: one row-major
 /// `[prompts, d]` a tap, all of them above `layer`.
 fn injected(
     decoder: &Decoder,
     prompts: &[Prompt],
-    layer: usize,
+    (layer, site): (usize, Site),
     added: &Mat<f64>,
     taps: &[Tap],
     tokens: usize,
@@ -200,7 +207,18 @@ fn injected(
                     all[i * d..][..d].copy_from_slice(row);
                 }
             }
-            hidden = if at == layer { output.hidden.plus(&facts, change.clone()) } else { output.hidden };
+            hidden = if at == layer {
+                let change = match site {
+                    Site::MlpOutput => {
+                        let mlp = output.mlp.at(&facts);
+                        decoder.added(at, mlp.clone() + change.clone())? - decoder.added(at, mlp)?
+                    }
+                    _ => change.clone(),
+                };
+                output.hidden.plus(&facts, change)
+            } else {
+                output.hidden
+            };
         }
     }
     Ok(found)

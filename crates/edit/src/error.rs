@@ -57,6 +57,18 @@ pub enum EditError {
         /// What is wrong with it.
         message: String,
     },
+    /// A residual that cannot be brought to another layer's projection.
+    #[error(
+        "{family} has a norm behind every feed-forward: what is missing at layer {aim} cannot be brought to the projection of layer {layer}"
+    )]
+    BehindNorm {
+        /// The family's name.
+        family: String,
+        /// The layer that should take it.
+        layer: usize,
+        /// The layer where it was measured.
+        aim: usize,
+    },
     /// Inputs that do not belong together.
     #[error("{0}")]
     Mismatch(String),
@@ -81,6 +93,10 @@ impl EditError {
                     .into(),
             ),
             Self::Diverged { .. } => Some("lower the learning rate or the clamp of the targets stage".into()),
+            Self::BehindNorm { .. } => Some(
+                "edit a single layer (`strategy: single`), or take a strategy whose layers have targets of their own (`boundary`, `forward`)"
+                    .into(),
+            ),
             Self::Request { .. } | Self::MomentFile { .. } | Self::Mismatch(_) => None,
         }
     }

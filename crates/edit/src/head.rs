@@ -77,9 +77,12 @@ fn chunks(
     let (mut values, mut gradient) = (Vec::new(), Vec::new());
     for from in (0..n).step_by(size) {
         let to = n.min(from + size);
-        let (value, slope) = loss(decoder.read_out(rows.clone().narrow(0, from, to - from)), from, to);
+        let logits = decoder.read_out(rows.clone().narrow(0, from, to - from));
+        // The way back depends on them where they have a cap.
+        let kept = decoder.config().logit_cap.map(|_| logits.clone());
+        let (value, slope) = loss(logits, from, to);
         values.push(value);
-        gradient.push(decoder.read_out_back(slope));
+        gradient.push(decoder.read_out_back(slope, kept));
     }
     RowLosses { values: cat(values, 0), gradient: cat(gradient, 0) }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use palinode_data::EditRequest;
 use palinode_math::{Delta, Diagnostics, Form, Mat, PreservationWeights, Problem, Ridge, solve};
-use palinode_model::{Decoder, Inner, MlpModule, Text, WeightId, read};
+use palinode_model::{Beyond, Decoder, Inner, MlpModule, Text, WeightId, read};
 use serde::{Deserialize, Serialize};
 
 use crate::EditError;
@@ -147,7 +147,7 @@ fn take_some(
         if here().any(|(_, id)| id.module != MlpModule::Down) {
             // Position by position, so that the answers' tokens are enough.
             let after = hidden.at(&answers);
-            let attended = after.clone() - output.mlp.at(&answers) - before.clone();
+            let attended = after.clone() - decoder.added(layer, output.mlp.at(&answers))? - before.clone();
             let mut inner = Inner::default();
             let input = decoder.feed_forward_input(layer, before.clone(), attended.clone())?.without_autodiff();
             for (at, id) in here().filter(|(_, id)| id.module != MlpModule::Down) {
@@ -163,7 +163,13 @@ fn take_some(
         }
         for (at, _) in here().filter(|(_, id)| id.module == MlpModule::Down) {
             let leaf = zeros(d);
-            hidden = hidden.plus(&answers, leaf.clone());
+            let adds = if decoder.config().beyond() == Beyond::Nothing {
+                leaf.clone()
+            } else {
+                let mlp = output.mlp.at(&answers).without_autodiff();
+                decoder.added(layer, mlp.clone() + leaf.clone())? - decoder.added(layer, mlp)?
+            };
+            hidden = hidden.plus(&answers, adds);
             leaves.push(Leaf { at, output: leaf, keys: output.key.at(&answers).without_autodiff() });
         }
     }

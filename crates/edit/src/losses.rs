@@ -4,7 +4,7 @@
 //! again; logits are computed only where they are read.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
-use palinode_model::{Decoder, Inner, Places, Run, Suffix, cat, log_softmax, read};
+use palinode_model::{Beyond, Decoder, Inner, Places, Run, Suffix, cat, log_softmax, read};
 
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, TargetSite, head};
@@ -29,6 +29,15 @@ pub struct TargetLosses {
 enum Entry {
     /// It is added to the hidden state after the layer: `[requests, d]`.
     Hidden,
+    /// It is added to the down-projection's output, behind which a norm or a multiplier stands: `[requests, d]`. Clean values at each row's
+    /// fact token, `[rows, d]`.
+    Projection {
+        layer: usize,
+        /// The projection's output.
+        mlp: Tensor<2>,
+        /// What that adds to the hidden state.
+        adds: Tensor<2>,
+    },
     /// Of `[requests, 2d]`, the first half is added to the feed-forward's output, and the second half to the attention's before it, which
     /// the feed-forward of the layer sees where it comes after the attention. Clean values at each row's fact token, `[rows, d]`.
     WithAttention {
@@ -47,13 +56,18 @@ impl Entry {
     fn added(&self, decoder: &Decoder, delta: Tensor<2>) -> Result<Tensor<2>, EditError> {
         match self {
             Self::Hidden => Ok(delta),
+            Self::Projection { layer, mlp, adds } => Ok(decoder.added(*layer, mlp.clone() + delta)? - adds.clone()),
             Self::WithAttention { layer, before, attended, after } => {
                 let [rows, both] = delta.dims();
                 let d = both / 2;
                 let (mlp, attention) = (delta.clone().slice([0..rows, 0..d]), delta.slice([0..rows, d..both]));
                 let attended = attended.clone() + attention;
-                let changed = decoder.after_attention(*layer, before.clone(), attended, Inner::default())?.hidden;
-                Ok(changed - after.clone() + mlp)
+                let plain = decoder.config().beyond() == Beyond::Nothing;
+                let down = if plain { None } else { Some(mlp.clone()) };
+                let inner = Inner { down, ..Inner::default() };
+                let changed = decoder.after_attention(*layer, before.clone(), attended, inner)?.hidden;
+                let changed = changed - after.clone();
+                Ok(if plain { changed + mlp } else { changed })
             }
         }
     }
@@ -62,7 +76,7 @@ impl Entry {
     fn back(&self, decoder: &Decoder, delta: Tensor<2>, slope: Tensor<2>) -> Result<Tensor<2>, EditError> {
         match self {
             Self::Hidden => Ok(slope),
-            Self::WithAttention { .. } => {
+            Self::Projection { .. } | Self::WithAttention { .. } => {
                 let delta = delta.autodiff().require_grad();
                 // With the slope as a constant, this has exactly that gradient; its value means nothing.
                 let total = (self.added(decoder, delta.clone())? * slope).sum();
@@ -73,17 +87,18 @@ impl Entry {
     }
 
     fn keep(&self, rows: &Tensor<1, Int>) -> Self {
+        let pick = |t: &Tensor<2>| t.clone().select(0, rows.clone());
         match self {
             Self::Hidden => Self::Hidden,
-            Self::WithAttention { layer, before, attended, after } => {
-                let pick = |t: &Tensor<2>| t.clone().select(0, rows.clone());
-                Self::WithAttention {
-                    layer: *layer,
-                    before: pick(before),
-                    attended: pick(attended),
-                    after: pick(after),
-                }
+            Self::Projection { layer, mlp, adds } => {
+                Self::Projection { layer: *layer, mlp: pick(mlp), adds: pick(adds) }
             }
+            Self::WithAttention { layer, before, attended, after } => Self::WithAttention {
+                layer: *layer,
+                before: pick(before),
+                attended: pick(attended),
+                after: pick(after),
+            },
         }
     }
 }
@@ -156,7 +171,8 @@ pub fn prepare(
     layer: usize,
     at_site: TargetSite,
 ) -> Result<Prepared, EditError> {
-    let site = Site::from(at_site);
+    let site = Site::of_target(at_site, decoder.config());
+    let at_projection = site == Site::MlpOutput && decoder.config().beyond() != Beyond::Nothing;
     let mut rows: Vec<&Prompt> = Vec::new();
     let mut owner = Vec::new();
     let mut starts = Vec::new();
@@ -208,10 +224,11 @@ pub fn prepare(
     let mut initial = None;
     let mut before = (with_attention && layer == 0).then(|| decoder.embed(&batch).at(&all_facts));
     let mut attended = None;
+    let mut mlp = None;
     let with_earlier = (!injected.is_empty()).then(|| {
         let shape = [injected.len(), decoder.config().hidden];
         let values = Tensor::from_data(TensorData::new(vectors, shape), &decoder.device());
-        decoder.injecting(layer, injected, values)
+        decoder.injecting(layer, injected, values, at_projection)
     });
     let (suffix, last) =
         with_earlier.as_ref().unwrap_or(decoder).suffix(&batch, starts, &facts, layer, |at, output| {
@@ -220,21 +237,26 @@ pub fn prepare(
             }
             if at == layer {
                 initial = Some(site.of(output).at(&first_facts));
-                // Every arrangement of a block adds attention and feed-forward to what came in.
-                attended =
-                    before.clone().map(|before| output.hidden.at(&all_facts) - output.mlp.at(&all_facts) - before);
+                if at_projection || with_attention {
+                    let out = output.mlp.at(&all_facts);
+                    let adds = decoder.added(layer, out.clone())?;
+                    // Every arrangement of a block adds attention and feed-forward to what came in.
+                    attended = before.clone().map(|before| output.hidden.at(&all_facts) - adds.clone() - before);
+                    mlp = Some((out, adds));
+                }
             }
             Ok(())
         })?;
     let mut initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
-    let entry = match (before, attended) {
-        (Some(before), Some(attended)) => {
+    let entry = match (before, attended, mlp) {
+        (Some(before), Some(attended), _) => {
             let index: Vec<i32> = firsts.iter().map(|&row| row as i32).collect();
             let index = Tensor::from_data(TensorData::new(index, [firsts.len()]), &decoder.device());
             initial = cat(vec![initial, attended.clone().select(0, index)], 1);
             let after = decoder.after_attention(layer, before.clone(), attended.clone(), Inner::default())?.hidden;
             Entry::WithAttention { layer, before, attended, after }
         }
+        (_, _, Some((mlp, adds))) if at_projection => Entry::Projection { layer, mlp, adds },
         _ => Entry::Hidden,
     };
     let essence = log_softmax(decoder.logits(last.at(&essence_facts)));

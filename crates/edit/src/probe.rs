@@ -1,7 +1,9 @@
 //! Activations at chosen tokens.
 
 use burn::tensor::Tensor;
-use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, read, worker_pool};
+use palinode_model::{
+    Activations, Beyond, BlockOutput, Decoder, DecoderConfig, ModelError, Places, Rows, Visit, read, worker_pool,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use crate::{EditError, Prompt};
 pub enum Site {
     /// Input of the down-projection: an edit's key, size `f`.
     Key,
-    /// Output of the feed-forward, size `d`.
+    /// Output of the feed-forward's down-projection, size `d`.
     MlpOutput,
     /// Hidden state after the block, size `d`.
     BlockOutput,
@@ -23,7 +25,7 @@ pub enum Site {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetSite {
-    /// The hidden state after the block (MEMIT, EMMET).
+    /// The hidden state after the block (MEMIT, EMMET); of models whose feed-forward has a norm behind it, as `mlp_output`.
     BlockOutput,
     /// The output of the feed-forward network (ROME).
     MlpOutput,
@@ -42,11 +44,21 @@ impl TargetSite {
     }
 }
 
-impl From<TargetSite> for Site {
-    fn from(site: TargetSite) -> Self {
+impl Site {
+    /// Where a model's targets are measured: behind a norm, where no value of the hidden state says what the projection should give, that is
+    /// the projection's own output.
+    pub fn of_target(site: TargetSite, config: &DecoderConfig) -> Self {
         match site {
-            TargetSite::BlockOutput => Self::BlockOutput,
-            TargetSite::MlpOutput | TargetSite::MlpWithAttention => Self::MlpOutput,
+            TargetSite::BlockOutput if config.beyond() != Beyond::Norm => Self::BlockOutput,
+            _ => Self::MlpOutput,
+        }
+    }
+
+    /// What is missing at this site is so many times what is missing at the down-projection's output.
+    pub fn multiplier(self, config: &DecoderConfig) -> f64 {
+        match (self, config.beyond()) {
+            (Self::BlockOutput, Beyond::Multiplier(multiplier)) => multiplier,
+            _ => 1.0,
         }
     }
 }

@@ -7,7 +7,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_data::EditRequest;
 use palinode_math::{Delta, from_row_major};
-use palinode_model::{Activations, Decoder, MlpModule, Places, Rows, Text, WeightId, read};
+use palinode_model::{Activations, Beyond, Decoder, MlpModule, Places, Rows, Text, WeightId, read};
 
 use crate::{EditError, head};
 
@@ -134,6 +134,8 @@ struct Fixed {
     all: Places,
     /// Of every token, `[tokens, f]`.
     keys: Tensor<2>,
+    /// The weight's output, `[tokens, d]`, where something stands between it and the hidden state.
+    mlp: Option<Tensor<2>>,
     /// After the weight's block.
     hidden: Activations,
     predictions: Predictions,
@@ -149,22 +151,28 @@ impl Fixed {
         let (ids, reads) = rows_of(text, decoder, requests, settings.loss)?;
         let rows = decoder.rows(&ids);
         let all = rows.all();
-        let mut keys = None;
+        let beyond = decoder.config().beyond() != Beyond::Nothing;
+        let (mut keys, mut mlp) = (None, None);
         let hidden = decoder.walk(&rows, settings.layer, |layer, output| {
             if layer == settings.layer {
                 keys = Some(output.key.at(&all));
+                mlp = beyond.then(|| output.mlp.at(&all));
             }
             Ok(())
         })?;
         let keys = keys.ok_or_else(|| EditError::Mismatch("no layer to tune".into()))?;
         let predictions = Predictions::new(decoder, &rows, &reads, 1.0 / requests.len() as f32);
-        Ok(Self { rows, all, keys, hidden, predictions })
+        Ok(Self { rows, all, keys, mlp, hidden, predictions })
     }
 
-    /// The loss with `added` `[tokens, d]`, and its gradient with respect to it.
+    /// The loss with `added` `[tokens, d]` to the weight's output, and its gradient with respect to it.
     fn step(&self, decoder: &Decoder, layer: usize, added: Tensor<2>) -> Result<(f64, Tensor<2>), EditError> {
         let leaf = added.clone().autodiff().require_grad();
-        let mut hidden = self.hidden.plus(&self.all, leaf.clone());
+        let adds = match &self.mlp {
+            Some(mlp) => decoder.added(layer, mlp.clone() + leaf.clone())? - decoder.added(layer, mlp.clone())?,
+            None => leaf.clone(),
+        };
+        let mut hidden = self.hidden.plus(&self.all, adds);
         for above in layer + 1..decoder.config().layers {
             hidden = decoder.block(above, &self.rows, hidden)?.hidden;
         }

@@ -59,7 +59,7 @@ fn second_moments() {
     }
 }
 
-/// Two requests over two layers, the second of which sees the first one's change.
+/// Two requests over two layers, the second of which sees the first one's change; in one where a norm stands behind the feed-forward.
 #[test]
 fn memit_and_emmet() {
     for family in families() {

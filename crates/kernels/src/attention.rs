@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::dispatch::{Shared, with_simd};
-use crate::elementary::exp;
+use crate::elementary::{exp, tanh};
 use crate::tile::{ROWS, STRIP, add_weighted, with_strip};
 use crate::{Heads, Past, Threads};
 
@@ -94,7 +94,7 @@ impl Text<'_> {
     }
 }
 
-/// `softmax(q kᵀ/√dim) v` for each row and head, given queries, keys and values side by side, `qkv` `[tokens, (heads + 2·kv_heads)·dim]`.
+/// `softmax(q kᵀ/√dim) v`, scores as [`Heads`] has them changed, for each row and head, given queries, keys and values side by side, `qkv` `[tokens, (heads + 2·kv_heads)·dim]`.
 ///
 /// # Panics
 /// Where a row names a token that the batch does not have, or two name the same.
@@ -267,8 +267,9 @@ fn scores<S: Simd, const R: usize>(
     strips: &[&[f32]; STRIPS],
     queries: [&[f32]; R],
     place: usize,
+    query_head: usize,
 ) -> ([[f32; BLOCK]; R], (usize, usize)) {
-    let scale = 1.0 / (heads.dim as f32).sqrt();
+    let scale = heads.factor();
     let mut scores = [[f32::NEG_INFINITY; BLOCK]; R];
     let seen: [(usize, usize); R] = std::array::from_fn(|r| block.seen(place + r, heads.window));
     let from = seen.iter().map(|seen| seen.0).min().unwrap_or(0);
@@ -278,6 +279,21 @@ fn scores<S: Simd, const R: usize>(
         for r in 0..R {
             for j in 0..STRIP {
                 scores[r][strip * STRIP + j] = tile[r][j] * scale;
+            }
+        }
+    }
+    if let Some(cap) = heads.cap {
+        for row in &mut scores {
+            for score in &mut row[from / STRIP * STRIP..to.next_multiple_of(STRIP)] {
+                *score = cap * tanh(*score / cap);
+            }
+        }
+    }
+    if let Some(alibi) = heads.alibi {
+        let slope = alibi.slope(query_head, heads.heads);
+        for (r, row) in scores.iter_mut().enumerate() {
+            for (j, score) in row.iter_mut().enumerate().take(to).skip(from) {
+                *score += alibi.bias(slope, place + r, block.start + j);
             }
         }
     }
@@ -392,7 +408,7 @@ impl Forward<'_> {
         let (width, dim) = (heads.width(), heads.dim);
         let token = text.own.start + at;
         let queries: [&[f32]; R] = std::array::from_fn(|r| &self.qkv[(token + r) * width + query_head * dim..][..dim]);
-        let (mut weights, (from, to)) = scores(simd, heads, block, strips, queries, text.first() + at);
+        let (mut weights, (from, to)) = scores(simd, heads, block, strips, queries, text.first() + at, query_head);
         // SAFETY: this thread's tokens and head; no two of them are the same.
         let mut out: [&mut [f32]; R] =
             std::array::from_fn(|r| unsafe { self.out.part(((token + r) * heads.heads + query_head) * dim, dim) });
@@ -549,12 +565,13 @@ impl Backward<'_> {
     ) {
         let heads = &self.heads;
         let (width, dim) = (heads.width(), heads.dim);
-        let scale = 1.0 / (dim as f32).sqrt();
+        let scale = heads.factor();
         let token = text.own.start + at;
         let of = |r: usize| (token + r) * heads.heads + query_head;
         let queries: [&[f32]; R] = std::array::from_fn(|r| &self.qkv[(token + r) * width + query_head * dim..][..dim]);
         let slopes: [&[f32]; R] = std::array::from_fn(|r| &self.slope[of(r) * dim..][..dim]);
-        let (mut weights, (from, to)) = scores(simd, heads, block, &turned.keys, queries, text.first() + at);
+        let place = text.first() + at;
+        let (mut weights, (from, to)) = scores(simd, heads, block, &turned.keys, queries, place, query_head);
         let mut changes = [[0f32; BLOCK]; R];
         for strip in from / STRIP..to.div_ceil(STRIP) {
             let tile = with_strip(simd, slopes, turned.values[strip], dim);
@@ -563,9 +580,21 @@ impl Backward<'_> {
                 for j in 0..STRIP {
                     let weight = &mut weights[r][strip * STRIP + j];
                     let seen = *weight > f32::NEG_INFINITY;
+                    // The slope of cap · tanh(s/cap) is 1 − tanh²; distance is added behind the cap.
+                    let steep = match heads.cap {
+                        None => 1.0,
+                        Some(cap) => {
+                            let bias = heads.alibi.map_or(0.0, |alibi| {
+                                let slope = alibi.slope(query_head, heads.heads);
+                                alibi.bias(slope, place + r, block.start + strip * STRIP + j)
+                            });
+                            let capped = (*weight - bias) / cap;
+                            1.0 - capped * capped
+                        }
+                    };
                     *weight = exp(*weight - largest) * factor;
                     // Columns that hold nothing may hold anything.
-                    let change = *weight * (tile[r][j] - along[at + r]) * scale;
+                    let change = *weight * (tile[r][j] - along[at + r]) * scale * steep;
                     changes[r][strip * STRIP + j] = if seen { change } else { 0.0 };
                 }
             }

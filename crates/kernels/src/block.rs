@@ -1,9 +1,11 @@
 //! A block of a decoder, forward and back, with weights that do not change.
 
+use std::borrow::Cow;
+
 use crate::attention::{Attended, Row, attend, attend_back};
 use crate::dispatch::vectorised;
 use crate::heads::Heads;
-use crate::{Activation, Matrix, Norm, Rotation, Threads, activate, activate_back, product};
+use crate::{Activation, HeadNorm, Matrix, Norm, Rotation, Threads, activate, activate_back, product};
 
 /// A weight and its bias.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,7 @@ impl Projection<'_> {
 /// How attention and feed-forward follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
-    /// The feed-forward reads what attention wrote, behind the second norm.
+    /// The feed-forward reads what attention wrote, behind the second norm where there is one.
     Sequential,
     /// Both read the same normalised input, and both are added.
     Parallel,
@@ -41,13 +43,21 @@ pub struct Block<'a> {
     /// How its parts follow each other.
     pub arrangement: Arrangement,
     /// Norm before attention.
-    pub norm_1: Norm<'a>,
+    pub norm_1: Option<Norm<'a>>,
     /// Norm before the feed-forward; none in [`Arrangement::Parallel`].
     pub norm_2: Option<Norm<'a>>,
-    /// Norm of each head's query, before it is rotated.
-    pub query_norm: Option<Norm<'a>>,
-    /// Norm of each head's key, before it is rotated.
-    pub key_norm: Option<Norm<'a>>,
+    /// Norm of what attention adds.
+    pub attention_norm: Option<Norm<'a>>,
+    /// Norm of what the feed-forward adds.
+    pub mlp_norm: Option<Norm<'a>>,
+    /// What attention and feed-forward add is multiplied with it, behind their norms.
+    pub multiplier: f32,
+    /// Norm of queries, before they are rotated.
+    pub query_norm: Option<HeadNorm<'a>>,
+    /// Norm of keys, before they are rotated.
+    pub key_norm: Option<HeadNorm<'a>>,
+    /// Queries, keys and values are cut off at this size, before their norms.
+    pub clip: Option<f32>,
     /// Query, key and value projections side by side, `d × (heads + 2·kv_heads)·dim`.
     pub qkv: Projection<'a>,
     /// The heads.
@@ -78,11 +88,11 @@ pub struct Batch<'a> {
 pub struct Passed {
     /// The hidden state after the block, of size `d`.
     pub hidden: Vec<f32>,
-    /// What attention adds, of size `d`.
+    /// What attention adds, of size `d`: behind its norm, and multiplied.
     pub attention: Vec<f32>,
     /// The down-projection's input (an edit's *key*), of size `f`.
     pub key: Vec<f32>,
-    /// The feed-forward's output, of size `d`.
+    /// The down-projection's output, of size `d`: before its norm, and not multiplied.
     pub mlp: Vec<f32>,
     /// Queries, keys (both rotated) and values side by side.
     pub qkv: Vec<f32>,
@@ -117,8 +127,13 @@ pub struct Kept {
     middle: Option<Vec<f32>>,
     /// Queries and keys before their norms, where there are any, `[tokens, (heads + kv_heads)·dim]`.
     raw: Option<Vec<f32>>,
+    /// Queries, keys and values before they are cut off, where they are.
+    whole: Option<Vec<f32>>,
     qkv: Vec<f32>,
     attended: Attended,
+    /// Outputs of attention and feed-forward before their norms, where there are any.
+    attention: Option<Vec<f32>>,
+    mlp: Option<Vec<f32>>,
     up: Vec<f32>,
     gate: Option<Vec<f32>>,
 }
@@ -131,6 +146,9 @@ fn add(mut a: Vec<f32>, b: &[f32]) -> Vec<f32> {
     );
     a
 }
+
+/// What queries, keys and values were before something was done to them: as [`Kept`] has it.
+type Before = (Option<Vec<f32>>, Option<Vec<f32>>);
 
 impl Block<'_> {
     /// Runs the block on the hidden state before it, `x` `[tokens, d]`.
@@ -148,10 +166,11 @@ impl Block<'_> {
     /// As [`Block::forward`], and for a pin of another size.
     pub fn forward_pinned(&self, x: &[f32], batch: &Batch, pins: &Pins, threads: Threads) -> Passed {
         let d = self.down.weight.outputs();
-        let normed = self.norm_1.forward(x);
+        let normed = self.attention_input(x);
         let (qkv, _) = self.queries_keys_values(&normed, batch, threads, false);
         let attended = attend(&self.heads, &batch.rows, &qkv, threads);
-        let mut attention = self.attention_out.forward(&attended.out, threads);
+        let out = self.attention_out.forward(&attended.out, threads);
+        let mut attention = self.added(self.attention_norm.as_ref(), out);
         drop(attended);
         put(&mut attention, d, &pins.attention);
         let residual = add(x.to_vec(), &attention);
@@ -163,7 +182,8 @@ impl Block<'_> {
         drop(gate);
         let mut mlp = self.down.forward(&key, threads);
         put(&mut mlp, d, &pins.mlp);
-        Passed { hidden: add(residual, &mlp), attention, key, mlp, qkv }
+        let hidden = self.with_mlp(residual, &mlp);
+        Passed { hidden, attention, key, mlp, qkv }
     }
 
     /// As [`Block::forward_pinned`], at some of the tokens alone: the hidden state after the block, `[tokens, d]`. The others are computed as
@@ -173,22 +193,23 @@ impl Block<'_> {
     /// As [`Block::forward_pinned`].
     pub fn forward_at(&self, x: &[f32], batch: &Batch, tokens: &[usize], pins: &Pins, threads: Threads) -> Vec<f32> {
         let d = self.down.weight.outputs();
-        let normed = self.norm_1.forward(x);
+        let normed = self.attention_input(x);
         let (qkv, _) = self.queries_keys_values(&normed, batch, threads, false);
         let attended = attend(&self.heads, &batch.rows, &qkv, threads);
         let out = rows_of(&attended.out, self.heads.queries(), tokens);
         drop((qkv, attended));
-        let mut attention = self.attention_out.forward(&out, threads);
+        let mut attention = self.added(self.attention_norm.as_ref(), self.attention_out.forward(&out, threads));
         put(&mut attention, d, &pins.attention);
         let (x, normed) = (rows_of(x, d, tokens), rows_of(&normed, d, tokens));
         let residual = add(x.clone(), &attention);
-        let input = self.feed_forward_input(&x, normed, &residual);
+        let input = self.feed_forward_input(&x, Cow::Owned(normed), &residual);
         let mut key = self.up.forward(&input, threads);
         let gate = self.gate.map(|gate| gate.forward(&input, threads));
         activate(self.activation, &mut key, gate.as_deref());
         let mut mlp = self.down.forward(&key, threads);
         put(&mut mlp, d, &pins.mlp);
-        add(residual, &mlp)
+        drop(input);
+        self.with_mlp(residual, &mlp)
     }
 
     /// As [`Block::forward`], for the hidden state alone and what [`Block::back`] needs.
@@ -196,21 +217,26 @@ impl Block<'_> {
     /// # Panics
     /// As [`Block::forward`].
     pub fn forward_kept(&self, x: Vec<f32>, batch: &Batch, threads: Threads) -> (Vec<f32>, Kept) {
-        let normed = self.norm_1.forward(&x);
-        let (qkv, raw) = self.queries_keys_values(&normed, batch, threads, true);
+        let normed = self.attention_input(&x);
+        let (qkv, (raw, whole)) = self.queries_keys_values(&normed, batch, threads, true);
         let attended = attend(&self.heads, &batch.rows, &qkv, threads);
-        let residual = add(self.attention_out.forward(&attended.out, threads), &x);
+        let out = self.attention_out.forward(&attended.out, threads);
+        let attention = self.attention_norm.is_some().then(|| out.clone());
+        let residual = add(self.added(self.attention_norm.as_ref(), out), &x);
         let input = self.feed_forward_input(&x, normed, &residual);
         let up = self.up.forward(&input, threads);
         let gate = self.gate.map(|gate| gate.forward(&input, threads));
+        drop(input);
         let mut key = up.clone();
         activate(self.activation, &mut key, gate.as_deref());
-        let mlp = self.down.forward(&key, threads);
+        let out = self.down.forward(&key, threads);
+        let mlp = self.mlp_norm.is_some().then(|| out.clone());
+        let out = self.added(self.mlp_norm.as_ref(), out);
         let (hidden, middle) = match self.arrangement {
-            Arrangement::Sequential => (add(mlp, &residual), Some(residual)),
-            _ => (add(residual, &mlp), None),
+            Arrangement::Sequential => (add(out, &residual), Some(residual)),
+            _ => (add(residual, &out), None),
         };
-        (hidden, Kept { x, middle, raw, qkv, attended, up, gate })
+        (hidden, Kept { x, middle, raw, whole, qkv, attended, attention, mlp, up, gate })
     }
 
     /// The way back: the gradient with respect to the hidden state before the block, given that with respect to the one after it. Keys
@@ -219,8 +245,9 @@ impl Block<'_> {
     /// # Panics
     /// Where the batch is not the one that was run.
     pub fn back(&self, kept: Kept, slope: Vec<f32>, batch: &Batch, threads: Threads) -> Vec<f32> {
-        let Kept { x, middle, raw, qkv, attended, up, mut gate } = kept;
-        let mut at_up = self.down.back(&slope, threads);
+        let Kept { x, middle, raw, whole, qkv, attended, attention, mlp, up, mut gate } = kept;
+        let mut at_up = self.down.back(&self.added_back(self.mlp_norm.as_ref(), mlp.as_deref(), &slope), threads);
+        drop(mlp);
         activate_back(self.activation, &mut at_up, &up, gate.as_deref_mut());
         drop(up);
         let mut at_input = self.up.back(&at_up, threads);
@@ -233,57 +260,119 @@ impl Block<'_> {
         let mut at_normed = None;
         match (self.arrangement, &self.norm_2) {
             (Arrangement::Sequential, Some(norm)) => norm.back(middle.as_deref().unwrap_or(&x), &at_input, &mut into),
+            (Arrangement::Sequential, None) => into = add(into, &at_input),
             (Arrangement::ParallelTwoNorms, Some(_)) => {}
             _ => at_normed = Some(std::mem::take(&mut at_input)),
         }
-        let at_out = self.attention_out.back(&into, threads);
+        let at_attention = self.added_back(self.attention_norm.as_ref(), attention.as_deref(), &into);
+        let at_out = self.attention_out.back(&at_attention, threads);
+        drop(at_attention);
         if let (Arrangement::ParallelTwoNorms, Some(norm)) = (self.arrangement, &self.norm_2) {
             norm.back(&x, &at_input, &mut into);
         }
         let mut at_qkv = attend_back(&self.heads, &batch.rows, &qkv, &attended, &at_out, threads);
         self.queries_and_keys_back(&mut at_qkv, raw.as_deref(), batch);
+        if let (Some(clip), Some(whole)) = (self.clip, whole) {
+            for (slope, x) in at_qkv.iter_mut().zip(whole) {
+                *slope = if x.abs() > clip { 0.0 } else { *slope };
+            }
+        }
         let back = self.qkv.back(&at_qkv, threads);
         let at_normed = match at_normed {
             Some(other) => add(back, &other),
             None => back,
         };
-        self.norm_1.back(&x, &at_normed, &mut into);
+        match &self.norm_1 {
+            Some(norm) => norm.back(&x, &at_normed, &mut into),
+            None => into = add(into, &at_normed),
+        }
         into
     }
 
+    /// What attention reads.
+    fn attention_input<'x>(&self, x: &'x [f32]) -> Cow<'x, [f32]> {
+        match &self.norm_1 {
+            Some(norm) => Cow::Owned(norm.forward(x)),
+            None => Cow::Borrowed(x),
+        }
+    }
+
     /// What the feed-forward reads.
-    fn feed_forward_input(&self, x: &[f32], normed: Vec<f32>, residual: &[f32]) -> Vec<f32> {
+    fn feed_forward_input<'x>(&self, x: &'x [f32], normed: Cow<'x, [f32]>, residual: &'x [f32]) -> Cow<'x, [f32]> {
         match (self.arrangement, &self.norm_2) {
-            (Arrangement::Sequential, Some(norm)) => norm.forward(residual),
-            (Arrangement::ParallelTwoNorms, Some(norm)) => norm.forward(x),
+            (Arrangement::Sequential, Some(norm)) => Cow::Owned(norm.forward(residual)),
+            (Arrangement::Sequential, None) => Cow::Borrowed(residual),
+            (Arrangement::ParallelTwoNorms, Some(norm)) => Cow::Owned(norm.forward(x)),
             _ => normed,
         }
     }
 
-    /// Queries, keys and values, normed and rotated; and, to be kept, queries and keys before their norms.
-    fn queries_keys_values(
-        &self,
-        normed: &[f32],
-        batch: &Batch,
-        threads: Threads,
-        keep: bool,
-    ) -> (Vec<f32>, Option<Vec<f32>>) {
+    /// Whether the feed-forward's output is what it adds.
+    fn adds_as_is(&self) -> bool {
+        self.mlp_norm.is_none() && self.multiplier == 1.0
+    }
+
+    /// The hidden state after the block, for the residual that the down-projection's output `mlp` joins.
+    fn with_mlp(&self, residual: Vec<f32>, mlp: &[f32]) -> Vec<f32> {
+        if self.adds_as_is() {
+            add(residual, mlp)
+        } else {
+            add(residual, &self.added(self.mlp_norm.as_ref(), mlp.to_vec()))
+        }
+    }
+
+    /// What an output of attention or feed-forward adds to the hidden state.
+    fn added(&self, norm: Option<&Norm>, out: Vec<f32>) -> Vec<f32> {
+        let mut out = match norm {
+            Some(norm) => norm.forward(&out),
+            None => out,
+        };
+        if self.multiplier != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.multiplier);
+        }
+        out
+    }
+
+    /// The way back of [`Block::added`], given the output where it has a norm.
+    fn added_back<'x>(&self, norm: Option<&Norm>, out: Option<&[f32]>, slope: &'x [f32]) -> Cow<'x, [f32]> {
+        let slope = if self.multiplier == 1.0 {
+            Cow::Borrowed(slope)
+        } else {
+            Cow::Owned(slope.iter().map(|x| x * self.multiplier).collect())
+        };
+        match (norm, out) {
+            (Some(norm), Some(out)) => {
+                let mut into = vec![0.0; out.len()];
+                norm.back(out, &slope, &mut into);
+                Cow::Owned(into)
+            }
+            _ => slope,
+        }
+    }
+
+    /// Queries, keys and values, normed and rotated; and, to be kept, what they were before.
+    fn queries_keys_values(&self, normed: &[f32], batch: &Batch, threads: Threads, keep: bool) -> (Vec<f32>, Before) {
         let Heads { heads, kv_heads, dim, .. } = self.heads;
         let width = self.heads.width();
         let mut qkv = self.qkv.forward(normed, threads);
+        let whole = (keep && self.clip.is_some()).then(|| qkv.clone());
+        if let Some(clip) = self.clip {
+            // Not `clamp`: what is not a number must not become one.
+            qkv.iter_mut().filter(|x| x.abs() > clip).for_each(|x| *x = clip.copysign(*x));
+        }
         let has_norm = self.query_norm.is_some() || self.key_norm.is_some();
         let raw = (keep && has_norm)
             .then(|| qkv.chunks_exact(width).flat_map(|row| &row[..(heads + kv_heads) * dim]).copied().collect());
         if let Some(norm) = &self.query_norm {
-            norm.pieces(&mut qkv, width, 0, heads);
+            norm.forward(&mut qkv, width, 0, heads * dim);
         }
         if let Some(norm) = &self.key_norm {
-            norm.pieces(&mut qkv, width, heads * dim, kv_heads);
+            norm.forward(&mut qkv, width, heads * dim, kv_heads * dim);
         }
         if let Some(rotation) = batch.rotation {
             rotation.forward(&mut qkv, width, dim, heads + kv_heads);
         }
-        (qkv, raw)
+        (qkv, (raw, whole))
     }
 
     /// The way back through rotation and head norms, in place.
@@ -296,10 +385,10 @@ impl Block<'_> {
         let Some(raw) = raw else { return };
         let raw_width = (heads + kv_heads) * dim;
         if let Some(norm) = &self.query_norm {
-            norm.pieces_back((raw, raw_width, 0), (slope, width, 0), heads);
+            norm.back((raw, raw_width, 0), (slope, width, 0), heads * dim);
         }
         if let Some(norm) = &self.key_norm {
-            norm.pieces_back((raw, raw_width, heads * dim), (slope, width, heads * dim), kv_heads);
+            norm.back((raw, raw_width, heads * dim), (slope, width, heads * dim), kv_heads * dim);
         }
     }
 }

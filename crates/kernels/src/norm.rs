@@ -133,42 +133,62 @@ impl Norm<'_> {
             *into = if add { *into + change } else { change };
         }
     }
+}
 
-    /// Normalises, in place, `count` neighbouring pieces of each row of `x` `[n, width]`, from column `from` on. A piece is as long as the
-    /// weight.
-    pub(crate) fn pieces(&self, x: &mut [f32], width: usize, from: usize, count: usize) {
-        let size = self.weight.len();
+/// A normalisation of the heads of queries, or of keys, before they are rotated.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorm<'a> {
+    /// What is done with a piece. It has as many weights as a piece has numbers, or as all pieces of a row have together.
+    pub norm: Norm<'a>,
+    /// Numbers that are normalised together: those of a head, or of all heads.
+    pub size: usize,
+}
+
+impl HeadNorm<'_> {
+    /// The norm of the piece that begins so many numbers behind the first piece's start.
+    #[inline(always)]
+    fn at(&self, offset: usize) -> Norm<'_> {
+        let from = offset % self.norm.weight.len();
+        Norm {
+            weight: &self.norm.weight[from..][..self.size],
+            bias: self.norm.bias.map(|bias| &bias[from..][..self.size]),
+            ..self.norm
+        }
+    }
+
+    /// Normalises, in place, the pieces of each row of `x` `[n, width]`: `count` neighbouring numbers from column `from` on.
+    pub(crate) fn forward(&self, x: &mut [f32], width: usize, from: usize, count: usize) {
         vectorised(
             #[inline(always)]
             || {
-                let mut piece = vec![0.0; size];
+                let mut piece = vec![0.0; self.size];
                 for row in x.chunks_exact_mut(width) {
-                    for part in row[from..from + count * size].chunks_exact_mut(size) {
+                    for (i, part) in row[from..from + count].chunks_exact_mut(self.size).enumerate() {
                         piece.copy_from_slice(part);
-                        self.row(&piece, part);
+                        self.at(i * self.size).row(&piece, part);
                     }
                 }
             },
         );
     }
 
-    /// The way back of [`Norm::pieces`], in place of `slope`; `x` is what went in, `[n, x_width]`, its pieces from column `x_from` on.
-    pub(crate) fn pieces_back(
+    /// The way back of [`HeadNorm::forward`], in place of `slope`; `x` is what went in, `[n, x_width]`, its pieces from column `x_from` on.
+    pub(crate) fn back(
         &self,
         (x, x_width, x_from): (&[f32], usize, usize),
         (slope, width, from): (&mut [f32], usize, usize),
         count: usize,
     ) {
-        let size = self.weight.len();
         vectorised(
             #[inline(always)]
             || {
-                let mut piece = vec![0.0; size];
+                let mut piece = vec![0.0; self.size];
                 for (x, row) in x.chunks_exact(x_width).zip(slope.chunks_exact_mut(width)) {
-                    let x = x[x_from..x_from + count * size].chunks_exact(size);
-                    for (x, part) in x.zip(row[from..from + count * size].chunks_exact_mut(size)) {
+                    let x = x[x_from..x_from + count].chunks_exact(self.size);
+                    let parts = row[from..from + count].chunks_exact_mut(self.size);
+                    for (i, (x, part)) in x.zip(parts).enumerate() {
                         piece.copy_from_slice(part);
-                        self.row_back(x, &piece, part, false);
+                        self.at(i * self.size).row_back(x, &piece, part, false);
                     }
                 }
             },

@@ -13,8 +13,13 @@ pub struct Rotation {
 impl Rotation {
     /// At these positions, with these frequencies of the pairs in radians per position.
     pub fn new(frequencies: &[f64], positions: impl IntoIterator<Item = usize>) -> Self {
+        Self::scaled(frequencies, 1.0, positions)
+    }
+
+    /// As [`Rotation::new`], where what is rotated is also multiplied with `factor`.
+    pub fn scaled(frequencies: &[f64], factor: f64, positions: impl IntoIterator<Item = usize>) -> Self {
         let angles = positions.into_iter().flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
-        let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+        let (cos, sin) = angles.map(|angle| ((angle.cos() * factor) as f32, (angle.sin() * factor) as f32)).unzip();
         Self { pairs: frequencies.len(), cos, sin }
     }
 
@@ -33,7 +38,7 @@ impl Rotation {
         self.turn(x, width, dim, count, 1.0);
     }
 
-    /// The way back of [`Rotation::forward`]: the same by the opposite angles.
+    /// The way back of [`Rotation::forward`]: the same by the opposite angles, with the same factor.
     pub fn back(&self, slope: &mut [f32], width: usize, dim: usize, count: usize) {
         self.turn(slope, width, dim, count, -1.0);
     }

@@ -4,17 +4,25 @@ mod plain;
 
 use std::ops::Range;
 
-use palinode_kernels::{Activation, Arrangement, Heads, NormKind, Past, Rotation, Row, Threads, attend, attend_back};
+use palinode_kernels::{
+    Activation, Alibi, Arrangement, Heads, NormKind, Past, Rotation, Row, Threads, attend, attend_back,
+};
 use plain::{Noise, PlainPast, Weights, batch, bits, far, wide};
 
-const HEADS: [Heads; 6] = [
-    Heads { heads: 4, kv_heads: 4, dim: 16, window: None },
-    Heads { heads: 6, kv_heads: 2, dim: 32, window: None },
-    Heads { heads: 2, kv_heads: 1, dim: 8, window: Some(5) },
-    Heads { heads: 3, kv_heads: 3, dim: 20, window: Some(70) },
-    Heads { heads: 4, kv_heads: 1, dim: 64, window: Some(1) },
-    Heads { heads: 1, kv_heads: 1, dim: 80, window: None },
+const HEADS: [Heads; 10] = [
+    Heads::new(4, 4, 16, None),
+    Heads::new(6, 2, 32, None),
+    Heads::new(2, 1, 8, Some(5)),
+    Heads::new(3, 3, 20, Some(70)),
+    Heads::new(4, 1, 64, Some(1)),
+    Heads::new(1, 1, 80, None),
+    Heads { scale: Some(0.1), cap: Some(2.5), ..Heads::new(4, 2, 16, None) },
+    Heads { cap: Some(1.5), ..Heads::new(2, 1, 16, Some(20)) },
+    Heads { alibi: Some(ALIBI), ..Heads::new(6, 6, 8, None) },
+    Heads { alibi: Some(Alibi { scale: 0.4, rounded: true, ..ALIBI }), scale: Some(1.0), ..Heads::new(4, 1, 8, None) },
 ];
+
+const ALIBI: Alibi = Alibi { most: 8.0, scale: 1.0, rounded: false };
 
 fn row<'a>(past: Option<&'a Past>, stem: Range<usize>, ways: &[Range<usize>]) -> Row<'a> {
     Row { past: past.filter(|past| !past.is_empty()), stem, ways: ways.to_vec() }
@@ -57,7 +65,7 @@ fn attention_equals_that_in_f64() {
 /// Scores far from each other, and rows in which the largest comes last.
 #[test]
 fn large_scores_do_no_harm() {
-    let heads = Heads { heads: 1, kv_heads: 1, dim: 16, window: None };
+    let heads = Heads::new(1, 1, 16, None);
     let mut qkv = Noise(8).take(200 * heads.width(), 1.0);
     for (token, row) in qkv.chunks_exact_mut(heads.width()).enumerate() {
         row[..32].iter_mut().for_each(|x| *x *= 1.0 + token as f32 / 4.0);
@@ -72,9 +80,12 @@ fn large_scores_do_no_harm() {
 #[test]
 fn attention_has_its_gradient() {
     for heads in [
-        Heads { heads: 4, kv_heads: 2, dim: 4, window: None },
-        Heads { heads: 2, kv_heads: 2, dim: 16, window: Some(4) },
-        Heads { heads: 1, kv_heads: 1, dim: 18, window: None },
+        Heads::new(4, 2, 4, None),
+        Heads::new(2, 2, 16, Some(4)),
+        Heads::new(1, 1, 18, None),
+        Heads { scale: Some(0.7), cap: Some(0.8), ..Heads::new(4, 2, 4, Some(6)) },
+        Heads { alibi: Some(ALIBI), ..Heads::new(3, 3, 8, None) },
+        Heads { alibi: Some(ALIBI), cap: Some(1.1), ..Heads::new(2, 1, 8, None) },
     ] {
         let mut noise = Noise(9);
         let (pasts, plain): (Vec<Past>, Vec<PlainPast>) =
@@ -103,7 +114,7 @@ fn attention_has_its_gradient() {
 #[test]
 fn attention_over_several_blocks_has_its_gradient() {
     for window in [None, Some(50)] {
-        let heads = Heads { heads: 2, kv_heads: 1, dim: 16, window };
+        let heads = Heads::new(2, 1, 16, window);
         let mut noise = Noise(10);
         let (past, plain) = plain::past(&heads, 100, &mut noise);
         let rows = [Row { past: Some(&past), stem: 0..90, ways: std::iter::once(90..160).collect() }];
@@ -170,7 +181,7 @@ fn differences(x: &[f32], loss: impl Fn(&[f64]) -> f64) -> Vec<f64> {
 
 /// Blocks as the families have them.
 fn blocks() -> Vec<Weights> {
-    let heads = |heads, kv_heads, dim, window| Heads { heads, kv_heads, dim, window };
+    let heads = Heads::new;
     let plain = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Sequential, Activation::GeluNew);
     let parallel = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Parallel, Activation::GeluNew);
     let two = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::ParallelTwoNorms, Activation::Gelu);
@@ -181,8 +192,21 @@ fn blocks() -> Vec<Weights> {
         weights
     };
     let mut normed = gated(heads(4, 2, 10, Some(3)));
-    normed.head_norm = true;
-    vec![plain, parallel, two, relu, gated(heads(4, 1, 6, None)), normed]
+    normed.head_norm = Some(10);
+    // As Gemma 2 has it.
+    let mut sandwich = gated(Heads { scale: Some(0.2), cap: Some(1.5), ..heads(4, 2, 8, Some(4)) });
+    (sandwich.activation, sandwich.norms_behind) = (Activation::GeluNew, true);
+    // As OLMo 2 has it: no norms before, and one over all heads together.
+    let mut behind = gated(heads(4, 2, 6, None));
+    (behind.norms_before, behind.norms_behind, behind.head_norm) = (false, true, Some(24));
+    let mut multiplied = gated(heads(4, 4, 6, None));
+    (multiplied.multiplier, multiplied.clip) = (0.22, Some(0.9));
+    // A weight for each number of each head, normed head by head.
+    let mut each = Weights::new(24, 40, heads(3, 3, 8, None), Arrangement::Parallel, Activation::Silu);
+    (each.gated, each.head_norm, each.each_head) = (true, Some(8), true);
+    let alibi = Heads { alibi: Some(ALIBI), ..heads(3, 3, 8, None) };
+    let distant = Weights::new(24, 40, alibi, Arrangement::Sequential, Activation::GeluNew);
+    vec![plain, parallel, two, relu, gated(heads(4, 1, 6, None)), normed, sandwich, behind, multiplied, each, distant]
 }
 
 const FREQUENCIES: [f64; 3] = [1.0, 0.1, 0.01];

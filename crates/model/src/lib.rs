@@ -1,8 +1,7 @@
 //! One configurable decoder in Burn, its tokenizer and its files.
 //!
-//! A model family is data ([`DecoderConfig`] and [`Layout`]), never code of its own: GPT-2, GPT-J, GPT-NeoX, Llama,
-//! Mistral and Qwen are points in one space (norm, positions, window, block shape, feed-forward, head), read from a
-//! Hugging Face `config.json`.
+//! A model family is data ([`DecoderConfig`] and [`Layout`]), never code of its own: all families are points in one space (norms and where
+//! they stand, positions, windows, block shape, feed-forward, caps and multipliers, head), read from a Hugging Face `config.json`.
 //!
 //! * [`Checkpoint`]: safetensors files or a GGUF file, checked against the shapes that the configuration asks for.
 //! * [`Decoder`]: the forward pass, block by block, so that callers can tap a layer, stop early, or start in the middle.
@@ -35,7 +34,10 @@ pub use checkpoint::{Checkpoint, save};
 pub use config::precision::Precision;
 pub use config::published::PublishedEdit;
 pub use config::weight::{MlpModule, WeightId};
-pub use config::{Activation, Arrangement, DecoderConfig, Family, NormKind, Positions, RotaryScaling};
+pub use config::{
+    Activation, Arrangement, Beyond, DecoderConfig, Family, HeadNorm, LayerRotary, NormKind, Positions, Rotary,
+    RotaryScaling,
+};
 pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
 pub use decoder::parameters::Parameters;
 pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};

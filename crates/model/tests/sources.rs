@@ -11,7 +11,7 @@ use palinode_model::{
 };
 
 /// One of every layout, position, window, norm and block shape there is.
-const MODELS: [&str; 10] = [
+const MODELS: [&str; 33] = [
     "gpt2-tiny",
     "gptj-tiny",
     "gpt_neox-tiny",
@@ -22,6 +22,29 @@ const MODELS: [&str; 10] = [
     "mistral-tiny",
     "qwen2-tiny",
     "qwen3-tiny",
+    "gemma-tiny",
+    "gemma2-tiny",
+    "gemma3-tiny",
+    "phi-tiny",
+    "phi3-tiny",
+    "olmo-tiny",
+    "olmo2-tiny",
+    "smollm3-tiny",
+    "granite-tiny",
+    "cohere-tiny",
+    "glm4-tiny",
+    "exaone4-tiny",
+    "ministral-tiny",
+    "ministral3-tiny",
+    "stablelm-tiny",
+    "starcoder2-tiny",
+    "llama-yarn-tiny",
+    "gpt_neo-tiny",
+    "opt-tiny",
+    "bloom-tiny",
+    "falcon-tiny",
+    "falcon-alibi-tiny",
+    "mpt-tiny",
 ];
 
 fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {

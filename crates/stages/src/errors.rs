@@ -68,6 +68,7 @@ impl StageFailure for EditError {
             Self::Diverged { .. } | Self::Collision { .. } => {
                 with_hint(Error::numerical(self.to_string()), self.hint())
             }
+            Self::BehindNorm { .. } => with_hint(Error::input(self.to_string()), self.hint()),
             Self::MomentFile { path, message } => Error::input(message).at(path, None),
             Self::Request { .. } | Self::Mismatch(_) => Error::input(self.to_string()),
         }

@@ -9,7 +9,7 @@ use palinode_golden::{Folder, Json};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 /// Each of them has numbers; what is missing fails.
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 33] = [
     "gpt2-tiny",
     "gpt_neox-sequential-tiny",
     "gpt_neox-tiny",
@@ -20,6 +20,29 @@ const FAMILIES: [&str; 10] = [
     "mistral-tiny",
     "qwen2-tiny",
     "qwen3-tiny",
+    "gemma-tiny",
+    "gemma2-tiny",
+    "gemma3-tiny",
+    "phi-tiny",
+    "phi3-tiny",
+    "olmo-tiny",
+    "olmo2-tiny",
+    "smollm3-tiny",
+    "granite-tiny",
+    "cohere-tiny",
+    "glm4-tiny",
+    "exaone4-tiny",
+    "ministral-tiny",
+    "ministral3-tiny",
+    "stablelm-tiny",
+    "starcoder2-tiny",
+    "llama-yarn-tiny",
+    "gpt_neo-tiny",
+    "opt-tiny",
+    "bloom-tiny",
+    "falcon-tiny",
+    "falcon-alibi-tiny",
+    "mpt-tiny",
 ];
 
 pub struct Family {

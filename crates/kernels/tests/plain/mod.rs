@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use palinode_kernels::{
-    Activation, Arrangement, Batch, Block, Heads, Matrix, Norm, NormKind, Past, Projection, Rotation, Row,
+    Activation, Arrangement, Batch, Block, HeadNorm, Heads, Matrix, Norm, NormKind, Past, Projection, Rotation, Row,
 };
 
 /// Numbers without a pattern, in (−1, 1).
@@ -63,6 +63,17 @@ pub fn norm(norm: &Norm, x: &[f64]) -> Vec<f64> {
         }
     }
     out
+}
+
+/// A row's queries or keys, piece by piece.
+fn head_norm(head: &HeadNorm, x: &[f64]) -> Vec<f64> {
+    let pieces = x.chunks_exact(head.size).enumerate();
+    pieces
+        .flat_map(|(i, piece)| {
+            let from = i * head.size % head.norm.weight.len();
+            norm(&Norm { weight: &head.norm.weight[from..from + head.size], ..head.norm }, piece)
+        })
+        .collect()
 }
 
 /// `erf` by its series, or by the continued fraction of `erfc`.
@@ -135,7 +146,13 @@ pub fn attention(heads: &Heads, rows: &[Row], pasts: &[PlainPast], qkv: &[f64]) 
                     let q = &qkv[tokens[query] * width + head * dim..][..dim];
                     let scores: Vec<f64> = seen
                         .iter()
-                        .map(|(k, _)| q.iter().zip(*k).map(|(a, b)| a * b).sum::<f64>() / (dim as f64).sqrt())
+                        .enumerate()
+                        .map(|(i, (k, _))| {
+                            let product: f64 = q.iter().zip(*k).map(|(a, b)| a * b).sum();
+                            let score = product * heads.scale.map_or(1.0 / (dim as f64).sqrt(), f64::from);
+                            let score = heads.cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+                            score + distance(heads, head, from + i, from + seen.len() - 1)
+                        })
                         .collect();
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
@@ -149,6 +166,32 @@ pub fn attention(heads: &Heads, rows: &[Row], pasts: &[PlainPast], qkv: &[f64]) 
         }
     }
     out
+}
+
+/// What the distance of a key from the query adds.
+fn distance(heads: &Heads, head: usize, key: usize, query: usize) -> f64 {
+    let Some(alibi) = heads.alibi else { return 0.0 };
+    // Slopes as the paper has them, of 2, 3, 4 and 6 heads.
+    let powers: &[f64] = match heads.heads {
+        1 => &[8.0],
+        2 => &[4.0, 8.0],
+        3 => &[4.0, 8.0, 2.0],
+        4 => &[2.0, 4.0, 6.0, 8.0],
+        6 => &[2.0, 4.0, 6.0, 8.0, 1.0, 3.0],
+        _ => unreachable!(),
+    };
+    let slope = (-powers[head]).exp2();
+    let round = |x: f64| if alibi.rounded { f64::from(half_bits(x as f32)) } else { x };
+    (round(slope * key as f64) - round(slope * query as f64)) * f64::from(alibi.scale)
+}
+
+/// The nearest number with 8 bits, by way of its size.
+fn half_bits(x: f32) -> f32 {
+    if x == 0.0 {
+        return 0.0;
+    }
+    let unit = (x.abs().log2().floor() - 7.0).exp2();
+    (x / unit).round_ties_even() * unit
 }
 
 pub fn rotate(frequencies: &[f64], positions: &[usize], x: &mut [f64], width: usize, dim: usize, count: usize) {
@@ -174,7 +217,14 @@ pub struct Weights {
     pub kind: NormKind,
     pub gated: bool,
     pub bias: bool,
-    pub head_norm: bool,
+    /// Numbers of a query or a key that are normed together.
+    pub head_norm: Option<usize>,
+    /// Every head has weights of its own.
+    pub each_head: bool,
+    pub norms_before: bool,
+    pub norms_behind: bool,
+    pub multiplier: f32,
+    pub clip: Option<f32>,
     numbers: Vec<Vec<f32>>,
 }
 
@@ -193,6 +243,10 @@ impl Weights {
         for (inputs, outputs) in [(d, width), (queries, d), (d, f), (d, f), (f, d)] {
             numbers.push(noise.take(inputs * outputs, 1.5 / (inputs as f32).sqrt()));
         }
+        // Norms behind attention and feed-forward, and norms of all heads' queries and keys.
+        for n in [d, d, queries, heads.kv_heads * dim] {
+            numbers.push(around_one(n, &mut noise));
+        }
         Self {
             d,
             f,
@@ -202,7 +256,12 @@ impl Weights {
             kind: NormKind::Layer,
             gated: false,
             bias: true,
-            head_norm: false,
+            head_norm: None,
+            each_head: false,
+            norms_before: true,
+            norms_behind: false,
+            multiplier: 1.0,
+            clip: None,
             numbers,
         }
     }
@@ -219,12 +278,21 @@ impl Weights {
             weight: Matrix::new(&numbers[weight], inputs, outputs),
             bias: self.bias.then(|| numbers[bias].as_slice()),
         };
+        let head_norm = |shared: usize, of_all: usize, all: usize| {
+            let size = self.head_norm?.min(all);
+            let whole = self.each_head || size > heads.dim;
+            Some(HeadNorm { norm: norm(if whole { of_all } else { shared }, None), size })
+        };
         Block {
             arrangement: self.arrangement,
-            norm_1: norm(0, Some(4)),
-            norm_2: (self.arrangement != Arrangement::Parallel).then(|| norm(1, Some(5))),
-            query_norm: self.head_norm.then(|| norm(2, None)),
-            key_norm: self.head_norm.then(|| norm(3, None)),
+            norm_1: self.norms_before.then(|| norm(0, Some(4))),
+            norm_2: (self.norms_before && self.arrangement != Arrangement::Parallel).then(|| norm(1, Some(5))),
+            attention_norm: self.norms_behind.then(|| norm(16, None)),
+            mlp_norm: self.norms_behind.then(|| norm(17, None)),
+            multiplier: self.multiplier,
+            query_norm: head_norm(2, 18, heads.queries()),
+            key_norm: head_norm(3, 19, heads.kv_heads * heads.dim),
+            clip: self.clip,
             qkv: projection(11, *d, heads.width(), 6),
             heads: *heads,
             attention_out: projection(12, heads.queries(), *d, 7),
@@ -252,12 +320,15 @@ impl Weights {
             product(x, &self.numbers[number], bias, inputs, outputs)
         };
         let plus = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a + b).collect() };
-        let normed = norm(&block.norm_1, x);
+        let normed = block.norm_1.map_or_else(|| x.to_vec(), |n| norm(&n, x));
         let mut qkv = project(&normed, 11, 6, d, width);
         for row in qkv.chunks_exact_mut(width) {
+            if let Some(clip) = self.clip {
+                row.iter_mut().for_each(|x| *x = x.clamp(-f64::from(clip), f64::from(clip)));
+            }
             if let (Some(q), Some(k)) = (&block.query_norm, &block.key_norm) {
-                let queries = norm(q, &row[..heads * dim]);
-                let keys = norm(k, &row[heads * dim..(heads + kv_heads) * dim]);
+                let queries = head_norm(q, &row[..heads * dim]);
+                let keys = head_norm(k, &row[heads * dim..(heads + kv_heads) * dim]);
                 row[..heads * dim].copy_from_slice(&queries);
                 row[heads * dim..(heads + kv_heads) * dim].copy_from_slice(&keys);
             }
@@ -266,10 +337,15 @@ impl Weights {
             rotate(frequencies, positions, &mut qkv, width, dim, heads + kv_heads);
         }
         let attended = attention(&self.heads, rows, pasts, &qkv);
-        let attention = project(&attended, 12, 7, queries, d);
+        let added = |n: Option<Norm>, x: &[f64]| -> Vec<f64> {
+            let x = n.map_or_else(|| x.to_vec(), |n| norm(&n, x));
+            x.iter().map(|x| x * f64::from(self.multiplier)).collect()
+        };
+        let attention = added(block.attention_norm, &project(&attended, 12, 7, queries, d));
         let residual = plus(x, &attention);
         let input = match (self.arrangement, &block.norm_2) {
             (Arrangement::Sequential, Some(n)) => norm(n, &residual),
+            (Arrangement::Sequential, None) => residual.clone(),
             (Arrangement::ParallelTwoNorms, Some(n)) => norm(n, x),
             _ => normed,
         };
@@ -281,7 +357,7 @@ impl Weights {
             up.iter().map(|u| activation(self.activation, *u)).collect()
         };
         let mlp = project(&key, 15, 10, f, d);
-        PlainPassed { hidden: plus(&residual, &mlp), attention, key, mlp, qkv }
+        PlainPassed { hidden: plus(&residual, &added(block.mlp_norm, &mlp)), attention, key, mlp, qkv }
     }
 }
 

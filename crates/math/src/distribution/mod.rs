@@ -27,6 +27,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The first layer that takes what is missing at another one, and that one.
+    pub fn passed_on(&self) -> Option<(usize, usize)> {
+        let mut aim = self.target_layer;
+        self.steps.iter().find_map(|step| {
+            if step.refresh.targets || step.refresh.forward {
+                aim = step.layer;
+            }
+            (step.layer != aim).then_some((step.layer, aim))
+        })
+    }
+
     /// Whether a step needs targets of its own, other than those of the first one.
     pub fn retargets(&self) -> bool {
         self.steps.iter().any(|step| step.refresh.targets || step.refresh.forward)

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::batch::host_rows::HostRows;
-use crate::decoder::rotation::Rotation;
+use crate::decoder::rotation::{Both, Rotation};
 use crate::{ModelError, read};
 
 /// Where the tokens of a batch lie.
@@ -35,9 +35,6 @@ pub(crate) enum RowForm {
 pub struct Rows {
     /// `[cells]`: every token, and padding where there is any.
     pub(crate) ids: Tensor<1, Int>,
-    /// The position of each token in its text: one entry for all rows, or one for each row of the rectangle. Packed rows are one
-    /// rectangle's row.
-    pub(crate) positions: Vec<Vec<usize>>,
     /// Of each packed row the cells of its first tokens, and of the ways on from them.
     pub(crate) parts: Vec<(Range<usize>, Vec<Range<usize>>)>,
     pub(crate) frame: Frame,
@@ -49,8 +46,11 @@ pub struct Rows {
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub shape: Shape,
-    /// Rotation at every token; none for learned positions.
-    pub rotation: Option<Rotation>,
+    /// Rotations at every token; none where positions enter otherwise.
+    pub rotation: Both<Rotation>,
+    /// The position of each token in its text: one entry for all rows, or one for each row of the rectangle. Packed rows are one
+    /// rectangle's row.
+    pub positions: Vec<Vec<usize>>,
     /// For each of the shape's [`Shape::spans`], where its queries must not look, true there; causal attention where there is none.
     pub masks: Vec<Option<Tensor<4, Bool>>>,
     /// The same for kernels, where they compute.
@@ -124,7 +124,8 @@ impl Rows {
         let parts =
             shape.starts.iter().zip(&shape.lengths).map(|(&start, &length)| (start..start + length, Vec::new()));
         let parts = parts.collect();
-        Self { ids, positions, parts, frame: Frame { shape, rotation: None, masks, host: None }, added: None }
+        let frame = Frame { shape, rotation: [None, None], positions, masks, host: None };
+        Self { ids, parts, frame, added: None }
     }
 
     /// Number of rows.

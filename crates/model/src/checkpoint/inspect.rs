@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::checkpoint::gguf::read::Gguf;
 use crate::tokens::facts::TokenizerFacts;
-use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, RotaryScaling, Text, memory};
+use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory};
 
 /// A model folder, looked at from outside.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -204,12 +204,15 @@ pub fn request_bytes(config: &DecoderConfig, above: usize) -> u64 {
 
 fn positions(positions: &Positions) -> String {
     match positions {
-        Positions::Learned => "learned".into(),
-        Positions::Rotary { dim, theta, scaling, .. } => {
+        Positions::Learned { .. } => "learned".into(),
+        Positions::Alibi { .. } => "linear biases of attention (ALiBi)".into(),
+        Positions::Rotary(Rotary { dim, theta, scaling, .. }) => {
             let scaling = match scaling {
                 None => String::new(),
                 Some(RotaryScaling::Linear { factor }) => format!(", stretched {factor} times"),
                 Some(RotaryScaling::Llama3 { factor, .. }) => format!(", long waves stretched {factor} times"),
+                Some(RotaryScaling::Yarn { factor, .. }) => format!(", long waves stretched {factor} times (YaRN)"),
+                Some(RotaryScaling::Each { .. }) => ", each wave stretched by a factor of its own".into(),
             };
             format!("rotary over {dim} dimensions of a head, base {theta}{scaling}")
         }

@@ -14,7 +14,7 @@ use crate::decoder::source::{Blocks, MOST_STREAMED, ReadBlock};
 use crate::device::readback;
 use crate::memory;
 use crate::{
-    Checkpoint, Decoder, DecoderConfig, Layout, ModelError, NormKind, Orientation, Positions, Precision, free_memory,
+    Checkpoint, Decoder, DecoderConfig, Layout, ModelError, Orientation, Positions, Precision, Rotary, free_memory,
 };
 
 impl Decoder {
@@ -135,16 +135,19 @@ impl<'a> Reader<'a> {
             let bias = config.head_bias.then(|| self.vector(&format!("{}.bias", layout.head), vocab)).transpose()?;
             Some(Linear { weight, bias })
         };
-        let position_embedding = if config.positions == Positions::Learned {
-            let values = self.values(layout.position_embedding, &[config.context, d])?;
-            Some(Param::from_tensor(Tensor::from_data(TensorData::new(values, [config.context, d]), device)))
-        } else {
-            None
+        let position_embedding = match config.position_rows() {
+            Some(rows) => {
+                let values = self.values(layout.position_embedding, &[rows, d])?;
+                Some(Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, d]), device)))
+            }
+            None => None,
         };
+        let embedding_norm = config.embedding_norm.then(|| self.norm(layout.embedding_norm)).transpose()?;
         let ends = Ends {
             token_embedding: Param::from_tensor(embedding),
             position_embedding,
-            final_norm: self.norm(layout.final_norm, d)?,
+            embedding_norm,
+            final_norm: self.norm(layout.final_norm)?,
             head,
         };
         Ok((ends.no_grad(), tied))
@@ -177,13 +180,48 @@ impl<'a> Reader<'a> {
         Ok(self.held(turned, [columns, rows]))
     }
 
-    fn norm(&self, stem: &str, size: usize) -> Result<Norm, ModelError> {
-        Ok(Norm {
-            weight: self.vector(&format!("{stem}.weight"), size)?,
-            bias: (self.config.norm == NormKind::Layer)
-                .then(|| self.vector(&format!("{stem}.bias"), size))
-                .transpose()?,
-        })
+    /// A norm of hidden states.
+    fn norm(&self, stem: &str) -> Result<Norm, ModelError> {
+        let (c, d) = (self.config, self.config.hidden);
+        let weight = if c.norm_weight {
+            let mut values = self.values(&format!("{stem}.weight"), &[d])?;
+            if c.norm_plus_one {
+                values.iter_mut().for_each(|w| *w += 1.0);
+            }
+            values
+        } else {
+            vec![1.0; d]
+        };
+        let bias = c.norm_bias.then(|| self.vector(&format!("{stem}.bias"), d)).transpose()?;
+        Ok(Norm { weight: self.param(weight), bias })
+    }
+
+    fn param(&self, values: Vec<f32>) -> Param<Tensor<1>> {
+        let size = values.len();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, [size]), self.device))
+    }
+
+    /// The norm of queries (`which` is 0) or of keys, in the order that their numbers are put in.
+    fn head_norm(&self, which: usize, layer: usize) -> Result<Option<Norm>, ModelError> {
+        let c = self.config;
+        let heads = [c.heads, c.kv_heads][which];
+        let parts = self.layout.head_norm(c, which, layer, heads);
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let joined = |end: &str| -> Result<Param<Tensor<1>>, ModelError> {
+            let mut stored = Vec::new();
+            for (stem, shape) in &parts {
+                stored.extend(self.values(&format!("{stem}.{end}"), shape)?);
+            }
+            let mut values = vec![0.0; stored.len()];
+            for (column, value) in stored.into_iter().enumerate() {
+                values[self.paired(column)] = if c.norm_plus_one && end == "weight" { value + 1.0 } else { value };
+            }
+            Ok(self.param(values))
+        };
+        let bias = c.head_norm_bias.then(|| joined("bias")).transpose()?;
+        Ok(Some(Norm { weight: joined("weight")?, bias }))
     }
 
     /// A layer's block, once the device has it: until then the host holds it as well.
@@ -200,21 +238,58 @@ impl<'a> Reader<'a> {
         let linear = |stem: &'static str, input: usize, output: usize, bias: bool| {
             self.linear(&[(stem, output)], layer, input, bias, |_, column| column)
         };
-        let head_norm =
-            |which: usize| c.head_norm.then(|| self.norm(&fill(l.head_norms[which], layer), c.head_dim)).transpose();
+        let norm = |is_there: bool, stem: &str| is_there.then(|| self.norm(&fill(stem, layer))).transpose();
         let widths = l.qkv_widths(c);
         let parts: Vec<_> = l.qkv.iter().copied().zip(widths.iter().copied()).collect();
+        let (gate, up) = if l.gate_up.is_empty() {
+            let gate = c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?;
+            (gate, linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?)
+        } else {
+            let [gate, up] = self.halves(l.gate_up, layer, c.hidden, c.feed_forward, c.mlp_bias)?;
+            (Some(gate), up)
+        };
         Ok(Block {
-            norm_1: self.norm(&fill(l.norm_1, layer), c.hidden)?,
-            norm_2: c.arrangement.has_second_norm().then(|| self.norm(&fill(l.norm_2, layer), c.hidden)).transpose()?,
-            query_norm: head_norm(0)?,
-            key_norm: head_norm(1)?,
+            norm_1: norm(c.norms_before, l.norm_1)?,
+            norm_2: norm(c.has_second_norm(), l.norm_2)?,
+            attention_norm: norm(c.norms_behind, l.attention_norm)?,
+            mlp_norm: norm(c.norms_behind, l.mlp_norm)?,
+            query_norm: self.head_norm(0, layer)?,
+            key_norm: self.head_norm(1, layer)?,
             qkv: self.linear(&parts, layer, c.hidden, c.qkv_bias, |part, column| self.qkv_column(part, column))?,
             attention_out: linear(l.attention_out, attention, c.hidden, c.attention_out_bias)?,
-            up: linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?,
-            gate: c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?,
+            up,
+            gate,
             down: linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?,
         })
+    }
+
+    /// Two projections of the same size that are stored one behind the other, `[2 · output, input]`.
+    fn halves(
+        &self,
+        stem: &str,
+        layer: usize,
+        input: usize,
+        output: usize,
+        bias: bool,
+    ) -> Result<[Linear; 2], ModelError> {
+        let mut turned = [vec![0.0; input * output], vec![0.0; input * output]];
+        self.checkpoint.read_rows(&weight(stem, layer), &[2 * output, input], |first, piece| {
+            let rows = piece.len() / input.max(1);
+            for (half, target) in turned.iter_mut().enumerate() {
+                let (from, to) = (first.max(half * output), (first + rows).min((half + 1) * output));
+                if from < to {
+                    let part = &piece[(from - first) * input..(to - first) * input];
+                    scatter_turned(part, input, target, output, |row| from - half * output + row);
+                }
+            }
+        })?;
+        let biases = bias.then(|| self.values(&bias_name(stem, layer), &[2 * output])).transpose()?;
+        let mut half = 0;
+        Ok(turned.map(|values| {
+            let own = biases.as_ref().map(|all| self.param(all[half * output..][..output].to_vec()));
+            half += 1;
+            Linear { weight: Param::from_tensor(self.held(values, [input, output])), bias: own }
+        }))
     }
 
     /// Projections side by side as one `[in, out]`; `place` says to which column output `i` of part `p` goes.
@@ -263,13 +338,24 @@ impl<'a> Reader<'a> {
         let (dim, q, kv) = (c.head_dim, c.heads * c.head_dim, c.kv_heads * c.head_dim);
         let starts = [0, q, q + kv];
         let column = if self.layout.by_head {
-            let (head, rest) = (column / (3 * dim), column % (3 * dim));
-            starts[rest / dim] + head * dim + rest % dim
+            // Of each key head its queries, its key and its value.
+            let group = c.heads / c.kv_heads;
+            let (head, rest) = (column / ((group + 2) * dim), column % ((group + 2) * dim));
+            match (rest / dim).checked_sub(group) {
+                None => head * group * dim + rest,
+                Some(side) => starts[side + 1] + head * dim + rest % dim,
+            }
         } else {
             starts[part] + column
         };
-        match c.positions {
-            Positions::Rotary { dim: rotated, interleaved: true, .. } if column < q + kv => {
+        if column < q + kv { self.paired(column) } else { column }
+    }
+
+    /// Where a number of queries or keys goes within its head.
+    fn paired(&self, column: usize) -> usize {
+        let dim = self.config.head_dim;
+        match self.config.positions {
+            Positions::Rotary(Rotary { dim: rotated, interleaved: true, .. }) => {
                 let i = column % dim;
                 let paired = if i < rotated { i / 2 + (i % 2) * (rotated / 2) } else { i };
                 column - i + paired

@@ -268,6 +268,7 @@ fn read_blocks(
     if arrange == Arrange::Turned || (shape.len() < 2 && arrange != Arrange::AsStored) {
         kind.extend_f32(&file.read(bytes)?, &mut values);
         let ordered: Vec<f32> = match arrange {
+            Arrange::PlusOne => values.iter().map(|value| value - 1.0).collect(),
             // Stored as `width` rows of `count`.
             Arrange::Turned => (0..count * width).map(|i| values[i % width * count + i / width]).collect(),
             _ => (0..count).map(|row| values[arrange.row(row)]).collect(),

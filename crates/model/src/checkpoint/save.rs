@@ -174,11 +174,9 @@ pub fn write_weights(decoder: &Decoder, dtype: Dtype, target: &Path) -> Result<(
     };
     for layer in 0..config.layers {
         let block = decoder.lend(layer)?;
-        for (name, shape, values) in norms(fill(layout.norm_1, layer), &block.norm_1)? {
-            add(name, shape, values);
-        }
-        if let Some(norm) = &block.norm_2 {
-            for (name, shape, values) in norms(fill(layout.norm_2, layer), norm)? {
+        for (stem, norm) in [(layout.norm_1, &block.norm_1), (layout.norm_2, &block.norm_2)] {
+            let Some(norm) = norm else { continue };
+            for (name, shape, values) in norms(fill(stem, layer), norm)? {
                 add(name, shape, values);
             }
         }

@@ -56,10 +56,29 @@ impl Family {
     /// The published run of this family, or of the one that it is most like.
     pub fn published_edit(self) -> PublishedEdit {
         match self {
-            Self::Gpt2 => GPT2_XL,
-            Self::GptJ => GPT_J,
-            // Nobody has published a run of the others. All are of Llama's depth or deeper, and trained as it was.
-            Self::GptNeoX | Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => LLAMA_2,
+            // Nobody has published a run of the others. Those with learned positions are most like GPT-2, those without a gate most like
+            // GPT-J; all others are of Llama's depth or deeper, and trained as it was.
+            Self::Gpt2 | Self::GptNeo | Self::Opt => GPT2_XL,
+            Self::GptJ | Self::Phi | Self::Bloom | Self::Falcon | Self::Mpt | Self::Starcoder2 => GPT_J,
+            Self::GptNeoX
+            | Self::Llama
+            | Self::Mistral
+            | Self::Qwen2
+            | Self::Qwen3
+            | Self::Gemma
+            | Self::Gemma2
+            | Self::Gemma3
+            | Self::Phi3
+            | Self::Olmo
+            | Self::Olmo2
+            | Self::SmolLm3
+            | Self::Granite
+            | Self::Cohere
+            | Self::Glm4
+            | Self::Exaone4
+            | Self::Ministral
+            | Self::Ministral3
+            | Self::StableLm => LLAMA_2,
         }
     }
 }

@@ -4,12 +4,13 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, activation};
+use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
 
 use crate::batch::rows::{Activations, Frame};
+use crate::decoder::rotation::{alibi, of_layer};
 use crate::device::cat::cat;
 use crate::device::matmul::project;
-use crate::{Activation, Arrangement, DecoderConfig, MlpModule, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, MlpModule, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
 #[derive(Module, Debug)]
@@ -23,14 +24,38 @@ pub struct Norm {
 impl Norm {
     /// Normalises the rows of `x` `[n, d]`.
     pub fn forward(&self, x: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
-        match config.norm {
-            NormKind::Layer => {
-                layer_norm(x, self.weight.val(), self.bias.as_ref().map(Param::val), config.norm_epsilon)
+        normalised(x, self.weight.val(), self.bias.as_ref().map(Param::val), config)
+    }
+
+    /// Normalises queries or keys, `[batch, heads, seq, dim]`.
+    fn of_heads(&self, x: Tensor<4>, config: &DecoderConfig) -> Tensor<4> {
+        let [batch, heads, seq, dim] = x.dims();
+        if config.head_norm == Some(HeadNorm::Shared) {
+            return self.forward(x.reshape([-1, dim as i32]), config).reshape([batch, heads, seq, dim]);
+        }
+        let rows = x.swap_dims(1, 2).reshape([batch * seq, heads * dim]);
+        let rows = if config.head_norm == Some(HeadNorm::Whole) {
+            self.forward(rows, config)
+        } else {
+            // Head by head without weights, which each head has of its own.
+            let ones = self.weight.val().narrow(0, 0, dim).ones_like();
+            let each = normalised(rows.reshape([-1, dim as i32]), ones, None, config);
+            let rows = each.reshape([batch * seq, heads * dim]) * self.weight.val().unsqueeze();
+            match &self.bias {
+                Some(bias) => rows + bias.val().unsqueeze(),
+                None => rows,
             }
-            NormKind::Rms => {
-                let scale = (x.clone() * x.clone()).mean_dim(1).add_scalar(config.norm_epsilon).sqrt();
-                x / scale * self.weight.val().unsqueeze()
-            }
+        };
+        rows.reshape([batch, seq, heads, dim]).swap_dims(1, 2)
+    }
+}
+
+fn normalised(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, config: &DecoderConfig) -> Tensor<2> {
+    match config.norm {
+        NormKind::Layer => layer_norm(x, weight, bias, config.norm_epsilon),
+        NormKind::Rms => {
+            let scale = (x.clone() * x.clone()).mean_dim(1).add_scalar(config.norm_epsilon).sqrt();
+            x / scale * weight.unsqueeze()
         }
     }
 }
@@ -63,7 +88,7 @@ pub struct BlockOutput {
     pub attention: Activations,
     /// The down-projection's input (an edit's *key*), of size `f`.
     pub key: Activations,
-    /// The feed-forward's output, of size `d`.
+    /// The feed-forward's output, of size `d`, as its down-projection gives it: before any norm or multiplier.
     pub mlp: Activations,
     /// Keys and values so far: those handed in as `past`, then this run's; kernels have this run's alone.
     pub(crate) kv: Kv,
@@ -76,7 +101,7 @@ pub struct FeedForward {
     pub hidden: Tensor<2>,
     /// The down-projection's input.
     pub key: Tensor<2>,
-    /// The feed-forward's output.
+    /// The down-projection's output.
     pub mlp: Tensor<2>,
 }
 
@@ -87,6 +112,8 @@ pub struct Inner {
     pub up: Option<Tensor<2>>,
     /// To the gate's, where there is one.
     pub gate: Option<Tensor<2>>,
+    /// To the down-projection's, `[tokens, d]`.
+    pub down: Option<Tensor<2>>,
 }
 
 /// What stands in the place of outputs of a block's parts at some cells.
@@ -118,12 +145,16 @@ impl Pin {
 #[derive(Module, Debug)]
 pub struct Block {
     /// Norm before attention (and, in the parallel arrangement, before the feed-forward).
-    pub norm_1: Norm,
+    pub norm_1: Option<Norm>,
     /// Norm before the feed-forward.
     pub norm_2: Option<Norm>,
-    /// Norm of each head's query, over `head_dim`.
+    /// Norm of what attention adds.
+    pub attention_norm: Option<Norm>,
+    /// Norm of what the feed-forward adds.
+    pub mlp_norm: Option<Norm>,
+    /// Norm of queries, with a weight for each number of a head or of all heads.
     pub query_norm: Option<Norm>,
-    /// Norm of each head's key, over `head_dim`.
+    /// Norm of keys, likewise.
     pub key_norm: Option<Norm>,
     /// Query, key and value projections side by side, `[d, (heads + 2·kv_heads)·head_dim]`.
     pub qkv: Linear,
@@ -165,7 +196,7 @@ impl Block {
         }
     }
 
-    /// Runs the block on the hidden state `x` `[cells, d]` of a batch.
+    /// Runs a layer's block on the hidden state `x` `[cells, d]` of a batch.
     ///
     /// `past` holds keys and values of earlier positions. `masks` has one for each of the shape's spans: without it, attention is
     /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides. `pins` stand in the place of outputs of
@@ -174,19 +205,20 @@ impl Block {
         &self,
         x: Tensor<2>,
         config: &DecoderConfig,
+        layer: usize,
         frame: &Frame,
         past: Option<&KeyValues>,
         masks: &[Option<Tensor<4, Bool>>],
         pins: &Pins,
     ) -> BlockOutput {
-        let normed = self.norm_1.forward(x.clone(), config);
-        let (attended, kv) = self.attend(normed.clone(), config, frame, past, masks);
+        let normed = self.attention_input(x.clone(), config);
+        let (attended, kv) = self.attend(normed.clone(), config, layer, frame, past, masks);
         let attention = Pin::put(pins.attention.as_ref(), attended);
         let FeedForward { mut hidden, key, mut mlp } =
             self.after_attention(x.clone(), attention.clone(), Some(normed), config, Inner::default());
         if pins.mlp.is_some() {
             mlp = Pin::put(pins.mlp.as_ref(), mlp);
-            hidden = x + attention.clone() + mlp.clone();
+            hidden = x + attention.clone() + self.added(mlp.clone(), config);
         }
         BlockOutput {
             hidden: Activations(hidden),
@@ -197,33 +229,51 @@ impl Block {
         }
     }
 
+    /// What attention reads, `[n, d]`.
+    fn attention_input(&self, x: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
+        match &self.norm_1 {
+            Some(norm) => norm.forward(x, config),
+            None => x,
+        }
+    }
+
     /// What the feed-forward reads, `[n, d]`; arguments as in [`Block::after_attention`].
     pub(crate) fn feed_forward_input(&self, x: Tensor<2>, attended: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
         match (config.arrangement, &self.norm_2) {
             (Arrangement::Sequential, Some(norm)) => norm.forward(x + attended, config),
+            (Arrangement::Sequential, None) => x + attended,
             (Arrangement::ParallelTwoNorms, Some(norm)) => norm.forward(x, config),
-            _ => self.norm_1.forward(x, config),
+            _ => self.attention_input(x, config),
         }
     }
 
+    /// What an output of the down-projection `[n, d]` adds to the hidden state.
+    pub(crate) fn added(&self, mlp: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
+        added(self.mlp_norm.as_ref(), mlp, config)
+    }
+
     /// What follows attention, token by token: `x` `[n, d]` is the hidden state before the block, `attended` what attention adds to it, and
-    /// `normed` the first norm of `x` where it is known. `added` goes into the feed-forward.
+    /// `normed` what attention read where it is known. `inner` goes into the feed-forward.
     pub(crate) fn after_attention(
         &self,
         x: Tensor<2>,
         attended: Tensor<2>,
         normed: Option<Tensor<2>>,
         config: &DecoderConfig,
-        added: Inner,
+        inner: Inner,
     ) -> FeedForward {
         let (residual, input) = match (config.arrangement, &self.norm_2) {
-            (Arrangement::Sequential, Some(norm)) => {
+            (Arrangement::Sequential, norm) => {
                 let x = x + attended;
-                (x.clone(), norm.forward(x, config))
+                let input = match norm {
+                    Some(norm) => norm.forward(x.clone(), config),
+                    None => x.clone(),
+                };
+                (x, input)
             }
             (Arrangement::ParallelTwoNorms, Some(norm)) => (x.clone() + attended, norm.forward(x, config)),
             _ => {
-                let normed = normed.unwrap_or_else(|| self.norm_1.forward(x.clone(), config));
+                let normed = normed.unwrap_or_else(|| self.attention_input(x.clone(), config));
                 (x + attended, normed)
             }
         };
@@ -231,34 +281,33 @@ impl Block {
             Some(added) => out + added,
             None => out,
         };
-        let up = plus(project(&self.up, input.clone()), added.up);
+        let up = plus(project(&self.up, input.clone()), inner.up);
         let key = match &self.gate {
-            Some(gate) => activate(plus(project(gate, input), added.gate), config.activation) * up,
+            Some(gate) => activate(plus(project(gate, input), inner.gate), config.activation) * up,
             None => activate(up, config.activation),
         };
-        let mlp = project(&self.down, key.clone());
-        FeedForward { hidden: residual + mlp.clone(), key, mlp }
+        let mlp = plus(project(&self.down, key.clone()), inner.down);
+        FeedForward { hidden: residual + self.added(mlp.clone(), config), key, mlp }
     }
 
     fn attend(
         &self,
         normed: Tensor<2>,
         config: &DecoderConfig,
+        layer: usize,
         frame: &Frame,
         past: Option<&KeyValues>,
         masks: &[Option<Tensor<4, Bool>>],
     ) -> (Tensor<2>, KeyValues) {
         let [batch, seq] = frame.shape.rectangle();
-        let rotation = frame.rotation.as_ref();
+        let rotation = of_layer(&frame.rotation, config, layer);
         let (heads, kv_heads, dim) = (config.heads, config.kv_heads, config.head_dim);
-        let qkv = project(&self.qkv, normed).reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
-        let normed = |t: Tensor<4>, norm: Option<&Norm>| match norm {
-            Some(norm) => {
-                let shape = t.dims();
-                norm.forward(t.reshape([-1, dim as i32]), config).reshape(shape)
-            }
-            None => t,
+        let qkv = project(&self.qkv, normed);
+        let qkv = match config.qkv_clip {
+            Some(clip) => qkv.clamp(-clip, clip),
+            None => qkv,
         };
+        let qkv = qkv.reshape([batch, seq, heads + 2 * kv_heads, dim]).swap_dims(1, 2);
         let (query, keys) = match (rotation, &self.query_norm, &self.key_norm) {
             // They lie side by side: what both need is done once.
             (Some(rotation), None, None) => {
@@ -266,16 +315,22 @@ impl Block {
                 (both.clone().narrow(1, 0, heads), both.narrow(1, heads, kv_heads))
             }
             (_, query_norm, key_norm) => {
-                let turn = |t: Tensor<4>| match rotation {
-                    Some(rotation) => rotation.apply(t),
-                    None => t,
+                let turn = |t: Tensor<4>, norm: &Option<Norm>| {
+                    let t = match norm {
+                        Some(norm) => norm.of_heads(t, config),
+                        None => t,
+                    };
+                    match rotation {
+                        Some(rotation) => rotation.apply(t),
+                        None => t,
+                    }
                 };
-                let query = normed(qkv.clone().narrow(1, 0, heads), query_norm.as_ref());
-                let keys = normed(qkv.clone().narrow(1, heads, kv_heads), key_norm.as_ref());
-                (turn(query), turn(keys))
+                let query = turn(qkv.clone().narrow(1, 0, heads), query_norm);
+                (query, turn(qkv.clone().narrow(1, heads, kv_heads), key_norm))
             }
         };
         let mut kv = KeyValues { keys, values: qkv.narrow(1, heads + kv_heads, kv_heads) };
+        let before = past.map_or(0, |past| past.keys.dims()[2]);
         if let Some(past) = past {
             kv.keys = cat(vec![past.keys.clone(), kv.keys], 2);
             kv.values = cat(vec![past.values.clone(), kv.values], 2);
@@ -290,14 +345,57 @@ impl Block {
             let (query, keys, values) = (part(&query), part(&keys), part(&values));
             let [rows, _, queries, _] = query.dims();
             let total = keys.dims()[2];
-            let options = AttentionModuleOptions { is_causal: mask.is_none(), ..Default::default() };
+            let options = AttentionModuleOptions {
+                scale: config.attention_scale,
+                softcap: config.attention_cap,
+                is_causal: mask.is_none(),
+            };
             let mask = mask.as_ref().map(|mask| mask.clone().expand([rows, heads, queries, total]));
-            attention(query, keys, values, mask, None, options)
+            let bias = distances(config, frame, (start, length), before, &query.device());
+            let bias = bias.map(|bias| bias.expand([rows, heads, queries, total]));
+            attention(query, keys, values, mask, bias, options)
         });
         let out = cat(attended.collect(), 2);
         let out = out.swap_dims(1, 2).reshape([batch * seq, heads * dim]);
-        (project(&self.attention_out, out), kv)
+        (added(self.attention_norm.as_ref(), project(&self.attention_out, out), config), kv)
     }
+}
+
+/// What an output of attention or feed-forward adds to the hidden state.
+fn added(norm: Option<&Norm>, out: Tensor<2>, config: &DecoderConfig) -> Tensor<2> {
+    let out = match norm {
+        Some(norm) => norm.forward(out, config),
+        None => out,
+    };
+    if config.residual_multiplier == 1.0 { out } else { out.mul_scalar(config.residual_multiplier) }
+}
+
+/// What distance adds to the scores of a span's queries, `[rows or 1, heads, 1, before + length]`; none where it adds nothing.
+///
+/// Measured from the span's last position, whichever query looks: what all scores of a query have more changes nothing. Positions count,
+/// not columns, since ways on from a common beginning lie side by side. What came before a row is aligned at its end.
+fn distances(
+    config: &DecoderConfig,
+    frame: &Frame,
+    (start, length): (usize, usize),
+    before: usize,
+    device: &Device,
+) -> Option<Tensor<4>> {
+    let alibi = alibi(config)?;
+    let (heads, total) = (config.heads, before + length);
+    let mut biases = Vec::with_capacity(frame.positions.len() * heads * total);
+    for positions in &frame.positions {
+        let own = &positions[start..start + length];
+        let first = own.first().copied().unwrap_or(0);
+        let last = own.iter().copied().max().unwrap_or(0);
+        // Padding before a text's first token is masked.
+        let keys = (0..before).map(|i| (first + i).saturating_sub(before)).chain(own.iter().copied());
+        for head in 0..heads {
+            let slope = alibi.slope(head, heads);
+            biases.extend(keys.clone().map(|key| alibi.bias(slope, last, key)));
+        }
+    }
+    Some(Tensor::from_data(TensorData::new(biases, [frame.positions.len(), heads, 1, total]), device))
 }
 
 /// Repeats each key/value head for the query heads that share it.

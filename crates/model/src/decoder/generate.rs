@@ -199,7 +199,7 @@ fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f3
         let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
         let numbers = Numbers::of(hidden).ok_or_else(elsewhere)?;
         let output = {
-            let batch = host.batch(texts.iter().map(|text| &text.past[layer]));
+            let batch = host.batch(config, layer, texts.iter().map(|text| &text.past[layer]));
             block.run(config, layer, &numbers, &batch)
         };
         let Kv::Host(qkv) = &output.kv else { return Err(elsewhere()) };

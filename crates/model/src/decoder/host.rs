@@ -11,13 +11,16 @@ use palinode_kernels::{Batch, Heads, Kept, Matrix, Pins, Projection, Threads};
 
 use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
+use crate::decoder::rotation::alibi;
 use crate::device::numbers::{Numbers, rows};
-use crate::{Activation, Arrangement, DecoderConfig, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, NormKind};
 
 /// A block's weights, where its tensors have them.
 pub(crate) struct HostBlock {
-    norm_1: HostNorm,
+    norm_1: Option<HostNorm>,
     norm_2: Option<HostNorm>,
+    attention_norm: Option<HostNorm>,
+    mlp_norm: Option<HostNorm>,
     query_norm: Option<HostNorm>,
     key_norm: Option<HostNorm>,
     qkv: HostLinear,
@@ -90,8 +93,10 @@ impl HostBlock {
     /// None where a weight cannot be looked at.
     pub fn of(block: &Block) -> Option<Self> {
         Some(Self {
-            norm_1: HostNorm::of(&block.norm_1)?,
+            norm_1: all(block.norm_1.as_ref(), HostNorm::of)?,
             norm_2: all(block.norm_2.as_ref(), HostNorm::of)?,
+            attention_norm: all(block.attention_norm.as_ref(), HostNorm::of)?,
+            mlp_norm: all(block.mlp_norm.as_ref(), HostNorm::of)?,
             query_norm: all(block.query_norm.as_ref(), HostNorm::of)?,
             key_norm: all(block.key_norm.as_ref(), HostNorm::of)?,
             qkv: HostLinear::of(&block.qkv)?,
@@ -103,16 +108,27 @@ impl HostBlock {
     }
 
     fn view(&self, config: &DecoderConfig, layer: usize) -> kernels::Block<'_> {
+        fn norm<'a>(norm: &'a Option<HostNorm>, config: &DecoderConfig) -> Option<kernels::Norm<'a>> {
+            norm.as_ref().map(|norm| norm.view(config))
+        }
+        let whole = config.head_norm == Some(HeadNorm::Whole);
+        let size = |heads: usize| if whole { heads * config.head_dim } else { config.head_dim };
+        let query_norm = norm(&self.query_norm, config);
+        let key_norm = norm(&self.key_norm, config);
         kernels::Block {
             arrangement: match config.arrangement {
                 Arrangement::Sequential => kernels::Arrangement::Sequential,
                 Arrangement::Parallel => kernels::Arrangement::Parallel,
                 Arrangement::ParallelTwoNorms => kernels::Arrangement::ParallelTwoNorms,
             },
-            norm_1: self.norm_1.view(config),
-            norm_2: self.norm_2.as_ref().map(|norm| norm.view(config)),
-            query_norm: self.query_norm.as_ref().map(|norm| norm.view(config)),
-            key_norm: self.key_norm.as_ref().map(|norm| norm.view(config)),
+            norm_1: norm(&self.norm_1, config),
+            norm_2: norm(&self.norm_2, config),
+            attention_norm: norm(&self.attention_norm, config),
+            mlp_norm: norm(&self.mlp_norm, config),
+            multiplier: config.residual_multiplier as f32,
+            query_norm: query_norm.map(|norm| kernels::HeadNorm { norm, size: size(config.heads) }),
+            key_norm: key_norm.map(|norm| kernels::HeadNorm { norm, size: size(config.kv_heads) }),
+            clip: config.qkv_clip.map(|clip| clip as f32),
             qkv: self.qkv.view(),
             heads: heads(config, layer),
             attention_out: self.attention_out.view(),
@@ -171,7 +187,12 @@ impl HostBlock {
 
 /// The heads of a layer.
 pub(crate) fn heads(config: &DecoderConfig, layer: usize) -> Heads {
-    Heads { heads: config.heads, kv_heads: config.kv_heads, dim: config.head_dim, window: config.window(layer) }
+    Heads {
+        scale: config.attention_scale.map(|scale| scale as f32),
+        cap: config.attention_cap.map(|cap| cap as f32),
+        alibi: alibi(config),
+        ..Heads::new(config.heads, config.kv_heads, config.head_dim, config.window(layer))
+    }
 }
 
 /// `x · weight (+ bias)` by kernels, where they can look at all of it.

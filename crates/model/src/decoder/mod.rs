@@ -22,16 +22,16 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use crate::batch::grouping::groups;
 use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
-use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues, Pins};
+use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues, Norm, Pins};
 use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
-use crate::decoder::rotation::{Rotation, frequencies};
+use crate::decoder::rotation::{Both, Rotation, Turns};
 use crate::decoder::source::{Blocks, Lent, MOST_STREAMED, Streaming};
 use crate::decoder::work::{Meter, Work};
 use crate::device::capacity::{Capacity, OutOfMemory};
 use crate::device::matmul::{matmul, project};
 use crate::device::numbers::Numbers;
-use crate::{DecoderConfig, ModelError, WeightId};
+use crate::{Beyond, DecoderConfig, ModelError, Positions, WeightId};
 
 /// A decoder-only language model.
 ///
@@ -44,8 +44,8 @@ pub struct Decoder {
     blocks: Blocks,
     /// A tied head laid out for reading, `[d, V]`; the token embedding is a view of it.
     head: Option<Tensor<2>>,
-    /// Rotation frequencies, radians per position.
-    frequencies: Vec<f64>,
+    /// What queries and keys are rotated by.
+    turns: Both<Turns>,
     form: RowForm,
     /// Whether kernels of our own compute where they can look at weights and activations.
     kernels: bool,
@@ -55,7 +55,7 @@ pub struct Decoder {
     capacity: Arc<Capacity>,
 }
 
-/// Vectors added to the hidden state after a layer, at tokens of the rows of one batch.
+/// Vectors added to the hidden state after a layer, or to its down-projection's output, at tokens of the rows of one batch.
 #[derive(Debug)]
 pub(crate) struct Injected {
     pub layer: usize,
@@ -63,13 +63,15 @@ pub(crate) struct Injected {
     pub tokens: Vec<(usize, usize)>,
     /// `[tokens, d]`.
     pub values: Tensor<2>,
+    /// Whether they are added to the down-projection's output.
+    pub at_projection: bool,
 }
 
 impl Decoder {
     /// A decoder over the given weights, which may be tracked for training.
     pub fn from_parameters(config: DecoderConfig, parameters: Parameters) -> Self {
-        let Parameters { token_embedding, position_embedding, blocks, final_norm, head } = parameters;
-        let ends = Ends { token_embedding, position_embedding, final_norm, head };
+        let Parameters { token_embedding, position_embedding, embedding_norm, blocks, final_norm, head } = parameters;
+        let ends = Ends { token_embedding, position_embedding, embedding_norm, final_norm, head };
         Self::new(config, ends, Blocks::resident(blocks), None)
     }
 
@@ -79,7 +81,7 @@ impl Decoder {
         let embedding = ends.token_embedding.val();
         let kernels = embedding.device() == Device::flex() && embedding.dtype() == DType::F32;
         Self {
-            frequencies: frequencies(&config.positions),
+            turns: Turns::of(&config),
             config,
             ends,
             blocks,
@@ -218,27 +220,27 @@ impl Decoder {
     fn continued(&self, texts: &[(&[u32], usize)]) -> Rows {
         let fresh: Vec<&[u32]> = texts.iter().map(|(fresh, _)| *fresh).collect();
         let mut rows = Rows::new(&fresh, self.form, &self.device().without_autodiff());
-        rows.positions = vec![texts.iter().flat_map(|(fresh, before)| *before..before + fresh.len()).collect()];
+        rows.frame.positions = vec![texts.iter().flat_map(|(fresh, before)| *before..before + fresh.len()).collect()];
         self.turned(rows)
     }
 
     fn turned(&self, mut rows: Rows) -> Rows {
-        rows.frame.rotation = self.rotation(&rows.positions);
+        rows.frame.rotation = self.rotation(&rows.frame.positions);
         rows.frame.host = self.kernels.then(|| {
-            let positions = rows.positions.iter().flatten().copied();
+            let positions = rows.frame.positions.iter().flatten().copied();
             Arc::new(HostRows { rows: rows.parts.clone(), rotation: self.host_rotation(positions) })
         });
         rows
     }
 
-    /// Rotation at each row's positions, all of one number; none for learned positions.
-    fn rotation(&self, positions: &[Vec<usize>]) -> Option<Rotation> {
+    /// Rotations at each row's positions, all of one number; none where positions enter otherwise.
+    fn rotation(&self, positions: &[Vec<usize>]) -> Both<Rotation> {
         let device = self.device().without_autodiff();
-        (!self.frequencies.is_empty()).then(|| Rotation::new(&self.frequencies, positions, &device))
+        self.turns.each_ref().map(|turns| turns.as_ref().map(|turns| Rotation::new(turns, positions, &device)))
     }
 
-    fn host_rotation(&self, positions: impl IntoIterator<Item = usize>) -> Option<palinode_kernels::Rotation> {
-        (!self.frequencies.is_empty()).then(|| palinode_kernels::Rotation::new(&self.frequencies, positions))
+    fn host_rotation(&self, positions: impl Iterator<Item = usize> + Clone) -> Both<palinode_kernels::Rotation> {
+        self.turns.each_ref().map(|turns| turns.as_ref().map(|turns| turns.on_host(positions.clone())))
     }
 
     /// The hidden state before the first block. Padding past the context's end takes the last position.
@@ -249,24 +251,34 @@ impl Decoder {
         let device = ids.device();
         let x = self.looked_up(ids);
         let x = x.reshape([batch, seq, hidden]).cast(DType::F32);
-        let x = match &self.ends.position_embedding {
-            None => x,
-            Some(table) => {
+        let multiplier = self.config.embedding_multiplier;
+        let x = if multiplier == 1.0 { x } else { x.mul_scalar(multiplier) };
+        let x = match (&self.ends.position_embedding, &self.config.positions) {
+            (Some(table), Positions::Learned { offset }) => {
                 let last = self.config.context - 1;
-                let positions = &rows.positions;
-                let places: Vec<i32> = positions.iter().flatten().map(|&p| p.min(last) as i32).collect();
+                let positions = &rows.frame.positions;
+                let places: Vec<i32> = positions.iter().flatten().map(|&p| (p.min(last) + offset) as i32).collect();
                 let places = Tensor::<1, Int>::from_data(TensorData::new(places, [positions.len() * seq]), &device);
                 x + table.val().select(0, places).reshape([positions.len(), seq, hidden])
             }
+            _ => x,
         };
-        let x = Activations(x.reshape([batch * seq, hidden]));
-        match rows.added.as_deref() {
-            Some((places, values)) => x.plus(places, values.clone()),
+        let x = x.reshape([batch * seq, hidden]);
+        let x = match rows.added.as_deref() {
+            // What is added to a token's embedding is scaled as that is.
+            Some((places, values)) => {
+                let values = if multiplier == 1.0 { values.clone() } else { values.clone().mul_scalar(multiplier) };
+                Activations(x).plus(places, values).0
+            }
             None => x,
-        }
+        };
+        Activations(match &self.ends.embedding_norm {
+            Some(norm) => self.normed(norm, x),
+            None => x,
+        })
     }
 
-    /// What the token embedding has for tokens, `[tokens, d]` in f32: positions are added later.
+    /// What the token embedding has for tokens, `[tokens, d]` in f32: neither scaled nor normed, and positions are added later.
     pub fn token_embeddings(&self, ids: &[u32]) -> Tensor<2> {
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let count = ids.len();
@@ -315,11 +327,24 @@ impl Decoder {
         Ok(self.lend(layer)?.feed_forward_input(x, attended, &self.config))
     }
 
+    /// What outputs of a layer's down-projection `[n, d]` add to the hidden state: themselves, where no norm or multiplier stands between.
+    /// What is tracked by autodiff in the argument is tracked in the result.
+    ///
+    /// # Errors
+    /// What reading a streamed block failed at.
+    pub fn added(&self, layer: usize, mlp: Tensor<2>) -> Result<Tensor<2>, ModelError> {
+        if self.config.beyond() == Beyond::Nothing {
+            return Ok(mlp);
+        }
+        self.config.check_layer(layer)?;
+        Ok(self.lend(layer)?.added(mlp, &self.config))
+    }
+
     /// The same model, whose walk over whole rows ([`Decoder::walk`], [`Decoder::suffix`]) adds `values` `[tokens, d]` to the hidden state
-    /// after `layer`, at tokens given by row and position: for one batch of rows.
+    /// after `layer`, or to its down-projection's output, at tokens given by row and position: for one batch of rows.
     #[must_use]
-    pub fn injecting(&self, layer: usize, tokens: Vec<(usize, usize)>, values: Tensor<2>) -> Self {
-        Self { injected: Some(Arc::new(Injected { layer, tokens, values })), ..self.clone() }
+    pub fn injecting(&self, layer: usize, tokens: Vec<(usize, usize)>, values: Tensor<2>, at_projection: bool) -> Self {
+        Self { injected: Some(Arc::new(Injected { layer, tokens, values, at_projection })), ..self.clone() }
     }
 
     /// The same model without the blocks after `last`: its head reads the hidden state after that one.
@@ -359,14 +384,14 @@ impl Decoder {
         if let (Some(host), None) = (&frame.host, past)
             && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
         {
-            return block.run(&self.config, layer, &hidden, &host.batch([]));
+            return block.run(&self.config, layer, &hidden, &host.batch(&self.config, layer, []));
         }
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
         match self.config.window(layer) {
-            None => block.forward_pinned(hidden, &self.config, frame, past, &frame.masks, pins),
+            None => block.forward_pinned(hidden, &self.config, layer, frame, past, &frame.masks, pins),
             Some(window) => {
                 let masks = windowed(frame, before, window, &self.device());
-                block.forward_pinned(hidden, &self.config, frame, past, &masks, pins)
+                block.forward_pinned(hidden, &self.config, layer, frame, past, &masks, pins)
             }
         }
     }
@@ -378,35 +403,51 @@ impl Decoder {
 
     /// What the head reads, `[n, d]`, for rows of the last block's output.
     pub fn final_norm(&self, rows: Tensor<2>) -> Tensor<2> {
-        let by_kernels =
-            if self.kernels { host::norm(&self.ends.final_norm, rows.clone(), &self.config) } else { None };
-        by_kernels.unwrap_or_else(|| self.ends.final_norm.forward(rows, &self.config))
+        self.normed(&self.ends.final_norm, rows)
+    }
+
+    fn normed(&self, norm: &Norm, rows: Tensor<2>) -> Tensor<2> {
+        let by_kernels = if self.kernels { host::norm(norm, rows.clone(), &self.config) } else { None };
+        by_kernels.unwrap_or_else(|| norm.forward(rows, &self.config))
     }
 
     /// Logits `[n, V]` of normed rows `[n, d]`: the head alone.
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
         self.meter.head(normed.dims()[0]);
         let bias = self.ends.head.as_ref().and_then(|head| head.bias.as_ref().map(Param::val));
-        if self.kernels
-            && let Some(logits) = host::product(normed.clone(), self.head_weight(), bias)
-        {
-            return logits;
-        }
-        match &self.ends.head {
+        let by_kernels = if self.kernels { host::product(normed.clone(), self.head_weight(), bias) } else { None };
+        let logits = by_kernels.unwrap_or_else(|| match &self.ends.head {
             Some(head) => project(head, normed),
             None => matmul(normed, self.head_weight()),
+        });
+        let multiplier = self.config.logit_multiplier;
+        let logits = if multiplier == 1.0 { logits } else { logits.mul_scalar(multiplier) };
+        match self.config.logit_cap {
+            Some(cap) => logits.div_scalar(cap).tanh().mul_scalar(cap),
+            None => logits,
         }
     }
 
-    /// The way back of [`Decoder::read_out`]: the gradient with respect to the normed rows, `[n, d]`, given that with respect to logits.
-    pub fn read_out_back(&self, slope: Tensor<2>) -> Tensor<2> {
+    /// The way back of [`Decoder::read_out`]: the gradient with respect to the normed rows, `[n, d]`, given that with respect to logits,
+    /// `slope`, `[n, V]`, and the logits themselves where the model has a cap of them.
+    pub fn read_out_back(&self, slope: Tensor<2>, logits: Option<Tensor<2>>) -> Tensor<2> {
+        let slope = match (self.config.logit_cap, logits) {
+            // The slope of cap · tanh(l/cap) is 1 − tanh².
+            (Some(cap), Some(logits)) => {
+                let share = logits.div_scalar(cap);
+                slope * (share.clone() * share).neg().add_scalar(1.0)
+            }
+            _ => slope,
+        };
+        let multiplier = self.config.logit_multiplier;
+        let slope = if multiplier == 1.0 { slope } else { slope.mul_scalar(multiplier) };
         let back = self.head_weight().transpose();
         let by_kernels = if self.kernels { host::product(slope.clone(), back.clone(), None) } else { None };
         by_kernels.unwrap_or_else(|| matmul(slope, back))
     }
 
     /// The head as it is used, `[d, V]`, in the type that it is held in (logits = normed row · weight, and the bias where there is
-    /// one; see [`matmul()`]).
+    /// one; see [`matmul()`]), before what is done with logits behind it.
     pub fn head_weight(&self) -> Tensor<2> {
         match (&self.ends.head, &self.head) {
             (Some(head), _) => head.weight.val(),

@@ -5,15 +5,17 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
 
 use crate::decoder::block::{Block, Norm};
-use crate::{DecoderConfig, NormKind, Positions};
+use crate::{DecoderConfig, HeadNorm};
 
 /// All weights of a decoder.
 #[derive(Module, Debug)]
 pub struct Parameters {
     /// `[V, d]`.
     pub token_embedding: Param<Tensor<2>>,
-    /// `[context, d]`.
+    /// `[context, d]`, and more rows before where the first position has another one.
     pub position_embedding: Option<Param<Tensor<2>>>,
+    /// Norm of embeddings.
+    pub embedding_norm: Option<Norm>,
     /// The blocks, first to last.
     pub blocks: Vec<Block>,
     /// Norm before the head.
@@ -27,8 +29,10 @@ pub struct Parameters {
 pub(crate) struct Ends {
     /// `[V, d]`.
     pub token_embedding: Param<Tensor<2>>,
-    /// `[context, d]`.
+    /// `[context, d]`, and more rows before where the first position has another one.
     pub position_embedding: Option<Param<Tensor<2>>>,
+    /// Norm of embeddings.
+    pub embedding_norm: Option<Norm>,
     /// Norm before the head.
     pub final_norm: Norm,
     /// `[d, V]`; none where the head is the transposed token embedding.
@@ -44,9 +48,14 @@ impl Parameters {
         };
         let norm_of = |size: usize| Norm {
             weight: Param::from_tensor(Tensor::ones([size], device)),
-            bias: (config.norm == NormKind::Layer).then(|| Param::from_tensor(Tensor::zeros([size], device))),
+            bias: config.norm_bias.then(|| Param::from_tensor(Tensor::zeros([size], device))),
         };
         let norm = || norm_of(config.hidden);
+        let head_norm = |heads: usize| {
+            let size = if config.head_norm? == HeadNorm::Shared { config.head_dim } else { heads * config.head_dim };
+            let bias = config.head_norm_bias.then(|| Param::from_tensor(Tensor::zeros([size], device)));
+            Some(Norm { bias, ..norm_of(size) })
+        };
         let linear = |input: usize, output: usize, bias: bool, deviation: f64| Linear {
             weight: normal([input, output], deviation),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([output], device))),
@@ -55,14 +64,16 @@ impl Parameters {
         let attention = config.heads * config.head_dim;
         Self {
             token_embedding: normal([config.vocab, config.hidden], 0.02),
-            position_embedding: (config.positions == Positions::Learned)
-                .then(|| normal([config.context, config.hidden], 0.01)),
+            position_embedding: config.position_rows().map(|rows| normal([rows, config.hidden], 0.01)),
+            embedding_norm: config.embedding_norm.then(norm),
             blocks: (0..config.layers)
                 .map(|_| Block {
-                    norm_1: norm(),
-                    norm_2: config.arrangement.has_second_norm().then(norm),
-                    query_norm: config.head_norm.then(|| norm_of(config.head_dim)),
-                    key_norm: config.head_norm.then(|| norm_of(config.head_dim)),
+                    norm_1: config.norms_before.then(norm),
+                    norm_2: config.has_second_norm().then(norm),
+                    attention_norm: config.norms_behind.then(norm),
+                    mlp_norm: config.norms_behind.then(norm),
+                    query_norm: head_norm(config.heads),
+                    key_norm: head_norm(config.kv_heads),
                     qkv: linear(
                         config.hidden,
                         attention + 2 * config.kv_heads * config.head_dim,

@@ -496,6 +496,7 @@ impl<'a> Group<'a> {
         let frame = Frame {
             shape: Shape::new(vec![length; rows.len()], RowForm::Padded),
             rotation: decoder.rotation(&positions),
+            positions: positions.to_vec(),
             masks: vec![None],
             host: None,
         };

@@ -1,9 +1,9 @@
-//! Rotary positions.
+//! Positions that enter attention.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::device::cat::cat;
-use crate::{Positions, RotaryScaling};
+use crate::{DecoderConfig, LayerRotary, Positions, Rotary, RotaryScaling};
 
 /// Rotation angles' cosine and sine for the tokens of a batch.
 #[derive(Clone, Debug)]
@@ -15,16 +15,17 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// At each row's positions, all of one number, for the `frequencies` of the rotated pairs.
-    pub fn new(frequencies: &[f64], positions: &[Vec<usize>], device: &Device) -> Self {
+    /// At each row's positions, all of one number.
+    pub fn new(turns: &Turns, positions: &[Vec<usize>], device: &Device) -> Self {
+        let Turns { frequencies, factor } = turns;
         let mut cos = Vec::new();
         let mut sin = Vec::new();
         for &position in positions.iter().flatten() {
             for half in [frequencies, frequencies] {
                 for f in half {
                     let angle = position as f64 * f;
-                    cos.push(angle.cos() as f32);
-                    sin.push(angle.sin() as f32);
+                    cos.push((angle.cos() * factor) as f32);
+                    sin.push((angle.sin() * factor) as f32);
                 }
             }
         }
@@ -49,15 +50,45 @@ impl Rotation {
     }
 }
 
-/// Radians per position of each rotated pair; none for learned positions.
-pub(crate) fn frequencies(positions: &Positions) -> Vec<f64> {
-    let Positions::Rotary { dim, theta, scaling, .. } = positions else { return Vec::new() };
-    (0..dim / 2)
-        .map(|i| theta.powf(-2.0 * i as f64 / *dim as f64))
-        .map(|f| match scaling {
-            None => f,
-            Some(RotaryScaling::Linear { factor }) => f / factor,
+/// What a rotation is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns {
+    /// Radians per position of each rotated pair.
+    pub frequencies: Vec<f64>,
+    /// What rotated numbers are multiplied with.
+    pub factor: f64,
+}
+
+/// A model's rotations, or what is made of each: the one of its positions, and the second one.
+pub(crate) type Both<T> = [Option<T>; 2];
+
+/// Which of [`Both`] a layer has.
+pub(crate) fn of_layer<'a, T>(both: &'a Both<T>, config: &DecoderConfig, layer: usize) -> Option<&'a T> {
+    match config.rotary_of(layer) {
+        LayerRotary::First => both[0].as_ref(),
+        LayerRotary::Second => both[1].as_ref(),
+        LayerRotary::None => None,
+    }
+}
+
+impl Turns {
+    /// Of a model's rotations; none where positions enter otherwise.
+    pub fn of(config: &DecoderConfig) -> Both<Self> {
+        let first = match &config.positions {
+            Positions::Rotary(rotary) => Some(rotary),
+            _ => None,
+        };
+        [first, config.second_rotary.as_ref()].map(|rotary| rotary.map(Self::new))
+    }
+
+    fn new(rotary: &Rotary) -> Self {
+        let Rotary { dim, theta, scaling, .. } = rotary;
+        let plain = |i: usize| theta.powf(-2.0 * i as f64 / *dim as f64);
+        let scaled = |i: usize| match scaling {
+            None => plain(i),
+            Some(RotaryScaling::Linear { factor }) => plain(i) / factor,
             Some(RotaryScaling::Llama3 { factor, low, high, original }) => {
+                let f = plain(i);
                 let wavelength = std::f64::consts::TAU / f;
                 if wavelength < original / high {
                     f
@@ -68,6 +99,38 @@ pub(crate) fn frequencies(positions: &Positions) -> Vec<f64> {
                     (1.0 - share) * f / factor + share * f
                 }
             }
-        })
-        .collect()
+            Some(RotaryScaling::Yarn { factor, fast, slow, original, whole, .. }) => {
+                // The pair that turns so many times in the first training's context.
+                let pair =
+                    |turns: f64| *dim as f64 * (original / (turns * std::f64::consts::TAU)).ln() / (2.0 * theta.ln());
+                let (low, high) = (pair(*fast), pair(*slow));
+                let (low, high) = if *whole { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(*dim as f64 - 1.0));
+                let high = if low == high { high + 0.001 } else { high };
+                let divided = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+                plain(i) / factor * divided + plain(i) * (1.0 - divided)
+            }
+            Some(RotaryScaling::Each { factors, .. }) => plain(i) / factors.get(i).copied().unwrap_or(1.0),
+        };
+        let factor = match scaling {
+            Some(RotaryScaling::Yarn { attention, .. } | RotaryScaling::Each { attention, .. }) => *attention,
+            _ => 1.0,
+        };
+        Self { frequencies: (0..dim / 2).map(scaled).collect(), factor }
+    }
+
+    /// As kernels have it.
+    pub fn on_host(&self, positions: impl IntoIterator<Item = usize>) -> palinode_kernels::Rotation {
+        palinode_kernels::Rotation::scaled(&self.frequencies, self.factor, positions)
+    }
+}
+
+/// What distance adds to attention scores, where it adds something.
+pub(crate) fn alibi(config: &DecoderConfig) -> Option<palinode_kernels::Alibi> {
+    match config.positions {
+        Positions::Alibi { most, scale, rounded } => {
+            Some(palinode_kernels::Alibi { most: most as f32, scale: scale as f32, rounded })
+        }
+        _ => None,
+    }
 }

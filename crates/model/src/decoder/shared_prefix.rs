@@ -51,10 +51,10 @@ pub(crate) fn rows(texts: &[(&[u32], &[Vec<u32>])], form: RowForm, device: &Devi
         let cells = masks.first().map_or(0, |(_, cells)| *cells);
         let mask = masks.into_iter().flat_map(|(mask, _)| mask).collect();
         rows.frame.masks = vec![tensor(mask, [texts.len(), 1, cells, cells])];
-        rows.positions = positions;
+        rows.frame.positions = positions;
     } else {
         rows.frame.masks = masks.into_iter().map(|(mask, cells)| tensor(mask, [1, 1, cells, cells])).collect();
-        rows.positions = vec![positions.concat()];
+        rows.frame.positions = vec![positions.concat()];
     }
     rows
 }

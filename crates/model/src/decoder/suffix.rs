@@ -242,7 +242,7 @@ impl HostSuffix {
             decoder.meter.block(self.shape.cells());
             let lent = decoder.lend(layer)?;
             let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
-            let batch = self.rows.batch(past.iter().map(AsRef::as_ref));
+            let batch = self.rows.batch(config, layer, past.iter().map(AsRef::as_ref));
             let (after, of_block) = block.run_kept(config, layer, hidden, &batch);
             hidden = after;
             kept.push((layer, of_block));
@@ -271,7 +271,7 @@ impl HostSuffix {
         for ((layer, kept), past) in kept.into_iter().zip(&self.past).rev() {
             let lent = decoder.lend(layer)?;
             let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
-            let batch = self.rows.batch(past.iter().map(AsRef::as_ref));
+            let batch = self.rows.batch(config, layer, past.iter().map(AsRef::as_ref));
             at_hidden = block.back(config, layer, kept, at_hidden, &batch);
         }
         let marks = self.marks.iter().enumerate().map(|(row, &mark)| self.shape.cell(row, mark));
@@ -354,6 +354,7 @@ impl TensorSuffix {
             frame: Frame {
                 shape: Shape::new(vec![seq; count], RowForm::Padded),
                 rotation: decoder.rotation(&positions),
+                positions,
                 masks: vec![Some(mask)],
                 host: None,
             },
@@ -386,6 +387,7 @@ impl TensorSuffix {
         let mut frame = Frame {
             shape: Shape::new(vec![seq; rows.len()], RowForm::Padded),
             rotation: self.frame.rotation.clone(),
+            positions: rows.iter().map(|&row| self.frame.positions[row].clone()).collect(),
             masks: self
                 .frame
                 .masks
@@ -394,7 +396,7 @@ impl TensorSuffix {
                 .collect(),
             host: None,
         };
-        if let Some(rotation) = &mut frame.rotation {
+        for rotation in frame.rotation.iter_mut().flatten() {
             (rotation.cos, rotation.sin) = (part(&rotation.cos), part(&rotation.sin));
         }
         Self {

@@ -61,7 +61,15 @@ impl Decoder {
             see(layer, &output)?;
             hidden = match &self.injected {
                 Some(injected) if injected.layer == layer => {
-                    output.hidden.plus(&rows.places(injected.tokens.iter().copied()), injected.values.clone())
+                    let places = rows.places(injected.tokens.iter().copied());
+                    let values = injected.values.clone();
+                    let values = if injected.at_projection {
+                        let mlp = output.mlp.at(&places);
+                        self.added(layer, mlp.clone() + values)? - self.added(layer, mlp)?
+                    } else {
+                        values
+                    };
+                    output.hidden.plus(&places, values)
                 }
                 _ => output.hidden,
             };

@@ -96,6 +96,9 @@ pub struct Facts {
     /// Whether it comes from a GGUF file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gguf: bool,
+    /// Whether a norm stands behind each feed-forward.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub norms_behind: bool,
 }
 
 impl Facts {
@@ -111,6 +114,7 @@ impl Facts {
             parameters: config.parameters(),
             dtype,
             gguf,
+            norms_behind: config.norms_behind,
         }
     }
 

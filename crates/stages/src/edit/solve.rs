@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use palinode_data::{EditRequest, batches};
-use palinode_edit::{Edit, FactToken, Preservations, apply, pieces, target_batch};
+use palinode_edit::{Edit, EditError, FactToken, Preservations, apply, pieces, target_batch};
 use palinode_engine::bounds::{Count, NonNegative};
 use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{
@@ -535,6 +535,11 @@ pub fn check_plan(plan: &Plan, model: Option<&Facts>, moments: Option<Vec<usize>
     if let Some(facts) = model {
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         errors.extend(facts.check_layers(&edited, |_| String::new()));
+        if let (true, Some((layer, aim))) = (facts.norms_behind, plan.passed_on()) {
+            let error = EditError::BehindNorm { family: facts.family.clone(), layer, aim };
+            let hint = error.hint().unwrap_or_default();
+            errors.push(FieldError::new("", error.to_string()).hint(hint));
+        }
     }
     if let Some(have) = moments {
         for step in plan.steps.iter().filter(|step| !have.contains(&step.layer)) {

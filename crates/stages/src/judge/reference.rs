@@ -171,7 +171,7 @@ one in the result.";
             all.push(ExternalFile::new("snippets", path, "snippets"));
         }
         if let Some(path) = &params.corpus {
-            all.extend(files("corpus", path, params.format, base)?);
+            all.extend(files("corpus", path, params.format, None, base)?);
         }
         Ok(all)
     }

@@ -45,11 +45,12 @@ impl StageKind for LoadModel {
         "Opens a model: a folder in Hugging Face's layout, a GGUF file, or a model of the Hub.";
     const DOC: &'static str = "\
 Opens a folder as `save_pretrained` writes it: config.json, tokenizer.json, and model.safetensors in one file or in shards \
-with their index. config.json decides the family (GPT-2, GPT-J, GPT-NeoX and Pythia, Llama 1 to 3, Mistral, Qwen 2 to 3). An \
-unknown setting that would change results is an error that names it. Weights may be stored as f32, f16 or bf16.
+with their index. config.json decides the family: GPT-2, GPT-J, GPT-Neo, GPT-NeoX, OPT, BLOOM, Falcon, MPT, Llama, Mistral, Qwen, Gemma, \
+Phi, OLMo, SmolLM 3, Granite, Command R, GLM 4, EXAONE 4, StableLM or StarCoder 2. An unknown setting \
+that would change results is an error that names it. Weights may be stored as f32, f16 or bf16.
 
 A GGUF file, as llama.cpp has it, is a model by itself: sizes, tokenizer and chat template are in its metadata. Read are the architectures \
-llama (Llama, Mistral, SmolLM), qwen2, qwen3, gpt2 and gptneox, and the types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K. \
+llama (Llama, Mistral, SmolLM), qwen2, qwen3, gpt2, gptneox and those of the other families that llama.cpp has, and the types F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K. \
 Quantized weights are held as the values that they stand for, in `dtype`.
 
 `dtype: bf16` (or f16) holds the weights in half the memory of f32 and computes products with them in that type. The hidden \

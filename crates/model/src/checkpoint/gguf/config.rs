@@ -1,95 +1,16 @@
 //! A file's metadata as a config.json.
 //!
-//! An architecture of GGUF is a family of ours. What its metadata leave out, since llama.cpp has it in its code, stands in the table here.
+//! An architecture of GGUF is a family of ours. What its metadata leave out, since llama.cpp has it in its code, stands in the table of
+//! architectures, and what follows from other numbers here.
 
 use serde_json::{Map, Value, json};
 
 use crate::ModelError;
+use crate::checkpoint::gguf::architectures::ARCHITECTURES;
 use crate::checkpoint::gguf::read::Gguf;
-
-/// An architecture: how its numbers are called in a config.json, and what is known without them.
-struct Architecture {
-    /// As the file names it.
-    name: &'static str,
-    /// `model_type`.
-    model_type: &'static str,
-    /// The class of transformers.
-    class: &'static str,
-    /// A number of the file (without the architecture's name), and its name in config.json.
-    numbers: &'static [(&'static str, &'static str)],
-    /// What the file leaves out.
-    constants: &'static [(&'static str, &'static str)],
-}
 
 /// More than half the dimensions of any head.
 const MOST_FREQUENCIES: usize = 1 << 16;
-
-const LLAMA: &[(&str, &str)] = &[
-    ("embedding_length", "hidden_size"),
-    ("block_count", "num_hidden_layers"),
-    ("attention.head_count", "num_attention_heads"),
-    ("attention.head_count_kv", "num_key_value_heads"),
-    ("feed_forward_length", "intermediate_size"),
-    ("context_length", "max_position_embeddings"),
-    ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
-    ("rope.freq_base", "rope_theta"),
-    // A mixture of experts is refused by this name.
-    ("expert_count", "num_local_experts"),
-];
-
-const ARCHITECTURES: [Architecture; 5] = [
-    // Llama and Mistral, SmolLM among them.
-    Architecture {
-        name: "llama",
-        model_type: "llama",
-        class: "LlamaForCausalLM",
-        numbers: LLAMA,
-        constants: &[("hidden_act", "silu")],
-    },
-    Architecture {
-        name: "qwen2",
-        model_type: "qwen2",
-        class: "Qwen2ForCausalLM",
-        numbers: LLAMA,
-        constants: &[("hidden_act", "silu")],
-    },
-    Architecture {
-        name: "qwen3",
-        model_type: "qwen3",
-        class: "Qwen3ForCausalLM",
-        numbers: LLAMA,
-        constants: &[("hidden_act", "silu")],
-    },
-    Architecture {
-        name: "gpt2",
-        model_type: "gpt2",
-        class: "GPT2LMHeadModel",
-        numbers: &[
-            ("embedding_length", "n_embd"),
-            ("block_count", "n_layer"),
-            ("attention.head_count", "n_head"),
-            ("feed_forward_length", "n_inner"),
-            ("context_length", "n_positions"),
-            ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
-        ],
-        constants: &[("activation_function", "gelu_new")],
-    },
-    Architecture {
-        name: "gptneox",
-        model_type: "gpt_neox",
-        class: "GPTNeoXForCausalLM",
-        numbers: &[
-            ("embedding_length", "hidden_size"),
-            ("block_count", "num_hidden_layers"),
-            ("attention.head_count", "num_attention_heads"),
-            ("feed_forward_length", "intermediate_size"),
-            ("context_length", "max_position_embeddings"),
-            ("attention.layer_norm_epsilon", "layer_norm_eps"),
-            ("rope.freq_base", "rotary_emb_base"),
-        ],
-        constants: &[("hidden_act", "gelu")],
-    },
-];
 
 /// The text of a config.json.
 ///
@@ -107,13 +28,24 @@ pub fn config_json(file: &Gguf) -> Result<String, ModelError> {
     json.insert("architectures".into(), json!([architecture.class]));
     json.insert("model_type".into(), architecture.model_type.into());
     json.insert("dtype".into(), "float32".into());
-    for (name, text) in architecture.constants {
+    for (name, text) in architecture.texts {
         json.insert((*name).into(), (*text).into());
     }
-    for (from, to) in architecture.numbers {
+    for (name, number) in architecture.known {
+        json.insert((*name).into(), (*number).into());
+    }
+    for (from, to) in architecture.numbers.iter().copied().flatten() {
         if let Some(number) = number(file, &key(from))? {
             json.insert((*to).into(), number);
         }
+    }
+    for name in architecture.or_null {
+        if json.get(*name).is_none_or(|found| found.as_f64() == Some(0.0)) {
+            json.insert((*name).into(), Value::Null);
+        }
+    }
+    for (name, tensor) in architecture.present {
+        json.insert((*name).into(), file.tensor(tensor).is_some().into());
     }
     let embedding = file.tensor("token_embd.weight").ok_or_else(|| file.wrong("no tensor token_embd.weight"))?;
     json.insert("vocab_size".into(), embedding.shape[0].into());
@@ -124,7 +56,17 @@ pub fn config_json(file: &Gguf) -> Result<String, ModelError> {
         }
     }
     match architecture.model_type {
-        "gpt2" => {}
+        "gpt2" | "bloom" => {}
+        "mpt" => {
+            let most = file.number(&key("attention.max_alibi_bias"))?.unwrap_or(8.0);
+            let clip = file.number(&key("attention.clamp_kqv"))?.filter(|clip| *clip != 0.0);
+            json.insert("attn_config".into(), json!({ "alibi": true, "alibi_bias_max": most, "clip_qkv": clip }));
+        }
+        "falcon" => {
+            // Both norms of a block are there, or the one of the older architecture, whose heads share one key or none.
+            let one = file.whole(&key("attention.head_count_kv"))?.is_none_or(|heads| heads == 1);
+            json.insert("multi_query".into(), one.into());
+        }
         "gpt_neox" => {
             let dim = head_dim(file, &key)?;
             let rotated = file.whole(&key("rope.dimension_count"))?.unwrap_or(dim);
@@ -141,9 +83,26 @@ pub fn config_json(file: &Gguf) -> Result<String, ModelError> {
             if let Some(rotated) = file.whole(&key("rope.dimension_count"))?.filter(|rotated| *rotated != dim) {
                 json.insert("partial_rotary_factor".into(), (rotated as f64 / dim.max(1) as f64).into());
             }
-            if kind == "llama" {
-                json.insert("attention_bias".into(), file.tensor("blk.0.attn_q.bias").is_some().into());
-                json.insert("mlp_bias".into(), file.tensor("blk.0.ffn_down.bias").is_some().into());
+            match kind {
+                // Of the largest models of these families the scores are divided by another root, which the file does not say.
+                "gemma2" | "gemma3_text" => {
+                    let largest = if kind == "gemma2" { 46 } else { 62 };
+                    let sizes = [file.whole(&key("embedding_length"))?, file.whole(&key("attention.head_count"))?];
+                    let scalar = match (sizes, file.whole(&key("block_count"))?) {
+                        ([Some(hidden), Some(heads)], Some(layers)) if layers == largest && heads > 0 => hidden / heads,
+                        _ => dim,
+                    };
+                    json.insert("query_pre_attn_scalar".into(), scalar.into());
+                }
+                "stablelm" => {
+                    // The norm before the feed-forward is missing where there is none.
+                    let parallel = file.tensor("blk.0.ffn_norm.weight").is_none();
+                    json.insert("use_parallel_residual".into(), parallel.into());
+                    if file.tensor("blk.0.attn_q_norm.weight").is_some() {
+                        return Err(file.wrong("StableLM with norms on queries and keys is not supported as GGUF"));
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -222,11 +181,38 @@ fn scaling(file: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, 
             "original_max_position_embeddings": original as u64,
         })));
     }
+    let original = file.whole(&key("rope.scaling.original_context_length"))?;
+    if let Some(short) = file.tensor("rope_factors_short.weight") {
+        let count: usize = short.shape.iter().product();
+        if count > MOST_FREQUENCIES {
+            return Err(file.wrong("rope_factors_short.weight has more numbers than any head has dimensions"));
+        }
+        return Ok(Some(json!({
+            "rope_type": "longrope",
+            "short_factor": file.values(short)?,
+            "original_max_position_embeddings": original,
+            "attention_factor": file.number(&key("rope.scaling.attn_factor"))?,
+        })));
+    }
     match file.text(&key("rope.scaling.type"))? {
         None | Some("none") => match file.number(&key("rope.scale_linear"))? {
             Some(factor) if factor != 1.0 => Ok(Some(json!({ "rope_type": "linear", "factor": factor }))),
             _ => Ok(None),
         },
+        Some("yarn") => {
+            let number = |name: &str| file.number(&key(&format!("rope.scaling.{name}")));
+            let all_dim = number("yarn_log_multiplier")?;
+            Ok(Some(json!({
+                "rope_type": "yarn",
+                "factor": number("factor")?,
+                "original_max_position_embeddings": original,
+                "beta_fast": number("yarn_beta_fast")?,
+                "beta_slow": number("yarn_beta_slow")?,
+                "mscale": all_dim.map(|_| 1.0),
+                "mscale_all_dim": all_dim,
+                "llama_4_scaling_beta": file.number(&key("attention.temperature_scale"))?,
+            })))
+        }
         Some(kind) => Ok(Some(json!({ "rope_type": kind, "factor": file.number(&key("rope.scaling.factor"))? }))),
     }
 }

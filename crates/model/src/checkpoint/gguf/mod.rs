@@ -7,6 +7,7 @@
 //! The reader is our own. The crates for the format copy its lists into memory before they know how long the file is, bring a tensor
 //! library of their own, or read no values; what is needed of it is two hundred lines.
 
+mod architectures;
 pub mod blocks;
 pub mod config;
 pub mod read;

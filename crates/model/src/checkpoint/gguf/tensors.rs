@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::checkpoint::gguf::read::{Gguf, Tensor};
 use crate::checkpoint::layout::{bias_name, fill, weight};
-use crate::{DecoderConfig, Family, Layout, ModelError, Orientation};
+use crate::{Arrangement, DecoderConfig, Family, Layout, ModelError, Orientation};
 
 /// How a stored tensor becomes the one of Hugging Face's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,10 @@ pub enum Arrange {
     AsStored,
     /// Within each head of this many rows, rows that belong to a rotated pair stand side by side, and go half a head apart.
     Pairs(usize),
-    /// All queries, then all keys, then all values, of (heads, rows of a head); they go head by head.
-    ByHead(usize, usize),
+    /// All queries, then all keys, then all values, of (key heads, query heads that share one, rows of a head); they go key head by key head.
+    ByHead(usize, usize, usize),
+    /// One is added to all values.
+    PlusOne,
     /// `[out, in]`, where `[in, out]` is asked for.
     Turned,
 }
@@ -27,11 +29,14 @@ impl Arrange {
                 let (head, i) = (row / dim, row % dim);
                 head * dim + 2 * (i % (dim / 2)) + i / (dim / 2)
             }
-            Self::ByHead(heads, dim) => {
-                let (head, part, i) = (row / (3 * dim), row / dim % 3, row % dim);
-                (part * heads + head) * dim + i
+            Self::ByHead(heads, group, dim) => {
+                let (head, rest) = (row / ((group + 2) * dim), row % ((group + 2) * dim));
+                match (rest / dim).checked_sub(group) {
+                    None => head * group * dim + rest,
+                    Some(side) => ((group + side) * heads + head) * dim + rest % dim,
+                }
             }
-            Self::AsStored | Self::Turned => row,
+            Self::AsStored | Self::PlusOne | Self::Turned => row,
         }
     }
 }
@@ -52,11 +57,13 @@ pub struct Place {
 /// [`ModelError::Config`] for one that the family has no name for: computing without it would give other results.
 pub fn places(file: &Gguf, config: &DecoderConfig) -> Result<BTreeMap<String, Place>, ModelError> {
     let layout = Layout::of(config);
-    let names = names(&layout, config.layers);
+    let names = names(&layout, config);
     let mut places = BTreeMap::new();
     for (index, tensor) in file.tensors.iter().enumerate() {
-        // Llama 3's scaling is in the configuration.
-        if tensor.name == "rope_freqs.weight" {
+        // Scaling is in the configuration.
+        if ["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"]
+            .contains(&tensor.name.as_str())
+        {
             continue;
         }
         let Some(name) = names.get(tensor.name.as_str()) else {
@@ -78,13 +85,15 @@ fn arrange(tensor: &Tensor, config: &DecoderConfig, layout: &Layout) -> Arrange 
     let head = config.head_dim;
     // Rows that do not fit are refused for their shape.
     let whole = |rows: usize| rows > 0 && tensor.shape[0].is_multiple_of(rows);
+    // Of families that share the file's way of rotating.
+    let paired =
+        matches!(config.family, Family::Llama | Family::Olmo | Family::SmolLm3 | Family::Granite | Family::Ministral3);
     match part {
-        "attn_q" | "attn_k" if matches!(config.family, Family::Llama) && head.is_multiple_of(2) && whole(head) => {
-            Arrange::Pairs(head)
+        "attn_q" | "attn_k" if paired && head.is_multiple_of(2) && whole(head) => Arrange::Pairs(head),
+        "attn_qkv" if layout.by_head && tensor.shape[0] == (config.heads + 2 * config.kv_heads) * head => {
+            Arrange::ByHead(config.kv_heads, config.heads / config.kv_heads, head)
         }
-        "attn_qkv" if layout.by_head && tensor.shape[0] == 3 * config.heads * head => {
-            Arrange::ByHead(config.heads, head)
-        }
+        _ if config.norm_plus_one && tensor.name.ends_with("norm.weight") => Arrange::PlusOne,
         "attn_qkv" | "attn_output" | "ffn_up" | "ffn_down"
             if layout.orientation == Orientation::InOut && tensor.shape.len() == 2 =>
         {
@@ -95,15 +104,15 @@ fn arrange(tensor: &Tensor, config: &DecoderConfig, layout: &Layout) -> Arrange 
 }
 
 /// GGUF's names, and what they are in Hugging Face's layout.
-fn names(layout: &Layout, layers: usize) -> BTreeMap<String, String> {
+fn names(layout: &Layout, config: &DecoderConfig) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut add = |ours: &str, theirs: &str, layer: usize| {
-        if !ours.is_empty() {
+        if !ours.is_empty() && !ours.contains("{head}") {
             names.insert(weight(theirs, layer), weight(ours, layer));
             names.insert(bias_name(theirs, layer), bias_name(ours, layer));
         }
     };
-    for layer in 0..layers {
+    for layer in 0..config.layers {
         match layout.qkv {
             [fused] => add(fused, "blk.{}.attn_qkv", layer),
             parts => {
@@ -112,15 +121,21 @@ fn names(layout: &Layout, layers: usize) -> BTreeMap<String, String> {
                 }
             }
         }
-        add(layout.norm_1, "blk.{}.attn_norm", layer);
-        add(layout.norm_2, "blk.{}.ffn_norm", layer);
+        // Of two norms of the same input, that of the feed-forward is the first.
+        let two = config.arrangement == Arrangement::ParallelTwoNorms && config.family == Family::Falcon;
+        add(layout.norm_1, if two { "blk.{}.attn_norm_2" } else { "blk.{}.attn_norm" }, layer);
+        add(layout.norm_2, if two { "blk.{}.attn_norm" } else { "blk.{}.ffn_norm" }, layer);
+        add(layout.attention_norm, "blk.{}.post_attention_norm", layer);
+        add(layout.mlp_norm, "blk.{}.post_ffw_norm", layer);
         add(layout.head_norms[0], "blk.{}.attn_q_norm", layer);
         add(layout.head_norms[1], "blk.{}.attn_k_norm", layer);
         add(layout.attention_out, "blk.{}.attn_output", layer);
         add(layout.up, "blk.{}.ffn_up", layer);
         add(layout.gate, "blk.{}.ffn_gate", layer);
+        add(layout.gate_up, "blk.{}.ffn_up", layer);
         add(layout.down, "blk.{}.ffn_down", layer);
     }
+    add(layout.embedding_norm, "token_embd_norm", 0);
     add(layout.final_norm, "output_norm", 0);
     add(layout.head, "output", 0);
     names.insert("token_embd.weight".into(), fill(layout.token_embedding, 0));
@@ -136,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_row_has_one_place() {
-        for arrange in [Arrange::AsStored, Arrange::Pairs(4), Arrange::ByHead(2, 2)] {
+        for arrange in [Arrange::AsStored, Arrange::Pairs(4), Arrange::ByHead(2, 1, 2), Arrange::ByHead(1, 4, 2)] {
             let mut rows: Vec<usize> = (0..12).map(|row| arrange.row(row)).collect();
             rows.sort_unstable();
             assert_eq!(rows, (0..12).collect::<Vec<_>>(), "{arrange:?}");
