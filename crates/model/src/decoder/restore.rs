@@ -18,6 +18,7 @@ use palinode_kernels::{Batch, Past, Pins as HostPins, Rotation as HostRotation, 
 use crate::batch::rows::{Activations, Frame, RowForm, Rows, Shape, indices};
 use crate::decoder::block::{Block, BlockOutput, KeyValues, Kv, Pin, Pins};
 use crate::decoder::host::{HostBlock, heads};
+use crate::decoder::rotation::{Both, of_layer};
 use crate::decoder::suffix::{elsewhere, realigned};
 use crate::device::cat::cat;
 use crate::device::numbers::{Numbers, rows as tensor_of};
@@ -31,7 +32,7 @@ const WAITING: usize = 512 << 20;
 pub enum Part {
     /// What attention adds.
     Attention,
-    /// What the feed-forward adds.
+    /// What the down-projection gives, which the feed-forward adds, behind a norm or multiplied where there is one.
     FeedForward,
 }
 
@@ -274,7 +275,7 @@ struct Group<'a> {
     /// How many are on their way.
     joined: usize,
     state: State,
-    rotation: Option<HostRotation>,
+    rotation: Option<Both<HostRotation>>,
 }
 
 /// Hidden states of the runs on their way: of each its tokens from the restored one on; after the last layer, those that are read.
@@ -354,12 +355,13 @@ impl<'a> Group<'a> {
         };
         let mut state = match std::mem::replace(&mut self.state, State::None) {
             State::Host(old) if self.joined > 0 => {
-                let rotation = self.rotation.take().or_else(|| decoder.host_rotation(self.positions(self.joined)));
+                let rotation =
+                    self.rotation.take().unwrap_or_else(|| decoder.host_rotation(self.positions(self.joined)));
                 let only: Option<Vec<usize>> = (looked.len() < length)
                     .then(|| (0..self.joined).flat_map(|row| looked.iter().map(move |at| row * length + at)).collect());
                 let first = (looked.first() == Some(&0)).then_some(looked.len());
-                let state = host.run(self, &old, 0..self.joined, (length, first), rotation.as_ref(), only.as_deref());
-                self.rotation = rotation;
+                let state = host.run(self, &old, 0..self.joined, (length, first), &rotation, only.as_deref());
+                self.rotation = Some(rotation);
                 state
             }
             _ => Vec::new(),
@@ -372,7 +374,7 @@ impl<'a> Group<'a> {
             let own = self.rows[parts.clone()].iter().map(|row| self.runs.cell(1 + row.noise, self.token) * d);
             let x: Vec<f32> = own.flat_map(|cell| &host.before.slice()[cell..][..d]).copied().collect();
             let rotation = decoder.host_rotation(parts.clone().map(|_| self.token));
-            host.run(self, &x, parts.clone(), (1, Some(1)), rotation.as_ref(), None)
+            host.run(self, &x, parts.clone(), (1, Some(1)), &rotation, None)
         };
         for row in joining.clone() {
             let own = 1 + self.rows[row].noise;
@@ -396,7 +398,7 @@ impl<'a> Group<'a> {
     }
 
     /// The positions of so many rows' tokens.
-    fn positions(&self, rows: usize) -> impl Iterator<Item = usize> {
+    fn positions(&self, rows: usize) -> impl Iterator<Item = usize> + Clone + use<> {
         let (token, length) = (self.token, self.runs.length);
         (0..rows).flat_map(move |_| token..length)
     }
@@ -559,7 +561,7 @@ impl<'a> HostLayer<'a> {
         x: &[f32],
         rows: Range<usize>,
         (length, first): (usize, Option<usize>),
-        rotation: Option<&HostRotation>,
+        rotation: &Both<HostRotation>,
         only: Option<&[usize]>,
     ) -> Vec<f32> {
         let config = self.decoder.config();
@@ -579,7 +581,7 @@ impl<'a> HostLayer<'a> {
             stem: number * length..(number + 1) * length,
             ways: Vec::new(),
         });
-        let batch = Batch { rows: rows.collect(), rotation };
+        let batch = Batch { rows: rows.collect(), rotation: of_layer(rotation, config, self.layer) };
         self.decoder.meter.block(x.len() / d);
         self.block.run_pinned(config, self.layer, x, &batch, &pins, only)
     }
