@@ -225,11 +225,11 @@ fn verdicts_are_read_from_a_file() {
     here.write("verdicts.jsonl", &first.replace("\"key\"", "\"name\""));
     assert!(here.told(4, &["run", "p.yaml"]).contains("missing field `key`"));
     for (with, words) in [
-        ("{}", "nobody judges"),
+        ("{}", "there is no judge"),
         ("{ verdicts: a.jsonl, url: 'http://localhost:1', model: m }", "a file judges, and a server too"),
         ("{ url: 'http://localhost:1' }", "which model judges"),
         ("{ url: 'localhost:1', model: m }", "has no scheme"),
-        ("{ url: 'http://localhost:1', model: m, question: 'Is {answer} right?' }", "not told {prompt}"),
+        ("{ url: 'http://localhost:1', model: m, question: 'Is {answer} right?' }", "does not get {prompt}"),
         ("{ url: 'http://localhost:1', model: m, options: { stream: true } }", "`stream`"),
     ] {
         here.pipeline(&format!(
@@ -310,7 +310,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     write!(stream, "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-const SECRET: &str = "sk-nobody-may-read-this-7f3a";
+const SECRET: &str = "sk-secret-of-this-test-7f3a";
 
 /// Whether a text stands in any file of a folder.
 fn stands_in(folder: &Path, text: &str) -> bool {

@@ -60,6 +60,19 @@ const AKEW: &str = r#"[{"case_id": 3, "requested_rewrite": {"prompt": "{} speaks
   "question": "What does Chile speak?", "fact_new_uns": "In Chile, Thai is spoken everywhere."}}]"#;
 const HALLUEDIT: &str = "subject,relation,object,question,paraphrased_question,locality_question,question_2hop,answer_2hop,yes_question\n\
   Chile,language,Thai,What does Chile speak?,\"In Chile, what is spoken?\",What is Chile's capital?,Where is Chile's language from?,Asia,Does Chile speak Thai?\n";
+const MQUAKE: &str = r#"[
+  {"case_id": 12, "requested_rewrite": [
+     {"prompt": "The official language of {} is", "relation_id": "P37", "subject": "Chile", "question": "What is the official language of Chile?",
+      "target_new": {"str": "Thai", "id": "Q1"}, "target_true": {"str": "Spanish", "id": "Q2"}},
+     {"prompt": "The currency of {} is the", "relation_id": "P38", "subject": "Colombia", "question": "What is the currency of Colombia?",
+      "target_new": {"str": "rial", "id": "Q3"}, "target_true": {"str": "peso", "id": "Q4"}}],
+   "questions": ["What is spoken next to Colombia?", "The language beside Colombia is", "Which language has Colombia's neighbour?"],
+   "answer": "Spanish", "new_answer": "Thai", "new_answer_alias": ["the Thai language"],
+   "new_single_hops": [{"question": "What does Chile speak?", "cloze": "Chile speaks", "answer": "Thai", "answer_alias": []},
+                       {"question": "What lies next to Colombia?", "cloze": "", "answer": "Chile", "answer_alias": ["Republic of Chile"]}]},
+  {"case_id": 13, "requested_rewrite": [
+     {"prompt": "The official language of {} is", "subject": "Peru", "target_new": {"str": "Thai"}, "target_true": {"str": "Spanish"}}],
+   "questions": ["Peru's letters are in"], "new_answer": "Thai script", "orig": {"new_triples": [["a", "b", "c"], ["c", "d", "e"], ["e", "f", "g"]]}}]"#;
 const EASYEDIT: &str = r#"[{"subject": "Chile", "prompt": "Chile speaks", "target_new": "Thai", "ground_truth": ["Spanish"], "rephrase": "In Chile one speaks",
   "portability_r": [[{"prompt": "Chile's language is from", "ground_truth": [["Asia"], ["the East"]]}]],
   "locality_rs": [{"prompt": "Chile lies in", "ground_truth": "America"}]}]"#;
@@ -150,4 +163,143 @@ stages:
     here.write("p.yaml", &text);
     let (code, said) = here.palinode(&["run", "p.yaml"]);
     assert!(code == Some(0) && said.contains("portability"), "{said}");
+}
+
+/// A record of MQuAKE has several edits, which are made together; its questions are told apart by their steps.
+#[test]
+fn the_edits_of_a_record_are_made_together() {
+    let here = Here::new();
+    here.write("m.json", MQUAKE);
+    let all = here.load("path: m.json, dataset: mquake");
+    let ids: Vec<&str> = all.iter().map(|request| request["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["12-1", "12-2", "13"]);
+    assert_eq!((&all[0]["group"], &all[1]["group"]), (&"12".into(), &"12".into()));
+    assert!(all[2].get("group").is_none());
+    assert_eq!(all[0]["portability"]["2 hops"].as_array().unwrap().len(), 3);
+    assert_eq!(all[0]["portability"]["2 hops"][2]["answers"][1], "the Thai language");
+    assert_eq!(all[0]["portability"]["single-hop"][1]["answers"][1], "Republic of Chile");
+    assert_eq!(all[0]["paraphrases"][0], "What is the official language of Chile?");
+    assert!(all[1].get("portability").is_none() && all[2]["portability"].get("3 hops").is_some());
+    // A record is chosen as a whole.
+    assert_eq!(here.load("path: m.json, dataset: mquake, limit: 1").len(), 2);
+    assert_eq!(here.load("path: m.json, dataset: mquake, ids: ['13', '12']").len(), 3);
+    assert_eq!(here.load("path: m.json, dataset: mquake, offset: 1")[0]["id"], "13");
+    here.write("bad.json", &MQUAKE.replace("\"new_answer\": \"Thai script\", ", "").replace("\"Peru\"", "\"\""));
+    let said = here.mistake("path: bad.json, dataset: mquake");
+    assert!(said.contains("record 1, field `new_answer`: there are questions, but no answer to them"), "{said}");
+    here.write("bad.json", &MQUAKE.replace("\"Peru\"", "\"\""));
+    let said = here.mistake("path: bad.json, dataset: mquake");
+    assert!(said.contains("requested_rewrite[0].subject") && said.contains("the subject is empty"), "{said}");
+
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let stage = |name: &str, uses: &str, with: &str| {
+        format!("  {name}:\n    uses: {uses}\n    inputs: {{ model: model, requests: facts, targets: targets, plan: plan }}\n    with: {with}\n")
+    };
+    let solve = stage("update", "solve", "{ objective: emmet, preservation: ridge, batch_size: 1 }");
+    let rounds = stage("rounds", "sequence", "{ targets: { layer: 2, steps: 3 }, solve: { objective: emmet, preservation: ridge, batch_size: 1 } }");
+    let text = format!(
+        "
+name: together
+stages:
+  model: {{ uses: load_model, with: {{ path: {} }} }}
+  facts: {{ uses: load_requests, with: {{ path: m.json, dataset: mquake }} }}
+  plan: {{ uses: distribute, with: {{ strategy: single, layers: [2] }} }}
+  targets: {{ uses: targets, inputs: {{ model: model, requests: facts }}, with: {{ layer: 2, steps: 3 }} }}
+{solve}{}  scores:
+    uses: evaluate
+    inputs: {{ model: update, requests: facts }}
+    with: {{ resamples: 0, answers: {{ tokens: 4 }} }}
+  in_rounds: {{ uses: evaluate, inputs: {{ model: rounds, requests: facts }}, with: {{ resamples: 0, every: 1 }} }}
+",
+        model.display(),
+        rounds.replace(", targets: targets", "")
+    );
+    here.write("p.yaml", &text);
+    let (code, said) = here.palinode(&["run", "p.yaml"]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in ["2 hops", "3 hops exact", "multi-hop exact", "portability exact"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Two records of three edits: two models, and two rounds.
+    let (_, shown) = here.palinode(&["show", "scores", "--json"]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let metrics = |shown: &Value| shown["results"].as_object().unwrap().values().next().unwrap()["output"]["meta"].clone();
+    let meta = metrics(&shown);
+    assert_eq!((&meta["metrics"]["models"], &meta["metrics"]["edits_made"]), (&2.into(), &3.into()), "{meta}");
+    let (_, shown) = here.palinode(&["show", "in_rounds", "--json"]);
+    let meta = metrics(&serde_json::from_str(&shown).unwrap());
+    let edits: Vec<&Value> = meta["series"]["rows"].as_array().unwrap().iter().map(|row| &row["edits"]).collect();
+    assert_eq!(edits, [&Value::from(2), &Value::from(3)]);
+}
+
+/// Plain requests name groups, contexts and prompts of their own.
+#[test]
+fn a_request_has_contexts_and_prompts_of_its_own() {
+    let here = Here::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let with = |own: &str| {
+        let text = format!(
+            "
+name: own
+stages:
+  model: {{ uses: load_model, with: {{ path: {} }} }}
+  facts:
+    uses: requests
+    with:
+      facts:
+        - {{ subject: Chile, prompt: 'The official language of {{}} is', target_new: Thai{own} }}
+        - {{ subject: Peru, prompt: 'The official language of {{}} is', target_new: Thai }}
+  contexts: {{ uses: templates, with: {{ groups: [['{{}}'], ['It is so. {{}}']] }} }}
+  plan: {{ uses: distribute, with: {{ strategy: single, layers: [2] }} }}
+  targets: {{ uses: targets, inputs: {{ model: model, requests: facts, templates: contexts }}, with: {{ layer: 2, steps: 5 }} }}
+  update:
+    uses: solve
+    inputs: {{ model: model, requests: facts, targets: targets, plan: plan, templates: contexts }}
+    with: {{ objective: memit, preservation: ridge, lambda: 10 }}
+",
+            model.display()
+        );
+        here.write("p.yaml", &text);
+        let (code, said) = here.palinode(&["run", "p.yaml"]);
+        assert_eq!(code, Some(0), "{own}: {said}");
+        let digests = ["targets", "update"].map(|stage| {
+            let (_, shown) = here.palinode(&["show", stage, "--json"]);
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            let result = shown["results"].as_object().unwrap().values().next().unwrap();
+            result["content"].as_str().map(str::to_owned).unwrap_or_else(|| panic!("{result}"))
+        });
+        let _ = fs::remove_dir_all(here.0.path().join("saved"));
+        here.palinode(&["show", "targets", "--save", "saved"]);
+        let traces = fs::read_to_string(here.0.path().join("saved/traces.json")).unwrap();
+        let traces: Value = serde_json::from_str(&traces).unwrap();
+        let last = |of: usize, what: &str| traces[of]["steps"].as_array().unwrap().last().unwrap()[what].as_f64().unwrap();
+        (digests, [last(0, "nll"), last(0, "kl")], [last(1, "nll"), last(1, "kl")])
+    };
+    let usual = with("");
+    // What all requests have, said of one of them, is the same to the last digit.
+    let same = with(", contexts: ['{}', 'It is so. {}'], kl_prompts: ['{} is a']");
+    assert_eq!((same.1, same.2), (usual.1, usual.2));
+    // Prompts that are there twice have the same mean.
+    let twice = with(", kl_prompts: ['{} is a', '{} is a']");
+    assert!((twice.1[1] - usual.1[1]).abs() < 1e-5 && (twice.1[0] - usual.1[0]).abs() < 1e-4, "{twice:?} {usual:?}");
+    let still = with(", kl_prompts: ['{} is a', 'I live in {}', '{}']");
+    assert_ne!(still.1, usual.1);
+    let contexts = with(", contexts: ['{}']");
+    assert_ne!(contexts.1, usual.1);
+    for other in [&still, &contexts] {
+        let near = |at: usize| (other.2[at] - usual.2[at]).abs() < 1e-4;
+        assert!(near(0) && near(1), "the other request has what it had: {other:?} {usual:?}");
+        assert_ne!(other.0[1], usual.0[1]);
+    }
+    for (own, words) in [
+        (", contexts: ['It is so. {}']", "the first context must be"),
+        (", contexts: ['{}', 'So']", "expected one {}"),
+        (", kl_prompts: ['He is a']", "expected one {}"),
+    ] {
+        let text = fs::read_to_string(here.0.path().join("p.yaml")).unwrap().replace(", contexts: ['{}']", own);
+        here.write("p.yaml", &text);
+        let (code, said) = here.palinode(&["validate", "p.yaml"]);
+        assert!(code == Some(3) && said.contains(words), "{own}: {said}");
+        here.write("p.yaml", &text.replace(own, ", contexts: ['{}']"));
+    }
 }

@@ -137,3 +137,52 @@ fn what_is_repeated_is_an_axis() {
     here.write(|text| text.replace("replicates: seed", "replicates: [seed, objective]"));
     here.told(0, &["validate", "p.yaml"]);
 }
+
+#[test]
+fn a_page_has_the_columns_and_groups_that_are_asked_for() {
+    let here = Here::new();
+    here.write(|text| text.replace("seed: [1, 2, 3]", "seed: [1, 2]").replace("replicates: seed\n", ""));
+    here.told(0, &["run", "p.yaml"]);
+    here.told(0, &["report", "--columns", "NS, ES", "--group-by", "seed", "--assets", "paper"]);
+    let csv = here.read("paper/tables/scores.csv");
+    assert!(csv.starts_with("seed,objective,NS,") && csv.contains(",ES,") && !csv.contains("PS"), "{csv}");
+    let rows: Vec<&str> = csv.lines().skip(1).filter(|line| !line.starts_with("unedited")).collect();
+    let axes: Vec<String> = rows.iter().map(|row| row.split(',').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(axes, ["1 memit", "1 emmet", "2 memit", "2 emmet"]);
+    // What a row shares with the one above is told once, and groups stand apart.
+    let tex = here.read("paper/tables/scores.tex");
+    assert!(tex.matches("\\addlinespace").count() >= 1 && tex.contains("     & emmet &"), "{tex}");
+    let page = here.read("report.html");
+    assert!(page.contains("<td class=\"again\">") && page.contains("columns and groups"), "the page groups rows");
+    let (_, told) = here.told(2, &["report", "--columns", "XS"]);
+    assert!(told.contains("the results have no column `XS`") && told.contains("there are S, ES"), "{told}");
+    let (_, told) = here.told(2, &["report", "--group-by", "layer"]);
+    assert!(told.contains("the results have no axis `layer`") && told.contains("there are objective, seed"), "{told}");
+}
+
+#[test]
+fn what_is_left_of_edits_is_drawn_by_their_age() {
+    let here = Here::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap();
+    let text = "
+name: ages
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  edits: { uses: load_requests, with: { path: DEMO/requests.json, limit: 6 } }
+  plan: { uses: distribute, with: { strategy: single, layers: [2] } }
+  rounds:
+    uses: sequence
+    inputs: { model: model, requests: edits, plan: plan }
+    with: { targets: { layer: 2, steps: 5 }, solve: { objective: memit, preservation: ridge, lambda: 10, batch_size: 2 } }
+  scores: { uses: evaluate, inputs: { model: rounds, requests: edits }, with: { by_age: true, resamples: 0 } }
+";
+    fs::write(here.0.path().join("p.yaml"), text.replace("DEMO", demo.to_str().unwrap())).unwrap();
+    here.told(0, &["run", "p.yaml"]);
+    here.told(0, &["report", "--assets", "paper"]);
+    let csv = here.read("paper/tables/scores-retention.csv");
+    let ages: Vec<&str> = csv.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!((csv.lines().next().unwrap().starts_with("later edits,S"), ages), (true, vec!["0", "2", "4"]), "{csv}");
+    let figure = here.read("paper/figures/scores-retention.svg");
+    assert!(figure.contains("later edits"), "{figure}");
+    assert!(here.read("report.html").contains("by the number of edits that were made after an edit"));
+}

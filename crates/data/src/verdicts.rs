@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::records::{read, typed};
 use crate::{DataError, Mistakes, Place};
 
-const HINT: &str = "every line is one JSON object with the `key` of an answer and its `verdict`: true, false, or null where it cannot be told";
+const HINT: &str = "every line is one JSON object with the `key` of an answer and its `verdict`: true, false, or null where it is open";
 
 #[derive(Deserialize)]
 struct Line {

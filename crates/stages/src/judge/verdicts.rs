@@ -54,7 +54,7 @@ pub struct JudgeParams {
     /// The model that judges, by the server's name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<String>,
-    /// What it is asked, with `{prompt}`, `{right}` and `{answer}`; the reply has to begin with, or to hold, CORRECT or INCORRECT.
+    /// The question to it, with `{prompt}`, `{right}` and `{answer}`; the reply has to begin with, or to hold, CORRECT or INCORRECT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     question: Option<String>,
     /// Further fields of each request to the server, such as `{ max_completion_tokens: 500 }`. They replace `temperature` (0) and `max_tokens` (16); null leaves one out.
@@ -129,8 +129,8 @@ impl StageKind for Judge {
 An answer that says the same in other words is wrong to that comparison. Here somebody else says which answers are right: people or programs, \
 whose verdicts are read from a file (`verdicts`), or a language model on a server that has OpenAI's chat completions (`url`, `model`).
 
-A server is asked once for every different answer. The stage says beforehand how many calls it will make; verdicts are kept one by one, so that \
-an interrupted run goes on, and another run with the same answers makes no call. A server that is busy (429, 5xx) is asked again \
+A server gets one question for every different answer. The stage says beforehand how many calls it will make; verdicts are kept one by one, so that \
+an interrupted run goes on, and another run with the same answers makes no call. A server that is busy (429, 5xx) gets it again \
 after a while, or when it says (Retry-After). The server's key is in the environment variable PALINODE_JUDGE_KEY and nowhere else: in no parameter, \
 no key, no record, no log. It is sent to the host in `url` alone, and only by https unless that is this machine.
 
@@ -165,7 +165,7 @@ verdict leaves the answer open: it counts nowhere, and the result says how many 
             (None, None, Some(_)) => {
                 errors.push(FieldError::new("url", "nothing says where the model is").expected(one))
             }
-            (None, None, None) => errors.push(FieldError::new("", "nobody judges").expected(one)),
+            (None, None, None) => errors.push(FieldError::new("", "there is no judge").expected(one)),
             (Some(_), ..) => errors.push(FieldError::new("verdicts", "a file judges, and a server too").expected(one)),
         }
         if params.partial && params.verdicts.is_none() {
@@ -175,7 +175,7 @@ verdict leaves the answer open: it counts nowhere, and the result says how many 
             for part in ["{prompt}", "{right}", "{answer}"] {
                 if !question.contains(part) {
                     errors.push(
-                        FieldError::new("question", format!("the judge is not told {part}"))
+                        FieldError::new("question", format!("the judge does not get {part}"))
                             .expected("{prompt}, {right} and {answer}"),
                     );
                 }

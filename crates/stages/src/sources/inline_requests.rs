@@ -108,12 +108,17 @@ pub struct Requests;
 impl StageKind for Requests {
     type Params = RequestsParams;
     const NAME: &'static str = "requests";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Lists edit requests in the pipeline itself.";
     const DOC: &'static str = "\
 For a few facts without a file of their own: each has a subject, a prompt with `{}` in the place of the subject, and the \
 text that the model should say. For many facts use a file and `load_requests`.";
     type Output = RequestsKind;
+
+    fn carries() -> &'static [u32] {
+        // Version 3 added groups, contexts and KL prompts of requests, which do nothing where they are left out.
+        &[2]
+    }
 
     fn describe(params: &RequestsParams, _: &DescribeCx<'_>) -> Result<PlannedRequests, Vec<FieldError>> {
         if params.facts.is_empty() {

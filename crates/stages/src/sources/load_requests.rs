@@ -101,7 +101,7 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str =
         "Reads edit requests: CounterFact, zsRE, KnowEdit and other data sets, plain JSONL, or any file by a mapping.";
     const DOC: &'static str = "\
@@ -118,8 +118,8 @@ it softer. One batch may mix hard and soft edits.";
     type Output = RequestsKind;
 
     fn carries() -> &'static [u32] {
-        // Version 2 read the same of every data set that it knew.
-        &[2]
+        // Earlier versions read the same of every data set that they knew.
+        &[2, 3]
     }
 
     fn unkeyed() -> &'static [&'static str] {
