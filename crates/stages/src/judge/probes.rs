@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use palinode_data::{read_examples, template_fields};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
-use palinode_engine::{
-    Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, StageContext, StageKind, artifact,
-};
+use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, StageContext, StageKind, artifact};
 use palinode_eval::{Agreement, Task, agreement, choose};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
