@@ -113,7 +113,7 @@ fn prompts_without_a_known_answer_are_left_out_and_named() {
         ),
     );
     let said = here.palinode(0, &["run", "p.yaml"]);
-    assert!(!said.contains("left out") && said.contains("hidden peak"), "{said}");
+    assert!(!said.contains("left out") && said.contains("hidden at subject"), "{said}");
 
     here.write("facts.jsonl", &fact("strange", "Colombia", "potato"));
     here.write("p.yaml", &own);
@@ -190,9 +190,9 @@ fn a_layer_is_located_and_edited() {
 
     let edit = ["edit", model, "--subject", "Colombia", "--prompt", "The currency of {} is the", "--target", "rial"];
     let said = here.palinode(0, &[&edit[..], &["--samples", "300"]].concat());
-    assert!(said.contains("nobody has published a layer for this model"), "{said}");
+    assert!(said.contains("no layer was published for this model"), "{said}");
     let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--locate"]].concat());
     assert!(said.contains("the best of 5 by S on 10 facts"), "{said}");
     let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--layer", "1"]].concat());
-    assert!(!said.contains("nobody has published"), "{said}");
+    assert!(!said.contains("no layer was published"), "{said}");
 }

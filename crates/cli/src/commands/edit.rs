@@ -193,7 +193,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let rests = match (&located, suggested) {
             (Some(start), _) => Some(super::locate::said(start)),
             (None, Some(suggested)) if args.layer.is_none() && !suggested.published => Some(format!(
-                "layer {layer} is as deep in the model as a published one: nobody has published a layer for this model, and --locate tries them"
+                "layer {layer} is as deep in the model as a published one: no layer was published for this model, and --locate tries them"
             )),
             _ => None,
         };

@@ -44,7 +44,7 @@ pub struct Asked<'a> {
     pub resamples: usize,
     /// Tokens in a batch.
     pub batch_tokens: BatchTokens,
-    /// The chat that questions are asked in.
+    /// The chat that questions are messages of.
     pub chat: Option<&'a Chat>,
 }
 

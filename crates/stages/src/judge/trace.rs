@@ -327,9 +327,10 @@ impl Averages {
         text
     }
 
-    /// Where a kind of state has its largest mean effect: the row, the layer.
+    /// Where a kind of state has its largest mean effect at the subject's last token: the row, the layer. (At the prompt's last token the
+    /// last layer has the whole effect by itself.)
     pub fn peak(&self, kind: TraceKind) -> Option<(&Effects, usize)> {
-        let rows = self.effects.iter().filter(|effects| effects.restored == kind);
+        let rows = self.effects.iter().filter(|effects| effects.restored == kind && effects.role == Role::LastSubject);
         let all = rows.flat_map(|row| (0..row.effect.len()).map(move |layer| (row, layer)));
         all.max_by(|a, b| a.0.effect[a.1].total_cmp(&b.0.effect[b.1]).then(b.1.cmp(&a.1)))
     }
@@ -403,10 +404,10 @@ fn shown(averages: &Averages, found: &[(&TracePrompt, Traced)], findings: &[Stri
     for kind in TraceKind::ALL {
         let Some((row, layer)) = averages.peak(kind) else { continue };
         let interval = row.interval.as_ref().map(|all| all[layer]);
-        let doc = "largest mean indirect effect of a role and layer";
+        let doc = "largest mean indirect effect of a layer at the subject's last token";
         let name = kind.name();
         let label = name.replace('_', " ");
-        add(format!("{name}_peak"), format!("{label} peak"), doc, shown::number(row.effect[layer]), interval);
+        add(format!("{name}_subject"), format!("{label} at subject"), doc, shown::number(row.effect[layer]), interval);
         add(format!("{name}_layer"), "at layer".into(), "the layer of that effect", shown::count(layer), None);
     }
     Shown {

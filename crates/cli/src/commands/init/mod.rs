@@ -172,7 +172,7 @@ fn chosen(args: &Args, folder: &Path, layers: u64) -> Result<(Vec<u64>, String),
     // Facts are recalled in the layers before the middle; the last of those edited is where targets are values.
     let last = (layers / 2).max(1).min(layers - 1);
     let rests =
-        "below the middle, nobody has published better ones for this model; palinode locate tries them".to_owned();
+        "below the middle, since no layers were published for this model; palinode locate tries them".to_owned();
     Ok(((last.saturating_sub(2)..=last).collect(), rests))
 }
 

@@ -20,7 +20,7 @@ const FACTS: &str = include_str!("facts.jsonl");
 /// Find out which layer of a model to edit
 ///
 /// Edits a few facts at each of several layers, every fact by itself, and judges the edits: efficacy, paraphrase, locality. Says
-/// which layer to start from, on how many facts that rests, and which layers cannot be told from it. What was tried is kept, so
+/// which layer to start from, on how many facts that rests, and which layers do no worse. What was tried is kept, so
 /// that an interrupted search goes on.
 #[derive(ClapArgs)]
 #[command(after_help = "\
