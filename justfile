@@ -97,6 +97,22 @@ gpu-check: cuda
 fixtures:
     python3 scripts/make_family_fixtures.py
 
+# the Python wheel in a fresh environment, with torch, transformers and peft: gigabytes
+check-python:
+    cargo build --release && python3 scripts/check_wheel.py --models
+
+# executes the notebooks of docs/notebooks and leaves their pictures (needs what scripts/notebook.py lists)
+notebook pictures="target/notebooks":
+    cargo build --release && python3 scripts/notebook.py --pictures {{ pictures }}
+
+# the release archive of this machine
+archive:
+    cargo build --release && python3 scripts/make_archive.py
+
+# installs in a bare Debian by each way and runs the demo there (needs root)
+check-install: archive
+    python3 scripts/check_wheel.py && tools/install/check_chroot.sh archive wheel source
+
 # licences, sources and banned packages (needs cargo-deny)
 deny:
     cargo deny check licenses bans sources

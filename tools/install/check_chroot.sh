@@ -1,0 +1,66 @@
+#!/bin/bash
+# Installs Palinode in a bare Debian and runs the demo there, once for each way of tools/install/debian.sh; prints how long each took.
+#
+#   tools/install/check_chroot.sh wheel|archive|source …     needs root and mmdebstrap, which it installs
+#
+# The wheel is the one in target/wheel/dist (scripts/check_wheel.py), the archive the one in target/archives (scripts/make_archive.py). For
+# `source` the Rust toolchain and the downloaded packages of this machine are mounted, and a fresh copy of the committed files is built.
+# SUITE names another release than bookworm.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd)
+suite=${SUITE:-bookworm}
+command -v mmdebstrap >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends mmdebstrap; } >/dev/null
+[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+
+work=$(mktemp -d)
+root=$work/root
+mounted=()
+finish() {
+  for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place"; done
+  rm -rf --one-file-system "$work"
+}
+trap finish EXIT
+bind() { # FROM TO: a folder of this machine, at a place in the chroot
+  mkdir -p "$root$2"
+  mount --bind "$1" "$root$2"
+  mounted=("$root$2" "${mounted[@]}")
+}
+inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
+    $(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true) "$@"
+}
+
+echo "== a bare $suite"
+mmdebstrap --variant=minbase --quiet "$suite" "$work/bare.tar"
+du -h "$work/bare.tar" | cut -f1
+for way in "$@"; do
+  finish_way() { for place in "${mounted[@]}"; do umount "$place"; done; mounted=(); rm -rf --one-file-system "$root"; }
+  mkdir -p "$root"
+  tar -xf "$work/bare.tar" -C "$root"
+  cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
+  bind /proc /proc
+  bind /dev /dev
+  # What this machine trusts, since its registries may be mirrors with certificates of their own.
+  mkdir -p "$root/etc/ssl/certs" && cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+  [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
+  mkdir -p "$root/src"
+  git -C "$here" archive HEAD | tar -x -C "$root/src"
+  given=/src
+  case $way in
+    wheel) cp "$here"/target/wheel/dist/*.whl "$root/root/" && given=/root/$(basename "$here"/target/wheel/dist/*.whl) ;;
+    archive) cp "$here"/target/archives/* "$root/root/" && given=/root/$(cd "$here/target/archives" && ls -- *.tar.gz) ;;
+    source)
+      bind "${RUSTUP_HOME:-$HOME/.rustup}" /root/.rustup
+      bind "${CARGO_HOME:-$HOME/.cargo}" /root/.cargo
+      ;;
+  esac
+  begin=$SECONDS
+  inside chroot "$root" /bin/bash /src/tools/install/debian.sh "$way" "$given" >"$work/log" 2>&1 || { tail -n 40 "$work/log"; echo "WRONG: $way"; exit 1; }
+  installed=$((SECONDS - begin))
+  begin=$SECONDS
+  inside chroot "$root" /bin/sh -c 'cd /src && palinode run pipelines/demo.yaml' >"$work/said" 2>>"$work/log" || { tail -n 40 "$work/log"; exit 1; }
+  grep -q '^rome  *memit ' "$work/said" || { cat "$work/said"; echo "WRONG: $way: no table"; exit 1; }
+  echo "$way: $(tail -n 1 "$work/log" >/dev/null; inside chroot "$root" palinode --version) installed in $installed s, the demo ran in $((SECONDS - begin)) s: $(tail -n 1 "$work/said")"
+  finish_way
+done
+echo "all well"
