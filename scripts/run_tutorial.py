@@ -105,6 +105,10 @@ def run(page, program, folder):
         if kind == "sh":
             said = ""
             for command, expected in commands(lines):
+                exported = re.fullmatch(r"export (\w+)=(\S+)", command)
+                if exported:
+                    env[exported[1]] = exported[2]
+                    continue
                 begin = time.monotonic()
                 done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 said += done.stdout
