@@ -216,7 +216,11 @@ fn a_few_shards_of_a_corpus_are_fetched_and_in_the_key() {
     let fetched = || server.asked().iter().filter(|route| route.contains("/resolve/")).count();
 
     moments(&bench, ", sampling: shards");
-    bench.check(&["validate", "moments.yaml"], 0, &["a run would download", "hf:datasets/owner/texts@main is not in the cache"]);
+    bench.check(
+        &["validate", "moments.yaml"],
+        0,
+        &["a run would download", "hf:datasets/owner/texts@main is not in the cache"],
+    );
     assert_eq!(fetched(), 0);
     bench.check(&["run", "moments.yaml"], 0, &["downloading hf:datasets/owner/texts/*.jsonl#shards=2,seed=3", "ran 2"]);
     assert_eq!(fetched(), 2, "two of six by default");

@@ -47,7 +47,7 @@ const PHRASES: [(&str, &str); 11] = [
 ];
 
 /// Places where a word has another meaning, or is a name that is not ours to choose: file, word, reason.
-const ALLOWED: [(&str, &str, &str); 24] = [
+const ALLOWED: [(&str, &str, &str); 25] = [
     ("crates/store/src/manifest.rs", "preimage", "a field's name on disk"),
     ("crates/engine/src/action.rs", "preimage", "a field's name on disk"),
     ("crates/cli/src/commands/graph/text.rs", "lane", "a column of a drawn graph, as in version control"),
@@ -67,6 +67,7 @@ const ALLOWED: [(&str, &str, &str); 24] = [
     ("crates/cli/tests/cards.rs", "card", "a model card, as the Hub calls it"),
     ("crates/stages/src/sinks/export/card.rs", "card", "a model card, as the Hub calls it"),
     ("crates/stages/src/sinks/export/mod.rs", "card", "a model card, as the Hub calls it"),
+    ("docs/reference/stages/export.md", "card", "a model card, as the Hub calls it"),
     ("crates/report/templates/edits.html", "cards", "a way to lay out a page, each row a card"),
     ("scripts/gpu_check/__main__.py", "processor", "a function of Python's platform module"),
     ("scripts/make_family_fixtures.py", "processor", "a field of tokenizer.json, by the tokenizers library"),
