@@ -28,6 +28,22 @@ lint:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps --workspace
 
+# the documentation as a site, in target/site
+site:
+    python3 scripts/make_site.py
+
+# writes the pages of commands and stages anew, from what the program says
+reference:
+    cargo build --release && python3 scripts/make_reference.py
+
+# runs the commands of the tutorial's short pages
+tutorial:
+    cargo build --release && python3 scripts/run_tutorial.py
+
+# runs its long pages: a real model, and a Slurm of one's own (needs the packages slurm-wlm and munge)
+tutorial-long:
+    cargo build --release && python3 scripts/run_tutorial.py --long
+
 # writes the JSON Schemas of pipelines and of parts anew
 schema:
     cargo run --release -- schema --overwrite --output docs/pipeline.schema.json

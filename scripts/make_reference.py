@@ -204,12 +204,12 @@ def stages(program):
         name = stage["name"]
         yield f"stages/{name}.md", one_stage(program, name)
         ports = [port["name"] if port["required"] else f"[{port['name']}]" for port in stage["inputs"]]
-        rows.append(f"| [`{name}`](stages/{name}.md) | {', '.join(ports)} | {stage['output']} | {escaped(stage['summary'])} |")
+        rows.append(f"| [`{name}`](stages/{name}.md) | {escaped(stage['summary'])} | {', '.join(ports)} | {stage['output']} |")
     yield "stages.md", "\n\n".join([
         "# Stages",
         "A stage of a pipeline *uses* one of these kinds. Optional inputs are in brackets. `palinode stages NAME` shows the same in the terminal, "
         "and [the language of pipelines](../pipelines.md) says how stages are connected.",
-        "\n".join(["| kind | inputs | output | what it does |", "| --- | --- | --- | --- |", *rows]),
+        "\n".join(["| kind | what it does | inputs | output |", "| --- | --- | --- | --- |", *rows]),
     ])
 
 

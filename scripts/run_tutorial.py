@@ -47,8 +47,9 @@ def blocks(page):
 
 
 def masked(line):
-    """A line where every number is the same, and every run of blanks."""
+    """A line where every number is the same, every ID of a run, and every run of blanks."""
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    line = re.sub(r"\d{8}-\d{6}-[0-9a-f]{4}", "RUN", line)
     line = re.sub(r"(?:[<*~−-])?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?", "#", line)
     line = re.sub(r"# (?:[KMGT]i)?B\b", "# B", line)
     return re.sub(r"\s+", " ", re.sub(r"# (?:ms|s|min|h)\b", "# s", line)).strip()
@@ -105,6 +106,10 @@ def run(page, program, folder):
         if kind == "sh":
             said = ""
             for command, expected in commands(lines):
+                exported = re.fullmatch(r"export (\w+)=(\S+)", command)
+                if exported:
+                    env[exported[1]] = exported[2]
+                    continue
                 begin = time.monotonic()
                 done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 said += done.stdout

@@ -216,7 +216,11 @@ fn a_few_shards_of_a_corpus_are_fetched_and_in_the_key() {
     let fetched = || server.asked().iter().filter(|route| route.contains("/resolve/")).count();
 
     moments(&bench, ", sampling: shards");
-    bench.check(&["validate", "moments.yaml"], 0, &["a run would download", "shards=2,seed=3"]);
+    bench.check(
+        &["validate", "moments.yaml"],
+        0,
+        &["a run would download", "hf:datasets/owner/texts@main is not in the cache"],
+    );
     assert_eq!(fetched(), 0);
     bench.check(&["run", "moments.yaml"], 0, &["downloading hf:datasets/owner/texts/*.jsonl#shards=2,seed=3", "ran 2"]);
     assert_eq!(fetched(), 2, "two of six by default");
@@ -286,5 +290,5 @@ fn facts_come_from_an_address() {
     bench.check(&["run", "f.yaml", "--offline"], 4, &["f.yaml:3:"]);
     // What is fetched is looked at as any file.
     write(&address);
-    bench.check(&["run", "f.yaml", "--set", "stages.facts.with.dataset=zsre"], 3, &["src"]);
+    bench.check(&["run", "f.yaml", "--set", "stages.facts.with.dataset=zsre"], 4, &["record 0", "subject"]);
 }

@@ -87,7 +87,7 @@ fn a_pipeline_of_real_facts_and_text() {
         ("counterfakt", corpus.as_str(), ["there is no data set `counterfakt`", "counterfact"]),
         ("nothing.json", &corpus, ["there is no data set `nothing.json`", "or a file"]),
         ("counterfact", "nowhere.txt", ["there is no nowhere.txt", "--corpus names"]),
-        (model.as_str(), &corpus, ["model", "cannot read"]),
+        (model.as_str(), &corpus, ["model", "is a directory"]),
     ] {
         let said = bench.run(&["init", "wrong", "--model", &model, "--data", data, "--corpus", corpus]);
         assert!([2, 4].contains(&said.code), "{data}: {}", said.code);

@@ -68,6 +68,7 @@ const ALLOWED: [(&str, &str, &str); 25] = [
     ("crates/cli/tests/cards.rs", "card", "a model card, as the Hub calls it"),
     ("crates/stages/src/sinks/export/card.rs", "card", "a model card, as the Hub calls it"),
     ("crates/stages/src/sinks/export/mod.rs", "card", "a model card, as the Hub calls it"),
+    ("docs/reference/stages/export.md", "card", "a model card, as the Hub calls it"),
     ("crates/report/templates/edits.html", "cards", "a way to lay out a page, each row a card"),
     ("scripts/gpu_check/__main__.py", "processor", "a function of Python's platform module"),
     ("scripts/make_family_fixtures.py", "processor", "a field of tokenizer.json, by the tokenizers library"),

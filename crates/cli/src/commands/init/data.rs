@@ -4,8 +4,7 @@ use std::path::Path;
 
 use clap::Args as ClapArgs;
 use palinode::{Error, ErrorKind, Suggestion, dataset_of, did_you_mean, real, way};
-
-use super::quoted;
+use serde_json::Value;
 
 /// Which facts and which text.
 #[derive(ClapArgs)]
@@ -149,4 +148,10 @@ fn known_or(name: &str, path: &Path, error: Error) -> Error {
         Some(hint) => error.hint(hint),
         None => error.hint("--data names counterfact, zsre, or a file"),
     }
+}
+
+/// A text as YAML, quoted where it has to be.
+pub fn quoted(text: &str) -> String {
+    let plain = |char: char| char.is_alphanumeric() || "/._-".contains(char);
+    if text.chars().all(plain) { text.to_owned() } else { Value::from(text).to_string() }
 }

@@ -109,14 +109,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let reading = match &args.from {
         Some(path) => {
             let text = fs::read_to_string(path).map_err(|error| Error::io(ErrorKind::Input, "read", path, error))?;
-            Some(hparams::read(path, &text, &quoted(&model), layers)?)
+            Some(hparams::read(path, &text, &data::quoted(&model), layers)?)
         }
         None => None,
     };
     let data = args.data.read(&dir)?;
     let template = data
         .fill(args.template.text(), suggest(&folder))
-        .replace("{{model}}", &quoted(&model))
+        .replace("{{model}}", &data::quoted(&model))
         .replace("{{layers}}", &edited.join(", "))
         .replace("{{rests}}", &rests)
         .replace("{{count}}", &layers.to_string())
@@ -208,10 +208,4 @@ fn layers(model: &Path) -> Result<u64, Error> {
     let names = ["num_hidden_layers", "n_layer", "num_layers"];
     let count = names.iter().find_map(|name| config[name].as_u64()).filter(|&count| count > 0);
     count.ok_or_else(|| Error::input(format!("{} names no number of layers", path.display())).hint(hint))
-}
-
-/// A text as YAML, quoted where it has to be.
-fn quoted(text: &str) -> String {
-    let plain = |char: char| char.is_alphanumeric() || "/._-".contains(char);
-    if text.chars().all(plain) { text.to_owned() } else { Value::from(text).to_string() }
 }
