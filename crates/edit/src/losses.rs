@@ -290,7 +290,7 @@ impl TargetLosses {
             }
         };
         let (said, shortfalls) =
-            head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best);
+            head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best)?;
         let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.requests), &self.essence);
         let kl = kept.values.mul_scalar(kl_factor);
         let slope = cat(vec![said.gradient, kept.gradient.mul_scalar(kl_factor)], 0);
