@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
-use palinode_model::{Decoder, Softmax, cat, gather, softmax};
+use palinode_model::{Decoder, HeadLosses, ModelError, Softmax, cat, gather, read, softmax};
 
 /// Numbers in a chunk of logits: 64 MiB of f32. Fewer rows would read the head's weight more often than they use it.
 const CHUNK: usize = 16 << 20;
@@ -28,13 +28,23 @@ pub struct RowLosses {
 /// With logits `l` and `p = softmax(l)`: `∂(−log pₜ)/∂l = p − eₜ`.
 ///
 /// With `best`, the second value is how far each token's log-probability is below that of the most probable one, `[n, 1]`.
+///
+/// # Errors
+/// What the device failed at.
 pub fn likelihoods(
     decoder: &Decoder,
     rows: &Tensor<2>,
     tokens: &Tensor<2, Int>,
     weights: &Tensor<2>,
     best: bool,
-) -> (RowLosses, Option<Tensor<2>>) {
+) -> Result<(RowLosses, Option<Tensor<2>>), ModelError> {
+    if decoder.has_kernels() {
+        let tokens: Vec<u32> = read::<i32, 2, Int>(tokens.clone())?.into_iter().map(|token| token as u32).collect();
+        let weights: Vec<f32> = read(weights.clone())?;
+        if let Some(HeadLosses { values, gradient, shortfalls }) = decoder.cross_entropies(rows, &tokens, &weights) {
+            return Ok((RowLosses { values, gradient }, best.then_some(shortfalls)));
+        }
+    }
     let shortfalls = RefCell::new(Vec::new());
     let losses = chunks(decoder, rows, |logits, from, to| {
         let count = to - from;
@@ -48,13 +58,16 @@ pub fn likelihoods(
         (values, slope)
     });
     let shortfalls = shortfalls.into_inner();
-    (losses, best.then(|| cat(shortfalls, 0)))
+    Ok((losses, best.then(|| cat(shortfalls, 0))))
 }
 
 /// `KL(p ‖ p₀)` at each of the normed `rows` `[n, d]`, given `log p₀` `[n, V]`, and the gradient of their sum.
 ///
 /// `∂KL/∂l = p · (log p − log p₀ − KL)`.
 pub fn divergences(decoder: &Decoder, rows: &Tensor<2>, reference: &Tensor<2>) -> RowLosses {
+    if let Some(HeadLosses { values, gradient, .. }) = decoder.divergences(rows, reference) {
+        return RowLosses { values, gradient };
+    }
     chunks(decoder, rows, |logits, from, to| {
         let Softmax { p, log_p } = softmax(logits);
         let ratio = log_p - reference.clone().narrow(0, from, to - from);

@@ -331,7 +331,7 @@ impl TargetLosses {
             }
         };
         let (said, shortfalls) =
-            head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best);
+            head::likelihoods(decoder, &rows.clone().narrow(0, 0, predicted), tokens, &weights, best)?;
         let kept = head::divergences(decoder, &rows.narrow(0, predicted, self.reads.len() - predicted), &self.essence);
         let (divergence, slope) = match still {
             None => (kept.values, kept.gradient),

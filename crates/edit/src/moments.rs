@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use palinode_math::{MathError, SecondMoment};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, cat, free_memory, is_cpu, read, worker_pool,
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, add_key_products, cat, free_memory, is_cpu,
+    read, worker_pool,
 };
 
 use crate::{EditError, Site};
@@ -125,7 +126,7 @@ impl Moments {
             let sums = self.layers.iter_mut().filter_map(|(layer, moment)| Some((*layer, moment, keys.remove(layer)?)));
             let shares = worker_pool::share(&device, sums.collect(), worker_pool::MOST);
             let add = |(layer, moment, keys): (usize, &mut SecondMoment, Vec<Vec<f32>>)| {
-                keys.iter().try_for_each(|of| moment.add(of)).map_err(|source| EditError::Math { layer, source })
+                keys.iter().try_for_each(|of| add_keys(moment, of)).map_err(|source| EditError::Math { layer, source })
             };
             worker_pool::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect()
         })
@@ -173,6 +174,18 @@ pub fn text_keys(
         })?;
         Ok(keys)
     })
+}
+
+/// Adds keys `[tokens, f]`: products in f32, sums in f64.
+fn add_keys(moment: &mut SecondMoment, keys: &[f32]) -> Result<(), MathError> {
+    // By their exponents: a loop that may end at each number is no vector's.
+    let finite = |keys: &[f32]| keys.iter().fold(true, |all, key| all & key.is_finite());
+    if !keys.chunks(4096).all(finite) {
+        return Err(MathError::NotFinite { what: "key block" });
+    }
+    let tokens = keys.len() / moment.size().max(1);
+    moment.add_by(tokens as u64, |columns| add_key_products(columns, keys));
+    Ok(())
 }
 
 impl Total {

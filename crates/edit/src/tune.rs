@@ -121,7 +121,7 @@ impl Predictions {
     pub fn of(&self, decoder: &Decoder, hidden: &Activations) -> Result<(f64, Tensor<1>), EditError> {
         let normed = decoder.final_norm(hidden.at(&self.places));
         let plain = normed.clone().without_autodiff();
-        let (said, _) = head::likelihoods(decoder, &plain, &self.tokens, &self.weights, false);
+        let (said, _) = head::likelihoods(decoder, &plain, &self.tokens, &self.weights, false)?;
         let values: Vec<f32> = read(said.values * self.weights.clone())?;
         let loss = values.into_iter().map(f64::from).sum();
         Ok((loss, (normed * said.gradient).sum()))

@@ -1,7 +1,6 @@
 //! How well a model predicts running text.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Rows, Visit, gather, log_softmax, read};
+use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Rows, Visit};
 use serde::{Deserialize, Serialize};
 
 /// Positions whose logits are held at once: rows of the vocabulary's width, the largest thing in memory here.
@@ -77,17 +76,15 @@ impl Visit for Reading<'_> {
     fn finish(self, decoder: &Decoder, hidden: &Activations) -> Result<Self::Found, ModelError> {
         let Some(rows) = &self.rows else { return Ok(Vec::new()) };
         let documents = self.documents.iter().enumerate();
-        let places: Vec<(usize, usize, i32)> = documents
-            .flat_map(|(row, (_, ids))| ids[1..].iter().enumerate().map(move |(t, &next)| (row, t, next as i32)))
+        let places: Vec<(usize, usize, u32)> = documents
+            .flat_map(|(row, (_, ids))| ids[1..].iter().enumerate().map(move |(t, &next)| (row, t, next)))
             .collect();
         let mut nll: Vec<(usize, f64)> = self.documents.iter().map(|(number, _)| (*number, 0.0)).collect();
         for part in places.chunks(POSITIONS) {
-            let next: Vec<i32> = part.iter().map(|&(_, _, next)| next).collect();
-            let next = Tensor::<1, Int>::from_data(TensorData::new(next, [part.len()]), &decoder.device());
+            let next: Vec<(usize, u32)> = part.iter().enumerate().map(|(i, &(_, _, next))| (i, next)).collect();
             let at = hidden.at(&rows.places(part.iter().map(|&(row, t, _)| (row, t))));
-            let likelihood = gather(log_softmax(decoder.logits(at)), next.reshape([part.len(), 1]));
-            for ((row, _, _), log_p) in part.iter().zip(read::<f32, _, _>(likelihood)?) {
-                nll[*row].1 -= f64::from(log_p);
+            for ((row, _, _), said) in part.iter().zip(decoder.said(at, &next)?) {
+                nll[*row].1 -= said.log_p;
             }
         }
         Ok(nll)

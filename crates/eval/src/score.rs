@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Text, Visit, gather, log_softmax, read, worker_pool,
-};
+use palinode_model::{Activations, BlockOutput, Decoder, ModelError, Places, Rows, Said, Text, Visit, worker_pool};
 use serde::{Deserialize, Serialize};
 
 /// A prompt and the continuations whose likelihood is asked.
@@ -160,9 +157,9 @@ struct Scoring<'a> {
     /// The predicting positions, each once.
     places: Option<Places>,
     /// For each target token, the number of the position that predicts it.
-    at: Vec<i32>,
+    at: Vec<usize>,
     /// The target tokens.
-    tokens: Vec<i32>,
+    tokens: Vec<u32>,
 }
 
 impl<'a> Scoring<'a> {
@@ -182,7 +179,7 @@ impl Visit for Scoring<'_> {
             let ids = self.rows.iter().map(|row| [row.prompt.as_slice(), &row.ways.concat()].concat());
             decoder.rows(&ids.collect::<Vec<_>>())
         };
-        let mut known: HashMap<(usize, usize), i32> = HashMap::new();
+        let mut known: HashMap<(usize, usize), usize> = HashMap::new();
         let mut places = Vec::new();
         for (r, row) in self.rows.iter().enumerate() {
             for read in &row.reads {
@@ -190,9 +187,9 @@ impl Visit for Scoring<'_> {
                     let place = (r, row.predicts(read, j));
                     self.at.push(*known.entry(place).or_insert_with(|| {
                         places.push(place);
-                        places.len() as i32 - 1
+                        places.len() - 1
                     }));
-                    self.tokens.push(id as i32);
+                    self.tokens.push(id);
                 }
             }
         }
@@ -206,29 +203,23 @@ impl Visit for Scoring<'_> {
 
     fn finish(self, decoder: &Decoder, hidden: &Activations) -> Result<Self::Found, ModelError> {
         let Some(places) = &self.places else { return Ok(Vec::new()) };
-        let device = decoder.device();
-        let asked = self.tokens.len();
-        let logits = decoder.logits(hidden.at(places));
-        let best = logits.clone().argmax(1).reshape([-1]).select(0, indices(self.at.clone(), &device));
-        let predicted = log_softmax(logits).select(0, indices(self.at, &device));
-        let likelihood = gather(predicted, indices(self.tokens, &device).reshape([asked, 1]));
-        let likelihood: Vec<f32> = read(likelihood)?;
-        let best: Vec<i32> = read(best)?;
+        let mut order: Vec<usize> = (0..self.tokens.len()).collect();
+        order.sort_by_key(|&i| self.at[i]);
+        let of: Vec<(usize, u32)> = order.iter().map(|&i| (self.at[i], self.tokens[i])).collect();
+        let mut said = vec![Said { log_p: f64::NAN, best: 0 }; of.len()];
+        for (&i, of) in order.iter().zip(decoder.said(hidden.at(places), &of)?) {
+            said[i] = of;
+        }
         let mut scores = Vec::new();
         let mut next = 0;
         for read in self.rows.iter().flat_map(|row| &row.reads) {
             let range = next..next + read.target.len();
             next = range.end;
-            let nll = -likelihood[range.clone()].iter().map(|&l| f64::from(l)).sum::<f64>() / read.target.len() as f64;
-            let said: Vec<u32> = best[range].iter().map(|&id| id as u32).collect();
+            let nll = -said[range.clone()].iter().map(|said| said.log_p).sum::<f64>() / read.target.len() as f64;
+            let said: Vec<u32> = said[range].iter().map(|said| said.best).collect();
             let hits = said.iter().zip(&read.target).filter(|(said, target)| said == target).count();
             scores.push((read.of, Score { nll, said, hits }));
         }
         Ok(scores)
     }
-}
-
-fn indices(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
-    let n = values.len();
-    Tensor::from_data(TensorData::new(values, [n]), device)
 }

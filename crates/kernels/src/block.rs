@@ -5,20 +5,27 @@ use std::borrow::Cow;
 use crate::attention::{Attended, Row, attend, attend_back};
 use crate::dispatch::vectorised;
 use crate::heads::Heads;
-use crate::{Activation, HeadNorm, Matrix, Norm, Rotation, Threads, activate, activate_back, product};
+use crate::{
+    Activation, HeadNorm, Matrix, Norm, Packed, Rotation, Threads, activate, activate_back, product, product_packed,
+};
 
 /// A weight and its bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Projection<'a> {
     /// `inputs × outputs`.
     pub weight: Matrix<'a>,
+    /// The same weight as a copy that products read faster, where there is one.
+    pub packed: Option<&'a Packed>,
     /// One for each output, where there are any.
     pub bias: Option<&'a [f32]>,
 }
 
 impl Projection<'_> {
     fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
-        product(x, self.weight, self.bias, threads)
+        match self.packed {
+            Some(packed) => product_packed(x, packed, self.bias, threads),
+            None => product(x, self.weight, self.bias, threads),
+        }
     }
 
     fn back(&self, slope: &[f32], threads: Threads) -> Vec<f32> {

@@ -38,7 +38,23 @@ impl Shared {
         Self { start: values.as_mut_ptr(), length: values.len() }
     }
 
-    /// A part, as one slice.
+    /// The room of a vector, from its beginning: numbers that may not have been written yet.
+    pub fn room(vector: &mut Vec<f32>) -> Self {
+        Self { length: vector.capacity(), start: vector.as_mut_ptr() }
+    }
+
+    /// Writes numbers, whether others were there or none yet.
+    ///
+    /// # Safety
+    /// As [`Shared::part`].
+    #[inline(always)]
+    pub unsafe fn write(self, from: usize, values: &[f32]) {
+        assert!(from + values.len() <= self.length, "a part lies within the whole");
+        // SAFETY: within what was allocated; the rest is the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(from), values.len()) }
+    }
+
+    /// A part, as one slice. Its numbers were written before.
     ///
     /// # Safety
     /// The slice that this was made from is still borrowed, and no other part that overlaps with this one is in use.

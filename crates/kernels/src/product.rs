@@ -5,15 +5,15 @@
 //! chain of multiply-adds over at most 512 inputs, begun at 0, whatever tile it falls into, and however many threads share the tiles; the
 //! chains of longer sums are added one behind the other. So products are handed over in blocks of at most 512 inputs, which fixes where a
 //! chain ends. It has other ways for products with a single row or column and for very small ones; those are computed here, by the same
-//! chains. Tests compare the two to the last bit.
+//! chains. Where a CPU multiplies and adds with one rounding, `crate::panels` computes the same chains faster, and `gemm` is left to
+//! others. Tests compare all ways to the last bit.
 
 use gemm::Parallelism;
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::Threads;
-use crate::dispatch::{Shared, vectorised, with_simd};
-use crate::tile::{STRIP, chains};
+use crate::dispatch::{Shared, vectorised};
+use crate::panels::{Begin, Packed, Source, by_panels};
 
 /// Inputs in a chain of multiply-adds at most.
 const CHAIN: usize = 512;
@@ -23,9 +23,6 @@ const WORTH_SHARING: usize = 192 * 192 * 192;
 
 /// Rows up to which weights are read straight through, once, instead of tile by tile: there is too little to do with each.
 const FEW: usize = 4;
-
-/// Rows up to which weights are copied together piece by piece, each used for all rows: `gemm` is made for more.
-const SOME: usize = 56;
 
 /// Outputs that a thread sums at the same time where weights are read straight through.
 const COLUMNS: usize = 1024;
@@ -72,8 +69,18 @@ impl<'a> Matrix<'a> {
         self.outputs
     }
 
+    /// Its numbers, and how far apart neighbouring inputs and outputs are.
+    pub(crate) fn parts(&self) -> (&'a [f32], [usize; 2]) {
+        (self.values, [self.input_stride, self.output_stride])
+    }
+
+    /// A copy that products read faster. Results are the same.
+    pub fn packed(self) -> Packed {
+        Packed::new(self, chain(self.inputs))
+    }
+
     /// The inputs from one on, and the same of what they are multiplied with.
-    fn from(self, input: usize, count: usize) -> Self {
+    pub(crate) fn from(self, input: usize, count: usize) -> Self {
         Self { values: &self.values[input * self.input_stride..], inputs: count, ..self }
     }
 }
@@ -87,22 +94,20 @@ impl<'a> Matrix<'a> {
 /// Where the sizes do not fit each other.
 pub fn product(x: &[f32], weight: Matrix, bias: Option<&[f32]>, threads: Threads) -> Vec<f32> {
     let Matrix { inputs, outputs, .. } = weight;
-    assert!(inputs > 0 && x.len().is_multiple_of(inputs), "rows of {inputs} numbers, not {} in all", x.len());
-    let rows = x.len() / inputs;
-    let mut out = match bias {
-        None => vec![0.0; rows * outputs],
-        Some(bias) => {
-            assert_eq!(bias.len(), outputs, "a bias for each output");
-            bias.repeat(rows)
-        }
-    };
-    let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
-    let chains = inputs.div_ceil(CHAIN);
-    let each = inputs.div_ceil(chains);
+    let rows = rows_of(x, inputs, outputs, bias);
     // A weight whose outputs are neighbours can be read straight through.
     let straight = weight.output_stride == 1 && rows <= FEW;
     let fused = fused();
     let tiny = outputs * rows <= 256 || outputs < 2 || inputs <= 2;
+    if fused && !tiny && !straight {
+        return panels(x, rows, (inputs, outputs), Source::Plain(weight), bias, threads);
+    }
+    let mut out = match bias {
+        None => vec![0.0; rows * outputs],
+        Some(bias) => bias.repeat(rows),
+    };
+    let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
+    let each = chain(inputs);
     for (number, from) in (0..inputs).step_by(each).enumerate() {
         let part = weight.from(from, each.min(inputs - from));
         let begun = number > 0 || bias.is_some();
@@ -110,8 +115,6 @@ pub fn product(x: &[f32], weight: Matrix, bias: Option<&[f32]>, threads: Threads
             straight_through(&mut out, &x[from..], inputs, rows, part, threads);
         } else if tiny {
             one_by_one(&mut out, &x[from..], inputs, rows, part);
-        } else if weight.output_stride == 1 && rows <= SOME && fused {
-            by_pieces(&mut out, &x[from..], inputs, rows, part, threads);
         } else if rows == 1 {
             // Alone, a row would take another way: it is given a companion.
             let pair = [&x[from..from + part.inputs], &x[from..from + part.inputs]].concat();
@@ -122,6 +125,53 @@ pub fn product(x: &[f32], weight: Matrix, bias: Option<&[f32]>, threads: Threads
             tiles(&mut out, &x[from..], inputs, rows, part, begun, threads);
         }
     }
+    out
+}
+
+/// As [`product()`], with a weight that was copied before: the same numbers to the last bit.
+///
+/// # Panics
+/// As [`product()`].
+pub fn product_packed(x: &[f32], weight: &Packed, bias: Option<&[f32]>, threads: Threads) -> Vec<f32> {
+    let shape = (weight.inputs(), weight.outputs());
+    panels(x, rows_of(x, shape.0, shape.1, bias), shape, Source::Packed(weight), bias, threads)
+}
+
+/// Inputs of each chain of a sum over so many: as many in each, but for the last.
+fn chain(inputs: usize) -> usize {
+    inputs.div_ceil(inputs.div_ceil(CHAIN).max(1)).max(1)
+}
+
+/// How many rows there are.
+fn rows_of(x: &[f32], inputs: usize, outputs: usize, bias: Option<&[f32]>) -> usize {
+    assert!(inputs > 0 && x.len().is_multiple_of(inputs), "rows of {inputs} numbers, not {} in all", x.len());
+    assert!(bias.is_none_or(|bias| bias.len() == outputs), "a bias for each output");
+    x.len() / inputs
+}
+
+/// Chain after chain, panel by panel.
+fn panels(
+    x: &[f32],
+    rows: usize,
+    (inputs, outputs): (usize, usize),
+    source: Source,
+    bias: Option<&[f32]>,
+    threads: Threads,
+) -> Vec<f32> {
+    let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
+    let each = chain(inputs);
+    let mut out = Vec::with_capacity(rows * outputs);
+    for from in (0..inputs).step_by(each) {
+        let begin = match bias {
+            _ if from > 0 => Begin::Sums,
+            Some(bias) => Begin::Bias(bias),
+            None => Begin::Nothing,
+        };
+        let x = x.get(from..).unwrap_or_default();
+        by_panels(Shared::room(&mut out), (x, inputs, rows), source, (from, each.min(inputs - from)), begin, threads);
+    }
+    // SAFETY: the first chain has written all of them.
+    unsafe { out.set_len(rows * outputs) };
     out
 }
 
@@ -240,98 +290,4 @@ fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride
         }
     }
     out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
-}
-
-/// Outputs in a piece, and inputs: 64 KiB, which stay close to the CPU while all rows use them.
-const PIECE: [usize; 2] = [64, 256];
-
-/// Adds a chain to each number of some rows, copying weights together in pieces.
-fn by_pieces(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weight: Matrix, threads: Threads) {
-    let outputs = weight.outputs;
-    let out = Shared::new(out);
-    let some = |from: usize| {
-        let width = PIECE[0].min(outputs - from);
-        with_simd(Piece { out, x, stride, rows, weight, from, width });
-    };
-    if threads == Threads::All {
-        (0..outputs.div_ceil(PIECE[0])).into_par_iter().for_each(|part| some(part * PIECE[0]));
-    } else {
-        (0..outputs).step_by(PIECE[0]).for_each(some);
-    }
-}
-
-/// `width` outputs from one on, of all rows.
-struct Piece<'a> {
-    out: Shared,
-    x: &'a [f32],
-    stride: usize,
-    rows: usize,
-    weight: Matrix<'a>,
-    from: usize,
-    width: usize,
-}
-
-impl WithSimd for Piece<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { out, x, stride, rows, weight, from, width } = self;
-        let strips = width.div_ceil(STRIP);
-        let mut copied = vec![0f32; strips * STRIP * PIECE[1].min(weight.inputs)];
-        let mut sums = vec![[0f32; STRIP]; strips * rows];
-        for first in (0..weight.inputs).step_by(PIECE[1]) {
-            let count = PIECE[1].min(weight.inputs - first);
-            for i in 0..count {
-                let line = &weight.values[(first + i) * weight.input_stride + from..][..width];
-                for (strip, part) in line.chunks(STRIP).enumerate() {
-                    let place = &mut copied[(strip * count + i) * STRIP..][..STRIP];
-                    match <[f32; STRIP]>::try_from(part) {
-                        Ok(part) => place.copy_from_slice(&part),
-                        Err(_) => place[..part.len()].copy_from_slice(part),
-                    }
-                }
-            }
-            for (strip, sums) in sums.chunks_exact_mut(rows).enumerate() {
-                let copied = &copied[strip * count * STRIP..][..count * STRIP];
-                let mut row = 0;
-                while row < rows {
-                    let x = &x[row * stride + first..];
-                    row += match rows - row {
-                        1 => go_on::<S, 1>(simd, &mut sums[row..], x, stride, copied, count),
-                        2 => go_on::<S, 2>(simd, &mut sums[row..], x, stride, copied, count),
-                        3 => go_on::<S, 3>(simd, &mut sums[row..], x, stride, copied, count),
-                        4 => go_on::<S, 4>(simd, &mut sums[row..], x, stride, copied, count),
-                        5 => go_on::<S, 5>(simd, &mut sums[row..], x, stride, copied, count),
-                        _ => go_on::<S, 6>(simd, &mut sums[row..], x, stride, copied, count),
-                    };
-                }
-            }
-        }
-        for row in 0..rows {
-            // SAFETY: each thread has outputs of its own.
-            let out = unsafe { out.part(row * weight.outputs + from, width) };
-            for (strip, part) in out.chunks_mut(STRIP).enumerate() {
-                for (out, sum) in part.iter_mut().zip(&sums[strip * rows + row]) {
-                    *out += sum;
-                }
-            }
-        }
-    }
-}
-
-/// Goes on with the chains of `R` rows and 16 outputs; returns `R`.
-#[inline(always)]
-fn go_on<S: Simd, const R: usize>(
-    simd: S,
-    sums: &mut [[f32; STRIP]],
-    x: &[f32],
-    stride: usize,
-    weight: &[f32],
-    count: usize,
-) -> usize {
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * stride..][..count]);
-    let sums: &mut [[f32; STRIP]; R] = sums.first_chunk_mut().expect("sums of these rows");
-    chains(simd, sums, rows, weight, STRIP, count);
-    R
 }

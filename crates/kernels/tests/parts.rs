@@ -3,7 +3,8 @@
 mod plain;
 
 use palinode_kernels::{
-    Activation, Matrix, Norm, NormKind, Rotation, Threads, activate, activate_back, log_softmax, probabilities, product,
+    Activation, Matrix, Norm, NormKind, Rotation, Threads, activate, activate_back, add_gram, cross_entropy,
+    divergence, log_softmax, probabilities, product, product_packed,
 };
 use plain::{Noise, bits, far, wide};
 
@@ -39,9 +40,17 @@ fn a_row_of_a_product_knows_no_other() {
         for matrix in [Matrix::new(&w, inputs, outputs), Matrix::new(&w, outputs, inputs).turned()] {
             let all = product(&x, matrix, Some(&b), Threads::All);
             assert_eq!(bits(&all), bits(&product(&x, matrix, Some(&b), Threads::One)));
+            let copy = matrix.packed();
+            assert_eq!((copy.inputs(), copy.outputs()), (inputs, outputs));
+            assert_eq!(
+                bits(&product(&x, matrix, None, Threads::All)),
+                bits(&product_packed(&x, &copy, None, Threads::One))
+            );
             for count in [1, 2, 3, 4, 5, 8, 13, 24, 49, 97] {
                 for from in [0, 1, rows - count] {
                     let some = product(&x[from * inputs..][..count * inputs], matrix, Some(&b), Threads::All);
+                    let packed = product_packed(&x[from * inputs..][..count * inputs], &copy, Some(&b), Threads::All);
+                    assert_eq!(bits(&packed), bits(&some), "copied: {count} rows, {inputs} × {outputs}");
                     assert_eq!(
                         bits(&some),
                         bits(&all[from * outputs..][..count * outputs]),
@@ -195,4 +204,73 @@ fn probabilities_over_a_vocabulary_are_right_to_a_rounding() {
     }
     assert_eq!(probabilities(&[1.0, 4.0, 4.0]).best, 1);
     assert!(probabilities(&[1.0, f32::NAN, 4.0]).log_sum.is_nan());
+}
+
+/// Sums of products of keys: each entry relative to the largest that it could be.
+#[test]
+fn sums_of_key_products_are_those_in_f64() {
+    let mut noise = Noise(9);
+    for (tokens, f) in [(1, 3), (7, 48), (300, 49), (513, 130), (2100, 100)] {
+        // As the keys behind a nonlinearity, which are no noise about 0: errors of sums add up the most where all have one sign.
+        let keys: Vec<f32> = noise.take(tokens * f, 1.0).iter().map(|k| 0.4 + k.abs()).collect();
+        let exact: Vec<f64> = (0..f * f)
+            .map(|at| (0..tokens).map(|t| f64::from(keys[t * f + at / f]) * f64::from(keys[t * f + at % f])).sum())
+            .collect();
+        let mut sums = [Threads::One, Threads::All].map(|threads| {
+            let mut columns = vec![vec![1.0; f]; f];
+            add_gram(&mut columns.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(), &keys, threads);
+            columns
+        });
+        let worst = (0..f)
+            .flat_map(|j| (j..f).map(move |i| (i, j)))
+            .map(|(i, j)| (sums[0][j][i] - 1.0 - exact[i * f + j]).abs() / (exact[i * f + i] * exact[j * f + j]).sqrt())
+            .fold(0.0, f64::max);
+        assert!(worst < 5e-7, "{tokens} tokens of {f}: {worst:e}");
+        sums.iter_mut().for_each(|columns| (0..f).for_each(|j| columns[j][..j].fill(0.0)));
+        assert_eq!(sums[0], sums[1], "threads do not show");
+    }
+}
+
+/// Losses over a vocabulary and their gradients, against f64.
+#[test]
+fn losses_of_logits_and_their_way_back() {
+    let mut noise = Noise(10);
+    for size in [1, 15, 16, 1000, 50_257] {
+        let (logits, other) = (noise.take(size, 4.0), noise.take(size, 4.0));
+        let exact = |of: &[f32]| {
+            let largest = of.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+            let sum: f64 = of.iter().map(|x| (f64::from(*x) - f64::from(largest)).exp()).sum();
+            of.iter().map(|x| f64::from(*x) - f64::from(largest) - sum.ln()).collect::<Vec<f64>>()
+        };
+        let (log_p, log_q) = (exact(&logits), exact(&other));
+        let (token, weight) = (size / 3, 0.3f32);
+        let mut slope = logits.clone();
+        let found = cross_entropy(&mut slope, token, weight);
+        assert!((found.log(logits[token]) - log_p[token]).abs() < 2e-6, "{size}");
+        assert_eq!(found, probabilities(&logits));
+        for (i, slope) in slope.iter().enumerate() {
+            let right = f64::from(weight) * (log_p[i].exp() - if i == token { 1.0 } else { 0.0 });
+            assert!((f64::from(*slope) - right).abs() < 1e-7, "{size}: {i}");
+        }
+        let mut slope = logits.clone();
+        let given: Vec<f32> = log_q.iter().map(|x| *x as f32).collect();
+        let kl = divergence(&mut slope, &given);
+        let right: f64 = log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum();
+        assert!((kl - right).abs() < 2e-6 * right.abs().max(1.0), "{size}: {kl} instead of {right}");
+        for (i, slope) in slope.iter().enumerate() {
+            let right = log_p[i].exp() * (log_p[i] - log_q[i] - right);
+            assert!((f64::from(*slope) - right).abs() < 2e-6, "{size}: {i}");
+        }
+        let mut same = logits.clone();
+        let kl = divergence(&mut same, &log_softmaxed(&logits));
+        assert!(kl.abs() < 1e-6 && same.iter().all(|slope| slope.abs() < 1e-6), "{size}: {kl:e}");
+    }
+    let mut logits = [1.0, f32::NAN, 2.0];
+    assert!(cross_entropy(&mut logits, 0, 1.0).log_sum.is_nan() && logits.iter().all(|x| x.is_nan()));
+}
+
+fn log_softmaxed(logits: &[f32]) -> Vec<f32> {
+    let mut logits = logits.to_vec();
+    log_softmax(&mut logits);
+    logits
 }

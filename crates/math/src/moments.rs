@@ -87,6 +87,15 @@ impl SecondMoment {
         Ok(())
     }
 
+    /// Adds `Σ k kᵀ` of `tokens` keys by a product of someone else's: `add` is given the sum's columns, of `f` numbers each, and adds to their numbers
+    /// from the diagonal down. What is above it means nothing.
+    pub fn add_by(&mut self, tokens: u64, add: impl FnOnce(&mut [&mut [f64]])) {
+        let mut columns: Vec<&mut [f64]> =
+            self.sum.col_iter_mut().filter_map(|column| Some(column.try_as_col_major_mut()?.as_slice_mut())).collect();
+        add(&mut columns);
+        self.count += tokens;
+    }
+
     /// Adds `Σ k kᵀ` of `tokens` keys that was summed elsewhere, row-major `[f, f]`, symmetric.
     ///
     /// # Errors

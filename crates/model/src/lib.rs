@@ -41,6 +41,7 @@ pub use config::{
 pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
 pub use decoder::parameters::Parameters;
 pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};
+pub use decoder::said::{HeadLosses, Said};
 pub use decoder::source::Streaming;
 pub use decoder::suffix::{Run, Suffix};
 pub use decoder::walk::Visit;
@@ -51,6 +52,7 @@ pub use device::cat::cat;
 pub use device::gather::gather;
 pub use device::gpu::{Capability, Compiler, Cuda, Gpu, Version};
 pub use device::matmul::matmul;
+pub use device::numbers::add_key_products;
 pub use device::readback::read;
 pub use device::softmax::{Softmax, log_softmax, softmax};
 pub use device::throughput::matmul_throughput;

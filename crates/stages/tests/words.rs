@@ -47,7 +47,7 @@ const PHRASES: [(&str, &str); 11] = [
 ];
 
 /// Places where a word has another meaning, or is a name that is not ours to choose: file, word, reason.
-const ALLOWED: [(&str, &str, &str); 25] = [
+const ALLOWED: [(&str, &str, &str); 26] = [
     ("crates/store/src/manifest.rs", "preimage", "a field's name on disk"),
     ("crates/engine/src/action.rs", "preimage", "a field's name on disk"),
     ("python/palinode/_artifact.py", "preimage", "a field's name on disk"),
@@ -81,8 +81,20 @@ const ALLOWED: [(&str, &str, &str); 25] = [
 ];
 
 /// Where we look, from the root of the repository, and what we read there.
-const FOLDERS: [&str; 12] =
-    [".ci", ".github", "benches", "crates", "docs", "examples", "pipelines", "python", "scripts", "tests", "tools", "."];
+const FOLDERS: [&str; 12] = [
+    ".ci",
+    ".github",
+    "benches",
+    "crates",
+    "docs",
+    "examples",
+    "pipelines",
+    "python",
+    "scripts",
+    "tests",
+    "tools",
+    ".",
+];
 const ENDINGS: [&str; 9] = ["rs", "md", "yaml", "yml", "py", "sh", "toml", "html", "cff"];
 const NAMELESS: [&str; 2] = ["run", "justfile"];
 /// Folders with what we did not write, what is built, and this list itself.

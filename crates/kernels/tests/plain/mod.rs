@@ -276,6 +276,7 @@ impl Weights {
         };
         let projection = |weight: usize, inputs: usize, outputs: usize, bias: usize| Projection {
             weight: Matrix::new(&numbers[weight], inputs, outputs),
+            packed: None,
             bias: self.bias.then(|| numbers[bias].as_slice()),
         };
         let head_norm = |shared: usize, of_all: usize, all: usize| {

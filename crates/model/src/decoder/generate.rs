@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::batch::rows::Activations;
 use crate::decoder::block::{KeyValues, Kv};
 use crate::decoder::host::{HostBlock, heads};
+use crate::decoder::packed::PackedModel;
 use crate::device::numbers::Numbers;
 use crate::{Decoder, ModelError, read};
 
@@ -39,6 +40,12 @@ pub struct Prompt {
 
 /// Texts that are continued at the same time by kernels: more of them make products no faster.
 const TOGETHER: usize = 32;
+
+/// Texts up to which products read weights straight through, once: a copy would be read as fast.
+const FEW: usize = 4;
+
+/// Tokens from which on copies of all weights are worth making: a copy takes as long as few of them.
+const WORTH_COPYING: usize = 12;
 
 /// Tokens of prompts that are read at the same time.
 const READ_TOGETHER: usize = 2048;
@@ -158,6 +165,8 @@ impl Writing {
 fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) -> Result<(), ModelError> {
     let mut waiting: VecDeque<&mut Writing> = texts.into_iter().filter(|text| !text.is_finished()).collect();
     let mut going: Vec<&mut Writing> = Vec::new();
+    let steps = waiting.iter().map(|text| text.length - text.tokens.len()).max().unwrap_or(0);
+    let packed = if waiting.len() > FEW && steps >= WORTH_COPYING { PackedModel::of(decoder)? } else { None };
     loop {
         // Prompts are read beside texts that go on, not all at once.
         let mut read = 0;
@@ -171,7 +180,7 @@ fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) 
         if going.is_empty() {
             return Ok(());
         }
-        let logits = step_together(decoder, &mut going)?;
+        let logits = step_together(decoder, packed.as_ref(), &mut going)?;
         for (text, logits) in going.iter_mut().zip(logits.chunks_exact(decoder.config().vocab)) {
             text.go_on(logits, over)?;
             if text.is_finished() {
@@ -183,7 +192,11 @@ fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) 
 }
 
 /// Runs the tokens of texts that were not run yet; logits after the last of each, `[texts, V]`.
-fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f32>, ModelError> {
+fn step_together(
+    decoder: &Decoder,
+    packed: Option<&PackedModel>,
+    texts: &mut [&mut Writing],
+) -> Result<Vec<f32>, ModelError> {
     let config = decoder.config();
     let rows = {
         let fresh: Vec<(&[u32], usize)> =
@@ -195,8 +208,16 @@ fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f3
     let mut hidden = decoder.embed(&rows).0;
     for layer in 0..config.layers {
         decoder.meter.block(rows.frame.shape.cells());
-        let lent = decoder.lend(layer)?;
-        let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
+        let lent;
+        let made;
+        let block = match packed {
+            Some(packed) => &packed.blocks[layer],
+            None => {
+                lent = decoder.lend(layer)?;
+                made = HostBlock::of(&lent).ok_or_else(elsewhere)?;
+                &made
+            }
+        };
         let numbers = Numbers::of(hidden).ok_or_else(elsewhere)?;
         let output = {
             let batch = host.batch(config, layer, texts.iter().map(|text| &text.past[layer]));
@@ -210,7 +231,11 @@ fn step_together(decoder: &Decoder, texts: &mut [&mut Writing]) -> Result<Vec<f3
         hidden = output.hidden.0;
     }
     let last = rows.places(rows.lengths().iter().enumerate().map(|(row, length)| (row, length - 1)));
-    read(decoder.logits(Activations(hidden).at(&last)))
+    let normed = decoder.final_norm(Activations(hidden).at(&last));
+    match packed {
+        Some(packed) => packed.logits(decoder, &Numbers::of(normed).ok_or_else(elsewhere)?),
+        None => read(decoder.read_out(normed)),
+    }
 }
 
 /// By the tensor library: one text.
@@ -250,11 +275,7 @@ fn argmax(logits: &[f32]) -> u32 {
 }
 
 fn draw(logits: &[f32], k: usize, random: &mut impl Rng) -> u32 {
-    let mut order: Vec<usize> = (0..logits.len()).collect();
-    let k = k.clamp(1, logits.len());
-    order.select_nth_unstable_by(k - 1, |&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    order.truncate(k);
-    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+    let order = best(logits, k);
     let top = f64::from(logits[order[0]]);
     let weights: Vec<f64> = order.iter().map(|&i| (f64::from(logits[i]) - top).exp()).collect();
     let mut left = random.random::<f64>() * weights.iter().sum::<f64>();
@@ -264,5 +285,62 @@ fn draw(logits: &[f32], k: usize, random: &mut impl Rng) -> u32 {
             return index as u32;
         }
     }
-    order[k - 1] as u32
+    order[order.len() - 1] as u32
+}
+
+/// The places of the `k` largest logits, falling; of equal ones the earlier comes first.
+fn best(logits: &[f32], k: usize) -> Vec<usize> {
+    let k = k.clamp(1, logits.len());
+    let before = |a: usize, b: usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+    if k > MOST_KEPT {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.select_nth_unstable_by(k - 1, |&a, &b| before(a, b));
+        order.truncate(k);
+        order.sort_by(|&a, &b| before(a, b));
+        return order;
+    }
+    let mut order: Vec<usize> = (0..k).collect();
+    order.sort_by(|&a, &b| before(a, b));
+    let mut least = logits[order[k - 1]];
+    for (at, logit) in logits.iter().enumerate().skip(k) {
+        // Later ones of the same size come behind.
+        if logit.total_cmp(&least).is_le() {
+            continue;
+        }
+        let place = order.partition_point(|&known| before(known, at).is_lt());
+        if place < k {
+            order.pop();
+            order.insert(place, at);
+            least = logits[order[k - 1]];
+        }
+    }
+    order
+}
+
+/// Candidates up to which the best are kept in order while logits are gone through once.
+const MOST_KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways of choosing candidates choose the same, ties and what is no number included.
+    #[test]
+    fn the_largest_in_their_order() {
+        let mut logits: Vec<f32> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 25) as f32 - 60.0).collect();
+        for with_nan in [false, true] {
+            if with_nan {
+                logits[33] = f32::NAN;
+                logits[7] = -f32::NAN;
+                logits[100] = f32::INFINITY;
+                logits[3] = f32::NEG_INFINITY;
+                logits[250] = -0.0;
+            }
+            let mut all: Vec<usize> = (0..logits.len()).collect();
+            all.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+            for k in [1, 2, 5, 64, 65, 300, 500, 9000] {
+                assert_eq!(best(&logits, k), all[..k.min(500)], "{k}");
+            }
+        }
+    }
 }

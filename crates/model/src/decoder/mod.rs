@@ -3,9 +3,11 @@
 pub(crate) mod block;
 pub mod generate;
 pub(crate) mod host;
+pub(crate) mod packed;
 pub(crate) mod parameters;
 pub(crate) mod restore;
 pub(crate) mod rotation;
+pub(crate) mod said;
 pub(crate) mod shared_prefix;
 pub(crate) mod source;
 pub(crate) mod suffix;
@@ -100,6 +102,11 @@ impl Decoder {
         self.kernels = false;
         self.form = RowForm::Padded;
         self
+    }
+
+    /// Whether kernels of our own compute, where they can look at weights and activations.
+    pub fn has_kernels(&self) -> bool {
+        self.kernels
     }
 
     /// The same model, whose batches have their rows one behind the other and no padding. Values are those of padded rows but for last

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
-use palinode_kernels::Matrix;
+use palinode_kernels::{Matrix, Threads};
 
 /// A tensor's numbers, shared with it.
 #[derive(Clone, Debug)]
@@ -49,6 +49,15 @@ fn inside<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
         return None;
     }
     tensor.try_into_primitive::<Flex>().ok()
+}
+
+/// Adds `Σ k kᵀ` of keys `[tokens, f]` to a sum of which the columns are given: products in f32, sums in f64. What is above the diagonal means
+/// nothing afterwards. See [`palinode_kernels::add_gram`].
+///
+/// # Panics
+/// Where sizes do not fit each other.
+pub fn add_key_products(columns: &mut [&mut [f64]], keys: &[f32]) {
+    palinode_kernels::add_gram(columns, keys, Threads::All);
 }
 
 /// Rows `[n, size]` as a tensor on the CPU; they are not copied.

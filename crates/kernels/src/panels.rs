@@ -1,0 +1,345 @@
+//! Products in which a weight is copied together, panel by panel, just before all rows use it.
+//!
+//! A panel is 48 neighbouring outputs of one chain of inputs, `[inputs, 48]`: 96 KiB at most, which stay close to the CPU while row after
+//! row is multiplied with them. The inner loop holds the sums of eight rows and 48 outputs in registers. How a weight lies matters to the
+//! copying alone, and a weight that is used by many batches can be copied once, as [`Packed`].
+//!
+//! `gemm` 0.19 is as fast where it chooses well. It reads a weight number by number where its outputs are not neighbours, which took 28 % of the
+//! time of a target search: the way back through the head is such a product, and each of its chains is one more.
+
+use std::cell::RefCell;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::Threads;
+use crate::dispatch::{Shared, with_simd};
+use crate::product::Matrix;
+use crate::tile::{STRIP, chains};
+
+/// Outputs in a panel.
+pub(crate) const PANEL: usize = 3 * STRIP;
+
+/// Rows of which sums are held in registers.
+const ROWS: usize = 8;
+
+/// Inputs that are turned at a time: a line of memory.
+const LINE: usize = 16;
+
+/// Rows that a thread takes at a time: copying a panel takes as long as multiplying a few rows with it.
+const SHARE: usize = 256;
+
+/// A weight, copied together for products: panel after panel of each chain.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    inputs: usize,
+    outputs: usize,
+    chain: usize,
+    /// Chain after chain, `[panels, inputs of the chain, 48]` each; from `start` on, where a line of memory begins.
+    values: Vec<f32>,
+    start: usize,
+}
+
+impl Packed {
+    /// Copies a weight, of which chains have `chain` inputs.
+    pub(crate) fn new(weight: Matrix, chain: usize) -> Self {
+        let (inputs, outputs) = (weight.inputs(), weight.outputs());
+        let panels = outputs.div_ceil(PANEL);
+        let mut values = vec![0.0; panels * PANEL * inputs + LINE];
+        let start = values.as_ptr().align_offset(64).min(LINE);
+        let mut rest = &mut values[start..];
+        for from in (0..inputs).step_by(chain) {
+            let part = weight.from(from, chain.min(inputs - from));
+            for panel in 0..panels {
+                let (place, behind) = rest.split_at_mut(part.inputs() * PANEL);
+                pack(part, panel * PANEL, place);
+                rest = behind;
+            }
+        }
+        Self { inputs, outputs, chain, values, start }
+    }
+
+    /// Numbers of a row that goes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Numbers of a row that comes out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Bytes of memory that a packed weight of this shape takes.
+    pub fn bytes(inputs: usize, outputs: usize) -> usize {
+        size_of::<f32>() * (outputs.div_ceil(PANEL) * PANEL * inputs + LINE)
+    }
+
+    /// A panel of the chain that begins at an input.
+    fn panel(&self, from: usize, number: usize) -> &[f32] {
+        let count = self.chain.min(self.inputs - from);
+        let at = self.start + from * self.outputs.div_ceil(PANEL) * PANEL + number * count * PANEL;
+        &self.values[at..][..count * PANEL]
+    }
+}
+
+/// Copies the outputs from one on, `[inputs, 48]`. Those that the weight lacks are left as they are.
+// By itself, so that a profile shows what it takes.
+#[inline(never)]
+fn pack(weight: Matrix, from: usize, place: &mut [f32]) {
+    let (values, [input_stride, output_stride]) = weight.parts();
+    let (count, width) = (weight.inputs(), PANEL.min(weight.outputs() - from));
+    if output_stride == 1 {
+        for (i, to) in place.chunks_exact_mut(PANEL).take(count).enumerate() {
+            let line = &values[i * input_stride + from..][..width];
+            match <&[f32; PANEL]>::try_from(line) {
+                Ok(line) => to.copy_from_slice(line),
+                Err(_) => to[..width].copy_from_slice(line),
+            }
+        }
+        return;
+    }
+    assert_eq!(input_stride, 1, "either inputs or outputs are neighbours");
+    // A line of each output after the other: each is read once and whole.
+    for first in (0..count).step_by(LINE) {
+        let some = LINE.min(count - first);
+        let to = &mut place[first * PANEL..][..some * PANEL];
+        for output in 0..width {
+            let line = &values[(from + output) * output_stride + first..][..some];
+            for (i, x) in line.iter().enumerate() {
+                to[i * PANEL + output] = *x;
+            }
+        }
+    }
+}
+
+/// Where the weight of a product comes from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Plain(Matrix<'a>),
+    Packed(&'a Packed),
+}
+
+/// What a chain's sums are added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Begin<'a> {
+    /// Nothing: results were not written yet.
+    Nothing,
+    /// One number for each output; results were not written yet.
+    Bias(&'a [f32]),
+    /// The results so far.
+    Sums,
+}
+
+thread_local! {
+    /// Room for a panel.
+    static ROOM: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Adds `x · weight` to what `begin` says, for the inputs of one chain: `count` of them from `from` on, which is where `x`, rows of `stride`
+/// numbers, begins. Every number of `out` `[rows, outputs]` is written.
+pub(crate) fn by_panels(
+    out: Shared,
+    (x, stride, rows): (&[f32], usize, usize),
+    source: Source,
+    (from, count): (usize, usize),
+    begin: Begin,
+    threads: Threads,
+) {
+    let outputs = match source {
+        Source::Plain(weight) => weight.outputs(),
+        Source::Packed(packed) => packed.outputs,
+    };
+    assert!(rows == 0 || x.len() >= (rows - 1) * stride + count, "rows of as many numbers as the weight has inputs");
+    let panels = outputs.div_ceil(PANEL);
+    let one = |panel: usize, first: usize, rows: usize| {
+        let width = PANEL.min(outputs - panel * PANEL);
+        let x = &x[first * stride..];
+        let begin = match begin {
+            Begin::Bias(bias) => Begin::Bias(&bias[panel * PANEL..][..width]),
+            other => other,
+        };
+        let out = Tiles { out, at: first * outputs + panel * PANEL, outputs, width, begin };
+        match source {
+            Source::Packed(packed) => with_simd(Rows { x, stride, rows, count, panel: packed.panel(from, panel), out }),
+            Source::Plain(weight) => ROOM.with_borrow_mut(|room| {
+                room.resize(count.max(512) * PANEL + LINE, 0.0);
+                let start = room.as_ptr().align_offset(64).min(LINE);
+                let place = &mut room[start..][..count * PANEL];
+                pack(weight.from(from, count), panel * PANEL, place);
+                with_simd(Rows { x, stride, rows, count, panel: place, out });
+            }),
+        }
+    };
+    if threads == Threads::One {
+        (0..panels).for_each(|panel| one(panel, 0, rows));
+    } else {
+        // Every number is a thread's own, whoever shares what.
+        let shares = rows.div_ceil(SHARE).max(1);
+        (0..panels * shares).into_par_iter().for_each(|part| {
+            let (panel, first) = (part / shares, part % shares * SHARE);
+            one(panel, first, SHARE.min(rows - first));
+        });
+    }
+}
+
+/// Where the sums of a panel go.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    out: Shared,
+    /// The first row's first output.
+    at: usize,
+    outputs: usize,
+    width: usize,
+    begin: Begin<'a>,
+}
+
+/// Some rows and one panel.
+struct Rows<'a> {
+    x: &'a [f32],
+    stride: usize,
+    rows: usize,
+    count: usize,
+    panel: &'a [f32],
+    out: Tiles<'a>,
+}
+
+impl WithSimd for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut row = 0;
+        while row < self.rows {
+            row += match self.rows - row {
+                1 => self.some::<S, 1>(simd, row),
+                2 => self.some::<S, 2>(simd, row),
+                3 => self.some::<S, 3>(simd, row),
+                4 => self.some::<S, 4>(simd, row),
+                5 => self.some::<S, 5>(simd, row),
+                6 => self.some::<S, 6>(simd, row),
+                7 => self.some::<S, 7>(simd, row),
+                _ => self.some::<S, ROWS>(simd, row),
+            };
+        }
+    }
+}
+
+impl Rows<'_> {
+    #[inline(always)]
+    fn some<S: Simd, const R: usize>(&self, simd: S, row: usize) -> usize {
+        let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);
+        let mut sums = [[0f32; PANEL]; R];
+        panel_chains(simd, &mut sums, x, self.panel, self.count);
+        let Tiles { out, at, outputs, width, begin } = self.out;
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let at = at + (row + r) * outputs;
+            match begin {
+                Begin::Nothing => {}
+                Begin::Bias(bias) => sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias),
+                Begin::Sums => {
+                    // SAFETY: rows and outputs of this part alone, which an earlier chain has written.
+                    let so_far = unsafe { out.part(at, width) };
+                    match so_far.first_chunk::<PANEL>() {
+                        Some(so_far) => sums.iter_mut().zip(so_far).for_each(|(sum, so_far)| *sum += so_far),
+                        None => sums.iter_mut().zip(so_far).for_each(|(sum, so_far)| *sum += *so_far),
+                    }
+                }
+            }
+            // SAFETY: rows and outputs of this part alone.
+            unsafe {
+                if width == PANEL {
+                    out.write(at, sums);
+                } else {
+                    out.write(at, &sums[..width]);
+                }
+            }
+        }
+        R
+    }
+}
+
+/// Chains of `R` rows and 48 outputs, `sumsᵣₒ = Σᵢ rowsᵣᵢ · panelᵢₒ`, begun at 0.
+#[inline(always)]
+fn panel_chains<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[f32; PANEL]; R],
+    rows: [&[f32]; R],
+    panel: &[f32],
+    count: usize,
+) {
+    assert!(panel.len() >= count * PANEL);
+    assert!(rows.iter().all(|row| row.len() >= count));
+    if S::F32_LANES == STRIP {
+        let starts: [*const f32; R] = std::array::from_fn(|r| rows[r].as_ptr());
+        // SAFETY: all of it lies within the slices, as was just asserted.
+        unsafe { registers(simd, sums, |r, j| starts[r].add(j), panel.as_ptr(), count) };
+        return;
+    }
+    // Of fewer numbers in a register: a strip at a time, and four rows.
+    for strip in 0..PANEL / STRIP {
+        let vectors = &panel[strip * STRIP..];
+        let mut first = 0;
+        while first < R {
+            let some = (R - first).min(4);
+            let mut tile = [[0f32; STRIP]; 4];
+            // Rows beyond the last are the last one again.
+            let of: [&[f32]; 4] = std::array::from_fn(|r| rows[first + r.min(some - 1)]);
+            chains(simd, &mut tile, of, vectors, PANEL, count);
+            for r in 0..some {
+                sums[first + r][strip * STRIP..][..STRIP].copy_from_slice(&tile[r]);
+            }
+            first += some;
+        }
+    }
+}
+
+/// The same where rows lie turned, in a panel of their own: `sumsᵣₒ = Σᵢ turnedᵢᵣ · panelᵢₒ`, the `turnedᵢ` 48 numbers apart.
+#[inline(always)]
+pub(crate) fn turned_chains<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[f32; PANEL]; R],
+    turned: &[f32],
+    panel: &[f32],
+    count: usize,
+) {
+    assert!(panel.len() >= count * PANEL && (count == 0 || turned.len() >= (count - 1) * PANEL + R));
+    if S::F32_LANES == STRIP {
+        let start = turned.as_ptr();
+        // SAFETY: all of it lies within the slices, as was just asserted.
+        unsafe { registers(simd, sums, |r, j| start.add(j * PANEL + r), panel.as_ptr(), count) };
+        return;
+    }
+    let rows: [Vec<f32>; R] = std::array::from_fn(|r| (0..count).map(|j| turned[j * PANEL + r]).collect());
+    panel_chains(simd, sums, rows.each_ref().map(Vec::as_slice), panel, count);
+}
+
+/// Chains of which all sums are held in registers of 16 numbers; `at` has the place of a row's number.
+///
+/// # Safety
+/// Places and the panel's `count` vectors of 48 numbers can be read.
+#[inline(always)]
+unsafe fn registers<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[f32; PANEL]; R],
+    at: impl Fn(usize, usize) -> *const f32,
+    panel: *const f32,
+    count: usize,
+) {
+    let mut held = [[simd.splat_f32s(0.0); 3]; R];
+    for j in 0..count {
+        // SAFETY: as the caller promises.
+        let vector: [S::f32s; 3] =
+            std::array::from_fn(|p| unsafe { panel.add(j * PANEL + p * STRIP).cast::<S::f32s>().read_unaligned() });
+        for r in 0..R {
+            // SAFETY: as the caller promises.
+            let x = simd.splat_f32s(unsafe { *at(r, j) });
+            for p in 0..3 {
+                held[r][p] = simd.mul_add_f32s(x, vector[p], held[r][p]);
+            }
+        }
+    }
+    for r in 0..R {
+        let (registers, _) = S::as_mut_simd_f32s(&mut sums[r]);
+        registers.copy_from_slice(&held[r]);
+    }
+}

@@ -1,0 +1,160 @@
+//! What rows say of tokens, and losses of that with their gradients, where kernels compute: logits are looked at and let go.
+//!
+//! A row of logits has tens or hundreds of thousands of numbers. They are computed for some rows at a time, a loss turns each row into its
+//! gradient where it lies, and the product with the head that carries gradients back reads it from there.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use palinode_kernels as kernels;
+use palinode_kernels::{Matrix, Threads};
+use rayon::prelude::*;
+
+use crate::device::numbers::{Numbers, rows as tensor_of};
+use crate::{Decoder, ModelError, gather, log_softmax, read};
+
+/// Numbers in a chunk of logits: 64 MiB. Fewer rows would read the head's weight more often than they use it.
+const CHUNK: usize = 16 << 20;
+
+/// What a row says of a token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Said {
+    /// Logarithm of the token's probability.
+    pub log_p: f64,
+    /// The most probable token; of several, the one with the smallest number.
+    pub best: u32,
+}
+
+/// Losses of rows, and the gradient of their weighted sum.
+#[derive(Clone, Debug)]
+pub struct HeadLosses {
+    /// Of each row, `[n, 1]`, not weighted.
+    pub values: Tensor<2>,
+    /// With respect to the normed rows, `[n, d]`.
+    pub gradient: Tensor<2>,
+    /// How far each row's token is below the most probable one, in log-probability, `[n, 1]`; 0 where a loss has no token.
+    pub shortfalls: Tensor<2>,
+}
+
+/// The head's numbers.
+struct HostHead {
+    weight: Numbers,
+    bias: Option<Numbers>,
+}
+
+impl HostHead {
+    fn weight(&self) -> Matrix<'_> {
+        self.weight.matrix().expect("looked at when it was made")
+    }
+}
+
+impl Decoder {
+    /// What rows of the last block's output, `[n, d]`, say of tokens: pairs of a row's number and a token, rows rising.
+    ///
+    /// # Errors
+    /// What the device failed at.
+    pub fn said(&self, rows: Tensor<2>, of: &[(usize, u32)]) -> Result<Vec<Said>, ModelError> {
+        let normed = self.final_norm(rows);
+        let (Some(head), Some(x)) = (self.host_head(), Numbers::of(normed.clone())) else {
+            return self.said_by_tensors(normed, of);
+        };
+        let d = self.config.hidden;
+        let mut found = Vec::with_capacity(of.len());
+        let mut left = of;
+        for (number, x) in x.slice().chunks(self.chunk(x.slice().len() / d) * d).enumerate() {
+            let (logits, first) = (self.host_logits(&head, x), number * self.chunk(normed.dims()[0]));
+            let count = x.len() / d;
+            let (some, behind) = left.split_at(left.partition_point(|(row, _)| *row < first + count));
+            left = behind;
+            let vocab = self.config.vocab;
+            let one = |logits: &[f32]| kernels::probabilities(logits);
+            let rows: Vec<_> = logits.par_chunks_exact(vocab).map(one).collect();
+            found.extend(some.iter().map(|&(row, token)| {
+                let row = row - first;
+                let said = &rows[row];
+                Said { log_p: said.log(logits[row * vocab + token as usize]), best: said.best as u32 }
+            }));
+        }
+        Ok(found)
+    }
+
+    fn said_by_tensors(&self, normed: Tensor<2>, of: &[(usize, u32)]) -> Result<Vec<Said>, ModelError> {
+        let device = self.device();
+        let count = of.len();
+        let indices = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device);
+        let rows = indices(of.iter().map(|&(row, _)| row as i32).collect());
+        let tokens = indices(of.iter().map(|&(_, token)| token as i32).collect());
+        let logits = self.read_out(normed);
+        let best = logits.clone().argmax(1).reshape([-1]).select(0, rows.clone());
+        let log_p = gather(log_softmax(logits).select(0, rows), tokens.reshape([count, 1]));
+        let (log_p, best) = (read::<f32, 2, _>(log_p)?, read::<i32, 1, Int>(best)?);
+        let said = |(log_p, best): (f32, i32)| Said { log_p: f64::from(log_p), best: best as u32 };
+        Ok(log_p.into_iter().zip(best).map(said).collect())
+    }
+
+    /// `−log p(token)` at each of the normed rows `[n, d]`; the gradient is that of `Σ weight · value`. None where kernels do not compute.
+    pub fn cross_entropies(&self, normed: &Tensor<2>, tokens: &[u32], weights: &[f32]) -> Option<HeadLosses> {
+        let vocab = self.config.vocab;
+        self.head_losses(normed, |row, logits| {
+            let (token, weight) = (tokens[row] as usize, weights[row]);
+            let logit = logits[token.min(vocab - 1)];
+            let said = kernels::cross_entropy(logits, token, weight);
+            (-said.log(logit) as f32, said.largest - logit)
+        })
+    }
+
+    /// `KL(p ‖ q)` at each of the normed rows `[n, d]`, given `log q` `[n, V]`; the gradient is that of their sum. None where kernels do not
+    /// compute.
+    pub fn divergences(&self, normed: &Tensor<2>, log_q: &Tensor<2>) -> Option<HeadLosses> {
+        let vocab = self.config.vocab;
+        let log_q = Numbers::of(log_q.clone())?;
+        self.head_losses(normed, |row, logits| {
+            (kernels::divergence(logits, &log_q.slice()[row * vocab..][..vocab]) as f32, 0.0)
+        })
+    }
+
+    /// Losses row by row: `loss` gives a row's value and shortfall, and puts the gradient in the place of its logits.
+    fn head_losses(
+        &self,
+        normed: &Tensor<2>,
+        loss: impl Fn(usize, &mut [f32]) -> (f32, f32) + Sync,
+    ) -> Option<HeadLosses> {
+        let (head, x) = (self.host_head()?, Numbers::of(normed.clone())?);
+        let d = self.config.hidden;
+        let each = self.chunk(x.slice().len() / d);
+        let (mut values, mut shortfalls, mut gradient) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, x) in x.slice().chunks(each * d).enumerate() {
+            let mut logits = self.host_logits(&head, x);
+            let rows = logits.par_chunks_exact_mut(self.config.vocab).enumerate();
+            let losses: Vec<(f32, f32)> = rows.map(|(row, logits)| loss(number * each + row, logits)).collect();
+            values.extend(losses.iter().map(|(value, _)| *value));
+            shortfalls.extend(losses.iter().map(|(_, shortfall)| *shortfall));
+            gradient.extend(kernels::product(&logits, head.weight().turned(), None, Threads::All));
+        }
+        Some(HeadLosses {
+            values: tensor_of(values, 1),
+            gradient: tensor_of(gradient, d),
+            shortfalls: tensor_of(shortfalls, 1),
+        })
+    }
+
+    /// Rows of a chunk, of so many: as many in each, since a short one at the end costs as much as a long one.
+    fn chunk(&self, rows: usize) -> usize {
+        let most = (CHUNK / self.config.vocab).max(1);
+        rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+    }
+
+    fn host_logits(&self, head: &HostHead, x: &[f32]) -> Vec<f32> {
+        self.meter.head(x.len() / self.config.hidden);
+        kernels::product(x, head.weight(), head.bias.as_ref().map(Numbers::slice), Threads::All)
+    }
+
+    fn host_head(&self) -> Option<HostHead> {
+        if !self.kernels {
+            return None;
+        }
+        let bias = match self.ends.head.as_ref().and_then(|head| head.bias.as_ref()) {
+            None => None,
+            Some(bias) => Some(Numbers::of(bias.val())?),
+        };
+        Some(HostHead { weight: Numbers::of_matrix(self.head_weight())?, bias })
+    }
+}
