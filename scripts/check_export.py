@@ -42,7 +42,8 @@ def main(base_folder, export_folder, *prompts):
             delta = update.get_tensor(f"{name}.left") @ update.get_tensor(f"{name}.right")
             before, after = stored[name], exported.state_dict()[name]
             # Conv1D stores [in, out].
-            delta = delta.T if before.shape != delta.shape or "c_proj" in name else delta
+            module = base.get_submodule(name.rsplit(".", 1)[0])
+            delta = delta.T if type(module).__name__ == "Conv1D" else delta
             worst = max(worst, ((before + delta) - after).norm().item() / delta.norm().item())
             stored[name] = before + delta
     print("edited:", ", ".join(names))

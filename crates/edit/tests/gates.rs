@@ -44,7 +44,7 @@ fn loss(decoder: &Decoder, text: &Text) -> f64 {
 
 #[test]
 fn gradients_are_differences_of_the_loss() {
-    for name in ["llama-tiny", "qwen3-tiny"] {
+    for name in ["llama-tiny", "qwen3-tiny", "gemma2-tiny", "granite-tiny"] {
         let (decoder, text) = model(name);
         let last = decoder.config().layers - 1;
         for module in [MlpModule::Gate, MlpModule::Up, MlpModule::Down] {
@@ -63,6 +63,32 @@ fn gradients_are_differences_of_the_loss() {
             let slope = (moved(1.0) - moved(-1.0)) / (2.0 * by);
             assert!((slope / norm - 1.0).abs() < 0.02, "{name} {id}: {slope} {norm}");
         }
+    }
+}
+
+/// Where a norm or a multiplier stands behind the weight, a search sees what the written weight then does.
+#[test]
+fn a_tuned_weight_has_the_loss_that_the_search_saw() {
+    for name in ["llama-tiny", "gemma2-tiny", "granite-tiny"] {
+        let (decoder, text) = model(name);
+        let tuned = |epochs: usize| {
+            let settings = TuneSettings {
+                layer: 1,
+                loss: TuneLoss::Target,
+                epochs,
+                mini_batch: 1,
+                shuffle: None,
+                learning_rate: 0.01,
+                bound: None,
+                stop_loss: 0.0,
+            };
+            tune(&decoder, &text, &[request()], &settings, |_, _| {}).unwrap()
+        };
+        let once = tuned(1);
+        let edited = with_edits(&decoder, once.changes.iter().map(|(id, delta)| (*id, delta))).unwrap();
+        let seen = tuned(2).losses;
+        assert!(seen[1] < seen[0], "{name}: {seen:?}");
+        assert!((loss(&edited, &text) - seen[1]).abs() < 1e-4, "{name}: {} {seen:?}", loss(&edited, &text));
     }
 }
 

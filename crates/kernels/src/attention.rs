@@ -572,6 +572,7 @@ impl Backward<'_> {
         let slopes: [&[f32]; R] = std::array::from_fn(|r| &self.slope[of(r) * dim..][..dim]);
         let place = text.first() + at;
         let (mut weights, (from, to)) = scores(simd, heads, block, &turned.keys, queries, place, query_head);
+        let capped = heads.cap.map(|cap| (cap, weights));
         let mut changes = [[0f32; BLOCK]; R];
         for strip in from / STRIP..to.div_ceil(STRIP) {
             let tile = with_strip(simd, slopes, turned.values[strip], dim);
@@ -580,22 +581,22 @@ impl Backward<'_> {
                 for j in 0..STRIP {
                     let weight = &mut weights[r][strip * STRIP + j];
                     let seen = *weight > f32::NEG_INFINITY;
-                    // The slope of cap · tanh(s/cap) is 1 − tanh²; distance is added behind the cap.
-                    let steep = match heads.cap {
-                        None => 1.0,
-                        Some(cap) => {
-                            let bias = heads.alibi.map_or(0.0, |alibi| {
-                                let slope = alibi.slope(query_head, heads.heads);
-                                alibi.bias(slope, place + r, block.start + strip * STRIP + j)
-                            });
-                            let capped = (*weight - bias) / cap;
-                            1.0 - capped * capped
-                        }
-                    };
                     *weight = exp(*weight - largest) * factor;
                     // Columns that hold nothing may hold anything.
-                    let change = *weight * (tile[r][j] - along[at + r]) * scale * steep;
+                    let change = *weight * (tile[r][j] - along[at + r]) * scale;
                     changes[r][strip * STRIP + j] = if seen { change } else { 0.0 };
+                }
+            }
+        }
+        if let Some((cap, scores)) = capped {
+            let slope = heads.alibi.map(|alibi| (alibi, alibi.slope(query_head, heads.heads)));
+            for r in 0..R {
+                for j in from..to {
+                    // The slope of cap · tanh(s/cap) is 1 − tanh²; distance is added behind the cap.
+                    let bias = slope.map_or(0.0, |(alibi, slope)| alibi.bias(slope, place + r, block.start + j));
+                    let share = (scores[r][j] - bias) / cap;
+                    let steep = if scores[r][j] > f32::NEG_INFINITY { 1.0 - share * share } else { 0.0 };
+                    changes[r][j] *= steep;
                 }
             }
         }

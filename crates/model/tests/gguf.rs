@@ -89,7 +89,11 @@ fn logits_of_every_family() {
         let path = fixtures().join(name).join("model.safetensors");
         let stored = Checkpoint::open(&[path]).unwrap();
         for (tensor, shape) in layout.tensors(&config) {
-            assert_eq!(values(&checkpoint, &tensor, &shape), values(&stored, &tensor, &shape), "{name}: {tensor}");
+            let (ours, theirs) = (values(&checkpoint, &tensor, &shape), values(&stored, &tensor, &shape));
+            // What is added to 1 loses digits that 1 has no room for.
+            let off = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(off <= if config.norm_plus_one { 1e-7 } else { 0.0 }, "{name}: {tensor}: {off}");
+            assert_eq!(ours.len(), theirs.len(), "{name}: {tensor}");
         }
     }
 }

@@ -97,7 +97,13 @@ fn options_without_an_axis() {
         ("a softcap", field("attn_logit_softcapping", json!(50.0))),
         ("a vision model", field("vision_config", json!({"hidden_size": 8}))),
         ("an unknown activation", field("hidden_act", json!("relu2"))),
-        ("rope scaling by yarn", field("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0}))),
+        ("a mixture of experts by its family", field("model_type", json!("qwen3_moe"))),
+        ("rope scaling that is not known", field("rope_parameters", json!({"rope_type": "ntk", "factor": 4.0}))),
+        ("yarn that shrinks to nothing", field("rope_parameters", json!({"rope_type": "yarn", "factor": -4.0}))),
+        (
+            "longrope of too few factors",
+            field("rope_parameters", json!({"rope_type": "longrope", "short_factor": [1.0]})),
+        ),
         ("rope scaling without its numbers", field("rope_parameters", json!({"rope_type": "llama3", "factor": 4.0}))),
         ("rope that differs between layers", field("rope_parameters", json!({"full_attention": {"rope_theta": 1e4}}))),
         ("part of a head rotated", field("partial_rotary_factor", json!(0.5))),
@@ -108,6 +114,20 @@ fn options_without_an_axis() {
         ("norms that the family has not", field("model_type", json!("llama"))),
     ];
     check("options_without_an_axis", "qwen3-tiny", cases);
+}
+
+#[test]
+fn axes_that_cannot_be() {
+    let cases = vec![
+        ("a cap below zero", field("attn_logit_softcapping", json!(-1.0))),
+        ("a cap that is a text", field("final_logit_softcapping", json!("high"))),
+        ("scores divided by zero", field("query_pre_attn_scalar", json!(0))),
+        ("a window of nothing", field("sliding_window", json!(0))),
+        ("kinds for too few layers", field("layer_types", json!(["full_attention"]))),
+        ("tokens that see those behind them", field("use_bidirectional_attention", json!(true))),
+        ("a family without norms behind", field("model_type", json!("gemma"))),
+    ];
+    check("axes_that_cannot_be", "gemma2-tiny", cases);
 }
 
 #[test]

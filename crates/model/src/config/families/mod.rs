@@ -86,7 +86,7 @@ const NOT_ONE: Asked = |v| v.as_f64() != Some(1.0);
 const SEVERAL: Asked = |v| v.as_u64().is_none_or(|n| n > 1);
 
 /// Options that would change the forward pass of families that have no axis for them.
-const REFUSED: [(&str, Asked, &str); 23] = [
+const REFUSED: [(&str, Asked, &str); 22] = [
     ("quantization_config", PRESENT, "weights in f32, f16 or bf16 (the checkpoint that this one was quantized from)"),
     ("num_local_experts", SEVERAL, "one feed-forward a layer, not a mixture of experts"),
     ("num_experts", SEVERAL, "one feed-forward a layer, not a mixture of experts"),
@@ -109,7 +109,6 @@ const REFUSED: [(&str, Asked, &str); 23] = [
     ("residual_multiplier", NOT_ONE, "1"),
     ("scale_attn_by_inverse_layer_idx", TRUE, "false"),
     ("scale_attn_weights", FALSE, "true"),
-    ("attention_sink", TRUE, "false"),
 ];
 
 impl DecoderConfig {
