@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use palinode_math::{MathError, SecondMoment};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, add_key_products, cat, free_memory, is_cpu, read,
-    worker_pool,
+    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, add_key_products, cat, free_memory, is_cpu,
+    read, worker_pool,
 };
 
 use crate::{EditError, Site};

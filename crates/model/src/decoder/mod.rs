@@ -3,8 +3,8 @@
 pub(crate) mod block;
 pub mod generate;
 pub(crate) mod host;
-pub(crate) mod parameters;
 pub(crate) mod packed;
+pub(crate) mod parameters;
 pub(crate) mod rotation;
 pub(crate) mod said;
 pub(crate) mod shared_prefix;
@@ -332,13 +332,14 @@ impl Decoder {
         hidden: Tensor<2>,
         past: Option<&KeyValues>,
     ) -> BlockOutput {
-        self.meter.block(frame.shape.cells());
+        self.meter.block(frame.shape.cells(), frame.shape.padding());
         if let (Some(host), None) = (&frame.host, past)
             && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
         {
             return block.run(&self.config, layer, &hidden, &host.batch([]));
         }
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
+        self.meter.copied_cache(past.map_or(0, |kv| 2 * size_of::<f32>() * kv.keys.shape().num_elements()));
         match self.config.window(layer) {
             None => block.forward(hidden, &self.config, frame, past, &frame.masks),
             Some(window) => {

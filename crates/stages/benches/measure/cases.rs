@@ -246,7 +246,10 @@ pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
     let (a, b): (Vec<f32>, Vec<f32>) = ((0..m * k).map(pseudo).collect(), (0..k * n).map(pseudo).collect());
     Ok(match settings.text("dtype").unwrap_or("f32") {
         "f64" => {
-            let (a, b) = (Mat::from_fn(m, k, |i, j| f64::from(a[i * k + j])), Mat::from_fn(k, n, |i, j| f64::from(b[i * n + j])));
+            let (a, b) = (
+                Mat::from_fn(m, k, |i, j| f64::from(a[i * k + j])),
+                Mat::from_fn(k, n, |i, j| f64::from(b[i * n + j])),
+            );
             drop(&a * &b);
             measure(flops, || (0..repeat).for_each(|_| drop(&a * &b))).1
         }

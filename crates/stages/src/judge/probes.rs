@@ -84,7 +84,7 @@ pub struct Probes;
 impl StageKind for Probes {
     type Params = ProbesParams;
     const NAME: &'static str = "probes";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Evaluates a classification task with a few examples, before and after an edit.";
     const DOC: &'static str = "\
 Tasks that an edit does not concern show what it does to the model's abilities: the tasks of GLUE, for example, or any other \
@@ -103,7 +103,7 @@ every k-th round too. The result keeps every answer.";
 
     fn carries() -> &'static [u32] {
         // Last digits differ.
-        &[1]
+        &[1, 2]
     }
 
     fn inputs() -> Vec<Port> {
