@@ -120,15 +120,14 @@ const EIGHT: usize = 8;
 /// Eight outputs' `count` numbers, which begin `stride` apart, become eight neighbours of each of `count` lines of a panel.
 fn turn_eight(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) {
     assert!(count > 0 && rows.len() >= (EIGHT - 1) * stride + count && place.len() >= (count - 1) * PANEL + EIGHT);
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx") {
-        while done + EIGHT <= count {
+    let done = match () {
+        #[cfg(target_arch = "x86_64")]
+        () if std::arch::is_x86_feature_detected!("avx") => {
             // SAFETY: the CPU has these instructions, and all of it lies within the slices, as was just asserted.
-            unsafe { turn_square(rows.as_ptr().add(done), stride, place.as_mut_ptr().add(done * PANEL)) };
-            done += EIGHT;
+            unsafe { turn_squares(rows, stride, count, place) }
         }
-    }
+        () => 0,
+    };
     for i in done..count {
         for output in 0..EIGHT {
             place[i * PANEL + output] = rows[output * stride + i];
@@ -136,42 +135,60 @@ fn turn_eight(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) {
     }
 }
 
-/// Turns eight by eight numbers, in registers: the compiler makes 64 single moves of the plain loops.
+/// As [`turn_eight`], eight by eight numbers at a time, in registers; how many of each output were turned. The compiler makes 64 single moves of
+/// the plain loops.
 ///
 /// # Safety
-/// Eight rows of eight numbers, `stride` apart, can be read, and eight lines of eight, a panel's line apart, written.
+/// What [`turn_eight`] asserts.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
-unsafe fn turn_square(from: *const f32, stride: usize, to: *mut f32) {
+unsafe fn turn_squares(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) -> usize {
     use std::arch::x86_64::{
         _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
         _mm256_unpacklo_ps,
     };
-    // SAFETY: as the caller promises.
-    let x: [_; EIGHT] = std::array::from_fn(|r| unsafe { _mm256_loadu_ps(from.add(r * stride)) });
-    let mut pairs = x;
-    for r in (0..EIGHT).step_by(2) {
-        pairs[r] = _mm256_unpacklo_ps(x[r], x[r + 1]);
-        pairs[r + 1] = _mm256_unpackhi_ps(x[r], x[r + 1]);
-    }
-    let mut fours = pairs;
-    for r in [0, 4] {
-        fours[r] = _mm256_shuffle_ps::<0x44>(pairs[r], pairs[r + 2]);
-        fours[r + 1] = _mm256_shuffle_ps::<0xee>(pairs[r], pairs[r + 2]);
-        fours[r + 2] = _mm256_shuffle_ps::<0x44>(pairs[r + 1], pairs[r + 3]);
-        fours[r + 3] = _mm256_shuffle_ps::<0xee>(pairs[r + 1], pairs[r + 3]);
-    }
-    for r in 0..4 {
-        let (low, high) = (
-            _mm256_permute2f128_ps::<0x20>(fours[r], fours[r + 4]),
-            _mm256_permute2f128_ps::<0x31>(fours[r], fours[r + 4]),
-        );
-        // SAFETY: as the caller promises.
-        unsafe {
-            _mm256_storeu_ps(to.add(r * PANEL), low);
-            _mm256_storeu_ps(to.add((r + 4) * PANEL), high);
+    let whole = count / EIGHT * EIGHT;
+    for done in (0..whole).step_by(EIGHT) {
+        // SAFETY: eight numbers of each of eight rows, which the caller says are there.
+        let [a, b, c, d, e, f, g, h] = unsafe {
+            let from = rows.as_ptr().add(done);
+            [
+                _mm256_loadu_ps(from),
+                _mm256_loadu_ps(from.add(stride)),
+                _mm256_loadu_ps(from.add(2 * stride)),
+                _mm256_loadu_ps(from.add(3 * stride)),
+                _mm256_loadu_ps(from.add(4 * stride)),
+                _mm256_loadu_ps(from.add(5 * stride)),
+                _mm256_loadu_ps(from.add(6 * stride)),
+                _mm256_loadu_ps(from.add(7 * stride)),
+            ]
+        };
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        let (ef, gh) = (_mm256_unpacklo_ps(e, f), _mm256_unpacklo_ps(g, h));
+        let (ef_high, gh_high) = (_mm256_unpackhi_ps(e, f), _mm256_unpackhi_ps(g, h));
+        let first = [
+            _mm256_shuffle_ps::<0x44>(ab, cd),
+            _mm256_shuffle_ps::<0xee>(ab, cd),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+        ];
+        let second = [
+            _mm256_shuffle_ps::<0x44>(ef, gh),
+            _mm256_shuffle_ps::<0xee>(ef, gh),
+            _mm256_shuffle_ps::<0x44>(ef_high, gh_high),
+            _mm256_shuffle_ps::<0xee>(ef_high, gh_high),
+        ];
+        for i in 0..4 {
+            // SAFETY: eight numbers of each of eight lines, which the caller says are there.
+            unsafe {
+                let to = place.as_mut_ptr().add((done + i) * PANEL);
+                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(first[i], second[i]));
+                _mm256_storeu_ps(to.add(4 * PANEL), _mm256_permute2f128_ps::<0x31>(first[i], second[i]));
+            }
         }
     }
+    whole
 }
 
 /// Where the weight of a product comes from.

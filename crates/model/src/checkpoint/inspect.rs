@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::checkpoint::gguf::read::Gguf;
-use crate::tokens::facts::TokenizerFacts;
 use crate::decoder::packed::packed_bytes;
+use crate::tokens::facts::TokenizerFacts;
 use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, RotaryScaling, Text, memory};
 
 /// A model folder, looked at from outside.
