@@ -78,7 +78,7 @@ def edit(name, count, goals):
 
 def cases():
     band = [4, 5, 6, 7, 8]
-    yield targets("SmolLM2-135M", "smollm2", 8, (16, 1, 8), (5, None))
+    yield targets("SmolLM2-135M", "smollm2", 8, (16, 1, 4), (5, None))
     yield moments("SmolLM2-135M", "smollm2", band, 8, (9, None))
     yield moments("SmolLM2-135M", "smollm2", [8], 8, (3, None))
     yield Case("SmolLM2-135M: scores of 32 records", "scores", "model=smollm2 requests=32 batch_tokens=4096", goals=(2.5, 1.4))
@@ -86,11 +86,11 @@ def cases():
     yield Case("SmolLM2-135M: 32 texts to 100 tokens", "texts", words, goals=(2, None), batched=False)
     words = "model=smollm2 texts=1 requests=1 length=100 batch=1"
     yield Case("SmolLM2-135M: one text to 100 tokens", "texts", words, batched=False)
-    yield targets("GPT-J's depth", "deep", 8, (16, 1, 8), (5, None))
+    yield targets("GPT-J's depth", "deep", 8, (16, 1, 4), (5, None))
     yield moments("GPT-J's depth", "deep", band, 8, (None, None))
     yield moments("GPT-J's depth", "deep", [8], 8, (None, None))
-    yield targets("GPT-2 small's shape", "small", 5, (16, 1, 8), (8.5, None))
-    yield targets("GPT-2 small's shape", "small", 8, (16, 1, 8), (12.5, None))
+    yield targets("GPT-2 small's shape", "small", 5, (16, 1, 4), (8.5, None))
+    yield targets("GPT-2 small's shape", "small", 8, (16, 1, 4), (12.5, None))
     yield moments("GPT-2 small's shape", "small", band, 24, (4.2, None))
     yield moments("GPT-2 small's shape", "small", [8], 24, (1.35, None))
     yield solve("memit", 6400, 1600, 32, 1, 30)

@@ -12,7 +12,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Milliseconds for which freed pages are kept, ten times that for the largest: longer than an operation takes, shorter than a
 /// stage.
-const KEPT: std::ffi::c_long = 100;
+const KEPT: std::ffi::c_long = 300;
 
 /// Has freed memory kept for a while.
 pub fn keep_pages() {

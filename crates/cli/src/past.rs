@@ -1,6 +1,6 @@
 //! Runs that were, in words.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use palinode::shown::Shown;
 use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, Scored, StageRecord, StageState, now_ms};
@@ -171,8 +171,10 @@ fn numbers(stage: &StageRecord) -> Option<Shown> {
 /// The stages with metrics, in the order of the run.
 fn scored(run: &RunRecord) -> Vec<(&str, Vec<&StageRecord>)> {
     let mut groups: Vec<(&str, Vec<&StageRecord>)> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
     for stage in run.stages.iter().filter(|stage| !stage.metrics.is_empty()) {
-        match groups.iter_mut().find(|(name, _)| *name == stage.stage) {
+        let at = *known.entry(&stage.stage).or_insert(groups.len());
+        match groups.get_mut(at) {
             Some((_, members)) => members.push(stage),
             None => groups.push((&stage.stage, vec![stage])),
         }
@@ -195,10 +197,11 @@ pub fn headline(run: &RunRecord) -> String {
 /// Parameters of the instances of a stage, each with its distinct values.
 pub fn folded<'a>(members: impl Iterator<Item = &'a BTreeMap<String, Value>>) -> BTreeMap<&'a str, Vec<&'a Value>> {
     let mut folded: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    let mut known = HashSet::new();
     for params in members {
         for (name, value) in params {
             let values = folded.entry(name).or_default();
-            if !values.contains(&value) {
+            if known.insert((name, value)) {
                 values.push(value);
             }
         }

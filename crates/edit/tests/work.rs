@@ -10,7 +10,7 @@ use palinode_edit::{
     TuneSettings, apply, optimise, probe, prompts, take, tune,
 };
 use palinode_math::{Objective, PreservationWeights, Ridge, SecondMoment, Strategy};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, MlpModule, Text, WeightId, Work};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, MlpModule, Text, WeightId, Work, generate};
 
 fn model() -> (Decoder, Text) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/llama-tiny");
@@ -100,7 +100,7 @@ fn second_moments_take_one_pass() {
         }
         assert_eq!(moments.add(&decoder, &documents, 64).unwrap(), 120);
     });
-    assert_eq!(work, Work { block_tokens: 120 * 2, head_rows: 0 });
+    assert_eq!(work, Work { block_tokens: 120 * 2, ..Work::default() });
 }
 
 /// Keys of a layer need nothing above it.
@@ -113,7 +113,53 @@ fn keys_take_a_truncated_pass() {
     let work = done(&decoder, || {
         probe(&decoder, &prompts, &[Tap { layer: 0, site: Site::Key }], 4096).unwrap();
     });
-    assert_eq!(work, Work { block_tokens: tokens as u64, head_rows: 0 });
+    assert_eq!(work, Work { block_tokens: tokens as u64, ..Work::default() });
+}
+
+/// Each token of each text goes through the blocks once, texts of different lengths together, and no key is copied for another.
+#[test]
+fn texts_are_written_together() {
+    let (decoder, _) = model();
+    let layers = decoder.config().layers as u64;
+    let prompt = |i: usize| generate::Prompt {
+        tokens: (0..3 + 2 * i).map(|t| 3 + (5 * i + t) as u32 % 40).collect(),
+        length: 20,
+        stream: i as u64,
+    };
+    let prompts: Vec<generate::Prompt> = (0..6).map(prompt).collect();
+    let sampling = generate::Sampling::TopK { k: 5, seed: 1 };
+    let write = |decoder: &Decoder| {
+        let mut texts = Vec::new();
+        let work = done(decoder, || texts = generate::generate_all(decoder, &prompts, sampling, None).unwrap());
+        (texts, work)
+    };
+    let (texts, work) = write(&decoder);
+    let fresh: u64 = prompts.iter().map(|prompt| 20 - prompt.tokens.len() as u64).sum();
+    // The last token of a text is read by nothing.
+    let block_tokens = layers * 19 * prompts.len() as u64;
+    assert_eq!(work, Work { block_tokens, head_rows: fresh, passes: 17, ..Work::default() });
+    let (alone, slower) = write(&decoder.clone().without_kernels());
+    assert_eq!(alone, texts);
+    assert_eq!((slower.passes, slower.head_rows), (fresh, fresh));
+    assert!(slower.copied_cache > 0);
+}
+
+/// Rows of different lengths are no rectangle.
+#[test]
+fn padding_is_computed_where_rows_are_padded() {
+    let (decoder, _) = model();
+    let documents: Vec<Vec<u32>> = (0..4).map(|i| vec![5; 8 + 6 * i]).collect();
+    let padding = |decoder: &Decoder| {
+        let work = done(decoder, || {
+            let mut moments = Moments::new();
+            moments.insert(decoder, 0, SecondMoment::new(decoder.config().feed_forward)).unwrap();
+            assert_eq!(moments.add(decoder, &documents, 4096).unwrap(), 68);
+        });
+        assert_eq!(work.block_tokens - work.padding, 68);
+        work.padding
+    };
+    assert_eq!(padding(&decoder), 0);
+    assert_eq!(padding(&decoder.clone().without_kernels()), 4 * 26 - 68);
 }
 
 /// Tokens of each request's prompt and target but the target's last, padded to the longest; and the target's tokens.

@@ -109,7 +109,7 @@ pub fn attend(heads: &Heads, rows: &[Row], qkv: &[f32], threads: Threads) -> Att
         out: Shared::new(&mut attended.out),
         measures: Shared::new(&mut attended.measures),
     };
-    for_each_head(heads, rows, threads, |row, head| with_simd(OneHead { work: &work, row, head }));
+    for_each_head(heads, rows, threads, |row, head| one_head(OneHead { work: &work, row, head }));
     attended
 }
 
@@ -131,7 +131,7 @@ pub fn attend_back(
     assert_eq!(slope.len(), tokens * heads.queries(), "a gradient for each number");
     let mut into = vec![0.0; qkv.len()];
     let work = Backward { heads: *heads, qkv, attended, slope, into: Shared::new(&mut into) };
-    for_each_head(heads, rows, threads, |row, head| with_simd(OneHead { work: &work, row, head }));
+    for_each_head(heads, rows, threads, |row, head| one_head(OneHead { work: &work, row, head }));
     into
 }
 
@@ -149,7 +149,7 @@ fn for_each_head(heads: &Heads, rows: &[Row], threads: Threads, work: impl Fn(&R
     let parts = rows.len() * heads.kv_heads;
     let one = |part: usize| work(&rows[part / heads.kv_heads], part % heads.kv_heads);
     let scores = rows.iter().map(Row::scores).sum::<usize>() * heads.heads;
-    if threads == Threads::One || scores < WORTH_SHARING {
+    if threads.alone() || scores < WORTH_SHARING {
         (0..parts).for_each(one);
     } else {
         (0..parts).into_par_iter().for_each(one);
@@ -166,6 +166,12 @@ struct OneHead<'a, W> {
     work: &'a W,
     row: &'a Row<'a>,
     head: usize,
+}
+
+/// By itself, so that a profile shows what it takes.
+#[inline(never)]
+fn one_head<W: OfText>(work: OneHead<W>) {
+    with_simd(work);
 }
 
 impl<W: OfText> WithSimd for OneHead<'_, W> {

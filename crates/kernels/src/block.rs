@@ -149,7 +149,12 @@ pub struct Kept {
 fn add(mut a: Vec<f32>, b: &[f32]) -> Vec<f32> {
     vectorised(
         #[inline(always)]
-        || a.iter_mut().zip(b).for_each(|(a, b)| *a += b),
+        || {
+            // A loop and no `for_each`, which the compiler may leave outside of what has vectors.
+            for (a, b) in a.iter_mut().zip(b) {
+                *a += b;
+            }
+        },
     );
     a
 }

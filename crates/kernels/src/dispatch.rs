@@ -9,6 +9,13 @@ pub enum Threads {
     All,
 }
 
+impl Threads {
+    /// Whether there is no other thread to share with: handing work over would take as long as some of it.
+    pub(crate) fn alone(self) -> bool {
+        self == Self::One || rayon::current_num_threads() == 1
+    }
+}
+
 /// Runs `work`, compiled for the widest vectors that this CPU has. What it calls must be inlined into it.
 #[inline(always)]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
@@ -43,15 +50,15 @@ impl Shared {
         Self { length: vector.capacity(), start: vector.as_mut_ptr() }
     }
 
-    /// Writes numbers, whether others were there or none yet.
+    /// Where a part begins, whether its numbers were written before or not.
     ///
     /// # Safety
     /// As [`Shared::part`].
     #[inline(always)]
-    pub unsafe fn write(self, from: usize, values: &[f32]) {
-        assert!(from + values.len() <= self.length, "a part lies within the whole");
-        // SAFETY: within what was allocated; the rest is the caller's promise.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(from), values.len()) }
+    pub unsafe fn place(self, from: usize, count: usize) -> *mut f32 {
+        assert!(from + count <= self.length, "a part lies within the whole");
+        // SAFETY: within what was allocated.
+        unsafe { self.start.add(from) }
     }
 
     /// A part, as one slice. Its numbers were written before.

@@ -92,7 +92,9 @@ impl Norm<'_> {
             #[inline(always)]
             || {
                 let size = self.weight.len();
-                x.chunks_exact(size).zip(out.chunks_exact_mut(size)).for_each(|(x, out)| self.row(x, out));
+                for (x, out) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)) {
+                    self.row(x, out);
+                }
             },
         );
         out
@@ -107,7 +109,9 @@ impl Norm<'_> {
             || {
                 let size = self.weight.len();
                 let rows = x.chunks_exact(size).zip(slope.chunks_exact(size)).zip(into.chunks_exact_mut(size));
-                rows.for_each(|((x, slope), into)| self.row_back(x, slope, into, true));
+                for ((x, slope), into) in rows {
+                    self.row_back(x, slope, into, true);
+                }
             },
         );
     }

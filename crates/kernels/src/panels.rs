@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::Threads;
 use crate::dispatch::{Shared, with_simd};
-use crate::product::Matrix;
+use crate::matrix::Matrix;
 use crate::tile::{STRIP, chains};
 
 /// Outputs in a panel.
@@ -23,7 +23,7 @@ pub(crate) const PANEL: usize = 3 * STRIP;
 /// Rows of which sums are held in registers.
 const ROWS: usize = 8;
 
-/// Inputs that are turned at a time: a line of memory.
+/// Numbers in a line of memory.
 const LINE: usize = 16;
 
 /// Rows that a thread takes at a time: copying a panel takes as long as multiplying a few rows with it.
@@ -99,17 +99,96 @@ fn pack(weight: Matrix, from: usize, place: &mut [f32]) {
         return;
     }
     assert_eq!(input_stride, 1, "either inputs or outputs are neighbours");
-    // A line of each output after the other: each is read once and whole.
-    for first in (0..count).step_by(LINE) {
-        let some = LINE.min(count - first);
-        let to = &mut place[first * PANEL..][..some * PANEL];
-        for output in 0..width {
-            let line = &values[(from + output) * output_stride + first..][..some];
-            for (i, x) in line.iter().enumerate() {
-                to[i * PANEL + output] = *x;
+    // Eight outputs at a time, each read from its first input to its last.
+    let mut output = 0;
+    while output + EIGHT <= width {
+        let rows = &values[(from + output) * output_stride..][..(EIGHT - 1) * output_stride + count];
+        turn_eight(rows, output_stride, count, &mut place[output..]);
+        output += EIGHT;
+    }
+    for output in output..width {
+        let line = &values[(from + output) * output_stride..][..count];
+        for (i, x) in line.iter().enumerate() {
+            place[i * PANEL + output] = *x;
+        }
+    }
+}
+
+/// Outputs that are turned at a time.
+const EIGHT: usize = 8;
+
+/// Eight outputs' `count` numbers, which begin `stride` apart, become eight neighbours of each of `count` lines of a panel.
+fn turn_eight(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) {
+    assert!(count > 0 && rows.len() >= (EIGHT - 1) * stride + count && place.len() >= (count - 1) * PANEL + EIGHT);
+    let done = match () {
+        #[cfg(target_arch = "x86_64")]
+        () if std::arch::is_x86_feature_detected!("avx") => {
+            // SAFETY: the CPU has these instructions, and all of it lies within the slices, as was just asserted.
+            unsafe { turn_squares(rows, stride, count, place) }
+        }
+        () => 0,
+    };
+    for i in done..count {
+        for output in 0..EIGHT {
+            place[i * PANEL + output] = rows[output * stride + i];
+        }
+    }
+}
+
+/// As [`turn_eight`], eight by eight numbers at a time, in registers; how many of each output were turned. The compiler makes 64 single moves of
+/// the plain loops.
+///
+/// # Safety
+/// What [`turn_eight`] asserts.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn turn_squares(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) -> usize {
+    use std::arch::x86_64::{
+        _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
+    };
+    let whole = count / EIGHT * EIGHT;
+    for done in (0..whole).step_by(EIGHT) {
+        // SAFETY: eight numbers of each of eight rows, which the caller says are there.
+        let [a, b, c, d, e, f, g, h] = unsafe {
+            let from = rows.as_ptr().add(done);
+            [
+                _mm256_loadu_ps(from),
+                _mm256_loadu_ps(from.add(stride)),
+                _mm256_loadu_ps(from.add(2 * stride)),
+                _mm256_loadu_ps(from.add(3 * stride)),
+                _mm256_loadu_ps(from.add(4 * stride)),
+                _mm256_loadu_ps(from.add(5 * stride)),
+                _mm256_loadu_ps(from.add(6 * stride)),
+                _mm256_loadu_ps(from.add(7 * stride)),
+            ]
+        };
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        let (ef, gh) = (_mm256_unpacklo_ps(e, f), _mm256_unpacklo_ps(g, h));
+        let (ef_high, gh_high) = (_mm256_unpackhi_ps(e, f), _mm256_unpackhi_ps(g, h));
+        let first = [
+            _mm256_shuffle_ps::<0x44>(ab, cd),
+            _mm256_shuffle_ps::<0xee>(ab, cd),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+        ];
+        let second = [
+            _mm256_shuffle_ps::<0x44>(ef, gh),
+            _mm256_shuffle_ps::<0xee>(ef, gh),
+            _mm256_shuffle_ps::<0x44>(ef_high, gh_high),
+            _mm256_shuffle_ps::<0xee>(ef_high, gh_high),
+        ];
+        for i in 0..4 {
+            // SAFETY: eight numbers of each of eight lines, which the caller says are there.
+            unsafe {
+                let to = place.as_mut_ptr().add((done + i) * PANEL);
+                _mm256_storeu_ps(to, _mm256_permute2f128_ps::<0x20>(first[i], second[i]));
+                _mm256_storeu_ps(to.add(4 * PANEL), _mm256_permute2f128_ps::<0x31>(first[i], second[i]));
             }
         }
     }
+    whole
 }
 
 /// Where the weight of a product comes from.
@@ -170,7 +249,7 @@ pub(crate) fn by_panels(
             }),
         }
     };
-    if threads == Threads::One {
+    if threads.alone() {
         (0..panels).for_each(|panel| one(panel, 0, rows));
     } else {
         // Every number is a thread's own, whoever shares what.
@@ -228,31 +307,48 @@ impl Rows<'_> {
     #[inline(always)]
     fn some<S: Simd, const R: usize>(&self, simd: S, row: usize) -> usize {
         let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);
-        let mut sums = [[0f32; PANEL]; R];
-        panel_chains(simd, &mut sums, x, self.panel, self.count);
         let Tiles { out, at, outputs, width, begin } = self.out;
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let at = at + (row + r) * outputs;
-            match begin {
-                Begin::Nothing => {}
-                Begin::Bias(bias) => sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias),
-                Begin::Sums => {
-                    // SAFETY: rows and outputs of this part alone, which an earlier chain has written.
-                    let so_far = unsafe { out.part(at, width) };
-                    match so_far.first_chunk::<PANEL>() {
-                        Some(so_far) => sums.iter_mut().zip(so_far).for_each(|(sum, so_far)| *sum += so_far),
-                        None => sums.iter_mut().zip(so_far).for_each(|(sum, so_far)| *sum += *so_far),
+        let mut sums = [[0f32; PANEL]; R];
+        if S::F32_LANES == STRIP && width == PANEL {
+            let starts = x.map(<[f32]>::as_ptr);
+            assert!(self.panel.len() >= self.count * PANEL);
+            // SAFETY: all of it lies within the slices, as was just asserted.
+            let held = unsafe { registers::<S, R>(simd, |r, j| starts[r].add(j), self.panel.as_ptr(), self.count) };
+            for (r, held) in held.iter().enumerate() {
+                // SAFETY: rows and outputs of this part alone.
+                let to = unsafe { out.place(at + (row + r) * outputs, PANEL) }.cast::<S::f32s>();
+                for (p, held) in held.iter().enumerate() {
+                    // SAFETY: within the part, and of sums an earlier chain has written all.
+                    unsafe {
+                        let to = to.add(p);
+                        let sum = match begin {
+                            Begin::Nothing => *held,
+                            Begin::Bias(bias) => {
+                                let bias = bias.as_ptr().cast::<S::f32s>().add(p).read_unaligned();
+                                simd.add_f32s(bias, *held)
+                            }
+                            Begin::Sums => simd.add_f32s(to.read_unaligned(), *held),
+                        };
+                        to.write_unaligned(sum);
                     }
                 }
             }
-            // SAFETY: rows and outputs of this part alone.
-            unsafe {
-                if width == PANEL {
-                    out.write(at, sums);
-                } else {
-                    out.write(at, &sums[..width]);
-                }
+            return R;
+        }
+        panel_chains(simd, &mut sums, x, self.panel, self.count);
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let at = at + (row + r) * outputs;
+            let so_far: &[f32] = match begin {
+                Begin::Nothing => &[],
+                Begin::Bias(bias) => bias,
+                // SAFETY: rows and outputs of this part alone, which an earlier chain has written.
+                Begin::Sums => unsafe { out.part(at, width) },
+            };
+            for (sum, so_far) in sums.iter_mut().zip(so_far) {
+                *sum += so_far;
             }
+            // SAFETY: rows and outputs of this part alone.
+            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), out.place(at, width), width) };
         }
         R
     }
@@ -272,7 +368,8 @@ fn panel_chains<S: Simd, const R: usize>(
     if S::F32_LANES == STRIP {
         let starts: [*const f32; R] = std::array::from_fn(|r| rows[r].as_ptr());
         // SAFETY: all of it lies within the slices, as was just asserted.
-        unsafe { registers(simd, sums, |r, j| starts[r].add(j), panel.as_ptr(), count) };
+        let held = unsafe { registers::<S, R>(simd, |r, j| starts[r].add(j), panel.as_ptr(), count) };
+        keep::<S, R>(sums, &held);
         return;
     }
     // Of fewer numbers in a register: a strip at a time, and four rows.
@@ -306,7 +403,8 @@ pub(crate) fn turned_chains<S: Simd, const R: usize>(
     if S::F32_LANES == STRIP {
         let start = turned.as_ptr();
         // SAFETY: all of it lies within the slices, as was just asserted.
-        unsafe { registers(simd, sums, |r, j| start.add(j * PANEL + r), panel.as_ptr(), count) };
+        let held = unsafe { registers::<S, R>(simd, |r, j| start.add(j * PANEL + r), panel.as_ptr(), count) };
+        keep::<S, R>(sums, &held);
         return;
     }
     let rows: [Vec<f32>; R] = std::array::from_fn(|r| (0..count).map(|j| turned[j * PANEL + r]).collect());
@@ -320,11 +418,10 @@ pub(crate) fn turned_chains<S: Simd, const R: usize>(
 #[inline(always)]
 unsafe fn registers<S: Simd, const R: usize>(
     simd: S,
-    sums: &mut [[f32; PANEL]; R],
     at: impl Fn(usize, usize) -> *const f32,
     panel: *const f32,
     count: usize,
-) {
+) -> [[S::f32s; 3]; R] {
     let mut held = [[simd.splat_f32s(0.0); 3]; R];
     for j in 0..count {
         // SAFETY: as the caller promises.
@@ -338,8 +435,14 @@ unsafe fn registers<S: Simd, const R: usize>(
             }
         }
     }
-    for r in 0..R {
-        let (registers, _) = S::as_mut_simd_f32s(&mut sums[r]);
-        registers.copy_from_slice(&held[r]);
+    held
+}
+
+/// Writes registers down.
+#[inline(always)]
+fn keep<S: Simd, const R: usize>(sums: &mut [[f32; PANEL]; R], held: &[[S::f32s; 3]; R]) {
+    for (sums, held) in sums.iter_mut().zip(held) {
+        let (registers, _) = S::as_mut_simd_f32s(sums);
+        registers.copy_from_slice(held);
     }
 }

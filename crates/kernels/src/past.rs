@@ -20,6 +20,13 @@ impl Past {
         Self::default()
     }
 
+    /// Of no tokens, with room for so many: appending no more than those moves nothing.
+    pub fn with_room(tokens: usize, heads: &Heads) -> Self {
+        let size = heads.kv_heads * heads.dim;
+        let keys = Vec::with_capacity(tokens.div_ceil(STRIP) * STRIP * size);
+        Self { length: 0, keys, values: Vec::with_capacity(tokens * size) }
+    }
+
     /// Tokens in it.
     pub fn len(&self) -> usize {
         self.length

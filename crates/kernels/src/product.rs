@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::Threads;
 use crate::dispatch::{Shared, vectorised};
+use crate::matrix::Matrix;
 use crate::panels::{Begin, Packed, Source, by_panels};
 
 /// Inputs in a chain of multiply-adds at most.
@@ -27,61 +28,10 @@ const FEW: usize = 4;
 /// Outputs that a thread sums at the same time where weights are read straight through.
 const COLUMNS: usize = 1024;
 
-/// A weight matrix where it lies: `inputs × outputs` numbers, whichever of them are neighbours.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    values: &'a [f32],
-    inputs: usize,
-    outputs: usize,
-    input_stride: usize,
-    output_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// Of numbers that lie as `[inputs, outputs]`.
-    ///
-    /// # Panics
-    /// Where there are more or fewer.
-    pub fn new(values: &'a [f32], inputs: usize, outputs: usize) -> Self {
-        assert_eq!(values.len(), inputs * outputs, "a matrix has as many numbers as its shape says");
-        Self { values, inputs, outputs, input_stride: outputs, output_stride: 1 }
-    }
-
-    /// The transposed matrix: the same numbers.
-    #[must_use]
-    pub fn turned(self) -> Self {
-        Self {
-            inputs: self.outputs,
-            outputs: self.inputs,
-            input_stride: self.output_stride,
-            output_stride: self.input_stride,
-            ..self
-        }
-    }
-
-    /// Numbers of a row that goes in.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Numbers of a row that comes out.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Its numbers, and how far apart neighbouring inputs and outputs are.
-    pub(crate) fn parts(&self) -> (&'a [f32], [usize; 2]) {
-        (self.values, [self.input_stride, self.output_stride])
-    }
-
+impl Matrix<'_> {
     /// A copy that products read faster. Results are the same.
     pub fn packed(self) -> Packed {
         Packed::new(self, chain(self.inputs))
-    }
-
-    /// The inputs from one on, and the same of what they are multiplied with.
-    pub(crate) fn from(self, input: usize, count: usize) -> Self {
-        Self { values: &self.values[input * self.input_stride..], inputs: count, ..self }
     }
 }
 
@@ -261,10 +211,10 @@ fn straight_through(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weig
             );
         }
     };
-    if threads == Threads::All {
-        (0..outputs.div_ceil(COLUMNS)).into_par_iter().for_each(|part| some(part * COLUMNS));
-    } else {
+    if threads.alone() {
         (0..outputs).step_by(COLUMNS).for_each(some);
+    } else {
+        (0..outputs.div_ceil(COLUMNS)).into_par_iter().for_each(|part| some(part * COLUMNS));
     }
 }
 
@@ -289,5 +239,7 @@ fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride
             sums[j] = step::<FUSED>(x, w[j], sums[j]);
         }
     }
-    out.iter_mut().zip(sums).for_each(|(out, sum)| *out += *sum);
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out += *sum;
+    }
 }

@@ -54,7 +54,11 @@ pub fn log_softmax(logits: &mut [f32]) -> Probabilities {
     let found = probabilities(logits);
     vectorised(
         #[inline(always)]
-        || logits.iter_mut().for_each(|logit| *logit = found.log(*logit) as f32),
+        || {
+            for logit in logits.iter_mut() {
+                *logit = (f64::from(*logit) - found.log_sum) as f32;
+            }
+        },
     );
     found
 }
@@ -67,7 +71,9 @@ pub fn cross_entropy(logits: &mut [f32], token: usize, weight: f32) -> Probabili
         #[inline(always)]
         || {
             let factor = (f64::from(weight) / sum) as f32;
-            logits.iter_mut().for_each(|x| *x *= factor);
+            for x in logits.iter_mut() {
+                *x *= factor;
+            }
         },
     );
     logits[token] -= weight;
@@ -81,7 +87,8 @@ pub fn divergence(logits: &mut [f32], log_q: &[f32]) -> f64 {
     vectorised(
         #[inline(always)]
         || {
-            let log_p = |logit: f32| (f64::from(logit) - found.log_sum) as f32;
+            let log_p = #[inline(always)]
+            |logit: f32| (f64::from(logit) - found.log_sum) as f32;
             let mut sums = [0f64; PARTS];
             let (whole, rest) = logits.as_chunks::<PARTS>();
             let (whole_q, rest_q) = log_q.as_chunks::<PARTS>();

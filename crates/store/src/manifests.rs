@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::blobs::unreadable_hint;
 use super::index::{MOST, Table};
@@ -11,6 +14,24 @@ use super::stat::{Known, Stat};
 use super::{Manifest, Store, durable};
 use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{Digest, FileRef, Key};
+
+/// Threads that read manifests at the same time, at most.
+const MOST_READERS: usize = 8;
+
+/// Files that are worth a thread.
+const LEAST_READ: usize = 512;
+
+/// What lies where manifests do.
+enum Found {
+    Whole(Box<Manifest>),
+    /// Of a later version, with its bytes.
+    Later(PathBuf, Vec<u8>),
+    Damaged(PathBuf),
+    /// With what the system answered.
+    Unread(PathBuf, String),
+    /// Removed since it was listed.
+    Gone,
+}
 
 impl Store {
     /// The manifest of an action, if it was finished. The file on disk is the truth: what the index has of it counts as long as the file
@@ -103,20 +124,13 @@ impl Store {
     pub(super) fn all_manifests(&self) -> AllManifests {
         let Listed { files, mut unread } = self.manifest_files();
         let mut all = AllManifests::default();
-        for path in files {
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(_) if path.is_dir() => Vec::new(),
-                Err(error) => {
-                    unread.push((path, error.to_string()));
-                    continue;
-                }
-            };
-            match Manifest::judge(&bytes) {
-                Ok(manifest) if self.manifest_path(&manifest.key) == path => all.whole.push(manifest),
-                Err(Unfit::Later) => all.later.push((path, bytes)),
-                Ok(_) | Err(Unfit::Damaged) => all.damaged.push(path),
+        for found in read_manifests(&self.root, files) {
+            match found {
+                Found::Whole(manifest) => all.whole.push(*manifest),
+                Found::Later(path, bytes) => all.later.push((path, bytes)),
+                Found::Damaged(path) => all.damaged.push(path),
+                Found::Unread(path, error) => unread.push((path, error)),
+                Found::Gone => {}
             }
         }
         if let Some((path, error)) = unread.first() {
@@ -230,6 +244,39 @@ impl Listed {
             Err(error) => self.unread.push((folder.to_owned(), error.to_string())),
         }
     }
+}
+
+/// What lies in some files, in their order. Most of the time goes into opening them, which threads do side by side.
+fn read_manifests(root: &Path, files: Vec<PathBuf>) -> Vec<Found> {
+    let read = |path: &PathBuf| {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Gone,
+            Err(_) if path.is_dir() => Vec::new(),
+            Err(error) => return Found::Unread(path.clone(), error.to_string()),
+        };
+        match Manifest::judge(&bytes) {
+            Ok(manifest) if Manifest::path(root, &manifest.key) == *path => Found::Whole(Box::new(manifest)),
+            Err(Unfit::Later) => Found::Later(path.clone(), bytes),
+            Ok(_) | Err(Unfit::Damaged) => Found::Damaged(path.clone()),
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_READERS);
+    let each = files.len().div_ceil(threads).max(LEAST_READ);
+    let read_some = &|some: &[PathBuf]| some.iter().map(&read).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let mut parts = files.chunks(each);
+        let own = parts.next().unwrap_or_default();
+        let started: Vec<_> =
+            parts.map(|some| (some, thread::Builder::new().spawn_scoped(scope, move || read_some(some)))).collect();
+        let mut found = read_some(own);
+        for (some, thread) in started {
+            // Where the system gives no further thread, this one does the work.
+            let more = thread.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            found.extend(more.unwrap_or_else(|_| read_some(some)));
+        }
+        found
+    })
 }
 
 /// The files two levels down: `folder/ab/name`.

@@ -195,6 +195,11 @@ impl Shape {
         }
     }
 
+    /// Cells that are no row's token.
+    pub fn padding(&self) -> usize {
+        self.cells() - self.lengths.iter().sum::<usize>()
+    }
+
     /// The rectangle that the cells are: its rows and the cells of each. Packed rows are one.
     pub fn rectangle(&self) -> [usize; 2] {
         match self.width {

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::checkpoint::gguf::read::Gguf;
+use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory};
 
@@ -91,6 +92,8 @@ pub struct MemoryNeeds {
     pub solve_factoring: u64,
     /// `solve`, for each layer once it is factored: one such matrix.
     pub solve_layer: u64,
+    /// `evaluate` and `templates`, while several texts are written: copies of the weights, where half of what is free holds them.
+    pub texts: u64,
     /// What is free now; none where the system does not say.
     pub available: Option<u64>,
 }
@@ -187,6 +190,7 @@ impl MemoryNeeds {
             targets_request: request_bytes(config, config.layers),
             solve_factoring: square.saturating_mul(4),
             solve_layer: square,
+            texts: packed_bytes(config),
             available: memory::available(),
         }
     }

@@ -47,6 +47,9 @@ const FEW: usize = 4;
 /// Tokens from which on copies of all weights are worth making: a copy takes as long as few of them.
 const WORTH_COPYING: usize = 12;
 
+/// Tokens that memory is set aside for beforehand.
+const MOST_ROOM: usize = 512;
+
 /// Tokens of prompts that are read at the same time.
 const READ_TOGETHER: usize = 2048;
 
@@ -174,7 +177,9 @@ fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) 
             && let Some(text) = waiting.pop_front_if(|text| read == 0 || read + text.tokens.len() <= READ_TOGETHER)
         {
             read += text.tokens.len();
-            text.past = vec![Past::new(); decoder.config().layers];
+            let layers = 0..decoder.config().layers;
+            let room = text.length.min(text.tokens.len() + MOST_ROOM);
+            text.past = layers.map(|layer| Past::with_room(room, &heads(decoder.config(), layer))).collect();
             going.push(text);
         }
         if going.is_empty() {
@@ -205,9 +210,10 @@ fn step_together(
     };
     let elsewhere = || ModelError::Readback("numbers that are not in this machine's memory".into());
     let host = rows.frame.host.as_ref().ok_or_else(elsewhere)?;
+    decoder.meter.pass();
     let mut hidden = decoder.embed(&rows).0;
     for layer in 0..config.layers {
-        decoder.meter.block(rows.frame.shape.cells());
+        decoder.meter.block(rows.frame.shape.cells(), 0);
         let lent;
         let made;
         let block = match packed {
@@ -258,6 +264,7 @@ fn step(
     cache: &mut [Option<KeyValues>],
 ) -> Result<Vec<f32>, ModelError> {
     let rows = decoder.continued(&[(fresh, start)]);
+    decoder.meter.pass();
     let mut hidden = decoder.embed(&rows).0;
     for (layer, cached) in cache.iter_mut().enumerate() {
         let output = decoder.run(&*decoder.lend(layer)?, layer, &rows.frame, hidden, cached.as_ref());

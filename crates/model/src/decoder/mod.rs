@@ -387,13 +387,14 @@ impl Decoder {
         past: Option<&KeyValues>,
         pins: &Pins,
     ) -> BlockOutput {
-        self.meter.block(frame.shape.cells());
+        self.meter.block(frame.shape.cells(), frame.shape.padding());
         if let (Some(host), None) = (&frame.host, past)
             && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
         {
             return block.run(&self.config, layer, &hidden, &host.batch(&self.config, layer, []));
         }
         let before = past.map_or(0, |kv| kv.keys.dims()[2]);
+        self.meter.copied_cache(past.map_or(0, |kv| 2 * size_of::<f32>() * kv.keys.shape().num_elements()));
         match self.config.window(layer) {
             None => block.forward_pinned(hidden, &self.config, layer, frame, past, &frame.masks, pins),
             Some(window) => {

@@ -582,7 +582,7 @@ impl<'a> HostLayer<'a> {
             ways: Vec::new(),
         });
         let batch = Batch { rows: rows.collect(), rotation: of_layer(rotation, config, self.layer) };
-        self.decoder.meter.block(x.len() / d);
+        self.decoder.meter.block(x.len() / d, 0);
         self.block.run_pinned(config, self.layer, x, &batch, &pins, only)
     }
 }

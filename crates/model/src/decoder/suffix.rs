@@ -239,7 +239,7 @@ impl HostSuffix {
         }
         let mut kept = Vec::new();
         for (layer, past) in (self.layer + 1..).zip(&self.past) {
-            decoder.meter.block(self.shape.cells());
+            decoder.meter.block(self.shape.cells(), 0);
             let lent = decoder.lend(layer)?;
             let block = HostBlock::of(&lent).ok_or_else(elsewhere)?;
             let batch = self.rows.batch(config, layer, past.iter().map(AsRef::as_ref));

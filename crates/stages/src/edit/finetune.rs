@@ -104,7 +104,7 @@ pub struct Finetune;
 impl StageKind for Finetune {
     type Params = FinetuneParams;
     const NAME: &'static str = "finetune";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Tunes the down-projection of one layer by gradient descent: FT-L, FT-M, LocFT-BF.";
     const DOC: &'static str = "\
 The baselines of editing. Adam changes the down-projection of one layer until the model says the new targets after their bare \
@@ -126,6 +126,11 @@ and its rounds cannot be measured one by one.";
 
     fn decides_nothing(file: &str) -> bool {
         decides_nothing(file)
+    }
+
+    fn carries() -> &'static [u32] {
+        // The same but for last digits.
+        &[2]
     }
 
     fn inputs() -> Vec<Port> {

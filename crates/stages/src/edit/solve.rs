@@ -338,7 +338,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -404,7 +404,7 @@ weights.";
     fn carries() -> &'static [u32] {
         // Distances and norms may differ in last digits from version 2, and all that a model computes from version 4; version 3 had no
         // projector.
-        &[2, 3, 4]
+        &[2, 3, 4, 5]
     }
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {

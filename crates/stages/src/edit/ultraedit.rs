@@ -114,7 +114,7 @@ pub struct Ultraedit;
 impl StageKind for Ultraedit {
     type Params = UltraeditParams;
     const NAME: &'static str = "ultraedit";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Edits in rounds of one backward pass, with statistics over all rounds (UltraEdit).";
     const DOC: &'static str = "\
 UltraEdit (arXiv 2505.14679) needs no targets, no second moments and no plan. One backward pass gives, for every edited projection \
@@ -134,6 +134,11 @@ The result is an edited model like that of `sequence`, with low-rank changes.";
 
     fn decides_nothing(file: &str) -> bool {
         decides_nothing(file)
+    }
+
+    fn carries() -> &'static [u32] {
+        // The same but for last digits.
+        &[1]
     }
 
     fn inputs() -> Vec<Port> {

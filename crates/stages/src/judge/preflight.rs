@@ -80,7 +80,7 @@ pub struct Preflight;
 impl StageKind for Preflight {
     type Params = PreflightParams;
     const NAME: &'static str = "preflight";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Finds problems of an edit before an hour is spent on it.";
     const DOC: &'static str = "\
 Reports, after one short pass over the requests:
@@ -99,6 +99,11 @@ second moments of ten tokens for each key dimension take at `layer`, in seconds;
 weights included, when one layer is edited. The estimate counts tokens through blocks, and a backward pass as two forward \
 passes. It gives the order of magnitude.";
     type Output = PreflightKind;
+
+    fn carries() -> &'static [u32] {
+        // The same but for last digits.
+        &[4]
+    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port(), REQUESTS.port(), TEMPLATES.port(), MOMENTS.port()]

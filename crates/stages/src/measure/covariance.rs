@@ -67,8 +67,11 @@ pub struct CovarianceParams {
 /// The model.
 const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
-/// The version since which sums are measured as they are: those that were kept are gone on from.
+/// The version since which sums are measured as they are, but for last digits: those that were kept are gone on from.
 const SUMS: u32 = 3;
+
+/// The version since which they are the same to the last bit.
+const SAME_BITS: u32 = 6;
 
 /// When sums were saved last, and how long that took.
 struct Saved {
@@ -206,7 +209,7 @@ over more documents or tokens, or with more layers.";
             of
         };
         let digits = json!({ "batch_tokens": batch });
-        let key = |of: &Value| units::key_since(cx, SUMS, of, &digits);
+        let key = |of: &Value| units::key_since(cx, if cx.strict() { SAME_BITS } else { SUMS }, of, &digits);
         let keys = params.layers.iter().map(|&layer| {
             let mut of = of(layer);
             let open = key(&of);

@@ -112,6 +112,7 @@ fn memory(found: &Inspection, style: &Style) -> String {
         row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
         row("solve", needs.solve_layer, "more for each layer"),
         row("", needs.solve_factoring, "more while a layer's second moment is factored"),
+        row("texts", needs.texts, "more while several are written, where half of what is free holds it"),
     ];
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);

@@ -1,5 +1,7 @@
 //! A run: what it did, with what, and what came out.
 
+use std::collections::HashMap;
+
 use palinode::{Outcome, ResolvedPipeline, RunRecord, Runs, StageState, utc};
 use serde_json::json;
 
@@ -79,16 +81,16 @@ fn stages(run: &RunRecord, style: &Style) -> String {
 /// Parameters by stage; those in which cells of the matrix differ with all values.
 fn parameters(run: &RunRecord, pipeline: &ResolvedPipeline, style: &Style) -> String {
     let columns = [("STAGE", Column::Name), ("PARAMETER", Column::Name), ("VALUE", Column::Text)];
-    let mut names: Vec<&str> = Vec::new();
-    for stage in &run.stages {
-        if !names.contains(&stage.stage.as_str()) {
-            names.push(&stage.stage);
-        }
+    let mut members: HashMap<&str, Vec<_>> = HashMap::new();
+    for stage in &pipeline.stages {
+        members.entry(stage.instance.split('[').next().unwrap_or_default()).or_default().push(&stage.params);
     }
     let mut rows = Vec::new();
-    for name in names {
-        let members = pipeline.stages.iter().filter(|stage| stage.instance.split('[').next() == Some(name));
-        let set = folded(members.map(|stage| &stage.params)).into_iter();
+    for stage in &run.stages {
+        let name = stage.stage.as_str();
+        // Each stage once, where its first instance stands.
+        let Some(members) = members.remove(name) else { continue };
+        let set = folded(members.into_iter()).into_iter();
         // What was left out and has no default says nothing.
         let set = set.filter(|(_, values)| values.iter().any(|value| !value.is_null()));
         for (at, (parameter, values)) in set.enumerate() {

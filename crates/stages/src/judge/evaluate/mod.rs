@@ -222,7 +222,8 @@ row.";
     }
 
     fn carries() -> &'static [u32] {
-        // Version 8 added answers, which do nothing where they are left out. Before version 7, intervals could be a point.
+        // Version 8 added answers, which do nothing where they are left out; else last digits differ. Before version 7, intervals could be a
+        // point.
         &[7]
     }
 
