@@ -349,14 +349,14 @@ impl LocateParams {
         let intervals =
             |found: &Found| -> Intervals { scores::intervals(&found.summary, &groups, self.resamples, SEED) };
         let mut metrics: Values = own(chosen);
-        metrics.insert("layer".into(), shown::count(start.layer));
-        metrics.insert("clamp".into(), shown::number(start.clamp));
+        metrics.insert("start_layer".into(), shown::count(start.layer));
+        metrics.insert("start_clamp".into(), shown::number(start.clamp));
         metrics.insert("facts".into(), shown::count(start.facts));
-        let plain = |name: &str, doc: &str| Column::new(name, name, Format::Number).ranked(None).doc(doc);
+        let plain = |name: &str, label: &str, doc: &str| Column::new(name, label, Format::Number).ranked(None).doc(doc);
         let mut columns = vec![
-            plain("layer", "the layer to start from"),
-            plain("clamp", "the bound on ‖δ‖/‖h₀‖ to start from"),
-            plain("facts", "facts that were edited at every layer, each by itself"),
+            plain("start_layer", "layer", "the layer to start from"),
+            plain("start_clamp", "clamp", "the bound on ‖δ‖/‖h₀‖ to start from"),
+            plain("facts", "facts", "facts that were edited at every layer, each by itself"),
         ];
         columns.extend(scores::columns(&chosen.summary, &groups, false));
         columns.push(Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent).doc("mean relative norm of the changes"));
