@@ -431,14 +431,14 @@ fn best(tries: &[Found], metric: &str) -> usize {
         let margin = found.metric("EM").unwrap_or(0.0) + found.metric("PM").unwrap_or(0.0);
         (value, margin)
     };
-    let mut best = 0;
-    for at in 1..tries.len() {
-        let ((a, x), (b, y)) = (of(&tries[at]), of(&tries[best]));
-        if a > b || (a == b && x > y) {
-            best = at;
+    let mut best = (0, of(&tries[0]));
+    for (at, found) in tries.iter().enumerate().skip(1) {
+        let now = of(found);
+        if now > best.1 {
+            best = (at, now);
         }
     }
-    best
+    best.0
 }
 
 /// Whether a try is shown to be better than every other, and the layers that are not shown to be worse.
