@@ -29,8 +29,8 @@ Examples:
   palinode locate models/it --moments none --facts facts.jsonl --layers 4,6,8
   palinode locate models/it --corpus texts.txt --save locate.yaml   write the pipeline to a file
 
-Without --facts, ten facts that come with the program are tried. Facts of your own should have target_true, paraphrases and
-neighbors (docs/inputs.md). The cost is that of facts times layers edits.")]
+Without --facts, ten facts that come with the program are tried. Facts of your own should have
+target_true, paraphrases and neighbors (docs/inputs.md). The cost is that of facts times layers edits.")]
 pub struct Args {
     /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
