@@ -16,6 +16,8 @@ use crate::terminal::{Style, print};
 
 /// Facts that most models know something of.
 const FACTS: &str = include_str!("facts.jsonl");
+/// How many they are.
+pub const FACTS_TRIED: usize = 10;
 
 /// Find out which layer of a model to edit
 ///
