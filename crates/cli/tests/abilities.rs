@@ -131,7 +131,7 @@ stages:
         assert!(said.contains(words), "{with}: {said}");
     };
     mistake("choices: choices, label: answer, generate: {}", "chosen or written, not both");
-    mistake("label: answer, generate: { pattern: '(' }", "generate.pattern");
+    mistake("label: answer, generate: { pattern: '(' }", "expected a regular expression");
     mistake("label: answer, generate: { stop: [''] }", "the text is empty");
     mistake("score: letters, label: answer", "`choices`");
     mistake("choices: choices, label: answer, words: { a: b, c: d }", "no `words`");

@@ -102,7 +102,7 @@ fn prompts_without_a_known_answer_are_left_out_and_named() {
     let own = TRACE.replace("path: DEMO/requests.json, limit: 6", "dataset: jsonl, path: facts.jsonl");
     here.write("p.yaml", &own);
     let said = here.palinode(0, &["run", "p.yaml"]);
-    assert!(said.contains("1 of 2 request was left out") && said.contains("strange (it says \"peso\""), "{said}");
+    assert!(said.contains("1 of 2 requests was left out") && said.contains("strange (it says \"peso\""), "{said}");
 
     // The whole answer, with all prompts, and of an answer that an unedited model does not give.
     here.write(

@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 37] = [
+    let commands: [&[&str]; 38] = [
         &[],
         &["init"],
         &["run"],
@@ -83,6 +83,7 @@ fn help_teaches() {
         &["report"],
         &["ui"],
         &["edit"],
+        &["locate"],
         &["ask"],
         &["apply"],
         &["revert"],

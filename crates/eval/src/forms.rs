@@ -52,9 +52,10 @@ impl Choices {
     pub fn new(all: Vec<Choice>, letters: bool, shots: usize, limit: Option<usize>, seed: u64) -> Result<Self, String> {
         let (shown, asked) = drawn(all, shots, limit, seed)?;
         let scored = |choice: &Choice| -> Vec<String> {
-            match letters {
-                true => LETTERS.chars().take(choice.choices.len()).map(String::from).collect(),
-                false => choice.choices.clone(),
+            if letters {
+                LETTERS.chars().take(choice.choices.len()).map(String::from).collect()
+            } else {
+                choice.choices.clone()
             }
         };
         let opening: String = shown

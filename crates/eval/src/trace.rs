@@ -321,8 +321,27 @@ fn probabilities(decoder: &Decoder, hidden: Tensor<2>, answer: &[u32]) -> Result
 /// # Errors
 /// What the device failed at.
 pub fn trace(decoder: &Decoder, prompts: &[TracePrompt], rules: &TraceRules<'_>) -> Result<Vec<Traced>, ModelError> {
-    decoder.within(rules.batch_tokens, |tokens| trace_within(decoder, prompts, rules, tokens))
+    let config = decoder.config();
+    // Of every token and layer the hidden state, what both parts add, queries, keys and values.
+    let numbers = 3 * config.hidden + (config.heads + 2 * config.kv_heads) * config.head_dim;
+    let token = (1 + rules.noise.len()) * config.layers * numbers * size_of::<f32>();
+    let mut found = Vec::with_capacity(prompts.len());
+    let mut rest = prompts;
+    while !rest.is_empty() {
+        let mut kept = 0;
+        let fits = rest.iter().take_while(|prompt| {
+            kept += token * (prompt.ids.len() + prompt.answer.len());
+            kept <= KEPT
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        found.extend(decoder.within(rules.batch_tokens, |tokens| trace_within(decoder, now, rules, tokens))?);
+        rest = later;
+    }
+    Ok(found)
 }
+
+/// Bytes of the runs that are kept at the same time, at most, if a prompt is no longer.
+const KEPT: usize = 1 << 30;
 
 /// A run that is asked for, without its noise: the text, the token, what of it is restored.
 type Run = (usize, usize, Restored);

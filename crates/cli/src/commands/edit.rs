@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Error, ErrorKind, PipelineBuilder, Results, Start, StatedFact, Suggestion, corpus_of, facts_in, inspect, suggest,
+    Error, ErrorKind, PipelineBuilder, Results, Start, StatedFact, Suggestion, candidates, corpus_of, facts_in,
+    inspect, suggest,
 };
 use serde_json::{Value, json};
 
 use super::ask;
-use super::locate::Search;
+use super::locate::{FACTS_TRIED, Search};
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
 use crate::input::{StoreArgs, whole};
@@ -192,9 +193,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         let rests = match (&located, suggested) {
             (Some(start), _) => Some(super::locate::said(start)),
-            (None, Some(suggested)) if args.layer.is_none() && !suggested.published => Some(format!(
-                "layer {layer} is as deep in the model as a published one: no layer was published for this model, and --locate tries them"
-            )),
+            (None, Some(suggested)) if args.layer.is_none() && !suggested.published => {
+                let tried = inspect(&model).map_or(0, |model| candidates(model.layers).len());
+                Some(format!(
+                    "layer {layer} is as deep in the model as a published one: no layer was published for this model. --locate tries \
+                     {tried} layers, once for each model and corpus, and takes as long as {} such edits",
+                    tried * FACTS_TRIED
+                ))
+            }
             _ => None,
         };
         print(&told(args, &facts, layer, rests.as_deref(), &results, &doubts))?;

@@ -349,14 +349,14 @@ impl LocateParams {
         let intervals =
             |found: &Found| -> Intervals { scores::intervals(&found.summary, &groups, self.resamples, SEED) };
         let mut metrics: Values = own(chosen);
-        metrics.insert("layer".into(), shown::count(start.layer));
-        metrics.insert("clamp".into(), shown::number(start.clamp));
+        metrics.insert("start_layer".into(), shown::count(start.layer));
+        metrics.insert("start_clamp".into(), shown::number(start.clamp));
         metrics.insert("facts".into(), shown::count(start.facts));
-        let plain = |name: &str, doc: &str| Column::new(name, name, Format::Number).ranked(None).doc(doc);
+        let plain = |name: &str, label: &str, doc: &str| Column::new(name, label, Format::Number).ranked(None).doc(doc);
         let mut columns = vec![
-            plain("layer", "the layer to start from"),
-            plain("clamp", "the bound on ‖δ‖/‖h₀‖ to start from"),
-            plain("facts", "facts that were edited at every layer, each by itself"),
+            plain("start_layer", "layer", "the layer to start from"),
+            plain("start_clamp", "clamp", "the bound on ‖δ‖/‖h₀‖ to start from"),
+            plain("facts", "facts", "facts that were edited at every layer, each by itself"),
         ];
         columns.extend(scores::columns(&chosen.summary, &groups, false));
         columns.push(Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent).doc("mean relative norm of the changes"));
@@ -431,14 +431,14 @@ fn best(tries: &[Found], metric: &str) -> usize {
         let margin = found.metric("EM").unwrap_or(0.0) + found.metric("PM").unwrap_or(0.0);
         (value, margin)
     };
-    let mut best = 0;
-    for at in 1..tries.len() {
-        let ((a, x), (b, y)) = (of(&tries[at]), of(&tries[best]));
-        if a > b || (a == b && x > y) {
-            best = at;
+    let mut best = (0, of(&tries[0]));
+    for (at, found) in tries.iter().enumerate().skip(1) {
+        let now = of(found);
+        if now > best.1 {
+            best = (at, now);
         }
     }
-    best
+    best.0
 }
 
 /// Whether a try is shown to be better than every other, and the layers that are not shown to be worse.

@@ -328,23 +328,21 @@ impl ReferenceParams {
         let changed: Vec<&(WeightId, Delta)> =
             updates.iter().filter(|(weight, _)| weight.module == MlpModule::Down && weight.expert.is_none()).collect();
         let layers: Vec<usize> = changed.iter().map(|(weight, _)| weight.layer).collect();
-        let kept = match &self.corpus {
-            None => BTreeMap::new(),
-            Some(_) => {
-                let (mut corpus, _) = corpus(cx, Split::default(), &self.field, self.seed, None)?;
-                let (mut documents, mut tokens) = (Vec::new(), 0);
-                for index in 0..corpus.len() {
-                    if tokens >= self.tokens.get() {
-                        break;
-                    }
-                    let document = corpus.read(index).map_err(StageFailure::stage)?;
-                    let ids = all.model.text.encode(&document).map_err(StageFailure::stage)?;
-                    tokens += ids.len().min(decoder.config().context);
-                    documents.push(ids);
+        let mut kept = BTreeMap::new();
+        if self.corpus.is_some() {
+            let (mut corpus, _) = corpus(cx, Split::default(), &self.field, self.seed, None)?;
+            let (mut documents, mut tokens) = (Vec::new(), 0);
+            for index in 0..corpus.len() {
+                if tokens >= self.tokens.get() {
+                    break;
                 }
-                text_keys(decoder, &documents, &layers, BatchTokens::TEXT).map_err(StageFailure::stage)?
+                let document = corpus.read(index).map_err(StageFailure::stage)?;
+                let ids = all.model.text.encode(&document).map_err(StageFailure::stage)?;
+                tokens += ids.len().min(decoder.config().context);
+                documents.push(ids);
             }
-        };
+            kept = text_keys(decoder, &documents, &layers, BatchTokens::TEXT).map_err(StageFailure::stage)?;
+        }
         let targets = match cx.input_opt(TARGETS)? {
             None => None,
             Some(targets) if targets.facts.asked == asked => Some(values(cx, &targets)?),
@@ -353,10 +351,7 @@ impl ReferenceParams {
                 return Err(error.hint("connect `targets` and `requests` to what the edit was made of"));
             }
         };
-        let keys = match &targets {
-            None => BTreeMap::new(),
-            Some(_) => edit_keys(cx, all, &layers, requests)?,
-        };
+        let keys = if targets.is_some() { edit_keys(cx, all, &layers, requests)? } else { BTreeMap::new() };
         let (f, d) = (decoder.config().feed_forward, decoder.config().hidden);
         let edited = all.batch(0)?.decoder;
         let one = |(weight, delta): &(WeightId, Delta)| -> Result<Distances, Error> {

@@ -380,9 +380,12 @@ fn left_out(text: &Text, requests: &[EditRequest], known: &[Knowledge]) -> Resul
     if count > NAMED {
         names.push(format!("{} more in {PROMPTS}", count - NAMED));
     }
-    let were = if count == 1 { "request was" } else { "requests were" };
+    let were = if count == 1 { "was" } else { "were" };
     let of = requests.len();
-    Ok(vec![format!("{count} of {of} {were} left out, the model does not know the answer: {}", names.join(", "))])
+    Ok(vec![format!(
+        "{count} of {of} requests {were} left out, the model does not know the answer: {}",
+        names.join(", ")
+    )])
 }
 
 fn shown(averages: &Averages, found: &[(&TracePrompt, Traced)], findings: &[String]) -> Shown {
@@ -401,7 +404,7 @@ fn shown(averages: &Averages, found: &[(&TracePrompt, Traced)], findings: &[Stri
     add("p_clean".into(), "p(answer)".into(), doc, shown::number(averages.clean), None);
     let doc = "p(answer) less p(answer) with noise";
     add("total_effect".into(), "total effect".into(), doc, shown::number(total_mean), student(&total));
-    for kind in TraceKind::ALL {
+    for kind in [TraceKind::Hidden, TraceKind::Mlp, TraceKind::Attention] {
         let Some((row, layer)) = averages.peak(kind) else { continue };
         let interval = row.interval.as_ref().map(|all| all[layer]);
         let doc = "largest mean indirect effect of a layer at the subject's last token";

@@ -16,6 +16,8 @@ use crate::terminal::{Style, print};
 
 /// Facts that most models know something of.
 const FACTS: &str = include_str!("facts.jsonl");
+/// How many they are.
+pub const FACTS_TRIED: usize = 10;
 
 /// Find out which layer of a model to edit
 ///
@@ -29,8 +31,8 @@ Examples:
   palinode locate models/it --moments none --facts facts.jsonl --layers 4,6,8
   palinode locate models/it --corpus texts.txt --save locate.yaml   write the pipeline to a file
 
-Without --facts, ten facts that come with the program are tried. Facts of your own should have target_true, paraphrases and
-neighbors (docs/inputs.md). The cost is that of facts times layers edits.")]
+Without --facts, ten facts that come with the program are tried. Facts of your own should have
+target_true, paraphrases and neighbors (docs/inputs.md). The cost is that of facts times layers edits.")]
 pub struct Args {
     /// The model's folder, a GGUF file, or a model of the Hugging Face Hub, hf:owner/name.
     model: String,
