@@ -193,10 +193,16 @@ fn the_edits_of_a_record_are_made_together() {
 
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
     let stage = |name: &str, uses: &str, with: &str| {
-        format!("  {name}:\n    uses: {uses}\n    inputs: {{ model: model, requests: facts, targets: targets, plan: plan }}\n    with: {with}\n")
+        format!(
+            "  {name}:\n    uses: {uses}\n    inputs: {{ model: model, requests: facts, targets: targets, plan: plan }}\n    with: {with}\n"
+        )
     };
     let solve = stage("update", "solve", "{ objective: emmet, preservation: ridge, batch_size: 1 }");
-    let rounds = stage("rounds", "sequence", "{ targets: { layer: 2, steps: 3 }, solve: { objective: emmet, preservation: ridge, batch_size: 1 } }");
+    let rounds = stage(
+        "rounds",
+        "sequence",
+        "{ targets: { layer: 2, steps: 3 }, solve: { objective: emmet, preservation: ridge, batch_size: 1 } }",
+    );
     let text = format!(
         "
 name: together
@@ -223,7 +229,8 @@ stages:
     // Two records of three edits: two models, and two rounds.
     let (_, shown) = here.palinode(&["show", "scores", "--json"]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
-    let metrics = |shown: &Value| shown["results"].as_object().unwrap().values().next().unwrap()["output"]["meta"].clone();
+    let metrics =
+        |shown: &Value| shown["results"].as_object().unwrap().values().next().unwrap()["output"]["meta"].clone();
     let meta = metrics(&shown);
     assert_eq!((&meta["metrics"]["models"], &meta["metrics"]["edits_made"]), (&2.into(), &3.into()), "{meta}");
     let (_, shown) = here.palinode(&["show", "in_rounds", "--json"]);
@@ -272,7 +279,8 @@ stages:
         here.palinode(&["show", "targets", "--save", "saved"]);
         let traces = fs::read_to_string(here.0.path().join("saved/traces.json")).unwrap();
         let traces: Value = serde_json::from_str(&traces).unwrap();
-        let last = |of: usize, what: &str| traces[of]["steps"].as_array().unwrap().last().unwrap()[what].as_f64().unwrap();
+        let last =
+            |of: usize, what: &str| traces[of]["steps"].as_array().unwrap().last().unwrap()[what].as_f64().unwrap();
         (digests, [last(0, "nll"), last(0, "kl")], [last(1, "nll"), last(1, "kl")])
     };
     let usual = with("");
