@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-WIDTHS = {360: 780, 1280: 900}
+WIDTHS = {360: 780, 390: 844, 1280: 900}
 
 
 class Browser:
