@@ -127,9 +127,10 @@
           const cell = document.createElement("th");
           cell.colSpan = heads.length;
           cell.scope = "rowgroup";
-          cell.textContent = name || "(none)";
+          cell.textContent = name;
           head.append(cell);
-          body.append(head, ...rows.filter((row) => of(row) === name));
+          if (name) body.append(head);
+          body.append(...rows.filter((row) => of(row) === name));
         });
       });
       label.append("rows grouped by ", select);
