@@ -247,6 +247,8 @@ def screenshots(browser, folder):
         for theme in ["light", "dark"]:
             browser.window(width, theme)
             browser.screenshot(folder / f"{width}-{theme}.png")
+    # As on paper: neither the window's medium nor its theme.
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
     printed = browser.call("Page.printToPDF", printBackground=False, preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)
     (folder / "print.pdf").write_bytes(base64.b64decode(printed["data"]))
 
