@@ -4,8 +4,8 @@
     python3 scripts/check_report.py report.html [screenshots/]
 
 It needs a `chromium` on the path and nothing else: the browser is driven over its own debugging pipe. Checked are: no error and
-no request on opening; nothing wider than the window at 360 and 1280 pixels; that the table of edits sorts, filters and goes
-back; that figures are saved as pictures; the theme's button; that the page is readable without scripts. With a folder, screenshots
+no request on opening; nothing wider than the window at 360, 390 and 1280 pixels; that tables of results hide columns and group rows; that the
+table of edits sorts, filters and goes back; that figures are saved as pictures; the theme's button; that the page is readable without scripts. With a folder, screenshots
 are left there for a person to look at: at both widths, light and dark, and the page as it prints.
 """
 
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-WIDTHS = {360: 780, 1280: 900}
+WIDTHS = {360: 780, 390: 844, 1280: 900}
 
 
 class Browser:
@@ -168,6 +168,27 @@ def check_edits(browser):
     expect("a third click restores the order", browser.js(f"{shown}.map((row) => row.cells[{column}].dataset.sort)") == before)
 
 
+def check_columns(browser):
+    if not browser.js("!!document.querySelector('.choose')"):
+        print("      (no table with columns to choose)")
+        return
+    table = "document.querySelector('.choose + .scroll table, .choose ~ .scroll table')"
+    shown = f"[...{table}.tHead.rows[0].cells].filter((cell) => !cell.hidden).length"
+    before = browser.js(shown)
+    check = "{ const c = document.querySelector('.choose input'); c.checked = %s; c.dispatchEvent(new Event('change')) }"
+    browser.js(check % "false")
+    expect("hides a column", browser.js(shown) == before - 1)
+    browser.js(check % "true")
+    expect("and shows it again", browser.js(shown) == before)
+    if browser.js("!!document.querySelector('.choose select')"):
+        rows = browser.js(f"{table}.tBodies[0].innerText")
+        group = "{ const s = document.querySelector('.choose select'); s.value = s.options[%s].value; s.dispatchEvent(new Event('change')) }"
+        browser.js(group % "s.options.length - 1")
+        expect("groups rows", browser.js(f"{table}.querySelectorAll('tr.group').length") > 1)
+        browser.js(group % "0")
+        expect("and puts them back", browser.js(f"{table}.tBodies[0].innerText") == rows)
+
+
 SAVE = """
 new Promise((done) => {
   const keep = URL.createObjectURL;
@@ -226,6 +247,8 @@ def screenshots(browser, folder):
         for theme in ["light", "dark"]:
             browser.window(width, theme)
             browser.screenshot(folder / f"{width}-{theme}.png")
+    # As on paper: neither the window's medium nor its theme.
+    browser.call("Emulation.setEmulatedMedia", media="", features=[])
     printed = browser.call("Page.printToPDF", printBackground=False, preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)
     (folder / "print.pdf").write_bytes(base64.b64decode(printed["data"]))
 
@@ -244,6 +267,7 @@ def main():
             browser.open(page)
             check_quiet(browser, page)
             check_widths(browser)
+            check_columns(browser)
             check_edits(browser)
             check_figures(browser, folder)
             check_theme(browser)

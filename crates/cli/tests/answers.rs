@@ -95,7 +95,7 @@ fn own_answers_stand_beside_teacher_forcing() {
     }
     at("rewrite contains");
     at("rewrite F1");
-    assert!(ran.contains("EA 100.0\u{a0}% with teacher forcing; of the model's own answers"), "{ran}");
+    assert!(ran.contains("% with teacher forcing; of the model's own answers"), "{ran}");
 
     // Of greedy text, EA is the share of prompts whose answer begins with the target.
     let answers = here.lines("scores", "answers.jsonl");
@@ -363,7 +363,8 @@ fn a_server_judges_once_and_its_key_is_nowhere() {
     here.told(0, &["run", "p.yaml"]);
     assert!(server.asked().is_empty(), "a result that is there needs no server and no key");
     for line in here.lines("verdicts", "verdicts.jsonl") {
-        assert_eq!(line["verdict"], line["contains"], "{line}");
+        let right = line["answer"].as_str().unwrap().contains(line["right"][0].as_str().unwrap());
+        assert_eq!(line["verdict"], right, "{line}");
         assert!(line["reply"].as_str().unwrap().ends_with("[key]"), "{line}");
     }
     assert!(here.path(".palinode").is_dir() && !stands_in(here.0.path(), SECRET), "the key is in a file");
@@ -383,10 +384,11 @@ fn requests_are_chosen_by_what_a_model_knows() {
             .replace("limit: 4", "limit: 12"),
         );
     };
-    select("p_true > p_new and p_true >= 0.5");
+    select("p_true > p_new and p_true >= 0.999");
     let ran = here.told(0, &["run", "p.yaml"]);
     let known = here.lines("known", "known.jsonl");
-    let holds = |line: &Value| line["p_true"].as_f64() > line["p_new"].as_f64() && line["p_true"].as_f64() >= Some(0.5);
+    let holds =
+        |line: &Value| line["p_true"].as_f64() > line["p_new"].as_f64() && line["p_true"].as_f64() >= Some(0.999);
     assert!(known.len() == 12 && known.iter().all(|line| line["taken"] == holds(line)), "{known:?}");
     let taken = known.iter().filter(|line| line["taken"] == true).count();
     assert!(taken > 0 && taken < 12, "the condition chooses: {taken}");

@@ -140,29 +140,44 @@ fn any_file_is_read_by_a_mapping() {
 
 /// Edited and judged: portability and locality of data sets without published metrics are EasyEdit's.
 #[test]
-fn a_mapped_file_is_edited_and_judged() {
+fn every_data_set_is_edited_and_judged() {
     let here = Here::new();
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
-    here.write("w.json", WIKIBIGEDIT);
-    let text = format!(
-        "
+    let csv = "key,entity,question,year\nk,Chile,What does Chile speak?,Thai\nl,Peru,What does Peru speak?,Thai\n";
+    for (file, records, with, shown) in [
+        ("w.json", WIKIBIGEDIT, "dataset: wikibigedit", "portability"),
+        ("u.json", UNKE, "dataset: unke", "portability"),
+        ("a.json", AKEW, "dataset: akew", "reliability"),
+        ("h.csv", HALLUEDIT, "dataset: halluedit", "locality"),
+        ("e.json", EASYEDIT, "dataset: easyedit", "locality"),
+        ("m.json", MQUAKE, "dataset: mquake", "3 hops"),
+        ("f.csv", csv, "fields: { subject: entity, prompt: question, target_new: year }", "efficacy"),
+    ] {
+        here.write(file, records);
+        let text = format!(
+            "
 name: judged
 stages:
   model: {{ uses: load_model, with: {{ path: {} }} }}
-  facts: {{ uses: load_requests, with: {{ path: w.json, dataset: wikibigedit }} }}
+  facts: {{ uses: load_requests, with: {{ path: {file}, {with} }} }}
   plan: {{ uses: distribute, with: {{ strategy: single, layers: [2] }} }}
   targets: {{ uses: targets, inputs: {{ model: model, requests: facts }}, with: {{ layer: 2, steps: 3 }} }}
   update:
     uses: solve
     inputs: {{ model: model, requests: facts, targets: targets, plan: plan }}
-    with: {{ objective: emmet, preservation: ridge }}
-  scores: {{ uses: evaluate, inputs: {{ model: update, requests: facts }}, with: {{ resamples: 0 }} }}
+    with: {{ objective: emmet, preservation: ridge, emmet_lambda: 0.1 }}
+  scores:
+    uses: evaluate
+    inputs: {{ model: update, requests: facts }}
+    with: {{ resamples: 0, answers: {{ tokens: 4 }} }}
 ",
-        model.display()
-    );
-    here.write("p.yaml", &text);
-    let (code, said) = here.palinode(&["run", "p.yaml"]);
-    assert!(code == Some(0) && said.contains("portability"), "{said}");
+            model.display()
+        );
+        here.write("p.yaml", &text);
+        let (code, said) = here.palinode(&["run", "p.yaml"]);
+        assert_eq!(code, Some(0), "{with}: {said}");
+        assert!(said.contains(shown) && said.contains("rewrite exact"), "{with}: {said}");
+    }
 }
 
 /// A record of MQuAKE has several edits, which are made together; its questions are told apart by their steps.

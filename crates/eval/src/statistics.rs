@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::metrics::Of;
 use crate::summary::place;
-use crate::{METRICS, RecordScores, Summary};
+use crate::{METRICS, RecordScores, Summary, wilson};
 
 /// Seed of all draws: any will do, as long as it is the same for all comparisons.
 const SEED: u64 = 1;
@@ -240,10 +240,13 @@ fn two_way(
     (!found.is_empty()).then(|| [at(0.025), at(0.975)])
 }
 
-/// The 95 % interval of a metric over all records and repetitions of an experiment; `None` where nobody knows the records.
+/// The 95 % interval of a metric over all records and repetitions of an experiment; `None` where nobody knows the records. Of a share that all
+/// records and repetitions agree on, of which draws make a point, it is Wilson's of the records: repetitions of the same records say little more.
 pub fn interval(of: &Repeated<'_>, metric: &str) -> Option<[f64; 2]> {
     let (values, _, records) = aligned(of, of, metric)?;
-    two_way(values.len(), records, |drawn, sample| value(&values, drawn, sample))
+    let drawn = two_way(values.len(), records, |drawn, sample| value(&values, drawn, sample))?;
+    let share = METRICS[place(metric)?].share;
+    if share && drawn[0] == drawn[1] { wilson(drawn[0], records) } else { Some(drawn) }
 }
 
 /// The values of both sides, over the repetitions and records that both have; and the number of records.
@@ -483,5 +486,7 @@ mod tests {
         let [low, high] = interval(&many(&few, &all), "ES").unwrap();
         assert!(low < 0.3 && high == 1.0, "{low} {high}");
         assert_eq!((all.n("ES"), all.n("PS"), all.n("x")), (Some(20), Some(0), None));
+        // What all agree on is no point.
+        assert_eq!(interval(&many(&all, &all), "ES"), wilson(1.0, 20));
     }
 }

@@ -25,7 +25,7 @@ const LONGEST_WISH: Duration = Duration::from_mins(10);
 pub struct Patience {
     /// The longest time that one call may take.
     pub timeout: Duration,
-    /// Further calls after one that failed for want of time or capacity.
+    /// Further calls after one that failed because the server had no time, or was out of reach.
     pub retries: usize,
 }
 

@@ -123,6 +123,19 @@ fn a_busy_server_is_asked_again_when_it_wishes() {
     assert_eq!(stopped.trouble, Trouble::Stopped);
 }
 
+/// A server that takes a call and says nothing is given up after the time that a call may take.
+#[test]
+fn a_silent_server_is_out_of_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let patience = Patience { timeout: Duration::from_millis(50), retries: 1 };
+    let client = Client::new(&url, "judge-1", &Map::new(), None, patience).unwrap();
+    let (reply, waits) = ask(&client);
+    let error = reply.unwrap_err();
+    assert_eq!((error.trouble, waits), (Trouble::Busy, vec![1]), "{error}");
+    assert!(error.message.starts_with("cannot reach http://127.0.0.1") && error.message.contains("timeout"), "{error}");
+}
+
 #[test]
 fn what_cannot_go_better_ends_and_says_no_key() {
     let echo = r#"{"error": {"message": "no such key: sk-secret"}}"#;

@@ -1,5 +1,7 @@
 //! A table: on the page, as CSV with every digit, and as LaTeX for the paper.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 /// A table.
@@ -129,13 +131,17 @@ impl Table {
         text
     }
 
-    /// A `table` for a document that uses the packages `booktabs` and `graphicx`; several below each other where one would be wider than a
-    /// page, each with the columns that say what a row is.
+    /// A `table` for a document that uses the packages `booktabs` and `graphicx`; several below each other where one would be wider or taller than
+    /// a page, each with the columns that say what a row is.
     pub fn latex(&self) -> String {
         let mut text = String::from("% needs \\usepackage{booktabs,graphicx}\n");
         let parts = self.latex_parts();
-        for (at, part) in parts.iter().enumerate() {
-            text.push_str(&self.latex_part(part, at, at + 1 == parts.len()));
+        let pages = self.rows.len().div_ceil(LATEX_ROWS).max(1);
+        let page = self.rows.len().div_ceil(pages).max(1);
+        let rows = (0..pages).map(|at| at * page..self.rows.len().min((at + 1) * page));
+        let all: Vec<_> = rows.flat_map(|rows| parts.iter().map(move |part| (part, rows.clone()))).collect();
+        for (at, (part, rows)) in all.iter().enumerate() {
+            text.push_str(&self.latex_part(part, rows.clone(), at, at + 1 == all.len()));
         }
         text
     }
@@ -176,7 +182,7 @@ impl Table {
         grouped && self.rows[row].first().is_some_and(|field| !field.again)
     }
 
-    fn latex_part(&self, part: &[usize], at: usize, last: bool) -> String {
+    fn latex_part(&self, part: &[usize], rows: Range<usize>, at: usize, last: bool) -> String {
         let align: String = part.iter().map(|&column| if self.columns[column].number { 'r' } else { 'l' }).collect();
         let row = |fields: Vec<String>| format!("    {} \\\\\n", fields.join(" & "));
         let title = |&column: &usize| tex(&format!("{}{}", self.columns[column].title, self.columns[column].unit));
@@ -188,13 +194,14 @@ impl Table {
              \\begin{{tabular}}{{@{{}}{align}@{{}}}}\n    \\toprule\n{}    \\midrule\n",
             row(part.iter().map(title).collect())
         );
-        for (number, fields) in self.rows.iter().enumerate() {
-            if number > 0 && self.begins_group(number) {
+        for (number, fields) in self.rows.iter().enumerate().take(rows.end).skip(rows.start) {
+            let first = number == rows.start;
+            if !first && self.begins_group(number) {
                 text.push_str("    \\addlinespace\n");
             }
             let field = |&column: &usize| {
                 let field = &fields[column];
-                if field.again {
+                if field.again && !first {
                     return String::new();
                 }
                 let shown = tex(&field.text);
@@ -218,6 +225,8 @@ impl Table {
     }
 }
 
+/// How many rows of `footnotesize` a page has, below a caption of some lines and above a note.
+const LATEX_ROWS: usize = 40;
 /// How many characters of `footnotesize` a line of a page has.
 const LATEX_WIDTH: usize = 96;
 

@@ -127,9 +127,10 @@
           const cell = document.createElement("th");
           cell.colSpan = heads.length;
           cell.scope = "rowgroup";
-          cell.textContent = name || "(none)";
+          cell.textContent = name;
           head.append(cell);
-          body.append(head, ...rows.filter((row) => of(row) === name));
+          if (name) body.append(head);
+          body.append(...rows.filter((row) => of(row) === name));
         });
       });
       label.append("rows grouped by ", select);
@@ -137,6 +138,41 @@
     }
     box.append(title, fields);
     table.closest(".scroll").before(box);
+  });
+
+  // On paper, a table that is wider than a page stands in parts, each with the columns that say what a row is.
+  const PAPER = 1150;
+  addEventListener("beforeprint", () => document.querySelectorAll("table[id^='table-']").forEach((table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    const width = (at) => heads[at].getBoundingClientRect().width;
+    const shown = heads.map((head, at) => at).filter((at) => !heads[at].hidden);
+    const fixed = shown.filter((at) => !heads[at].classList.contains("number"));
+    const room = PAPER - fixed.reduce((sum, at) => sum + width(at), 0);
+    const parts = [];
+    let left = 0;
+    shown.filter((at) => !fixed.includes(at)).forEach((at) => {
+      if (!parts.length || width(at) > left) { parts.push([]); left = room; }
+      parts[parts.length - 1].push(at);
+      left -= width(at);
+    });
+    if (parts.length < 2) return;
+    const scroll = table.closest(".scroll");
+    parts.forEach((part, number) => {
+      const copy = table.cloneNode(true);
+      copy.removeAttribute("id");
+      if (number && copy.caption) copy.caption.textContent = table.caption.querySelector("b").textContent + " (continued)";
+      [...copy.rows].filter((row) => row.cells.length === heads.length).forEach((row) =>
+        [...row.cells].forEach((cell, at) => { cell.hidden = !fixed.includes(at) && !part.includes(at); }));
+      const box = document.createElement("div");
+      box.className = "onpaper";
+      box.append(copy);
+      scroll.before(box);
+    });
+    scroll.classList.add("onscreen");
+  }));
+  addEventListener("afterprint", () => {
+    document.querySelectorAll(".onpaper").forEach((box) => box.remove());
+    document.querySelectorAll(".onscreen").forEach((box) => box.classList.remove("onscreen"));
   });
 
   const table = document.getElementById("edits");

@@ -95,15 +95,20 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
     if members.iter().any(|member| found(&member)) && !text.is_empty() {
         text.push('\n');
     }
-    for (member, finding) in
-        members.iter().flat_map(|member| member.shown.findings.iter().flatten().map(move |finding| (member, finding)))
-    {
+    let findings: Vec<(&Yield<'_>, &String)> = members
+        .iter()
+        .flat_map(|member| member.shown.findings.iter().flatten().map(move |finding| (member, finding)))
+        .collect();
+    for (member, finding) in findings.iter().take(FINDINGS) {
         let finding = match cell::name(member.cell) {
             cell if members.len() > 1 && !cell.is_empty() => format!("{cell}: {finding}"),
-            _ => finding.clone(),
+            _ => (*finding).clone(),
         };
         let wrapped = style.wrap(&finding, 4);
         let _ = write!(text, "  ! {}", wrapped.get(4..).unwrap_or("\n"));
+    }
+    if findings.len() > FINDINGS {
+        let _ = writeln!(text, "  ! and {} more, which the report shows", findings.len() - FINDINGS);
     }
     text.push_str(&notes(members, style));
     let sampled = |member: &&Yield<'_>| member.shown.samples.as_ref().is_some_and(|all| !all.is_empty());
@@ -119,6 +124,8 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
     text
 }
 
+/// Findings of one stage that are shown; of a large matrix there are hundreds.
+const FINDINGS: usize = 24;
 /// Instances whose notes are shown; of more of them, the report has the rest.
 const NOTED: usize = 4;
 

@@ -27,6 +27,19 @@ impl From<Target> for Kept {
     }
 }
 
+/// What a target depends on that most requests leave to all of them: contexts, and prompts where the model should not drift.
+fn own(request: &EditRequest) -> Option<Value> {
+    let says = !request.contexts.is_empty() || !request.kl_prompts.is_empty();
+    says.then(|| json!({ "contexts": request.contexts, "kl_prompts": request.kl_prompts }))
+}
+
+/// What the target of a piece depends on.
+fn of_piece(piece: &EditRequest) -> Value {
+    let mut parts = vec![json!(piece.prompt), json!(piece.subject), json!(piece.target_new)];
+    parts.extend(own(piece));
+    json!(parts)
+}
+
 /// Finds targets, and keeps them for the next time.
 pub struct TargetCache<'a> {
     /// Where they are kept.
@@ -117,8 +130,7 @@ impl TargetCache<'_> {
 
     /// The targets of a unit of requests whose answers are cut into pieces. They are kept as a whole.
     pub fn find_pieces(&self, unit: &[Vec<EditRequest>]) -> Result<Vec<Kept>, Error> {
-        let block: Vec<Vec<Value>> =
-            unit.iter().map(|of| of.iter().map(|p| json!([p.prompt, p.subject, p.target_new])).collect()).collect();
+        let block: Vec<Vec<Value>> = unit.iter().map(|of| of.iter().map(of_piece).collect()).collect();
         let key = units::key(self.cx, &json!({ "with": self.with, "pieces": block }), &self.digits);
         let count: usize = unit.iter().map(Vec::len).sum();
         if let Some(kept) = self.kept(&key).filter(|kept| kept.len() == count) {
@@ -152,6 +164,7 @@ impl TargetCache<'_> {
             if !request.target_prefix.is_blank() {
                 parts.push(json!(request.target_prefix));
             }
+            parts.extend(own(request));
             json!(parts)
         };
         let requests = some.iter().map(|&i| match searches[i].as_slice() {

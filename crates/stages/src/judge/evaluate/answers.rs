@@ -75,7 +75,7 @@ impl AnswerParams {
         }
     }
 
-    /// What tells answers from those that are asked for in another way.
+    /// What makes answers other ones: all of the parameters.
     pub fn name(&self) -> Value {
         json!(self)
     }
@@ -95,7 +95,7 @@ impl AnswerParams {
     }
 }
 
-/// What an answer is known by, to whoever judges it: the same for the same prompt, right answers and answer, wherever they are from.
+/// The name of an answer for its judges: the same for the same prompt, right answers and answer, wherever they are from.
 pub fn key(answer: &GeneratedAnswer) -> String {
     Digest::of(json!([answer.prompt, answer.right, answer.text]).to_string().as_bytes()).to_string()
 }
