@@ -71,8 +71,8 @@ class Running:
         assert out is not None
         for line in out:
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = Event(json.loads(line))
+            except (ValueError, TypeError):
                 self._say(line)
                 continue
             if event.get("event") == "run_started":

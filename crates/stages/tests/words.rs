@@ -80,8 +80,20 @@ const ALLOWED: [(&str, &str, &str); 25] = [
 ];
 
 /// Where we look, from the root of the repository, and what we read there.
-const FOLDERS: [&str; 12] =
-    [".ci", ".github", "benches", "crates", "docs", "examples", "pipelines", "python", "scripts", "tests", "tools", "."];
+const FOLDERS: [&str; 12] = [
+    ".ci",
+    ".github",
+    "benches",
+    "crates",
+    "docs",
+    "examples",
+    "pipelines",
+    "python",
+    "scripts",
+    "tests",
+    "tools",
+    ".",
+];
 const ENDINGS: [&str; 9] = ["rs", "md", "yaml", "yml", "py", "sh", "toml", "html", "cff"];
 const NAMELESS: [&str; 2] = ["run", "justfile"];
 /// Folders with what we did not write, what is built, and this list itself.
