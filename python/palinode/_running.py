@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Callable
 
 from palinode._errors import InterruptedRun, failure
 from palinode._program import environment, program

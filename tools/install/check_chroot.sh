@@ -16,8 +16,9 @@ work=$(mktemp -d)
 root=$work/root
 mounted=()
 finish() {
-  for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place"; done
-  rm -rf --one-file-system "$work"
+  for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place" || true; done
+  # What is still mounted there is this machine's own.
+  if grep -q " $work/" /proc/mounts; then echo "left as it is, since something is still mounted there: $work" >&2; else rm -rf "$work"; fi
 }
 trap finish EXIT
 bind() { # FROM TO: a folder of this machine, at a place in the chroot
@@ -25,16 +26,15 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
   mount --bind "$1" "$root$2"
   mounted=("$root$2" "${mounted[@]}")
 }
+mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-    $(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true) "$@"
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" chroot "$root" "$@"
 }
 
 echo "== a bare $suite"
 mmdebstrap --variant=minbase --quiet "$suite" "$work/bare.tar"
 du -h "$work/bare.tar" | cut -f1
 for way in "$@"; do
-  finish_way() { for place in "${mounted[@]}"; do umount "$place"; done; mounted=(); rm -rf --one-file-system "$root"; }
   mkdir -p "$root"
   tar -xf "$work/bare.tar" -C "$root"
   cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
@@ -55,12 +55,14 @@ for way in "$@"; do
       ;;
   esac
   begin=$SECONDS
-  inside chroot "$root" /bin/bash /src/tools/install/debian.sh "$way" "$given" >"$work/log" 2>&1 || { tail -n 40 "$work/log"; echo "WRONG: $way"; exit 1; }
+  inside /bin/bash /src/tools/install/debian.sh "$way" "$given" >"$work/log" 2>&1 || { tail -n 40 "$work/log"; echo "WRONG: $way"; exit 1; }
   installed=$((SECONDS - begin))
   begin=$SECONDS
-  inside chroot "$root" /bin/sh -c 'cd /src && palinode run pipelines/demo.yaml' >"$work/said" 2>>"$work/log" || { tail -n 40 "$work/log"; exit 1; }
+  inside /bin/sh -c 'cd /src && palinode run pipelines/demo.yaml' >"$work/said" 2>>"$work/log" || { tail -n 40 "$work/log"; exit 1; }
   grep -q '^rome  *memit ' "$work/said" || { cat "$work/said"; echo "WRONG: $way: no table"; exit 1; }
-  echo "$way: $(tail -n 1 "$work/log" >/dev/null; inside chroot "$root" palinode --version) installed in $installed s, the demo ran in $((SECONDS - begin)) s: $(tail -n 1 "$work/said")"
-  finish_way
+  echo "$way: $(inside palinode --version) installed in $installed s, the demo ran in $((SECONDS - begin)) s: $(tail -n 1 "$work/said")"
+  for place in "${mounted[@]}"; do umount "$place"; done
+  mounted=()
+  rm -rf "$root"
 done
 echo "all well"
