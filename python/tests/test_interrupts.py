@@ -38,7 +38,7 @@ class Interrupts(unittest.TestCase):
         self.fail(f"there was no {until}: {program.stderr.read()}")
 
     def test_once_stops_after_the_unit_and_the_same_call_goes_on(self):
-        how = bench.how(bench.FOLDER / "interrupted", {"stages.moments.with.samples": 6000})
+        how = bench.how(bench.FOLDER / "interrupted", {"stages.moments.with.samples": 2000})
         program = self.begin(how, ("unit_done", "moments"))
         program.send_signal(signal.SIGINT)
         rest = [json.loads(line)["event"] for line in program.stdout]

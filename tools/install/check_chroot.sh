@@ -5,12 +5,12 @@
 #
 # The wheel is the one in target/wheel/dist (scripts/check_wheel.py), the archive the one in target/archives (scripts/make_archive.py). For
 # `source` the Rust toolchain and the downloaded packages of this machine are mounted, and a fresh copy of the committed files is built.
-# SUITE names another release than bookworm.
+# SUITE names another release than bookworm. The bare system is kept in target/chroot: remove it to have a newer one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 suite=${SUITE:-bookworm}
 command -v mmdebstrap >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends mmdebstrap; } >/dev/null
-[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 work=$(mktemp -d)
 root=$work/root
@@ -28,20 +28,22 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
 }
 mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" chroot "$root" "$@"
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" \
+    PIP_CERT=/etc/trusted.pem SSL_CERT_FILE=/etc/trusted.pem CARGO_HTTP_CAINFO=/etc/trusted.pem chroot "$root" "$@"
 }
 
-echo "== a bare $suite"
-mmdebstrap --variant=minbase --quiet "$suite" "$work/bare.tar"
-du -h "$work/bare.tar" | cut -f1
+bare=$here/target/chroot/$suite.tar
+mkdir -p "${bare%/*}"
+[ -f "$bare" ] || { mmdebstrap --variant=minbase --quiet "$suite" "$bare.new" && mv "$bare.new" "$bare"; }
+echo "a bare $suite: $(du -h "$bare" | cut -f1)"
 for way in "$@"; do
   mkdir -p "$root"
-  tar -xf "$work/bare.tar" -C "$root"
+  tar -xf "$bare" -C "$root"
   cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
   bind /proc /proc
   bind /dev /dev
   # What this machine trusts, since its registries may be mirrors with certificates of their own.
-  mkdir -p "$root/etc/ssl/certs" && cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/trusted.pem"
   [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
   mkdir -p "$root/src"
   git -C "$here" archive HEAD | tar -x -C "$root/src"
