@@ -34,7 +34,7 @@ inside() { # a command in the chroot, with this machine's way to the registries 
 
 bare=$here/target/chroot/$suite.tar
 mkdir -p "${bare%/*}"
-[ -f "$bare" ] || { mmdebstrap --variant=minbase --quiet "$suite" "$bare.new" && mv "$bare.new" "$bare"; }
+[ -f "$bare" ] || { mmdebstrap --variant=minbase --format=tar --quiet "$suite" "$bare.new" && mv "$bare.new" "$bare"; }
 echo "a bare $suite: $(du -h "$bare" | cut -f1)"
 for way in "$@"; do
   mkdir -p "$root"
