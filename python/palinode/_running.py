@@ -92,16 +92,21 @@ class Running:
             KeyboardInterrupt: it was stopped from here.
         """
         error: BaseException | None = None
+        heard = progress
         while True:
             try:
                 for event in self:
-                    if progress is not None and error is None:
-                        progress(event)
+                    if heard is not None:
+                        heard(event)
                 self._process.wait()
                 self._listener.join()
                 break
             except BaseException as raised:
-                # An interrupt while it is stopping already is the second one.
+                if not isinstance(raised, KeyboardInterrupt):
+                    heard = None
+                    if error is not None:
+                        # It is stopping already, and a callback that fails is no second interrupt.
+                        continue
                 error = error or raised
                 self.stop()
         self._close()

@@ -66,6 +66,9 @@ class Interrupts(unittest.TestCase):
         for line in program.stderr:
             if "finishing this unit" in line:
                 break
+        goes_on = [json.loads(program.stdout.readline())["event"] for _ in range(20)]
+        self.assertLessEqual({"measured"}, set(goes_on))
+        self.assertNotIn("interrupted", goes_on, "once does not end a unit")
         ctrl_c(program)
         rest = [json.loads(line)["event"] for line in program.stdout]
         self.assertEqual((program.wait(), rest[-1]), (0, "interrupted"))
