@@ -26,6 +26,15 @@ def ctrl_c(program):
     os.killpg(program.pid, signal.SIGINT)
 
 
+def end(program):
+    while program.poll() is None:
+        ctrl_c(program)
+        try:
+            program.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+
+
 class Interrupts(unittest.TestCase):
     def begin(self, how, until):
         program = subprocess.Popen(
@@ -36,6 +45,8 @@ class Interrupts(unittest.TestCase):
             env=bench.plain_environment(),
             start_new_session=True,
         )
+        # Last of all, and only where a test failed: nothing of it goes on.
+        self.addCleanup(end, program)
         self.addCleanup(program.stdout.close)
         self.addCleanup(program.stderr.close)
         for line in program.stdout:
