@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, help="check this wheel, and build none")
     parser.add_argument("--models", action="store_true", help="also test edits of models in memory (torch, transformers, peft)")
     args = parser.parse_args()
+    # What is said comes before what the programs that are called say.
+    sys.stdout.reconfigure(line_buffering=True)
     WORK.mkdir(parents=True, exist_ok=True)
     tools = WORK / "tools"
     if not all((tools / "bin" / name).exists() for name in ("maturin", "auditwheel", "mypy")):

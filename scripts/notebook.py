@@ -47,7 +47,8 @@ def main() -> int:
         made = list(cells(source.read_text(encoding="utf-8")))
         for at, cell in enumerate(made):
             cell["id"] = f"cell-{at}"
-        notebook = nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel})
         NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
         pictures = 0
         for cell in made:

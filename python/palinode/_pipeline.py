@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, TypedDict, Union
 
 from palinode._errors import Mistake, PipelineError, StoreError, UsageError, failure
 from palinode._program import PathLike, attempt, call_json, document, need, store_of
@@ -17,7 +17,29 @@ from palinode._progress import Callback
 from palinode._results import Run
 from palinode._running import Running
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Names = Union[str, Sequence[str]]
+
+
+class How(TypedDict, total=False):
+    """What :meth:`Pipeline.start` takes."""
+
+    store: PathLike | None
+    set: Mapping[str, Any] | None
+    device: str | None
+    blocks: str | None
+    until: Names
+    from_: Names
+    only: Names
+    force: Names
+    jobs: int | None
+    executor: str | None
+    keep_going: bool
+    wait: bool
+    offline: bool
+    preflight: bool
 
 
 def stage(uses: str, inputs: Mapping[str, str] | None = None, **params: Any) -> dict[str, Any]:
@@ -194,7 +216,7 @@ class Pipeline:
             devices = ["--device", device] if device is not None else []
             return Plan(call_json(["plan", path, "--store", str(store_of(store)), *_set(set), *devices]))
 
-    def run(self, progress: Callback | None = None, **how: Any) -> Run:
+    def run(self, progress: Callback | None = None, **how: Unpack[How]) -> Run:
         """Runs every stage whose result is not in the store, and waits for the end.
 
         The same call goes on with a run that was stopped or killed. Ctrl-C stops it as it does at a terminal: once after the unit of work

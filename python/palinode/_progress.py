@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-#: Something that happened in a run, as a line of its event log has it: a dict with ``event`` and what belongs to it. Times are in seconds.
-#:
-#: * ``run_started``: ``run``, ``pipeline``, ``stages`` (how many instances there are)
-#: * ``stage_started``: ``instance``, ``uses``, ``reasons``
-#: * ``progress_started``, ``progress``, ``progress_ended``: ``instance``, ``what`` is counted, ``done``, ``total`` (or None), ``note``
-#: * ``measured``: ``instance``, ``what``, ``step``, ``at``, ``value``: a point of a curve, such as a loss
-#: * ``unit_done``: ``instance``, ``unit``, ``seconds``: a part of the work that is kept
-#: * ``stage_finished``: ``instance``, ``outcome`` (``is``: cached, ran, failed, skipped, not_asked), ``key``, ``seconds``
-#: * ``warning``: ``message``, ``instance``; ``finding``: what a check before the work found
-#: * ``run_finished``: ``ran``, ``cached``, ``failed``, ``skipped``, ``seconds``
-Event = dict[str, Any]
+
+class Event(dict[str, Any]):
+    """Something that happened in a run, as a line of its event log has it: ``event`` and what belongs to it. Times are in seconds.
+
+    * ``run_started``: ``run``, ``pipeline``, ``stages`` (how many instances there are)
+    * ``stage_started``: ``instance``, ``uses``, ``reasons``
+    * ``progress_started``, ``progress``, ``progress_ended``: ``instance``, ``what`` is counted, ``done``, ``total`` (or None), ``note``
+    * ``measured``: ``instance``, ``what``, ``step``, ``at``, ``value``: a point of a curve, such as a loss
+    * ``unit_done``: ``instance``, ``unit``, ``seconds``: a part of the work that is kept
+    * ``stage_finished``: ``instance``, ``outcome`` (``is``: cached, ran, failed, skipped, not_asked), ``key``, ``seconds``
+    * ``stage_retried``: ``instance``, ``failed``, ``left``, ``message``
+    * ``warning``: ``message``, ``instance``; ``finding``: what a check before the work found
+    * ``downloading``: ``reference``, ``file``, ``total`` (bytes)
+    * ``run_finished``: ``ran``, ``cached``, ``failed``, ``skipped``, ``seconds``
+    """
+
 
 #: Hears of each event, in the thread that waits for the run. What it raises stops the run.
 Callback = Callable[[Event], None]

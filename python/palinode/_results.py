@@ -59,7 +59,7 @@ class Run:
             rows.append({**row, "state": _state(told), "seconds": told.get("seconds"), "key": told.get("key")})
         return pandas.DataFrame(rows)
 
-    def table(self, stage: str) -> Any:
+    def table(self, stage: str, *, intervals: bool = False) -> Any:
         """What a stage measured, as a pandas frame: a row for each cell, a column for each axis and each metric.
 
         Shares are between 0 and 1, norms in the model's units. ``frame.attrs["columns"]`` says of each metric its label, what it means and
@@ -67,17 +67,19 @@ class Run:
 
         Args:
             stage: the stage's name in the pipeline.
+            intervals: also columns ``…_low`` and ``…_high``, the 95 % intervals over records, of metrics that have them.
 
         Raises:
             UsageError: there is no such stage.
             ImportError: pandas is not installed.
         """
         self._of_stage(stage)
-        return self._table(lambda told: told["stage"] == stage)
+        return self._table([stage], intervals)
 
-    def scores(self) -> Any:
+    def scores(self, *, intervals: bool = False) -> Any:
         """Scores of edits: as :meth:`table`, for every stage that uses ``evaluate``."""
-        return self._table(lambda told: told["uses"] == "evaluate")
+        stages = dict.fromkeys(told["stage"] for told in self._record["stages"] if told["uses"] == "evaluate")
+        return self._table(list(stages), intervals)
 
     def artifact(self, stage: str, **cell: Any) -> Artifact:
         """The result of a stage.
@@ -134,16 +136,22 @@ class Run:
             raise UsageError(f"run {self.id} has no stage `{stage}`; it has {', '.join(names)}")
         return found
 
-    def _table(self, wanted: Any) -> Any:
+    def _table(self, stages: list[str], intervals: bool) -> Any:
         pandas = need("pandas", "tables", "tables")
+        facts = {found.instance: found.facts for stage in stages for found in self.artifacts(stage)} if intervals else {}
         rows, columns = [], {}
         for told in self._record["stages"]:
-            if not wanted(told) or not told.get("metrics"):
+            if told["stage"] not in stages or not told.get("metrics"):
                 continue
             told_columns = told.get("columns") or []
             columns.update({column["name"]: column for column in told_columns})
-            metrics = {column["name"]: told["metrics"].get(column["name"]) for column in told_columns}
-            rows.append({"stage": told["stage"], **_cell(told), **metrics})
+            row = {"stage": told["stage"], **_cell(told)}
+            for name in (column["name"] for column in told_columns):
+                row[name] = told["metrics"].get(name)
+                interval = (facts.get(told["instance"], {}).get("intervals") or {}).get(name)
+                if interval is not None:
+                    row[f"{name}_low"], row[f"{name}_high"] = interval
+            rows.append(row)
         frame = pandas.DataFrame(rows)
         frame.attrs["columns"] = columns
         return frame

@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Callable
 
 from palinode._errors import InterruptedRun, failure
 from palinode._program import environment, program
@@ -71,8 +70,8 @@ class Running:
         assert out is not None
         for line in out:
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = Event(json.loads(line))
+            except (ValueError, TypeError):
                 self._say(line)
                 continue
             if event.get("event") == "run_started":
@@ -93,16 +92,21 @@ class Running:
             KeyboardInterrupt: it was stopped from here.
         """
         error: BaseException | None = None
+        heard = progress
         while True:
             try:
                 for event in self:
-                    if progress is not None and error is None:
-                        progress(event)
+                    if heard is not None:
+                        heard(event)
                 self._process.wait()
                 self._listener.join()
                 break
             except BaseException as raised:
-                # An interrupt while it is stopping already is the second one.
+                if not isinstance(raised, KeyboardInterrupt):
+                    heard = None
+                    if error is not None:
+                        # It is stopping already, and a callback that fails is no second interrupt.
+                        continue
                 error = error or raised
                 self.stop()
         self._close()

@@ -1,6 +1,7 @@
 """Ctrl-C, as a terminal sends it: to a Python program that runs a pipeline."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,20 @@ except KeyboardInterrupt:
 """
 
 
+def ctrl_c(program):
+    """As a terminal does it: to every process of the group. One that got it from there and from Python too would stop in the middle."""
+    os.killpg(program.pid, signal.SIGINT)
+
+
+def end(program):
+    while program.poll() is None:
+        ctrl_c(program)
+        try:
+            program.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+
+
 class Interrupts(unittest.TestCase):
     def begin(self, how, until):
         program = subprocess.Popen(
@@ -28,7 +43,10 @@ class Interrupts(unittest.TestCase):
             stderr=subprocess.PIPE,
             text=True,
             env=bench.plain_environment(),
+            start_new_session=True,
         )
+        # Last of all, and only where a test failed: nothing of it goes on.
+        self.addCleanup(end, program)
         self.addCleanup(program.stdout.close)
         self.addCleanup(program.stderr.close)
         for line in program.stdout:
@@ -38,9 +56,9 @@ class Interrupts(unittest.TestCase):
         self.fail(f"there was no {until}: {program.stderr.read()}")
 
     def test_once_stops_after_the_unit_and_the_same_call_goes_on(self):
-        how = bench.how(bench.FOLDER / "interrupted", {"stages.moments.with.samples": 6000})
+        how = bench.how(bench.FOLDER / "interrupted", {"stages.moments.with.samples": 2000})
         program = self.begin(how, ("unit_done", "moments"))
-        program.send_signal(signal.SIGINT)
+        ctrl_c(program)
         rest = [json.loads(line)["event"] for line in program.stdout]
         said = program.stderr.read()
         self.assertEqual((program.wait(), rest[-1]), (0, "interrupted"), said)
@@ -55,11 +73,14 @@ class Interrupts(unittest.TestCase):
         long = {"stages.targets.with.steps": 100_000, "stages.targets.with.stop_loss": 1e-9}
         how = bench.how(bench.FOLDER / "killed", long)
         program = self.begin(how, ("measured", "targets"))
-        program.send_signal(signal.SIGINT)
+        ctrl_c(program)
         for line in program.stderr:
             if "finishing this unit" in line:
                 break
-        program.send_signal(signal.SIGINT)
+        goes_on = [json.loads(program.stdout.readline())["event"] for _ in range(20)]
+        self.assertLessEqual({"measured"}, set(goes_on))
+        self.assertNotIn("interrupted", goes_on, "once does not end a unit")
+        ctrl_c(program)
         rest = [json.loads(line)["event"] for line in program.stdout]
         self.assertEqual((program.wait(), rest[-1]), (0, "interrupted"))
         # Its process is gone, and the store is free.

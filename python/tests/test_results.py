@@ -24,6 +24,10 @@ class Tables(unittest.TestCase):
         for _, row in scores.iterrows():
             name = f"scores[objective={row['objective']},strategy={row['strategy']}]"
             self.assertEqual(row["S"], told[name]["output"]["meta"]["metrics"]["S"])
+        wide = run.scores(intervals=True)
+        self.assertTrue((wide["ES_low"] <= wide["ES"]).all() and (wide["ES"] <= wide["ES_high"]).all())
+        first = f"scores[objective={wide.at[0, 'objective']},strategy={wide.at[0, 'strategy']}]"
+        self.assertEqual([wide.at[0, "NS_low"], wide.at[0, "NS_high"]], told[first]["output"]["meta"]["intervals"]["NS"])
 
     def test_a_metric_follows_from_the_records(self):
         run, _ = bench.demo()

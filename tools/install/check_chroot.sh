@@ -5,19 +5,20 @@
 #
 # The wheel is the one in target/wheel/dist (scripts/check_wheel.py), the archive the one in target/archives (scripts/make_archive.py). For
 # `source` the Rust toolchain and the downloaded packages of this machine are mounted, and a fresh copy of the committed files is built.
-# SUITE names another release than bookworm.
+# SUITE names another release than bookworm. The bare system is kept in target/chroot: remove it to have a newer one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 suite=${SUITE:-bookworm}
 command -v mmdebstrap >/dev/null || { apt-get update -q && apt-get install -yq --no-install-recommends mmdebstrap; } >/dev/null
-[ $# -gt 0 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 work=$(mktemp -d)
 root=$work/root
 mounted=()
 finish() {
-  for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place"; done
-  rm -rf --one-file-system "$work"
+  for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place" || true; done
+  # What is still mounted there is this machine's own.
+  if grep -q " $work/" /proc/mounts; then echo "left as it is, since something is still mounted there: $work" >&2; else rm -rf "$work"; fi
 }
 trap finish EXIT
 bind() { # FROM TO: a folder of this machine, at a place in the chroot
@@ -25,23 +26,24 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
   mount --bind "$1" "$root$2"
   mounted=("$root$2" "${mounted[@]}")
 }
+mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-    $(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true) "$@"
+  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" \
+    PIP_CERT=/etc/trusted.pem SSL_CERT_FILE=/etc/trusted.pem CARGO_HTTP_CAINFO=/etc/trusted.pem chroot "$root" "$@"
 }
 
-echo "== a bare $suite"
-mmdebstrap --variant=minbase --quiet "$suite" "$work/bare.tar"
-du -h "$work/bare.tar" | cut -f1
+bare=$here/target/chroot/$suite.tar
+mkdir -p "${bare%/*}"
+[ -f "$bare" ] || { mmdebstrap --variant=minbase --format=tar --quiet "$suite" "$bare.new" && mv "$bare.new" "$bare"; }
+echo "a bare $suite: $(du -h "$bare" | cut -f1)"
 for way in "$@"; do
-  finish_way() { for place in "${mounted[@]}"; do umount "$place"; done; mounted=(); rm -rf --one-file-system "$root"; }
   mkdir -p "$root"
-  tar -xf "$work/bare.tar" -C "$root"
+  tar -xf "$bare" -C "$root"
   cp /etc/resolv.conf /etc/hosts "$root/etc/" 2>/dev/null || true
   bind /proc /proc
   bind /dev /dev
   # What this machine trusts, since its registries may be mirrors with certificates of their own.
-  mkdir -p "$root/etc/ssl/certs" && cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+  cp -L /etc/ssl/certs/ca-certificates.crt "$root/etc/trusted.pem"
   [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$root/etc/"
   mkdir -p "$root/src"
   git -C "$here" archive HEAD | tar -x -C "$root/src"
@@ -55,12 +57,14 @@ for way in "$@"; do
       ;;
   esac
   begin=$SECONDS
-  inside chroot "$root" /bin/bash /src/tools/install/debian.sh "$way" "$given" >"$work/log" 2>&1 || { tail -n 40 "$work/log"; echo "WRONG: $way"; exit 1; }
+  inside /bin/bash /src/tools/install/debian.sh "$way" "$given" >"$work/log" 2>&1 || { tail -n 40 "$work/log"; echo "WRONG: $way"; exit 1; }
   installed=$((SECONDS - begin))
   begin=$SECONDS
-  inside chroot "$root" /bin/sh -c 'cd /src && palinode run pipelines/demo.yaml' >"$work/said" 2>>"$work/log" || { tail -n 40 "$work/log"; exit 1; }
+  inside /bin/sh -c 'cd /src && palinode run pipelines/demo.yaml' >"$work/said" 2>>"$work/log" || { tail -n 40 "$work/log"; exit 1; }
   grep -q '^rome  *memit ' "$work/said" || { cat "$work/said"; echo "WRONG: $way: no table"; exit 1; }
-  echo "$way: $(tail -n 1 "$work/log" >/dev/null; inside chroot "$root" palinode --version) installed in $installed s, the demo ran in $((SECONDS - begin)) s: $(tail -n 1 "$work/said")"
-  finish_way
+  echo "$way: $(inside palinode --version) installed in $installed s, the demo ran in $((SECONDS - begin)) s: $(tail -n 1 "$work/said")"
+  for place in "${mounted[@]}"; do umount "$place"; done
+  mounted=()
+  rm -rf "$root"
 done
 echo "all well"
