@@ -94,7 +94,7 @@ impl DataArgs {
             let mut lines = vec![format!("corpus: {}", quoted(&corpus))];
             if hub(&corpus) {
                 fetches += &format!(
-                    "and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 20 GB or so for a Wikipedia)\n"
+                    "and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 12 GB or so for the English Wikipedia)\n"
                 );
                 lines.push(
                     "sampling: shards                  # 2 of its files, chosen by `seed`; `published` downloads and shuffles all".to_owned(),
