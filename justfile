@@ -32,6 +32,10 @@ docs:
 site:
     python3 scripts/make_site.py
 
+# opens every page of the site in Chromium, on a phone's width too
+check-site: site
+    python3 scripts/check_site.py
+
 # writes the pages of commands and stages anew, from what the program says
 reference:
     cargo build --release && python3 scripts/make_reference.py

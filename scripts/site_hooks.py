@@ -69,3 +69,12 @@ def on_page_markdown(markdown, page, config, files):
         fenced ^= line.lstrip().startswith("```")
         lines.append(line if fenced else LINK.sub(moved, line))
     return "\n".join(lines)
+
+
+def on_post_build(config):
+    """The theme's switch of colours also switches two stylesheets of code, which are not there, since they would come from another server."""
+    script = Path(config.site_dir) / "js/darkmode.js"
+    text = script.read_text()
+    for name in ("hljs-light", "hljs-dark"):
+        text = text.replace(f"document.getElementById('{name}')", f"(document.getElementById('{name}') || {{}})")
+    script.write_text(text)

@@ -80,6 +80,8 @@ impl Web {
         };
         let config = Agent::config_builder()
             .http_status_as_error(false)
+            // Nor does a redirection lead to where anyone could change what arrives.
+            .https_only(address.starts_with("https://"))
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_mins(1)))
             .user_agent(concat!("palinode/", env!("CARGO_PKG_VERSION")))

@@ -43,7 +43,7 @@ pub struct Data {
     /// Whether the files of our own are needed.
     pub own_facts: bool,
     pub own_text: bool,
-    /// What a run fetches, and how else to come by it: for people, empty where nothing is fetched.
+    /// What a run downloads, and how to do without: for people, empty where nothing is.
     pub fetches: String,
 }
 
@@ -53,14 +53,12 @@ impl DataArgs {
     /// # Errors
     /// When there is no data set of this name and no such file, or the file fits no data set; when there is no such text.
     pub fn read(&self, dir: &Path) -> Result<Data, Error> {
-        let mut fetches = String::new();
+        let mut fetched = Vec::new();
         let facts = match &self.data {
             None => "dataset: jsonl, path: facts.jsonl".to_owned(),
             Some(name) => match KNOWN.iter().find(|known| known.name == name) {
                 Some(Known { name, address, size }) => {
-                    fetches += &format!(
-                        "a run downloads {address} ({size}) once;\nwithout a network, bring that file here some other way, and set `path` of `edits` to it\n"
-                    );
+                    fetched.push(format!("{address} ({size})"));
                     format!("dataset: {name}, path: \"{address}\", limit: 32")
                 }
                 None => {
@@ -93,9 +91,7 @@ impl DataArgs {
         } else {
             let mut lines = vec![format!("corpus: {}", quoted(&corpus))];
             if hub(&corpus) {
-                fetches += &format!(
-                    "and 2 files of {corpus}\n(all of them, as published, with `sampling: published`: 20 GB or so for a Wikipedia)\n"
-                );
+                fetched.push(format!("2 files of {corpus}; all of them with `sampling: published`"));
                 lines.push(
                     "sampling: shards                  # 2 of its files, chosen by `seed`; `published` downloads and shuffles all".to_owned(),
                 );
@@ -103,6 +99,13 @@ impl DataArgs {
             }
             lines.push("tokens: 10f                       # ten tokens for each of a key's f dimensions; published runs took 100,000 documents".to_owned());
             lines
+        };
+        let fetches = match fetched.as_slice() {
+            [] => String::new(),
+            some => format!(
+                "a run downloads, once:\n  {}\nwithout a network, bring them here some other way: --data FILE, --corpus TEXT\n",
+                some.join("\n  ")
+            ),
         };
         Ok(Data { facts, text, large: !own_text, own_facts: self.data.is_none(), own_text, fetches })
     }
