@@ -22,6 +22,7 @@ pub struct Probabilities {
 
 impl Probabilities {
     /// `log p` of a place with this logit.
+    #[inline(always)]
     pub fn log(&self, logit: f32) -> f64 {
         f64::from(logit) - self.log_sum
     }
@@ -87,8 +88,7 @@ pub fn divergence(logits: &mut [f32], log_q: &[f32]) -> f64 {
     vectorised(
         #[inline(always)]
         || {
-            let log_p = #[inline(always)]
-            |logit: f32| (f64::from(logit) - found.log_sum) as f32;
+            let log_p = |logit: f32| found.log(logit) as f32;
             let mut sums = [0f64; PARTS];
             let (whole, rest) = logits.as_chunks::<PARTS>();
             let (whole_q, rest_q) = log_q.as_chunks::<PARTS>();
