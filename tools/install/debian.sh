@@ -23,6 +23,8 @@ case $way in
     export PATH=$PATH:$HOME/.cargo/bin
     if ! command -v cargo >/dev/null; then
       curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --default-toolchain none
+      # The one that rust-toolchain.toml names.
+      rustup toolchain install
     fi
     cargo install --locked --path crates/cli --root /usr/local
     palinode --version
