@@ -68,7 +68,7 @@ stages:
   fact: {{ uses: requests, with: {{ facts: [{{ prompt: "{{}} stands in", subject: "The tall tower", target_new: "Parma" }}] }} }}
   plan: {{ uses: distribute, inputs: {{ model: model }}, with: {{ layers: [0, 1], strategy: {strategy} }} }}
   targets: {{ uses: targets, inputs: {{ model: model, requests: fact }}, with: {{ layer: {}, steps: 3 }} }}
-  edited: {{ uses: solve, inputs: {{ model: model, requests: fact, targets: targets, plan: plan }}, with: {{ objective: memit, preservation: ridge }} }}
+  edited: {{ uses: solve, inputs: {{ model: model, requests: fact, targets: targets, plan: plan }}, with: {{ objective: memit, preservation: ridge, update_norm_lambda: 1 }} }}
 "#,
             fixture(model).display(),
             if strategy == "forward" { 0 } else { 1 },

@@ -596,13 +596,12 @@ impl Backward<'_> {
         }
         if let Some((cap, scores)) = capped {
             let slope = heads.alibi.map(|alibi| (alibi, alibi.slope(query_head, heads.heads)));
-            for r in 0..R {
-                for j in from..to {
+            for (r, (changes, scores)) in changes.iter_mut().zip(&scores).enumerate() {
+                for (j, (change, score)) in changes.iter_mut().zip(scores).enumerate().take(to).skip(from) {
                     // The slope of cap · tanh(s/cap) is 1 − tanh²; distance is added behind the cap.
                     let bias = slope.map_or(0.0, |(alibi, slope)| alibi.bias(slope, place + r, block.start + j));
-                    let share = (scores[r][j] - bias) / cap;
-                    let steep = if scores[r][j] > f32::NEG_INFINITY { 1.0 - share * share } else { 0.0 };
-                    changes[r][j] *= steep;
+                    let share = (score - bias) / cap;
+                    *change *= if *score > f32::NEG_INFINITY { 1.0 - share * share } else { 0.0 };
                 }
             }
         }

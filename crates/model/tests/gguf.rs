@@ -75,11 +75,12 @@ fn logits_of_every_family() {
             folder.windows.clear();
             logits = fixtures().join("gguf").join(name);
         }
-        // A computed number, which the file has in f32.
-        if let Positions::Rotary(Rotary { scaling: Some(RotaryScaling::Each { attention, .. }), .. }) =
+        // Numbers that the file has in f32.
+        if let Positions::Rotary(Rotary { scaling: Some(RotaryScaling::Each { factors, attention }), .. }) =
             &mut folder.positions
         {
             *attention = (*attention as f32).to_string().parse().unwrap();
+            factors.iter_mut().for_each(|factor| *factor = f64::from(*factor as f32));
         }
         let worst = difference(&decoder, &Folder::at(logits));
         assert!(worst < 1e-4, "{name}: {worst}");

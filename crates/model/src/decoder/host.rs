@@ -122,23 +122,23 @@ impl HostBlock {
     }
 
     fn view(&self, config: &DecoderConfig, layer: usize) -> kernels::Block<'_> {
-        fn norm<'a>(norm: &'a Option<HostNorm>, config: &DecoderConfig) -> Option<kernels::Norm<'a>> {
-            norm.as_ref().map(|norm| norm.view(config))
+        fn norm<'a>(norm: Option<&'a HostNorm>, config: &DecoderConfig) -> Option<kernels::Norm<'a>> {
+            norm.map(|norm| norm.view(config))
         }
         let whole = config.head_norm == Some(HeadNorm::Whole);
         let size = |heads: usize| if whole { heads * config.head_dim } else { config.head_dim };
-        let query_norm = norm(&self.query_norm, config);
-        let key_norm = norm(&self.key_norm, config);
+        let query_norm = norm(self.query_norm.as_ref(), config);
+        let key_norm = norm(self.key_norm.as_ref(), config);
         kernels::Block {
             arrangement: match config.arrangement {
                 Arrangement::Sequential => kernels::Arrangement::Sequential,
                 Arrangement::Parallel => kernels::Arrangement::Parallel,
                 Arrangement::ParallelTwoNorms => kernels::Arrangement::ParallelTwoNorms,
             },
-            norm_1: norm(&self.norm_1, config),
-            norm_2: norm(&self.norm_2, config),
-            attention_norm: norm(&self.attention_norm, config),
-            mlp_norm: norm(&self.mlp_norm, config),
+            norm_1: norm(self.norm_1.as_ref(), config),
+            norm_2: norm(self.norm_2.as_ref(), config),
+            attention_norm: norm(self.attention_norm.as_ref(), config),
+            mlp_norm: norm(self.mlp_norm.as_ref(), config),
             multiplier: config.residual_multiplier as f32,
             query_norm: query_norm.map(|norm| kernels::HeadNorm { norm, size: size(config.heads) }),
             key_norm: key_norm.map(|norm| kernels::HeadNorm { norm, size: size(config.kv_heads) }),

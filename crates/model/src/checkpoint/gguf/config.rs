@@ -80,7 +80,9 @@ pub fn config_json(file: &Gguf) -> Result<String, ModelError> {
             if file.whole(&key("attention.value_length"))?.is_some_and(|value| value != dim) {
                 return Err(file.wrong("keys and values of different lengths are not supported"));
             }
-            if let Some(rotated) = file.whole(&key("rope.dimension_count"))?.filter(|rotated| *rotated != dim) {
+            // Families that rotate a part of each head unless it is said otherwise.
+            let part = ["phi", "glm4", "stablelm"].contains(&kind);
+            if let Some(rotated) = file.whole(&key("rope.dimension_count"))?.filter(|rotated| part || *rotated != dim) {
                 json.insert("partial_rotary_factor".into(), (rotated as f64 / dim.max(1) as f64).into());
             }
             match kind {

@@ -252,12 +252,12 @@ pub fn mpt(f: &Fields) -> Result<DecoderConfig, ModelError> {
     attention.refuse("qk_ln", not_false, "false")?;
     let scale = attention.bound("softmax_scale", None)?;
     let clip = attention.number_or_null("clip_qkv", None)?.filter(|clip| *clip != 0.0);
-    let most = attention.multiplier("alibi_bias_max", 8.0)?;
+    attention.refuse("alibi_bias_max", |v| v.as_f64() != Some(8.0), "8: transformers computes with no other")?;
     Ok(DecoderConfig {
         family: Family::Mpt,
         norm_bias: false,
         norm_epsilon: f.number_or("layer_norm_epsilon", 1e-5)?,
-        positions: Positions::Alibi { most, scale: 1.0, rounded: false },
+        positions: ALIBI,
         attention_scale: scale.filter(|scale| (scale * (head_dim as f64).sqrt() - 1.0).abs() > 1e-12),
         qkv_clip: clip,
         activation: Activation::Gelu,
