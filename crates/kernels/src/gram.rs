@@ -1,7 +1,7 @@
 //! Sums of products of keys, `Σ k kᵀ`, taken in f32 and summed in f64.
 //!
 //! A second moment is a sum over millions of tokens. Its products need not be exact, since the keys are not: they come out of f32. Its sum
-//! must not lose what is added late. So products are summed in f32 over at most 512 tokens, one multiply-add after another, and those
+//! must not lose what is added late. So products are summed in f32 over at most 128 tokens, one multiply-add after another, and those
 //! sums are added in f64. Tokens are counted from the first of what is added: where a block begins depends on nothing else.
 
 use pulp::{Simd, WithSimd};
@@ -12,7 +12,7 @@ use crate::dispatch::with_simd;
 use crate::panels::{PANEL, turned_chains};
 
 /// Tokens in a block.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 
 /// Columns of which sums are held in registers.
 const COLUMNS: usize = 8;
@@ -20,7 +20,7 @@ const COLUMNS: usize = 8;
 /// Adds `Σ k kᵀ` of keys `[tokens, f]` to the lower triangle of a matrix, given as its `f` columns of `f` numbers each. What is
 /// above the diagonal means nothing afterwards.
 ///
-/// Relative to `√(Σ kᵢ² · Σ kⱼ²)`, an entry is off by at most 512 · 2⁻²⁴ = 3·10⁻⁵, were all roundings of a block to go one way, and as a rule by
+/// Relative to `√(Σ kᵢ² · Σ kⱼ²)`, an entry is off by at most 128 · 2⁻²⁴ = 8·10⁻⁶, were all roundings of a block to go one way, and as a rule by
 /// less than 10⁻⁶, however many tokens there are.
 ///
 /// # Panics
