@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use palinode_report::{
-    Better, Cell, Digested, Document, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured,
-    Metric, Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, render,
+    Better, Cell, Digested, Document, Edit, Edits, Effects, Instance, LayerFacts, Layers, Level, Losses, Measure,
+    Measured, Metric, Outcome, PromptEffects, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, Traced, render,
 };
 
 /// What a record may say when its author means harm.
@@ -105,6 +105,27 @@ fn report(text: &str) -> Report {
                     Trace { label: text.to_owned(), terms: vec![loss.clone()], loss }
                 })
                 .collect(),
+        }],
+        traced: vec![Traced {
+            instance: text.to_owned(),
+            prompts: 3,
+            how: text.to_owned(),
+            clean: 0.9,
+            noisy: 0.1,
+            effects: vec![Effects {
+                restored: text.to_owned(),
+                role: text.to_owned(),
+                prompts: 3,
+                effect: vec![0.1, -0.2, f64::NAN],
+                interval: Some(vec![[0.0, 0.2], [-0.3, 0.1], [0.0, 0.0]]),
+            }],
+            single: vec![PromptEffects {
+                tokens: vec![text.to_owned(), "token*".to_owned()],
+                answer: text.to_owned(),
+                clean: 0.9,
+                noisy: 0.1,
+                maps: vec![(text.to_owned(), vec![vec![0.1, 0.5], vec![0.2, 0.9]])],
+            }],
         }],
         edits: Edits {
             metrics: vec![metric("ES", Some(Better::Max))],
