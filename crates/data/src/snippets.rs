@@ -1,6 +1,6 @@
 //! Texts about the objects of facts: CounterFact's `attribute_snippets.json`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -32,7 +32,7 @@ struct Snippet {
 ///
 /// # Errors
 /// As [`add_snippets`].
-pub fn snippets_named(file: &Path, names: &HashSet<String>) -> Result<HashMap<String, Vec<String>>, DataError> {
+pub fn snippets_named(file: &Path, names: &BTreeSet<String>) -> Result<HashMap<String, Vec<String>>, DataError> {
     let text = stream::read_text(file, LARGEST)?;
     Deserializer::from_str(&text).deserialize_seq(Named(names)).map_err(|error| wrong(file, &error))
 }
@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for Wanted<'_> {
 }
 
 /// Reads an array and keeps the snippets with these names.
-struct Named<'a>(&'a HashSet<String>);
+struct Named<'a>(&'a BTreeSet<String>);
 
 impl<'de> Visitor<'de> for Named<'_> {
     type Value = HashMap<String, Vec<String>>;

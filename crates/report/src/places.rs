@@ -140,9 +140,9 @@ impl Traced {
             let lines = self.of_kind(kind).map(|effects| {
                 let point = |(layer, effect): (usize, &f64)| {
                     let interval = effects.interval.as_ref().map(|all| all[layer]);
-                    Point { x: layer as f64, y: *effect, interval }
+                    effect.is_finite().then_some(Point { x: layer as f64, y: *effect, interval })
                 };
-                let points = effects.effect.iter().enumerate().map(point).collect();
+                let points = effects.effect.iter().enumerate().filter_map(point).collect();
                 Line { look: look(&effects.role), label: effects.role.clone(), points }
             });
             let metric = Metric { label: (*kind).to_owned(), ..Metric::default() };

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use palinode_report::{
-    Better, Cell, Digested, Document, Edit, Edits, Instance, LayerFacts, Layers, Level, Losses, Measure, Measured,
-    Metric, Outcome, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, render,
+    Better, Cell, Digested, Document, Edit, Edits, Effects, Instance, LayerFacts, Layers, Level, Losses, Measure,
+    Measured, Metric, Outcome, PromptEffects, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, Traced, render,
 };
 
 /// What a record may say when its author means harm.
@@ -106,6 +106,7 @@ fn report(text: &str) -> Report {
                 })
                 .collect(),
         }],
+        traced: Vec::new(),
         edits: Edits {
             metrics: vec![metric("ES", Some(Better::Max))],
             cells: vec!["memit".to_owned(), text.to_owned()],
@@ -137,6 +138,31 @@ fn report(text: &str) -> Report {
             },
         ],
         resolved: format!("name: \"{text}\"\n"),
+    }
+}
+
+/// What causal tracing found, with these texts.
+fn traced(text: &str) -> Traced {
+    Traced {
+        instance: text.to_owned(),
+        prompts: 3,
+        how: text.to_owned(),
+        clean: 0.9,
+        noisy: 0.1,
+        effects: vec![Effects {
+            restored: text.to_owned(),
+            role: text.to_owned(),
+            prompts: 3,
+            effect: vec![0.1, -0.2, f64::NAN],
+            interval: Some(vec![[0.0, 0.2], [-0.3, 0.1], [0.0, 0.0]]),
+        }],
+        single: vec![PromptEffects {
+            tokens: vec![text.to_owned(), "token*".to_owned()],
+            answer: text.to_owned(),
+            clean: 0.9,
+            noisy: 0.1,
+            maps: vec![(text.to_owned(), vec![vec![0.1, 0.5], vec![0.2, 0.9]])],
+        }],
     }
 }
 
@@ -215,8 +241,8 @@ fn the_page_holds_everything() {
 
 #[test]
 fn texts_stay_texts() {
-    let plain = write(&report("emmet"));
-    let hostile = write(&report(HOSTILE));
+    let of = |text: &str| write(&Report { traced: vec![traced(text)], ..report(text) });
+    let (plain, hostile) = (of("emmet"), of(HOSTILE));
     // The same elements in the same order: no text has become one.
     let tags = |document: &Document| check_tags(&document.html, false);
     assert_eq!(tags(&hostile), tags(&plain));

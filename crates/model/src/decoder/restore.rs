@@ -279,6 +279,7 @@ struct Group<'a> {
 }
 
 /// Hidden states of the runs on their way: of each its tokens from the restored one on; after the last layer, those that are read.
+#[expect(clippy::large_enum_variant, reason = "there are few of it, and what it holds is behind pointers")]
 enum State {
     None,
     Host(Vec<f32>),
@@ -338,7 +339,10 @@ impl<'a> Group<'a> {
     fn step(&mut self, decoder: &Decoder, layer: usize, block: &Block) -> Result<(), ModelError> {
         match &self.runs.kv[layer] {
             Kv::Host(qkv) => self.step_host(decoder, layer, block, qkv),
-            Kv::Tensors(kv) => self.step_tensors(decoder, layer, block, kv),
+            Kv::Tensors(kv) => {
+                self.step_tensors(decoder, layer, block, kv);
+                Ok(())
+            }
         }
     }
 
@@ -403,13 +407,7 @@ impl<'a> Group<'a> {
         (0..rows).flat_map(move |_| token..length)
     }
 
-    fn step_tensors(
-        &mut self,
-        decoder: &Decoder,
-        layer: usize,
-        block: &Block,
-        kv: &KeyValues,
-    ) -> Result<(), ModelError> {
+    fn step_tensors(&mut self, decoder: &Decoder, layer: usize, block: &Block, kv: &KeyValues) {
         let (length, token) = (self.length(), self.token);
         let joining = self.joining(layer);
         let after = &self.runs.hidden[layer + 1];
@@ -447,7 +445,6 @@ impl<'a> Group<'a> {
             state = state.select(0, indices(cells.collect(), &device));
         }
         self.state = State::Tensor(state);
-        Ok(())
     }
 
     /// What is given to rows of so many tokens, each at its first.

@@ -1,6 +1,6 @@
 //! `reference_metrics`: what the published code measures beside the usual scores.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use palinode_data::{EditRequest, Split, snippets_named};
@@ -279,7 +279,7 @@ impl ReferenceParams {
         if self.snippets.is_none() {
             return Ok(BTreeMap::new());
         }
-        let names: HashSet<String> = requests.iter().map(|request| request.subject.clone()).collect();
+        let names: BTreeSet<String> = requests.iter().map(|request| request.subject.clone()).collect();
         let found = snippets_named(&cx.file("snippets")?.1, &names).map_err(StageFailure::stage)?;
         if found.is_empty() {
             cx.warn("no snippet has the name of a subject: `essence` is not measured");
