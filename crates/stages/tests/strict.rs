@@ -36,7 +36,7 @@ impl Random {
 
 /// Settings of one run: what no key covers, or only strict ones, and how much is asked for, which decides what is kept for the next run.
 struct Settings {
-    tokens: [&'static str; 5],
+    tokens: [&'static str; 6],
     requests: [&'static str; 2],
     limit: usize,
     samples: usize,
@@ -60,7 +60,7 @@ impl Settings {
     }
 
     fn pipeline(&self, numerics: &str) -> String {
-        let [moments, scores, perplexity, probes, preflight] = self.tokens;
+        let [moments, scores, perplexity, probes, preflight, select] = self.tokens;
         let [targets, sequence] = self.requests;
         // Names of files and folders are in no key.
         let copy = if self.copy { "copy-" } else { "" };
@@ -72,6 +72,7 @@ stages:
   model: {{ uses: load_model, with: {{ path: {copy}gpt2 }} }}
   edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: {copy}requests.jsonl, limit: {limit} }} }}
   moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: {copy}corpus.txt, layers: [0, 1], samples: {samples}, {moments} }} }}
+  known: {{ uses: select, inputs: {{ model: model, requests: edits }}, with: {{ where: p_new < 1, {select} }} }}
   before: {{ uses: preflight, inputs: {{ model: model, requests: edits }}, with: {{ layer: 1, {preflight} }} }}
   targets: {{ uses: targets, inputs: {{ model: model, requests: edits }}, with: {{ layer: 1, steps: 4, {targets} }} }}
   plan: {{ uses: distribute, with: {{ strategy: memit, layers: [0, 1] }} }}
@@ -91,10 +92,15 @@ stages:
 }
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
-/// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
-const FILES: [(&str, &str); 9] = [
+/// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`); and how a server is called, which `crates/cli/tests/answers.rs` varies.
+const FILES: [(&str, &str); 14] = [
     ("export", "overwrite"),
     ("export_moments", "overwrite"),
+    ("judge", "most_calls"),
+    ("judge", "parallel_calls"),
+    ("judge", "retries"),
+    ("judge", "timeout"),
+    ("judge", "verdicts"),
     ("load_moments", "check_text"),
     ("load_moments", "files"),
     ("load_moments", "folder"),
@@ -105,7 +111,7 @@ const FILES: [(&str, &str); 9] = [
 ];
 
 /// What the settings vary.
-const VARIED: [(&str, &str); 12] = [
+const VARIED: [(&str, &str); 13] = [
     ("covariance", "batch_tokens"),
     ("covariance", "corpus"),
     ("evaluate", "batch_tokens"),
@@ -116,6 +122,7 @@ const VARIED: [(&str, &str); 12] = [
     ("preflight", "batch_tokens"),
     ("probes", "batch_tokens"),
     ("probes", "path"),
+    ("select", "batch_tokens"),
     ("sequence", "targets.parallel_requests"),
     ("targets", "parallel_requests"),
 ];
