@@ -21,6 +21,10 @@ const SCRIPT: &str = include_str!("../templates/page.js");
 const SAMPLES: usize = 12;
 /// Of one sample, cells on the page.
 const SAMPLE_CELLS: usize = 24;
+/// Doubts that are shown before the others are folded away.
+const DOUBTS: usize = 12;
+/// Notes that are not folded away.
+const FOLDED: usize = 6;
 /// Rows of a table on the page; its file has all of them.
 const ROWS: usize = 400;
 
@@ -45,7 +49,10 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
                     tables += 1;
                     draw.table(table, tables)?
                 }
-                Part::Notes(notes) => draw.render(NOTES, context! { notes => Serde(notes) })?,
+                Part::Notes(notes) => {
+                    let (count, folded) = (notes.len(), notes.len() > FOLDED);
+                    draw.render(NOTES, context! { notes => Serde(notes), count => count, folded => folded })?
+                }
             });
         }
         let shown = context! { id => section.id, short => section.short, title => section.title, parts => parts };
@@ -55,13 +62,16 @@ pub fn page(report: &Report, sections: &[Section]) -> Result<String, minijinja::
     let edits = report.edits.view();
     let edits = edits.map(|view| draw.render(EDITS, context! { view => Serde(view) })).transpose()?;
     let count = report.samples.len();
+    let (doubts, more_doubts) = report.doubts.split_at(report.doubts.len().min(DOUBTS));
     let mut html = draw.environment.render_str(
         PAGE,
         context! {
             title => &report.title,
             description => &report.description,
             facts => Serde(&report.facts),
-            doubts => Serde(&report.doubts),
+            doubts => Serde(doubts),
+            more_doubts => Serde(more_doubts),
+            doubts_left => more_doubts.len(),
             before => before,
             edits => edits,
             samples => report.samples.iter().take(SAMPLES).map(sample).collect::<Vec<_>>(),

@@ -36,7 +36,11 @@ impl Random {
 
 /// Settings of one run: what no key covers, or only strict ones, and how much is asked for, which decides what is kept for the next run.
 struct Settings {
+<<<<<<< HEAD
     tokens: [&'static str; 7],
+=======
+    tokens: [&'static str; 6],
+>>>>>>> w-a
     requests: [&'static str; 2],
     limit: usize,
     samples: usize,
@@ -60,7 +64,11 @@ impl Settings {
     }
 
     fn pipeline(&self, numerics: &str) -> String {
+<<<<<<< HEAD
         let [moments, scores, perplexity, probes, preflight, trace, reference] = self.tokens;
+=======
+        let [moments, scores, perplexity, probes, preflight, select] = self.tokens;
+>>>>>>> w-a
         let [targets, sequence] = self.requests;
         // Names of files and folders are in no key.
         let copy = if self.copy { "copy-" } else { "" };
@@ -72,6 +80,7 @@ stages:
   model: {{ uses: load_model, with: {{ path: {copy}gpt2 }} }}
   edits: {{ uses: load_requests, with: {{ dataset: jsonl, path: {copy}requests.jsonl, limit: {limit} }} }}
   moments: {{ uses: covariance, inputs: {{ model: model }}, with: {{ corpus: {copy}corpus.txt, layers: [0, 1], samples: {samples}, {moments} }} }}
+  known: {{ uses: select, inputs: {{ model: model, requests: edits }}, with: {{ where: p_new < 1, {select} }} }}
   before: {{ uses: preflight, inputs: {{ model: model, requests: edits }}, with: {{ layer: 1, {preflight} }} }}
   targets: {{ uses: targets, inputs: {{ model: model, requests: edits }}, with: {{ layer: 1, steps: 4, {targets} }} }}
   plan: {{ uses: distribute, with: {{ strategy: memit, layers: [0, 1] }} }}
@@ -93,10 +102,20 @@ stages:
 }
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
+<<<<<<< HEAD
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
 const FILES: [(&str, &str); 11] = [
+=======
+/// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`); and how a server is called, which `crates/cli/tests/answers.rs` varies.
+const FILES: [(&str, &str); 14] = [
+>>>>>>> w-a
     ("export", "overwrite"),
     ("export_moments", "overwrite"),
+    ("judge", "most_calls"),
+    ("judge", "parallel_calls"),
+    ("judge", "retries"),
+    ("judge", "timeout"),
+    ("judge", "verdicts"),
     ("load_moments", "check_text"),
     ("load_moments", "files"),
     ("load_moments", "folder"),
@@ -109,7 +128,11 @@ const FILES: [(&str, &str); 11] = [
 ];
 
 /// What the settings vary.
+<<<<<<< HEAD
 const VARIED: [(&str, &str); 14] = [
+=======
+const VARIED: [(&str, &str); 13] = [
+>>>>>>> w-a
     ("covariance", "batch_tokens"),
     ("covariance", "corpus"),
     ("evaluate", "batch_tokens"),
@@ -120,7 +143,11 @@ const VARIED: [(&str, &str); 14] = [
     ("preflight", "batch_tokens"),
     ("probes", "batch_tokens"),
     ("probes", "path"),
+<<<<<<< HEAD
     ("reference_metrics", "batch_tokens"),
+=======
+    ("select", "batch_tokens"),
+>>>>>>> w-a
     ("sequence", "targets.parallel_requests"),
     ("targets", "parallel_requests"),
     ("trace", "batch_tokens"),
