@@ -340,7 +340,9 @@ impl Block<'_> {
             None => out,
         };
         if self.multiplier != 1.0 {
-            out.iter_mut().for_each(|x| *x *= self.multiplier);
+            for x in &mut out {
+                *x *= self.multiplier;
+            }
         }
         out
     }

@@ -427,11 +427,11 @@ unsafe fn registers<S: Simd, const R: usize>(
         // SAFETY: as the caller promises.
         let vector: [S::f32s; 3] =
             std::array::from_fn(|p| unsafe { panel.add(j * PANEL + p * STRIP).cast::<S::f32s>().read_unaligned() });
-        for r in 0..R {
+        for (r, held) in held.iter_mut().enumerate() {
             // SAFETY: as the caller promises.
             let x = simd.splat_f32s(unsafe { *at(r, j) });
-            for p in 0..3 {
-                held[r][p] = simd.mul_add_f32s(x, vector[p], held[r][p]);
+            for (held, vector) in held.iter_mut().zip(vector) {
+                *held = simd.mul_add_f32s(x, vector, *held);
             }
         }
     }

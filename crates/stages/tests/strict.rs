@@ -36,11 +36,7 @@ impl Random {
 
 /// Settings of one run: what no key covers, or only strict ones, and how much is asked for, which decides what is kept for the next run.
 struct Settings {
-<<<<<<< HEAD
-    tokens: [&'static str; 7],
-=======
     tokens: [&'static str; 6],
->>>>>>> w-a
     requests: [&'static str; 2],
     limit: usize,
     samples: usize,
@@ -64,11 +60,7 @@ impl Settings {
     }
 
     fn pipeline(&self, numerics: &str) -> String {
-<<<<<<< HEAD
-        let [moments, scores, perplexity, probes, preflight, trace, reference] = self.tokens;
-=======
         let [moments, scores, perplexity, probes, preflight, select] = self.tokens;
->>>>>>> w-a
         let [targets, sequence] = self.requests;
         // Names of files and folders are in no key.
         let copy = if self.copy { "copy-" } else { "" };
@@ -102,13 +94,10 @@ stages:
 }
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
-<<<<<<< HEAD
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
 const FILES: [(&str, &str); 11] = [
-=======
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`); and how a server is called, which `crates/cli/tests/answers.rs` varies.
 const FILES: [(&str, &str); 14] = [
->>>>>>> w-a
     ("export", "overwrite"),
     ("export_moments", "overwrite"),
     ("judge", "most_calls"),
