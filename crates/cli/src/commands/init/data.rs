@@ -56,17 +56,16 @@ impl DataArgs {
         let mut fetched = Vec::new();
         let facts = match &self.data {
             None => "dataset: jsonl, path: facts.jsonl".to_owned(),
-            Some(name) => match KNOWN.iter().find(|known| known.name == name) {
-                Some(Known { name, address, size }) => {
+            Some(name) => {
+                if let Some(Known { name, address, size }) = KNOWN.iter().find(|known| known.name == name) {
                     fetched.push(format!("{address} ({size})"));
                     format!("dataset: {name}, path: \"{address}\", limit: 32")
-                }
-                None => {
+                } else {
                     let path = Path::new(name);
                     let dataset = dataset_of(path).map_err(|error| known_or(name, path, error))?;
                     format!("dataset: {dataset}, path: {}, limit: 32", quoted(&from_there(path, dir)))
                 }
-            },
+            }
         };
         let own_text = self.corpus.is_none() && self.data.is_none();
         let hub = |text: &str| text.starts_with("hf:");
