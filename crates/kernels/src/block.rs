@@ -372,7 +372,9 @@ impl Block<'_> {
         let whole = (keep && self.clip.is_some()).then(|| qkv.clone());
         if let Some(clip) = self.clip {
             // Not `clamp`: what is not a number must not become one.
-            qkv.iter_mut().filter(|x| x.abs() > clip).for_each(|x| *x = clip.copysign(*x));
+            for x in qkv.iter_mut().filter(|x| x.abs() > clip) {
+                *x = clip.copysign(*x);
+            }
         }
         let has_norm = self.query_norm.is_some() || self.key_norm.is_some();
         let raw = (keep && has_norm)

@@ -59,8 +59,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let square = x * x;
-    let p = -5.704_989e-3_f32;
-    let p = p.mul_add(square, 2.063_908_9e-2);
+    let p = -5.704_988_7e-3_f32;
+    let p = p.mul_add(square, 2.063_908_8e-2);
     let p = p.mul_add(square, -5.373_971_6e-2);
     let p = p.mul_add(square, 1.333_144_2e-1);
     let p = p.mul_add(square, -3.333_328e-1);

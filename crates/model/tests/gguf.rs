@@ -80,7 +80,9 @@ fn logits_of_every_family() {
             &mut folder.positions
         {
             *attention = (*attention as f32).to_string().parse().unwrap();
-            factors.iter_mut().for_each(|factor| *factor = f64::from(*factor as f32));
+            for factor in factors {
+                *factor = f64::from(*factor as f32);
+            }
         }
         let worst = difference(&decoder, &Folder::at(logits));
         assert!(worst < 1e-4, "{name}: {worst}");

@@ -36,7 +36,7 @@ impl Random {
 
 /// Settings of one run: what no key covers, or only strict ones, and how much is asked for, which decides what is kept for the next run.
 struct Settings {
-    tokens: [&'static str; 6],
+    tokens: [&'static str; 8],
     requests: [&'static str; 2],
     limit: usize,
     samples: usize,
@@ -60,7 +60,7 @@ impl Settings {
     }
 
     fn pipeline(&self, numerics: &str) -> String {
-        let [moments, scores, perplexity, probes, preflight, select] = self.tokens;
+        let [moments, scores, perplexity, probes, preflight, select, trace, reference] = self.tokens;
         let [targets, sequence] = self.requests;
         // Names of files and folders are in no key.
         let copy = if self.copy { "copy-" } else { "" };
@@ -97,7 +97,7 @@ stages:
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
 const FILES: [(&str, &str); 11] = [
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`); and how a server is called, which `crates/cli/tests/answers.rs` varies.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 16] = [
     ("export", "overwrite"),
     ("export_moments", "overwrite"),
     ("judge", "most_calls"),
@@ -117,11 +117,7 @@ const FILES: [(&str, &str); 14] = [
 ];
 
 /// What the settings vary.
-<<<<<<< HEAD
-const VARIED: [(&str, &str); 14] = [
-=======
-const VARIED: [(&str, &str); 13] = [
->>>>>>> w-a
+const VARIED: [(&str, &str); 15] = [
     ("covariance", "batch_tokens"),
     ("covariance", "corpus"),
     ("evaluate", "batch_tokens"),
@@ -132,11 +128,8 @@ const VARIED: [(&str, &str); 13] = [
     ("preflight", "batch_tokens"),
     ("probes", "batch_tokens"),
     ("probes", "path"),
-<<<<<<< HEAD
     ("reference_metrics", "batch_tokens"),
-=======
     ("select", "batch_tokens"),
->>>>>>> w-a
     ("sequence", "targets.parallel_requests"),
     ("targets", "parallel_requests"),
     ("trace", "batch_tokens"),

@@ -325,7 +325,9 @@ impl Weights {
         let mut qkv = project(&normed, 11, 6, d, width);
         for row in qkv.chunks_exact_mut(width) {
             if let Some(clip) = self.clip {
-                row.iter_mut().for_each(|x| *x = x.clamp(-f64::from(clip), f64::from(clip)));
+                for x in row.iter_mut() {
+                    *x = x.clamp(-f64::from(clip), f64::from(clip));
+                }
             }
             if let (Some(q), Some(k)) = (&block.query_norm, &block.key_norm) {
                 let queries = head_norm(q, &row[..heads * dim]);

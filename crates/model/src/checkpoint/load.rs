@@ -186,7 +186,9 @@ impl<'a> Reader<'a> {
         let weight = if c.norm_weight {
             let mut values = self.values(&format!("{stem}.weight"), &[d])?;
             if c.norm_plus_one {
-                values.iter_mut().for_each(|w| *w += 1.0);
+                for w in &mut values {
+                    *w += 1.0;
+                }
             }
             values
         } else {

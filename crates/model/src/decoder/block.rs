@@ -315,7 +315,7 @@ impl Block {
                 (both.clone().narrow(1, 0, heads), both.narrow(1, heads, kv_heads))
             }
             (_, query_norm, key_norm) => {
-                let turn = |t: Tensor<4>, norm: &Option<Norm>| {
+                let turn = |t: Tensor<4>, norm: Option<&Norm>| {
                     let t = match norm {
                         Some(norm) => norm.of_heads(t, config),
                         None => t,
@@ -325,8 +325,8 @@ impl Block {
                         None => t,
                     }
                 };
-                let query = turn(qkv.clone().narrow(1, 0, heads), query_norm);
-                (query, turn(qkv.clone().narrow(1, heads, kv_heads), key_norm))
+                let query = turn(qkv.clone().narrow(1, 0, heads), query_norm.as_ref());
+                (query, turn(qkv.clone().narrow(1, heads, kv_heads), key_norm.as_ref()))
             }
         };
         let mut kv = KeyValues { keys, values: qkv.narrow(1, heads + kv_heads, kv_heads) };
