@@ -239,13 +239,15 @@ pub(crate) fn by_panels(
         };
         let out = Tiles { out, at: first * outputs + panel * PANEL, outputs, width, begin };
         match source {
-            Source::Packed(packed) => with_simd(Rows { x, stride, rows, count, panel: packed.panel(from, panel), out }),
+            Source::Packed(packed) => {
+                with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), out })
+            }
             Source::Plain(weight) => ROOM.with_borrow_mut(|room| {
                 room.resize(count.max(512) * PANEL + LINE, 0.0);
                 let start = room.as_ptr().align_offset(64).min(LINE);
                 let place = &mut room[start..][..count * PANEL];
                 pack(weight.from(from, count), panel * PANEL, place);
-                with_simd(Rows { x, stride, rows, count, panel: place, out });
+                with_simd(Stripe { x, stride, rows, count, panel: place, out });
             }),
         }
     };
@@ -273,7 +275,7 @@ struct Tiles<'a> {
 }
 
 /// Some rows and one panel.
-struct Rows<'a> {
+struct Stripe<'a> {
     x: &'a [f32],
     stride: usize,
     rows: usize,
@@ -282,7 +284,7 @@ struct Rows<'a> {
     out: Tiles<'a>,
 }
 
-impl WithSimd for Rows<'_> {
+impl WithSimd for Stripe<'_> {
     type Output = ();
 
     #[inline(always)]

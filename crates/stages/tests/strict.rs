@@ -94,8 +94,6 @@ stages:
 }
 
 /// Parameters that never change a bit but are files by name, whose contents are in the key: read in tests of their own
-/// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`).
-const FILES: [(&str, &str); 11] = [
 /// (`tests/moments.rs`, `tests/patch.rs`, `crates/data/tests`); and how a server is called, which `crates/cli/tests/answers.rs` varies.
 const FILES: [(&str, &str); 16] = [
     ("export", "overwrite"),
