@@ -40,8 +40,10 @@ impl Here {
     }
 }
 
-/// Facts that the demo model knows: prompt, subject's answer, and another answer.
-fn known() -> Vec<(String, String, String)> {
+/// A prompt, the answer that the demo model knows, and another one.
+type Fact = (String, String, String);
+
+fn known() -> Vec<Fact> {
     let records: Vec<Value> = serde_json::from_str(&fs::read_to_string(demo().join("requests.json")).unwrap()).unwrap();
     let fact = |record: &Value| {
         let asked = &record["requested_rewrite"];
@@ -55,7 +57,7 @@ fn known() -> Vec<(String, String, String)> {
 #[test]
 fn tasks_of_the_forms_of_mmlu_arc_and_gsm8k() {
     let here = Here::new();
-    let lines = |line: &dyn Fn(usize, &(String, String, String)) -> Value| {
+    let lines = |line: &dyn Fn(usize, &Fact) -> Value| {
         known().iter().enumerate().map(|(i, fact)| line(i, fact).to_string() + "\n").collect::<String>()
     };
     here.write(

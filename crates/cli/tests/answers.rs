@@ -297,14 +297,13 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut state = state.lock().unwrap();
     state.asked.push((head.clone(), body));
     let key = head.lines().find_map(|line| line.split_once("Bearer ")).map_or("", |(_, key)| key);
-    let (head, body) = match state.trouble.pop_front() {
-        Some(trouble) => (trouble, json!({ "error": { "message": format!("you sent {key}") } })),
-        None => {
-            let part = |name: &str| question.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-            let right = part("Right answers: ").trim_matches('"').to_owned();
-            let said = if part("Answer to judge: ").contains(&right) { "CORRECT" } else { "INCORRECT" };
-            ("200 OK", json!({ "choices": [{ "message": { "content": format!("{said} {key}") } }] }))
-        }
+    let (head, body) = if let Some(trouble) = state.trouble.pop_front() {
+        (trouble, json!({ "error": { "message": format!("you sent {key}") } }))
+    } else {
+        let part = |name: &str| question.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let right = part("Right answers: ").trim_matches('"').to_owned();
+        let said = if part("Answer to judge: ").contains(&right) { "CORRECT" } else { "INCORRECT" };
+        ("200 OK", json!({ "choices": [{ "message": { "content": format!("{said} {key}") } }] }))
     };
     let body = body.to_string();
     write!(stream, "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())

@@ -288,7 +288,7 @@ stages:
             let (_, shown) = here.palinode(&["show", stage, "--json"]);
             let shown: Value = serde_json::from_str(&shown).unwrap();
             let result = shown["results"].as_object().unwrap().values().next().unwrap();
-            result["content"].as_str().map(str::to_owned).unwrap_or_else(|| panic!("{result}"))
+            result["content"].as_str().map_or_else(|| panic!("{result}"), str::to_owned)
         });
         let _ = fs::remove_dir_all(here.0.path().join("saved"));
         here.palinode(&["show", "targets", "--save", "saved"]);

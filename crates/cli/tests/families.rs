@@ -71,7 +71,7 @@ stages:
   edited: {{ uses: solve, inputs: {{ model: model, requests: fact, targets: targets, plan: plan }}, with: {{ objective: memit, preservation: ridge, update_norm_lambda: 1 }} }}
 "#,
             fixture(model).display(),
-            if strategy == "forward" { 0 } else { 1 },
+            i32::from(strategy != "forward"),
         );
         fs::write(folder.path().join("p.yaml"), text).unwrap();
         palinode(&folder, &["run", "p.yaml"])

@@ -240,7 +240,7 @@ pub(crate) fn by_panels(
         let out = Tiles { out, at: first * outputs + panel * PANEL, outputs, width, begin };
         match source {
             Source::Packed(packed) => {
-                with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), out })
+                with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), out });
             }
             Source::Plain(weight) => ROOM.with_borrow_mut(|room| {
                 room.resize(count.max(512) * PANEL + LINE, 0.0);
@@ -305,7 +305,7 @@ impl WithSimd for Stripe<'_> {
     }
 }
 
-impl Rows<'_> {
+impl Stripe<'_> {
     #[inline(always)]
     fn some<S: Simd, const R: usize>(&self, simd: S, row: usize) -> usize {
         let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);

@@ -186,7 +186,7 @@ impl Traced {
                 Field::text(&effects.restored),
                 Field::text(&effects.role),
                 Field::text(layer.to_string()),
-                Field { ends, interval, ..Field::shown(fixed(effect, false, digits), effect.to_string()) },
+                Field { interval, ends, ..Field::shown(fixed(effect, false, digits), effect.to_string()) },
                 Field::text(effects.prompts.to_string()),
             ]
         };

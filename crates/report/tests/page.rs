@@ -112,7 +112,6 @@ fn report(text: &str) -> Report {
             cells: vec!["memit".to_owned(), text.to_owned()],
             rows: (0..4).map(edit).collect(),
         },
-        traced: Vec::new(),
         samples: vec![Sample {
             prompt: text.to_owned(),
             fields: vec![("new target".to_owned(), text.to_owned())],

@@ -266,7 +266,7 @@ fn locate(args: &Args, model: &Path) -> Result<Start, Failure> {
     };
     let quick = Quick { save: None, json: args.quick.json, network: args.quick.network.clone() };
     // The saved file is that of the edit, and paths start at its folder.
-    let own = |path: String| if args.quick.save.is_some() { args.quick.from_here(&path) } else { path };
+    let own = |path: String| if args.quick.save.is_some() { args.quick.seen_from_here(&path) } else { path };
     let search = Search {
         model: &args.model,
         folder: model,

@@ -39,7 +39,7 @@ impl Quick {
     }
 
     /// The inverse of [`Quick::path`].
-    pub fn from_here(&self, path: &str) -> String {
+    pub fn seen_from_here(&self, path: &str) -> String {
         if self.base() == Path::new(".") || path.starts_with("hf:") || Path::new(path).is_absolute() {
             return path.to_owned();
         }

@@ -199,8 +199,9 @@ impl Block {
     /// Runs a layer's block on the hidden state `x` `[cells, d]` of a batch.
     ///
     /// `past` holds keys and values of earlier positions. `masks` has one for each of the shape's spans: without it, attention is
-    /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides. `pins` stand in the place of outputs of
-    /// the block's parts.
+    /// causal, aligned at the end; with it (`[rows, 1, seq, past + seq]`, true where a query must not look), the mask alone decides. `pins`
+    /// stand in the place of outputs of the block's parts.
+    #[expect(clippy::too_many_arguments, reason = "a batch, a layer and what stands in its place")]
     pub(crate) fn forward_pinned(
         &self,
         x: Tensor<2>,

@@ -216,13 +216,12 @@ fn step_together(
         decoder.meter.block(rows.frame.shape.cells(), 0);
         let lent;
         let made;
-        let block = match packed {
-            Some(packed) => &packed.blocks[layer],
-            None => {
-                lent = decoder.lend(layer)?;
-                made = HostBlock::of(&lent).ok_or_else(elsewhere)?;
-                &made
-            }
+        let block = if let Some(packed) = packed {
+            &packed.blocks[layer]
+        } else {
+            lent = decoder.lend(layer)?;
+            made = HostBlock::of(&lent).ok_or_else(elsewhere)?;
+            &made
         };
         let numbers = Numbers::of(hidden).ok_or_else(elsewhere)?;
         let output = {
@@ -239,7 +238,7 @@ fn step_together(
     let last = rows.places(rows.lengths().iter().enumerate().map(|(row, length)| (row, length - 1)));
     let normed = decoder.final_norm(Activations(hidden).at(&last));
     match packed {
-        Some(packed) => packed.logits(decoder, &Numbers::of(normed).ok_or_else(elsewhere)?),
+        Some(packed) => Ok(packed.logits(decoder, &Numbers::of(normed).ok_or_else(elsewhere)?)),
         None => read(decoder.read_out(normed)),
     }
 }

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_kernels as kernels;
-use palinode_kernels::{Matrix, Threads};
+use palinode_kernels::{Matrix, ReadOut, Threads};
 use rayon::prelude::*;
 
 use crate::device::numbers::{Numbers, rows as tensor_of};
@@ -124,7 +124,17 @@ impl Decoder {
         for (number, x) in x.slice().chunks(each * d).enumerate() {
             let mut logits = self.host_logits(&head, x);
             let rows = logits.par_chunks_exact_mut(self.config.vocab).enumerate();
-            let losses: Vec<(f32, f32)> = rows.map(|(row, logits)| loss(number * each + row, logits)).collect();
+            let read_out = self.read_out_of_logits();
+            let of_row = |(row, logits): (usize, &mut [f32])| {
+                if read_out.is_nothing() {
+                    return loss(number * each + row, logits);
+                }
+                let read = logits.to_vec();
+                let losses = loss(number * each + row, logits);
+                read_out.back(logits, &read);
+                losses
+            };
+            let losses: Vec<(f32, f32)> = rows.map(of_row).collect();
             values.extend(losses.iter().map(|(value, _)| *value));
             shortfalls.extend(losses.iter().map(|(_, shortfall)| *shortfall));
             gradient.extend(kernels::product(&logits, head.weight().turned(), None, Threads::All));
@@ -144,7 +154,14 @@ impl Decoder {
 
     fn host_logits(&self, head: &HostHead, x: &[f32]) -> Vec<f32> {
         self.meter.head(x.len() / self.config.hidden);
-        kernels::product(x, head.weight(), head.bias.as_ref().map(Numbers::slice), Threads::All)
+        let mut logits = kernels::product(x, head.weight(), head.bias.as_ref().map(Numbers::slice), Threads::All);
+        self.read_out_of_logits().apply(&mut logits);
+        logits
+    }
+
+    /// What is done with logits behind the head.
+    pub(crate) fn read_out_of_logits(&self) -> ReadOut {
+        ReadOut { multiplier: self.config.logit_multiplier as f32, cap: self.config.logit_cap.map(|cap| cap as f32) }
     }
 
     fn host_head(&self) -> Option<HostHead> {

@@ -220,14 +220,12 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                 bar.keep(requests.len() as u64);
                 return Ok(kept);
             }
-            let metrics = match &moments {
-                Some(moments) => metrics(cx, moments, &[one.layer], params.weights())?,
-                None => {
-                    let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
-                    let ridge =
-                        Ridge::new(model.decoder.config().feed_forward, weights).map_err(StageFailure::stage)?;
-                    Preservations::from([(WeightId::down(one.layer), Arc::new(ridge) as _)])
-                }
+            let metrics = if let Some(moments) = &moments {
+                metrics(cx, moments, &[one.layer], params.weights())?
+            } else {
+                let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
+                let ridge = Ridge::new(model.decoder.config().feed_forward, weights).map_err(StageFailure::stage)?;
+                Preservations::from([(WeightId::down(one.layer), Arc::new(ridge) as _)])
             };
             let parallel = batch_limits::requests(None, &model.decoder, one.layer, cx.strict());
             let tried = params.attempt(&model, &requests, &templates, &metrics, one, parallel, &|| bar.inc(1))?;

@@ -163,7 +163,7 @@ verdict leaves the answer open: it counts nowhere, and the result says how many 
             (Some(_), None, None) | (None, Some(_), Some(_)) => {}
             (None, Some(_), None) => errors.push(FieldError::new("model", "the server has to know which model judges")),
             (None, None, Some(_)) => {
-                errors.push(FieldError::new("url", "nothing says where the model is").expected(one))
+                errors.push(FieldError::new("url", "nothing says where the model is").expected(one));
             }
             (None, None, None) => errors.push(FieldError::new("", "there is no judge").expected(one)),
             (Some(_), ..) => errors.push(FieldError::new("verdicts", "a file judges, and a server too").expected(one)),

@@ -178,7 +178,7 @@ pub fn by_hops(records: &[RecordScores], resamples: usize, seed: u64) -> (Values
 pub fn beside(columns: &mut Vec<Column>) {
     let own: BTreeSet<&str> = COUNTERPARTS.iter().map(|(_, answers)| *answers).collect();
     for answers in own {
-        let forced = |column: &Column| COUNTERPARTS.iter().any(|pair| *pair == (column.name.as_str(), answers));
+        let forced = |column: &Column| COUNTERPARTS.contains(&(column.name.as_str(), answers));
         let Some(from) = columns.iter().position(|column| column.name == answers) else { continue };
         let column = columns.remove(from);
         let to = columns.iter().position(forced).map_or(from, |at| at + 1);
