@@ -218,7 +218,7 @@ fn step_together(
     let last = rows.places(rows.lengths().iter().enumerate().map(|(row, length)| (row, length - 1)));
     let normed = decoder.final_norm(Activations(hidden).at(&last));
     match packed {
-        Some(packed) => packed.logits(decoder, &Numbers::of(normed).ok_or_else(elsewhere)?),
+        Some(packed) => Ok(packed.logits(decoder, &Numbers::of(normed).ok_or_else(elsewhere)?)),
         None => read(decoder.read_out(normed)),
     }
 }

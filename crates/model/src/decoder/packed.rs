@@ -56,9 +56,9 @@ impl PackedModel {
     }
 
     /// Logits `[n, V]` of normed rows `[n, d]`.
-    pub fn logits(&self, decoder: &Decoder, normed: &Numbers) -> Result<Vec<f32>, ModelError> {
+    pub fn logits(&self, decoder: &Decoder, normed: &Numbers) -> Vec<f32> {
         decoder.meter.head(normed.slice().len() / decoder.config().hidden);
         let bias = self.bias.as_ref().map(Numbers::slice);
-        Ok(kernels::product_packed(normed.slice(), &self.head, bias, Threads::All))
+        kernels::product_packed(normed.slice(), &self.head, bias, Threads::All)
     }
 }
