@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::Threads;
 use crate::dispatch::{Shared, with_simd};
 use crate::matrix::Matrix;
-use crate::tile::{STRIP, chains};
+use crate::tile::{STRIP, chains, holds_strip};
 
 /// Outputs in a panel.
 pub(crate) const PANEL: usize = 3 * STRIP;
@@ -311,7 +311,7 @@ impl Stripe<'_> {
         let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);
         let Tiles { out, at, outputs, width, begin } = self.out;
         let mut sums = [[0f32; PANEL]; R];
-        if S::F32_LANES == STRIP && width == PANEL {
+        if holds_strip::<S>() && width == PANEL {
             let starts = x.map(<[f32]>::as_ptr);
             assert!(self.panel.len() >= self.count * PANEL);
             // SAFETY: all of it lies within the slices, as was just asserted.
@@ -367,7 +367,7 @@ fn panel_chains<S: Simd, const R: usize>(
 ) {
     assert!(panel.len() >= count * PANEL);
     assert!(rows.iter().all(|row| row.len() >= count));
-    if S::F32_LANES == STRIP {
+    if holds_strip::<S>() {
         let starts: [*const f32; R] = std::array::from_fn(|r| rows[r].as_ptr());
         // SAFETY: all of it lies within the slices, as was just asserted.
         let held = unsafe { registers::<S, R>(simd, |r, j| starts[r].add(j), panel.as_ptr(), count) };
@@ -402,7 +402,7 @@ pub(crate) fn turned_chains<S: Simd, const R: usize>(
     count: usize,
 ) {
     assert!(panel.len() >= count * PANEL && (count == 0 || turned.len() >= (count - 1) * PANEL + R));
-    if S::F32_LANES == STRIP {
+    if holds_strip::<S>() {
         let start = turned.as_ptr();
         // SAFETY: all of it lies within the slices, as was just asserted.
         let held = unsafe { registers::<S, R>(simd, |r, j| start.add(j * PANEL + r), panel.as_ptr(), count) };

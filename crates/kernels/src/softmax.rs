@@ -149,7 +149,7 @@ fn largest(logits: &[f32]) -> (f32, usize) {
     }
     let largest = each.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
     // Sixteen at a time: a loop that may end at each number is no vector's.
-    let has = |chunk: &[f32; PARTS]| chunk.iter().fold(0, |has, logit| has | u8::from(*logit == largest)) != 0;
+    let has = |chunk: &[f32; PARTS]| chunk.iter().map(|logit| u32::from(*logit == largest)).sum::<u32>() > 0;
     let from = whole.iter().position(has).unwrap_or(whole.len()) * PARTS;
     let found = logits[from..].iter().position(|logit| *logit == largest);
     (largest, found.map_or(0, |at| from + at))

@@ -6,6 +6,12 @@ use pulp::Simd;
 /// Columns of a tile: numbers that lie side by side in a strip.
 pub(crate) const STRIP: usize = 16;
 
+/// Whether a register holds a strip.
+#[inline(always)]
+pub(crate) fn holds_strip<S: Simd>() -> bool {
+    S::F32_LANES == STRIP
+}
+
 /// Rows of a tile that attention takes at a time.
 pub(crate) const ROWS: usize = 4;
 
