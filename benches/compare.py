@@ -35,7 +35,7 @@ class Case:
         self.name, self.kind, self.words, self.goals, self.numbers = name, kind, words, goals, numbers
         self.counts = dict(zip(SIDES, counts))
         if not batched:
-            del self.counts["batched"]
+            self.counts.pop("batched", None)
 
     def command(self, side):
         theirs = "" if side == "ours" else " threads=1"
