@@ -58,6 +58,9 @@ struct Recent {
 /// Numbers in the largest set of keys that is kept: 128 MiB.
 const MOST_KEPT: usize = 16 << 20;
 
+/// A pivot that is no larger beside the largest entry is rounding of single precision, where tokens are too few for it to be anything else.
+const SHORT: f64 = 1e-4;
+
 impl Factor {
     /// Factors `λC + ρI`.
     ///
@@ -88,9 +91,15 @@ impl Factor {
             pivot,
             largest,
         };
+        // Of fewer tokens than a key has numbers, no more pivots than tokens are above 0. Sums that were rounded show that somewhere behind, as
+        // small pivots of either sign; so what is said is what exact sums would show.
+        let short = usize::try_from(moment.count()).ok().filter(|tokens| *tokens < size && weights.rho == 0.0);
         let lower = match metric.llt(Side::Lower) {
             Ok(factor) => factor.L().to_owned(),
             Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index }) => {
+                if let Some(tokens) = short {
+                    return Err(fails(tokens, 0.0));
+                }
                 let (index, pivot) = failing_pivot(metric.as_ref(), index);
                 return Err(fails(index, pivot));
             }
@@ -98,8 +107,9 @@ impl Factor {
         // A pivot of the size of rounding means that its row is a combination of the others: the factor exists by luck.
         let floor = size as f64 * f64::EPSILON * largest;
         let smallest = (0..size).map(|i| (i, lower[(i, i)] * lower[(i, i)])).min_by(|a, b| a.1.total_cmp(&b.1));
-        match smallest {
-            Some((index, pivot)) if pivot <= floor => Err(fails(index, pivot)),
+        match (smallest, short) {
+            (Some((_, pivot)), Some(tokens)) if pivot <= SHORT * largest => Err(fails(tokens, 0.0)),
+            (Some((index, pivot)), _) if pivot <= floor => Err(fails(index, pivot)),
             _ => Ok(Self::of(lower, weights)),
         }
     }
