@@ -92,8 +92,9 @@ impl Factor {
             largest,
         };
         // Of fewer tokens than a key has numbers, no more pivots than tokens are above 0. Sums that were rounded show that somewhere behind, as
-        // small pivots of either sign; so what is said is what exact sums would show.
-        let short = usize::try_from(moment.count()).ok().filter(|tokens| *tokens < size && weights.rho == 0.0);
+        // small pivots of either sign; so what is said is what exact sums would show. A count of 1 is that of a mean whose tokens were not counted.
+        let short =
+            usize::try_from(moment.count()).ok().filter(|tokens| (2..size).contains(tokens) && weights.rho == 0.0);
         let lower = match metric.llt(Side::Lower) {
             Ok(factor) => factor.L().to_owned(),
             Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index }) => {
