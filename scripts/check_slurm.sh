@@ -91,7 +91,7 @@ ends plain
 says plain "twice as much"
 
 # 2. Jobs that preempt, a controller that is down for a while, and a node that dies, in one long stage with two shares.
-long=(--set stages.moments.with.samples=7600 --until moments)
+long=(--set stages.targets.with.steps=800 --set stages.targets.with.stop_loss=0 --until targets)
 "$palinode" run demo.yaml --store short --no-preflight --quiet "${long[@]}"
 results short | sort >short.results
 sed -i '/# Too little/d; s/moments: { memory: 40M }/moments: {}/' "$PALINODE_SETTINGS"

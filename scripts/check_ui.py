@@ -204,7 +204,9 @@ SIDE = """(async () => {
 def check_live(browser, program, store, pipeline):
     """A run that goes on while the page is open."""
     before = browser.js("(async () => (await (await fetch('/api/runs')).json()).runs[0].run)()")
-    command = [program, "run", pipeline, "--store", store, "--only", "moments", "--force", "moments", "--quiet"]
+    # Long enough to be looked at, on any machine.
+    longer = ["--set", "stages.targets.with.steps=300", "--set", "stages.targets.with.stop_loss=0"]
+    command = [program, "run", pipeline, "--store", store, "--until", "targets", "--no-preflight", "--quiet", *longer]
     run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         go(browser, None, "#/runs", "!!document.querySelector('#work a')")
