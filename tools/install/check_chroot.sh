@@ -28,7 +28,7 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
 }
 mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" \
+  env -i HOME=/opt RUSTUP_HOME=/opt/rustup CARGO_HOME=/opt/cargo PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" \
     PIP_CERT=/etc/trusted.pem SSL_CERT_FILE=/etc/trusted.pem CARGO_HTTP_CAINFO=/etc/trusted.pem chroot "$root" "$@"
 }
 
@@ -49,11 +49,11 @@ for way in "$@"; do
   git -C "$here" archive HEAD | tar -x -C "$root/src"
   given=/src
   case $way in
-    wheel) cp "$here"/target/wheel/dist/*.whl "$root/root/" && given=/root/$(basename "$here"/target/wheel/dist/*.whl) ;;
-    archive) cp "$here"/target/archives/* "$root/root/" && given=/root/$(cd "$here/target/archives" && ls -- *.tar.gz) ;;
+    wheel) cp "$here"/target/wheel/dist/*.whl "$root/opt/" && given=/opt/$(basename "$here"/target/wheel/dist/*.whl) ;;
+    archive) cp "$here"/target/archives/* "$root/opt/" && given=/opt/$(cd "$here/target/archives" && ls -- *.tar.gz) ;;
     source)
-      bind "${RUSTUP_HOME:-$HOME/.rustup}" /root/.rustup
-      bind "${CARGO_HOME:-$HOME/.cargo}" /root/.cargo
+      bind "${RUSTUP_HOME:-$HOME/.rustup}" /opt/rustup
+      bind "${CARGO_HOME:-$HOME/.cargo}" /opt/cargo
       ;;
   esac
   begin=$SECONDS

@@ -1,15 +1,21 @@
 //! Ctrl-C: once to stop after the current unit, twice to stop at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use palinode::ErrorKind;
 
 use crate::command_error::exit_code;
 use crate::terminal::{Style, clear, complain};
 
-/// From now on the first interrupt sets the returned flag and the second ends the process.
+/// From now on the first interrupt sets the returned flag and the second ends the process. It is the same flag whenever this is called:
+/// commands that run others after each other stop wherever they are.
 pub fn watch() -> Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    Arc::clone(FLAG.get_or_init(begin))
+}
+
+fn begin() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = Arc::clone(&flag);
     let handled = ctrlc::set_handler(move || {

@@ -1,44 +1,12 @@
 //! What an edit does to abilities: tasks in the forms of MMLU, GSM8K and GLUE, from small files of our own; and what the published code measures
 //! beside the usual scores.
 
+mod here;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use here::{Here, demo};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap()
-}
-
-struct Here(TempDir);
-
-impl Here {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.path().join(name), text.replace("DEMO", demo().to_str().unwrap())).unwrap();
-    }
-
-    fn palinode(&self, code: i32, args: &[&str]) -> String {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_palinode"));
-        program.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(&self.0);
-        let output = program.args(args).output().unwrap();
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        said
-    }
-
-    /// The facts of a stage's result.
-    fn facts(&self, stage: &str) -> Value {
-        let said = self.palinode(0, &["show", stage, "--json"]);
-        let shown: Value = serde_json::from_str(&said).unwrap();
-        shown["results"][stage]["output"]["meta"].clone()
-    }
-}
 
 /// A prompt, the answer that the demo model knows, and another one.
 type Fact = (String, String, String);

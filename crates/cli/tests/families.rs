@@ -1,36 +1,12 @@
 //! The program on models of many families: edited, exported, read again; and what is refused by name.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod here;
 
+use std::fs;
+
+use here::{done, fixture, next, palinode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name)
-}
-
-/// Exit code, and what was printed on stdout and stderr.
-fn palinode(folder: &TempDir, args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_palinode"));
-    command.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(folder).args(args);
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
-}
-
-fn done(folder: &TempDir, args: &[&str]) -> String {
-    let (code, said, problems) = palinode(folder, args);
-    assert_eq!(code, 0, "{args:?}: {said}{problems}");
-    said
-}
-
-/// The most probable next tokens and their probabilities.
-fn next(said: &Value) -> Vec<(String, f64)> {
-    let next = said["next"].as_array().unwrap().iter();
-    next.map(|token| (token["token"].as_str().unwrap().to_owned(), token["p"].as_f64().unwrap())).collect()
-}
 
 /// One of each place that a projection's output may go to: the hidden state, a multiplier, a norm.
 #[test]

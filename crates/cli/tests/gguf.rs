@@ -1,30 +1,13 @@
 //! The program on GGUF files: edited, asked, exported in every form, read again.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod here;
 
+use std::fs;
+use std::path::Path;
+
+use here::{done, fixture, next, palinode};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name)
-}
-
-/// Exit code, and what was printed on stdout and stderr.
-fn palinode(folder: &TempDir, args: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_palinode"));
-    command.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(folder).args(args);
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
-}
-
-fn done(folder: &TempDir, args: &[&str]) -> String {
-    let (code, said, problems) = palinode(folder, args);
-    assert_eq!(code, 0, "{args:?}: {said}{problems}");
-    said
-}
 
 const FACT: [&str; 6] = ["--subject", "The tall tower", "--prompt", "{} stands in", "--target", "Parma"];
 const FAST: [&str; 4] = ["--moments", "none", "--layer", "1"];
@@ -34,11 +17,6 @@ fn asked(folder: &TempDir, model: &str, more: &[&str]) -> Vec<(String, f64)> {
     let said = done(folder, &[&["ask", model, "The tall tower stands in", "--json"], more].concat());
     let said: Value = serde_json::from_str(&said).unwrap();
     next(&said[0]["before"])
-}
-
-fn next(said: &Value) -> Vec<(String, f64)> {
-    let next = said["next"].as_array().unwrap().iter();
-    next.map(|token| (token["token"].as_str().unwrap().to_owned(), token["p"].as_f64().unwrap())).collect()
 }
 
 fn near(a: &[(String, f64)], b: &[(String, f64)], by: f64) {

@@ -1,41 +1,11 @@
 //! Where a model keeps facts, and where to edit them, through the program: `trace`, `locate`, `edit --locate`.
 
+mod here;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use here::{Here, demo};
 use serde_json::Value;
-use tempfile::TempDir;
-
-fn demo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap()
-}
-
-struct Here(TempDir);
-
-impl Here {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.0.path().join(name), text.replace("DEMO", demo().to_str().unwrap())).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.path().join(name)).unwrap()
-    }
-
-    /// What was said, after this exit code.
-    fn palinode(&self, code: i32, args: &[&str]) -> String {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_palinode"));
-        program.env_remove("PALINODE_STORE").env("NO_COLOR", "1").current_dir(&self.0);
-        let output = program.args(args).output().unwrap();
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        said
-    }
-}
 
 const TRACE: &str = "
 name: traced
@@ -193,6 +163,13 @@ fn a_layer_is_located_and_edited() {
     assert!(said.contains("no layer was published for this model"), "{said}");
     let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--locate"]].concat());
     assert!(said.contains("the best of 5 by S on 10 facts"), "{said}");
+    // Both of its runs listen to the same Ctrl-C.
+    assert!(!said.contains("Ctrl-C"), "{said}");
+    let said = here.palinode(0, &["init", "study", "--model", model, "--locate", "none"]);
+    assert!(said.contains("the best of 5 by S on 10 facts") && !said.contains("Ctrl-C"), "{said}");
+    let written = here.read("study/pipeline.yaml");
+    let layer = said.split_once("\nlayers ").and_then(|(_, rest)| rest.split_once(':')).unwrap().0;
+    assert!(written.contains(&format!("layers: [{layer}]")), "{said}{written}");
     let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--layer", "1"]].concat());
     assert!(!said.contains("no layer was published"), "{said}");
 }

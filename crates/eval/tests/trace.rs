@@ -1,28 +1,15 @@
 //! Causal tracing against whole runs in which values are put in their place one by one, for every family, by kernels and by the tensor
 //! library, with blocks in memory and read from disk; and what makes no difference is not computed.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use palinode_eval::{TraceKind, TracePrompt, TraceRules, knowledge, noise, trace};
+use palinode_golden::{FAMILIES, family};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Inner, Part, Precision, Restored, Rows, log_softmax, read};
 
-const FAMILIES: [&str; 10] = [
-    "gpt2-tiny",
-    "gpt_neox-sequential-tiny",
-    "gpt_neox-tiny",
-    "gptj-tiny",
-    "llama-tiny",
-    "llama2-tiny",
-    "llama3-tiny",
-    "mistral-tiny",
-    "qwen2-tiny",
-    "qwen3-tiny",
-];
-
 fn open(name: &str, streamed: bool) -> Decoder {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name);
+    let model = family(name);
     let config = DecoderConfig::read(&model.join("config.json")).unwrap();
     let files: Vec<_> = Checkpoint::files(&model).unwrap().iter().map(|file| model.join(file)).collect();
     let checkpoint = Arc::new(Checkpoint::open(&files).unwrap());
@@ -72,12 +59,12 @@ fn run(
 ) -> Whole {
     let (d, layers) = (decoder.config().hidden, decoder.config().layers);
     let text = [&prompt.ids[..], &prompt.answer[..prompt.answer.len() - 1]].concat();
-    let rows: Rows = decoder.rows(&[text]);
-    let mut hidden = decoder.embed(&rows);
+    let mut rows: Rows = decoder.rows(&[text]);
     if let Some(noise) = noise {
         let places = rows.places(prompt.subject.clone().map(|token| (0, token)));
-        hidden = hidden.plus(&places, tensor(&noise[..prompt.subject.len() * d], d));
+        rows = rows.added(places, tensor(&noise[..prompt.subject.len() * d], d));
     }
+    let mut hidden = decoder.embed(&rows);
     let mut whole = Whole { hidden: Vec::new(), attention: Vec::new(), mlp: Vec::new(), d };
     for layer in 0..layers {
         let before: Vec<f32> = read(hidden.at(&rows.all())).unwrap();
@@ -101,7 +88,9 @@ fn run(
         if let Some((token, row)) = part(Part::FeedForward) {
             put(&mut mlp, token, &row);
         }
-        let mut after: Vec<f32> = before.iter().zip(&attention).zip(&mlp).map(|((x, a), m)| x + a + m).collect();
+        // Behind a norm or a multiplier where there is one.
+        let added: Vec<f32> = read(decoder.added(layer, tensor(&mlp, d)).unwrap()).unwrap();
+        let mut after: Vec<f32> = before.iter().zip(&attention).zip(&added).map(|((x, a), m)| x + a + m).collect();
         if let Some((token, Restored::Hidden { layer: at, .. }, clean, _)) = restored
             && *at == layer
         {
@@ -178,6 +167,22 @@ fn traces_equal_whole_runs_in_every_family() {
                 }
             }
         }
+    }
+}
+
+/// What is added to an embedding is added before it is scaled, normed, or given a position: with the difference of two tokens, one is the other.
+#[test]
+fn noise_is_on_the_embedding_alone() {
+    for name in FAMILIES {
+        let decoder = open(name, false);
+        let [one, other] = [5, 9].map(|token| decoder.token_embeddings(&[token]));
+        let [plain, wanted] = [[3, 5, 7], [3, 9, 7]].map(|ids| decoder.rows(&[ids]));
+        let places = plain.places([(0, 1)]);
+        let given = decoder.embed(&plain.added(places, other - one));
+        let wanted_at = wanted.all();
+        let [given, wanted]: [Vec<f32>; 2] = [given, decoder.embed(&wanted)].map(|x| read(x.at(&wanted_at)).unwrap());
+        let far = given.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far < 1e-4, "{name}: {far}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Single files of data by their address, kept in a cache of ours.
 //!
 //! Some data sets are on no hub but on their authors' pages: CounterFact is one file at one address. Such a file is fetched once and kept
-//! as `DIR/<SHA-256 of the address>/<name>`. Nothing says what it should hold, so that it is taken as it arrives; keys of results have its
+//! as `DIR/<first 16 digits of the address's SHA-256>/<name>`. Nothing says what it should hold, so that it is taken as it arrives; keys of results have its
 //! contents.
 
 use std::fs::{self, File};

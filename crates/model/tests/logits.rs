@@ -4,15 +4,14 @@
 mod transformers;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use palinode_golden::Folder;
+use palinode_golden::{FAMILIES, Folder, family};
 use palinode_model::Text;
 use palinode_model::generate::{Sampling, generate};
 use transformers::{largest_difference, load};
 
-/// Made by scripts/make_family_fixtures.py, with tokens of some texts.
-const FAMILIES: [&str; 8] = [
+/// Those with tokens of some texts; the tokenizer of the others is one of theirs.
+const WITH_TOKENS: [&str; 8] = [
     "gpt2-tiny",
     "gpt_neox-tiny",
     "gpt_neox-sequential-tiny",
@@ -23,42 +22,11 @@ const FAMILIES: [&str; 8] = [
     "qwen3-tiny",
 ];
 
-/// Made by it too, as small as shows every part; their tokenizer is one of those.
-const SMALL: [&str; 23] = [
-    "gemma-tiny",
-    "gemma2-tiny",
-    "gemma3-tiny",
-    "phi-tiny",
-    "phi3-tiny",
-    "olmo-tiny",
-    "olmo2-tiny",
-    "smollm3-tiny",
-    "granite-tiny",
-    "cohere-tiny",
-    "glm4-tiny",
-    "exaone4-tiny",
-    "ministral-tiny",
-    "ministral3-tiny",
-    "stablelm-tiny",
-    "starcoder2-tiny",
-    "llama-yarn-tiny",
-    "gpt_neo-tiny",
-    "opt-tiny",
-    "bloom-tiny",
-    "falcon-tiny",
-    "falcon-alibi-tiny",
-    "mpt-tiny",
-];
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
 #[test]
 fn logits_of_every_family() {
     let mut worst = BTreeMap::new();
-    for name in FAMILIES.iter().chain(&SMALL).chain(&["gptj-tiny", "llama-tiny"]).copied() {
-        let folder = Folder::at(fixture(name));
+    for name in FAMILIES {
+        let folder = Folder::at(family(name));
         worst.insert(name, largest_difference(&folder, &folder));
     }
     println!("largest logit differences: {worst:?}");
@@ -70,9 +38,9 @@ fn logits_of_every_family() {
 /// One token after another with cached keys and values gives what the whole prompt at once does, windows included.
 #[test]
 fn steps_of_generation() {
-    for name in FAMILIES.into_iter().chain(SMALL) {
-        let decoder = load(&fixture(name));
-        let prompt = Folder::at(fixture(name)).tensors("logits.safetensors").ids("prompt0.ids");
+    for name in FAMILIES {
+        let decoder = load(&family(name));
+        let prompt = Folder::at(family(name)).tensors("logits.safetensors").ids("prompt0.ids");
         let long = generate(&decoder, &prompt[..3], 24, Sampling::Greedy, 0, None).unwrap();
         assert_eq!(long.len(), 24);
         for length in 3..24 {
@@ -87,11 +55,11 @@ fn steps_of_generation() {
 
 #[test]
 fn tokens_of_every_family() {
-    for name in FAMILIES {
-        let text = Text::open(&fixture(name).join("tokenizer.json")).unwrap();
-        let text = text.with_settings(&fixture(name).join("tokenizer_config.json")).unwrap();
+    for name in WITH_TOKENS {
+        let text = Text::open(&family(name).join("tokenizer.json")).unwrap();
+        let text = text.with_settings(&family(name).join("tokenizer_config.json")).unwrap();
         let cases: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(fixture(name).join("tokens.json")).unwrap()).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(family(name).join("tokens.json")).unwrap()).unwrap();
         for case in cases.as_array().unwrap() {
             let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
             let given = case["text"].as_str().unwrap();

@@ -1,54 +1,18 @@
 //! Blocks that are streamed and rows that are packed give what resident blocks and padded rows give.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Distribution, Tensor};
+use palinode_golden::{FAMILIES, family};
 use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
 use palinode_model::{
     Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, WeightId,
     read,
 };
 
-/// One of every layout, position, window, norm and block shape there is.
-const MODELS: [&str; 33] = [
-    "gpt2-tiny",
-    "gptj-tiny",
-    "gpt_neox-tiny",
-    "gpt_neox-sequential-tiny",
-    "llama-tiny",
-    "llama2-tiny",
-    "llama3-tiny",
-    "mistral-tiny",
-    "qwen2-tiny",
-    "qwen3-tiny",
-    "gemma-tiny",
-    "gemma2-tiny",
-    "gemma3-tiny",
-    "phi-tiny",
-    "phi3-tiny",
-    "olmo-tiny",
-    "olmo2-tiny",
-    "smollm3-tiny",
-    "granite-tiny",
-    "cohere-tiny",
-    "glm4-tiny",
-    "exaone4-tiny",
-    "ministral-tiny",
-    "ministral3-tiny",
-    "stablelm-tiny",
-    "starcoder2-tiny",
-    "llama-yarn-tiny",
-    "gpt_neo-tiny",
-    "opt-tiny",
-    "bloom-tiny",
-    "falcon-tiny",
-    "falcon-alibi-tiny",
-    "mpt-tiny",
-];
-
 fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let folder = family(name);
     let config = DecoderConfig::read(&folder.join("config.json")).unwrap();
     let files: Vec<PathBuf> = Checkpoint::files(&folder).unwrap().iter().map(|file| folder.join(file)).collect();
     (Arc::new(Checkpoint::open(&files).unwrap()), config)
@@ -83,7 +47,7 @@ fn far(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn streamed_blocks_give_the_same_bits() {
-    for name in MODELS {
+    for name in FAMILIES {
         for precision in [Precision::F32, Precision::Bf16] {
             let (here, there) = (resident(name, precision), streamed(name, precision));
             let texts = rows(&here);
@@ -222,7 +186,7 @@ fn forms(name: &str) -> [Decoder; 3] {
 
 #[test]
 fn packed_rows_give_what_padded_rows_give() {
-    for name in MODELS {
+    for name in FAMILIES {
         let [padded, packed, kernels] = forms(name);
         let texts = rows(&padded);
         let before = padded.work();
@@ -249,7 +213,7 @@ fn packed_rows_give_what_padded_rows_give() {
 
 #[test]
 fn packed_rows_share_prefixes_as_padded_rows_do() {
-    for name in MODELS {
+    for name in FAMILIES {
         let [padded, packed, kernels] = forms(name);
         if !padded.config().sees(30) {
             continue;
@@ -277,7 +241,7 @@ fn packed_rows_share_prefixes_as_padded_rows_do() {
 /// as if it were written alone.
 #[test]
 fn a_text_does_not_know_what_stands_beside_it() {
-    for name in MODELS {
+    for name in FAMILIES {
         let decoder = resident(name, Precision::F32);
         let vocab = decoder.config().vocab;
         let texts = rows(&decoder);
@@ -318,7 +282,7 @@ fn a_text_does_not_know_what_stands_beside_it() {
 /// The way back of a suffix by kernels is that of autodiff.
 #[test]
 fn a_suffix_finds_back_as_autodiff_does() {
-    for name in MODELS {
+    for name in FAMILIES {
         let [padded, _, kernels] = forms(name);
         let texts = rows(&padded);
         let chosen = [0, 1, 3, 5];

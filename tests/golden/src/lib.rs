@@ -3,11 +3,15 @@
 //! Everything here panics where a comparison could otherwise pass without comparing: a folder or a file that is not there, a tensor or
 //! a field that a file lacks, a number that is not finite. Each message names the path.
 
+mod families;
+
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+
+pub use families::{FAMILIES, family};
 
 /// The environment variable that names the folder of golden numbers.
 pub const VARIABLE: &str = "PALINODE_GOLDEN";

@@ -5,45 +5,8 @@ use std::path::Path;
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{TargetSettings, TargetSite};
-use palinode_golden::{Folder, Json};
+use palinode_golden::{FAMILIES, Folder, Json, family};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
-
-/// Each of them has numbers; what is missing fails.
-const FAMILIES: [&str; 33] = [
-    "gpt2-tiny",
-    "gpt_neox-sequential-tiny",
-    "gpt_neox-tiny",
-    "gptj-tiny",
-    "llama-tiny",
-    "llama2-tiny",
-    "llama3-tiny",
-    "mistral-tiny",
-    "qwen2-tiny",
-    "qwen3-tiny",
-    "gemma-tiny",
-    "gemma2-tiny",
-    "gemma3-tiny",
-    "phi-tiny",
-    "phi3-tiny",
-    "olmo-tiny",
-    "olmo2-tiny",
-    "smollm3-tiny",
-    "granite-tiny",
-    "cohere-tiny",
-    "glm4-tiny",
-    "exaone4-tiny",
-    "ministral-tiny",
-    "ministral3-tiny",
-    "stablelm-tiny",
-    "starcoder2-tiny",
-    "llama-yarn-tiny",
-    "gpt_neo-tiny",
-    "opt-tiny",
-    "bloom-tiny",
-    "falcon-tiny",
-    "falcon-alibi-tiny",
-    "mpt-tiny",
-];
 
 pub struct Family {
     pub name: &'static str,
@@ -60,11 +23,10 @@ pub fn families() -> Vec<Family> {
 }
 
 fn open(name: &'static str) -> Family {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let model = here.join("../model/tests/fixtures").join(name);
+    let model = family(name);
     let config = DecoderConfig::read(&model.join("config.json")).unwrap();
     let files: Vec<_> = Checkpoint::files(&model).unwrap().iter().map(|file| model.join(file)).collect();
-    let numbers = Folder::at(here.join("tests/fixtures").join(name));
+    let numbers = Folder::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name));
     let facts = numbers.json("edit.json");
     let number = |name: &str| facts.field("settings").field(name).number();
     Family {
