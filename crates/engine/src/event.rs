@@ -1,6 +1,7 @@
 //! What happens during a run, told to whoever watches: the command line, the event log, a test.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +194,11 @@ pub enum Outcome {
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event);
+
+    /// The least time between two steps of progress that are told. The first and the last of some work always are.
+    fn pace(&self) -> Duration {
+        Duration::from_millis(50)
+    }
 }
 
 /// Hears nothing.

@@ -151,4 +151,7 @@ impl Observer for Tee {
         self.log.event(event);
         self.told.event(event);
     }
+    fn pace(&self) -> Duration {
+        self.told.pace()
+    }
 }

@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use crate::event::{Event, Observer};
 
-/// At most one update in this many milliseconds: observers may draw on each.
-const EVERY_MS: u64 = 50;
 const NEVER: u64 = u64::MAX;
 
 /// Counts units of work; ends when dropped. Can be shared between threads.
@@ -20,6 +18,8 @@ pub struct Progress {
     kept: AtomicU64,
     note: Mutex<String>,
     started: Instant,
+    /// Milliseconds between two updates, as the observer wants them.
+    pace: u64,
     /// Milliseconds from the start to the last update that was told; [`NEVER`] before the first.
     told: AtomicU64,
 }
@@ -28,6 +28,7 @@ impl Progress {
     pub(crate) fn start(observer: Arc<dyn Observer>, instance: &str, what: &str, total: Option<u64>) -> Self {
         observer.event(&Event::ProgressStarted { instance: instance.to_owned(), what: what.to_owned(), total });
         Self {
+            pace: observer.pace().as_millis() as u64,
             observer,
             instance: instance.to_owned(),
             what: what.to_owned(),
@@ -66,7 +67,7 @@ impl Progress {
     fn tell(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         let told = self.told.load(Ordering::Relaxed);
-        let due = told == NEVER || now >= told + EVERY_MS || Some(self.done()) == self.total;
+        let due = told == NEVER || now >= told + self.pace || Some(self.done()) == self.total;
         // Whoever wins the exchange tells; the others' counts are in the total anyway.
         if due && self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.observer.event(&Event::Progress {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::outline::outline;
 use super::record::RunRecord;
@@ -72,5 +73,8 @@ impl Observer for Recorder {
             self.record.lock().unwrap_or_else(PoisonError::into_inner).apply(now_ms(), event);
         }
         self.told.event(event);
+    }
+    fn pace(&self) -> Duration {
+        self.told.pace()
     }
 }
