@@ -4,6 +4,7 @@
 mod here;
 
 use std::fs;
+use std::path::Path;
 
 use here::{Here, demo};
 use serde_json::{Value, json};
@@ -111,6 +112,105 @@ stages:
     );
     let said = here.palinode(4, &["run", "wrong.yaml"]);
     assert!(said.contains("missing field `choices`"), "{said}");
+}
+
+/// The same tasks as tables, in the columns that they have on the Hugging Face Hub (scripts/make_parquet_fixtures.py).
+#[test]
+fn tasks_are_read_from_parquet_files() {
+    let here = Here::new();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for name in ["mmlu", "arc", "gsm8k", "sst2"] {
+        let file = format!("{name}.parquet");
+        fs::copy(fixtures.join(&file), here.0.path().join(&file)).unwrap();
+    }
+    here.write(
+        "p.yaml",
+        r"
+name: tables
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  mmlu:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.parquet, choices: choices, label: answer, prompt: '{question}' }
+  letters:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.parquet, choices: choices, label: answer, score: letters, prompt: '{question}{options}: {choices[0]}', shots: 2, limit: 5 }
+  arc:
+    uses: probes
+    inputs: { model: model }
+    with: { path: arc.parquet, choices: choices.text, label: answerKey, prompt: '{question}' }
+  gsm8k:
+    uses: probes
+    inputs: { model: model }
+    with:
+      path: gsm8k.parquet
+      label: answer
+      prompt: '{question}'
+      generate: { tokens: 8, stop: ['.', '!'], pattern: '(?:#### )?(\w+)', last: true }
+  sst2:
+    uses: probes
+    inputs: { model: model }
+    with: { path: sst2.parquet, prompt: '{sentence}', words: { 0: negative, 1: positive }, shots: 1 }
+",
+    );
+    here.palinode(0, &["run", "p.yaml"]);
+    for stage in ["mmlu", "arc"] {
+        let facts = here.facts(stage);
+        assert_eq!((&facts["questions"], &facts["metrics"]["accuracy"]), (&json!(12), &json!(1.0)), "{stage}: {facts}");
+    }
+    assert_eq!((&here.facts("letters")["questions"], &here.facts("sst2")["questions"]), (&json!(5), &json!(10)));
+    assert!(here.facts("gsm8k")["metrics"]["exact_match"].as_f64().unwrap() > 0.5);
+    // A column that is not there is a mistake in every record, with its place.
+    here.write(
+        "wrong.yaml",
+        "name: x\nstages:\n  model: { uses: load_model, with: { path: DEMO/model } }\n  t: { uses: probes, inputs: { model: model }, with: { path: sst2.parquet, prompt: '{question}' } }\n",
+    );
+    let said = here.palinode(4, &["run", "wrong.yaml"]);
+    assert!(said.contains("sst2.parquet: record 0: missing field `question`"), "{said}");
+}
+
+/// A written answer ends where an answer of `evaluate` does: at a sentence, a line, the end token, or after so many tokens.
+#[test]
+fn written_answers_end_by_the_rules_of_answers() {
+    let here = Here::new();
+    let facts = known();
+    let task = facts.iter().map(|(q, right, _)| json!({ "q": q, "a": right }).to_string() + "\n");
+    here.write("task.jsonl", &task.collect::<String>());
+    let records = facts.iter().map(|(q, right, _)| json!({ "prompt": q, "target_new": right }).to_string() + "\n");
+    here.write("facts.jsonl", &records.collect::<String>());
+    let rules = ["[sentence]", "[line]", "[sentence, line]", "[]"];
+    let mut text = "name: ends\nstages:\n  model: { uses: load_model, with: { path: DEMO/model } }\n  \
+        facts: { uses: load_requests, with: { path: facts.jsonl, fields: { prompt: prompt, target_new: target_new } } }\n"
+        .to_owned();
+    for (i, rule) in rules.iter().enumerate() {
+        text += &format!(
+            "  task{i}: {{ uses: probes, inputs: {{ model: model }}, with: {{ path: task.jsonl, prompt: '{{q}}', label: a, generate: {{ tokens: 24, stop: [], stop_at: {rule} }} }} }}\n  \
+             said{i}: {{ uses: evaluate, inputs: {{ model: model, requests: facts }}, with: {{ answers: {{ tokens: 24, stop: {rule}, prompts: [rewrite] }}, samples: 0 }} }}\n"
+        );
+    }
+    here.write("p.yaml", &text);
+    here.palinode(0, &["run", "p.yaml"]);
+    let lines = |stage: &str, prompt: &str, answer: &dyn Fn(&Value) -> Value| {
+        here.palinode(0, &["show", stage, "--save", stage]);
+        let lines = here.read(&format!("{stage}/answers.jsonl"));
+        let line = |line: &str| -> (String, String) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line[prompt].as_str().unwrap().to_owned(), answer(&line).as_str().unwrap().to_owned())
+        };
+        lines.lines().map(line).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let mut lengths = Vec::new();
+    for i in 0..rules.len() {
+        let task = lines(&format!("task{i}"), "prompt", &|line| line["before"]["text"].clone());
+        let said = lines(&format!("said{i}"), "prompt", &|line| line["answer"].clone());
+        assert!(task.len() == 12 && task == said, "{}: {task:?} {said:?}", rules[i]);
+        lengths.push(task.values().map(String::len).sum::<usize>());
+    }
+    assert!(lengths[0] < lengths[3] && lengths[2] <= lengths[0].min(lengths[1]), "{lengths:?}");
+    let said = here.palinode(0, &["stages", "probes"]);
+    assert!(said.contains("stop_at"), "{said}");
 }
 
 #[test]

@@ -87,6 +87,69 @@ fn what_cannot_work_ends_before_anything_runs() {
     assert!(lines.contains(r#""event":"finding""#) && lines.contains(r#""at":"paraphrases[1]""#), "{lines}");
 }
 
+const CHOSEN: &str = r"
+name: chosen
+STRICTstages:
+  model: { uses: load_model, with: { path: MODEL } }
+  all: { uses: requests, with: { facts: [ FACTS ] } }
+  facts: { uses: select, inputs: { model: model, requests: all }, with: { where: WHERE } }
+  targets: { uses: targets, inputs: { model: model, requests: facts }, with: { layer: 1, steps: STEPS } }
+";
+
+/// The demo model knows what is spoken in Chile, and not that it is Thai.
+fn chosen(facts: &[&str], condition: &str, strict: &str) -> Case {
+    let case = Case::new("", "", "");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let text = CHOSEN
+        .replace("MODEL", model.to_str().unwrap())
+        .replace("FACTS", &facts.join(", "))
+        .replace("WHERE", condition)
+        .replace("STRICT", strict);
+    std::fs::write(case.folder.path().join("p.yaml"), text.replace("STEPS", "3")).unwrap();
+    std::fs::write(case.folder.path().join("longer.yaml"), text.replace("STEPS", "4")).unwrap();
+    case
+}
+
+#[test]
+fn requests_that_a_model_chooses_are_looked_at_once_they_are_chosen() {
+    let unknown = CHILE.replace("Spanish", "Latin");
+    let long = format!(", paraphrases: [\"{}\"] }}", "word ".repeat(3000).trim());
+    let run = |case: &Case, file: &str, code: i32| {
+        let output = case.palinode(&["run", file]);
+        let told = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap()).concat();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        told
+    };
+    let knows = "p_true > p_new and p_true > 0.5";
+
+    // One that cannot be edited and is not chosen: a note before the choice, nothing once it is known.
+    let case = chosen(&[CHILE, &unknown.replace(" }", &long)], knows, "");
+    let told = run(&case, "p.yaml", 0);
+    assert!(
+        told.contains("note: 1 of the 2 requests to choose from, such as request 1: ") && told.contains("(too_long)"),
+        "{told}"
+    );
+    let told = run(&case, "longer.yaml", 0);
+    assert!(!told.contains("too_long"), "{told}");
+
+    // One that is chosen: the edit does not begin, and the next run does not either.
+    let case = chosen(&[&CHILE.replace(" }", &long), &unknown], knows, "");
+    let told = run(&case, "p.yaml", 9);
+    assert!(told.contains("request 0, paraphrases[0]: ") && told.contains("ran 3"), "{told}");
+    let told = run(&case, "p.yaml", 9);
+    assert!(told.contains("error: request 0, paraphrases[0]: ") && told.contains("nothing was run"), "{told}");
+    assert_eq!(case.palinode(&["run", "p.yaml", "--no-preflight"]).status.code(), Some(0));
+
+    // What spoils scores, lenient and strict.
+    let blank = CHILE.replace("is\"", "is \"").replace("Thai", "\" Thai\"");
+    let told = run(&chosen(&[&blank, &unknown], "p_new < 0.9", ""), "p.yaml", 0);
+    assert!(told.contains("warning: targets: request 0, prompt: ") && told.contains("ends with a blank"), "{told}");
+    let case = chosen(&[&blank, &unknown], "p_new < 0.9", "checks: strict\n");
+    let told = run(&case, "p.yaml", 10);
+    assert!(told.contains("ends with a blank") && told.contains("ran 3"), "{told}");
+    assert!(run(&case, "p.yaml", 10).contains("nothing was run"));
+}
+
 #[test]
 fn a_subject_is_a_word_and_its_place_is_never_guessed() {
     let fact =

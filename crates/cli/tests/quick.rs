@@ -40,6 +40,9 @@ fn an_edit_is_made_asked_kept_and_run_again() {
     assert_eq!((before.0.as_str(), after.0.as_str()), ("Europe", "Africa"));
     assert!(before.1 > 0.9 && after.1 > 0.5, "{told}");
     assert_eq!(first(&told["answers"][1], "after").0, "Europe");
+    // What a first visitor gets without any choice is an edit without a doubt, that leaves another country where it was.
+    assert_eq!((&told["doubts"], &told["layer"]), (&serde_json::json!([]), &serde_json::json!(0)), "{told}");
+    assert!(first(&told["answers"][1], "after").1 > 0.9, "{told}");
 
     // The pipeline that was kept does the same, and finds everything done.
     let (code, said, problems) = palinode(&folder, &["run", "edit.yaml"]);

@@ -32,6 +32,34 @@ impl Bench {
     }
 }
 
+/// A first pipeline for the demo's model brings facts that it knows, the text that it was trained on, and settings that fit it.
+#[test]
+fn a_first_pipeline_of_the_demo_edits_what_the_model_knows() {
+    let bench = Bench(TempDir::new().unwrap());
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model/model").canonicalize().unwrap();
+    let model = model.to_str().unwrap();
+    for template in ["edit", "compare", "sequence"] {
+        let said = bench.run(&["init", template, "--model", model, "--template", template]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        assert!(said.out.contains("layers 0, 1, 2: those of the demo"), "{}", said.out);
+        let said = bench.run(&["validate", &format!("{template}/pipeline.yaml")]);
+        assert_eq!(said.code, 0, "{}", said.err);
+    }
+    let said = bench.run(&["run", "edit/pipeline.yaml"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let shown = bench.run(&["show", "scores", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown.out).unwrap();
+    let facts = &shown["results"]["scores"]["output"]["meta"];
+    let metric = |name: &str| facts["metrics"][name].as_f64().unwrap_or_else(|| panic!("{name}: {facts}"));
+    assert_eq!((metric("before_ES"), metric("before_NS")), (0.0, 1.0), "the model knows all of them");
+    assert!(metric("ES") > 0.99 && metric("PS") > 0.99 && metric("NS") > 0.8, "{facts}");
+    assert!(said.out.contains("scores") && !said.out.contains("\n  ! "), "{}", said.out);
+    // Any other model gets facts that most models know something of.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/gpt2-tiny");
+    assert_eq!(bench.run(&["init", "other", "--model", other.to_str().unwrap()]).code, 0);
+    assert!(std::fs::read_to_string(bench.path("other/facts.jsonl")).unwrap().contains("Eiffel"));
+}
+
 /// The way to a model of one's own: facts and text that are there, or that a run fetches; settings of the model's family.
 #[test]
 fn a_pipeline_of_real_facts_and_text() {

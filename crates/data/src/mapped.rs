@@ -1,25 +1,16 @@
 //! Records of any file as requests, by a mapping.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use crate::csv_rows::Cells;
 use crate::fields::Fields;
-use crate::records::{LARGEST_FILE, read_as};
-use crate::{DataError, EditRequest, Mistakes, Place, rows};
+use crate::records::read_as;
+use crate::{DataError, EditRequest, Mistakes, Place};
 
 /// Turns every record of a file, which may be a Parquet table, into a request by a mapping; all mistakes at once. `whole` says that
 /// each of its paths should lead somewhere.
 pub fn requests(path: &Path, fields: &Fields, whole: bool) -> Result<Vec<EditRequest>, Mistakes> {
-    let mut start = [0; 4];
-    let mut file = File::open(path).map_err(|error| DataError::io(path, &error))?;
-    let table = file.read_exact(&mut start).is_ok() && rows::is_parquet(&start);
-    if table && file.metadata().is_ok_and(|file| file.len() > LARGEST_FILE) {
-        let message = format!("the file is larger than {} MiB", LARGEST_FILE >> 20);
-        return Err(DataError::new(path, Place::File, message).into());
-    }
-    let records = if table { rows::read(path, file)? } else { read_as(path, "", Cells::Text, |_, record| Ok(record))? };
+    let records = read_as(path, "", Cells::Text, |_, record| Ok(record))?;
     if let Some((_, message)) = fields.unknown(&records).filter(|_| whole && !records.is_empty()) {
         return Err(DataError::new(path, Place::File, message).into());
     }

@@ -1,8 +1,9 @@
-//! Records of a file: the elements of one JSON array, one JSON object a line, or the rows of a CSV file; one at a time, none larger than a
-//! limit.
+//! Records of a file: the elements of one JSON array, one JSON object a line, or the rows of a CSV file or a Parquet table; one at a time,
+//! none larger than a limit.
 
 use std::cell::Cell;
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -11,11 +12,12 @@ use serde_json::{Deserializer, Value};
 
 use crate::csv_rows::Cells;
 use crate::documents::plain;
+use crate::stream::{self, Packing};
 use crate::unique::Unique;
-use crate::{DataError, EditRequest, Mistakes, Place, csv_rows, stream};
+use crate::{DataError, EditRequest, Mistakes, Place, csv_rows, rows};
 
 /// A file of requests is read whole: 512 MiB, ten times the largest in use.
-pub const LARGEST_FILE: u64 = 512 << 20;
+const LARGEST_FILE: u64 = 512 << 20;
 /// A record takes a few KiB: 4 MiB.
 const LARGEST_RECORD: usize = 4 << 20;
 
@@ -56,7 +58,8 @@ pub fn read_as<T>(
     cells: Cells,
     make: impl Fn(usize, Value) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Mistakes> {
-    let text = stream::read_text(path, LARGEST_FILE)?;
+    let table = table(path)?;
+    let text = if table.is_none() { stream::read_text(path, LARGEST_FILE)? } else { String::new() };
     let mut all = Vec::new();
     let mut mistakes = Mistakes::default();
     let mut take = |index: usize, line: Option<usize>, value: Result<Value, String>| {
@@ -67,7 +70,9 @@ pub fn read_as<T>(
         }
     };
     let body = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-    if body.starts_with('[') {
+    if let Some(records) = table {
+        records.into_iter().enumerate().for_each(|(index, record)| take(index, None, Ok(record)));
+    } else if body.starts_with('[') {
         array(body, &mut take).map_err(|error| {
             // Lines before the array count.
             let before = text[..text.len() - body.len()].matches('\n').count();
@@ -92,6 +97,19 @@ pub fn read_as<T>(
         }
     }
     if mistakes.count > 0 { Err(mistakes) } else { Ok(all) }
+}
+
+/// The rows of a Parquet table; `None` for a file that is none, or that cannot be opened.
+fn table(path: &Path) -> Result<Option<Vec<Value>>, DataError> {
+    let Ok(mut file) = File::open(path) else { return Ok(None) };
+    if !stream::packing(&mut file).is_ok_and(|packing| packing == Packing::Parquet) {
+        return Ok(None);
+    }
+    if file.metadata().is_ok_and(|file| file.len() > LARGEST_FILE) {
+        let message = format!("the file is larger than {} MiB", LARGEST_FILE >> 20);
+        return Err(DataError::new(path, Place::File, message));
+    }
+    rows::read(path, file).map(Some)
 }
 
 /// One record by itself, as `make` turns it into a request.

@@ -19,11 +19,6 @@ use crate::pages::Pages;
 use crate::table::{damaged, guarded};
 use crate::{DataError, Place};
 
-/// Whether a file is one, by its first bytes.
-pub fn is_parquet(start: &[u8]) -> bool {
-    start.starts_with(b"PAR1")
-}
-
 /// Every row of a file, as a record.
 pub fn read(path: &Path, file: File) -> std::result::Result<Vec<Value>, DataError> {
     let rows = guarded(|| {

@@ -233,7 +233,7 @@ fn unscorable(text: &Text, config: &DecoderConfig, prompt: &str, target: &str) -
 /// Whether the key would be read at another token than the subject's: the tokens up to the subject's end are not the first of the prompt's.
 fn elsewhere(request: &EditRequest, text: &Text, config: &DecoderConfig, at: FactToken) -> Option<String> {
     let (before, _) = request.prompt.split_once("{}")?;
-    let up_to = text.encode(&format!("{before}{}", request.subject)).ok()?;
+    let up_to = text.encode_opening(&format!("{before}{}", request.subject)).ok()?;
     let whole = prompt_at(text, config, request, "{}", at).ok()?;
     if at == FactToken::Last || whole.ids.starts_with(&up_to) {
         return None;

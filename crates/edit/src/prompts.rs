@@ -186,8 +186,7 @@ fn row(
     let fact = match at {
         FactToken::SubjectLast => last()?,
         FactToken::SubjectFirstAfterLast => last()? + usize::from(!after.is_empty()),
-        // The space before a word belongs to its first token.
-        FactToken::SubjectFirst => text.encode(before.strip_suffix(' ').unwrap_or(before))?.len(),
+        FactToken::SubjectFirst => text.first_token(before)?,
         FactToken::Last => text.last_token(&bare)?,
     };
     if fact >= ids.len() {

@@ -3,7 +3,7 @@
 //! One loop, in one thread. It knows the run's data (keys, actions, errors, results), the scheduler knows its state; neither could do
 //! the other's work.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::context::RunContext;
 use crate::environment;
 use crate::event::{Event, Outcome};
 use crate::executor::{AttemptError, Executor, Notice, Site, Task};
-use crate::options::RunOptions;
+use crate::options::{Gate, RunOptions};
 use crate::plan::{Lookup, Planner, Reason};
 use crate::report::StageReport;
 use crate::scheduler::{self, AttemptId, Command, Failure, Found, Moment, Node, Policy, Scheduler, Verdict};
@@ -57,6 +57,9 @@ pub(crate) struct Driver<'a> {
     /// The attempt that has just ended, until it is recorded: what was wrong is known once the scheduler has said whether its time was up.
     unrecorded: Option<(AttemptId, Option<AttemptFailure>)>,
     reports: Vec<Option<StageReport>>,
+    gate: Option<Gate>,
+    /// What the gate has said, which is said once.
+    said: HashSet<String>,
 }
 
 /// An instance that is worked on.
@@ -103,6 +106,8 @@ impl<'a> Driver<'a> {
             errors: HashMap::new(),
             unrecorded: None,
             reports: pipeline.instances.iter().map(|_| None).collect(),
+            gate: options.gate,
+            said: HashSet::new(),
         }
     }
 
@@ -223,15 +228,38 @@ impl<'a> Driver<'a> {
                     Ok(_) => Found::Result,
                     Err(reasons) => Found::Missing { key: lookup.key, lost: lost(reasons) },
                 };
+                if lookup.found.is_err()
+                    && let Err(error) = self.admit(at)
+                {
+                    return self.found_wrong(at, error);
+                }
                 self.lookups.insert(at, lookup);
                 found
             }
-            Err(error) => {
-                let kind = error.kind;
-                self.errors.insert(at, error);
-                Found::Error(kind)
+            Err(error) => self.found_wrong(at, error),
+        }
+    }
+
+    fn found_wrong(&mut self, at: usize, error: Error) -> Found {
+        let kind = error.kind;
+        self.errors.insert(at, error);
+        Found::Error(kind)
+    }
+
+    /// Lets an instance run, or says why it must not.
+    fn admit(&mut self, at: usize) -> Result<(), Error> {
+        let Some(gate) = self.gate else { return Ok(()) };
+        let became = |from: usize| {
+            let report = self.reports[from].as_ref()?;
+            Some((report.outcome.clone(), report.artifact.clone()?))
+        };
+        for message in gate(self.pipeline, at, &self.context.store, &became)? {
+            if self.said.insert(message.clone()) {
+                let instance = Some(self.pipeline.instances[at].name.clone());
+                self.context.observer.event(&Event::Warning { instance, message });
             }
         }
+        Ok(())
     }
 
     /// What the executor needs to know of an attempt. The first one of an instance is told to the observer.

@@ -103,7 +103,7 @@ pub use given::{Given, artifact};
 pub use keep::{Exported, Imported, RunRetention, collect, export, garbage, import, pin};
 pub use machine::Machine;
 pub use migrate::{Migrated, migrate};
-pub use options::{CommandLine, RunOptions};
+pub use options::{CommandLine, Gate, RunOptions};
 pub use outputs::OVERWRITE;
 pub use past::{PastRun, PastStage};
 pub use plan::{Plan, PlanEntry, Reason, Status, plan};

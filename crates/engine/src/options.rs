@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::event::Outcome;
 use crate::executor::{Cluster, WorkerCommand};
 use crate::machine::Machine;
 use crate::scheduler::Backoff;
-use palinode_pipeline::Selection;
+use palinode_error::Error;
+use palinode_pipeline::{Pipeline, Selection};
+use palinode_store::{Artifact, Store};
 use serde::{Deserialize, Serialize};
 
 /// How a run was started.
@@ -25,6 +28,11 @@ impl CommandLine {
     /// The file's name in the folder of a run.
     pub const FILE: &str = "command.json";
 }
+
+/// A look at an instance that would run, with its pipeline, its place there, the store, and what became of others: lines that its user should
+/// know, or why it must not run.
+pub type Gate =
+    fn(&Pipeline, usize, &Store, &dyn Fn(usize) -> Option<(Outcome, Arc<Artifact>)>) -> Result<Vec<String>, Error>;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -57,6 +65,8 @@ pub struct RunOptions {
     pub grace: Duration,
     /// How long a failed stage with `retries` waits for its next attempt.
     pub backoff: Backoff,
+    /// Looks at every instance once its inputs are there, before it runs.
+    pub gate: Option<Gate>,
 }
 
 impl Default for RunOptions {
@@ -76,6 +86,7 @@ impl Default for RunOptions {
             command: None,
             grace: Duration::from_secs(30),
             backoff: Backoff::default(),
+            gate: None,
         }
     }
 }

@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 
 use palinode_data::{EditRequest, Probe};
-use palinode_model::generate::{Prompt, Sampling, generate_until};
+use palinode_model::generate::Sampling;
 use palinode_model::{Decoder, ModelError, Text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{Stop, write_until};
 
 /// What a prompt is to its edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -43,23 +45,13 @@ impl AnswerKind {
     }
 }
 
-/// Where an answer is over, beside the model's end token, which always ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StopAt {
-    /// A full stop, question mark or exclamation mark with white space behind it. One behind a single letter is an initial's ("J. S. Bach").
-    Sentence,
-    /// A line break behind the answer's first word.
-    Line,
-}
-
 /// How answers are written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answering {
     /// Tokens of an answer, at most.
     pub tokens: usize,
     /// Where an answer is over.
-    pub stop: Vec<StopAt>,
+    pub stop: Stop,
     /// How each token is chosen; a prompt draws from a stream of its own.
     pub sampling: Sampling,
     /// What stands around each prompt, with `{prompt}` in its place.
@@ -189,61 +181,16 @@ pub fn answer(
     how: &Answering,
 ) -> Result<Vec<Vec<GeneratedAnswer>>, ModelError> {
     let mut answers: Vec<Vec<GeneratedAnswer>> = requests.iter().map(|request| asked(request, &how.prompts)).collect();
-    let prompts = answers.iter().flatten().map(|answer| {
-        let whole = match &how.form {
-            Some(form) => form.replacen("{prompt}", &answer.prompt, 1),
-            None => answer.prompt.clone(),
-        };
-        let tokens = text.encode(&whole)?;
-        Ok(Prompt { length: tokens.len() + how.tokens, stream: stream(&whole), tokens })
-    });
-    let prompts = prompts.collect::<Result<Vec<_>, ModelError>>()?;
-    let over = |_: usize, written: &[u32]| {
-        if written.last().copied() == text.end() {
-            return Ok(true);
-        }
-        Ok(how.stop.iter().any(|stop| stop.end(&text.decode(written).unwrap_or_default()).is_some()))
+    let whole = |answer: &GeneratedAnswer| match &how.form {
+        Some(form) => form.replacen("{prompt}", &answer.prompt, 1),
+        None => answer.prompt.clone(),
     };
-    let all = generate_until(decoder, &prompts, how.sampling, &over)?;
-    for ((answer, ids), prompt) in answers.iter_mut().flatten().zip(all).zip(&prompts) {
-        let said = text.decode(&ids[prompt.tokens.len()..])?;
-        let end = how.stop.iter().filter_map(|stop| stop.end(&said)).min().unwrap_or(said.len());
-        said[..end].trim().clone_into(&mut answer.text);
+    let prompts: Vec<String> = answers.iter().flatten().map(whole).collect();
+    let written = write_until(decoder, text, &prompts, how.tokens, how.sampling, &how.stop)?;
+    for (answer, written) in answers.iter_mut().flatten().zip(written) {
+        answer.text = written;
     }
     Ok(answers)
-}
-
-impl StopAt {
-    /// Where a text is over by this rule, as a byte offset; `None` where it goes on.
-    fn end(self, text: &str) -> Option<usize> {
-        let begin = text.len() - text.trim_start().len();
-        match self {
-            Self::Line => text[begin..].find('\n').map(|at| begin + at),
-            Self::Sentence => {
-                let mut chars = text.char_indices().peekable();
-                let mut before = [' ', ' '];
-                while let Some((at, char)) = chars.next() {
-                    let next = chars.peek().map(|(_, next)| *next);
-                    let initial = char == '.' && before[1].is_alphabetic() && !before[0].is_alphanumeric();
-                    let ends = match char {
-                        '.' | '!' | '?' => next.is_some_and(char::is_whitespace) && !initial,
-                        '。' | '！' | '？' => true,
-                        _ => false,
-                    };
-                    if ends {
-                        return Some(at + char.len_utf8());
-                    }
-                    before = [before[1], char];
-                }
-                None
-            }
-        }
-    }
-}
-
-/// FNV-1a: a prompt's stream of random numbers does not depend on the other prompts.
-fn stream(prompt: &str) -> u64 {
-    prompt.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -276,18 +223,5 @@ mod tests {
         check("他住在北京。", &["北京"], false, true, 4.0 / 7.0);
         check("Rome Rome", &["Rome"], false, true, 2.0 / 3.0);
         assert!(same_answer("An apple.", "apple") && !same_answer("apples", "apple"));
-    }
-
-    #[test]
-    fn stop_rules_cut_where_they_say() {
-        let cut = |stop: StopAt, text: &str| stop.end(text).map(|end| text[..end].to_owned());
-        let sentence = |text: &str| cut(StopAt::Sentence, text);
-        assert_eq!(sentence(" Rome. It is"), Some(" Rome.".into()));
-        assert_eq!(sentence("3.5 is"), None);
-        assert_eq!(sentence("J. S. Bach? Yes"), Some("J. S. Bach?".into()));
-        assert_eq!(sentence("Rome."), None);
-        assert_eq!(sentence("北京。然"), Some("北京。".into()));
-        assert_eq!(cut(StopAt::Line, "\n Rome\nIt"), Some("\n Rome".into()));
-        assert_eq!(cut(StopAt::Line, "\n"), None);
     }
 }

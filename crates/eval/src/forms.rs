@@ -2,7 +2,6 @@
 
 use fancy_regex::Regex;
 use palinode_data::{Choice, Example, LETTERS, TargetPrefix};
-use palinode_model::generate::{Prompt, Sampling, generate_all};
 use palinode_model::{Decoder, ModelError, Text};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -112,7 +111,6 @@ pub struct Open {
 pub struct Extraction {
     pattern: Option<Regex>,
     last: bool,
-    stop: Vec<String>,
 }
 
 impl Open {
@@ -142,19 +140,13 @@ impl Open {
 
 impl Extraction {
     /// `pattern` is what an answer looks like: its first group that took part, or all that fits; without one, an answer is the whole text.
-    /// With `last`, the last place that fits counts and not the first. Texts end before the first of `stop`.
+    /// With `last`, the last place that fits counts and not the first.
     ///
     /// # Errors
     /// What is wrong with the pattern.
-    pub fn new(pattern: Option<&str>, last: bool, stop: Vec<String>) -> Result<Self, String> {
+    pub fn new(pattern: Option<&str>, last: bool) -> Result<Self, String> {
         let pattern = pattern.map(Regex::new).transpose().map_err(|error| error.to_string())?;
-        Ok(Self { pattern, last, stop })
-    }
-
-    /// What was written, up to where it stops.
-    pub fn cut<'a>(&self, written: &'a str) -> &'a str {
-        let end = self.stop.iter().filter_map(|stop| written.find(stop.as_str())).min().unwrap_or(written.len());
-        &written[..end]
+        Ok(Self { pattern, last })
     }
 
     /// The answer in a text, normalised; `None` where there is none.
@@ -175,29 +167,12 @@ fn normal(text: &str) -> String {
     words.join(" ").trim_end_matches('.').trim().to_owned()
 }
 
-/// What a model writes after prompts, greedily, `tokens` tokens at most.
-///
-/// # Errors
-/// [`ModelError::TooLong`] for a prompt that leaves no room; what the device failed at.
-pub fn write_answers(
-    decoder: &Decoder,
-    text: &Text,
-    prompts: &[String],
-    tokens: usize,
-) -> Result<Vec<String>, ModelError> {
-    let ids = prompts.iter().map(|prompt| text.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
-    let prompt = |ids: &Vec<u32>| Prompt { tokens: ids.clone(), length: ids.len() + tokens, stream: 0 };
-    let all: Vec<Prompt> = ids.iter().map(prompt).collect();
-    let written = generate_all(decoder, &all, Sampling::Greedy, text.end())?;
-    written.iter().zip(&ids).map(|(text_ids, ids)| text.decode(&text_ids[ids.len()..])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn extraction(pattern: &str, last: bool) -> Extraction {
-        Extraction::new(Some(pattern), last, vec!["\n\n".into(), "Question:".into()]).unwrap()
+        Extraction::new(Some(pattern), last).unwrap()
     }
 
     /// The patterns of lm-evaluation-harness for GSM8K.
@@ -208,8 +183,7 @@ mod tests {
         assert_eq!(strict.found("She has 7."), None);
         let flexible = extraction(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", true);
         assert_eq!(flexible.found("First 12, then $1,300.50. So 9").unwrap(), "9");
-        assert_eq!(strict.cut("is 7\n\nQuestion: what"), "is 7");
-        let whole = Extraction::new(None, false, Vec::new()).unwrap();
+        let whole = Extraction::new(None, false).unwrap();
         assert_eq!(whole.found(" The  Thames. ").unwrap(), "the thames");
     }
 

@@ -10,6 +10,7 @@
 //! * [`trace()`]: which states of a model carry a fact.
 //! * [`Task`], [`choose`], [`agreement`]: questions with a choice of answers.
 //! * [`Choices`], [`Open`]: questions with answers of their own, and those whose answers a model writes.
+//! * [`Stop`], [`write_until`]: what a model writes, and where that is over.
 
 mod answers;
 mod bootstrap;
@@ -22,6 +23,7 @@ mod perplexity;
 mod record;
 mod score;
 mod statistics;
+mod stop;
 mod summary;
 mod task;
 mod tfidf;
@@ -30,11 +32,11 @@ mod wilson;
 mod words;
 mod writing;
 
-pub use answers::{AnswerKind, Answering, GeneratedAnswer, StopAt, answer, same_answer};
+pub use answers::{AnswerKind, Answering, GeneratedAnswer, answer, same_answer};
 pub use bootstrap::bootstrap;
 pub use classify::{Agreement, Question, agreement, choose};
 pub use entropy::{entropy, token_entropy};
-pub use forms::{Choices, Chosen, Extraction, Open, choose_both, write_answers};
+pub use forms::{Choices, Chosen, Extraction, Open, choose_both};
 pub use metrics::{COUNTERPARTS, Group, METRICS, Metric, MetricSet};
 pub use next::next_tokens;
 pub use perplexity::{Surprise, perplexity, surprise};
@@ -44,6 +46,7 @@ pub use statistics::{
     Best, LEVEL, Paired, Repeated, Scored, best, holm, interval, mcnemar, mean_and_deviation, paired, sign_flip,
     student,
 };
+pub use stop::{Stop, StopAt, write_until};
 pub use summary::Summary;
 pub use task::Task;
 pub use tfidf::Tfidf;

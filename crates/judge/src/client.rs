@@ -1,7 +1,7 @@
 //! One question, one reply.
 
 use std::io::Read as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 use ureq::http::Response;
@@ -145,7 +145,8 @@ impl Client {
             Failed::ForNow(JudgeError::new(Trouble::Busy, message, "check the network and `url`"), None)
         })?;
         let status = response.status().as_u16();
-        let wish = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.trim().to_owned());
+        let wish = header("retry-after").and_then(|after| wait(&after, header("date").as_deref()));
         let text = self.text(response)?;
         if status == 200 {
             return self.reply(&text);
@@ -158,9 +159,7 @@ impl Client {
         let said = if said.is_empty() { said } else { format!(": {said}") };
         let message = format!("{} answered {status}{said}", self.server);
         let refused = |hint: &str| Failed::For(JudgeError::new(Trouble::Refused, message.clone(), hint));
-        let busy = |hint: &str| {
-            Failed::ForNow(JudgeError::new(Trouble::Busy, message.clone(), hint), wish.map(Duration::from_secs))
-        };
+        let busy = |hint: &str| Failed::ForNow(JudgeError::new(Trouble::Busy, message.clone(), hint), wish);
         Err(match status {
             300..=399 => refused("give the address that it leads to as `url`: redirections are not followed"),
             401 | 403 => refused(if self.key.is_some() {
@@ -198,6 +197,17 @@ impl Client {
     }
 }
 
+/// The wait that `Retry-After` asks for: a number of seconds, or a date (RFC 9110, section 10.2.3). What it counts from is the server's own
+/// `Date`, where it gives one, so that a clock that goes wrong on either side makes no wait longer. A date in the past is no wait.
+fn wait(after: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = after.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(after).ok()?;
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 /// The server of an address, for messages: scheme and host.
 fn server(url: &str, with_key: bool) -> Result<String, (String, &'static str)> {
     let url = url.trim();
@@ -231,6 +241,21 @@ fn server(url: &str, with_key: bool) -> Result<String, (String, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_seconds_or_a_date() {
+        let date = Some("Fri, 27 Nov 2026 10:00:00 GMT");
+        assert_eq!(wait("7", None), Some(Duration::from_secs(7)));
+        assert_eq!(wait("Fri, 27 Nov 2026 10:01:30 GMT", date), Some(Duration::from_secs(90)));
+        // The two older forms that servers may still send.
+        assert_eq!(wait("Friday, 27-Nov-26 10:00:05 GMT", date), Some(Duration::from_secs(5)));
+        assert_eq!(wait("Fri Nov 27 10:00:05 2026", date), Some(Duration::from_secs(5)));
+        // Over, by this machine's clock as well as by the server's.
+        assert_eq!(wait("Fri, 27 Nov 2026 09:59:00 GMT", date), Some(Duration::ZERO));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", None), Some(Duration::ZERO));
+        assert_eq!(wait("soon", date), None);
+        assert_eq!(wait("-1", date), None);
+    }
 
     #[test]
     fn addresses_that_cannot_be_used_are_refused() {

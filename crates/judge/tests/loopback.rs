@@ -107,6 +107,16 @@ fn a_busy_server_is_asked_again_when_it_wishes() {
     let (reply, waits) = ask(&server.client(None));
     assert_eq!((reply.unwrap().as_str(), waits), ("CORRECT", vec![7, 2, 4]));
 
+    // A date counts from the server's own clock.
+    let server = Server::new(&[
+        (
+            "503 Service Unavailable\r\ndate: Fri, 27 Nov 2026 10:00:00 GMT\r\nretry-after: Fri, 27 Nov 2026 10:00:42 GMT",
+            "",
+        ),
+        GOOD,
+    ]);
+    assert_eq!(ask(&server.client(None)).1, vec![42]);
+
     // No more than so often, and not where it wishes for an hour.
     let server = Server::new(&[("429 Too Many Requests", limit); 9]);
     let (reply, waits) = ask(&server.client(None));

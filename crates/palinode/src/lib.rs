@@ -47,8 +47,8 @@ mod side_by_side;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    Averages, BLOCKS, Best, EditableWeight, Effects, Finding, Findings, Inspection, Paired, Provenance, Repeated,
-    Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, catalogue,
+    Averages, BLOCKS, Best, EditableWeight, Effects, Finding, Findings, Inspection, PUBLISHED_RATE, Paired, Provenance,
+    Repeated, Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, carried, catalogue,
     chosen_device, corpus_of, cuda_findings, dataset_of, devices, facts_in, free_memory, hardware, holm, inspect,
     mean_and_deviation, paired, provenance, report, reports, revert, scored, suggest, throughput,
 };
@@ -57,7 +57,7 @@ pub use answer::{Question, answer, can_be_asked};
 pub use live::{Counted, Curve, Live};
 pub use load::{Checked, LoadError, Recipe};
 pub use network::{Download, Network, model_folder};
-pub use preflight::preflight;
+pub use preflight::{admit, preflight};
 pub use results::Results;
 pub use run::{run, start_threads};
 pub use side_by_side::{Arm, Field, Role, SideBySide};

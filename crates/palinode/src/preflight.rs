@@ -1,15 +1,21 @@
 //! A look at a pipeline before hours are spent on it: at its requests, and at what its stages take.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use palinode_engine::{Encoder, Error, Key, Pipeline, RunOptions, Silent, Status, Store, available, plan};
-use palinode_stages::{BLOCKS, Findings, Free, Needs, free_memory, to_check};
+use palinode_engine::{
+    Artifact, Encoder, Error, ErrorKind, Key, Outcome, Pipeline, RunOptions, Silent, Status, Store, available, plan,
+};
+use palinode_stages::{BLOCKS, Finding, Findings, Free, Needs, Severity, free_memory, look_at, to_check};
 
 /// Changes when the same requests would yield other findings.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
+/// Findings that an error names one by one.
+const NAMED: usize = 3;
 
 /// All that is found about what a run would compute: about the requests of editing stages, and where memory or disk will not do. Nothing is
-/// found where all results are in the store. What was found about requests is kept, and found again as long as requests, tokenizer and
+/// found where all results are in the store. Of requests among which a model is still to choose, a note says what is wrong with some, and
+/// [`admit`] looks at those that it chose. What was found about requests is kept, and found again as long as requests, tokenizer and
 /// sizes are the same.
 ///
 /// # Errors
@@ -23,7 +29,12 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
         return Ok(Findings::new());
     }
     let (mut all, mut known) = (Findings::new(), HashSet::new());
-    for check in to_check(pipeline) {
+    for mut check in to_check(pipeline) {
+        if let Some(Status::Cached { key }) = check.choice().map(|choice| &planned.entries[choice].status)
+            && let Some(manifest) = store.manifest(key)?
+        {
+            check = check.chosen(&manifest.output, store)?;
+        }
         if !run.iter().any(|&at| pipeline.instances[at].name == check.instance.name) {
             continue;
         }
@@ -57,4 +68,52 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
     let memory = free_memory().filter(|_| options.device == "cpu");
     all.extend(needs.findings(store.root(), Free { memory, disk: &available }));
     Ok(all)
+}
+
+/// Looks at the requests of an editing stage that a model chose in this very run, before the stage begins: lines of what spoils scores. For
+/// [`RunOptions::gate`].
+///
+/// # Errors
+/// [`ErrorKind::Unworkable`] where some of them cannot be edited; [`ErrorKind::Doubtful`] for any warning where the pipeline is strict about
+/// them; when a file cannot be read.
+pub fn admit(
+    pipeline: &Pipeline,
+    at: usize,
+    store: &Store,
+    became: &dyn Fn(usize) -> Option<(Outcome, Arc<Artifact>)>,
+) -> Result<Vec<String>, Error> {
+    let Some(check) = look_at(pipeline, at) else { return Ok(Vec::new()) };
+    // What was chosen before has been looked at.
+    let Some((Outcome::Ran, chosen)) = check.choice().and_then(became) else { return Ok(Vec::new()) };
+    let found = check.chosen(&chosen, store)?.findings()?;
+    let of = |severity: Severity| {
+        let lines = found.iter().filter(|finding| finding.severity == severity).map(line);
+        lines.collect::<Vec<String>>()
+    };
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    let refuse = |kind, lines: &[String], hint: &str| {
+        let more = lines.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        let named: Vec<&str> = lines.iter().take(NAMED).map(String::as_str).collect();
+        Err(Error::new(kind, format!("{}{more}", named.join("; "))).hint(hint.to_owned()))
+    };
+    if !errors.is_empty() {
+        return refuse(
+            ErrorKind::Unworkable,
+            &errors,
+            "mend or leave out these requests, or choose by another condition",
+        );
+    }
+    if pipeline.strict_checks && !warnings.is_empty() {
+        return refuse(ErrorKind::Doubtful, &warnings, "mend what they are about, or set `checks: lenient`");
+    }
+    Ok(warnings)
+}
+
+/// A finding in one line.
+fn line(finding: &Finding) -> String {
+    let about = finding.request.iter().map(|id| format!("request {id}"));
+    let place: Vec<String> = about.chain(Some(finding.at.clone()).filter(|at| !at.is_empty())).collect();
+    let place = if place.is_empty() { String::new() } else { format!("{}: ", place.join(", ")) };
+    format!("{place}{} ({})", finding.words, finding.kind)
 }

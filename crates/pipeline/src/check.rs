@@ -331,6 +331,12 @@ impl Checker<'_> {
         }
     }
 
+    /// "did you mean `facts.json`?", of what lies in the same folder.
+    fn near(&self, path: &Path) -> Option<String> {
+        let names = self.around.files.names(path.parent()?);
+        did_you_mean(path.file_name()?.to_str()?, names.iter().map(String::as_str))
+    }
+
     /// Full paths of external files, and whether some are not here; those are reported at their parameters and left out, and
     /// one that cannot be read otherwise leaves nothing.
     fn files(&self, files: Vec<ExternalFile>, with: &str, report: &mut Report) -> (Option<Vec<ExternalFile>>, bool) {
@@ -348,11 +354,14 @@ impl Checker<'_> {
             };
             if let Some(problem) = problem {
                 let message = format!("cannot read {}: {problem}", file.path.display());
-                let mut error = FieldError::new(&file.field, message).expected(format!("the file for `{}`", file.name));
+                let expected = if absent { "a file that exists" } else { "a file that can be read" };
+                let mut error = FieldError::new(&file.field, message).expected(expected);
                 error.kind = ErrorKind::Input;
                 error.absent = absent;
                 some_absent |= absent;
-                if file.path.is_relative() && report.places.value(with).0.origin != Origin::Code {
+                error.hint = self.near(&path).filter(|_| absent).map(Into::into);
+                let in_a_file = report.places.value(with).0.origin != Origin::Code;
+                if error.hint.is_none() && file.path.is_relative() && in_a_file {
                     error.hint = Some("paths start from the pipeline file's folder".into());
                 }
                 report.field(with, error);

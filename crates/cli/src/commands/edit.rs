@@ -340,6 +340,7 @@ fn pipeline(
     let suggested = suggested.unwrap_or(Suggestion {
         layer,
         steps: 25,
+        learning_rate: 0.5,
         clamp: 4.0,
         weight_decay: 0.5,
         published: false,
@@ -409,6 +410,7 @@ fn pipeline(
         .from("layer", "--layer")
         .with("site", site)
         .with("steps", suggested.steps)
+        .with("learning_rate", suggested.learning_rate)
         .with("clamp", suggested.clamp)
         .with("weight_decay", suggested.weight_decay)
         .done();

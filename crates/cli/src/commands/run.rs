@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use palinode::{
-    Cluster, Diagnostic, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunReport, Severity, Store, event_log,
+    Cluster, Diagnostic, Ended, Error, ErrorKind, Outcome, Pipeline, RunOptions, RunRecord, RunReport, Runs, Severity,
+    Store, event_log,
 };
 use serde_json::json;
 
@@ -95,6 +96,10 @@ pub struct Args {
     /// variable PALINODE_ON_END sets it for every run; a pipeline file cannot.
     #[arg(long, value_name = "COMMAND", env = "PALINODE_ON_END", hide_env_values = true)]
     on_end: Option<String>,
+
+    /// Print the results also where they are those of an earlier run. Without it, a run that has nothing to do says so in a line.
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
+    results: bool,
 
     /// Print every event as one JSON line on stdout, and nothing else.
     #[arg(long, conflicts_with = "quiet")]
@@ -185,6 +190,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         share_devices: if shares > 1 { palinode::devices(&args.device) } else { Vec::new() },
         cluster,
         command: detach::command_line(),
+        gate: (!args.no_preflight).then_some(palinode::admit),
         ..RunOptions::default()
     };
     if !args.no_preflight {
@@ -193,7 +199,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let report = palinode::run(&pipeline, &store, &options, &watch(how, &pipeline));
     clear();
     let report = report?;
-    let shown = if how == How::Person { show(&pipeline, &report, &store) } else { Ok(()) };
+    let shown = if how == How::Person { show(args, &pipeline, &report, &store) } else { Ok(()) };
     let ended = end(&pipeline, &report, interrupt.load(Ordering::Relaxed));
     if let Some(command) = args.on_end.as_deref().filter(|command| !command.trim().is_empty()) {
         on_end::run(command, &on_end::Told { pipeline: &pipeline.name, store: store.root(), report: &report });
@@ -261,8 +267,13 @@ fn jobs(text: &str) -> Result<usize, String> {
 }
 
 /// Prints what the run yielded.
-fn show(pipeline: &Pipeline, report: &RunReport, store: &Store) -> Result<(), Failure> {
+fn show(args: &Args, pipeline: &Pipeline, report: &RunReport, store: &Store) -> Result<(), Failure> {
     let style = Style::stdout();
+    if !args.results && found_all(report) && as_before(pipeline, report, store) {
+        let look = again::on_store("palinode show latest");
+        let more = style.dim(&format!("the results are as before: {look}, or --results here\n"));
+        return print(&format!("{}\n{more}", style.bold(&summary(report))));
+    }
     let mut text = results::show(pipeline, report, |digest| store.blob_path(digest), &style);
     text.push('\n');
     let log = event_log(&report.dir);
@@ -270,6 +281,29 @@ fn show(pipeline: &Pipeline, report: &RunReport, store: &Store) -> Result<(), Fa
     text.push_str(&style.dim(&cost(pipeline, report)));
     let _ = writeln!(text, "{}", style.bold(&summary(report)));
     print(&text)
+}
+
+/// Whether every stage that was asked for, one or more, was in the store.
+fn found_all(report: &RunReport) -> bool {
+    let cached = report.count(|outcome| matches!(outcome, Outcome::Cached));
+    cached > 0 && cached + report.count(|outcome| matches!(outcome, Outcome::NotAsked)) == report.stages.len()
+}
+
+/// Earlier runs that are looked at for the last one of the same pipeline.
+const EARLIER: usize = 20;
+
+/// Whether the last run of this pipeline before this one ended with the same results.
+fn as_before(pipeline: &Pipeline, report: &RunReport, store: &Store) -> bool {
+    let runs = Runs::of(store.root());
+    let Some(this) = runs.record(&report.run) else { return false };
+    let names = runs.names();
+    let earlier = names.iter().filter(|name| **name < report.run).take(EARLIER);
+    let mut earlier = earlier.filter_map(|name| runs.record(name));
+    let Some(last) = earlier.find(|run| run.pipeline == pipeline.name) else { return false };
+    let results = |run: &RunRecord| -> Vec<_> {
+        run.stages.iter().map(|stage| (stage.instance.clone(), stage.content)).collect()
+    };
+    last.ended == Ended::Done && results(&last) == results(&this)
 }
 
 /// The cost of a shorter run is not worth a line.
@@ -311,7 +345,7 @@ fn summary(report: &RunReport) -> String {
         return "nothing to do: the pipeline has no stages".to_owned();
     }
     let not_asked = report.count(|outcome| matches!(outcome, Outcome::NotAsked));
-    if cached + not_asked == report.stages.len() {
+    if found_all(report) {
         return format!("nothing to do: all {} cached ({took})", format::count(cached, "stage"));
     }
     let interrupted = report.count(past::is_stopped);

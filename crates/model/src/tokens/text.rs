@@ -246,17 +246,39 @@ impl Text {
         }
     }
 
+    /// Tokens of any text that begins so, as far as it goes: in a chat without what stands behind the message.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn encode_opening(&self, opening: &str) -> Result<Vec<u32>, ModelError> {
+        let mut ids = self.known(&self.prefix, opening)?.to_vec();
+        ids.extend(self.plain(&self.framed(opening))?);
+        Ok(ids)
+    }
+
     /// Index of the last token of `before + subject` in any text that begins so: the *fact token*. The text after the
     /// subject is not looked at, as in the reference implementations.
     ///
     /// # Errors
     /// [`ModelError::Tokenize`].
     pub fn last_token(&self, before_and_subject: &str) -> Result<usize, ModelError> {
-        if let Some(frame) = &self.frame {
-            let ids = self.plain(&format!("{}{before_and_subject}", frame.before))?;
-            return Ok(ids.len().saturating_sub(1));
-        }
-        Ok(self.encode(before_and_subject)?.len().saturating_sub(1))
+        Ok(self.encode_opening(before_and_subject)?.len().saturating_sub(1))
+    }
+
+    /// Index of the first token of what follows `before` in any text that begins so. The space before a word belongs to its first token,
+    /// also where a chat puts it there.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenize`].
+    pub fn first_token(&self, before: &str) -> Result<usize, ModelError> {
+        let opening = self.framed(before);
+        Ok(self.prefix.len() + self.plain(opening.strip_suffix(' ').unwrap_or(&opening))?.len())
+    }
+
+    /// The beginning of a text, behind what a chat puts before it.
+    fn framed(&self, opening: &str) -> String {
+        let before = self.frame.as_ref().map_or("", |frame| frame.before.as_str());
+        format!("{before}{opening}")
     }
 
     /// Text of tokens, special ones left out.

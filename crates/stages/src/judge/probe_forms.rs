@@ -4,7 +4,8 @@ use palinode_data::{read_choices, read_examples};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::{self, Better, Format, Sample, Shown};
 use palinode_engine::{Artifact, Error, FieldError, PortOf, StageContext, artifact};
-use palinode_eval::{Choices, Chosen, Extraction, Open, choose_both, write_answers};
+use palinode_eval::{Choices, Chosen, Extraction, Open, Stop, StopAt, choose_both, write_until};
+use palinode_model::generate::Sampling;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -77,6 +78,9 @@ pub struct Written {
     /// The text ends before the first of these.
     #[serde(default = "stop")]
     stop: Vec<String>,
+    /// The text also ends at the end of a `sentence`, or of a `line`, as answers of `evaluate` do. The model's end token always ends it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stop_at: Vec<StopAt>,
     /// A regular expression for the answer in a text: its first group, or all that fits. The default is the whole text. That of GSM8K is
     /// `#### (\\-?[0-9\\.\\,]+)`.
     #[serde(default)]
@@ -105,7 +109,11 @@ impl Written {
     }
 
     fn extraction(&self) -> Result<Extraction, String> {
-        Extraction::new(self.pattern.as_deref(), self.last, self.stop.clone())
+        Extraction::new(self.pattern.as_deref(), self.last)
+    }
+
+    fn stop(&self) -> Stop {
+        Stop { at: self.stop_at.clone(), before: self.stop.clone() }
     }
 }
 
@@ -176,16 +184,17 @@ pub fn written(params: &Asked<'_>, how: &Written, cx: &StageContext) -> Result<A
     all.tell_rounds(cx, params.every);
     let bar = cx.progress("questions", Some(task.prompts.len() as u64 * versions(&all, params.every)));
     let text = &all.model.text;
+    let stop = how.stop();
     let units = Units { cx, bar: &bar, size: WRITTEN_UNIT, digits: Value::Null };
     let measured = Measured::of(&all, params.every, |version: &Version| {
-        let of = json!({ "form": "written", "version": version.name, "tokens": how.tokens });
+        let of = json!({ "form": "written", "version": version.name, "tokens": how.tokens, "stop": how.stop, "stop_at": how.stop_at });
         let texts: Vec<String> = units.run(&of, &task.prompts, |block| {
-            let texts = write_answers(&version.decoder, text, block, how.tokens.get()).map_err(StageFailure::stage)?;
+            let texts = write_until(&version.decoder, text, block, how.tokens.get(), Sampling::Greedy, &stop);
+            let texts = texts.map_err(StageFailure::stage)?;
             bar.inc(block.len() as u64);
             Ok(texts)
         })?;
         let answered = texts.into_iter().zip(&task.right).map(|(written, right)| {
-            let written = extraction.cut(&written).trim().to_owned();
             let answer = extraction.found(&written);
             let is_right = answer.as_ref() == Some(right);
             (written, answer, is_right)

@@ -28,7 +28,7 @@ const UNIT: usize = 32;
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbesParams {
-    /// The task: JSON lines, or one JSON array of objects. The key covers its contents and not its name.
+    /// The task: JSON lines, one JSON array of objects, CSV, or a Parquet table. The key covers its contents and not its name.
     path: PathBuf,
     /// The prompt of a question, with the fields of a record as `{name}`: `"Review: {sentence}\nSentiment:"`.
     prompt: String,

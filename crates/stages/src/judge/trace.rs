@@ -164,8 +164,7 @@ which a subject of n tokens gets the first n, so that another program can use th
         let all = Versions::open(cx, &given, asked.facts.chat.as_ref())?;
         let version = if all.edits.is_empty() { all.unedited() } else { all.batch(0)? };
         let (decoder, text) = (&version.decoder, &all.model.text);
-        let chat = asked.facts.chat.is_some();
-        let prompts = requests.iter().map(|request| params.prompt(text, decoder.config(), request, chat));
+        let prompts = requests.iter().map(|request| params.prompt(text, decoder.config(), request));
         let prompts: Vec<TracePrompt> = prompts.collect::<Result<_, _>>()?;
         let tokens = params.batch_tokens.or(BatchTokens::PROMPTS, decoder);
         let known = knowledge(decoder, &prompts, tokens).map_err(StageFailure::stage)?;
@@ -241,17 +240,10 @@ impl TraceParams {
         text: &Text,
         config: &palinode_model::DecoderConfig,
         request: &EditRequest,
-        chat: bool,
     ) -> Result<TracePrompt, Error> {
         let bare = prompt_at(text, config, request, "{}", FactToken::SubjectLast).map_err(StageFailure::stage)?;
         let before = request.prompt.split("{}").next().unwrap_or_default();
-        // The space before a word belongs to its first token.
-        let before = before.strip_suffix(' ').unwrap_or(before);
-        let start = if chat {
-            text.last_token(before).map_err(StageFailure::stage)? + 1
-        } else {
-            text.encode(before).map_err(StageFailure::stage)?.len()
-        };
+        let start = text.first_token(before).map_err(StageFailure::stage)?;
         let subject: Range<usize> = start.min(bare.fact)..bare.fact + 1;
         let target = match self.answer {
             Answer::TargetNew => request.target_new.as_str(),

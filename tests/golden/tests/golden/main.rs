@@ -8,4 +8,5 @@ mod followups;
 mod model;
 mod pipelines;
 mod preservation;
+mod reference;
 mod solve;

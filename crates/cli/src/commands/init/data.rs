@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args as ClapArgs;
-use palinode::{Error, ErrorKind, Suggestion, dataset_of, did_you_mean, real, way};
+use palinode::{Error, ErrorKind, PUBLISHED_RATE, Suggestion, dataset_of, did_you_mean, real, way};
 use serde_json::Value;
 
 /// Which facts and which text.
@@ -40,19 +40,24 @@ pub struct Data {
     facts: String,
     text: Vec<String>,
     large: bool,
-    /// Whether the files of our own are needed.
-    pub own_facts: bool,
-    pub own_text: bool,
+    /// The files of our own that are needed.
+    pub own_facts: Option<&'static str>,
+    pub own_text: Option<&'static str>,
     /// What a run downloads, and how to do without: for people, empty where nothing is.
     pub fetches: String,
 }
 
 impl DataArgs {
-    /// For a pipeline in this folder.
+    /// Whether facts or text are named.
+    pub fn is_given(&self) -> bool {
+        self.data.is_some() || self.corpus.is_some()
+    }
+
+    /// For a pipeline in this folder. `demo` is the corpus of the demo's model, where that is the model: its facts are those that it knows.
     ///
     /// # Errors
     /// When there is no data set of this name and no such file, or the file fits no data set; when there is no such text.
-    pub fn read(&self, dir: &Path) -> Result<Data, Error> {
+    pub fn read(&self, dir: &Path, demo: Option<&'static str>) -> Result<Data, Error> {
         let mut fetched = Vec::new();
         let facts = match &self.data {
             None => "dataset: jsonl, path: facts.jsonl".to_owned(),
@@ -82,7 +87,12 @@ impl DataArgs {
                 from_there(path, dir)
             }
         };
-        let text = if own_text {
+        let text = if own_text && demo.is_some() {
+            vec![
+                "corpus: corpus.txt                # the text that this model was trained on".to_owned(),
+                "samples: 3000".to_owned(),
+            ]
+        } else if own_text {
             vec![
                 "corpus: corpus.txt                # a few sentences to start with; for real edits use a megabyte of text or more".to_owned(),
                 "samples: 1000".to_owned(),
@@ -106,7 +116,12 @@ impl DataArgs {
                 some.join("\n  ")
             ),
         };
-        Ok(Data { facts, text, large: !own_text, own_facts: self.data.is_none(), own_text, fetches })
+        let (own, few) = match demo {
+            Some(text) => (include_str!("templates/demo-facts.jsonl"), text),
+            None => (include_str!("templates/facts.jsonl"), include_str!("templates/corpus.txt")),
+        };
+        let (own_facts, own_text) = (self.data.is_none().then_some(own), own_text.then_some(few));
+        Ok(Data { facts, text, large: own_text.is_none() || demo.is_some(), own_facts, own_text, fetches })
     }
 }
 
@@ -116,7 +131,10 @@ impl Data {
         let text = format!("\n      {}", self.text.join("\n      "));
         let targets = match suggested {
             Some(at) if self.large => {
-                format!("steps: {}, clamp: {}, weight_decay: {}", at.steps, at.batch_clamp, at.weight_decay)
+                let Suggestion { steps, learning_rate, batch_clamp, weight_decay, .. } = at;
+                let usual = (learning_rate - PUBLISHED_RATE).abs() < f64::EPSILON;
+                let rate = if usual { String::new() } else { format!(" learning_rate: {learning_rate},") };
+                format!("steps: {steps},{rate} clamp: {batch_clamp}, weight_decay: {weight_decay}")
             }
             _ => "steps: 20, learning_rate: 0.1".to_owned(),
         };

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use palinode::{Error, ErrorKind, Single, inspect, model_folder, real, suggest, way, write_files};
+use palinode::{Error, ErrorKind, Single, carried, corpus_of, inspect, model_folder, real, suggest, way, write_files};
 use serde_json::Value;
 
 use super::locate::{self, Search};
@@ -113,9 +113,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         None => None,
     };
-    let data = args.data.read(&dir)?;
+    let demo = demo(args, &folder);
+    let data = args.data.read(&dir, demo)?;
+    let suggested = if demo.is_some() { suggest(&folder) } else { carried(&folder) };
     let template = data
-        .fill(args.template.text(), suggest(&folder))
+        .fill(args.template.text(), suggested)
         .replace("{{model}}", &data::quoted(&model))
         .replace("{{layers}}", &edited.join(", "))
         .replace("{{rests}}", &rests)
@@ -123,8 +125,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .replace("{{most}}", &(layers - 1).to_string());
     let pipeline = reading.as_ref().map_or(&template, |reading| &reading.pipeline);
     let mut files = vec![("pipeline.yaml", pipeline.as_str())];
-    files.extend(data.own_facts.then_some(("facts.jsonl", include_str!("templates/facts.jsonl"))));
-    files.extend(data.own_text.then_some(("corpus.txt", include_str!("templates/corpus.txt"))));
+    files.extend(data.own_facts.map(|facts| ("facts.jsonl", facts)));
+    files.extend(data.own_text.map(|text| ("corpus.txt", text)));
     let failed = |error| Error::io(ErrorKind::Usage, "write", &args.dir, error);
     fs::create_dir_all(&dir).map_err(failed)?;
     let paths: Vec<PathBuf> = files.iter().map(|(name, _)| dir.join(name)).collect();
@@ -149,6 +151,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print(&text)
 }
 
+/// The corpus of the demo's model, where a pipeline for it brings facts and text with it.
+fn demo(args: &Args, folder: &Path) -> Option<&'static str> {
+    if args.data.is_given() || args.from.is_some() { None } else { corpus_of(folder) }
+}
+
 /// The layers to edit, and on what that rests.
 fn chosen(args: &Args, folder: &Path, layers: u64) -> Result<(Vec<u64>, String), Failure> {
     if let Some(corpus) = &args.locate {
@@ -164,7 +171,10 @@ fn chosen(args: &Args, folder: &Path, layers: u64) -> Result<(Vec<u64>, String),
         let (start, _) = search.run(&quick, &args.store)?;
         return Ok((vec![start.layer as u64], locate::said(&start)));
     }
-    if let Some(suggested) = suggest(folder).filter(|suggested| suggested.published) {
+    if demo(args, folder).is_some() {
+        return Ok((vec![0, 1, 2], "those of the demo, pipelines/demo.yaml".to_owned()));
+    }
+    if let Some(suggested) = carried(folder).filter(|suggested| suggested.published) {
         let last = suggested.layer as u64;
         let rests = "up to the layer that was published for models of this family and depth".to_owned();
         return Ok(((last.saturating_sub(2)..=last).collect(), rests));

@@ -6,7 +6,8 @@ use palinode_engine::bounds::Count;
 use palinode_engine::shown::{Better, Column, Format, Intervals, Values};
 use palinode_engine::{Digest, Error, FieldError};
 use palinode_eval::{
-    AnswerKind, Answering, COUNTERPARTS, GeneratedAnswer, Group, METRICS, RecordScores, StopAt, Summary, bootstrap,
+    AnswerKind, Answering, COUNTERPARTS, GeneratedAnswer, Group, METRICS, RecordScores, Stop, StopAt, Summary,
+    bootstrap,
 };
 use palinode_model::generate::Sampling;
 use schemars::JsonSchema;
@@ -65,7 +66,7 @@ impl AnswerParams {
     pub fn answering(&self) -> Answering {
         Answering {
             tokens: self.tokens.get(),
-            stop: self.stop.clone(),
+            stop: Stop { at: self.stop.clone(), before: Vec::new() },
             sampling: match self.top_k {
                 Some(k) => Sampling::TopK { k: k.get(), seed: self.seed },
                 None => Sampling::Greedy,
