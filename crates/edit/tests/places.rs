@@ -77,7 +77,8 @@ fn each_fact_token_is_where_it_says_in_a_chat_too() {
 fn a_subject_in_a_chat_ends_where_its_token_ends() {
     for chat in CHATS {
         let (text, config) = model(chat);
-        let all = [request("Costa Rica", "People in {} speak"), request("Chile", "The language of {} is")];
+        let other = EditRequest { id: "1".into(), ..request("Chile", "The language of {} is") };
+        let all = [request("Costa Rica", "People in {} speak"), other];
         let found = findings(&all, &text, &config, &["{}"], FactToken::SubjectLast);
         assert!(found.is_empty(), "{chat:?}: {found:?}");
     }

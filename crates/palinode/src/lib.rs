@@ -48,9 +48,9 @@ mod side_by_side;
 pub use palinode_engine::*;
 pub use palinode_stages::{
     Averages, BLOCKS, Best, EditableWeight, Effects, Finding, Findings, Inspection, PUBLISHED_RATE, Paired, Provenance,
-    Repeated, Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, carried, catalogue,
-    chosen_device, corpus_of, cuda_findings, dataset_of, devices, facts_in, free_memory, hardware, holm, inspect,
-    mean_and_deviation, paired, provenance, report, reports, revert, scored, suggest, throughput,
+    Repeated, Restored, Scored, Severity, Start, StatedFact, Suggestion, TraceKind, apply, best, candidates, carried,
+    catalogue, chosen_device, corpus_of, cuda_findings, dataset_of, devices, facts_in, free_memory, hardware, holm,
+    inspect, mean_and_deviation, paired, provenance, report, reports, revert, scored, suggest, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};
