@@ -115,5 +115,12 @@ fn some(args: &Args) -> Result<(), Failure> {
             "  within rounding: weights that the update touched may differ in their last bits from the others put onto the unedited model (--base avoids that)\n"
         }
     });
+    if taken.lost > 0.0 {
+        let _ = writeln!(
+            text,
+            "  rounding to the type that the weights are stored in took {:.2} % of what was added to a weight",
+            100.0 * taken.lost
+        );
+    }
     print(&text)
 }

@@ -54,6 +54,8 @@ pub struct TakenOff {
     pub how: Vec<How>,
     /// What the weights are; `None` of an update by itself.
     pub weights: Option<Restored>,
+    /// The most that rounding to the stored type took of what was added to a weight: ‖written − wanted‖ / ‖change‖.
+    pub lost: f64,
     /// Later edits that were made on a model that had some of them, in words; they stand as they were made.
     pub later: Option<String>,
 }
@@ -184,14 +186,17 @@ fn rewritten(ledger: &Ledger, numbers: &BTreeSet<usize>, asked: &TakeOff<'_>) ->
         ledger.edits().map(|(_, edit)| edit).filter(|edit| numbers.contains(&edit.number)).collect();
     let told = off.iter().map(|edit| named(&[edit])).collect();
     let left = made.edits().count();
+    let mut lost = 0.0;
     let weights = if let Some(folder) = folder {
         let out = begin(asked.out, folder, "revert", asked.overwrite)?;
-        Some(write_folder(folder, ledger, made, asked.base, out)?)
+        let (restored, most) = write_folder(folder, ledger, made, asked.base, out)?;
+        lost = most;
+        Some(restored)
     } else {
         write_update(made, asked)?;
         None
     };
-    Ok(TakenOff { edits: told, left, how, weights, later })
+    Ok(TakenOff { edits: told, left, how, weights, lost, later })
 }
 
 /// Whether an update was made on a model that had others of the ledger.
@@ -228,7 +233,7 @@ fn total<'a>(parts: impl IntoIterator<Item = (&'a Entry, f64)>) -> Vec<(WeightId
 }
 
 /// Writes a folder that has the updates of `made` in place of those of `old`. With the unedited model as `base`, its weights and all that
-/// is left are added up anew; without, what differs is added to the weights that are there.
+/// is left are added up anew; without, what differs is added to the weights that are there. Also gives the most that rounding took of a change.
 ///
 /// # Errors
 /// Where a file cannot be read or written.
@@ -238,7 +243,7 @@ pub fn write_folder(
     mut made: Ledger,
     base: Option<&Path>,
     mut out: Output,
-) -> Result<Restored, Error> {
+) -> Result<(Restored, f64), Error> {
     let from = base.unwrap_or(model);
     let layout = Layout::of(&read_model(from)?);
     let all = made.updates.iter().map(|entry| (entry, 1.0));
@@ -273,7 +278,7 @@ pub fn write_folder(
     };
     let Some(last) = made.updates.last() else {
         out.finish_unmarked()?;
-        return Ok(restored);
+        return Ok((restored, lost));
     };
     let file = last.file();
     if made.updates.len() == 1 {
@@ -282,7 +287,7 @@ pub fn write_folder(
     let note = Note { update: last.facts.update, weights: made.weights.clone(), provenance: file.provenance };
     out.write(LEDGER_FILE, &made.to_bytes()?)?;
     out.finish(note.about()?)?;
-    Ok(restored)
+    Ok((restored, lost))
 }
 
 /// Writes an update by itself, with its ledger.
