@@ -44,7 +44,7 @@ pub use preservation::{
     Change, Cut, Factor, Fit, History, Preservation, PreservationKind, PreservationWeights, Projection, Projector,
     Ridge, Spectrum, Threshold,
 };
-pub use solve::{Diagnostics, Form, Problem, Solution, solve};
-pub use without::{System, without};
+pub use solve::{Diagnostics, Form, Problem, Solution, System, solve};
+pub use without::without;
 
 pub use faer::Mat;

@@ -6,7 +6,6 @@ use faer::{Mat, MatRef, Side};
 use crate::delta::LowRank;
 use crate::matrix::{check_finite, check_size, gram, mean_column_norm, trace_of_product};
 use crate::spectrum::{condition, general_condition};
-use crate::without::System;
 use crate::{Change, MathError, Preservation};
 
 /// Which system is solved. Both give the same update where both are defined.
@@ -64,6 +63,24 @@ pub struct Solution {
     pub system: System,
     /// How good it is.
     pub diagnostics: Diagnostics,
+}
+
+/// What a solve leaves for [`without`](crate::without()).
+#[derive(Clone, Debug, PartialEq)]
+pub enum System {
+    /// `S = DᵀP⁻¹K + M`, `[B, B]`.
+    Dual(Mat<f64>),
+    /// `K`, `[f, B]`, of the primal form, which is solved for more edits than a key has numbers: `S` would be larger.
+    Primal(Mat<f64>),
+}
+
+impl System {
+    /// Edits in it.
+    pub fn edits(&self) -> usize {
+        match self {
+            Self::Dual(all) | Self::Primal(all) => all.ncols(),
+        }
+    }
 }
 
 /// Solves one layer, with any metric.

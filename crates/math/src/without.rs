@@ -22,34 +22,7 @@ use faer::linalg::solvers::Solve;
 use crate::MathError;
 use crate::delta::LowRank;
 use crate::matrix::{check_finite, check_size};
-use crate::solve::inverse;
-
-/// What a solve leaves for [`without`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum System {
-    /// `S = DᵀP⁻¹K + M`, `[B, B]`.
-    Dual(Mat<f64>),
-    /// `K`, `[f, B]`, of the primal form, which is solved for more edits than a key has numbers: `S` would be larger.
-    Primal(Mat<f64>),
-}
-
-impl System {
-    /// The system of some of the edits, whose strengths are as they were.
-    fn part(&self, stay: &[usize]) -> Self {
-        let stays = stay.len();
-        match self {
-            Self::Dual(system) => Self::Dual(Mat::from_fn(stays, stays, |i, j| system[(stay[i], stay[j])])),
-            Self::Primal(keys) => Self::Primal(Mat::from_fn(keys.nrows(), stays, |i, j| keys[(i, stay[j])])),
-        }
-    }
-
-    /// Edits in it.
-    pub fn edits(&self) -> usize {
-        match self {
-            Self::Dual(all) | Self::Primal(all) => all.ncols(),
-        }
-    }
-}
+use crate::solve::{System, inverse};
 
 /// The update of a solve without the edits `gone`, by column, and the system that goes with it. `was` are the strengths `μ` of the solve,
 /// and `is` those that a solve without these edits has, both of all columns: EMMET's stabiliser is added only where a batch holds more than
@@ -74,7 +47,7 @@ pub fn without(
     let gone: Vec<usize> = (0..batch).filter(|i| gone.contains(i)).collect();
     let (stays, f) = (stay.len(), update.right.ncols());
     let left = Mat::from_fn(update.left.nrows(), stays, |i, j| update.left[(i, stay[j])]);
-    let mut rest = system.part(&stay);
+    let mut rest = part(system, &stay);
     if stays == 0 {
         return Ok((LowRank { left, right: Mat::zeros(0, f) }, rest));
     }
@@ -120,4 +93,13 @@ fn is_symmetric(system: &Mat<f64>) -> bool {
         (system[(i, j)] - system[(j, i)]).abs() <= 1e-9 * scale
     };
     (0..system.nrows()).all(|i| (0..i).all(|j| near(i, j)))
+}
+
+/// The system of some of the edits, whose strengths are as they were.
+fn part(system: &System, stay: &[usize]) -> System {
+    let stays = stay.len();
+    match system {
+        System::Dual(system) => System::Dual(Mat::from_fn(stays, stays, |i, j| system[(stay[i], stay[j])])),
+        System::Primal(keys) => System::Primal(Mat::from_fn(keys.nrows(), stays, |i, j| keys[(i, stay[j])])),
+    }
 }

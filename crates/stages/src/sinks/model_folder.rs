@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::artifacts::model::{GGUF, LEDGER_FILE, read_config};
 use crate::errors::StageFailure;
-use crate::sinks::export::card::CARD;
 use crate::sinks::export::folder::{NOTE, Note, describe_gguf};
 use crate::sinks::export::update_file::{Provenance, UPDATE_FILE};
 
@@ -84,6 +83,9 @@ pub fn read_note(path: &Path) -> Result<Note, Error> {
     serde_json::from_slice(&bytes).map_err(|error| Error::input(format!("{}: {error}", path.display())))
 }
 
+/// What an export says of its edits.
+const README: &str = "README.md";
+
 /// Copies everything in a model's folder that is neither weights nor a note of ours.
 pub fn companions(model: &Path, out: &mut Output) -> Result<(), Error> {
     if is_gguf(model) {
@@ -94,9 +96,9 @@ pub fn companions(model: &Path, out: &mut Output) -> Result<(), Error> {
     for entry in std::fs::read_dir(model).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A card that an export wrote speaks of other edits.
+        // One that an export wrote speaks of other edits.
         let ours =
-            [NOTE, UPDATE_FILE, LEDGER_FILE].contains(&name.as_str()) || (name == CARD && is_marked(model, CARD));
+            [NOTE, UPDATE_FILE, LEDGER_FILE].contains(&name.as_str()) || (name == README && is_marked(model, README));
         if entry.path().is_file() && !ours && !weights.contains(&name) {
             out.copy(&name, &entry.path())?;
         }

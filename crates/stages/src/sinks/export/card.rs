@@ -204,7 +204,7 @@ impl Card<'_> {
         if let Some(bytes) = self.ledger {
             let _ = writeln!(
                 text,
-                "* `{LEDGER_FILE}` ({}): the edits one by one, and what it takes to take one of them off",
+                "* `{LEDGER_FILE}` ({}): the edits one by one, and what taking one of them off needs",
                 size(bytes)
             );
         }

@@ -1,4 +1,4 @@
-//! `ledger.safetensors`: the edits that are in a model's folder or an update, with what it takes to take one of them off.
+//! `ledger.safetensors`: the edits that are in a model's folder or an update, with what taking one of them off needs.
 //!
 //! A ledger is a stack of updates, in the order in which they were put on. Each has its edits, where it came from, its changes in f64, as
 //! `artifacts/deltas.rs` names their tensors behind `{place}.`, and what its solve left, as `artifacts/solved.rs` names it behind

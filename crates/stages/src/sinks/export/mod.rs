@@ -1,7 +1,7 @@
 //! `export`: an edited model as files for other programs.
 
 mod adapter;
-pub mod card;
+mod card;
 pub mod folder;
 pub mod ledger;
 pub mod update_file;
@@ -64,7 +64,7 @@ pub struct ExportParams {
     /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gguf_type: Option<GgufType>,
-    /// Write ledger.safetensors: the edits one by one, with what it takes to take one of them off later. Its size is about twice that of
+    /// Write ledger.safetensors: the edits one by one, with what taking one of them off later needs. Its size is about twice that of
     /// update.safetensors.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     ledger: bool,
@@ -143,8 +143,8 @@ formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is
 Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
 model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
 
-ledger.safetensors, beside the model or the update, lists the edits: request, batch, when and by which file they were made. It holds what it \
-takes to take one of them off: the changes in f64, and the system of each solve. An edited model that is edited again keeps the ledger \
+ledger.safetensors, beside the model or the update, lists the edits: request, batch, when and by which file they were made. It holds \
+what taking one of them off needs: the changes in f64, and the system of each solve. An edited model that is edited again keeps the ledger \
 that it has. `ledger: false` leaves it out.
 
 README.md is a model card: the unedited model, the edits, the method and how to undo it. It says more where the stage is given more: the \

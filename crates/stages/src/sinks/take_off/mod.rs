@@ -71,7 +71,7 @@ pub fn take_off(asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
     let path = if folder { asked.place.join(LEDGER_FILE) } else { beside(asked.place) };
     if !path.is_file() {
         let message =
-            format!("{} has no {LEDGER_FILE}: what it takes to take one edit off was not kept", asked.place.display());
+            format!("{} has no {LEDGER_FILE}: what taking one edit off needs was not kept", asked.place.display());
         return Err(Error::input(message).hint("export it again with `ledger: true`, or take the whole update off"));
     }
     let ledger = Ledger::read(&path)?;
@@ -344,7 +344,9 @@ pub fn entry_of(path: &Path, file: &UpdateFile) -> Result<(Entry, bool), Error> 
 /// Of kind input, where it is on already, or one of them cannot be taken off by itself.
 pub fn put_on(ledger: &Ledger, entry: Entry) -> Result<(Ledger, Vec<String>), Error> {
     if ledger.updates.iter().any(|other| other.facts.update == entry.facts.update) {
-        return Err(Error::input("the model has this update already"));
+        return Err(
+            Error::input("the model has this update already").hint("to apply it alone, name the unedited model")
+        );
     }
     let mut made = Ledger { updates: Vec::new(), ..ledger.clone() };
     let mut superseded = Vec::new();

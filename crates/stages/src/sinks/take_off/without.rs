@@ -28,7 +28,7 @@ pub enum How {
 /// An update without the edits at these places among its own. `None` where none is left.
 ///
 /// # Errors
-/// Of kind input, where it cannot be told: with what would have to run. Of kind numerical, where what stays cannot be solved.
+/// Of kind input, for what does not come off by itself: with what would have to run. Of kind numerical, where what stays cannot be solved.
 pub fn entry_without(entry: &Entry, gone: &[usize], again: &Again<'_>) -> Result<(Option<Entry>, How), Error> {
     let count = entry.facts.edits.len();
     if gone.len() == count {
