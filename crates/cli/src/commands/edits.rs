@@ -75,7 +75,9 @@ fn shown(found: &Edits) -> String {
         Some(bytes) => {
             let off = found.kept.iter().filter(|kept| **kept).count();
             let what = match (off, updates) {
-                (0, _) => "none of them can be taken off by itself".to_owned(),
+                (0, _) => {
+                    "which come off together; of a sequence, those of the last round do so by themselves".to_owned()
+                }
                 (off, all) if off == all => "each of them can be taken off by itself".to_owned(),
                 (off, all) => format!("those of {off} of {all} updates can be taken off by themselves"),
             };

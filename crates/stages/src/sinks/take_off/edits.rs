@@ -49,7 +49,7 @@ pub struct Edits {
     pub base: BTreeMap<String, Digest>,
     /// Bytes of the ledger; `None` where there is none.
     pub ledger: Option<u64>,
-    /// Bytes of each update's matrices are in the ledger or not, in the order of updates: whether one of its edits may come off.
+    /// Whether each edit of an update may come off by itself, in the order of updates. Of a sequence, only those of the last round do.
     pub kept: Vec<bool>,
 }
 
@@ -95,7 +95,7 @@ pub fn edits(path: &Path) -> Result<Edits, Error> {
             });
         }
     }
-    let kept = listing.updates.iter().map(|entry| entry.columns.is_some()).collect();
+    let kept = listing.updates.iter().map(|entry| entry.columns.is_some() && entry.rounds.len() < 2).collect();
     Ok(Edits { edits: lines, base: listing.base, ledger: Some(listing.size), kept })
 }
 
