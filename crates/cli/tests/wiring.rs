@@ -74,7 +74,7 @@ stages:
 #[test]
 fn help_teaches() {
     let bench = Bench::new();
-    let commands: [&[&str]; 38] = [
+    let commands: [&[&str]; 39] = [
         &[],
         &["init"],
         &["run"],
@@ -85,6 +85,7 @@ fn help_teaches() {
         &["edit"],
         &["locate"],
         &["ask"],
+        &["edits"],
         &["apply"],
         &["revert"],
         &["validate"],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
-    Delta, Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, from_row_major,
+    Delta, Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, System, from_row_major,
     mean_column_norm, row_major, solve,
 };
 use palinode_model::{Beyond, Decoder, ModelError, Text, WeightId, read};
@@ -46,6 +46,8 @@ pub struct LayerEdit {
     pub weight_norm: f64,
     /// `K`, `f × B`, averaged over templates, as it was measured for this step. Requests that share a column have their mean.
     pub keys: Mat<f64>,
+    /// What the solve left, to tell the change without some of the edits.
+    pub system: System,
 }
 
 /// A batch of edits.
@@ -59,6 +61,10 @@ pub struct Applied {
     pub distance_after: f64,
     /// Requests that say the same as an earlier one, with that one, by index: hard constraints are imposed once.
     pub repeated: Vec<(usize, usize)>,
+    /// The requests of each column of the systems, by index. Several where they share a key and a target.
+    pub columns: Vec<Vec<usize>>,
+    /// `μ` of each column.
+    pub mu: Vec<f64>,
 }
 
 /// Edits a batch of requests onto `decoder`, which stays as it is. `targets` are the values `z`, `[requests, d]`
@@ -172,10 +178,16 @@ pub fn apply(
             diagnostics: solution.diagnostics,
             weight_norm,
             keys: if columns.len() == batch { average } else { mean_columns(&average, &columns) },
+            system: solution.system,
         });
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
-    Ok(Applied { layers, distance_before, distance_after, repeated })
+    let mu = columns.iter().map(|of| mu[of[0]]).collect();
+    let mut columns = columns;
+    for &(later, earlier) in &repeated {
+        columns.iter_mut().filter(|of| of[0] == earlier).for_each(|of| of.push(later));
+    }
+    Ok(Applied { layers, distance_before, distance_after, repeated, columns, mu })
 }
 
 /// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the `site` of `layer` there: one row-major

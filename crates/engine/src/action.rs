@@ -34,6 +34,9 @@ pub struct Action {
     pub base: PathBuf,
     /// The pipeline's name.
     pub pipeline: String,
+    /// What the pipeline was read from, as it was named: a file, or what built it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
     /// The stage instance.
     pub instance: String,
     /// The run that it belongs to.

@@ -38,6 +38,7 @@ pub fn alone(
         store: scratch.to_owned(),
         base: scratch.to_owned(),
         pipeline: name.to_owned(),
+        source: String::new(),
         instance: name.to_owned(),
         run: runid::new(),
         device: device.to_owned(),

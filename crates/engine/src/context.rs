@@ -64,6 +64,11 @@ impl StageContext {
         &self.action.instance
     }
 
+    /// The pipeline's name, what it was read from, and the run's ID: for records, since no result may depend on them.
+    pub fn made_in(&self) -> [&str; 3] {
+        [&self.action.pipeline, &self.action.source, &self.action.run]
+    }
+
     /// The artifact at a required port.
     ///
     /// # Errors

@@ -290,6 +290,7 @@ impl<'a> Driver<'a> {
             store: self.context.store.root().to_owned(),
             base: self.pipeline.base.clone(),
             pipeline: self.pipeline.name.clone(),
+            source: self.pipeline.source.name.clone(),
             instance: instance.name.clone(),
             run: self.run.to_owned(),
             device: self.context.device.clone(),

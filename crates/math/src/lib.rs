@@ -17,6 +17,7 @@
 //! * [`Fit`]: whether a second moment is that of some keys.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
+//! * [`without()`]: the same without some of its edits, from what a solve leaves.
 //! * [`Delta`]: a change of a weight in any form; [`rect()`], [`prune()`], [`sphere()`], [`revive()`]: after-care, from a change to a change.
 //! * [`Plan`]: which layers absorb which part of the residual, in which order.
 
@@ -30,6 +31,7 @@ mod objective;
 mod preservation;
 mod solve;
 mod spectrum;
+mod without;
 
 pub use care::{PruneForm, Sides, prune, rect, revive, sphere};
 pub use delta::{Delta, LowRank, Sparse};
@@ -42,6 +44,7 @@ pub use preservation::{
     Change, Cut, Factor, Fit, History, Preservation, PreservationKind, PreservationWeights, Projection, Projector,
     Ridge, Spectrum, Threshold,
 };
-pub use solve::{Diagnostics, Form, Problem, Solution, solve};
+pub use solve::{Diagnostics, Form, Problem, Solution, System, solve};
+pub use without::without;
 
 pub use faer::Mat;

@@ -59,8 +59,28 @@ pub struct Diagnostics {
 pub struct Solution {
     /// The change.
     pub update: LowRank,
+    /// The system that was solved, for [`without`](crate::without()).
+    pub system: System,
     /// How good it is.
     pub diagnostics: Diagnostics,
+}
+
+/// What a solve leaves for [`without`](crate::without()).
+#[derive(Clone, Debug, PartialEq)]
+pub enum System {
+    /// `S = DᵀP⁻¹K + M`, `[B, B]`.
+    Dual(Mat<f64>),
+    /// `K`, `[f, B]`, of the primal form, which is solved for more edits than a key has numbers: `S` would be larger.
+    Primal(Mat<f64>),
+}
+
+impl System {
+    /// Edits in it.
+    pub fn edits(&self) -> usize {
+        match self {
+            Self::Dual(all) | Self::Primal(all) => all.ncols(),
+        }
+    }
 }
 
 /// Solves one layer, with any metric.
@@ -124,7 +144,7 @@ pub fn solve(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solutio
     };
     let whole = if primal { metric.metric() } else { None };
     let primal = whole.is_some();
-    let Solved { right, weight, condition } = match whole {
+    let Solved { right, weight, condition, system } = match whole {
         Some(whole) => primal_form(metric, whole, problem)?,
         None => dual_form(metric, problem)?,
     };
@@ -142,7 +162,7 @@ pub fn solve(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solutio
         condition,
         primal,
     };
-    Ok(Solution { update, diagnostics })
+    Ok(Solution { update, system, diagnostics })
 }
 
 // Why two forms. They are one update, by the push-through identity. The dual one solves a system as large as the batch, and sees the metric
@@ -151,7 +171,7 @@ pub fn solve(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solutio
 // batch's cube, and the dual system would then be singular but for `M`. Both solve by Cholesky with f64, and both give `G` with `Δ = R G`,
 // so that nothing after them has to know which it was.
 
-/// A system's inverse, applied.
+/// A system's inverse, applied to `X` that is given by its transpose.
 type Inverse = Box<dyn Fn(&Mat<f64>) -> Mat<f64>>;
 
 /// What a form gives.
@@ -162,6 +182,7 @@ struct Solved {
     weight: Mat<f64>,
     /// The system's condition number.
     condition: f64,
+    system: System,
 }
 
 /// `G = S⁻¹ DᵀP⁻¹` with `S = DᵀP⁻¹K + M`, where `D` are the keys that span the update; so `G P Gᵀ = S⁻¹ (DᵀP⁻¹D) S⁻ᵀ`.
@@ -175,44 +196,52 @@ fn dual_form(metric: &dyn Preservation, problem: &Problem<'_>) -> Result<Solved,
     for i in 0..batch {
         system[(i, i)] += problem.mu[i];
     }
-    // Scaled to a unit diagonal, a singular system shows in its pivots whatever the keys' sizes: the keys of one batch differ in norm by
-    // orders of magnitude, and so do soft and hard edits, so that the smallest pivot of the system as it is says little. Of the scaled
-    // one it is 1 − (multiple correlation)²: how much of a key the others leave unexplained, to be compared with rounding. Its
-    // off-diagonal entries are the cosines in the metric, by which colliding edits are named.
     let faded = |i: usize| system[(i, i)] == 0.0 && problem.keys.col(i).norm_l2() > 0.0 && problem.direction.is_none();
     if !system.as_ref().is_all_finite() || (0..batch).any(faded) {
         return Err(MathError::OutOfRange { what: "KᵀP⁻¹K" });
     }
+    let apply = inverse(&system, problem.direction.is_none())?;
+    let right = apply(&spanning.keys);
+    let weight = apply(&apply(&spanning.gram));
+    let condition = if problem.direction.is_some() { general_condition(&system) } else { condition(&system)? };
+    Ok(Solved { right, weight, condition, system: System::Dual(system) })
+}
+
+/// The inverse of a system `S`, `[B, B]`, positive definite where it is `symmetric`.
+///
+/// # Errors
+/// [`MathError::Collision`] where it is singular to rounding.
+pub(crate) fn inverse(system: &Mat<f64>, symmetric: bool) -> Result<Inverse, MathError> {
+    let batch = system.nrows();
+    // Scaled to a unit diagonal, a singular system shows in its pivots whatever the keys' sizes: the keys of one batch differ in norm by
+    // orders of magnitude, and so do soft and hard edits, so that the smallest pivot of the system as it is says little. Of the scaled
+    // one it is 1 − (multiple correlation)²: how much of a key the others leave unexplained, to be compared with rounding. Its
+    // off-diagonal entries are the cosines in the metric, by which colliding edits are named.
     let scale: Vec<f64> = (0..batch).map(|i| system[(i, i)].abs().sqrt().recip()).collect();
     if scale.iter().any(|s| !s.is_finite()) {
         return Err(MathError::Collision { pairs: Vec::new() });
     }
     let scaled = Mat::from_fn(batch, batch, |i, j| scale[i] * system[(i, j)] * scale[j]);
     let floor = 16.0 * batch as f64 * f64::EPSILON;
-    let solve: Inverse = if problem.direction.is_some() {
-        let lu = scaled.partial_piv_lu();
-        if (0..batch).any(|i| lu.U()[(i, i)].abs() <= floor) {
-            return Err(MathError::Collision { pairs: parallel_pairs(&scaled) });
-        }
-        Box::new(move |x| lu.solve(x))
-    } else {
+    let solve: Inverse = if symmetric {
         let collision = || MathError::Collision { pairs: parallel_pairs(&scaled) };
         let llt = scaled.llt(Side::Lower).map_err(|_| collision())?;
         if (0..batch).any(|i| llt.L()[(i, i)].powi(2) <= floor) {
             return Err(collision());
         }
         Box::new(move |x| llt.solve(x))
+    } else {
+        let lu = scaled.partial_piv_lu();
+        if (0..batch).any(|i| lu.U()[(i, i)].abs() <= floor) {
+            return Err(MathError::Collision { pairs: parallel_pairs(&scaled) });
+        }
+        Box::new(move |x| lu.solve(x))
     };
-    // S⁻¹ X for X given by its transpose.
-    let apply = |x: &Mat<f64>| {
+    Ok(Box::new(move |x| {
         let columns = x.nrows();
         let solved = solve(&Mat::from_fn(batch, columns, |i, j| scale[i] * x[(j, i)]));
         Mat::from_fn(batch, columns, |i, j| scale[i] * solved[(i, j)])
-    };
-    let right = apply(&spanning.keys);
-    let weight = apply(&apply(&spanning.gram));
-    let condition = if problem.direction.is_some() { general_condition(&system) } else { condition(&system)? };
-    Ok(Solved { right, weight, condition })
+    }))
 }
 
 /// `G = M⁻¹Kᵀ (P + K M⁻¹ Kᵀ)⁻¹`.
@@ -223,7 +252,8 @@ fn primal_form(metric: &dyn Preservation, whole: Mat<f64>, problem: &Problem<'_>
     let llt = system.llt(Side::Lower).map_err(|_| MathError::NotFinite { what: "primal system" })?;
     let right = llt.solve(&weighted).transpose().to_owned();
     let weight = metric.weigh(right.as_ref());
-    Ok(Solved { right, weight, condition: condition(&system)? })
+    let kept = System::Primal(problem.keys.to_owned());
+    Ok(Solved { right, weight, condition: condition(&system)?, system: kept })
 }
 
 /// Pairs whose normalised Gram entry is nearly ±1, strongest first.

@@ -216,7 +216,7 @@ fn libraries_know_no_command_line() {
     check("see `palinode runs`", Some("palinode runs"));
     check("ended with exit code 4", Some("exit code"));
     check("a -- b, a--b, --", None);
-    check("palinode edits facts", None);
+    check("palinode rewrites facts", None);
 
     let mut found = Vec::new();
     let mut needed = [false; FOREIGN.len()];

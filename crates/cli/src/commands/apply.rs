@@ -1,5 +1,6 @@
 //! `palinode apply`
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -11,8 +12,10 @@ use crate::terminal::print;
 /// Add an update to a model's folder
 ///
 /// Writes the edited model into a new folder. The model's own folder does not change. Of a GGUF file, writes a folder in Hugging Face's
-/// layout. An update that was made for other
-/// weights is an error.
+/// layout. An update that was made for other weights is an error.
+///
+/// Onto an edited model with a ledger, an update goes on top, if it was made for that model or for the unedited one. An edit of it
+/// supersedes an earlier one of the same fact.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Example:
@@ -21,7 +24,7 @@ pub struct Args {
     /// The update.safetensors that `export` wrote.
     update: PathBuf,
 
-    /// The unedited model's folder, or GGUF file.
+    /// The model's folder, or GGUF file: the unedited one, or an edited one with a ledger.
     model: PathBuf,
 
     /// The folder to write. One that is there must have been written by this command and not been changed since.
@@ -38,6 +41,10 @@ pub struct Args {
 
 /// Applies, and tells where.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
-    print(&format!("edited model: {}\n", args.output.display()))
+    let superseded = palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
+    let mut text = format!("edited model: {}\n", args.output.display());
+    if !superseded.is_empty() {
+        let _ = writeln!(text, "superseded, and taken off: {}", superseded.join(", "));
+    }
+    print(&text)
 }

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod edit;
+pub mod edits;
 pub mod graph;
 pub mod init;
 pub mod locate;

@@ -1,29 +1,43 @@
 //! `palinode revert`
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use palinode::Restored;
+use palinode::{How, Restored, TakeOff, take_off};
 
 use crate::command_error::Failure;
+use crate::input::StoreArgs;
 use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
-/// Remove an update from an edited model's folder
+/// Remove an update, or some of its edits, from an edited model's folder
 ///
 /// Writes the unedited model into a new folder. With --base, copies the weights from the original model. Without it,
 /// subtracts the change, and shows whether the result equals the original in every bit.
+///
+/// With --edit, takes single edits off, and writes the model with the others into a new folder. At one layer, the others are what a solve
+/// without the edit gives, from what the ledger kept. Over several layers they are solved again, on the model, with the second moments in
+/// the store. What can't be taken off by itself is an error that says what would have to run.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode revert out/edit/update.safetensors models/gpt2-edited --output models/gpt2-again
-  palinode revert out/edit/update.safetensors models/gpt2-edited --base models/gpt2 --output models/gpt2-again")]
+  palinode revert out/edit/update.safetensors models/gpt2-edited --base models/gpt2 --output models/gpt2-again
+  palinode revert out/edit --edit 7 --output out/without
+  palinode revert out/edit --edit 7 --edit \"The Eiffel Tower\" --base models/gpt2 --output out/without
+  palinode revert out/edit/update.safetensors --edit 7 --output out/update-without")]
 pub struct Args {
-    /// The update that the model was edited with.
+    /// The update that the model was edited with. With --edit, the edited model's folder, or an update.safetensors by itself.
     update: PathBuf,
 
     /// The edited model's folder, as `export` or `apply` wrote it.
-    model: PathBuf,
+    #[arg(required_unless_present = "edit", conflicts_with = "edit")]
+    model: Option<PathBuf>,
+
+    /// Take this edit off: by its number in `palinode edits`, by its request's name, or by its subject. Can be given several times.
+    #[arg(long, value_name = "EDIT")]
+    edit: Vec<String>,
 
     /// The folder to write. It must not exist yet, or be empty.
     #[arg(short, long, value_name = "DIR")]
@@ -33,7 +47,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
 
-    /// Remove it even if the folder's palinode.json does not name this update.
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Remove it even if the folder's palinode.json does not name this update, or a later edit of the same fact was made on top.
     #[arg(long)]
     force: bool,
 
@@ -44,7 +61,8 @@ pub struct Args {
 /// Reverts, and tells how near the result is.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (base, overwrite) = (args.base.as_deref(), args.overwrite.get());
-    let restored = palinode::revert(&args.update, &args.model, base, &args.output, args.force, overwrite)?;
+    let Some(model) = &args.model else { return some(args) };
+    let restored = palinode::revert(&args.update, model, base, &args.output, args.force, overwrite)?;
     let how = match restored {
         Restored::FromBase => "bit for bit: its weights are those of --base",
         Restored::Exactly => "bit for bit: its weights' digests are the original's",
@@ -53,4 +71,56 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     };
     print(&format!("unedited model: {}, {how}\n", args.output.display()))
+}
+
+/// Takes single edits off, and tells what the others are.
+fn some(args: &Args) -> Result<(), Failure> {
+    let asked = TakeOff {
+        place: &args.update,
+        edits: &args.edit,
+        base: args.base.as_deref(),
+        store: &args.store.store,
+        out: &args.output,
+        force: args.force,
+        overwrite: args.overwrite.get(),
+    };
+    let taken = take_off(&asked)?;
+    let what = if taken.weights.is_some() { "model" } else { "update" };
+    let mut text = format!("taken off: {}\n", taken.edits.join(", "));
+    let _ = match taken.left {
+        0 => writeln!(text, "unedited {what}: {}", args.output.display()),
+        1 => writeln!(text, "{what} with the edit that is left: {}", args.output.display()),
+        left => writeln!(text, "{what} with the {left} edits that are left: {}", args.output.display()),
+    };
+    for how in &taken.how {
+        text.push_str(&match how {
+            How::Whole => "  a whole update, or its last round: the others stand as they were made\n".to_owned(),
+            How::Exactly => {
+                "  exactly: the change is that of a solve without it, from what the ledger kept\n".to_owned()
+            }
+            How::Again(layers) => {
+                let layers: Vec<String> = layers.iter().map(ToString::to_string).collect();
+                format!("  solved again: layers {}, with keys and residuals measured anew\n", layers.join(", "))
+            }
+        });
+    }
+    if let Some(later) = &taken.later {
+        let _ = writeln!(text, "  ! {later} was made on the model that had it, and stands as it was made");
+    }
+    text.push_str(match taken.weights {
+        None => "",
+        Some(Restored::FromBase) => "  the weights are those of --base, with what is left added once\n",
+        Some(Restored::Exactly) => "  bit for bit: the weights' digests are the unedited model's\n",
+        Some(Restored::WithinRounding) => {
+            "  within rounding: weights that the update touched may differ in their last bits from the others put onto the unedited model (--base avoids that)\n"
+        }
+    });
+    if taken.lost > 0.0 {
+        let _ = writeln!(
+            text,
+            "  rounding to the type that the weights are stored in took {:.2} % of what was added to a weight",
+            100.0 * taken.lost
+        );
+    }
+    print(&text)
 }

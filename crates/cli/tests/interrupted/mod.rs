@@ -65,8 +65,18 @@ pub fn results(dir: &Path) -> BTreeMap<String, Digest> {
     let mut results = BTreeMap::new();
     for stage in run.stages {
         for published in &stage.published {
-            let file = fs::read(dir.join(&published.path)).unwrap();
-            results.insert(published.path.display().to_string(), Digest::of(&file));
+            let name = published.path.display().to_string();
+            let mut file = fs::read(dir.join(&published.path)).unwrap();
+            // A ledger says when, and the marker beside it which ledger.
+            if name.ends_with("ledger.safetensors") {
+                continue;
+            }
+            if name.ends_with("palinode.json") {
+                let text = String::from_utf8(file).unwrap();
+                file =
+                    text.lines().filter(|line| !line.contains("ledger.safetensors")).collect::<String>().into_bytes();
+            }
+            results.insert(name, Digest::of(&file));
         }
         results.insert(
             stage.instance.clone(),

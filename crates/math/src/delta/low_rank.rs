@@ -48,6 +48,14 @@ impl LowRank {
         let rank = rank.min(self.left.ncols());
         Self { left: self.left.subcols(0, rank).to_owned(), right: self.right.subrows(0, rank).to_owned() }
     }
+
+    /// The part behind the first `rank` columns of the left factor: what a sum grew by since.
+    #[must_use]
+    pub fn after(&self, rank: usize) -> Self {
+        let (all, rank) = (self.left.ncols(), rank.min(self.left.ncols()));
+        let more = all - rank;
+        Self { left: self.left.subcols(rank, more).to_owned(), right: self.right.subrows(rank, more).to_owned() }
+    }
 }
 
 fn beside(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {

@@ -38,6 +38,11 @@ impl Plan {
         })
     }
 
+    /// Whether no step sees what an earlier one wrote: one layer, or several of which nothing is measured again in between.
+    pub fn is_apart(&self) -> bool {
+        self.steps.iter().skip(1).all(|step| step.refresh == Refresh::NONE)
+    }
+
     /// Whether a step needs targets of its own, other than those of the first one.
     pub fn retargets(&self) -> bool {
         self.steps.iter().any(|step| step.refresh.targets || step.refresh.forward)

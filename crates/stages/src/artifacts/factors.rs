@@ -139,7 +139,12 @@ fn get_layer(
 ) -> Result<Factor, Error> {
     known(&given.facts.layers, layer)?;
     let file = crate::artifacts::model::file(given, &file_name(layer))?;
-    let (_, values) = Tensors::read(cx, file)?.values("lower")?;
+    factor_of(&Tensors::read(cx, file)?, layer, weights)
+}
+
+/// A layer's factor, of a file that [`put_layer`] wrote.
+pub fn factor_of(tensors: &Tensors, layer: usize, weights: PreservationWeights) -> Result<Factor, Error> {
+    let (_, values) = tensors.values("lower")?;
     // Of n values f (f + 1) / 2 = n, so f ≤ √(2n) < f + 1.
     let mut rows = values.as_slice();
     Factor::from_rows((2 * values.len()).isqrt(), weights, |i, row| {

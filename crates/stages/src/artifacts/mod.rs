@@ -9,6 +9,7 @@ pub mod model;
 pub mod moments;
 pub mod plan;
 pub mod requests;
+pub mod solved;
 pub mod targets;
 pub mod templates;
 pub mod tensors;

@@ -70,6 +70,9 @@ pub const SETTINGS: &str = "other/tokenizer_config.json";
 /// The logical name of a GGUF file among the weights: one file is the whole model, whatever it is called.
 pub const GGUF: &str = "model.gguf";
 
+/// The ledger of an edited model, beside its weights.
+pub const LEDGER_FILE: &str = "ledger.safetensors";
+
 /// The logical name of a chat template in a file of its own.
 pub const CHAT_TEMPLATE: &str = "other/chat_template.jinja";
 

@@ -199,8 +199,14 @@ pub fn read_layer(
 }
 
 fn of_file(cx: &StageContext, file: &FileRef, tokens: u64) -> Result<SecondMoment, Error> {
-    let (shape, sum) = Tensors::read(cx, file)?.values("sum")?;
-    SecondMoment::from_sum(&sum, shape[0], tokens).map_err(StageFailure::stage)
+    moment_of(&Tensors::read(cx, file)?, tokens)
+}
+
+/// A layer's second moment, of a file that holds its sum over so many tokens.
+pub fn moment_of(tensors: &Tensors, tokens: u64) -> Result<SecondMoment, Error> {
+    let (shape, sum) = tensors.values("sum")?;
+    let f = shape.first().copied().unwrap_or_default();
+    SecondMoment::from_sum(&sum, f, tokens).map_err(StageFailure::stage)
 }
 
 /// What is known of a layer that second moments or factors must have.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::artifacts::deltas::{Floats, named, read};
 use crate::artifacts::model::{Facts, HasModel, ModelKind, computing, file};
+use crate::artifacts::solved::{Columns, Solved, is_solved};
 use crate::artifacts::tensors::{Tensors, put as put_tensors, serialize};
 use crate::errors::StageFailure;
 
@@ -222,9 +223,16 @@ pub struct Batch {
     pub facts: BatchFacts,
     /// Weight and change, in the order to be applied.
     pub updates: Vec<(WeightId, Delta)>,
+    /// What the solve left, of a change that is as it was solved.
+    pub solved: Option<Solved>,
 }
 
 impl Batch {
+    /// Of a change that no solve made, or that was treated since.
+    pub fn new(facts: BatchFacts, updates: Vec<(WeightId, Delta)>) -> Self {
+        Self { facts, updates, solved: None }
+    }
+
     /// Of an edit of requests `start..end`; `fractions` are the plan's.
     pub fn of(start: usize, end: usize, applied: Applied, fractions: &[f64]) -> Self {
         let facts = applied.layers.iter().zip(fractions).map(|(edit, &fraction)| LayerFacts {
@@ -247,6 +255,7 @@ impl Batch {
                 layers: facts.collect(),
             },
             updates: applied.layers.into_iter().map(|edit| (edit.weight, edit.delta)).collect(),
+            solved: None,
         }
     }
 }
@@ -342,7 +351,7 @@ impl Rounds {
             distance_after: None,
             layers: layers.collect(),
         };
-        Batch { facts, updates: self.sums().map(|(weight, sum)| (weight, sum.clone())).collect() }
+        Batch::new(facts, self.sums().map(|(weight, sum)| (weight, sum.clone())).collect())
     }
 
     /// Root of the sum of squares of the weights' `‖Δ‖_F`.
@@ -376,7 +385,7 @@ impl Batch {
         }
         };
         let facts = BatchFacts { end: round.edits, ..self.facts.clone() };
-        Ok(Self { facts, updates: self.updates.iter().map(cut).collect::<Result<_, _>>()? })
+        Ok(Self::new(facts, self.updates.iter().map(cut).collect::<Result<_, _>>()?))
     }
 }
 
@@ -386,20 +395,48 @@ pub fn to_bytes(batch: &Batch) -> Result<Vec<u8>, Error> {
     for (i, (_, delta)) in batch.updates.iter().enumerate() {
         tensors.extend(named(&i.to_string(), delta, Floats::Double));
     }
-    let facts = serde_json::to_string(&batch.facts).map_err(|error| Error::internal(error.to_string()))?;
+    let failed = |error: serde_json::Error| Error::internal(error.to_string());
+    // One entry: the order of several would differ from one writing to the next.
+    let facts = match &batch.solved {
+        None => serde_json::to_string(&batch.facts).map_err(failed)?,
+        Some(solved) => {
+            tensors.extend(solved.named(SOLVED));
+            serde_json::to_string(&WithSolve { facts: &batch.facts, solved: &solved.columns }).map_err(failed)?
+        }
+    };
     serialize(&tensors, Some(HashMap::from([("facts".to_owned(), facts)])))
+}
+
+/// How the names of what a solve left begin in a unit.
+const SOLVED: &str = "solved";
+
+/// The facts of a unit with those of its solve.
+#[derive(Serialize)]
+struct WithSolve<'a> {
+    #[serde(flatten)]
+    facts: &'a BatchFacts,
+    solved: &'a Columns,
+}
+
+/// The same as it is read; what was kept by an earlier version has no solve.
+#[derive(Deserialize)]
+struct SolveFacts {
+    #[serde(default)]
+    solved: Option<Columns>,
 }
 
 /// The inverse of [`to_bytes`].
 pub fn from_bytes(bytes: Vec<u8>) -> Result<Batch, Error> {
     let tensors = Tensors::new(bytes);
-    let facts = tensors.note("facts").unwrap_or_default();
-    let facts: BatchFacts =
-        serde_json::from_str(&facts).map_err(|error| Error::internal(format!("stored batch: {error}")))?;
+    let text = tensors.note("facts").unwrap_or_default();
+    let damaged = |error: serde_json::Error| Error::internal(format!("stored batch: {error}"));
+    let facts: BatchFacts = serde_json::from_str(&text).map_err(damaged)?;
+    let SolveFacts { solved } = serde_json::from_str(&text).map_err(damaged)?;
     let file = tensors.file()?;
     let update = |(i, layer): (usize, &LayerFacts)| Ok((layer.weight, stored(&file, &i.to_string())?));
     let updates = facts.layers.iter().enumerate().map(update).collect::<Result<_, Error>>()?;
-    Ok(Batch { facts, updates })
+    let solved = solved.and_then(|columns| Solved::read(&tensors, SOLVED, columns, facts.layers.len()));
+    Ok(Batch { facts, updates, solved })
 }
 
 /// An edited model: the files of `model`, or of an update of it, with the batches added.
@@ -413,7 +450,7 @@ pub fn put(cx: &StageContext, model: &Artifact, batches: &[Batch], said: &Update
     let facts: Vec<_> = batches.iter().map(|batch| &batch.facts).collect();
     let facts = serde_json::to_vec(&facts).map_err(|error| Error::internal(error.to_string()))?;
     let mut made = artifact::<UpdateKind>(said)?;
-    for (name, file) in computing(model) {
+    for (name, file) in computing(model).filter(|(name, _)| !is_solved(name)) {
         made = made.with_file(name, *file);
     }
     // Last, so that what is made of an update has its own.
@@ -452,7 +489,7 @@ pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Err
         .enumerate()
         .map(|(b, facts)| {
             let updates = facts.layers.iter().map(|facts| change(b, facts.weight)).collect::<Result<_, Error>>()?;
-            Ok(Batch { facts, updates })
+            Ok(Batch::new(facts, updates))
         })
         .collect()
 }

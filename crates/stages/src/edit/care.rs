@@ -42,7 +42,7 @@ pub fn treat(
     let bar = cx.progress("weights", Some(weights as u64));
     let mut treated = Vec::with_capacity(given_batches.len());
     let mut shares = Vec::with_capacity(weights);
-    for Batch { mut facts, updates } in given_batches {
+    for Batch { mut facts, updates, .. } in given_batches {
         let mut kept = Vec::with_capacity(updates.len());
         for ((id, delta), facts) in updates.into_iter().zip(&mut facts.layers) {
             cx.check_interrupt()?;
@@ -65,7 +65,7 @@ pub fn treat(
         if !care.nothing {
             facts.distance_after = None;
         }
-        treated.push(Batch { facts, updates: kept });
+        treated.push(Batch::new(facts, kept));
     }
     let mut metrics = averages(&treated);
     if care.entries {

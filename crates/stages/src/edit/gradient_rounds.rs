@@ -70,7 +70,7 @@ pub fn in_rounds<S: Clone + Default + Serialize + DeserializeOwned>(
             let end = start + block.len();
             let facts = BatchFacts { start, end, distance_before: None, distance_after: None, layers };
             let updates = made.changes.into_iter().map(|(weight, delta, _)| (weight, delta)).collect();
-            let batch = Batch { facts, updates };
+            let batch = Batch::new(facts, updates);
             let kept = serde_json::to_vec(&(&state, made.loss)).map_err(|error| Error::internal(error.to_string()))?;
             // The state first: a round counts as kept when both are.
             cx.put_unit(&beside, &kept)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use palinode_edit::Preservations;
 use palinode_engine::bounds::{NonNegative, Positive, PositiveShare};
 use palinode_engine::{Error, FieldError, Given, StageContext};
-use palinode_math::{Cut, Mat, PreservationWeights, Projector, Spectrum, Threshold};
+use palinode_math::{Cut, Mat, PreservationWeights, Projector, SecondMoment, Spectrum, Threshold};
 use palinode_model::WeightId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,16 @@ impl ProjectorParams {
             FieldError::new("projector", format!("the projector has {given} bounds"))
                 .expected("exactly one of `threshold`, `trace` and `dimensions`")
         })
+    }
+
+    /// The metric of one second moment.
+    ///
+    /// # Errors
+    /// Of kind numerical, where the cut leaves no direction.
+    pub fn metric(&self, moment: &SecondMoment, weights: PreservationWeights) -> Result<Projector, Error> {
+        let [threshold] = self.bounds()[..] else { return Err(Error::internal("a projector has one bound")) };
+        let spectrum = Spectrum::of(moment).map_err(StageFailure::stage)?;
+        Projector::new(&spectrum, threshold, weights).map_err(StageFailure::stage)
     }
 
     /// The metrics of some layers, and where each was cut.

@@ -26,6 +26,7 @@ use crate::artifacts::factors::MomentsOrFactors;
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, decides_nothing, open};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::solved::{MadeFrom, Solved, add, bare};
 use crate::artifacts::templates::{TemplatesKind, at_port};
 use crate::artifacts::tensors::{Named, Tensors, serialize};
 use crate::artifacts::update::{Batch, PlannedUpdate, Rounds, UpdateFacts, UpdateKind, from_bytes, put, to_bytes};
@@ -86,7 +87,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -144,8 +145,9 @@ each time on all edits made so far.";
 
     fn carries() -> &'static [u32] {
         // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
-        // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ.
-        &[2, 3, 4, 5]
+        // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ. What version 6 left tells
+        // nothing of the last round without one of its edits.
+        &[2, 3, 4, 5, 6]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -262,7 +264,16 @@ each time on all edits made so far.";
             projectors,
             shown: Shown::table(metrics, columns),
         };
-        put(cx, &base, &[rounds.whole()], &facts)
+        let made = put(cx, &base, &[rounds.whole()], &facts)?;
+        let from = MadeFrom {
+            requests: requests[..edits].iter().map(bare).collect(),
+            templates: editor.templates,
+            targets: json!(params.targets),
+            chat: asked.facts.chat.clone(),
+            moments: moments.map(|moments| Artifact::clone(&moments)),
+        };
+        // Of the last round alone: what came later saw every other one.
+        add(cx, made, from, [done.last().and_then(|round| round.solved.as_ref())])
     }
 }
 
@@ -398,7 +409,11 @@ impl Editor<'_> {
         tell_repeated(self.cx, block, &edits.repeated);
         let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
         let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
-        let mut round = Batch::of(range.start, range.end, edits, &fractions);
+        let solved = Solved::of(&edits, chains.as_deref(), range.start, settings.rules.merge, &[]);
+        let mut round = Batch { solved: Some(solved), ..Batch::of(range.start, range.end, edits, &fractions) };
+        if !self.params.care.is_empty() {
+            round.solved = None;
+        }
         for care in &self.params.care {
             care.treat(&model, &self.model.decoder, &mut round)?;
         }

@@ -11,20 +11,24 @@ use palinode_engine::shown::{self, Better, Column, Format, Shown, Values};
 use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Given, Port, PortOf, StageContext, StageKind, UnitPlan,
 };
-use palinode_math::{Objective, ObjectiveKind, Plan, PreservationKind, PreservationWeights, Ridge, RomeKey};
+use palinode_math::{
+    Objective, ObjectiveKind, Plan, Preservation, PreservationKind, PreservationWeights, Ridge, RomeKey,
+};
 use palinode_model::{WeightId, is_cpu};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
 use crate::artifacts::chat::in_chat;
-use crate::artifacts::factors::{MomentsOrFactors, metrics, mismatch};
+use crate::artifacts::factors::{MetricFacts, MomentsOrFactors, factor, factor_of, factored, metrics, mismatch};
 use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
-use crate::artifacts::moments::MISSING;
+use crate::artifacts::moments::{MISSING, known, moment_of};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::solved::{MadeFrom, Solved, add, bare};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
+use crate::artifacts::tensors::Tensors;
 use crate::artifacts::update::{
     Batch, BatchFacts, PlannedUpdate, ProjectorFacts, UpdateFacts, UpdateKind, from_bytes, put, to_bytes,
 };
@@ -211,6 +215,34 @@ impl SolveParams {
         }
     }
 
+    /// The metric of one layer, of the file that the second moments or factors at the `moments` port have of it. `None` stands for none,
+    /// where keys have the size `f`.
+    ///
+    /// # Errors
+    /// As [`SolveParams::metrics`].
+    pub fn metric(
+        &self,
+        layer: usize,
+        f: usize,
+        stored: Option<(&MetricFacts, &Tensors)>,
+    ) -> Result<Arc<dyn Preservation>, Error> {
+        let weights = self.weights();
+        let Some((facts, tensors)) = stored else {
+            return Ok(Arc::new(Ridge::new(f, weights).map_err(StageFailure::stage)?));
+        };
+        let unit = factored(weights);
+        let made = if facts.fixed.is_some() {
+            factor_of(tensors, layer, unit)?
+        } else {
+            let moment = moment_of(tensors, known(&facts.layers, layer)?.tokens)?;
+            if let Some(projector) = &self.projector {
+                return Ok(Arc::new(projector.metric(&moment, weights)?));
+            }
+            factor(layer, &moment, unit)?
+        };
+        Ok(Arc::new(made.rescaled(weights.lambda).unwrap_or(made)))
+    }
+
     /// Mistakes of what the metric is made of, which the `moments` port shows.
     pub fn check_moments(
         &self,
@@ -338,7 +370,7 @@ pub struct Solve;
 impl StageKind for Solve {
     type Params = SolveParams;
     const NAME: &'static str = "solve";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Writes targets into weights: rome, memit or emmet, with any plan.";
     const DOC: &'static str = "\
 Changes the down-projections of the plan's layers. After the change, each request's key yields its target, and the layer \
@@ -403,8 +435,8 @@ weights.";
 
     fn carries() -> &'static [u32] {
         // Distances and norms may differ in last digits from version 2, and all that a model computes from version 4; version 3 had no
-        // projector.
-        &[2, 3, 4, 5]
+        // projector. What version 6 left tells nothing of the change without one of its edits.
+        &[2, 3, 4, 5, 6]
     }
 
     fn run(params: &SolveParams, cx: &StageContext) -> Result<Artifact, Error> {
@@ -474,7 +506,11 @@ weights.";
             let edits =
                 apply(&model.decoder, &model.text, &asked, values, &metrics, &edit).map_err(StageFailure::stage)?;
             tell_repeated(cx, &asked, &edits.repeated);
-            let made = Batch::of(start, end, edits, &fractions);
+            let own = chains.as_ref().map(|chains| &chains[start..end]);
+            // Only what sees earlier layers is ever solved again.
+            let again = if plan.is_apart() { &[] } else { values };
+            let solved = Solved::of(&edits, own, 0, edit.targets.rules.merge, again);
+            let made = Batch { solved: Some(solved), ..Batch::of(start, end, edits, &fractions) };
             if kept {
                 cx.put_unit(&key, &to_bytes(&made)?)?;
             }
@@ -496,7 +532,15 @@ weights.";
             projectors,
             shown: Shown::table(metrics, columns()),
         };
-        put(cx, &base, &batches, &facts)
+        let made = put(cx, &base, &batches, &facts)?;
+        let from = MadeFrom {
+            requests: requests.iter().map(bare).collect(),
+            templates,
+            targets: targets.facts.with.clone(),
+            chat: asked.facts.chat.clone(),
+            moments: moments.map(|moments| Artifact::clone(&moments)),
+        };
+        add(cx, made, from, batches.iter().map(|batch| batch.solved.as_ref()))
     }
 }
 

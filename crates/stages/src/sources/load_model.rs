@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::model::{
-    CONFIG, Facts, GGUF, ModelFacts, ModelKind, PlannedModel, TOKENIZER, decides_nothing, open, other, read_config,
+    CONFIG, Facts, GGUF, LEDGER_FILE, ModelFacts, ModelKind, PlannedModel, TOKENIZER, decides_nothing, open, other,
+    read_config,
 };
 use crate::errors::StageFailure;
 use crate::sources::hub;
@@ -171,7 +172,7 @@ so on) change no result: only `export` copies them, and runs again when they cha
 
 /// The small files beside the weights that are in a folder, as `path` names it.
 fn others(folder: &Path, path: &Path) -> impl Iterator<Item = ExternalFile> {
-    let names = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json"]);
+    let names = palinode_hub::COMPANIONS.into_iter().chain(["model.safetensors.index.json", LEDGER_FILE]);
     let there = names.filter(|name| folder.join(name).is_file());
     there.map(|name| ExternalFile::new(other(name), path.join(name), "path"))
 }

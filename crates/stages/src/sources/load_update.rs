@@ -95,6 +95,6 @@ error, unless `force` is set and its shapes fit.";
             projectors: None,
             shown: Shown::table(Values::from([("norm".to_owned(), shown::number(norm))]), vec![column]),
         };
-        put(cx, &base, &[Batch { facts, updates }], &facts_of_update)
+        put(cx, &base, &[Batch::new(facts, updates)], &facts_of_update)
     }
 }

@@ -5,14 +5,14 @@
 use std::fmt::Write as _;
 
 use palinode_data::EditRequest;
-use palinode_engine::Digest;
 use palinode_engine::shown::{Format, Shown};
+use palinode_engine::{Digest, size};
 use palinode_hub::{Kind, Reference};
 use serde_json::Value;
 
 use super::update_file::{Provenance, UPDATE_FILE};
 use crate::artifacts::measurements::ExportFormat;
-use crate::artifacts::model::GGUF;
+use crate::artifacts::model::{GGUF, LEDGER_FILE};
 
 /// The file's name.
 pub const CARD: &str = "README.md";
@@ -28,6 +28,8 @@ pub struct Card<'a> {
     pub licence: Option<String>,
     /// What was written.
     pub formats: &'a [ExportFormat],
+    /// Bytes of the ledger, where there is one.
+    pub ledger: Option<u64>,
     /// Where the edit came from.
     pub provenance: &'a Provenance,
     /// The update's file, by content.
@@ -50,7 +52,7 @@ impl Card<'_> {
         let mut text = self.head();
         let base = self.base.and_then(on_the_hub);
         let provenance = self.provenance;
-        let number = provenance.requests.as_array().map_or(0, Vec::len);
+        let number = number(provenance);
         let edits = if number == 1 { "one edited fact".to_owned() } else { format!("{number} edited facts") };
         let of = match &base {
             Some(base) => format!("{}, revision `{}`,", plain(&base.repository), plain(&base.revision)),
@@ -199,6 +201,13 @@ impl Card<'_> {
                 let _ = writeln!(text, "* {what}");
             }
         }
+        if let Some(bytes) = self.ledger {
+            let _ = writeln!(
+                text,
+                "* `{LEDGER_FILE}` ({}): the edits one by one, and what taking one of them off needs",
+                size(bytes)
+            );
+        }
         text.push_str("* `palinode.json`: where the edit came from, with every parameter, and what the files held\n\n");
     }
 
@@ -225,11 +234,21 @@ impl Card<'_> {
                 );
             }
         }
+        if self.ledger.is_some() && number(self.provenance) > 1 {
+            text.push_str(
+                "* One edit of them: the same command takes it off by its number, which the command `edits` lists.\n",
+            );
+        }
         if self.has(ExportFormat::Peft) {
             text.push_str("* The adapter changes nothing until it is loaded, and is unloaded as any other.\n");
         }
         let _ = writeln!(text, "\nThe update's BLAKE3 digest is `{}`.", self.update);
     }
+}
+
+/// Edits.
+fn number(provenance: &Provenance) -> usize {
+    provenance.requests.as_array().map_or(0, Vec::len)
 }
 
 fn more(text: &mut String, count: usize) {

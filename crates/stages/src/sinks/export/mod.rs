@@ -3,14 +3,17 @@
 mod adapter;
 mod card;
 pub mod folder;
+pub mod ledger;
 pub mod update_file;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use palinode_data::EditRequest;
 use palinode_engine::{
     Artifact, Beside, DescribeCx, Digest, Error, FieldError, Given, OVERWRITE, Output, Port, PortOf, StageContext,
-    StageKind, Taken, artifact,
+    StageKind, Taken, artifact, utc,
 };
 use palinode_model::save::Written;
 use palinode_model::{EditedType, Layout, licence_of_gguf};
@@ -21,14 +24,16 @@ use serde_json::json;
 use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
 use self::card::{CARD, Card, on_the_hub};
 use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
+use self::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded};
 use self::update_file::{MadeOf, UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind, ScoresKind};
-use crate::artifacts::model::{GGUF, computing, config, folder_name, gguf, weights};
+use crate::artifacts::model::{GGUF, LEDGER_FILE, computing, config, folder_name, gguf, other, weights};
 use crate::artifacts::moments::{MomentsFacts, MomentsKind};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
+use crate::artifacts::solved::{self, MadeFrom, bare};
 use crate::artifacts::targets::TargetsKind;
 use crate::artifacts::templates::TemplatesKind;
-use crate::artifacts::update::{UpdateKind, batches};
+use crate::artifacts::update::{Batch, UpdateKind, batches};
 use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
 
@@ -59,6 +64,19 @@ pub struct ExportParams {
     /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gguf_type: Option<GgufType>,
+    /// Write ledger.safetensors: the edits one by one, with what taking one of them off later needs. Its size is about twice that of
+    /// update.safetensors.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    ledger: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// What edited tensors of a GGUF file are written as.
@@ -75,6 +93,11 @@ impl ExportParams {
     /// The folder.
     pub fn path(&self) -> &PathBuf {
         &self.path
+    }
+
+    /// Whether a ledger is written: beside what holds a change that can be taken off.
+    fn keeps_ledger(&self) -> bool {
+        self.ledger && self.formats.iter().any(|format| *format != ExportFormat::Peft)
     }
 
     /// How many of these formats are written.
@@ -108,7 +131,7 @@ pub struct Export;
 impl StageKind for Export {
     type Params = ExportParams;
     const NAME: &'static str = "export";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Writes an edited model for transformers, the update alone, or an adapter for PEFT.";
     const DOC: &'static str = "\
 Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change alone as \
@@ -119,6 +142,10 @@ formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is
 
 Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
 model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
+
+ledger.safetensors, beside the model or the update, lists the edits: request, batch, when and by which file they were made. It holds \
+what taking one of them off needs: the changes in f64, and the system of each solve. An edited model that is edited again keeps the ledger \
+that it has. `ledger: false` leaves it out.
 
 README.md is a model card: the unedited model, the edits, the method and how to undo it. It says more where the stage is given more: the \
 requests, the parameters of targets, the templates, the corpus of the second moments, and scores. Nothing in it differs from one machine or \
@@ -207,6 +234,11 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             None => None,
         };
         let update = UpdateFile::of(&given, &layout, &batch, made_of(cx, &given)?)?;
+        let mut ledger = if params.keeps_ledger() {
+            Some(ledger(cx, &given, &update, batch, [chosen, count], edits.as_deref())?)
+        } else {
+            None
+        };
         let mut out = cx.output(&params.path, params.overwrite)?;
         let mut weights = BTreeMap::new();
         if params.formats.contains(&ExportFormat::Model) {
@@ -231,6 +263,13 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             out.write(&format!("adapter/{ADAPTER_FILE}"), &adapter::tensors(&update, &layout)?)?;
             out.write(&format!("adapter/{ADAPTER_CONFIG}"), adapter::config(&update, &layout, &base)?.as_bytes())?;
         }
+        let mut kept = None;
+        if let Some(ledger) = &mut ledger {
+            ledger.weights.clone_from(&weights);
+            let bytes = ledger.to_bytes()?;
+            out.write(LEDGER_FILE, &bytes)?;
+            kept = Some(bytes.len() as u64);
+        }
         let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
         let licence = match gguf(&given) {
             Some(file) => licence_of_gguf(&cx.path(file)?).map_err(StageFailure::stage)?,
@@ -241,6 +280,7 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             base: params.base_model.as_deref().filter(|base| on_the_hub(base).is_some()),
             licence,
             formats: &params.formats,
+            ledger: kept,
             provenance: &note.provenance,
             update: note.update,
             edits: edits.as_deref(),
@@ -252,6 +292,67 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         let facts = ExportFacts { formats: Some(params.formats.clone()), files, holds };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
+}
+
+/// The ledger of an edited model: that of the model that was edited, where it has one, with this update on top.
+fn ledger(
+    cx: &StageContext,
+    given: &Given<'_, UpdateKind>,
+    update: &UpdateFile,
+    batch: Batch,
+    batches: [usize; 2],
+    known: Option<&[EditRequest]>,
+) -> Result<Ledger, Error> {
+    let base = &update.provenance.model_files;
+    let mut ledger = Ledger::new(base.clone());
+    if let Some((_, path)) = cx.files().get(&other(LEDGER_FILE)) {
+        let earlier = Ledger::read(path)?;
+        if earlier.weights == *base {
+            ledger = earlier;
+        } else {
+            cx.warn(format!(
+                "the model's {LEDGER_FILE} is of other weights than the model has: its edits are left out"
+            ));
+        }
+    }
+    let (start, end) = (batch.facts.start, batch.facts.end);
+    let left = solved::of_batch(cx, given, batches[0])?;
+    let (from, solved) = left.map_or((None, None), |(from, solved)| (Some(from), solved));
+    let names = given.facts.requests.as_deref().unwrap_or_default();
+    // Of an update that was loaded, no place among requests is known.
+    let names = names.get(start..end).filter(|_| end > start).unwrap_or(names);
+    let solved_for = from.as_ref().and_then(|from| from.requests.get(start..end));
+    let round_of = |at: usize| {
+        let rounds = given.facts.rounds.as_ref()?;
+        Some(1 + rounds.iter().filter(|round| round.edits <= at).count())
+    };
+    let edits = names.iter().enumerate().map(|(i, id)| {
+        let request = solved_for.and_then(|all| all.get(i).cloned()).or_else(|| known?.get(i).map(bare));
+        let request = request.unwrap_or_else(|| EditRequest { id: id.clone(), ..EditRequest::default() });
+        Recorded { number: 0, request, round: round_of(start + i) }
+    });
+    let [pipeline, file, run] = cx.made_in().map(str::to_owned);
+    // A path from the root is of this machine alone.
+    let file = match std::path::Path::new(&file) {
+        path if path.is_absolute() => {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+        _ => file,
+    };
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let facts = EntryFacts {
+        update: Digest::of(&update.to_bytes()?),
+        made_by: MadeBy { pipeline, stage: cx.instance().to_owned(), file, run, when: utc(seconds) },
+        provenance: update.provenance.clone(),
+        weights: update.names().to_vec(),
+        batch: (batches[1] > 1).then_some(batches),
+        edits: edits.collect(),
+        rounds: given.facts.rounds.clone().unwrap_or_default(),
+        columns: solved.as_ref().map(|solved| solved.columns.clone()),
+        from: from.map(|from| MadeFrom { requests: Vec::new(), ..from }),
+    };
+    ledger.put(Entry { facts, changes: batch.updates, solved });
+    Ok(ledger)
 }
 
 /// What the edit was made of, from the inputs that are connected.
@@ -324,7 +425,7 @@ fn write_model(
     }
     // What lies beside the model, and is in no other key than this stage's.
     for (name, (_, path)) in cx.files() {
-        if let Some(name) = folder_name(name) {
+        if let Some(name) = folder_name(name).filter(|name| *name != LEDGER_FILE) {
             out.copy(name, path)?;
         }
     }

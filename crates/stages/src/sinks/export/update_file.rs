@@ -121,6 +121,16 @@ impl UpdateFile {
         Ok(Self { provenance, updates, names })
     }
 
+    /// Of changes of these weights, which are rounded.
+    pub fn from_parts(provenance: Provenance, updates: &[(WeightId, Delta)], names: Vec<String>) -> Self {
+        Self { provenance, updates: updates.iter().map(|(weight, delta)| (*weight, delta.rounded())).collect(), names }
+    }
+
+    /// The weight of each change, as the file names it.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Reads one.
     ///
     /// # Errors

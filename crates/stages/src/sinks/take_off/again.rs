@@ -1,0 +1,165 @@
+//! An update over several layers solved again without some of its edits: from the first layer on, with keys and residuals measured anew.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palinode_data::EditRequest;
+use palinode_edit::{Edit, Preservations, apply, pieces, with_edits};
+use palinode_engine::{Accept, Artifact, Error, Store};
+use palinode_math::{Delta, Plan};
+use palinode_model::{Checkpoint, Decoder, Text, WeightId, select_device};
+use serde::Deserialize as _;
+
+use super::refused::Refused;
+use crate::artifacts::chat::in_chat;
+use crate::artifacts::factors::MomentsOrFactors;
+use crate::artifacts::model::{CHAT_TEMPLATE, Loaded, SETTINGS, TOKENIZER, folder_name, read_config};
+use crate::artifacts::moments::file_name;
+use crate::artifacts::solved::Solved;
+use crate::artifacts::tensors::Tensors;
+use crate::edit::batch_limits::BatchTokens;
+use crate::edit::solve::SolveParams;
+use crate::edit::targets::TargetsParams;
+use crate::errors::StageFailure;
+use crate::machine::devices::chosen_device;
+use crate::sinks::export::ledger::Entry;
+
+/// Searches at the same time, where a plan's later layers have targets of their own.
+const SEARCHES: usize = 8;
+
+/// What a solve needs that the ledger does not have.
+pub struct Again<'a> {
+    /// A model's folder.
+    pub model: Option<&'a Path>,
+    /// Changes that make of it the model that the update was made for.
+    pub changes: Vec<(WeightId, Delta)>,
+    /// The folder of the store that may have the second moments.
+    pub store: &'a Path,
+}
+
+/// The changes, and what their solve left.
+pub fn solved_again(
+    entry: &Entry,
+    solved: &Solved,
+    gone: &[usize],
+    (params, plan): (&SolveParams, &Plan),
+    again: &Again<'_>,
+) -> Result<(Vec<(WeightId, Delta)>, Solved), Error> {
+    let refused = Refused { entry, gone };
+    let Some(from) = entry.facts.from.as_ref().filter(|_| !solved.targets.is_empty()) else {
+        return Err(refused.lacks("the ledger does not have its targets"));
+    };
+    let Some(folder) = again.model else { return Err(refused.lacks("there is no model to measure on")) };
+    let found_with = TargetsParams::deserialize(&from.targets)
+        .map_err(|error| Error::internal(format!("stored parameters of targets: {error}")))?;
+    let metrics = metrics(&refused, params, plan, from.moments.as_ref(), again, entry)?;
+    let dtype = serde_json::from_value(entry.facts.provenance.model["dtype"].clone()).unwrap_or_default();
+    let config = read_config(&folder.join("config.json")).map_err(StageFailure::stage)?;
+    let names = Checkpoint::files(folder).map_err(StageFailure::stage)?;
+    let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
+    let checkpoint = Arc::new(Checkpoint::open(&paths).map_err(StageFailure::stage)?);
+    let device = select_device(chosen_device()).map_err(StageFailure::stage)?;
+    let decoder = Decoder::load_as(&checkpoint, &config, &device, dtype).map_err(StageFailure::stage)?;
+    let decoder = with_edits(&decoder, again.changes.iter().map(|(weight, delta)| (*weight, delta)));
+    let decoder = decoder.map_err(StageFailure::stage)?;
+    let loaded = Arc::new(Loaded { decoder, text: text(folder, config.vocab)? });
+    let model = in_chat(loaded, from.chat.as_ref())?;
+
+    let (asked, values) = asked(entry, &model.text, solved, gone, &found_with)?;
+    let edit = Edit {
+        objective: params.objective(),
+        plan,
+        templates: &from.templates,
+        targets: found_with.settings(),
+        parallel_requests: SEARCHES,
+        tokens: BatchTokens::KEYS,
+    };
+    let applied = apply(&model.decoder, &model.text, &asked, &values, &metrics, &edit).map_err(StageFailure::stage)?;
+    let stays: Vec<usize> = (0..entry.facts.edits.len()).filter(|at| !gone.contains(at)).collect();
+    let staying: Vec<EditRequest> = stays.iter().map(|&at| entry.facts.edits[at].request.clone()).collect();
+    let chains = chains(&model.text, &staying, &found_with)?;
+    let mut left = Solved::of(&applied, chains.as_deref(), 0, solved.columns.merged, &values);
+    // Places among all edits: the caller tells those among what is left.
+    left.columns.requests.iter_mut().flatten().for_each(|at| *at = stays[*at]);
+    Ok((applied.layers.into_iter().map(|edit| (edit.weight, edit.delta)).collect(), left))
+}
+
+type Chains = Option<Vec<Vec<EditRequest>>>;
+
+/// The pieces of each answer, where answers are cut.
+fn chains(text: &Text, requests: &[EditRequest], with: &TargetsParams) -> Result<Chains, Error> {
+    match with.answer_tokens() {
+        Some(tokens) => pieces(text, requests, tokens).map(Some).map_err(StageFailure::stage),
+        None => Ok(None),
+    }
+}
+
+/// The requests that stay, or the pieces of their answers, and the value of each.
+fn asked(
+    entry: &Entry,
+    text: &Text,
+    solved: &Solved,
+    gone: &[usize],
+    with: &TargetsParams,
+) -> Result<(Vec<EditRequest>, Vec<f32>), Error> {
+    let all: Vec<EditRequest> = entry.facts.edits.iter().map(|edit| edit.request.clone()).collect();
+    let chains = chains(text, &all, with)?.unwrap_or_else(|| all.into_iter().map(|request| vec![request]).collect());
+    let count: usize = chains.iter().map(Vec::len).sum();
+    let d = solved.targets.len() / count.max(1);
+    let (mut asked, mut values, mut at) = (Vec::new(), Vec::new(), 0);
+    for (place, chain) in chains.into_iter().enumerate() {
+        let own = at * d..(at + chain.len()) * d;
+        at += chain.len();
+        if !gone.contains(&place) {
+            values.extend_from_slice(&solved.targets[own]);
+            asked.extend(chain);
+        }
+    }
+    Ok((asked, values))
+}
+
+/// The metric of every layer of the plan, from the second moments that the solve had.
+fn metrics(
+    refused: &Refused<'_>,
+    params: &SolveParams,
+    plan: &Plan,
+    moments: Option<&Artifact>,
+    again: &Again<'_>,
+    entry: &Entry,
+) -> Result<Preservations, Error> {
+    let f = entry.changes.first().map_or(0, |(_, delta)| delta.shape()[1]);
+    if !params.needs_moments() {
+        let ridge = |step: &palinode_math::Step| Ok((WeightId::down(step.layer), params.metric(step.layer, f, None)?));
+        return plan.steps.iter().map(ridge).collect();
+    }
+    let Some(moments) = moments else { return Err(refused.lacks("the ledger does not say of which second moments")) };
+    let facts = MomentsOrFactors::facts(&moments.kind, &moments.meta)
+        .map_err(|error| Error::internal(format!("stored second moments: {error}")))?;
+    let missing = |layer: usize| {
+        let store = again.store.display();
+        refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"))
+    };
+    let store = Store::beside(again.store).ok();
+    let one = |step: &palinode_math::Step| {
+        let file = moments.files.get(&file_name(step.layer)).ok_or_else(|| missing(step.layer))?;
+        let path = store.as_ref().map_or(Ok(None), |store| store.find(file))?.ok_or_else(|| missing(step.layer))?;
+        let bytes =
+            std::fs::read(&path).map_err(|error| Error::io(palinode_engine::ErrorKind::Store, "read", &path, error))?;
+        let metric = params.metric(step.layer, f, Some((&facts, &Tensors::new(bytes))))?;
+        Ok((WeightId::down(step.layer), metric))
+    };
+    plan.steps.iter().map(one).collect()
+}
+
+/// The tokenizer of a model's folder.
+fn text(folder: &Path, vocab: usize) -> Result<Text, Error> {
+    let mut text = Text::open(&folder.join(TOKENIZER)).map_err(StageFailure::stage)?;
+    let there = |name| folder_name(name).map(|name| folder.join(name)).filter(|path| path.is_file());
+    if let Some(settings) = there(SETTINGS) {
+        text = text.with_settings(&settings).map_err(StageFailure::stage)?;
+    }
+    if let Some(template) = there(CHAT_TEMPLATE) {
+        text = text.with_template(&template).map_err(StageFailure::stage)?;
+    }
+    Ok(text.within(vocab))
+}
