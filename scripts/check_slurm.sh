@@ -1,47 +1,80 @@
 #!/bin/bash
-# Runs the demo on a real Slurm on this machine, as it is and while things fail, and compares every result with a local run's.
+# Runs the demo and an ablation on a real Slurm on this machine, as they are and while things fail, and compares every result with a local
+# run's.
 #
 #   scripts/check_slurm.sh [FOLDER]     needs the built program; installs Slurm with apt where it is missing
-#   FAILURES=no scripts/check_slurm.sh         without preemption, a controller that is down and a dead node, which take minutes
+#   SECTIONS="plain failures" scripts/check_slurm.sh      of `plain failures more killed`, these alone
 #   KILLS=20 SEED=7 scripts/check_slurm.sh     kills the coordinator more often than twice
+#
+# plain: memory that is too little at first. failures: preemption, a controller that is down, a node that dies. more: time that is up, a job
+# that the queue forgets, a node that is lost with its job still alive. killed: the coordinator, at random moments.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
-palinode=${PALINODE:-$here/target/release/palinode}
+palinode=$(realpath "${PALINODE:-$here/target/release/palinode}")
 fixture=$here/tools/slurm/fixture.sh
+sections=" ${SECTIONS:-plain failures more killed} "
 work=${1:-$(mktemp -d)}
 mkdir -p "$work"
 work=$(realpath "$work")
 export PATH=$PATH:/usr/sbin
 if ! command -v slurmctld >/dev/null || ! command -v munged >/dev/null; then
   echo "installing Slurm"
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurm-wlm munge; } >"$work/apt.log" 2>&1
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends slurm-wlm munge; } >"$work/apt.log" 2>&1 ||
+    { tail -20 "$work/apt.log" >&2; exit 1; }
 fi
 [ -x "$palinode" ] || { echo "there is no program at $palinode" >&2; exit 1; }
 
-slurm=$work/slurm
-down() { "$fixture" down "$slurm" || true; }
-trap 'down' EXIT
-"$fixture" up "$slurm" 4 watch
+slurm=$work/slurm run= name=
+down() {
+  [ -z "$run" ] || kill "$run" 2>/dev/null || true
+  "$fixture" down "$slurm" || true
+  [ -n "${1:-}" ] || rm -rf "$work"
+}
+trap "down ${1:+keep}" EXIT
 export SLURM_CONF=$slurm/slurm.conf
 export PALINODE_SETTINGS=$work/settings.yaml
-cat >"$PALINODE_SETTINGS" <<'Y'
+settings() { # of jobs, each a line of YAML; `all` may be given more
+  cat >"$PALINODE_SETTINGS" <<Y
 slurm:
   default:
-    all: { partition: main, time: 10m, memory: 1500M, cores: 1, parts: 3 }
-    stages:
-      # Too little on purpose: it is doubled until it is enough.
-      moments: { memory: 40M }
+    all: { partition: main, time: ${TIME:-10m}, memory: 1500M, cores: 1, parts: 3 }
+    stages: { ${1:-} }
     more_memory: 6
     waits: { files: 3s, unknown: 10s, poll: 0.5s, poll_most: 2s, save: 10s }
 Y
+}
 
 # The demo, with more requests than a unit holds and more documents than a part does.
 demo=$here/examples/demo-model
 sed -e "s#\.\./examples/demo-model#$demo#" -e 's#limit: 32#limit: 80#' -e 's#samples: 3000#samples: 4400#' -e 's#steps: 40#steps: 4#' \
   -e 's#objective: \[rome, memit, emmet\]#objective: [memit, emmet]#' -e 's#count: 5, length: 10#count: 2, length: 6#' -e "s#\.\./out/demo#out#" \
   "$here/pipelines/demo.yaml" >"$work/demo.yaml"
+# An ablation of fewer cells, edits and documents than it has.
+ablation=("$here/pipelines/ablations/distribution.yaml" --set vars.edits=8 --set vars.documents=400 --set vars.steps=3
+  --set 'matrix.objective=[memit, emmet]' --set 'matrix.strategy=[memit, sqrt]')
+# A stage that is at work for long enough to be met there, in two shares.
+long=(demo.yaml --set stages.targets.with.steps=250 --set stages.targets.with.stop_loss=0 --until targets)
 cd "$work"
 
+fails() { # says why, and what can be seen of the cluster
+  {
+    echo "$1"
+    [ -z "$name" ] || tail -n 20 "$name.log"
+    squeue --states=all --array --format '%i %T %r %N' || true
+    sinfo --Node --partition main --format '%N %T %E' || true
+    tail -n 20 "$slurm/log/slurmctld.log" || true
+  } >&2
+  exit 1
+}
+within() { # waits until a command is so, so many seconds at most; what is waited for
+  local seconds=$1 what=$2 end
+  end=$((SECONDS + seconds))
+  shift 2
+  until "$@" 2>/dev/null; do
+    [ $SECONDS -lt $end ] || fails "${name:+$name: }not within $seconds s: $what"
+    sleep 0.1
+  done
+}
 results() { # every result of a store, by instance
   python3 - "$1" <<'P'
 import json, pathlib, sys
@@ -50,112 +83,190 @@ for path in pathlib.Path(sys.argv[1], "actions").rglob("*.json"):
     print(made["instance"], made["content"])
 P
 }
-same() {
+locally() { # a run on this machine, what is to be compared with
+  [ ! -e "$1.results" ] || return 0
+  name=$1
+  "$palinode" run "${@:2}" --store "$1" --no-preflight --quiet >"$1.log" 2>&1 || fails "$1 failed"
   results "$1" | sort >"$1.results"
-  diff "${2:-local}.results" "$1.results" >&2 || { echo "$1: the results are not those of a local run" >&2; exit 1; }
-  echo "$1: all $(wc -l <"$1.results") results are those of a local run"
-}
-on() { # a run in a store, in the background
-  "$palinode" run demo.yaml --store "$1" --executor slurm --no-preflight --quiet "${@:2}" >"$1.log" 2>&1 &
-  run=$!
-}
-ends() {
-  wait "$run" || {
-    echo "$1 failed:" >&2
-    tail -20 "$1.log" >&2
-    exit 1
-  }
-  same "$@"
   rm -rf out
 }
-says() { grep -q "$2" "$1.log" || { echo "$1: nothing was said of \"$2\"" >&2; cat "$1.log" >&2; exit 1; }; }
-working() { # waits until a stage has a job at work in this store, so many tenths of a second at most; prints its node
-  for _ in $(seq ${2:-300}); do
-    local name
-    name=$(ls "$1/runs" 2>/dev/null | sort | tail -1) || true
-    local node
-    node=$(squeue --noheader --array --name "palinode-$name" --states RUNNING --format %N 2>/dev/null | head -1) || true
-    [ -n "$node" ] && { echo "$node"; return; }
-    sleep 0.1
-  done
-  echo "no job began in $1" >&2
-  exit 1
+on() { # a run in a store, in the background
+  name=$1
+  "$palinode" run "${@:2}" --store "$1" --executor slurm --no-preflight --quiet >"$1.log" 2>&1 &
+  run=$!
 }
+over() { ! kill -0 "$run"; }
+ends() { # the run of this store ends well, with the results of another one
+  name=$1
+  within 900 "its end" over
+  wait "$run" || fails "$1 failed"
+  run=
+  results "$1" | sort >"$1.results"
+  diff "$2.results" "$1.results" >&2 || fails "$1: the results are not those of a local run"
+  echo "$1: all $(wc -l <"$1.results") results are those of a local run ($SECONDS s)"
+  rm -rf out
+}
+says() { grep -q "$2" "$1.log" || fails "$1: nothing was said of \"$2\""; }
+latest() { ls "$1/runs" | sort | tail -1; }
+jobs_of() { # those of a store's latest run in a state, with their nodes
+  squeue --noheader --array --name "palinode-$(latest "$1")" --states "$2" --format '%i %N'
+}
+# A job of two is at work, and has told of it: it is in the middle of its work.
+shares() { grep -q '"of":2' "$1"/runs/*/jobs.jsonl; }
+at_work() {
+  local job
+  job=$(jobs_of "$1" RUNNING | head -1)
+  [ -n "$job" ]
+}
+begun() { [ "$(cat "$1"/runs/*/jobs/*.jsonl | grep -c '"progress')" -gt "$2" ]; }
+met() { # waits until a job is in the middle of its work; `node` is where
+  within 300 "a job that is at work" at_work "$1"
+  within 300 "a job that tells of its work" begun "$1" "$(cat "$1"/runs/*/jobs/*.jsonl | grep -c '"progress')"
+  node=$(jobs_of "$1" RUNNING | head -1 | sed 's/.* n//')
+  [ -n "$node" ] || fails "$1: no job is at work"
+}
+is_node() { [ "$(sinfo --noheader --Node --partition main --nodes "n$1" --format %T)" = "$2" ]; }
+is_lost() { case $(sinfo --noheader --Node --partition main --nodes "n$1" --format %T) in down*) ;; *) false ;; esac; }
+answers() { sinfo --noheader --format %R >/dev/null; }
+none() { [ -z "$(squeue --noheader "$@")" ]; }
+preempted() { [ -n "$(squeue --noheader --states PREEMPTED --partition main)" ]; }
 
-"$palinode" run demo.yaml --store local --no-preflight --quiet
-rm -rf out
-results local | sort >local.results
+"$fixture" up "$slurm" 4 watch
+locally local demo.yaml
 
-# 1. As it is; the memory of one stage is too little at first.
-on plain
-ends plain
-says plain "twice as much"
+case $sections in *" plain "*)
+  locally ablation "${ablation[@]}"
+  # Too little memory on purpose: it is doubled until it is enough.
+  settings 'moments: { memory: 40M }'
+  on plain demo.yaml
+  ends plain local
+  says plain "twice as much"
+  settings
+  on cells "${ablation[@]}"
+  ends cells ablation
+  ;;
+esac
+settings
 
-sed -i '/# Too little/d; s/moments: { memory: 40M }/moments: {}/' "$PALINODE_SETTINGS"
-if [ "${FAILURES:-yes}" = yes ]; then
-# 2. Jobs that preempt, a controller that is down for a while, and a node that dies, in one long stage with two shares.
-long=(--set stages.targets.with.steps=800 --set stages.targets.with.stop_loss=0 --until targets)
-"$palinode" run demo.yaml --store short --no-preflight --quiet "${long[@]}"
-results short | sort >short.results
-on failures "${long[@]}"
-until grep -q '"of":2' failures/runs/*/jobs.jsonl 2>/dev/null; do sleep 0.1; done
-working failures >/dev/null
-sbatch --parsable --partition=urgent --exclusive --nodes=4 --output=/dev/null --wrap 'sleep 1' >/dev/null
-for _ in $(seq 100); do
-  [ -n "$(squeue --noheader --states PREEMPTED --partition main)" ] && break
-  sleep 0.1
-done
-working failures >/dev/null
-"$fixture" controller "$slurm" stop
-sleep 3
-"$fixture" controller "$slurm" start
-node=$(working failures)
-"$fixture" kill "$slurm" "${node#n}"
-sleep 7
-"$fixture" node "$slurm" "${node#n}" start
-ends failures short
-says failures "goes on in another job"
-fi
+case $sections in *" failures "*)
+  locally short "${long[@]}"
+  on failures "${long[@]}"
+  within 300 "shares" shares failures
+  met failures
+  urgent=$(sbatch --parsable --partition=urgent --exclusive --nodes=4 --output=/dev/null --wrap 'sleep 1')
+  within 120 "a job that had to make way" preempted
+  within 120 "the end of the urgent job" none --jobs "$urgent"
+  met failures
+  "$fixture" controller "$slurm" stop
+  sleep 3
+  "$fixture" controller "$slurm" start
+  within 60 "an answer of the controller" answers
+  met failures
+  "$fixture" kill "$slurm" "$node"
+  within 120 "the node counts as lost" is_lost "$node"
+  "$fixture" node "$slurm" "$node" start
+  ends failures short
+  says failures "had to make way"
+  says failures "goes on in another job"
+  ;;
+esac
 
-# 3. The coordinator is killed, twice or KILLS times, at random moments, and its jobs are found again. A run that ends sooner is begun anew in
+case $sections in *" more "*)
+  # A minute is the least that Slurm has; what is left after it goes into another job.
+  TIME=1m settings
+  slow=(demo.yaml --set stages.moments.with.samples=7600 --set 'vars.layers=[0,1,2,3,4,5]' --until moments)
+  locally minutes "${slow[@]}"
+  # It is stopped while its job's time passes.
+  on time "${slow[@]}"
+  within 300 "shares" shares time
+  met time
+  for pid in $(pgrep -f "worker.*$work/time/"); do kill -STOP "$pid"; done
+  out() { grep -q "time was up" time.log; }
+  within 300 "time that is up" out
+  ends time minutes
+  settings
+  locally short "${long[@]}"
+
+  # The old attempt goes on, on a node that is lost.
+  on alive "${long[@]}"
+  within 300 "shares" shares alive
+  met alive
+  "$fixture" node "$slurm" "$node" stop
+  within 120 "the node counts as lost" is_lost "$node"
+  says_gone() { grep -q "machine is gone" alive.log; }
+  within 120 "the job is sent again" says_gone
+  "$fixture" node "$slurm" "$node" start
+  ends alive short
+
+  # A job dies while nobody looks, until the queue has forgotten it.
+  "$fixture" down "$slurm"
+  rm -rf "$slurm"
+  "$fixture" up "$slurm" 4 watch forget
+  on forgotten "${long[@]}"
+  within 300 "shares" shares forgotten
+  met forgotten
+  job=$(jobs_of forgotten RUNNING | head -1 | cut -d' ' -f1)
+  kill -STOP "$run"
+  pid=$(grep -lsz "^SLURM_ARRAY_JOB_ID=${job%_*}$" /proc/[0-9]*/environ | cut -d/ -f3 |
+    while read -r pid; do grep -qsz "^SLURM_ARRAY_TASK_ID=${job#*_}$" "/proc/$pid/environ" && echo "$pid"; done)
+  kill -KILL $pid
+  known() { none --states all --jobs "$job"; }
+  within 300 "the queue forgets the job" known
+  kill -CONT "$run"
+  ends forgotten short
+  says forgotten "not known to the cluster"
+  ;;
+esac
+
+# The coordinator is killed, twice or KILLS times, at random moments, and its jobs are found again. A run that ends sooner is begun anew in
 # another store.
-kills=${KILLS:-2} killed=0 round=0
+case $sections in *" killed "*) kills=${KILLS:-2} ;; *) kills=0 ;; esac
+killed=0 round=0
 RANDOM=${SEED:-1}
 while [ $killed -lt "$kills" ]; do
   round=$((round + 1))
-  store=killed$round
+  store=killed$round name=killed$round run=
   "$palinode" run demo.yaml --store $store --executor slurm --no-preflight --detach >$store.log
-  run=
+  begins=$SECONDS
   while [ $killed -lt "$kills" ]; do
-    (working $store 80) >/dev/null 2>&1 || break
+    # Its first jobs, or those of its successor, are there; or it has ended.
+    waiting() { [ -n "$(jobs_of $store RUNNING,PENDING)" ] || { [ -n "$run" ] && over; } || [ $((SECONDS - begins)) -gt 60 ]; }
+    within 300 "jobs" waiting
     sleep "$((RANDOM % 3)).$((RANDOM % 10))"
     pid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' $store/LOCK 2>/dev/null) || break
     kill -KILL "$pid" 2>/dev/null || break
     killed=$((killed + 1))
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+    gone() { ! kill -0 "$pid"; }
+    within 60 "the killed process is gone" gone
     [ -z "$run" ] || wait "$run" 2>/dev/null || true
     "$palinode" status --store $store | head -2
     "$palinode" attach --store $store >>$store.log 2>&1 &
-    run=$!
+    run=$! begins=$SECONDS
   done
   # It may have ended before it was killed for the first time.
   [ -n "$run" ] || { "$palinode" attach --store $store >>$store.log 2>&1 & run=$!; }
-  ends $store
-  # Share by share: what was sent had either not been sent before, or what was sent before had ended.
-  python3 - $store/runs/*/jobs.jsonl <<'P' || { echo "$store: jobs were sent twice" >&2; exit 1; }
-import json, sys
-lines = [json.loads(line) for path in sys.argv[1:] for line in open(path) if line.strip()]
-at_work, jobs = set(), {}
-for line in sorted(lines, key=lambda line: line["at_ms"]):
+  ends $store local
+  # Share by share: what was sent had either not been sent before, or what was sent before had ended and was not done; and what is done
+  # stays so.
+  python3 - $store/runs/*/jobs.jsonl <<'P' || fails "$store: jobs were sent twice"
+import json, pathlib, sys
+lines = [(path, json.loads(line)) for path in sys.argv[1:] for line in open(path) if line.strip()]
+sent, jobs = {}, {}
+def done(run, name, index):
+    answer = pathlib.Path(run, "answers", f"{name.rsplit('.', 1)[1]}-{index}.json")
+    return answer.exists() and "done" in json.loads(answer.read_text())["end"]
+for path, line in sorted(lines, key=lambda line: line[1]["at_ms"]):
     name = line["submission"]
     if line["jobs"] == "sending":
         jobs[name] = [(work["key"], str(work.get("share"))) for work in line["work"]]
-        again = at_work & set(jobs[name])
-        if again:
-            sys.exit(f"{name}: {again}")
-        at_work |= set(jobs[name])
+        for index, work in enumerate(jobs[name]):
+            if work in sent:
+                sys.exit(f"{name}: {work} was sent as {sent[work]}")
+            sent[work] = (str(pathlib.Path(path).parent), name, index)
     elif line["jobs"] == "ended":
-        at_work.discard(jobs[name][line["index"]])
+        work = jobs[name][line["index"]]
+        if work in sent and not done(*sent[work]):
+            del sent[work]
 P
 done
-echo "the coordinator was killed $killed times; no job was sent while it was at work"
+[ "$kills" = 0 ] || echo "the coordinator was killed $killed times; no job was sent that was at work or done"

@@ -63,10 +63,13 @@ node)
   exit 0
   ;;
 kill)
-  stop "$D/slurmd-n$3.pid"
-  for pid in $(grep -lsz "^SLURMD_NODENAME=n$3" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3); do
-    grep -qsz "^SLURM_CONF=$D/slurm.conf" "/proc/$pid/environ" && kill -KILL "$pid" 2>/dev/null || true
+  # The daemon and those that watch its jobs first, and at once: nobody is left to tell the controller how a job ended.
+  gone=$(find /proc/[0-9]*/fd -lname "$D/log/slurmd-n$3.log" 2>/dev/null | cut -d/ -f3 | sort -u) || true
+  [ -z "$gone" ] || kill -KILL $gone 2>/dev/null || true
+  for pid in $(grep -lsz "^SLURMD_NODENAME=n$3$" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3); do
+    grep -qsz "^SLURM_CONF=$D/slurm.conf$" "/proc/$pid/environ" && kill -KILL "$pid" 2>/dev/null || true
   done
+  rm -f "$D/slurmd-n$3.pid"
   exit 0
   ;;
 up) ;;

@@ -9,6 +9,7 @@
 //! runs/<run>/answers/<n>-<index>.json          the job's answer, written as the last thing it does
 //! ```
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -76,6 +77,19 @@ pub struct Answer {
     pub units: u64,
     /// How it ended, as an attached worker says it.
     pub(crate) end: Message,
+}
+
+impl Answer {
+    /// The file of the answer of the job of this place in the submission of this number, in the folder of its run.
+    pub fn path(dir: &Path, number: impl Display, index: impl Display) -> PathBuf {
+        dir.join(ANSWERS).join(format!("{number}-{index}.json"))
+    }
+
+    /// Whether a job has answered that it is done.
+    pub fn is_done(path: &Path) -> bool {
+        let answer = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        answer.is_some_and(|answer| answer.end.error().is_none())
+    }
 }
 
 impl List {

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use clerk::{Order, Reply};
 use jobs::{Command, Event as JobEvent, JobId, Jobs, Name};
-use list::{ANSWERS, Item, JOBS, List, write_whole};
-use record::{Left, Record, Work};
+use list::{ANSWERS, Answer, Item, JOBS, List, write_whole};
+use record::{Earlier, Left, Record, Work};
 
 use slurm::Submission;
 
@@ -58,9 +58,6 @@ const LOOK_MOST: Duration = Duration::from_secs(10);
 /// How many jobs' events are read at a look.
 const LISTEN: usize = 64;
 
-/// How many of the latest runs may have left jobs.
-const RUNS: usize = 50;
-
 /// Executes each attempt in jobs.
 pub struct InJobs {
     context: RunContext,
@@ -81,6 +78,8 @@ pub struct InJobs {
     record: Record,
     /// What earlier coordinators left, by what it works on.
     left: BTreeMap<(Key, Option<Share>), Left>,
+    /// Shares that are done, of coordinators that were killed before they joined them.
+    done: BTreeSet<(Key, Share)>,
     /// Runs whose answers are read.
     answering: BTreeSet<String>,
     to: Sender<Order>,
@@ -127,7 +126,8 @@ impl InJobs {
         let (to, from) = clerk::start(context.store.root().join("runs"));
         let capacity = Capacity { machine: Machine::this(), jobs: usize::MAX };
         let profile = &cluster.profile;
-        let mut made = Self {
+        let Earlier { left, done, foreign } = record::earlier(&Runs::of(context.store.root()), run);
+        let made = Self {
             context: context.clone(),
             catalogue: catalogue.clone(),
             cluster: cluster.clone(),
@@ -141,7 +141,8 @@ impl InJobs {
             next_job: 0,
             submissions: 0,
             record: Record::new(&dir),
-            left: BTreeMap::new(),
+            left,
+            done,
             answering: BTreeSet::from([run.to_owned()]),
             to,
             from,
@@ -155,27 +156,11 @@ impl InJobs {
             shown_at: None,
             dir,
         };
-        made.find_left();
-        made
-    }
-
-    /// Looks for jobs that earlier coordinators sent. What another build computes may have other bits: it is stopped.
-    fn find_left(&mut self) {
-        let runs = Runs::of(self.context.store.root());
-        let mut foreign = Vec::new();
-        for run in runs.names().into_iter().take(RUNS).filter(|run| *run != self.run) {
-            for left in record::left(&runs.dir(&run)) {
-                if left.build == environment::build() {
-                    // The newest run comes first.
-                    self.left.entry((left.work.key, left.work.share)).or_insert(left);
-                } else {
-                    foreign.extend(left.id.clone());
-                }
-            }
-        }
+        // What another build computes may have other bits: it is stopped.
         if !foreign.is_empty() {
-            self.order(Order::Stop(foreign, Cancel::Kill));
+            made.order(Order::Stop(foreign, Cancel::Kill));
         }
+        made
     }
 
     fn order(&self, order: Order) {
@@ -191,11 +176,14 @@ impl InJobs {
             return self.local.submit(vec![task]);
         }
         let asked = self.cluster.profile.asked(&action.fingerprint.stage, stage, &resources, 0);
-        // Where jobs of it are at work already, it is parted as they are.
-        let left = self.left.keys().find(|(key, share)| *key == action.key && share.is_some());
-        let most = left.and_then(|(_, share)| share.map(|share| share.of)).unwrap_or(asked.parts.unwrap_or(1));
+        // Where jobs of it are at work already, or done, it is parted as they are.
+        let left = self.left.keys().filter_map(|(key, share)| Some((key, share.as_ref()?)));
+        let mut earlier = left.chain(self.done.iter().map(|(key, share)| (key, share)));
+        let as_they_are = earlier.find(|(key, _)| **key == action.key).map(|(_, share)| share.of);
+        let most = as_they_are.or(asked.parts).unwrap_or(1);
         let joins = self.left.contains_key(&(action.key, None));
         let (plan, shares) = if joins { (None, Vec::new()) } else { task.shares(&self.catalogue, most) };
+        let shares = shares.into_iter().filter(|share| !self.done.contains(&(action.key, *share))).collect::<Vec<_>>();
         let path = self.dir.join("actions").join(format!("{:04}-{stage}-{}.json", attempt.instance, attempt.number));
         let group = Group {
             action: Arc::clone(action),
@@ -318,7 +306,7 @@ impl InJobs {
             action: work.path.clone(),
             share: work.share,
             events: file(index, "jsonl"),
-            answer: self.dir.join(ANSWERS).join(format!("{number}-{index}.json")),
+            answer: Answer::path(&self.dir, number, index),
         };
         for folder in [JOBS, ANSWERS] {
             // Slurm ends a job without a word whose log it cannot write.
@@ -543,7 +531,7 @@ impl Queue {
 /// When the cluster does not answer.
 pub fn cancel_left(store: &Path, run: &str) -> Result<usize, Error> {
     let dir = Runs::of(store).dir(run);
-    let left = record::left(&dir);
+    let left = record::sent(&dir).left;
     if left.is_empty() {
         return Ok(0);
     }

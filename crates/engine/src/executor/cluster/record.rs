@@ -3,7 +3,7 @@
 //! That jobs are about to be sent is written before they are, so that no job is ever unknown: one that was written down and never arrived
 //! is not in the queue, and one that arrived is known there by the name of its submission.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::jobs::Name;
+use super::list::Answer;
+use crate::environment;
+use crate::runs::{Ended, Runs};
 use crate::share::Share;
 use palinode_error::{Error, ErrorKind, now_ms};
 use palinode_fingerprint::Key;
@@ -42,7 +45,7 @@ enum Line {
     Ended { at_ms: u64, submission: String, index: u32 },
 }
 
-/// An attempt that an earlier coordinator sent and did not see the end of.
+/// An attempt that an earlier coordinator sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Left {
     /// Which one.
@@ -108,10 +111,19 @@ impl Record {
     }
 }
 
-/// What was sent by the run in this folder and has not ended.
-pub fn left(dir: &Path) -> Vec<Left> {
+/// What the run in this folder sent.
+#[derive(Default)]
+pub struct Sent {
+    /// Attempts whose end it did not see.
+    pub left: Vec<Left>,
+    /// Attempts that are over; how they ended, their answers say.
+    pub over: Vec<Left>,
+}
+
+/// Reads what the run in this folder sent.
+pub fn sent(dir: &Path) -> Sent {
     let bytes = fs::read(dir.join(RECORD)).unwrap_or_default();
-    let mut open: BTreeMap<Name, Left> = BTreeMap::new();
+    let (mut open, mut over): (BTreeMap<Name, Left>, Vec<Left>) = Default::default();
     for line in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()) {
         match line {
             Line::Sending { submission, build, work, .. } => {
@@ -125,12 +137,57 @@ pub fn left(dir: &Path) -> Vec<Left> {
                     left.id = Some(format!("{id}_{}", left.name.index));
                 }
             }
-            Line::Ended { submission, index, .. } => {
-                open.remove(&Name { submission, index });
-            }
+            Line::Ended { submission, index, .. } => over.extend(open.remove(&Name { submission, index })),
         }
     }
-    open.into_values().collect()
+    Sent { left: open.into_values().collect(), over }
+}
+
+/// How many of the latest runs are looked at.
+const RUNS: usize = 50;
+
+/// What earlier coordinators sent that a later one goes on from.
+#[derive(Default)]
+pub struct Earlier {
+    /// Attempts whose end nobody saw, by what they work on.
+    pub left: BTreeMap<(Key, Option<Share>), Left>,
+    /// Shares that are done, of coordinators that were killed before they sent the job that joins them.
+    pub done: BTreeSet<(Key, Share)>,
+    /// What the cluster calls attempts of other builds.
+    pub foreign: Vec<String>,
+}
+
+/// Looks through the latest runs for what this run goes on from.
+pub fn earlier(runs: &Runs, this: &str) -> Earlier {
+    let mut found = Earlier::default();
+    // What a newer run, or the same one, went on to join: that its shares were done once says nothing any more.
+    let mut joined: BTreeSet<Key> = BTreeSet::new();
+    // The newest run comes first.
+    for run in runs.names().into_iter().take(RUNS).filter(|run| run != this) {
+        let dir = runs.dir(&run);
+        let Sent { left, over } = sent(&dir);
+        for left in left {
+            if left.build == environment::build() {
+                found.left.entry((left.work.key, left.work.share)).or_insert(left);
+            } else {
+                found.foreign.extend(left.id);
+            }
+        }
+        joined.extend(over.iter().filter(|over| over.work.share.is_none()).map(|over| over.work.key));
+        let done = over.iter().filter(|over| !joined.contains(&over.work.key) && is_done(&dir, over));
+        let done: Vec<(Key, Share)> = done.filter_map(|over| Some((over.work.key, over.work.share?))).collect();
+        if !done.is_empty() && runs.open(&run).is_ok_and(|run| run.ended == Ended::Lost) {
+            found.done.extend(done);
+        }
+    }
+    found
+}
+
+/// Whether an attempt that is over, of the run in this folder, has done all of its work, as this build does it.
+fn is_done(dir: &Path, over: &Left) -> bool {
+    let number = over.name.submission.rsplit_once('.').map(|(_, number)| number);
+    over.build == environment::build()
+        && number.is_some_and(|number| Answer::is_done(&Answer::path(dir, number, over.name.index)))
 }
 
 #[cfg(test)]
@@ -151,17 +208,18 @@ mod tests {
         record.sent("r.1", "17").unwrap();
         record.sending("r.2", "b", vec![work("c")]).unwrap();
         record.ended(&Name { submission: "r.1".into(), index: 0 }).unwrap();
-        let found = left(dir.path());
+        let Sent { left: found, over } = sent(dir.path());
         let ids: Vec<(&str, Option<&str>)> =
             found.iter().map(|left| (left.work.instance.as_str(), left.id.as_deref())).collect();
         assert_eq!(ids, [("b", Some("17_1")), ("c", None)]);
+        assert_eq!(over.iter().map(|left| left.work.instance.as_str()).collect::<Vec<_>>(), ["a"]);
         let path = dir.path().join(RECORD);
         let bytes = fs::read(&path).unwrap();
         for cut in 0..bytes.len() {
             fs::write(&path, &bytes[..cut]).unwrap();
-            let before = left(dir.path()).len();
+            let before = sent(dir.path()).left.len();
             Record::new(dir.path()).sending("r.3", "b", vec![work("d")]).unwrap();
-            let after = left(dir.path());
+            let after = sent(dir.path()).left;
             assert!(after.iter().any(|left| left.work.instance == "d"), "cut at {cut}");
             assert!(after.len() == before + 1, "cut at {cut}");
         }
