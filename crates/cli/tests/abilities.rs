@@ -202,10 +202,10 @@ fn written_answers_end_by_the_rules_of_answers() {
         lines.lines().map(line).collect::<std::collections::BTreeMap<_, _>>()
     };
     let mut lengths = Vec::new();
-    for i in 0..rules.len() {
+    for (i, rule) in rules.iter().enumerate() {
         let task = lines(&format!("task{i}"), "prompt", &|line| line["before"]["text"].clone());
         let said = lines(&format!("said{i}"), "prompt", &|line| line["answer"].clone());
-        assert!(task.len() == 12 && task == said, "{}: {task:?} {said:?}", rules[i]);
+        assert!(task.len() == 12 && task == said, "{rule}: {task:?} {said:?}");
         lengths.push(task.values().map(String::len).sum::<usize>());
     }
     assert!(lengths[0] < lengths[3] && lengths[2] <= lengths[0].min(lengths[1]), "{lengths:?}");
