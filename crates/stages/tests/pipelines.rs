@@ -39,6 +39,7 @@ fn none_has_a_mistake() {
     assert_eq!(in_folder("ablations"), 7);
     assert_eq!(in_folder("methods"), 14);
     assert_eq!(in_folder("where"), 2);
+    assert_eq!(in_folder("smollm2"), 3);
     for path in found {
         check(&path);
     }
@@ -47,7 +48,7 @@ fn none_has_a_mistake() {
 /// What asks a question of the demo model asks it of the others too, with their `model.yaml` in the place of the demo's.
 #[test]
 fn ablations_are_the_same_for_every_model() {
-    for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b"] {
+    for model in ["gpt2-xl", "gpt-j-6b", "llama-2-7b", "smollm2"] {
         let mut found = Vec::new();
         below(&pipelines().join("ablations"), &mut found);
         for path in found {
