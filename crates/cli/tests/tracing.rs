@@ -159,7 +159,13 @@ fn a_layer_is_located_and_edited() {
     assert!(wrong.contains("no layer 9"), "{wrong}");
 
     let edit = ["edit", model, "--subject", "Colombia", "--prompt", "The currency of {} is the", "--target", "rial"];
-    let said = here.palinode(0, &[&edit[..], &["--samples", "300"]].concat());
+    let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--output", "edited"]].concat());
+    // The demo's model has a layer that its pipeline edits. Another model has none.
+    assert!(said.contains("emmet on layer 0") && !said.contains("no layer was published"), "{said}");
+    let corpus = demo().join("corpus.txt");
+    let other = ["edit", "edited", "--corpus", corpus.to_str().unwrap(), "--samples", "300", "--target", "rial"];
+    let said =
+        here.palinode(0, &[&other[..], &["--subject", "Chile", "--prompt", "The currency of {} is the"]].concat());
     assert!(said.contains("no layer was published for this model"), "{said}");
     let said = here.palinode(0, &[&edit[..], &["--samples", "300", "--locate"]].concat());
     assert!(said.contains("the best of 5 by S on 10 facts"), "{said}");
