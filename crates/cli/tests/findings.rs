@@ -111,7 +111,7 @@ fn chosen(facts: &[&str], condition: &str, strict: &str) -> Case {
 }
 
 #[test]
-fn requests_that_a_model_chooses_are_looked_at_once_they_are_chosen() {
+fn requests_that_a_model_chooses_are_checked_when_they_are_chosen() {
     let unknown = CHILE.replace("Spanish", "Latin");
     let long = format!(", paraphrases: [\"{}\"] }}", "word ".repeat(3000).trim());
     let run = |case: &Case, file: &str, code: i32| {

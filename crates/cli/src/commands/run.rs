@@ -283,7 +283,7 @@ fn show(args: &Args, pipeline: &Pipeline, report: &RunReport, store: &Store) -> 
     print(&text)
 }
 
-/// Whether every stage that was asked for, one or more, was in the store.
+/// Whether every stage of this run, one or more, was in the store.
 fn found_all(report: &RunReport) -> bool {
     let cached = report.count(|outcome| matches!(outcome, Outcome::Cached));
     cached > 0 && cached + report.count(|outcome| matches!(outcome, Outcome::NotAsked)) == report.stages.len()
