@@ -23,6 +23,37 @@ fn known() -> Vec<Fact> {
     records[..12].iter().map(fact).collect()
 }
 
+/// Tasks in the columns of MMLU, ARC, GSM8K and SST-2 (GLUE).
+const TASKS: &str = r"
+name: tasks
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  mmlu:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.EXT, choices: choices, label: answer, prompt: '{question}' }
+  letters:
+    uses: probes
+    inputs: { model: model }
+    with: { path: mmlu.EXT, choices: choices, label: answer, score: letters, prompt: '{question}{options}: {choices[0]}', shots: 2, limit: 5 }
+  arc:
+    uses: probes
+    inputs: { model: model }
+    with: { path: arc.EXT, choices: choices.text, label: answerKey, prompt: '{question}' }
+  gsm8k:
+    uses: probes
+    inputs: { model: model }
+    with:
+      path: gsm8k.EXT
+      label: answer
+      prompt: '{question}'
+      generate: { tokens: 8, stop: ['.', '!'], pattern: '(?:#### )?(\w+)', last: true }
+  sst2:
+    uses: probes
+    inputs: { model: model }
+    with: { path: sst2.EXT, prompt: '{sentence}', words: { 0: negative, 1: positive }, shots: 1 }
+";
+
 #[test]
 fn tasks_of_the_forms_of_mmlu_arc_and_gsm8k() {
     let here = Here::new();
@@ -43,42 +74,11 @@ fn tasks_of_the_forms_of_mmlu_arc_and_gsm8k() {
         }),
     );
     here.write(
-        "gsm.jsonl",
+        "gsm8k.jsonl",
         &lines(&|_, (q, right, _)| json!({ "question": q, "answer": format!("It is so.\n#### {right}.") })),
     );
-    here.write("glue.jsonl", &lines(&|i, (q, _, _)| json!({ "sentence": q, "label": i % 2 })));
-    here.write(
-        "p.yaml",
-        r"
-name: tasks
-stages:
-  model: { uses: load_model, with: { path: DEMO/model } }
-  mmlu:
-    uses: probes
-    inputs: { model: model }
-    with: { path: mmlu.jsonl, choices: choices, label: answer, prompt: '{question}' }
-  letters:
-    uses: probes
-    inputs: { model: model }
-    with: { path: mmlu.jsonl, choices: choices, label: answer, score: letters, prompt: '{question}{options}: {choices[0]}', shots: 2, limit: 5 }
-  arc:
-    uses: probes
-    inputs: { model: model }
-    with: { path: arc.jsonl, choices: choices.text, label: answerKey, prompt: '{question}' }
-  gsm:
-    uses: probes
-    inputs: { model: model }
-    with:
-      path: gsm.jsonl
-      label: answer
-      prompt: '{question}'
-      generate: { tokens: 8, stop: ['.', '!'], pattern: '(?:#### )?(\w+)', last: true }
-  glue:
-    uses: probes
-    inputs: { model: model }
-    with: { path: glue.jsonl, prompt: '{sentence}', words: { 0: negative, 1: positive } }
-",
-    );
+    here.write("sst2.jsonl", &lines(&|i, (q, _, _)| json!({ "sentence": q, "label": i % 2 })));
+    here.write("p.yaml", &TASKS.replace("EXT", "jsonl"));
     let said = here.palinode(0, &["run", "p.yaml"]);
     assert!(said.contains("exact_match") && said.contains("by_length"), "{said}");
     for stage in ["mmlu", "arc"] {
@@ -86,9 +86,9 @@ stages:
         assert_eq!((&facts["questions"], &facts["metrics"]["accuracy"]), (&json!(12), &json!(1.0)), "{stage}: {facts}");
     }
     assert_eq!(here.facts("letters")["questions"], 5);
-    let gsm = here.facts("gsm");
+    let gsm = here.facts("gsm8k");
     assert!(gsm["metrics"]["exact_match"].as_f64().unwrap() > 0.5, "{gsm}");
-    here.palinode(0, &["show", "gsm", "--save", "saved"]);
+    here.palinode(0, &["show", "gsm8k", "--save", "saved"]);
     let answers = fs::read_to_string(here.0.path().join("saved/answers.jsonl")).unwrap();
     let first: Value = serde_json::from_str(answers.lines().next().unwrap()).unwrap();
     assert!(first["before"]["text"].is_string() && first["before"]["expected"].is_string(), "{first}");
@@ -108,7 +108,7 @@ stages:
     mistake("choices: choices, label: answer, words: { a: b, c: d }", "no `words`");
     here.write(
         "wrong.yaml",
-        "name: x\nstages:\n  model: { uses: load_model, with: { path: DEMO/model } }\n  t: { uses: probes, inputs: { model: model }, with: { path: gsm.jsonl, prompt: '{question}', choices: choices, label: answer } }\n",
+        "name: x\nstages:\n  model: { uses: load_model, with: { path: DEMO/model } }\n  t: { uses: probes, inputs: { model: model }, with: { path: gsm8k.jsonl, prompt: '{question}', choices: choices, label: answer } }\n",
     );
     let said = here.palinode(4, &["run", "wrong.yaml"]);
     assert!(said.contains("missing field `choices`"), "{said}");
@@ -123,38 +123,7 @@ fn tasks_are_read_from_parquet_files() {
         let file = format!("{name}.parquet");
         fs::copy(fixtures.join(&file), here.0.path().join(&file)).unwrap();
     }
-    here.write(
-        "p.yaml",
-        r"
-name: tables
-stages:
-  model: { uses: load_model, with: { path: DEMO/model } }
-  mmlu:
-    uses: probes
-    inputs: { model: model }
-    with: { path: mmlu.parquet, choices: choices, label: answer, prompt: '{question}' }
-  letters:
-    uses: probes
-    inputs: { model: model }
-    with: { path: mmlu.parquet, choices: choices, label: answer, score: letters, prompt: '{question}{options}: {choices[0]}', shots: 2, limit: 5 }
-  arc:
-    uses: probes
-    inputs: { model: model }
-    with: { path: arc.parquet, choices: choices.text, label: answerKey, prompt: '{question}' }
-  gsm8k:
-    uses: probes
-    inputs: { model: model }
-    with:
-      path: gsm8k.parquet
-      label: answer
-      prompt: '{question}'
-      generate: { tokens: 8, stop: ['.', '!'], pattern: '(?:#### )?(\w+)', last: true }
-  sst2:
-    uses: probes
-    inputs: { model: model }
-    with: { path: sst2.parquet, prompt: '{sentence}', words: { 0: negative, 1: positive }, shots: 1 }
-",
-    );
+    here.write("p.yaml", &TASKS.replace("EXT", "parquet"));
     here.palinode(0, &["run", "p.yaml"]);
     for stage in ["mmlu", "arc"] {
         let facts = here.facts(stage);

@@ -381,3 +381,72 @@ fn what_does_not_come_off_says_what_would_have_to_run() {
     let said = here.palinode(4, &["revert", "out/update", "--edit", "2", "--output", "no"]);
     assert!(said.contains("were changed since") && said.contains("--force"), "{said}");
 }
+
+/// Whatever a damaged ledger says, it is refused or taken at its word, and no command panics.
+#[test]
+fn a_damaged_ledger_is_no_panic() {
+    type Damage = fn(&mut Value, &mut Value);
+    let damages: [(&str, Damage); 16] = [
+        ("no format", |_, said| said["format"] = "ledger.v9".into()),
+        ("no updates", |_, said| said["updates"] = Value::Null),
+        ("a system that is no square", |header, _| {
+            header["0.solved.0.system"]["shape"] = serde_json::json!([1, 9]);
+        }),
+        ("a system that is none", |header, _| header["0.solved.0.system"]["shape"] = serde_json::json!([9])),
+        ("keys for a system", |header, _| {
+            let system = header.as_object_mut().unwrap().remove("0.solved.0.system").unwrap();
+            header["0.solved.0.keys"] = system;
+        }),
+        ("no system", |header, _| drop(header.as_object_mut().unwrap().remove("0.solved.0.system"))),
+        ("fewer strengths", |_, said| drop(said["updates"][0]["columns"]["mu"].as_array_mut().unwrap().pop())),
+        ("a column of no request", |_, said| said["updates"][0]["columns"]["requests"][1] = serde_json::json!([])),
+        ("a column of another request", |_, said| {
+            said["updates"][0]["columns"]["requests"][1] = serde_json::json!([99])
+        }),
+        ("fewer edits", |_, said| drop(said["updates"][0]["edits"].as_array_mut().unwrap().pop())),
+        ("no edits", |_, said| said["updates"][0]["edits"] = serde_json::json!([])),
+        ("fewer weights", |_, said| said["updates"][0]["weights"] = serde_json::json!([])),
+        ("rounds that go back", |_, said| {
+            let round = |edits: usize| serde_json::json!({ "edits": edits, "rank": {} });
+            said["updates"][0]["rounds"] = serde_json::json!([round(9), round(2), round(1)]);
+        }),
+        ("a round behind the last edit", |_, said| {
+            said["updates"][0]["rounds"] =
+                serde_json::json!([{ "edits": 99, "rank": {} }, { "edits": 100, "rank": {} }]);
+        }),
+        ("another layer", |_, said| {
+            said["updates"][0]["provenance"]["layers"][0]["weight"] =
+                serde_json::json!({ "layer": 99, "module": "down" });
+        }),
+        ("no parameters", |_, said| said["updates"][0]["provenance"]["objective"] = Value::Null),
+    ];
+    let here = with_model();
+    facts(&here, "three.json", &records()[..3]);
+    edited(&here, "three.json", "three", (MEMIT, "[2]"));
+    let path = here.0.path().join("three/ledger.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let (header, start) = header(&whole);
+    let told = |what: &str| {
+        let model = ["revert", "three", "--edit", "2", "--output", "out", "--overwrite"];
+        let update = ["revert", "three/update.safetensors", "--edit", "2", "--output", "out", "--overwrite"];
+        let list = ["edits", "three"];
+        for args in [&model[..], &update[..], &list[..]] {
+            let (code, said, problems) = here::palinode(&here.0, args);
+            assert!([0, 2, 4, 5].contains(&code), "{what}: {args:?} ends with {code}: {said}{problems}");
+        }
+    };
+    for cut in [0, 7, 8, 9, start, (start + whole.len()) / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        told(&format!("cut at {cut}"));
+    }
+    for (what, damage) in damages {
+        let mut header = header.clone();
+        let mut said: Value = serde_json::from_str(header["__metadata__"]["palinode"].as_str().unwrap()).unwrap();
+        damage(&mut header, &mut said);
+        header["__metadata__"]["palinode"] = said.to_string().into();
+        let header = header.to_string();
+        let parts: [&[u8]; 3] = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &whole[start..]];
+        fs::write(&path, parts.concat()).unwrap();
+        told(what);
+    }
+}

@@ -41,22 +41,25 @@ pub fn without(
     let batch = update.left.ncols();
     check_size("rank of the update", update.right.nrows(), batch)?;
     check_size("edits of the system", system.edits(), batch)?;
+    match system {
+        System::Dual(whole) => check_size("rows of the system", whole.nrows(), batch)?,
+        System::Primal(keys) => check_size("size of a key", keys.nrows(), update.right.ncols())?,
+    }
     check_size("strengths before", was.len(), batch)?;
     check_size("strengths after", is.len(), batch)?;
     let stay: Vec<usize> = (0..batch).filter(|i| !gone.contains(i)).collect();
     let gone: Vec<usize> = (0..batch).filter(|i| gone.contains(i)).collect();
     let (stays, f) = (stay.len(), update.right.ncols());
-    let left = Mat::from_fn(update.left.nrows(), stays, |i, j| update.left[(i, stay[j])]);
-    let mut rest = part(system, &stay);
+    let left = columns(&update.left, &stay);
     if stays == 0 {
-        return Ok((LowRank { left, right: Mat::zeros(0, f) }, rest));
+        return Ok((LowRank { left, right: Mat::zeros(0, f) }, part(system, &stay)));
     }
     let rows = |which: &[usize]| Mat::from_fn(which.len(), f, |i, j| update.right[(which[i], j)]);
     let (own, taken) = (rows(&stay), rows(&gone));
-    let change = match (system, &mut rest) {
-        (System::Dual(whole), System::Dual(rest)) => {
-            let coupling = Mat::from_fn(stays, gone.len(), |i, j| whole[(stay[i], gone[j])]);
-            let mut missing = &coupling * &taken;
+    let (change, rest) = match system {
+        System::Dual(whole) => {
+            let mut rest = block(whole, &stay, &stay);
+            let mut missing = block(whole, &stay, &gone) * &taken;
             for (i, &edit) in stay.iter().enumerate() {
                 let less = was[edit] - is[edit];
                 rest[(i, i)] -= less;
@@ -64,9 +67,10 @@ pub fn without(
                     missing[(i, j)] += less * own[(i, j)];
                 }
             }
-            inverse(rest, is_symmetric(whole))?(&missing.transpose().to_owned())
+            let change = inverse(&rest, is_symmetric(whole))?(&missing.transpose().to_owned());
+            (change, System::Dual(rest))
         }
-        (System::Primal(keys), _) => {
+        System::Primal(keys) => {
             if let Some(&edit) = stay.iter().find(|&&edit| was[edit] != is[edit]) {
                 return Err(MathError::Parameter {
                     name: "mu",
@@ -74,12 +78,10 @@ pub fn without(
                     expected: "what it was in the primal form",
                 });
             }
-            let keys = Mat::from_fn(keys.nrows(), gone.len(), |i, j| keys[(i, gone[j])]);
+            let keys = columns(keys, &gone);
             let inner = Mat::<f64>::identity(gone.len(), gone.len()) - &taken * &keys;
-            (&own * &keys) * inner.partial_piv_lu().solve(&taken)
+            ((&own * &keys) * inner.partial_piv_lu().solve(&taken), part(system, &stay))
         }
-        // A part of a system has its form.
-        (System::Dual(_), System::Primal(_)) => return Err(MathError::NotFinite { what: "system" }),
     };
     let right = own + change;
     check_finite("update", right.as_ref())?;
@@ -97,9 +99,16 @@ fn is_symmetric(system: &Mat<f64>) -> bool {
 
 /// The system of some of the edits, whose strengths are as they were.
 fn part(system: &System, stay: &[usize]) -> System {
-    let stays = stay.len();
     match system {
-        System::Dual(system) => System::Dual(Mat::from_fn(stays, stays, |i, j| system[(stay[i], stay[j])])),
-        System::Primal(keys) => System::Primal(Mat::from_fn(keys.nrows(), stays, |i, j| keys[(i, stay[j])])),
+        System::Dual(system) => System::Dual(block(system, stay, stay)),
+        System::Primal(keys) => System::Primal(columns(keys, stay)),
     }
+}
+
+fn block(of: &Mat<f64>, rows: &[usize], columns: &[usize]) -> Mat<f64> {
+    Mat::from_fn(rows.len(), columns.len(), |i, j| of[(rows[i], columns[j])])
+}
+
+fn columns(of: &Mat<f64>, which: &[usize]) -> Mat<f64> {
+    Mat::from_fn(of.nrows(), which.len(), |i, j| of[(i, which[j])])
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use palinode_math::{
     Factor, Form, History, Mat, Preservation, PreservationWeights, Problem, Projector, Ridge, SecondMoment, Solution,
-    Spectrum, Threshold, solve, without,
+    Spectrum, System, Threshold, solve, without,
 };
 use proptest::prelude::*;
 
@@ -126,4 +126,9 @@ fn without_all_of_them_nothing_is_left() {
     let (rest, _) = without(&solution.update, &solution.system, &[0, 1], &[1.0; 2], &[1.0; 2]).unwrap();
     assert_eq!((rest.left.ncols(), rest.right.nrows()), (0, 0));
     assert!(without(&solution.update, &solution.system, &[0], &[1.0], &[1.0]).is_err());
+    // Systems of other sizes.
+    for system in [System::Dual(Mat::zeros(1, 2)), System::Primal(Mat::zeros(F + 1, 2)), System::Dual(Mat::zeros(3, 3))]
+    {
+        assert!(without(&solution.update, &system, &[0], &[1.0; 2], &[1.0; 2]).is_err());
+    }
 }

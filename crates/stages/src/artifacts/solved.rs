@@ -2,7 +2,7 @@
 //!
 //! The system of each weight is a tensor `{batch}.{weight}.system` [B, B], or `{batch}.{weight}.keys` [f, B] where the primal form was solved
 //! (`palinode_math::without`). Over several layers a later one saw what the earlier ones wrote, so that all of them are solved again:
-//! `{batch}.targets` [B, d] and the note have what that takes beside the model and the second moments, which the note names by their contents.
+//! `{batch}.targets` [requests × d], row-major, and the note have what that takes beside the model and the second moments, which the note names by their contents.
 
 use std::collections::HashMap;
 

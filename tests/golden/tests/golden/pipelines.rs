@@ -1,5 +1,6 @@
 //! Whole pipelines on the trained GPT-2, against the evaluation of the authors' own edits.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use palinode_engine::{Pipeline, RunOptions, Silent, Source, Store, run};
@@ -7,7 +8,8 @@ use palinode_golden::Folder;
 use palinode_stages::catalogue;
 use serde_json::Value;
 
-const PIPELINE: &str = "
+/// Eight requests edited in one batch, at one layer and over three, and scored. The words in capitals are to be replaced.
+pub const PIPELINE: &str = "
 name: golden
 matrix:
   objective: OBJECTIVES
@@ -35,7 +37,7 @@ stages:
 
 /// The metrics of every cell's `scores`, by the cell's name.
 fn scores(golden: &Folder, objectives: &str, requests: &str, dataset: &str, steps: usize) -> Vec<(String, Value)> {
-    let dir = tempfile::TempDir::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let templates = golden.folder("gpt2").json("templates.json").field("memit_emmet");
     let yaml = PIPELINE
         .replace("OBJECTIVES", objectives)
@@ -44,15 +46,23 @@ fn scores(golden: &Folder, objectives: &str, requests: &str, dataset: &str, step
         .replace("STEPS", &steps.to_string())
         .replace("GROUPS", &templates.value().to_string())
         .replace("GOLDEN", golden.path().to_str().unwrap());
-    let pipeline = Pipeline::load(&Source::new("golden.yaml", &yaml), golden.path(), &[], &catalogue())
+    let found = facts(&yaml, folder.path(), "scores");
+    found.into_iter().map(|(name, facts)| (name, facts["metrics"].clone())).collect()
+}
+
+/// Runs a pipeline in a folder; the facts of every instance of a stage, by the instance's name.
+pub fn facts(yaml: &str, folder: &Path, stage: &str) -> Vec<(String, Value)> {
+    let pipeline = Pipeline::load(&Source::new("golden.yaml", yaml), folder, &[], &catalogue())
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let store = Arc::new(Store::open(&dir.path().join(".palinode")).unwrap());
+    let store = Arc::new(Store::open(&folder.join(".palinode")).unwrap());
     let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
     let report = run(&pipeline, &catalogue(), &store, &RunOptions::default(), &observer).unwrap();
-    let scores = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == "scores");
-    scores
-        .map(|(instance, stage)| (instance.name.clone(), stage.artifact.as_ref().unwrap().meta["metrics"].clone()))
-        .collect()
+    let members = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == stage);
+    let fact = |(instance, report): (&palinode_engine::Instance, &palinode_engine::StageReport)| {
+        let artifact = report.artifact.as_ref().unwrap_or_else(|| panic!("{}: {:?}", instance.name, report.outcome));
+        (instance.name.clone(), artifact.meta.clone())
+    };
+    members.map(fact).collect()
 }
 
 #[test]

@@ -2,15 +2,13 @@
 //! greedy texts, perplexity of a subject's texts, token entropy.
 
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 
-use palinode_engine::{Pipeline, RunOptions, Silent, Source, Store, run};
 use palinode_eval::token_entropy;
 use palinode_golden::{Folder, Json};
 use palinode_model::Text;
-use palinode_stages::catalogue;
 use serde_json::{Value, json};
+
+use crate::pipelines::{PIPELINE, facts};
 
 /// Tokens of a document, as the golden model reads it.
 const CONTEXT: usize = 256;
@@ -21,45 +19,8 @@ fn text(golden: &Folder) -> Text {
     Text::open(&golden.folder("gpt2").folder("model").file("tokenizer.json")).unwrap()
 }
 
-/// The facts of every instance of a stage, by the instance's name.
-fn facts(yaml: &str, folder: &Path, stage: &str) -> Vec<(String, Value)> {
-    let pipeline = Pipeline::load(&Source::new("golden.yaml", yaml), folder, &[], &catalogue())
-        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let store = Arc::new(Store::open(&folder.join(".palinode")).unwrap());
-    let observer: Arc<dyn palinode_engine::Observer> = Arc::new(Silent);
-    let report = run(&pipeline, &catalogue(), &store, &RunOptions::default(), &observer).unwrap();
-    let members = pipeline.instances.iter().zip(&report.stages).filter(|(instance, _)| instance.stage == stage);
-    let fact = |(instance, report): (&palinode_engine::Instance, &palinode_engine::StageReport)| {
-        let artifact = report.artifact.as_ref().unwrap_or_else(|| panic!("{}: {:?}", instance.name, report.outcome));
-        (instance.name.clone(), artifact.meta.clone())
-    };
-    members.map(fact).collect()
-}
-
-const EDITS: &str = "
-name: distances
-matrix:
-  objective: [memit, emmet]
-  layers: [one, three]
-stages:
-  model: { uses: load_model, with: { path: GOLDEN/gpt2/model } }
-  edits: { uses: load_requests, with: { path: GOLDEN/gpt2/requests.json, dataset: counterfact, limit: 8 } }
-  contexts: { uses: templates, with: { groups: GROUPS } }
-  moments: { uses: covariance, inputs: { model: model }, with: { corpus: GOLDEN/data/mom2_corpus.txt, layers: [0, 1, 2] } }
-  targets:
-    uses: targets
-    inputs: { model: model, requests: edits, templates: contexts }
-    with: { layer: \"${{'one': 0, 'three': 2}[matrix.layers]}\", steps: 25, learning_rate: 0.5, clamp: 4, weight_decay: 0.5 }
-  plan:
-    uses: distribute
-    with:
-      strategy: \"${'single' if matrix.layers == 'one' else 'memit'}\"
-      layers: \"${[0] if matrix.layers == 'one' else [0, 1, 2]}\"
-  update:
-    uses: solve
-    inputs: { model: model, requests: edits, moments: moments, targets: targets, plan: plan, templates: contexts }
-    with: { objective: '${matrix.objective}', lambda: 100, emmet_lambda: 0.1 }
-  besides:
+/// In place of the scores of [`PIPELINE`].
+const BESIDES: &str = "  besides:
     uses: reference_metrics
     inputs: { model: update, requests: edits, targets: targets, templates: contexts }
     with: { sliding: 20, corpus: kept.txt, tokens: 1000000, resamples: 0 }
@@ -100,7 +61,12 @@ fn distances_and_attributes_of_the_authors_edits() {
     }
     assert!(tokens >= KEPT_TOKENS);
     fs::write(folder.path().join("kept.txt"), kept).unwrap();
-    let yaml = EDITS
+    let (edits, _) = PIPELINE.split_once("  scores:").unwrap();
+    let yaml = format!("{edits}{BESIDES}")
+        .replace("OBJECTIVES", "[memit, emmet]")
+        .replace("REQUESTS", "gpt2/requests.json")
+        .replace("DATASET", "counterfact")
+        .replace("STEPS", "25")
         .replace("GROUPS", &gpt2.json("templates.json").field("memit_emmet").value().to_string())
         .replace("GOLDEN", golden.path().to_str().unwrap());
     let found = facts(&yaml, folder.path(), "besides");

@@ -243,6 +243,12 @@ impl Jobs {
         })
     }
 
+    /// Whether an attempt is over whose answer is not seen yet.
+    pub fn lacks_answers(&self) -> bool {
+        let mut last = self.open.values().filter_map(|job| job.attempts.last());
+        last.any(|attempt| matches!(attempt.phase, Phase::Over { .. }))
+    }
+
     /// The submissions of jobs that are not over.
     pub fn submissions(&self) -> impl Iterator<Item = &str> {
         self.open.values().flat_map(|job| &job.attempts).map(|attempt| attempt.name.submission.as_str())

@@ -451,6 +451,10 @@ impl InJobs {
         self.on(JobEvent::Tick);
         self.adopt();
         self.send();
+        if self.jobs.lacks_answers() {
+            // One is waited for no longer than a shared file system may be late: until then it is looked for often.
+            self.read_every = LOOK;
+        }
         if !self.works.is_empty() && !self.reading && self.read_at.elapsed() >= self.read_every {
             self.read();
         }

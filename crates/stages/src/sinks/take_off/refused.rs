@@ -64,7 +64,7 @@ impl Refused<'_> {
         let of = rounds.iter().filter(|round| round.edits <= early).count();
         let start = of.checked_sub(1).map_or(0, |before| rounds[before].edits);
         let all = rounds.last().map_or(0, |round| round.edits);
-        let later = all - rounds[of].edits;
+        let later = all.saturating_sub(rounds[of].edits);
         let why = format!(
             "it was made in round {} of {}, and {later} edit{} came later, on the model that had it",
             of + 1,
@@ -77,7 +77,7 @@ impl Refused<'_> {
                 "rounds {} to {} of the sequence ({} edits), in {}",
                 of + 1,
                 rounds.len(),
-                all - start,
+                all.saturating_sub(start),
                 self.from()
             ),
         )
