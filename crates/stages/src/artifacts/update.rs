@@ -227,6 +227,13 @@ pub struct Batch {
     pub solved: Option<Solved>,
 }
 
+impl BatchFacts {
+    /// The names of its requests, of those of the whole update. Of an update that was loaded, no place among them is known: all are its own.
+    pub fn names<'a>(&self, all: &'a [String]) -> &'a [String] {
+        all.get(self.start..self.end).filter(|names| !names.is_empty()).unwrap_or(all)
+    }
+}
+
 impl Batch {
     /// Of a change that no solve made, or that was treated since.
     pub fn new(facts: BatchFacts, updates: Vec<(WeightId, Delta)>) -> Self {

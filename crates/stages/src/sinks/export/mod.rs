@@ -318,9 +318,7 @@ fn ledger(
     let (start, end) = (batch.facts.start, batch.facts.end);
     let left = solved::of_batch(cx, given, batches[0])?;
     let (from, solved) = left.map_or((None, None), |(from, solved)| (Some(from), solved));
-    let names = given.facts.requests.as_deref().unwrap_or_default();
-    // Of an update that was loaded, no place among requests is known.
-    let names = names.get(start..end).filter(|_| end > start).unwrap_or(names);
+    let names = batch.facts.names(given.facts.requests.as_deref().unwrap_or_default());
     let solved_for = from.as_ref().and_then(|from| from.requests.get(start..end));
     let round_of = |at: usize| {
         let rounds = given.facts.rounds.as_ref()?;

@@ -96,7 +96,6 @@ impl UpdateFile {
         };
         let format = if batch.updates.iter().all(plain) { FACTORS } else { ANY };
         let facts = &given.facts;
-        let ids = facts.requests.as_deref().unwrap_or_default();
         let provenance = Provenance {
             format: format.into(),
             program: env!("CARGO_PKG_VERSION").into(),
@@ -104,7 +103,7 @@ impl UpdateFile {
             model_files: weights(given).map(|(name, file)| (name.to_owned(), file.digest)).collect(),
             objective: facts.objective.clone(),
             plan: facts.plan.clone(),
-            requests: ids.get(batch.facts.start..batch.facts.end).map_or(Value::Null, |ids| json!(ids)),
+            requests: facts.requests.as_ref().map_or(Value::Null, |ids| json!(batch.facts.names(ids))),
             care: facts.care.as_ref().map_or(Value::Null, |care| json!(care)),
             targets: of.targets,
             templates: of.templates,

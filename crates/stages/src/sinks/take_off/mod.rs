@@ -88,7 +88,7 @@ pub fn take_off(asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
             .hint(Hint::ForceRevert));
     }
     let numbers = chosen(&ledger, asked.edits, asked.place)?;
-    rewritten(&ledger, &numbers, asked)
+    rewritten(&ledger, (&numbers, None), asked)
 }
 
 /// Takes a whole update off a folder that has it in its ledger.
@@ -98,7 +98,7 @@ pub fn take_off(asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
 pub fn take_off_update(asked: &TakeOff<'_>, ledger: &Ledger, update: Digest) -> Result<TakenOff, Error> {
     let of = ledger.updates.iter().filter(|entry| entry.facts.update == update);
     let numbers = of.flat_map(|entry| entry.facts.edits.iter().map(|edit| edit.number)).collect();
-    rewritten(ledger, &numbers, asked)
+    rewritten(ledger, (&numbers, Some(update)), asked)
 }
 
 /// The ledger of one update, of the ledger beside its file.
@@ -143,8 +143,12 @@ fn chosen(ledger: &Ledger, names: &[String], place: &Path) -> Result<BTreeSet<us
     Ok(found)
 }
 
-/// Writes what is left without some edits.
-fn rewritten(ledger: &Ledger, numbers: &BTreeSet<usize>, asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
+/// Writes what is left without some edits, and without an update as a whole, which may know nothing of its edits.
+fn rewritten(
+    ledger: &Ledger,
+    (numbers, whole): (&BTreeSet<usize>, Option<Digest>),
+    asked: &TakeOff<'_>,
+) -> Result<TakenOff, Error> {
     let folder = asked.place.is_dir().then_some(asked.place);
     if let Some(base) = asked.base {
         base_is(base, &ledger.base)?;
@@ -154,7 +158,7 @@ fn rewritten(ledger: &Ledger, numbers: &BTreeSet<usize>, asked: &TakeOff<'_>) ->
     for (at, entry) in ledger.updates.iter().enumerate() {
         let edits = entry.facts.edits.iter().enumerate();
         let gone: Vec<usize> = edits.filter(|(_, edit)| numbers.contains(&edit.number)).map(|(at, _)| at).collect();
-        if gone.is_empty() {
+        if gone.is_empty() && whole != Some(entry.facts.update) {
             made.updates.push(entry.clone());
             continue;
         }
