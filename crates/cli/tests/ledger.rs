@@ -396,7 +396,7 @@ fn an_update_without_the_names_of_its_edits() {
     facts(&here, "a.json", &all[..2]);
     facts(&here, "b.json", &all[2..4]);
     edited(&here, "a.json", "a", (MEMIT, "[2]"));
-    edited(&here, "b.json", "b", (MEMIT, "[1]"));
+    edited(&here, "b.json", "b", (MEMIT, "[2]"));
     // As another program may write it.
     let path = here.0.path().join("b/update.safetensors");
     let whole = fs::read(&path).unwrap();

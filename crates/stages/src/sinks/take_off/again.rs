@@ -51,7 +51,7 @@ pub fn solved_again(
     };
     let Some(folder) = again.model else { return Err(refused.lacks("there is no model to measure on")) };
     let found_with = TargetsParams::deserialize(&from.targets)
-        .map_err(|error| Error::internal(format!("stored parameters of targets: {error}")))?;
+        .map_err(|error| Error::input(format!("the ledger does not read: parameters of targets: {error}")))?;
     let metrics = metrics(&refused, params, plan, from.moments.as_ref(), again, entry)?;
     let dtype = serde_json::from_value(entry.facts.provenance.model["dtype"].clone()).unwrap_or_default();
     let config = read_config(&folder.join("config.json")).map_err(StageFailure::stage)?;
@@ -134,7 +134,7 @@ fn metrics(
     }
     let Some(moments) = moments else { return Err(refused.lacks("the ledger does not say of which second moments")) };
     let facts = MomentsOrFactors::facts(&moments.kind, &moments.meta)
-        .map_err(|error| Error::internal(format!("stored second moments: {error}")))?;
+        .map_err(|error| Error::input(format!("the ledger does not read: second moments: {error}")))?;
     let missing = |layer: usize| {
         let store = again.store.display();
         refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"))

@@ -52,9 +52,9 @@ pub fn entry_without(entry: &Entry, gone: &[usize], again: &Again<'_>) -> Result
         return Err(refused.merged());
     }
     let params = SolveParams::deserialize(&entry.facts.provenance.objective)
-        .map_err(|error| Error::internal(format!("stored parameters of a solve: {error}")))?;
+        .map_err(|error| Error::input(format!("the ledger does not read: parameters of a solve: {error}")))?;
     let plan: Plan = serde_json::from_value(entry.facts.provenance.plan.clone())
-        .map_err(|error| Error::internal(format!("stored plan: {error}")))?;
+        .map_err(|error| Error::input(format!("the ledger does not read: plan: {error}")))?;
     if plan.is_apart() {
         let (changes, solved) = exactly(entry, solved, gone, &params)?;
         return Ok((Some(rest(entry, gone, changes, Some(solved))?), How::Exactly));
@@ -92,7 +92,9 @@ fn exactly(
     stay.iter().zip(&alone).for_each(|(&c, &own)| mu[c] = own);
     let (mut changes, mut systems) = (Vec::new(), Vec::new());
     for ((weight, delta), system) in entry.changes.iter().zip(&solved.systems) {
-        let Delta::LowRank(all) = delta else { return Err(Error::internal("a solve gives factors")) };
+        let Delta::LowRank(all) = delta else {
+            return Err(Error::input("the ledger does not read: its solve has a change that is no product of factors"));
+        };
         // Earlier rounds stand before the last one.
         let before = all.left.ncols().saturating_sub(columns.requests.len());
         let (earlier, own) = (all.first(before), all.after(before));
