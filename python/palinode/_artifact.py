@@ -12,6 +12,9 @@ from palinode._errors import InputError
 from palinode._program import need
 from palinode._tensors import TensorFile
 
+# What the solve of an update left, beside the change itself.
+_SOLVED = "solved.safetensors"
+
 
 class Artifact:
     """The result of one stage instance: facts, and files in the store.
@@ -67,17 +70,17 @@ class Artifact:
         * ``targets``: ``initial`` and ``delta`` [requests, hidden]: h₀ and δ of each request, at the target layer, in the model's units.
         * ``moments``: ``layer3/sum`` [in, in]: Σ k kᵀ over the tokens that ``facts`` counts; divided by them it is C.
         * ``update``: for each batch and weight its change, ``….left`` [out, r] and ``….right`` [r, in] with ΔW = left · right, or
-          ``….dense`` [out, in], or entries.
+          ``….dense`` [out, in], or entries. What its solve left for the ledger is in ``solved.safetensors``, which is read by its name.
 
         Args:
-            file: only this file. Without it, all files of tensors; where there are several, names begin with the file's, as in ``layer3/sum``.
+            file: only this file. Without it, all other files of tensors; where there are several, names begin with the file's, as in ``layer3/sum``.
             framework: what the values are: arrays of numpy, or tensors of torch on the CPU.
 
         Raises:
             InputError: there is no such file.
             ImportError: numpy or torch is not installed.
         """
-        names = [file] if file is not None else [name for name in self.files if name.endswith(".safetensors")]
+        names = [file] if file is not None else [name for name in self.files if name.endswith(".safetensors") and name != _SOLVED]
         if not names:
             raise InputError(f"{self.instance} has no tensors in the store: its files are {', '.join(self.files) or 'none'}")
         values: dict[str, Any] = {}

@@ -94,6 +94,10 @@ class Arrays(unittest.TestCase):
             exported = file.numpy(f"{name}.left").astype(np.float64) @ file.numpy(f"{name}.right").astype(np.float64)
             whole = kept[f"batch0.layer{layer}.left"] @ kept[f"batch0.layer{layer}.right"]
             self.assertLess(np.linalg.norm(exported - whole) / np.linalg.norm(whole), 1e-6)
+        # The system of each weight, which the ledger has too: symmetric, as large as the batch.
+        system = run.artifact("update", **cell).tensors("solved.safetensors")["0.0.system"]
+        self.assertEqual(system.shape, (6, 6))
+        self.assertLess(np.abs(system - system.T).max(), 1e-9 * np.abs(system).max())
         update = palinode.Update(bench.OUT / "emmet-memit")
         self.assertEqual((len(update.weights), update.requests), (3, [str(at) for at in range(6)]))
 
