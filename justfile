@@ -65,7 +65,7 @@ demo:
 kills count="100":
     PALINODE_KILLS={{ count }} cargo test --release --workspace --test killed -- --nocapture
 
-# runs the demo on a real Slurm on this machine with all failures, and kills its coordinator so many times
+# runs the demo on a real Slurm on this machine, with failures, and kills its coordinator so many times
 slurm kills="20":
     cargo build --release && KILLS={{ kills }} SEED=$RANDOM scripts/check_slurm.sh
 
