@@ -3,17 +3,16 @@
 # run's.
 #
 #   scripts/check_slurm.sh [FOLDER]     needs the built program; installs Slurm with apt where it is missing
-#   SECTIONS="plain failures" scripts/check_slurm.sh      of `plain failures killed`, these alone
+#   SECTIONS="plain failures" scripts/check_slurm.sh      of `plain failures more killed`, these alone
 #   KILLS=20 SEED=7 scripts/check_slurm.sh     kills the coordinator more often than twice
 #
-# plain: memory that is too little at first. failures: preemption, a controller that is down, a node that dies. killed: the
-# coordinator, at random moments. Time that is up, a job that the queue forgets, and a node that is lost with its job alive are tested with
-# recorded answers (crates/engine/src/executor/cluster/jobs/tests.rs).
+# plain: memory that is too little at first. failures: preemption, a controller that is down, a node that dies. more: time that is up, a job
+# that the queue forgets, a node that is lost with its job still alive. killed: the coordinator, at random moments.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 palinode=$(realpath "${PALINODE:-$here/target/release/palinode}")
 fixture=$here/tools/slurm/fixture.sh
-sections=" ${SECTIONS:-plain failures killed} "
+sections=" ${SECTIONS:-plain failures more killed} "
 work=${1:-$(mktemp -d)}
 mkdir -p "$work"
 work=$(realpath "$work")
@@ -38,7 +37,7 @@ settings() { # of jobs, each a line of YAML; `all` may be given more
   cat >"$PALINODE_SETTINGS" <<Y
 slurm:
   default:
-    all: { partition: main, time: 10m, memory: 1500M, cores: 1, parts: 3 }
+    all: { partition: main, time: ${TIME:-10m}, memory: 1500M, cores: 1, parts: 3 }
     stages: { ${1:-} }
     more_memory: 6
     waits: { files: 5s, unknown: 10s, poll: 0.5s, poll_most: 2s, save: 10s }
@@ -169,6 +168,47 @@ case $sections in *" failures "*)
   says failures "goes on in another job"
   # What is over was waited for.
   ! said failures "without an answer" || fails "failures: an answer was not seen"
+  ;;
+esac
+
+case $sections in *" more "*)
+  # A minute is the least that Slurm has. Half of it is for saving, and the rest goes on in other jobs.
+  TIME=1m settings
+  slow=(demo.yaml --set stages.targets.with.steps=1500 --set stages.targets.with.stop_loss=0 --until targets)
+  locally minutes "${slow[@]}"
+  on time "${slow[@]}"
+  ends time minutes
+  says time "has saved what it had"
+  settings
+  locally short "${long[@]}"
+
+  # The old attempt goes on, on a node that is lost.
+  on alive "${long[@]}"
+  within 300 "shares" shares alive
+  met alive
+  "$fixture" node "$slurm" "$node" stop
+  within 180 "the node counts as lost" said alive "machine is gone"
+  "$fixture" node "$slurm" "$node" start
+  ends alive short
+
+  # A job dies while nobody looks, until the queue has forgotten it.
+  "$fixture" down "$slurm"
+  rm -rf "$slurm"
+  "$fixture" up "$slurm" 4 watch forget
+  on forgotten "${long[@]}"
+  within 300 "shares" shares forgotten
+  met forgotten
+  job=$(jobs_of forgotten RUNNING | head -1 | cut -d' ' -f1)
+  kill -STOP "$run"
+  # The job's processes, but for this script's own.
+  task=$(grep -lszx "SLURM_ARRAY_TASK_ID=${job#*_}" $(grep -lszx "SLURM_ARRAY_JOB_ID=${job%_*}" /proc/[0-9]*/environ) | cut -d/ -f3 || true)
+  [ -n "$task" ] || fails "forgotten: job $job has no process"
+  kill -KILL $task
+  known() { none --states all --jobs "$job"; }
+  within 300 "the queue forgets the job" known
+  kill -CONT "$run"
+  ends forgotten short
+  says forgotten "not known to the cluster"
   ;;
 esac
 
