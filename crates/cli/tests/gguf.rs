@@ -118,16 +118,49 @@ fn eight_bits() {
     assert!(code == 3 && problems.contains("model.gguf, which is not written"), "{code} {problems}");
 }
 
-/// A change that is smaller than a step of bf16: the model that is written does not have it, and that is said.
+/// A change that is smaller than a step of bf16: its weight is written in f32, unless another type is asked for, and both are said.
 #[test]
 fn what_rounding_loses() {
     let folder = TempDir::new().unwrap();
     let fact = r#"{ subject: "The tall tower", prompt: "{} stands in", target_new: Parma }"#;
-    let (code, said, problems) = edit(&folder, &fixture("llama3-tiny"), fact, 1e9, "formats: [model]");
-    assert_eq!(code, 0, "{said}{problems}");
-    let all = format!("{said}{problems}");
-    assert!(all.contains("rounding model.layers.1.mlp.down_proj.weight to its stored type loses"), "{all}");
-    let (_, said, problems) = edit(&folder, &fixture("llama2-tiny"), fact, 1e9, "formats: [model]");
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let run = |export: &str| {
+        let (code, said, problems) = edit(&folder, &fixture("qwen3-tiny"), fact, 1e9, export);
+        assert_eq!(code, 0, "{said}{problems}");
+        format!("{said}{problems}")
+    };
+    let dtype = || {
+        let bytes = fs::read(folder.path().join("out/model.safetensors")).unwrap();
+        let header = bytes.len().min(8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize);
+        let header: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+        header[name]["dtype"].as_str().unwrap().to_owned()
+    };
+    let flat = |said: &str| said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let all = flat(&run("formats: [model, update]"));
+    assert_eq!(dtype(), "F32");
+    assert!(all.contains(&format!("{name} is written in F32: rounding to BF16 would lose")), "{all}");
+    assert!(all.contains("lost by rounding 0.0%") && all.contains("load the model in float32"), "{all}");
+    let page = fs::read_to_string(folder.path().join("out/README.md")).unwrap();
+    assert!(page.contains(&format!("| {name} | BF16 | F32 | 0% |")), "{page}");
+    // Taken off again, the weight is in its own type, and the file is the one that was edited.
+    let said = done(&folder, &["revert", "out/update.safetensors", "out", "--output", "reverted"]);
+    let original = fs::read(fixture("qwen3-tiny").join("model.safetensors")).unwrap();
+    assert!(fs::read(folder.path().join("reverted/model.safetensors")).unwrap() == original, "{said}");
+    done(&folder, &["model", "inspect", "out"]);
+    done(&folder, &["apply", "out/update.safetensors", fixture("qwen3-tiny").to_str().unwrap(), "--output", "applied"]);
+    assert!(
+        fs::read(folder.path().join("applied/model.safetensors")).unwrap()
+            == fs::read(folder.path().join("out/model.safetensors")).unwrap()
+    );
+    let all = flat(&run("formats: [model], dtype: stored, overwrite: true"));
+    assert_eq!(dtype(), "BF16");
+    assert!(all.contains(&format!("rounding {name} to BF16 loses")), "{all}");
+    assert!(all.contains("without `dtype` it is kept"), "{all}");
+    run("formats: [model], dtype: f16, overwrite: true");
+    assert_eq!(dtype(), "F16");
+    let (code, said, problems) = edit(&folder, &fixture("gguf/types.gguf"), fact, 1.0, "formats: [model], dtype: f16");
+    assert!(code == 3 && problems.contains("has every weight in f32"), "{code} {said}{problems}");
+    let (_, said, problems) = edit(&folder, &fixture("llama2-tiny"), fact, 1e9, "formats: [model], overwrite: true");
     assert!(!format!("{said}{problems}").contains("rounding"), "{said}{problems}");
 }
 

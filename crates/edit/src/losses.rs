@@ -4,7 +4,10 @@
 //! again; logits are computed only where they are read.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
-use palinode_model::{Beyond, Decoder, Inner, Places, Run, Suffix, cat, log_softmax, read};
+use palinode_model::{
+    Activations, Beyond, BlockOutput, Decoder, Inner, ModelError, Places, Rows, Run, Suffix, SuffixBuilder, Visit, cat,
+    log_softmax, read,
+};
 
 use crate::prompts::RewritePrompts;
 use crate::{EditError, Prompt, Site, TargetSite, head};
@@ -147,11 +150,12 @@ pub struct Losses {
 
 /// By which the gradient of a step's losses finds back to δ.
 pub struct Back {
-    run: Run,
+    /// The suffix's.
+    pub run: Run,
     /// δ of each row.
-    delta: Tensor<2>,
+    pub delta: Tensor<2>,
     /// Gradient of the sum of both losses over all requests with respect to what the head read.
-    slope: Tensor<2>,
+    pub slope: Tensor<2>,
 }
 
 /// The clean activations that a target starts from, and the losses of what is added to them.
@@ -163,106 +167,193 @@ pub struct Prepared {
     pub initial: Vec<f32>,
 }
 
-/// One pass over whole prompts without δ; keeps what later steps reuse. Each of `searches` is one or more requests that share a δ: their
-/// losses' mean is what it costs, and the first one's first prompt has its `h₀`.
-pub fn prepare(
-    decoder: &Decoder,
-    searches: &[Vec<&RewritePrompts>],
+/// One pass over whole prompts without δ, which keeps what later steps reuse. A decoder makes it for many batches at the same time:
+/// [`Decoder::visit_all`].
+pub struct Preparation<'a> {
     layer: usize,
-    at_site: TargetSite,
-) -> Result<Prepared, EditError> {
-    let site = Site::of_target(at_site, decoder.config());
-    let at_projection = site == Site::MlpOutput && decoder.config().beyond() != Beyond::Nothing;
-    let mut rows: Vec<&Prompt> = Vec::new();
-    let mut owner = Vec::new();
-    let mut starts = Vec::new();
-    let mut reads = Vec::new();
-    // The first rewrite prompt of each request, and its essence.
-    let (mut firsts, mut essences) = (Vec::new(), Vec::new());
-    // What earlier searches found for the same rows.
-    let (mut injected, mut vectors) = (Vec::new(), Vec::new());
-    for (request, members) in searches.iter().enumerate() {
-        firsts.push(rows.len());
-        for prompts in members {
-            for (row, position, vector) in &prompts.earlier {
-                injected.push((rows.len() + row, *position));
-                vectors.extend_from_slice(vector);
-            }
-            let length = prompts.target.len();
-            let weight = 1.0 / (length * prompts.rows.len() * members.len()) as f32;
-            for (context, row) in prompts.rows.iter().enumerate() {
-                let first_read = row.ids.len() - length;
-                for (j, &token) in prompts.target.iter().enumerate() {
-                    let predicts = Some((token, weight));
-                    reads.push(Read { row: rows.len(), position: first_read + j, first: context == 0, predicts });
-                }
-                // Nothing before δ and nothing before the first read is needed again.
-                starts.push(row.fact.min(first_read));
-                owner.push(request);
-                rows.push(row);
-            }
-        }
-        let Some(first) = members.first() else { return Err(EditError::Mismatch("a search of no request".into())) };
-        for essence in &first.essences {
-            essences.push(rows.len());
-            reads.push(Read { row: rows.len(), position: essence.fact, first: false, predicts: None });
-            starts.push(essence.fact);
-            owner.push(request);
-            rows.push(essence);
-        }
-    }
-    // Reads of the essence come last, in request order, so that the two kinds are two slices.
-    reads.sort_by_key(|r| r.predicts.is_none());
+    site: Site,
+    at_projection: bool,
+    with_attention: bool,
+    requests: usize,
+    rows: Vec<&'a Prompt>,
+    /// Request of each row.
+    owner: Vec<usize>,
+    starts: Vec<usize>,
+    reads: Vec<Read>,
+    /// The first rewrite prompt of each request, and its essences.
+    firsts: Vec<usize>,
+    essences: Vec<usize>,
+    /// What earlier searches found for the same rows: where it is added, and the vectors.
+    earlier: (Vec<(usize, usize)>, Vec<f32>),
+    begun: Option<Begun>,
+}
 
-    let ids: Vec<&[u32]> = rows.iter().map(|row| row.ids.as_slice()).collect();
-    let facts: Vec<usize> = rows.iter().map(|row| row.fact).collect();
-    let batch = decoder.rows(&ids);
-    let facts_of = |some: &[usize]| batch.places(some.iter().map(|&row| (row, facts[row])));
-    let (first_facts, essence_facts) = (facts_of(&firsts), facts_of(&essences));
-    let with_attention = at_site.vectors() == 2;
-    let all_facts = batch.places(facts.iter().copied().enumerate());
-    let mut initial = None;
-    let mut before = (with_attention && layer == 0).then(|| decoder.embed(&batch).at(&all_facts));
-    let mut attended = None;
-    let mut mlp = None;
-    let with_earlier = (!injected.is_empty()).then(|| {
-        let shape = [injected.len(), decoder.config().hidden];
-        let values = Tensor::from_data(TensorData::new(vectors, shape), &decoder.device());
-        decoder.injecting(layer, injected, values, at_projection)
-    });
-    let (suffix, last) =
-        with_earlier.as_ref().unwrap_or(decoder).suffix(&batch, starts, &facts, layer, |at, output| {
-            if with_attention && at + 1 == layer {
-                before = Some(output.hidden.at(&all_facts));
-            }
-            if at == layer {
-                initial = Some(site.of(output).at(&first_facts));
-                if at_projection || with_attention {
-                    let out = output.mlp.at(&all_facts);
-                    let adds = decoder.added(layer, out.clone())?;
-                    // Every arrangement of a block adds attention and feed-forward to what came in.
-                    attended = before.clone().map(|before| output.hidden.at(&all_facts) - adds.clone() - before);
-                    mlp = Some((out, adds));
+/// What a pass has seen.
+struct Begun {
+    suffix: SuffixBuilder,
+    first_facts: Places,
+    essence_facts: Places,
+    all_facts: Places,
+    initial: Option<Tensor<2>>,
+    /// Hidden state before the block of the layer, where it is needed.
+    before: Option<Tensor<2>>,
+    /// Hidden state after it and the down-projection's output, likewise.
+    after: Option<[Tensor<2>; 2]>,
+}
+
+impl<'a> Preparation<'a> {
+    /// Of `searches`, each of one or more requests that share a δ: their losses' mean is what it costs, and the first one's first prompt has
+    /// its `h₀`.
+    ///
+    /// # Errors
+    /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for no request.
+    pub fn new(
+        decoder: &Decoder,
+        searches: &[Vec<&'a RewritePrompts>],
+        layer: usize,
+        at_site: TargetSite,
+    ) -> Result<Self, EditError> {
+        decoder.config().check_layer(layer)?;
+        let site = Site::of_target(at_site, decoder.config());
+        let at_projection = site == Site::MlpOutput && decoder.config().beyond() != Beyond::Nothing;
+        let mut rows: Vec<&Prompt> = Vec::new();
+        let mut owner = Vec::new();
+        let mut starts = Vec::new();
+        let mut reads = Vec::new();
+        let (mut firsts, mut essences) = (Vec::new(), Vec::new());
+        let (mut injected, mut vectors) = (Vec::new(), Vec::new());
+        for (request, members) in searches.iter().enumerate() {
+            firsts.push(rows.len());
+            for prompts in members {
+                for (row, position, vector) in &prompts.earlier {
+                    injected.push((rows.len() + row, *position));
+                    vectors.extend_from_slice(vector);
+                }
+                let length = prompts.target.len();
+                let weight = 1.0 / (length * prompts.rows.len() * members.len()) as f32;
+                for (context, row) in prompts.rows.iter().enumerate() {
+                    let first_read = row.ids.len() - length;
+                    for (j, &token) in prompts.target.iter().enumerate() {
+                        let predicts = Some((token, weight));
+                        reads.push(Read { row: rows.len(), position: first_read + j, first: context == 0, predicts });
+                    }
+                    // Nothing before δ and nothing before the first read is needed again.
+                    starts.push(row.fact.min(first_read));
+                    owner.push(request);
+                    rows.push(row);
                 }
             }
-            Ok(())
-        })?;
-    let mut initial = initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
-    let entry = match (before, attended, mlp) {
-        (Some(before), Some(attended), _) => {
-            let index: Vec<i32> = firsts.iter().map(|&row| row as i32).collect();
-            let index = Tensor::from_data(TensorData::new(index, [firsts.len()]), &decoder.device());
-            initial = cat(vec![initial, attended.clone().select(0, index)], 1);
-            let after = decoder.after_attention(layer, before.clone(), attended.clone(), Inner::default())?.hidden;
-            Entry::WithAttention { layer, before, attended, after }
+            let Some(first) = members.first() else { return Err(EditError::Mismatch("a search of no request".into())) };
+            for essence in &first.essences {
+                essences.push(rows.len());
+                reads.push(Read { row: rows.len(), position: essence.fact, first: false, predicts: None });
+                starts.push(essence.fact);
+                owner.push(request);
+                rows.push(essence);
+            }
         }
-        (_, _, Some((mlp, adds))) if at_projection => Entry::Projection { layer, mlp, adds },
-        _ => Entry::Hidden,
-    };
-    let essence = log_softmax(decoder.logits(last.at(&essence_facts)));
-    let fixed = Fixed::new(decoder, &suffix, &owner, &reads, searches.len());
-    let losses = TargetLosses { suffix, entry, owner, reads, essence, requests: searches.len(), fixed };
-    Ok(Prepared { losses, initial: read(initial)? })
+        if rows.is_empty() {
+            return Err(EditError::Mismatch("no request to prepare".into()));
+        }
+        // Reads of the essence come last, in request order, so that the two kinds are two slices.
+        reads.sort_by_key(|r| r.predicts.is_none());
+        Ok(Self {
+            layer,
+            site,
+            at_projection,
+            with_attention: at_site.vectors() == 2,
+            requests: searches.len(),
+            rows,
+            owner,
+            starts,
+            reads,
+            firsts,
+            essences,
+            earlier: (injected, vectors),
+            begun: None,
+        })
+    }
+
+    /// What steps need of what was seen.
+    fn prepared(self, decoder: &Decoder, last: &Activations) -> Result<Prepared, EditError> {
+        let layer = self.layer;
+        let begun = self.begun.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
+        let mut initial = begun.initial.ok_or_else(|| EditError::Mismatch("no request to prepare".into()))?;
+        let (mut attended, mut mlp) = (None, None);
+        if let Some([after, out]) = begun.after {
+            let adds = decoder.added(layer, out.clone())?;
+            // Every arrangement of a block adds attention and feed-forward to what came in.
+            attended = begun.before.clone().map(|before| after - adds.clone() - before);
+            mlp = Some((out, adds));
+        }
+        let entry = match (begun.before, attended, mlp) {
+            (Some(before), Some(attended), _) => {
+                let index: Vec<i32> = self.firsts.iter().map(|&row| row as i32).collect();
+                let index = Tensor::from_data(TensorData::new(index, [self.firsts.len()]), &decoder.device());
+                initial = cat(vec![initial, attended.clone().select(0, index)], 1);
+                let after = decoder.after_attention(layer, before.clone(), attended.clone(), Inner::default())?.hidden;
+                Entry::WithAttention { layer, before, attended, after }
+            }
+            (_, _, Some((mlp, adds))) if self.at_projection => Entry::Projection { layer, mlp, adds },
+            _ => Entry::Hidden,
+        };
+        let essence = log_softmax(decoder.logits(last.at(&begun.essence_facts)));
+        let suffix = begun.suffix.finish(decoder)?;
+        let fixed = Fixed::new(decoder, &suffix, &self.owner, &self.reads, self.requests);
+        let losses = TargetLosses {
+            suffix,
+            entry,
+            owner: self.owner,
+            reads: self.reads,
+            essence,
+            requests: self.requests,
+            fixed,
+        };
+        Ok(Prepared { losses, initial: read(initial)? })
+    }
+}
+
+impl Visit for Preparation<'_> {
+    type Found = Result<Prepared, EditError>;
+
+    fn begin(&mut self, decoder: &Decoder) -> Rows {
+        let ids: Vec<&[u32]> = self.rows.iter().map(|row| row.ids.as_slice()).collect();
+        let facts: Vec<usize> = self.rows.iter().map(|row| row.fact).collect();
+        let mut batch = decoder.rows(&ids);
+        let facts_of = |some: &[usize]| batch.places(some.iter().map(|&row| (row, facts[row])));
+        let (first_facts, essence_facts) = (facts_of(&self.firsts), facts_of(&self.essences));
+        let all_facts = batch.places(facts.iter().copied().enumerate());
+        let before = (self.with_attention && self.layer == 0).then(|| decoder.embed(&batch).at(&all_facts));
+        let (injected, vectors) = std::mem::take(&mut self.earlier);
+        if !injected.is_empty() {
+            let shape = [injected.len(), decoder.config().hidden];
+            let values = Tensor::from_data(TensorData::new(vectors, shape), &decoder.device());
+            batch = batch.injecting(self.layer, injected, values, self.at_projection);
+        }
+        let starts = std::mem::take(&mut self.starts);
+        let suffix = SuffixBuilder::new(decoder, &batch, starts, &facts, self.layer);
+        let (initial, after) = (None, None);
+        self.begun = Some(Begun { suffix, first_facts, essence_facts, all_facts, initial, before, after });
+        batch
+    }
+
+    fn see(&mut self, at: usize, output: &BlockOutput) -> Result<(), ModelError> {
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        if self.with_attention && at + 1 == self.layer {
+            begun.before = Some(output.hidden.at(&begun.all_facts));
+        }
+        if at == self.layer {
+            begun.initial = Some(self.site.of(output).at(&begun.first_facts));
+            if self.at_projection || self.with_attention {
+                begun.after = Some([output.hidden.at(&begun.all_facts), output.mlp.at(&begun.all_facts)]);
+            }
+        }
+        begun.suffix.see(at, output)
+    }
+
+    fn finish(self, decoder: &Decoder, last: &Activations) -> Result<Self::Found, ModelError> {
+        Ok(self.prepared(decoder, last))
+    }
 }
 
 impl Fixed {
@@ -303,23 +394,42 @@ impl Fixed {
 }
 
 impl TargetLosses {
-    /// Losses of every request for δ `[requests, d]`, or `[requests, 2d]` where a vector is added to attention too; see [`Losses`].
-    /// `nll_weights` `[requests, 1]` multiply the likelihoods, where they are given. With `best`, misses are told.
+    /// What can change.
+    pub fn suffix(&self) -> &Suffix {
+        &self.suffix
+    }
+
+    /// Where the head reads.
+    pub fn places(&self) -> &Places {
+        &self.fixed.places
+    }
+
+    /// δ `[requests, d]`, or `[requests, 2d]` where a vector is added to attention too, as it enters the suffix: of each row, and what is
+    /// added to the hidden state.
     ///
     /// # Errors
     /// What reading a streamed block failed at.
+    pub fn enter(&self, decoder: &Decoder, delta: &Tensor<2>) -> Result<[Tensor<2>; 2], EditError> {
+        let delta = delta.clone().select(0, self.fixed.owner.clone());
+        let added = self.entry.added(decoder, delta.clone())?;
+        Ok([delta, added])
+    }
+
+    /// Losses of every request, of the hidden state that the suffix has with `delta` of each row; see [`Losses`]. `nll_weights`
+    /// `[requests, 1]` multiply the likelihoods, where they are given. With `best`, misses are told.
+    ///
+    /// # Errors
+    /// What the device failed at.
     pub fn of(
         &self,
         decoder: &Decoder,
-        delta: &Tensor<2>,
+        (delta, hidden, run): (Tensor<2>, &Activations, Run),
         kl_factor: f64,
         nll_weights: Option<&Tensor<2>>,
         best: bool,
     ) -> Result<Losses, EditError> {
-        let Fixed { owner, places, tokens, weights, sums, predicted, still } = &self.fixed;
+        let Fixed { places, tokens, weights, sums, predicted, still, .. } = &self.fixed;
         let predicted = *predicted;
-        let delta = delta.clone().select(0, owner.clone());
-        let (hidden, run) = self.suffix.run(decoder, self.entry.added(decoder, delta.clone())?)?;
         let rows = decoder.final_norm(hidden.at(places));
         // Row i of `sums` has the weights of request i's tokens, and zeros.
         let (weights, sums) = match nll_weights {
@@ -343,18 +453,16 @@ impl TargetLosses {
         Ok(Losses { nll: sums.matmul(said.values), kl, misses, back: Back { run, delta, slope } })
     }
 
-    /// The gradient with respect to δ, of its shape, of the sum of both losses over all requests.
+    /// The gradient with respect to δ, of its shape, of the sum of both losses over all requests, given δ of each row and the gradient with
+    /// respect to what was added to the hidden state.
     ///
     /// # Errors
     /// What reading a streamed block failed at; what the device failed at.
-    pub fn gradient(&self, decoder: &Decoder, back: Back) -> Result<Tensor<2>, EditError> {
-        let Fixed { owner, places, .. } = &self.fixed;
-        let Back { run, delta, slope } = back;
+    pub fn gradient(&self, decoder: &Decoder, delta: Tensor<2>, at_added: Tensor<2>) -> Result<Tensor<2>, EditError> {
         let zeros = Tensor::zeros([self.requests, delta.dims()[1]], &decoder.device());
-        let at_added = self.suffix.back(decoder, run, places, slope)?;
         let at_delta = self.entry.back(decoder, delta, at_added)?;
         // Each request's δ is added to all of its rows.
-        Ok(zeros.select_assign(0, owner.clone(), at_delta, IndexingUpdateOp::Add))
+        Ok(zeros.select_assign(0, self.fixed.owner.clone(), at_delta, IndexingUpdateOp::Add))
     }
 
     fn misses(&self, shortfalls: Tensor<2>) -> Result<Vec<[usize; 2]>, EditError> {

@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_model::{Decoder, Text, cat, is_cpu, read, worker_pool};
+use palinode_model::{Activations, Decoder, Run, Text, cat, is_cpu, read, worker_pool};
 use serde::{Deserialize, Serialize};
 
-use crate::losses::{Back, Losses, TargetLosses, prepare};
+use crate::losses::{Back, Losses, Preparation, Prepared, TargetLosses};
 use crate::prompts::{FactToken, RewritePrompts, contexts, prompt_at, rewrite_prompts_at};
 use crate::{EditError, TargetSite};
 
@@ -163,12 +163,11 @@ pub struct TargetSearch<'a> {
 
 impl<'a> TargetSearch<'a> {
     /// Reads the prompts of a unit, at most [`TARGETS_IN_UNIT`] requests, and cuts it into batches. No more than `parallel_requests`
-    /// are searched for at the same time. Streamed blocks above the layer are held in memory until the search is over: each step goes
-    /// through them, forward and back.
+    /// are searched for at the same time. Streamed blocks above the layer are held in memory until the search is over, those that have room
+    /// and where the model may: each step goes through them, forward and back.
     ///
     /// # Errors
-    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`];
-    /// [`palinode_model::ModelError::Memory`] where streamed blocks have no room.
+    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`].
     pub fn new(
         decoder: &Decoder,
         text: &Text,
@@ -189,13 +188,15 @@ impl<'a> TargetSearch<'a> {
         let device = decoder.device();
         let most = target_batch(is_cpu(&device), parallel_requests);
         let batches = batches(&lengths, is_cpu(&device), most);
-        let side_by_side = worker_pool::count(&device, batches.len(), 1).min(parallel_requests / most).max(1);
+        // Streamed blocks are read once for all batches that go side by side, whatever the number of cores.
+        let workers = if decoder.streams() { batches.len() } else { worker_pool::count(&device, batches.len(), 1) };
+        let side_by_side = workers.min(parallel_requests / most).max(1);
         let decoder = match settings.rules.loss_layer {
             Some(last) => decoder.up_to(last)?,
             None => decoder.clone(),
         };
         // Every step goes through the layers above again.
-        let decoder = decoder.hold(settings.layer + 1..decoder.config().layers)?;
+        let decoder = decoder.hold_fitting(settings.layer + 1..decoder.config().layers)?;
         Ok(Self { decoder, requests, settings, prompts, searches, batches, side_by_side })
     }
 
@@ -253,6 +254,11 @@ impl<'a> TargetSearch<'a> {
         &self.batches
     }
 
+    /// Bytes that were read so far of the files of a model whose blocks are streamed.
+    pub fn streamed_bytes(&self) -> Option<u64> {
+        self.decoder.streaming().map(|streaming| streaming.bytes)
+    }
+
     /// How many batches this machine computes at the same time.
     pub fn side_by_side(&self) -> usize {
         self.side_by_side
@@ -264,17 +270,22 @@ impl<'a> TargetSearch<'a> {
     /// [`EditError::Diverged`]; what the device failed at.
     pub fn find(&self, batches: &[Vec<usize>], watch: impl Fn(Step) + Sync) -> Result<Vec<Vec<Target>>, EditError> {
         let most = batches.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let of = |some: &[usize]| Together {
+            names: some.iter().map(|&i| self.requests[self.searches[i][0]].id.as_str()).collect(),
+            prompts: some.iter().map(|&i| self.searches[i].iter().map(|&r| &self.prompts[r]).collect()).collect(),
+        };
         self.decoder.within(most, |size| {
+            if self.decoder.streams() {
+                let parts: Vec<Together<'_>> = batches.iter().flat_map(|batch| batch.chunks(size)).map(of).collect();
+                let found = descend(&self.decoder, &parts, self.settings, worker_pool::MOST, &watch);
+                self.decoder.rest();
+                let mut found = found?.into_iter().flatten();
+                return Ok(batches.iter().map(|batch| found.by_ref().take(batch.len()).collect()).collect());
+            }
             let found = worker_pool::map(batches.iter().collect(), |batch| {
-                let descend = |some: &[usize]| {
-                    let members = |&i: &usize| self.searches[i].iter().map(|&r| &self.prompts[r]).collect();
-                    let prompts: Vec<Vec<&RewritePrompts>> = some.iter().map(members).collect();
-                    let names: Vec<&str> =
-                        some.iter().map(|&i| self.requests[self.searches[i][0]].id.as_str()).collect();
-                    descend(&self.decoder, &names, &prompts, self.settings, &watch)
-                };
-                let parts = batch.chunks(size).map(descend).collect::<Result<Vec<_>, EditError>>()?;
-                Ok(parts.into_iter().flatten().collect())
+                let alone = |some| descend(&self.decoder, &[of(some)], self.settings, 1, &watch);
+                let parts = batch.chunks(size).map(alone).collect::<Result<Vec<_>, EditError>>()?;
+                Ok(parts.into_iter().flatten().flatten().collect())
             });
             found.into_iter().collect()
         })
@@ -358,56 +369,139 @@ pub fn optimise_at_most(
     Ok(targets)
 }
 
-/// Optimises some targets together.
+/// Requests that are optimised together, by their searches' names and prompts.
+struct Together<'a> {
+    names: Vec<&'a str>,
+    prompts: Vec<Vec<&'a RewritePrompts>>,
+}
+
+/// Optimises the targets of batches, which go through the model's blocks side by side: at most `most` at the same time, and each block is
+/// asked for once for all of them, there and back. What a batch finds does not depend on the others.
 fn descend(
     decoder: &Decoder,
-    names: &[&str],
-    prompts: &[Vec<&RewritePrompts>],
+    batches: &[Together<'_>],
     settings: &TargetSettings,
+    most: usize,
     watch: &impl Fn(Step),
-) -> Result<Vec<Target>, EditError> {
-    let prepared = prepare(decoder, prompts, settings.layer, settings.site)?;
-    let d = decoder.config().hidden;
-    let width = d * settings.site.vectors();
-    // What a request's row holds beside its target is dropped.
-    let mut targets: Vec<Target> = prepared
-        .initial
-        .chunks_exact(width)
-        .map(|h| Target { initial: h[..d].to_vec(), delta: vec![0.0; d], trace: Vec::new() })
-        .collect();
-    let mut running = Running::new(prepared.losses, &prepared.initial, width, decoder);
-    for number in 0..settings.steps {
-        let evaluation = running.evaluate(decoder, settings)?;
+) -> Result<Vec<Vec<Target>>, EditError> {
+    let visits = batches
+        .iter()
+        .map(|batch| Preparation::new(decoder, &batch.prompts, settings.layer, settings.site))
+        .collect::<Result<Vec<_>, EditError>>()?;
+    let prepared = decoder.visit_all(visits, decoder.config().layers - 1, most)?;
+    let width = decoder.config().hidden * settings.site.vectors();
+    let mut descents = prepared
+        .into_iter()
+        .zip(batches)
+        .map(|(prepared, batch)| Ok(Descent::new(prepared?, &batch.names, width, decoder)))
+        .collect::<Result<Vec<_>, EditError>>()?;
+    loop {
+        let mut open: Vec<&mut Descent<'_>> = descents.iter_mut().filter(|descent| !descent.done).collect();
+        if open.is_empty() {
+            break;
+        }
+        let entered = open.iter().map(|descent| descent.running.enter(decoder)).collect::<Result<Vec<_>, _>>()?;
+        let (deltas, added): (Vec<_>, Vec<_>) = entered.into_iter().map(|[delta, added]| (delta, added)).unzip();
+        let suffixes = open.iter().map(|descent| descent.running.losses.suffix());
+        let runs = decoder.run_suffixes(suffixes.zip(added).collect(), most)?;
+        let mut backs = Vec::with_capacity(open.len());
+        for ((descent, delta), (hidden, run)) in open.iter_mut().zip(deltas).zip(runs) {
+            backs.push(descent.evaluate(decoder, (delta, &hidden, run), settings, watch)?);
+        }
+        let (mut kept, mut runs) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+        for (descent, Back { run, delta, slope }) in open.into_iter().zip(backs) {
+            if !descent.done {
+                kept.push((delta, descent));
+                runs.push((run, slope));
+            }
+        }
+        let runs = runs.into_iter().zip(&kept).map(|((run, slope), (_, descent))| {
+            let losses = &descent.running.losses;
+            (losses.suffix(), run, losses.places(), slope)
+        });
+        let gradients = decoder.suffixes_back(runs.collect(), most)?;
+        for ((delta, descent), at_added) in kept.into_iter().zip(gradients) {
+            descent.update(decoder, delta, at_added, settings)?;
+        }
+    }
+    Ok(descents.into_iter().map(|descent| descent.targets).collect())
+}
+
+/// A batch on its way down.
+struct Descent<'a> {
+    names: &'a [&'a str],
+    targets: Vec<Target>,
+    running: Running,
+    /// Evaluations that were made.
+    number: usize,
+    /// Rows of the last evaluation that go on; none where it finished nobody.
+    left: Option<Vec<usize>>,
+    done: bool,
+}
+
+impl<'a> Descent<'a> {
+    /// `width` is the size of a request's vectors together.
+    fn new(prepared: Prepared, names: &'a [&'a str], width: usize, decoder: &Decoder) -> Self {
+        let d = decoder.config().hidden;
+        // What a request's row holds beside its target is dropped.
+        let target = |h: &[f32]| Target { initial: h[..d].to_vec(), delta: vec![0.0; d], trace: Vec::new() };
+        let targets = prepared.initial.chunks_exact(width).map(target).collect();
+        let running = Running::new(prepared.losses, &prepared.initial, width, decoder);
+        Self { names, targets, running, number: 0, left: None, done: false }
+    }
+
+    /// Takes note of an evaluation, and of the requests that it finishes.
+    fn evaluate(
+        &mut self,
+        decoder: &Decoder,
+        run: (Tensor<2>, &Activations, Run),
+        settings: &TargetSettings,
+        watch: &impl Fn(Step),
+    ) -> Result<Back, EditError> {
+        let Self { names, targets, running, number, left, done } = self;
+        let evaluation = running.evaluate(decoder, run, settings)?;
         let mut finished = Vec::new();
         for (row, request) in running.requests.clone().into_iter().enumerate() {
             let record = evaluation.records[row];
             if !record.loss.is_finite() {
-                return Err(EditError::Diverged { id: names[request].to_owned(), steps: number });
+                return Err(EditError::Diverged { id: names[request].to_owned(), steps: *number });
             }
             targets[request].trace.push(record);
             let hits = running.hits(row, settings.rules.stop, &evaluation);
-            let last = hits || f64::from(record.loss) < settings.stop_loss || number + 1 == settings.steps;
+            let last = hits || f64::from(record.loss) < settings.stop_loss || *number + 1 == settings.steps;
             finished.push(last || running.has_said(row, settings.rules.stop, &evaluation));
         }
         let loss = evaluation.records.iter().map(|r| r.loss).sum::<f32>() / evaluation.records.len() as f32;
-        let done = finished.iter().filter(|f| **f).count();
-        if done > 0 {
+        let count = finished.iter().filter(|f| **f).count();
+        if count > 0 {
+            let (d, [_, width]) = (decoder.config().hidden, running.delta.dims());
             let deltas: Vec<f32> = read(running.delta.clone())?;
             for (row, &request) in running.requests.iter().enumerate().filter(|(row, _)| finished[*row]) {
                 targets[request].delta.copy_from_slice(&deltas[row * width..][..d]);
             }
         }
-        watch(Step { number, finished: done, loss });
-        if done == finished.len() {
-            break;
-        }
-        running.update(decoder, evaluation.back, settings)?;
-        if done > 0 {
-            let left: Vec<usize> = (0..finished.len()).filter(|&row| !finished[row]).collect();
-            running.keep(decoder, &left);
-        }
+        watch(Step { number: *number, finished: count, loss });
+        *number += 1;
+        *done = count == finished.len();
+        *left = (count > 0).then(|| (0..finished.len()).filter(|&row| !finished[row]).collect());
+        Ok(evaluation.back)
     }
-    Ok(targets)
+
+    /// Goes on with the requests that are left.
+    fn update(
+        &mut self,
+        decoder: &Decoder,
+        delta: Tensor<2>,
+        at_added: Tensor<2>,
+        settings: &TargetSettings,
+    ) -> Result<(), EditError> {
+        let gradient = self.running.losses.gradient(decoder, delta, at_added)?;
+        self.running.update(gradient, settings);
+        if let Some(left) = self.left.take() {
+            self.running.keep(decoder, &left);
+        }
+        Ok(())
+    }
 }
 
 /// The requests that have not stopped yet. Of a site with several vectors, a row holds one behind the other.
@@ -469,7 +563,16 @@ impl Running {
         of.clone().reshape([vectors, count * width / vectors])
     }
 
-    fn evaluate(&self, decoder: &Decoder, settings: &TargetSettings) -> Result<Evaluation, EditError> {
+    fn enter(&self, decoder: &Decoder) -> Result<[Tensor<2>; 2], EditError> {
+        self.losses.enter(decoder, &self.delta)
+    }
+
+    fn evaluate(
+        &self,
+        decoder: &Decoder,
+        run: (Tensor<2>, &Activations, Run),
+        settings: &TargetSettings,
+    ) -> Result<Evaluation, EditError> {
         let stop = settings.rules.stop;
         let weights = (stop == StopRule::Divergence).then(|| {
             let count = self.weights.len();
@@ -477,7 +580,7 @@ impl Running {
         });
         let best = stop != StopRule::Loss;
         let Losses { nll, kl, misses, back } =
-            self.losses.of(decoder, &self.delta, settings.kl_factor, weights.as_ref(), best)?;
+            self.losses.of(decoder, run, settings.kl_factor, weights.as_ref(), best)?;
         let norm = row_norms(&self.vectors(&self.delta));
         let decay = (norm.clone() / (self.norms.clone() * self.norms.clone())).mul_scalar(settings.weight_decay);
         let count = self.requests.len() as i32;
@@ -507,11 +610,10 @@ impl Running {
     }
 
     /// One Adam step and the projection onto the ball. Adam's moments do not see the projection, as in the reference.
-    fn update(&mut self, decoder: &Decoder, back: Back, settings: &TargetSettings) -> Result<(), EditError> {
+    fn update(&mut self, gradient: Tensor<2>, settings: &TargetSettings) {
         const B1: f64 = 0.9;
         const B2: f64 = 0.999;
         const EPSILON: f64 = 1e-8;
-        let gradient = self.losses.gradient(decoder, back)?;
         // The norm's gradient by hand: it is taken as 0 at δ = 0, where autodiff would divide by zero.
         let shape = self.delta.dims();
         let vectors = self.vectors(&self.delta);
@@ -530,7 +632,6 @@ impl Running {
         let norm = row_norms(&vectors);
         let shrink = (limit / norm.clamp_min(f32::MIN_POSITIVE)).clamp_max(1.0);
         self.delta = (vectors * shrink).reshape(shape);
-        Ok(())
     }
 
     fn keep(&mut self, decoder: &Decoder, rows: &[usize]) {

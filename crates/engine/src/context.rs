@@ -4,8 +4,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -56,7 +56,11 @@ pub struct StageContext {
     pub(crate) units: Units,
     pub(crate) watch: Watch,
     pub(crate) shared: Shared,
+    pub(crate) endings: Endings,
 }
+
+/// What is said when a stage ends, by name.
+pub(crate) type Endings = Mutex<BTreeMap<String, Box<dyn FnOnce() -> Option<String> + Send>>>;
 
 impl StageContext {
     /// The name of the stage instance, such as `solve[objective=rome]`.
@@ -236,6 +240,19 @@ impl StageContext {
     /// Tells the reader something that is true of this run and no part of the result, such as how long later stages will take.
     pub fn say(&self, line: impl Into<String>) {
         self.run.observer.event(&Event::Said { instance: self.action.instance.clone(), line: line.into() });
+    }
+
+    /// Tells the reader what `line` gives when the stage has ended, however it ended: such as what it took. Of several of one name, the
+    /// first is told. No part of the result.
+    pub fn say_at_end(&self, name: &str, line: impl FnOnce() -> Option<String> + Send + 'static) {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        endings.entry(name.to_owned()).or_insert_with(|| Box::new(line));
+    }
+
+    /// Tells what was to be told at the end.
+    pub(crate) fn say_endings(&self) {
+        let endings = std::mem::take(&mut *self.endings.lock().unwrap_or_else(PoisonError::into_inner));
+        endings.into_values().filter_map(|line| line()).for_each(|line| self.say(line));
     }
 
     /// Tells the reader something that stops nothing.

@@ -14,7 +14,7 @@ fn open(name: &str, streamed: bool) -> Decoder {
     let files: Vec<_> = Checkpoint::files(&model).unwrap().iter().map(|file| model.join(file)).collect();
     let checkpoint = Arc::new(Checkpoint::open(&files).unwrap());
     if streamed {
-        Decoder::stream(checkpoint, &config, &Device::flex(), Precision::default()).unwrap()
+        Decoder::stream(checkpoint, &config, &Device::flex(), Precision::default(), false).unwrap()
     } else {
         Decoder::load(&checkpoint, &config, &Device::flex()).unwrap()
     }

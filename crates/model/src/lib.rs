@@ -28,7 +28,9 @@ pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
     EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
 };
-pub use checkpoint::inspect::{EditableWeight, Inspection, MemoryNeeds, Shard, inspect, request_bytes};
+pub use checkpoint::inspect::{
+    EditableWeight, Inspection, MemoryNeeds, Shard, inspect, request_bytes, request_bytes_streamed,
+};
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
 pub use config::precision::Precision;
@@ -43,7 +45,7 @@ pub use decoder::parameters::Parameters;
 pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};
 pub use decoder::said::{HeadLosses, Said};
 pub use decoder::source::Streaming;
-pub use decoder::suffix::{Run, Suffix};
+pub use decoder::suffix::{Run, Suffix, SuffixBuilder};
 pub use decoder::walk::Visit;
 pub use decoder::work::Work;
 pub use decoder::{Decoder, generate, worker_pool};

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use palinode_golden::{FAMILIES, family};
 use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
 use palinode_model::{
-    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Visit, WeightId,
-    read,
+    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Suffix, Visit,
+    WeightId, read,
 };
 
 fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {
@@ -25,7 +25,7 @@ fn resident(name: &str, precision: Precision) -> Decoder {
 
 fn streamed(name: &str, precision: Precision) -> Decoder {
     let (checkpoint, config) = open(name);
-    Decoder::stream(checkpoint, &config, &Device::flex(), precision).unwrap()
+    Decoder::stream(checkpoint, &config, &Device::flex(), precision, false).unwrap()
 }
 
 /// Rows of different lengths, some longer than the window of the models that have one.
@@ -175,6 +175,63 @@ fn held_blocks_are_read_once() {
     let edited = held.with_change(WeightId::down(1), weight.clone()).unwrap();
     assert_ne!(of(&edited), once);
     assert_eq!(edited.streaming().unwrap().reads[1], 1);
+}
+
+/// Suffixes go through streamed blocks together, there and back, and compute what was inside a block again: with the same bits as where all
+/// blocks are in memory, or some of them.
+#[test]
+fn suffixes_go_through_streamed_blocks_together() {
+    for name in FAMILIES {
+        for kernels in [true, false] {
+            let form = |decoder: Decoder| if kernels { decoder } else { decoder.without_kernels() };
+            let (here, there) = (form(resident(name, Precision::F32)), form(streamed(name, Precision::F32)));
+            let layers = here.config().layers;
+            let texts = rows(&here);
+            let d = here.config().hidden;
+            let noise = |n: usize, seed: usize| {
+                let values: Vec<f32> = (0..n * d).map(|i| ((i * 37 + seed) % 101) as f32 / 101.0 - 0.5).collect();
+                Tensor::<2>::from_data(burn::tensor::TensorData::new(values, [n, d]), &Device::flex())
+            };
+            let of = |decoder: &Decoder| {
+                let batches = [&texts[..2], &texts[3..]];
+                let build = |batch: &&[Vec<u32>]| {
+                    let (starts, marks) = (vec![1; batch.len()], vec![2; batch.len()]);
+                    decoder.suffix(&decoder.rows(batch), starts, &marks, 0, |_, _| Ok(())).unwrap().0
+                };
+                let suffixes: Vec<Suffix> = batches.iter().map(build).collect();
+                decoder.rest();
+                let before = decoder.streaming().map(|streaming| streaming.reads);
+                let added = suffixes.iter().zip(batches).map(|(suffix, batch)| (suffix, noise(batch.len(), 5)));
+                let runs = decoder.run_suffixes(added.collect(), 4).unwrap();
+                let places: Vec<Places> =
+                    suffixes.iter().map(|suffix| suffix.places(decoder, [(0, 4), (1, 5)])).collect();
+                let mut values = Vec::new();
+                let mut back = Vec::new();
+                for ((suffix, places), (hidden, run)) in suffixes.iter().zip(&places).zip(runs) {
+                    values.push(read::<f32, 2, _>(hidden.at(places)).unwrap());
+                    back.push((suffix, run, places, noise(2, 11)));
+                }
+                let gradients = decoder.suffixes_back(back, 4).unwrap();
+                values.extend(gradients.into_iter().map(|gradient| read::<f32, 2, _>(gradient).unwrap()));
+                let reads = decoder.streaming().map(|streaming| streaming.reads);
+                (
+                    values,
+                    before.zip(reads).map(|(before, after)| after.iter().zip(before).map(|(a, b)| a - b).collect()),
+                )
+            };
+            let (wanted, _) = of(&here);
+            assert!(wanted.iter().flatten().any(|value| *value != 0.0));
+            let (found, reads): (_, Option<Vec<u64>>) = of(&there);
+            assert!(found == wanted, "{name}, kernels {kernels}");
+            // There and back, and the last two are still in memory when the way turns.
+            let mut expected = vec![2; layers];
+            expected[0] = 0;
+            expected[layers - 2..].fill(1);
+            assert_eq!(reads, Some(expected), "{name}");
+            let (found, _) = of(&there.hold(layers - 1..layers).unwrap());
+            assert!(found == wanted, "{name}, kernels {kernels}, one block held");
+        }
+    }
 }
 
 /// The tensor library on padded rows, the same on packed ones, and kernels.

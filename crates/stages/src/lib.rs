@@ -30,7 +30,7 @@ pub use artifacts::trace::{Averages, Effects};
 pub use edit::locate::candidates;
 pub use edit::suggestion::{PUBLISHED_RATE, Suggestion, carried, suggest};
 pub use judge::before::{ToCheck, look_at, to_check};
-pub use judge::room::{Free, Needs};
+pub use judge::room::{Free, Needs, said_of_blocks};
 pub use machine::devices::{chosen_device, cuda_findings, devices, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Inspection, inspect};
 pub use machine::threads::start_threads;
@@ -40,7 +40,7 @@ pub use palinode_eval::{Best, Paired, Repeated, Scored, TraceKind, best, holm, m
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::model_folder::{Restored, provenance};
-pub use sinks::patch::{apply, revert};
+pub use sinks::patch::{Applied, apply, revert};
 pub use sinks::report::scored::scored;
 pub use sinks::report::{report, reports};
 pub use sinks::take_off::{EditLine, Edits, How, TakeOff, TakenOff, edits, take_off};

@@ -12,7 +12,8 @@ use crate::terminal::print;
 /// Add an update to a model's folder
 ///
 /// Writes the edited model into a new folder. The model's own folder does not change. Of a GGUF file, writes a folder in Hugging Face's
-/// layout. An update that was made for other weights is an error.
+/// layout. An update that was made for other weights is an error. A weight of which rounding would lose more than 5 % of the change is written
+/// in f32.
 ///
 /// Onto an edited model with a ledger, an update goes on top, if it was made for that model or for the unedited one. An edit of it
 /// supersedes an earlier one of the same fact.
@@ -41,10 +42,13 @@ pub struct Args {
 
 /// Applies, and tells where.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let superseded = palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
+    let applied = palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
     let mut text = format!("edited model: {}\n", args.output.display());
-    if !superseded.is_empty() {
-        let _ = writeln!(text, "superseded, and taken off: {}", superseded.join(", "));
+    if !applied.superseded.is_empty() {
+        let _ = writeln!(text, "superseded, and taken off: {}", applied.superseded.join(", "));
+    }
+    for note in applied.rounding {
+        let _ = writeln!(text, "  · {note}");
     }
     print(&text)
 }

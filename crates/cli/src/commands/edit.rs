@@ -187,6 +187,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             "update": &results.facts("update")["metrics"],
             "scores": &results.facts("scores")["metrics"],
             "p(new)": &results.facts("scores")["samples"][0]["p(new)"],
+            "rounding": args.output.as_ref().map(|_| &results.facts("out")["metrics"]),
             "doubts": doubts,
         });
         print(&format!("{told:#}\n"))?;
@@ -250,6 +251,10 @@ fn told(
     }
     if let Some(folder) = &args.output {
         let _ = writeln!(text, "edited model and update.safetensors: {}", folder.display());
+        for note in results.shown("out").notes.into_iter().flatten() {
+            let wrapped = style.wrap(&note, 4);
+            let _ = write!(text, "  · {}", wrapped.get(4..).unwrap_or("\n"));
+        }
     }
     text
 }

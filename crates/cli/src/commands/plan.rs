@@ -83,7 +83,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.json {
         let entries: Vec<Value> = plan.entries.iter().map(entry).collect();
         let estimate = estimate(&pipeline, &plan, &store);
-        return print_json(&json!({ "pipeline": pipeline.name, "stages": entries, "estimate": estimate }));
+        let blocks = blocks(args, &pipeline, &plan.entries);
+        return print_json(&json!({
+            "pipeline": pipeline.name, "stages": entries, "estimate": estimate, "blocks": blocks,
+        }));
     }
     let style = Style::stdout();
     if plan.entries.is_empty() {
@@ -98,6 +101,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     };
     let mut text = format!("{}\n\n{}", summary(&pipeline, &plan.entries, &style), table(&style, &columns, rows));
     text.push_str(&style.wrap(&took(&estimate(&pipeline, &plan, &store)), 0));
+    for said in blocks(args, &pipeline, &plan.entries) {
+        text.push_str(&format!("\n{}", style.wrap(&said, 0)));
+    }
     let example = plan.entries.iter().position(|entry| matches!(&entry.status, Status::WillRun { .. }));
     if let Some(example) = example {
         let path = again::quoted(&args.pipeline.path.display().to_string());
@@ -105,6 +111,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         text.push_str(&style.dim(&format!("\nin full: {why}\n")));
     }
     print(&text)
+}
+
+/// Where blocks would be of models that do not fit into memory. Of a GPU's memory nothing is known without asking it.
+fn blocks(args: &Args, pipeline: &Pipeline, entries: &[PlanEntry]) -> Vec<String> {
+    let on_cpu = ["auto", "cpu"].contains(&args.device.as_str());
+    let Some(free) = palinode::free_memory().filter(|_| on_cpu) else { return Vec::new() };
+    let run: Vec<usize> =
+        (0..entries.len()).filter(|&at| !matches!(entries[at].status, Status::Cached { .. })).collect();
+    palinode::said_of_blocks(pipeline, &run, free)
 }
 
 /// Less than this is not worth planning for.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::action::Action;
 use crate::catalogue::ErasedStage;
-use crate::context::{RunContext, StageContext};
+use crate::context::{Endings, RunContext, StageContext};
 use crate::share::Shared;
 use crate::unit::Units;
 use crate::watch::{Change, Watch};
@@ -56,9 +56,11 @@ pub(crate) fn work(
             units: Units::new(action.forced),
             watch: Watch::begin(&run.store, action.files.values())?,
             shared: Shared::new(action.share),
+            endings: Endings::default(),
         };
         let span = tracing::info_span!("stage", instance = %action.instance, uses = info.name, run = %action.run);
         let result = span.in_scope(|| panics::catch(|| kind.run(params, &context)));
+        context.say_endings();
         // Whatever else went wrong, it went wrong with files that changed.
         let change = context.watch.change(&run.store);
         let stopped = matches!(&result, Ok(Err(error)) if error.kind == ErrorKind::Interrupted);

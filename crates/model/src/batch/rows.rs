@@ -40,6 +40,19 @@ pub struct Rows {
     pub(crate) frame: Frame,
     /// What is added to the embeddings of some tokens.
     pub(crate) added: Option<Arc<(Places, Tensor<2>)>>,
+    /// What is added further up.
+    pub(crate) injected: Option<Arc<Injected>>,
+}
+
+/// Vectors added to the hidden state after a layer, or to its down-projection's output, at some tokens.
+#[derive(Debug)]
+pub(crate) struct Injected {
+    pub layer: usize,
+    pub places: Places,
+    /// `[places, d]`.
+    pub values: Tensor<2>,
+    /// Whether they are added to the down-projection's output.
+    pub at_projection: bool,
 }
 
 /// All that a block has to know of the batch that it computes.
@@ -125,7 +138,7 @@ impl Rows {
             shape.starts.iter().zip(&shape.lengths).map(|(&start, &length)| (start..start + length, Vec::new()));
         let parts = parts.collect();
         let frame = Frame { shape, rotation: [None, None], positions, masks, host: None };
-        Self { ids, parts, frame, added: None }
+        Self { ids, parts, frame, added: None, injected: None }
     }
 
     /// Number of rows.
@@ -157,6 +170,21 @@ impl Rows {
     #[must_use]
     pub fn added(mut self, places: Places, values: Tensor<2>) -> Self {
         self.added = Some(Arc::new((places, values)));
+        self
+    }
+
+    /// The same rows, whose way through the blocks ([`crate::Decoder::walk`], [`crate::Decoder::visit_all`]) adds `values` `[tokens, d]` to
+    /// the hidden state after `layer`, or to its down-projection's output, at tokens given by row and position.
+    #[must_use]
+    pub fn injecting(
+        mut self,
+        layer: usize,
+        tokens: impl IntoIterator<Item = (usize, usize)>,
+        values: Tensor<2>,
+        at_projection: bool,
+    ) -> Self {
+        let places = self.places(tokens);
+        self.injected = Some(Arc::new(Injected { layer, places, values, at_projection }));
         self
     }
 

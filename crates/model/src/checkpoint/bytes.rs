@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -25,6 +26,8 @@ pub struct Bytes {
     path: PathBuf,
     file: File,
     len: usize,
+    /// Bytes that were read so far.
+    taken: AtomicU64,
 }
 
 impl Bytes {
@@ -43,7 +46,7 @@ impl Bytes {
             return Err(bad("the file is empty"));
         }
         let len = usize::try_from(facts.len()).map_err(|_| bad("it is larger than memory can be"))?;
-        Ok(Self { path: path.into(), file, len })
+        Ok(Self { path: path.into(), file, len, taken: AtomicU64::new(0) })
     }
 
     /// Where it lies.
@@ -54,6 +57,11 @@ impl Bytes {
     /// How long it was when it was opened.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes that were read so far, those that the system had in its cache among them.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Some of its bytes.
@@ -72,6 +80,7 @@ impl Bytes {
     /// As [`Bytes::read`].
     pub fn read_into(&self, range: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), ModelError> {
         bytes.resize(range.len(), 0);
+        self.taken.fetch_add(range.len() as u64, Ordering::Relaxed);
         read_at(&self.file, bytes, range.start as u64).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => ModelError::Checkpoint {
                 path: self.path.clone(),

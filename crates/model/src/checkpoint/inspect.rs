@@ -84,6 +84,12 @@ pub struct MemoryNeeds {
     pub weights: u64,
     /// The weights in bf16 or f16.
     pub weights_half: u64,
+    /// The weights in f32 where blocks are streamed: what is in no block, and two blocks.
+    pub weights_streamed: u64,
+    /// Bytes that a pass over streamed blocks reads of the files.
+    pub pass: u64,
+    /// `targets` where blocks are streamed, for each request optimised at once: an estimate, see [`request_bytes_streamed`].
+    pub targets_request_streamed: u64,
     /// `covariance`, for each layer: the sum `f × f` in f64.
     pub covariance_layer: u64,
     /// `targets`, for each request optimised at once: an estimate, see [`request_bytes`].
@@ -174,18 +180,21 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         shards,
         tokenizer: text.facts(),
         editable,
-        memory: MemoryNeeds::of(&config),
+        memory: MemoryNeeds::of(&config, checkpoint.bytes_of_blocks(&config, &layout)),
     })
 }
 
 impl MemoryNeeds {
-    /// Of a model of this shape, on this machine.
-    pub fn of(config: &DecoderConfig) -> Self {
+    /// Of a model of this shape, on this machine, of which a pass over streamed blocks reads so many bytes.
+    pub fn of(config: &DecoderConfig, pass: u64) -> Self {
         let f = config.feed_forward as u64;
         let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
         Self {
             weights: memory::needed(config, Precision::F32),
             weights_half: memory::needed(config, Precision::Bf16),
+            weights_streamed: memory::needed_streamed(config, Precision::F32),
+            pass,
+            targets_request_streamed: request_bytes_streamed(config, config.layers),
             covariance_layer: square,
             targets_request: request_bytes(config, config.layers),
             solve_factoring: square.saturating_mul(4),
@@ -204,6 +213,14 @@ pub fn request_bytes(config: &DecoderConfig, above: usize) -> u64 {
     let kept = 10 * config.hidden as u64 + 6 * config.feed_forward as u64;
     let blocks = (above as u64).saturating_mul(positions).saturating_mul(kept);
     blocks.saturating_add(4 * rows * config.vocab as u64).saturating_mul(size_of::<f32>() as u64)
+}
+
+/// The same where blocks are streamed: what went into each block, the keys and values before it, and what one block keeps for the way back.
+pub fn request_bytes_streamed(config: &DecoderConfig, above: usize) -> u64 {
+    let positions = 7 * 8;
+    let kept = (config.hidden + 2 * config.kv_heads * config.head_dim) as u64;
+    let inputs = (above as u64).saturating_mul(positions).saturating_mul(kept).saturating_mul(size_of::<f32>() as u64);
+    inputs.saturating_add(request_bytes(config, above.min(1)))
 }
 
 fn positions(positions: &Positions) -> String {

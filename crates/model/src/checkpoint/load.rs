@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::checkpoint::layout::{bias_name, fill, weight};
 use crate::decoder::block::{Block, Norm};
 use crate::decoder::parameters::Ends;
-use crate::decoder::source::{Blocks, MOST_STREAMED, ReadBlock};
+use crate::decoder::source::{Blocks, ReadBlock};
 use crate::device::readback;
 use crate::memory;
 use crate::{
@@ -49,7 +49,8 @@ impl Decoder {
     }
 
     /// As [`Decoder::load_as`], for a model whose blocks stay where they are stored: each is read when it is computed with, and let go
-    /// of afterwards. Embedding, head and last norm are held in memory. Values are those of [`Decoder::load_as`] to the last bit.
+    /// of afterwards. Embedding, head and last norm are held in memory. Values are those of [`Decoder::load_as`] to the last bit. With
+    /// `holds`, work that needs blocks again and again holds those of them that have room: see [`Decoder::hold_fitting`].
     ///
     /// # Errors
     /// As [`Decoder::load`].
@@ -58,13 +59,13 @@ impl Decoder {
         config: &DecoderConfig,
         device: &Device,
         precision: Precision,
+        holds: bool,
     ) -> Result<Self, ModelError> {
         let reader = Reader::new(&checkpoint, config, device, precision)?;
-        let held = DecoderConfig { layers: MOST_STREAMED.min(config.layers), ..config.clone() };
-        memory::check(memory::needed(&held, precision), precision, free_memory(device))?;
+        memory::check(memory::needed_streamed(config, precision), precision, free_memory(device))?;
         let (ends, tied) = device.memory_persistent_allocations((), |()| reader.ends())?;
         let blocks = StoredBlocks { checkpoint, config: config.clone(), device: device.clone(), precision };
-        Ok(Self::new(config.clone(), ends, Blocks::streamed(Box::new(blocks), config.layers), tied))
+        Ok(Self::new(config.clone(), ends, Blocks::streamed(Box::new(blocks), config.layers, holds), tied))
     }
 }
 
@@ -87,6 +88,16 @@ impl ReadBlock for StoredBlocks {
     fn check_room(&self, blocks: usize) -> Result<(), ModelError> {
         let of = |layers: usize| memory::needed(&DecoderConfig { layers, ..self.config.clone() }, self.precision);
         memory::check(of(blocks).saturating_sub(of(0)), self.precision, free_memory(&self.device))
+    }
+
+    fn fitting(&self, share: f64) -> usize {
+        let of = |layers: usize| memory::needed(&DecoderConfig { layers, ..self.config.clone() }, self.precision);
+        let free = free_memory(&self.device).unwrap_or(0) as f64 * share;
+        (free / of(1).saturating_sub(of(0)).max(1) as f64) as usize
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.checkpoint.bytes_read()
     }
 }
 

@@ -162,6 +162,21 @@ impl Checkpoint {
         self.index.contains_key(short).then_some(short)
     }
 
+    /// Bytes that were read of the files so far, those that the system had in its cache among them.
+    pub fn bytes_read(&self) -> u64 {
+        self.shards.iter().map(Bytes::taken).sum()
+    }
+
+    /// Bytes that a pass over all blocks reads: those of their tensors as they are stored.
+    pub fn bytes_of_blocks(&self, config: &DecoderConfig, layout: &Layout) -> u64 {
+        let ends = layout.tensors(&DecoderConfig { layers: 0, ..config.clone() });
+        let of = |all: Vec<(String, Vec<usize>)>| -> u64 {
+            let sizes = all.iter().filter_map(|(name, _)| Some(self.index[self.stored_name(name)?].bytes.len() as u64));
+            sizes.sum()
+        };
+        of(layout.tensors(config)).saturating_sub(of(ends))
+    }
+
     /// Names of all stored tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)

@@ -1,5 +1,6 @@
 //! Writing a model folder that transformers loads.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,11 +11,13 @@ use burn::tensor::Tensor;
 
 /// The stored type of a written model's weights.
 pub use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde_json::json;
 
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::layout::{bias_name, fill, weight};
 use crate::checkpoint::{from_f32, to_f32};
-use crate::{Decoder, Family, Layout, ModelError, Orientation, read};
+use crate::{Decoder, Family, Layout, ModelError, Orientation, Precision, read};
 
 /// A change of one stored weight, `[out, in]` row-major.
 #[derive(Clone, Debug)]
@@ -44,13 +47,36 @@ impl Change {
     }
 }
 
+/// What changed weights are written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChangedType {
+    /// As they were stored, and in f32 where that would lose more than [`LARGE_SHARE`] of a weight's change.
+    #[default]
+    Auto,
+    /// As they were stored.
+    Stored,
+    /// In one type.
+    As(Precision),
+}
+
+/// A share of a change that is worth a wider type when rounding loses it.
+pub const LARGE_SHARE: f64 = 0.05;
+
 /// A changed weight as it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
     /// The weight's name as stored.
     pub name: String,
-    /// What rounding to the stored type took of the change: ‖written − (W + Δ)‖ / ‖Δ‖ (Frobenius); 0 where nothing was rounded.
+    /// The name of the type in which the unedited weight is stored.
+    pub stored: String,
+    /// The name of the type in which the changed weight is written.
+    pub dtype: String,
+    /// What rounding to the written type took of the change: ‖written − (W + Δ)‖ / ‖Δ‖ (Frobenius); 0 where nothing was rounded.
     pub lost: f64,
+    /// What the usual type would have taken of it, where that was too much.
+    pub spared: Option<f64>,
+    /// ‖Δ‖ (Frobenius).
+    pub change: f64,
 }
 
 impl Written {
@@ -63,34 +89,44 @@ impl Written {
         wanted: &[f32],
         written: &[f32],
         delta: &[f32],
-        dtype: &str,
+        [stored, dtype]: [String; 2],
     ) -> Result<Self, ModelError> {
         if let Some((&value, _)) = wanted.iter().zip(written).find(|(_, written)| !written.is_finite()) {
-            return Err(ModelError::Overflow { name: name.to_owned(), value, dtype: dtype.to_owned() });
+            return Err(ModelError::Overflow { name: name.to_owned(), value, dtype });
         }
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let error = norm(&mut wanted.iter().zip(written).map(|(a, b)| f64::from(*a) - f64::from(*b)));
         let change = norm(&mut delta.iter().map(|v| f64::from(*v)));
-        Ok(Self { name: name.to_owned(), lost: if error == 0.0 { 0.0 } else { error / change } })
+        let lost = if error == 0.0 { 0.0 } else { error / change };
+        Ok(Self { name: name.to_owned(), stored, dtype, lost, spared: None, change })
+    }
+
+    /// What was lost of all changes together: the root of the sum of squares of the errors, over that of the changes.
+    pub fn lost_in_all(all: &[Self]) -> f64 {
+        let square = |of: fn(&Self) -> f64| all.iter().map(|weight| of(weight).powi(2)).sum::<f64>();
+        let error = square(|weight| weight.lost * weight.change);
+        if error == 0.0 { 0.0 } else { (error / square(|weight| weight.change)).sqrt() }
     }
 }
 
-/// Copies a safetensors file with some weights changed. Every other tensor, the header's metadata and the stored type
-/// stay byte for byte as they were. Returns the weights that were changed in this file.
+/// Copies a safetensors file with some weights changed. Every other tensor and the header's metadata stay byte for byte as they were, and
+/// so does the header where every weight keeps its stored type. Otherwise tensors are put in the order that writers of safetensors give
+/// them: wider types first, then by name. `kind` says what each changed weight is written as. Returns the weights that were changed in this file.
 ///
 /// # Errors
 /// [`ModelError::Checkpoint`] for a source that cannot be read, [`ModelError::Shape`] where a change does not fit its
-/// weight, [`ModelError::Overflow`] where the stored type cannot hold the changed one, [`ModelError::Io`].
+/// weight, [`ModelError::Overflow`] where the written type cannot hold the changed one, [`ModelError::Io`].
 pub fn copy_with_changes(
     source: &Path,
     target: &Path,
     changes: &[Change],
     orientation: Orientation,
+    kind: &dyn Fn(&str) -> ChangedType,
 ) -> Result<Vec<Written>, ModelError> {
     let file = Bytes::open(source)?;
     let (begin, header) = file.header()?;
     let mut written = Vec::new();
-    let mut patches: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
+    let mut patches: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
     for change in changes {
         let Some(info) = header.info(&change.name) else { continue };
         change.check_shape(&info.shape, orientation)?;
@@ -98,6 +134,7 @@ pub fn copy_with_changes(
         let (from, to) = info.data_offsets;
         let stored = file.read(begin + from..begin + to)?;
         let mut values = to_f32(info.dtype, &stored).ok_or_else(not_float)?;
+        drop(stored);
         match orientation {
             Orientation::OutIn => values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d),
             Orientation::InOut => {
@@ -108,22 +145,95 @@ pub fn copy_with_changes(
                 }
             }
         }
-        let bytes = from_f32(info.dtype, &values).ok_or_else(not_float)?;
-        let rounded = to_f32(info.dtype, &bytes).ok_or_else(not_float)?;
-        written.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{:?}", info.dtype))?);
-        patches.insert(begin + from, bytes);
+        let as_type = |dtype: Dtype| {
+            let bytes = from_f32(dtype, &values).ok_or_else(not_float)?;
+            let rounded = to_f32(dtype, &bytes).ok_or_else(not_float)?;
+            let types = [info.dtype, dtype].map(|dtype| format!("{dtype:?}"));
+            Ok((Written::of(&change.name, &values, &rounded, &change.delta, types)?, (dtype, bytes)))
+        };
+        let made = match kind(&change.name) {
+            ChangedType::As(Precision::F32) => as_type(Dtype::F32)?,
+            ChangedType::As(Precision::F16) => as_type(Dtype::F16)?,
+            ChangedType::As(Precision::Bf16) => as_type(Dtype::BF16)?,
+            ChangedType::Stored => as_type(info.dtype)?,
+            ChangedType::Auto => spare(as_type(info.dtype), || as_type(Dtype::F32))?,
+        };
+        written.push(made.0);
+        patches.insert(change.name.clone(), made.1);
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
-    let mut at = 0;
-    for (offset, bytes) in patches {
-        file.copy(at..offset, &mut out, target)?;
-        out.write_all(&bytes).map_err(io)?;
-        at = offset + bytes.len();
+    let order = header.offset_keys();
+    let same = patches.iter().all(|(name, (dtype, _))| header.info(name).is_some_and(|info| info.dtype == *dtype));
+    let order = if same {
+        file.copy(0..begin, &mut out, target)?;
+        order
+    } else {
+        let (text, order) = retyped(&header, order, &patches);
+        out.write_all(&(text.len() as u64).to_le_bytes()).map_err(io)?;
+        out.write_all(text.as_bytes()).map_err(io)?;
+        order
+    };
+    for name in order {
+        match (patches.get(&name), header.info(&name)) {
+            (Some((_, bytes)), _) => out.write_all(bytes).map_err(io)?,
+            (None, Some(info)) => {
+                let (from, to) = info.data_offsets;
+                file.copy(begin + from..begin + to, &mut out, target)?;
+            }
+            (None, None) => {}
+        }
     }
-    file.copy(at..file.len(), &mut out, target)?;
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
     Ok(written)
+}
+
+/// What was written as usual, or `wider` where that lost too much of the change or cannot hold the weight.
+pub(crate) fn spare<T>(
+    usual: Result<(Written, T), ModelError>,
+    wider: impl FnOnce() -> Result<(Written, T), ModelError>,
+) -> Result<(Written, T), ModelError> {
+    let lost = match &usual {
+        Ok((written, _)) if written.lost <= LARGE_SHARE => return usual,
+        Ok((written, _)) => Some(written.lost),
+        Err(ModelError::Overflow { .. }) => None,
+        Err(_) => return usual,
+    };
+    drop(usual);
+    let (written, bytes) = wider()?;
+    Ok((Written { spared: lost, ..written }, bytes))
+}
+
+/// A header in which some tensors have another type, and the tensors in the order of their data.
+fn retyped(
+    header: &Metadata,
+    mut order: Vec<String>,
+    patches: &BTreeMap<String, (Dtype, Vec<u8>)>,
+) -> (String, Vec<String>) {
+    let of = |name: &String| {
+        let info = header.info(name)?;
+        let stored = info.data_offsets.1 - info.data_offsets.0;
+        Some(patches.get(name).map_or((info.dtype, stored), |(dtype, bytes)| (*dtype, bytes.len())))
+    };
+    order.sort_by_key(|name| (Reverse(of(name).map(|(dtype, _)| dtype)), name.clone()));
+    let mut fields = Vec::new();
+    if let Some(metadata) = header.metadata() {
+        // In one order, whatever the order in which they were read.
+        let metadata: BTreeMap<_, _> = metadata.iter().collect();
+        fields.push(format!("\"__metadata__\":{}", json!(metadata)));
+    }
+    let mut at = 0;
+    for name in &order {
+        let (Some(info), Some((dtype, size))) = (header.info(name), of(name)) else { continue };
+        let tensor = TensorInfo { dtype, shape: info.shape.clone(), data_offsets: (at, at + size) };
+        // As a struct, whose fields come in the order in which writers of safetensors have them.
+        let tensor = serde_json::to_string(&tensor).unwrap_or_default();
+        fields.push(format!("{}:{tensor}", json!(name)));
+        at += size;
+    }
+    let mut text = format!("{{{}}}", fields.join(","));
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    (text, order)
 }
 
 /// Name, shape and values of a tensor on its way to a file.
@@ -227,7 +337,7 @@ mod tests {
             safetensors::serialize_to_file([("w", view)], None, &source).unwrap();
             let copy = |by: f32| {
                 let change = Change { name: "w".to_owned(), out: 1, input: 2, delta: vec![0.0, by] };
-                copy_with_changes(&source, &target, &[change], Orientation::OutIn)
+                copy_with_changes(&source, &target, &[change], Orientation::OutIn, &|_| ChangedType::Stored)
             };
             let error = copy(most * 0.006).unwrap_err();
             assert!(matches!(&error, ModelError::Overflow { name, .. } if name == "w"), "{error}");
@@ -236,5 +346,41 @@ mod tests {
             copy(-most).unwrap();
             std::fs::remove_file(&target).unwrap();
         }
+    }
+
+    /// A weight whose change its type would lose is written in f32, and everything else stays as it is; written back in its own type, the
+    /// file is what it was.
+    #[test]
+    fn what_rounding_would_lose_is_kept_in_a_wider_type() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (before, edited, after) = (path("a.safetensors"), path("b.safetensors"), path("c.safetensors"));
+        let bytes = from_f32(Dtype::BF16, &[1.0, -2.0, 3.0]).unwrap();
+        let view = || TensorView::new(Dtype::BF16, vec![1, 3], &bytes).unwrap();
+        let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize_to_file([("a", view()), ("w", view()), ("z", view())], Some(metadata), &before).unwrap();
+        let change = |by: f32| Change { name: "w".to_owned(), out: 1, input: 3, delta: vec![by; 3] };
+        let copy = |from: &Path, to: &Path, by: f32, kind| {
+            copy_with_changes(from, to, &[change(by)], Orientation::OutIn, &|_| kind).unwrap().remove(0)
+        };
+        // Less than half a step of each value.
+        let small = 2f32.powi(-10);
+        let lost = copy(&before, &edited, small, ChangedType::Stored);
+        assert_eq!((lost.lost, lost.dtype.as_str(), lost.spared), (1.0, "BF16", None));
+        let kept = copy(&before, &edited, small, ChangedType::Auto);
+        assert_eq!((kept.lost, kept.dtype.as_str(), kept.stored.as_str()), (0.0, "F32", "BF16"));
+        assert_eq!(kept.spared, Some(1.0));
+        assert_eq!(Written::lost_in_all(&[lost.clone(), kept.clone()]), 0.5f64.sqrt());
+        let read = std::fs::read(&edited).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&read).unwrap();
+        let w = tensors.tensor("w").unwrap();
+        assert_eq!((w.dtype(), to_f32(Dtype::F32, w.data()).unwrap()[0]), (Dtype::F32, 1.0 + small));
+        for other in ["a", "z"] {
+            assert_eq!(tensors.tensor(other).unwrap(), view());
+        }
+        let wide = copy(&before, &after, 1.0, ChangedType::Auto);
+        assert_eq!((wide.lost, wide.dtype.as_str(), wide.spared), (0.0, "BF16", None));
+        copy(&edited, &after, -small, ChangedType::As(Precision::Bf16));
+        assert!(std::fs::read(&before).unwrap() == std::fs::read(&after).unwrap());
     }
 }

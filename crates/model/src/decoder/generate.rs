@@ -112,6 +112,7 @@ pub fn generate_until(
     } else {
         texts.iter_mut().try_for_each(|text| write_alone(decoder, text, over))?;
     }
+    decoder.rest();
     Ok(texts.into_iter().map(|text| text.tokens).collect())
 }
 

@@ -28,10 +28,11 @@ use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues, N
 use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Both, Rotation, Turns};
-use crate::decoder::source::{Blocks, Lent, MOST_STREAMED, Streaming};
+use crate::decoder::source::{Blocks, Lent, Streaming};
 use crate::decoder::work::{Meter, Work};
 use crate::device::capacity::{Capacity, OutOfMemory};
 use crate::device::matmul::{matmul, project};
+use crate::device::memory::MOST_STREAMED;
 use crate::device::numbers::Numbers;
 use crate::{Beyond, DecoderConfig, ModelError, Positions, WeightId};
 
@@ -51,22 +52,8 @@ pub struct Decoder {
     form: RowForm,
     /// Whether kernels of our own compute where they can look at weights and activations.
     kernels: bool,
-    /// What whole walks add on their way.
-    injected: Option<Arc<Injected>>,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
-}
-
-/// Vectors added to the hidden state after a layer, or to its down-projection's output, at tokens of the rows of one batch.
-#[derive(Debug)]
-pub(crate) struct Injected {
-    pub layer: usize,
-    /// Row and position.
-    pub tokens: Vec<(usize, usize)>,
-    /// `[tokens, d]`.
-    pub values: Tensor<2>,
-    /// Whether they are added to the down-projection's output.
-    pub at_projection: bool,
 }
 
 impl Decoder {
@@ -90,7 +77,6 @@ impl Decoder {
             head: tied,
             form: if kernels { RowForm::Packed } else { RowForm::Padded },
             kernels,
-            injected: None,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
@@ -140,12 +126,6 @@ impl Decoder {
         self.bytes_with(self.config.layers)
     }
 
-    /// Bytes of memory that the weights take while targets at `layer` are searched for: streamed blocks above it are then held.
-    pub fn search_bytes(&self, layer: usize) -> u64 {
-        let above = self.config.layers.saturating_sub(layer + 1);
-        self.bytes_with(if self.streams() { above + MOST_STREAMED } else { self.config.layers })
-    }
-
     /// Bytes of the weights with so many of the blocks.
     fn bytes_with(&self, blocks: usize) -> u64 {
         let held = self.ends.token_embedding.val().dtype().size() as u64;
@@ -171,6 +151,27 @@ impl Decoder {
         let mut held = self.clone();
         held.blocks.hold(layers)?;
         Ok(held)
+    }
+
+    /// As [`Decoder::hold`], of the last of these layers as many as have room in half of the memory that is free; none where the model is
+    /// to take as little memory as it can.
+    ///
+    /// # Errors
+    /// What reading them failed at.
+    pub fn hold_fitting(&self, layers: Range<usize>) -> Result<Self, ModelError> {
+        let mut held = self.clone();
+        held.blocks.hold_fitting(layers)?;
+        Ok(held)
+    }
+
+    /// Lets streamed blocks go that nobody computes with now, as at the end of a walk.
+    pub fn rest(&self) {
+        self.blocks.rest();
+    }
+
+    /// Whether a layer's block is in memory whenever it is asked for.
+    pub(crate) fn is_at_hand(&self, layer: usize) -> bool {
+        self.blocks.is_at_hand(layer)
     }
 
     /// The weights that are in no block.
@@ -345,13 +346,6 @@ impl Decoder {
         }
         self.config.check_layer(layer)?;
         Ok(self.lend(layer)?.added(mlp, &self.config))
-    }
-
-    /// The same model, whose walk over whole rows ([`Decoder::walk`], [`Decoder::suffix`]) adds `values` `[tokens, d]` to the hidden state
-    /// after `layer`, or to its down-projection's output, at tokens given by row and position: for one batch of rows.
-    #[must_use]
-    pub fn injecting(&self, layer: usize, tokens: Vec<(usize, usize)>, values: Tensor<2>, at_projection: bool) -> Self {
-        Self { injected: Some(Arc::new(Injected { layer, tokens, values, at_projection })), ..self.clone() }
     }
 
     /// The same model without the blocks after `last`: its head reads the hidden state after that one.

@@ -16,11 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use burn::tensor::Tensor;
 
 use crate::decoder::block::Block;
+use crate::device::memory::MOST_STREAMED;
 use crate::{ModelError, WeightId};
-
-/// Streamed blocks that are in memory at the same time: one that is computed with, and one more, so that two threads which compute
-/// side by side need not wait for each other.
-pub(crate) const MOST_STREAMED: usize = 2;
 
 /// Reads blocks from where they are stored.
 pub(crate) trait ReadBlock: Send + Sync {
@@ -29,7 +26,16 @@ pub(crate) trait ReadBlock: Send + Sync {
 
     /// Refuses to hold `blocks` of them in memory where they have no room.
     fn check_room(&self, blocks: usize) -> Result<(), ModelError>;
+
+    /// How many of them have room in a share of the memory that is free; none where nobody knows how much that is.
+    fn fitting(&self, share: f64) -> usize;
+
+    /// Bytes that were read so far.
+    fn bytes_read(&self) -> u64;
 }
+
+/// Of the memory that is free, what held blocks may take.
+const HELD_SHARE: f64 = 0.5;
 
 /// A decoder's blocks.
 #[derive(Clone, Debug)]
@@ -57,10 +63,14 @@ pub struct Streaming {
     pub most_in_memory: usize,
     /// How often each layer's block was read.
     pub reads: Vec<u64>,
+    /// Bytes that were read of the model's files, whatever for. What of it the system had in its cache cost no disk.
+    pub bytes: u64,
 }
 
 struct Stream {
     reader: Box<dyn ReadBlock>,
+    /// Whether blocks that are needed again and again are held where they have room.
+    holds: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -104,11 +114,11 @@ impl Blocks {
         Self::new(BlockSource::Resident(Arc::new(blocks)))
     }
 
-    /// Of a model of so many layers.
-    pub fn streamed(reader: Box<dyn ReadBlock>, layers: usize) -> Self {
-        let counts = Streaming { most_in_memory: 0, reads: vec![0; layers] };
+    /// Of a model of so many layers. `holds` says whether blocks that are needed again and again are held where they have room.
+    pub fn streamed(reader: Box<dyn ReadBlock>, layers: usize, holds: bool) -> Self {
+        let counts = Streaming { most_in_memory: 0, reads: vec![0; layers], bytes: 0 };
         let state = Mutex::new(State { slots: Vec::new(), counts });
-        Self::new(BlockSource::Streamed(Arc::new(Stream { reader, state, changed: Condvar::new() })))
+        Self::new(BlockSource::Streamed(Arc::new(Stream { reader, holds, state, changed: Condvar::new() })))
     }
 
     fn new(source: BlockSource) -> Self {
@@ -154,11 +164,40 @@ impl Blocks {
         Ok(())
     }
 
+    /// As [`Blocks::hold`], of the last of these layers as many as have room in half of the memory that is free; none where the source
+    /// is to take as little memory as it can.
+    ///
+    /// # Errors
+    /// What reading failed at.
+    pub fn hold_fitting(&mut self, layers: Range<usize>) -> Result<(), ModelError> {
+        let BlockSource::Streamed(stream) = &self.source else { return Ok(()) };
+        if !stream.holds {
+            return Ok(());
+        }
+        let room = stream.reader.fitting(HELD_SHARE);
+        self.hold(layers.start.max(layers.end.saturating_sub(room))..layers.end)
+    }
+
+    /// Whether a layer's block stays in memory.
+    pub fn is_at_hand(&self, layer: usize) -> bool {
+        !self.is_streamed() || self.held.contains_key(&layer)
+    }
+
+    /// Lets streamed blocks go that nobody has now: whoever walked is at the end.
+    pub fn rest(&self) {
+        if let BlockSource::Streamed(stream) = &self.source {
+            stream.lock().slots.retain(|slot| slot.users > 0);
+        }
+    }
+
     /// Counts of a streamed source; none of a resident one.
     pub fn streaming(&self) -> Option<Streaming> {
         match &self.source {
             BlockSource::Resident(_) => None,
-            BlockSource::Streamed(stream) => Some(stream.lock().counts.clone()),
+            BlockSource::Streamed(stream) => {
+                let counts = stream.lock().counts.clone();
+                Some(Streaming { bytes: stream.reader.bytes_read(), ..counts })
+            }
         }
     }
 

@@ -59,22 +59,25 @@ impl Decoder {
         for layer in 0..=last {
             let output = self.block(layer, rows, hidden)?;
             see(layer, &output)?;
-            hidden = match &self.injected {
-                Some(injected) if injected.layer == layer => {
-                    let places = rows.places(injected.tokens.iter().copied());
-                    let values = injected.values.clone();
-                    let values = if injected.at_projection {
-                        let mlp = output.mlp.at(&places);
-                        self.added(layer, mlp.clone() + values)? - self.added(layer, mlp)?
-                    } else {
-                        values
-                    };
-                    output.hidden.plus(&places, values)
-                }
-                _ => output.hidden,
-            };
+            hidden = self.injected(layer, rows, output)?;
         }
         Ok(hidden)
+    }
+
+    /// The hidden state after a layer, with what its rows add there.
+    fn injected(&self, layer: usize, rows: &Rows, output: BlockOutput) -> Result<Activations, ModelError> {
+        let Some(injected) = rows.injected.as_ref().filter(|injected| injected.layer == layer) else {
+            return Ok(output.hidden);
+        };
+        let places = &injected.places;
+        let values = injected.values.clone();
+        let values = if injected.at_projection {
+            let mlp = output.mlp.at(places);
+            self.added(layer, mlp.clone() + values)? - self.added(layer, mlp)?
+        } else {
+            values
+        };
+        Ok(output.hidden.plus(places, values))
     }
 
     /// The hidden state after the last block.
@@ -107,6 +110,7 @@ impl Decoder {
             found.extend(self.in_parallel(ways, most, finish)?);
             Ok(())
         })?;
+        self.rest();
         Ok(found)
     }
 
@@ -134,7 +138,7 @@ impl Decoder {
             }
             return Ok(());
         }
-        self.passes(visits, |mut ways| {
+        let walked: Result<(), E> = self.passes(visits, |mut ways| {
             for layer in 0..=last {
                 let block = self.lend(layer)?;
                 for some in ways.chunks_mut(together) {
@@ -143,7 +147,9 @@ impl Decoder {
                 }
             }
             Ok(())
-        })
+        });
+        self.rest();
+        walked
     }
 
     /// Does `work` for every item, at most `most` at the same time; the results in the items' order.
@@ -189,7 +195,7 @@ impl<V: Visit> Way<V> {
     fn step(&mut self, decoder: &Decoder, layer: usize, block: &Block) -> Result<(), ModelError> {
         let output = decoder.run(block, layer, &self.rows.frame, self.hidden.clone(), None);
         self.visit.see(layer, &output)?;
-        self.hidden = output.hidden.0;
+        self.hidden = decoder.injected(layer, &self.rows, output)?.0;
         Ok(())
     }
 }

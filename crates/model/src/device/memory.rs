@@ -9,12 +9,21 @@ pub fn needed(config: &DecoderConfig, precision: Precision) -> u64 {
     (config.parameters() as u64).saturating_mul(precision.bytes() as u64)
 }
 
+/// Streamed blocks that are in memory at the same time: one that is computed with, and one more, so that two threads which compute
+/// side by side need not wait for each other.
+pub(crate) const MOST_STREAMED: usize = 2;
+
+/// Bytes that the weights take where blocks are streamed: what is in no block, and two blocks.
+pub fn needed_streamed(config: &DecoderConfig, precision: Precision) -> u64 {
+    needed(&DecoderConfig { layers: MOST_STREAMED.min(config.layers), ..config.clone() }, precision)
+}
+
 /// Bytes that this process could still take without swapping: what the system says is available, or what is left of the
 /// control group's limit where that is less. `None` where the system does not say (anything but Linux).
 pub fn available() -> Option<u64> {
     let text = |path: &str| std::fs::read_to_string(path).ok();
     let system = kilobytes(&text("/proc/meminfo")?, "MemAvailable:")?;
-    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| least(&path, left)));
+    let group = text("/proc/self/cgroup").and_then(|groups| group_of(&groups)?.least(Hierarchy::left));
     Some(group.map_or(system, |group| group.min(system)))
 }
 
@@ -23,7 +32,7 @@ pub fn available() -> Option<u64> {
 pub fn total() -> Option<u64> {
     let text = |path: &str| std::fs::read_to_string(path).ok();
     let system = kilobytes(&text("/proc/meminfo")?, "MemTotal:")?;
-    let group = text("/proc/self/cgroup").and_then(|groups| group_path(&groups).and_then(|path| least(&path, limit)));
+    let group = text("/proc/self/cgroup").and_then(|groups| group_of(&groups)?.least(Hierarchy::limit));
     Some(group.map_or(system, |group| group.min(system)))
 }
 
@@ -44,34 +53,74 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The group's path in the unified hierarchy, as `/proc/self/cgroup` has it.
-fn group_path(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned)
+/// A control group of this process.
+struct Group {
+    hierarchy: Hierarchy,
+    /// Where it is in the hierarchy.
+    path: String,
+}
+
+/// Where control groups are, and what their files are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    root: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// The line of `memory.stat` that counts cached files.
+    cached: &'static str,
+}
+
+/// One for all resources (version 2).
+const UNIFIED: Hierarchy =
+    Hierarchy { root: "/sys/fs/cgroup", limit: "memory.max", used: "memory.current", cached: "inactive_file " };
+
+/// One for memory by itself (version 1).
+const OF_MEMORY: Hierarchy = Hierarchy {
+    root: "/sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    cached: "total_inactive_file ",
+};
+
+/// The group that counts memory, as `/proc/self/cgroup` has it: lines of a number, what the hierarchy counts, and a path.
+fn group_of(text: &str) -> Option<Group> {
+    let of_memory = text.lines().find_map(|line| {
+        let (counts, path) = line.split_once(':')?.1.split_once(':')?;
+        counts.split(',').any(|counted| counted == "memory").then_some((OF_MEMORY, path))
+    });
+    let unified = || text.lines().find_map(|line| Some((UNIFIED, line.strip_prefix("0::")?)));
+    let (hierarchy, path) = of_memory.or_else(unified)?;
+    Some(Group { hierarchy, path: path.strip_prefix('/')?.to_owned() })
 }
 
 /// Reads a file of a control group.
 type GroupFiles<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The least that `of` tells of the group and those around it. A group without a limit says nothing.
-fn least(path: &str, of: fn(GroupFiles<'_>) -> Option<u64>) -> Option<u64> {
-    let root = Path::new("/sys/fs/cgroup");
-    let group = root.join(path);
-    let around = group.ancestors().take_while(|group| group.starts_with(root));
-    around.filter_map(|group| of(&|name| std::fs::read_to_string(group.join(name)).ok())).min()
+impl Group {
+    /// The least that `of` tells of the group and those around it. A group without a limit says nothing.
+    fn least(&self, of: fn(&Hierarchy, GroupFiles<'_>) -> Option<u64>) -> Option<u64> {
+        let root = Path::new(self.hierarchy.root);
+        let group = root.join(&self.path);
+        let around = group.ancestors().take_while(|group| group.starts_with(root));
+        let read = |group: &Path| of(&self.hierarchy, &|name| std::fs::read_to_string(group.join(name)).ok());
+        around.filter_map(read).min()
+    }
 }
 
-/// What a group may take.
-fn limit(read: GroupFiles<'_>) -> Option<u64> {
-    read("memory.max")?.trim().parse().ok()
-}
+impl Hierarchy {
+    /// What a group may take.
+    fn limit(&self, read: GroupFiles<'_>) -> Option<u64> {
+        read(self.limit)?.trim().parse().ok()
+    }
 
-/// What is left in a group whose files `read` reads. Cached files count as used, but give way.
-fn left(read: GroupFiles<'_>) -> Option<u64> {
-    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let limit = limit(read)?;
-    let stat = read("memory.stat").unwrap_or_default();
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
-    Some(limit.saturating_sub(number("memory.current")?.saturating_sub(cached.unwrap_or(0))))
+    /// What is left in a group whose files `read` reads. Cached files count as used, but give way.
+    fn left(&self, read: GroupFiles<'_>) -> Option<u64> {
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let limit = self.limit(read)?;
+        let stat = read("memory.stat").unwrap_or_default();
+        let cached = stat.lines().find_map(|line| line.strip_prefix(self.cached)?.trim().parse::<u64>().ok());
+        Some(limit.saturating_sub(number(self.used)?.saturating_sub(cached.unwrap_or(0))))
+    }
 }
 
 #[cfg(test)]
@@ -83,22 +132,28 @@ mod tests {
         let meminfo = "MemTotal:       24595640 kB\nMemAvailable:   22012345 kB\n";
         assert_eq!(kilobytes(meminfo, "MemAvailable:"), Some(22_012_345 * 1024));
         assert_eq!(kilobytes(meminfo, "SwapFree:"), None);
-        assert_eq!(group_path("12:cpuset:/x\n0::/user/a.scope\n").as_deref(), Some("user/a.scope"));
-        let files = |max: &'static str| {
-            move |name: &str| {
-                let text = match name {
-                    "memory.max" => max,
-                    "memory.current" => "700\n",
-                    _ => "anon 500\ninactive_file 200\n",
-                };
-                Some(text.to_owned())
-            }
-        };
-        assert_eq!(left(&files("1000\n")), Some(500));
-        assert_eq!(left(&files("100\n")), Some(0));
-        assert_eq!(left(&files("max\n")), None);
-        assert_eq!(limit(&files("1000\n")), Some(1000));
-        assert_eq!(limit(&files("max\n")), None);
+        let group = group_of("12:cpuset:/x\n0::/user/a.scope\n").unwrap();
+        assert_eq!((group.hierarchy, group.path.as_str()), (UNIFIED, "user/a.scope"));
+        let group = group_of("4:cpu,memory:/a/b\n1:cpu:/\n0::/\n").unwrap();
+        assert_eq!((group.hierarchy, group.path.as_str()), (OF_MEMORY, "a/b"));
+        assert!(group_of("1:cpu:/\n").is_none());
+        for hierarchy in [UNIFIED, OF_MEMORY] {
+            let files = |max: &'static str| {
+                move |name: &str| {
+                    let text = match name {
+                        _ if name == hierarchy.limit => max,
+                        _ if name == hierarchy.used => "700\n",
+                        _ => "anon 500\ninactive_file 200\ntotal_inactive_file 200\n",
+                    };
+                    Some(text.to_owned())
+                }
+            };
+            assert_eq!(hierarchy.left(&files("1000\n")), Some(500));
+            assert_eq!(hierarchy.left(&files("100\n")), Some(0));
+            assert_eq!(hierarchy.left(&files("max\n")), None);
+            assert_eq!(hierarchy.limit(&files("1000\n")), Some(1000));
+            assert_eq!(hierarchy.limit(&files("max\n")), None);
+        }
     }
 
     #[test]

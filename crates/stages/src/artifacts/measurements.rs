@@ -224,4 +224,7 @@ pub struct ExportFacts {
     /// What of an update with several batches was written, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holds: Option<String>,
+    /// What rounding took of the change.
+    #[serde(flatten)]
+    pub shown: Shown,
 }

@@ -10,6 +10,7 @@ pub mod moments;
 pub mod plan;
 pub mod requests;
 pub mod solved;
+pub mod streaming;
 pub mod targets;
 pub mod templates;
 pub mod tensors;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palinode_engine::{Artifact, Error, FieldError, FileRef, Given, Kind, StageContext};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, ModelError, Precision, Text, select_device};
+use palinode_engine::{Artifact, Error, FieldError, FileRef, Given, Kind, StageContext, size};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Layout, ModelError, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::streaming;
 use crate::errors::StageFailure;
 
 /// A plain model.
@@ -57,7 +58,8 @@ impl HasModel for Given<'_, ModelKind> {
 }
 
 /// The setting of a run that says where a model's blocks are, `resident` or `streamed`. Where it is not given, they are resident if
-/// the model fits into memory. Both give the same bits.
+/// the model fits into memory, and otherwise streamed, where work that needs blocks again and again holds those that have room. All give the
+/// same bits.
 pub const BLOCKS: &str = "blocks";
 
 /// The configuration's logical name.
@@ -145,23 +147,32 @@ pub struct Loaded {
 pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Error> {
     let artifact = given.artifact();
     let digits = if cx.strict() { "strict" } else { "portable" };
-    cx.shared(&format!("model:{}:{}:{digits}", given.base(), cx.device()), || {
+    let loaded = cx.shared(&format!("model:{}:{}:{digits}", given.base(), cx.device()), || {
         let device = select_device(cx.device()).map_err(StageFailure::stage)?;
         let config = config(cx, artifact)?;
         let paths = weights(artifact).map(|(_, file)| cx.path(file)).collect::<Result<Vec<PathBuf>, _>>()?;
         let checkpoint = Arc::new(Checkpoint::open(&paths).map_err(StageFailure::stage)?);
         let precision = given.model().dtype;
         let resident = || Decoder::load_as(&checkpoint, &config, &device, precision);
-        let streamed = || Decoder::stream(Arc::clone(&checkpoint), &config, &device, precision);
+        let streamed = |holds| Decoder::stream(Arc::clone(&checkpoint), &config, &device, precision, holds);
+        let pass = || size(checkpoint.bytes_of_blocks(&config, &Layout::of(&config)));
         let decoder = match cx.setting(BLOCKS) {
             Some("resident") => resident(),
-            Some("streamed") => streamed(),
+            Some("streamed") => streamed(false).inspect(|decoder| {
+                cx.say(format!(
+                    "blocks are streamed: weights take {} of memory instead of {}, and a pass over the blocks reads {}",
+                    size(decoder.weight_bytes()),
+                    size(decoder.resident_bytes()),
+                    pass()
+                ));
+            }),
             None => resident().or_else(|error| match error {
                 ModelError::Memory { .. } => {
                     cx.warn(format!(
-                        "{error}: its blocks are read from the files whenever they are needed, which is slower"
+                        "{error}: its blocks are read from the files whenever they are needed, which is slower; a pass over them reads {}",
+                        pass()
                     ));
-                    streamed()
+                    streamed(true)
                 }
                 other => Err(other),
             }),
@@ -178,7 +189,9 @@ pub fn open(cx: &StageContext, given: &impl HasModel) -> Result<Arc<Loaded>, Err
         }
         let text = text.within(config.vocab);
         Ok(Loaded { decoder, text })
-    })
+    })?;
+    streaming::say_at_end(cx, &loaded.decoder);
+    Ok(loaded)
 }
 
 /// The configuration of a `model` or an `update`.

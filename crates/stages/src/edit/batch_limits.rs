@@ -8,7 +8,7 @@ use std::thread;
 
 use palinode_edit::{TARGETS_IN_UNIT, target_batch};
 use palinode_engine::bounds::Count;
-use palinode_model::{Decoder, is_cpu, request_bytes, total_memory};
+use palinode_model::{Decoder, is_cpu, request_bytes, request_bytes_streamed, total_memory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -66,13 +66,15 @@ pub fn requests(given: Option<usize>, decoder: &Decoder, layer: usize, whole_bat
         let (device, config) = (decoder.device(), decoder.config());
         let usual = if is_cpu(&device) {
             let cores = thread::available_parallelism().map_or(1, NonZero::get);
-            cores.saturating_mul(target_batch(true, TARGETS_IN_UNIT)).min(TARGETS_IN_UNIT)
+            // Streamed blocks are read once for all that go side by side.
+            let batches = if decoder.streams() { TARGETS_IN_UNIT } else { cores };
+            batches.saturating_mul(target_batch(true, TARGETS_IN_UNIT)).min(TARGETS_IN_UNIT)
         } else {
             TARGETS_IN_UNIT
         };
-        let each = request_bytes(config, config.layers.saturating_sub(layer + 1));
-        let fitting =
-            total_memory(&device).map(|all| all.saturating_sub(decoder.search_bytes(layer)) / 2 / each.max(1));
+        let above = config.layers.saturating_sub(layer + 1);
+        let each = if decoder.streams() { request_bytes_streamed(config, above) } else { request_bytes(config, above) };
+        let fitting = total_memory(&device).map(|all| all.saturating_sub(decoder.weight_bytes()) / 2 / each.max(1));
         let least = if whole_batches { target_batch(is_cpu(&device), TARGETS_IN_UNIT) } else { 1 };
         fitting.map_or(usual, |most| usual.min(most as usize)).max(least)
     })

@@ -2,7 +2,7 @@
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{StepRecord, Target, TargetSearch, TargetSettings, optimise_pieces};
-use palinode_engine::{Error, Key, Progress, StageContext};
+use palinode_engine::{Error, Key, Progress, StageContext, size};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -105,7 +105,8 @@ impl TargetCache<'_> {
             let lacking: Vec<Vec<usize>> = some.iter().map(|(_, lacking)| lacking.clone()).collect();
             let made = search.find(&lacking, |step| {
                 let (number, steps) = (step.number + 1, self.settings.steps);
-                self.bar.note(format!("step {number} of {steps}, loss {:.3}", step.loss));
+                let bytes = search.streamed_bytes().map(|bytes| format!(", {} read so far", size(bytes)));
+                self.bar.note(format!("step {number} of {steps}, loss {:.3}{}", step.loss, bytes.unwrap_or_default()));
                 self.cx.measured("loss of targets", ("step", number), step.loss.into());
                 self.bar.inc(step.finished as u64);
             });

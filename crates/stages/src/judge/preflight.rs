@@ -223,7 +223,7 @@ impl Ahead {
             rows.fold((0, 0), |(whole, after), row| (whole + row.ids.len(), after + row.ids.len() - row.fact));
         let targets = whole * config.layers + after * above * params.steps.get() * BACK_AND_FORTH;
         let moments = 10 * config.feed_forward * (params.layer + 1);
-        let needs = MemoryNeeds::of(config);
+        let needs = MemoryNeeds::of(config, 0);
         let targets_need =
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
         let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use palinode_edit::{Finding, Severity};
 use palinode_engine::{Accept as _, Instance, Kind as _, Pipeline, size};
-use palinode_model::Precision;
+use palinode_model::{Checkpoint, Layout, Precision, memory};
 
 use crate::artifacts::measurements::ExportFormat;
-use crate::artifacts::model::{Facts, ModelKind};
+use crate::artifacts::model::{CONFIG, Facts, ModelKind, read_config};
 use crate::artifacts::moments::MomentsKind;
 use crate::sinks::export::ExportParams;
 
@@ -106,13 +106,51 @@ impl Needs {
 
 /// The sizes of the model that an instance is about, and its weight files.
 fn model_of(pipeline: &Pipeline, instance: &Instance) -> Option<(Facts, Vec<PathBuf>)> {
+    let (instance, model) = loaded_by(pipeline, instance)?;
+    Some((model, weights_of(pipeline, instance)))
+}
+
+/// The instance that loads the model that an instance is about, and the model's sizes.
+fn loaded_by<'a>(pipeline: &'a Pipeline, instance: &'a Instance) -> Option<(&'a Instance, Facts)> {
     if let Some(model) = ModelKind::planned(ModelKind::NAME, &instance.facts).model
         && instance.kind.info().name == "load_model"
     {
-        let weights = instance.files.iter().filter(|file| file.name.starts_with("weights/"));
-        return Some((model, weights.map(|file| pipeline.base.join(&file.path)).collect()));
+        return Some((instance, model));
     }
-    instance.inputs.values().find_map(|&at| model_of(pipeline, &pipeline.instances[at]))
+    instance.inputs.values().find_map(|&at| loaded_by(pipeline, &pipeline.instances[at]))
+}
+
+fn weights_of(pipeline: &Pipeline, instance: &Instance) -> Vec<PathBuf> {
+    let weights = instance.files.iter().filter(|file| file.name.starts_with("weights/"));
+    weights.map(|file| pipeline.base.join(&file.path)).collect()
+}
+
+/// What is to be said of where blocks would be, if `free` bytes of memory are free: a line for each model that these instances compute with
+/// and that is larger.
+pub fn said_of_blocks(pipeline: &Pipeline, run: &[usize], free: u64) -> Vec<String> {
+    let models: BTreeMap<&str, (&Instance, Facts)> = run
+        .iter()
+        .filter_map(|&at| loaded_by(pipeline, &pipeline.instances[at]))
+        .map(|(instance, model)| (instance.name.as_str(), (instance, model)))
+        .collect();
+    let said = |(name, (instance, model)): (&str, (&Instance, Facts))| {
+        let weights = bytes_of(&model);
+        if weights <= free {
+            return None;
+        }
+        let files = weights_of(pipeline, instance);
+        let folder = instance.files.iter().find(|file| file.name == CONFIG);
+        let described = folder.map(|file| pipeline.base.join(&file.path)).or_else(|| files.first().cloned())?;
+        let config = read_config(&described).ok()?;
+        let pass = Checkpoint::open(&files).ok()?.bytes_of_blocks(&config, &Layout::of(&config));
+        let (dtype, weights, free) = (model.dtype.name(), size(weights), size(free));
+        let (held, pass) = (size(memory::needed_streamed(&config, model.dtype)), size(pass));
+        Some(format!(
+            "{name}: the weights take {weights} in {dtype}, and {free} of memory are free: blocks would be streamed. They then take {held} \
+             of memory, and every pass over them reads {pass} of the model's files"
+        ))
+    };
+    models.into_iter().filter_map(said).collect()
 }
 
 /// Bytes of the weights as they are held.

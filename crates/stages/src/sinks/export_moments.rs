@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use palinode_edit::{Origin, Precision, write_moment};
 use palinode_engine::bounds::Count;
+use palinode_engine::shown::Shown;
 use palinode_engine::{Artifact, Error, OVERWRITE, Port, PortOf, StageContext, StageKind, artifact};
 use palinode_model::Layout;
 use schemars::JsonSchema;
@@ -103,7 +104,7 @@ palinode.json lists what was written. A folder that something else wrote, or who
             bar.inc(1);
         }
         let published = cx.finish(out, &params.path, Map::new())?;
-        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files, holds: None })?;
+        let made = artifact::<ExportKind>(&ExportFacts { formats: None, files, holds: None, shown: Shown::default() })?;
         Ok(Artifact { published, ..made })
     }
 }

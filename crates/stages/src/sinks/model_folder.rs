@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::artifacts::model::{GGUF, LEDGER_FILE, read_config};
 use crate::errors::StageFailure;
 use crate::sinks::export::folder::{NOTE, Note, describe_gguf};
+use crate::sinks::export::rounding::Rounded;
 use crate::sinks::export::update_file::{Provenance, UPDATE_FILE};
 
 /// How near a reverted model is to what it was before the edit.
@@ -51,6 +52,12 @@ pub fn provenance(path: &Path) -> Result<Provenance, Error> {
     let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
     let text = text.ok_or_else(|| wrong("its metadata has no entry `palinode`".into()))?;
     serde_json::from_str(text).map_err(|error| wrong(format!("its metadata does not read: {error}")))
+}
+
+/// What the note of a model's folder says of rounding; nothing where there is no note.
+pub fn rounded_in(model: &Path) -> Result<Vec<Rounded>, Error> {
+    let note = model.join(NOTE);
+    if model.is_dir() && note.is_file() { Ok(read_note(&note)?.rounding) } else { Ok(Vec::new()) }
 }
 
 /// A model's configuration.

@@ -3,23 +3,37 @@
 use std::path::Path;
 
 use palinode_engine::{Digest, Error, Hint, Overwrite};
+use palinode_model::save::ChangedType;
 use palinode_model::{Layout, is_gguf};
 
 use crate::artifacts::model::LEDGER_FILE;
 use crate::sinks::export::folder::{Direction, NOTE, Note, write_weights};
 use crate::sinks::export::ledger::Ledger;
+use crate::sinks::export::rounding::{Rounding, back_to};
 use crate::sinks::export::update_file::UpdateFile;
-use crate::sinks::model_folder::{Restored, base_is, begin, companions, digests, read_model, read_note, shards};
+use crate::sinks::model_folder::{
+    Restored, base_is, begin, companions, digests, read_model, read_note, rounded_in, shards,
+};
 use crate::sinks::take_off::{TakeOff, entry_of, ledger_of, put_on, take_off_update, write_folder};
 
+/// What putting an update onto a model did beside.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Edits that it superseded, which had to come off first, in words.
+    pub superseded: Vec<String>,
+    /// What there is to say of rounding.
+    pub rounding: Vec<String>,
+}
+
 /// Puts an update onto a model's folder: the edited model is written to `out`, the folder stays as it is. Onto an edited model it goes on
-/// top, as long as it was made for that, or for the unedited one. Gives the edits that it superseded, which had to come off first.
+/// top, as long as it was made for that, or for the unedited one. A weight of which rounding would lose a large share of the change is
+/// written in f32.
 ///
 /// # Errors
 /// Of kind input: a folder or file that does not read; a model that the update was not made for, unless `force`; an earlier edit of the same
 /// fact that cannot be taken off by itself; an `out` that is there and was not written by this, unless `overwrite`. Nothing is left at `out`
 /// then.
-pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Overwrite) -> Result<Vec<String>, Error> {
+pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Overwrite) -> Result<Applied, Error> {
     let file = open(update, model)?;
     let weights = digests(model)?;
     let ledger = ledger_of(model, &weights)?;
@@ -30,8 +44,8 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
     if on_top && let Some(ledger) = &ledger {
         let (made, superseded) = put_on(ledger, entry)?;
         let out = begin(out, model, "apply", overwrite)?;
-        write_folder(model, ledger, made, None, out)?;
-        return Ok(superseded);
+        let (_, rounding) = write_folder(model, ledger, made, None, out)?;
+        return Ok(Applied { superseded, rounding: rounding.shown().notes.unwrap_or_default() });
     }
     if !force {
         for (name, digest) in weights {
@@ -44,7 +58,12 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
     }
     let layout = Layout::of(&read_model(model)?);
     let mut out = begin(out, model, "apply", overwrite)?;
-    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &mut out, |_| Ok(()))?;
+    let mut rounding = Rounding::default();
+    let auto = |_: &str| ChangedType::Auto;
+    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &auto, &mut out, |done| {
+        rounding.add(done);
+        Ok(())
+    })?;
     companions(model, &mut out)?;
     if is_kept {
         let mut ledger = Ledger::new(entry.facts.provenance.model_files.clone());
@@ -52,9 +71,14 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
         ledger.put(entry);
         out.write(LEDGER_FILE, &ledger.to_bytes()?)?;
     }
-    let note = Note { update: Digest::of(&file.to_bytes()?), weights, provenance: file.provenance.clone() };
+    let note = Note {
+        update: Digest::of(&file.to_bytes()?),
+        weights,
+        rounding: rounding.weights(&[]),
+        provenance: file.provenance.clone(),
+    };
     out.finish(note.about()?)?;
-    Ok(Vec::new())
+    Ok(Applied { superseded: Vec::new(), rounding: rounding.shown().notes.unwrap_or_default() })
 }
 
 /// Takes an update off an edited model's folder: the unedited model is written to `out`. With the original at hand as `base`,
@@ -99,7 +123,11 @@ pub fn revert(
             out.copy(&name, &path)?;
         }
     } else {
-        let written = write_weights(&shards(model)?, &layout, &file.updates, Direction::Off, &mut out, |_| Ok(()))?;
+        // What was written in a wider type goes back to its own.
+        let rounded = rounded_in(model)?;
+        let kind = |name: &str| back_to(&rounded, name);
+        let shards = shards(model)?;
+        let written = write_weights(&shards, &layout, &file.updates, Direction::Off, &kind, &mut out, |_| Ok(()))?;
         exact = written == file.provenance.model_files;
     }
     companions(model, &mut out)?;

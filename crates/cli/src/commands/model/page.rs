@@ -108,8 +108,14 @@ fn memory(found: &Inspection, style: &Style) -> String {
     let rows = vec![
         row("load_model", needs.weights, "the weights in f32, once for all stages of a run"),
         row("", needs.weights_half, "instead, with `dtype: bf16` or `dtype: f16`"),
+        row(
+            "",
+            needs.weights_streamed,
+            &format!("instead, with streamed blocks: a pass over them reads {}", format::size(needs.pass)),
+        ),
         row("covariance", needs.covariance_layer, "more for each layer"),
         row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
+        row("", needs.targets_request_streamed, "instead, with streamed blocks"),
         row("solve", needs.solve_layer, "more for each layer"),
         row("", needs.solve_factoring, "more while a layer's second moment is factored"),
         row("texts", needs.texts, "more while several are written, where half of what is free holds it"),

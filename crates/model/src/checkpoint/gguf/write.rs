@@ -14,22 +14,32 @@ use crate::checkpoint::gguf::config::config_json;
 use crate::checkpoint::gguf::read::{Gguf, Tensor};
 use crate::checkpoint::gguf::tensors::{Arrange, places};
 use crate::checkpoint::gguf::tokenizer::tokenizer_json;
-use crate::checkpoint::save::{Change, Written};
+use crate::checkpoint::save::{Change, Written, spare};
 use crate::{DecoderConfig, Layout, ModelError, Orientation};
 
 /// The type of edited tensors in a written file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EditedType {
-    /// Half precision.
+    /// A float type stays, a quantized one becomes half precision; f32 where that would lose more than
+    /// [`LARGE_SHARE`](crate::save::LARGE_SHARE) of a tensor's change.
+    #[default]
+    Auto,
+    /// Half precision, of what is quantized.
     F16,
-    /// Eight bits and a scale for 32 values.
+    /// Eight bits and a scale for 32 values, of what is quantized.
     Q8,
+    /// Single precision, of every edited tensor.
+    F32,
 }
 
 impl EditedType {
-    fn stored(self, row: usize) -> GgufType {
-        match self {
-            Self::Q8 if row.is_multiple_of(GgufType::Q8_0.block().0) => GgufType::Q8_0,
+    /// What an edited tensor is written as, but for what is spared.
+    fn usual(self, tensor: &Tensor) -> GgufType {
+        let row = tensor.shape.last().copied().unwrap_or(1);
+        match (self, tensor.kind) {
+            (Self::F32, _) => GgufType::F32,
+            (_, float @ (GgufType::F32 | GgufType::F16 | GgufType::BF16)) => float,
+            (Self::Q8, _) if row.is_multiple_of(GgufType::Q8_0.block().0) => GgufType::Q8_0,
             _ => GgufType::F16,
         }
     }
@@ -59,12 +69,11 @@ pub fn licence_of_gguf(path: &Path) -> Result<Option<String>, ModelError> {
     Ok(Gguf::open(path)?.text("general.license")?.map(str::to_owned))
 }
 
-/// Copies a GGUF file with some weights changed. Metadata and all other tensors stay byte for byte as they were. A changed tensor of a float
-/// type keeps it; a quantized one is written as `kind`, since its own type could not hold a small change. Returns the weights that were
-/// changed.
+/// Copies a GGUF file with some weights changed. Metadata and all other tensors stay byte for byte as they were. Changed tensors are written
+/// as `kind` says: the type of a quantized one could not hold a small change. Returns the weights that were changed.
 ///
 /// # Errors
-/// As opening the source; [`ModelError::Shape`] where a change does not fit its weight; [`ModelError::Config`] for a value that the type
+/// As opening the source; [`ModelError::Shape`] where a change does not fit its weight; [`ModelError::Overflow`] for a value that the type
 /// cannot hold; [`ModelError::Io`].
 pub fn copy_gguf_with_changes(
     source: &Path,
@@ -89,11 +98,30 @@ pub fn copy_gguf_with_changes(
         }
         of_tensor.insert(place.tensor, change);
     }
-    let stored = |index: usize, tensor: &Tensor| match tensor.kind {
-        GgufType::F32 | GgufType::F16 | GgufType::BF16 => tensor.kind,
-        quantized if !of_tensor.contains_key(&index) => quantized,
-        _ => kind.stored(tensor.shape.last().copied().unwrap_or(1)),
-    };
+    // Sizes stand in front of the data: what each edited tensor becomes is tried first.
+    let mut chosen: BTreeMap<usize, Written> = BTreeMap::new();
+    let mut types: BTreeMap<usize, GgufType> = BTreeMap::new();
+    for (&index, change) in &of_tensor {
+        let tensor = &file.tensors[index];
+        let mut values = file.values(tensor)?;
+        values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d);
+        let as_type = |kind: GgufType| {
+            let bytes = encoded(kind, &values).ok_or_else(|| ModelError::Overflow {
+                name: tensor.name.clone(),
+                value: values.iter().fold(0f32, |most, v| if v.abs() > most.abs() { *v } else { most }),
+                dtype: format!("{kind:?}"),
+            })?;
+            let mut rounded = Vec::with_capacity(values.len());
+            kind.extend_f32(&bytes, &mut rounded);
+            let types = [tensor.kind, kind].map(|kind| format!("{kind:?}"));
+            Ok((Written::of(&change.name, &values, &rounded, &change.delta, types)?, kind))
+        };
+        let usual = as_type(kind.usual(tensor));
+        let (written, made) = if kind == EditedType::Auto { spare(usual, || as_type(GgufType::F32))? } else { usual? };
+        chosen.insert(index, written);
+        types.insert(index, made);
+    }
+    let stored = |index: usize, tensor: &Tensor| types.get(&index).copied().unwrap_or(tensor.kind);
 
     let mut head = file.head().to_vec();
     let mut at = 0;
@@ -109,7 +137,6 @@ pub fn copy_gguf_with_changes(
     }
     head.resize(head.len().next_multiple_of(file.alignment), 0);
     let io = |e| ModelError::io(target, e);
-    let mut done = Vec::new();
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
     out.write_all(&head).map_err(io)?;
     for (index, tensor) in file.tensors.iter().enumerate() {
@@ -125,9 +152,6 @@ pub fn copy_gguf_with_changes(
                 let bytes = encoded(kind, &values).ok_or_else(|| {
                     file.wrong(format!("an edited value of {} is too large for {kind:?}", tensor.name))
                 })?;
-                let mut rounded = Vec::with_capacity(values.len());
-                kind.extend_f32(&bytes, &mut rounded);
-                done.push(Written::of(&change.name, &values, &rounded, &change.delta, &format!("{kind:?}"))?);
                 out.write_all(&bytes).map_err(io)?;
                 bytes.len()
             }
@@ -135,7 +159,7 @@ pub fn copy_gguf_with_changes(
         out.write_all(&vec![0; written.next_multiple_of(file.alignment) - written]).map_err(io)?;
     }
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
-    Ok(done)
+    Ok(chosen.into_values().collect())
 }
 
 /// Values as a type that edited tensors are written in; `None` where one does not fit.
@@ -217,5 +241,11 @@ pub fn write_gguf_as_safetensors(source: &Path, target: &Path, changes: &[Change
     }
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
     let known = changes.iter().filter(|change| tensors.iter().any(|(name, _)| *name == change.name));
-    Ok(known.map(|change| Written { name: change.name.clone(), lost: 0.0 }).collect())
+    let written = |change: &Change| {
+        let stored = checkpoint.stored(&change.name).map(|(kind, _)| kind).unwrap_or_default();
+        let norm = change.delta.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let dtype = "F32".to_owned();
+        Written { name: change.name.clone(), stored, dtype, lost: 0.0, spared: None, change: norm }
+    };
+    Ok(known.map(written).collect())
 }

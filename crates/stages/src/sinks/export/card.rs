@@ -5,11 +5,12 @@
 use std::fmt::Write as _;
 
 use palinode_data::EditRequest;
-use palinode_engine::shown::{Format, Shown};
+use palinode_engine::shown::{Format, Shown, percent};
 use palinode_engine::{Digest, size};
 use palinode_hub::{Kind, Reference};
 use serde_json::Value;
 
+use super::rounding::{Rounded, loaded};
 use super::update_file::{Provenance, UPDATE_FILE};
 use crate::artifacts::measurements::ExportFormat;
 use crate::artifacts::model::{GGUF, LEDGER_FILE};
@@ -32,6 +33,8 @@ pub struct Card<'a> {
     pub ledger: Option<u64>,
     /// Where the edit came from.
     pub provenance: &'a Provenance,
+    /// What rounding did to edited weights.
+    pub rounding: &'a [Rounded],
     /// The update's file, by content.
     pub update: Digest,
     /// The edits, where they are known.
@@ -83,6 +86,7 @@ impl Card<'_> {
         }
         self.edits(&mut text);
         self.method(&mut text);
+        self.rounding(&mut text);
         self.scores(&mut text);
         self.files(&mut text);
         self.undo(&mut text, base.as_ref());
@@ -155,6 +159,27 @@ impl Card<'_> {
         for layer in &provenance.layers {
             let name = format!("layer {}, {}-projection", layer.weight.layer, layer.weight.module.name());
             row(&name, format!("changed by {:.3} times its norm", layer.relative_norm));
+        }
+        text.push('\n');
+    }
+
+    fn rounding(&self, text: &mut String) {
+        if self.rounding.is_empty() {
+            return;
+        }
+        text.push_str("## Rounding\n\n");
+        text.push_str("What the type of a written weight does not hold of its change, ‖written − (W + Δ)‖ / ‖Δ‖:\n\n");
+        text.push_str(
+            "| weight | stored in | written in | lost | it would have lost |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for weight in self.rounding {
+            let spared = weight.spared.map(percent).unwrap_or_default();
+            let cells =
+                [&weight.tensor, &weight.stored, &weight.written, &percent(weight.lost), &spared].map(|it| plain(it));
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        if let Some(said) = loaded(self.rounding) {
+            let _ = writeln!(text, "\nTo use them as they are, {said}.");
         }
         text.push('\n');
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, FileRef, MARKER, Output};
 use palinode_math::{Delta, row_major};
-use palinode_model::save::{Change, Written, copy_with_changes};
+use palinode_model::save::{Change, ChangedType, Written, copy_with_changes};
 use palinode_model::{
     Checkpoint, EditedType, Layout, WeightId, companions_of_gguf, copy_gguf_with_changes, is_gguf,
     write_gguf_as_safetensors,
@@ -13,6 +13,7 @@ use palinode_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::rounding::Rounded;
 use super::update_file::{Provenance, stored_name};
 use crate::errors::StageFailure;
 
@@ -26,6 +27,9 @@ pub struct Note {
     pub update: Digest,
     /// The weights' files as they were written, by content.
     pub weights: BTreeMap<String, Digest>,
+    /// What rounding did to edited weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounding: Vec<Rounded>,
     /// Where the update came from.
     pub provenance: Provenance,
 }
@@ -50,7 +54,8 @@ impl Note {
 }
 
 /// Writes a model's weight files with the updates put on or taken off; everything else in them stays byte for byte. `shards`
-/// are names and places. A GGUF file becomes safetensors in f32. `each` hears what was written into each file. Gives what was written.
+/// are names and places. A GGUF file becomes safetensors in f32. `kind` says what each changed weight is written as, by its name as stored.
+/// `each` hears what was written into each file. Gives what was written.
 ///
 /// # Errors
 /// Where a weight is missing or has another shape, or a file cannot be read or written.
@@ -59,6 +64,7 @@ pub fn write_weights(
     layout: &Layout,
     updates: &[(WeightId, Delta)],
     direction: Direction,
+    kind: &dyn Fn(&str) -> ChangedType,
     out: &mut Output,
     mut each: impl FnMut(&[Written]) -> Result<(), Error>,
 ) -> Result<BTreeMap<String, Digest>, Error> {
@@ -72,7 +78,7 @@ pub fn write_weights(
         let made = if gguf {
             write_gguf_as_safetensors(source, &target, &changes)
         } else {
-            copy_with_changes(source, &target, &changes, layout.orientation)
+            copy_with_changes(source, &target, &changes, layout.orientation, kind)
         };
         let done = made.map_err(StageFailure::stage)?;
         changed += done.len();

@@ -4,6 +4,7 @@ mod adapter;
 mod card;
 pub mod folder;
 pub mod ledger;
+pub mod rounding;
 pub mod update_file;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use palinode_engine::{
     Artifact, Beside, DescribeCx, Digest, Error, FieldError, Given, OVERWRITE, Output, Port, PortOf, StageContext,
     StageKind, Taken, artifact, utc,
 };
-use palinode_model::save::Written;
-use palinode_model::{EditedType, Layout, licence_of_gguf};
+use palinode_model::save::ChangedType;
+use palinode_model::{EditedType, Layout, Precision, licence_of_gguf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,6 +26,7 @@ use self::adapter::{ADAPTER_CONFIG, ADAPTER_FILE};
 use self::card::{CARD, Card, on_the_hub};
 use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
 use self::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded};
+use self::rounding::Rounding;
 use self::update_file::{MadeOf, UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind, ScoresKind};
 use crate::artifacts::model::{GGUF, LEDGER_FILE, computing, config, folder_name, gguf, other, weights};
@@ -36,9 +38,6 @@ use crate::artifacts::templates::TemplatesKind;
 use crate::artifacts::update::{Batch, UpdateKind, batches};
 use crate::edit::solve::same_model;
 use crate::errors::StageFailure;
-
-/// A share of a change that is worth a word when rounding loses it.
-const LARGE_SHARE: f64 = 0.05;
 
 /// Parameters of `export`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -61,7 +60,11 @@ pub struct ExportParams {
     /// unedited model.
     #[serde(default)]
     batch: Option<usize>,
-    /// The type of edited tensors in `model.gguf` that were quantized: `f16` (the default), or `q8_0`, which takes half of it.
+    /// The number type of edited tensors in the model's folder; all others stay as they are stored.
+    #[serde(default, skip_serializing_if = "WrittenType::is_usual")]
+    dtype: WrittenType,
+    /// The type of edited tensors in `model.gguf` that were quantized: `f16`, or `q8_0`, which takes half of it; or `f32`, for all
+    /// edited tensors. The default is `f16`, and `f32` for a tensor where that would lose more than 5 % of the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gguf_type: Option<GgufType>,
     /// Write ledger.safetensors: the edits one by one, with what taking one of them off later needs. Its size is about twice that of
@@ -79,6 +82,40 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+/// What edited tensors of a model's folder are written as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum WrittenType {
+    /// As the tensor is stored, and in f32 where rounding to that would lose more than 5 % of the change.
+    #[default]
+    Auto,
+    /// As the tensor is stored, whatever that loses.
+    Stored,
+    /// 32 bits.
+    F32,
+    /// 16 bits, 5 of them exponent.
+    F16,
+    /// 16 bits, 8 of them exponent.
+    Bf16,
+}
+
+impl WrittenType {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_usual(&self) -> bool {
+        *self == Self::Auto
+    }
+
+    fn of_change(self) -> ChangedType {
+        match self {
+            Self::Auto => ChangedType::Auto,
+            Self::Stored => ChangedType::Stored,
+            Self::F32 => ChangedType::As(Precision::F32),
+            Self::F16 => ChangedType::As(Precision::F16),
+            Self::Bf16 => ChangedType::As(Precision::Bf16),
+        }
+    }
+}
+
 /// What edited tensors of a GGUF file are written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +124,8 @@ enum GgufType {
     F16,
     /// Eight bits, and a scale for 32 values.
     Q8_0,
+    /// Single precision.
+    F32,
 }
 
 impl ExportParams {
@@ -131,7 +170,7 @@ pub struct Export;
 impl StageKind for Export {
     type Params = ExportParams;
     const NAME: &'static str = "export";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Writes an edited model for transformers, the update alone, or an adapter for PEFT.";
     const DOC: &'static str = "\
 Writes the edited model as a folder that `transformers` loads with `from_pretrained`, and the change alone as \
@@ -142,6 +181,9 @@ formats, writes the same change as a LoRA adapter: `lora_B` is left, `lora_A` is
 
 Of a model that is a GGUF file, the folder for `transformers` holds every weight in f32, and `gguf` among the formats writes the edited \
 model as a GGUF file for llama.cpp: tensors that the edit does not touch, and the metadata, stay byte for byte as they were.
+
+Rounding to 16 bits takes a share of a change, ‖round(W + Δ) − W − Δ‖ / ‖Δ‖, which the result says for each tensor and in all. Where it is \
+more than 5 %, the edited tensor alone is written in f32, unless `dtype` or `gguf_type` says otherwise.
 
 ledger.safetensors, beside the model or the update, lists the edits: request, batch, when and by which file they were made. It holds \
 what taking one of them off needs: the changes in f64, and the system of each solve. An edited model that is edited again keeps the ledger \
@@ -203,6 +245,12 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             let message = "a GGUF file is written of a model that is one, and this one is a folder";
             errors.push(FieldError::new("formats", message).hint("leave `gguf` out of `formats`"));
         }
+        if is_gguf == Some(true) && !params.dtype.is_usual() {
+            let message = "of a GGUF file, the model's folder has every weight in f32";
+            errors.push(
+                FieldError::new("dtype", message).hint("`gguf_type` is the type of edited tensors in model.gguf"),
+            );
+        }
         if params.gguf_type.is_some() && !wants_gguf {
             let message = "`gguf_type` is the type of edited tensors in model.gguf, which is not written";
             errors.push(FieldError::new("gguf_type", message).hint("add `gguf` to `formats`, or leave it out"));
@@ -241,18 +289,23 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         };
         let mut out = cx.output(&params.path, params.overwrite)?;
         let mut weights = BTreeMap::new();
+        let mut rounding = Rounding::default();
         if params.formats.contains(&ExportFormat::Model) {
-            weights = write_model(cx, &mut out, &given, &layout, &update)?;
+            let kind = params.dtype.of_change();
+            weights = write_model(cx, &mut out, &given, &layout, (&update, kind), &mut rounding)?;
         }
         if params.formats.contains(&ExportFormat::Gguf) {
             let file = gguf(&given).ok_or_else(|| Error::input("the model is not a GGUF file"))?;
             let kind = match params.gguf_type {
-                None | Some(GgufType::F16) => EditedType::F16,
+                None => EditedType::Auto,
+                Some(GgufType::F16) => EditedType::F16,
                 Some(GgufType::Q8_0) => EditedType::Q8,
+                Some(GgufType::F32) => EditedType::F32,
             };
             let target = out.file(GGUF)?;
             let done = write_gguf((GGUF.into(), cx.path(file)?), &layout, &update.updates, kind, &target)?;
-            warn_of_rounding(cx, GGUF, &done);
+            rounding::warnings(GGUF, "gguf_type", &done).for_each(|said| cx.warn(said));
+            rounding.add(&done);
         }
         if params.formats.contains(&ExportFormat::Update) {
             out.write(UPDATE_FILE, &update.to_bytes()?)?;
@@ -270,7 +323,12 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             out.write(LEDGER_FILE, &bytes)?;
             kept = Some(bytes.len() as u64);
         }
-        let note = Note { update: Digest::of(&update.to_bytes()?), weights, provenance: update.provenance.clone() };
+        let note = Note {
+            update: Digest::of(&update.to_bytes()?),
+            weights,
+            rounding: rounding.weights(&[]),
+            provenance: update.provenance.clone(),
+        };
         let licence = match gguf(&given) {
             Some(file) => licence_of_gguf(&cx.path(file)?).map_err(StageFailure::stage)?,
             None => None,
@@ -282,6 +340,7 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             formats: &params.formats,
             ledger: kept,
             provenance: &note.provenance,
+            rounding: &note.rounding,
             update: note.update,
             edits: edits.as_deref(),
             scores: scores.as_ref().map(|scores| (&scores.facts.shown, given.facts.batches)),
@@ -289,7 +348,7 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         out.write(CARD, card.text().as_bytes())?;
         let published = cx.finish(out, &params.path, note.about()?)?;
         let files = published.iter().map(|published| published.path.clone()).collect();
-        let facts = ExportFacts { formats: Some(params.formats.clone()), files, holds };
+        let facts = ExportFacts { formats: Some(params.formats.clone()), files, holds, shown: rounding.shown() };
         Ok(Artifact { published, ..artifact::<ExportKind>(&facts)? })
     }
 }
@@ -371,18 +430,6 @@ fn made_of(cx: &StageContext, model: &Given<'_, UpdateKind>) -> Result<MadeOf, E
     Ok(made)
 }
 
-/// Says where rounding to the stored type took a large share of the change: the exported model is then another one than was evaluated.
-fn warn_of_rounding(cx: &StageContext, place: &str, written: &[Written]) {
-    let lost = written.iter().filter(|weight| weight.lost > LARGE_SHARE);
-    for weight in lost {
-        let share = 100.0 * weight.lost;
-        cx.warn(format!(
-            "in {place}, rounding {} to its stored type loses {share:.0} % of the change: update.safetensors has it whole",
-            weight.name
-        ));
-    }
-}
-
 fn pick(params: &ExportParams, count: usize) -> Result<usize, FieldError> {
     match params.batch {
         None if count == 1 => Ok(0),
@@ -403,13 +450,15 @@ fn write_model(
     out: &mut Output,
     artifact: &Artifact,
     layout: &Layout,
-    update: &UpdateFile,
+    (update, kind): (&UpdateFile, ChangedType),
+    rounding: &mut Rounding,
 ) -> Result<BTreeMap<String, Digest>, Error> {
     let shards: Vec<(String, PathBuf)> =
         weights(artifact).map(|(name, file)| Ok((name.to_owned(), cx.path(file)?))).collect::<Result<_, Error>>()?;
     let bar = cx.progress("files", Some(shards.len() as u64));
-    let written = write_weights(&shards, layout, &update.updates, Direction::On, out, |done| {
-        warn_of_rounding(cx, "the model's folder", done);
+    let written = write_weights(&shards, layout, &update.updates, Direction::On, &|_| kind, out, |done| {
+        rounding::warnings("the model's folder", "dtype", done).for_each(|said| cx.warn(said));
+        rounding.add(done);
         bar.inc(1);
         cx.check_interrupt()
     })?;

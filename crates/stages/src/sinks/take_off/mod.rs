@@ -10,6 +10,7 @@ use std::path::Path;
 
 use palinode_engine::{Digest, Error, Hint, Output, Overwrite};
 use palinode_math::Delta;
+use palinode_model::save::ChangedType;
 use palinode_model::{Layout, WeightId, is_gguf};
 
 pub use self::edits::{EditLine, Edits, edits};
@@ -21,8 +22,11 @@ use self::without::entry_without;
 use crate::artifacts::model::LEDGER_FILE;
 use crate::sinks::export::folder::{Direction, Note, write_weights};
 use crate::sinks::export::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded, beside};
+use crate::sinks::export::rounding::{Rounding, back_to};
 use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile};
-use crate::sinks::model_folder::{Restored, base_is, begin, begin_new, companions, digests, read_model, shards};
+use crate::sinks::model_folder::{
+    Restored, base_is, begin, begin_new, companions, digests, read_model, rounded_in, shards,
+};
 
 /// What is to be taken off, and from what.
 #[derive(Clone, Copy, Debug)]
@@ -193,8 +197,8 @@ fn rewritten(
     let mut lost = 0.0;
     let weights = if let Some(folder) = folder {
         let out = begin(asked.out, folder, "revert", asked.overwrite)?;
-        let (restored, most) = write_folder(folder, ledger, made, asked.base, out)?;
-        lost = most;
+        let (restored, rounding) = write_folder(folder, ledger, made, asked.base, out)?;
+        lost = rounding.most();
         Some(restored)
     } else {
         write_update(made, asked)?;
@@ -237,7 +241,7 @@ fn total<'a>(parts: impl IntoIterator<Item = (&'a Entry, f64)>) -> Vec<(WeightId
 }
 
 /// Writes a folder that has the updates of `made` in place of those of `old`. With the unedited model as `base`, its weights and all that
-/// is left are added up anew; without, what differs is added to the weights that are there. Also gives the most that rounding took of a change.
+/// is left are added up anew; without, what differs is added to the weights that are there. Also gives what rounding did to it.
 ///
 /// # Errors
 /// Where a file cannot be read or written.
@@ -247,7 +251,7 @@ pub fn write_folder(
     mut made: Ledger,
     base: Option<&Path>,
     mut out: Output,
-) -> Result<(Restored, f64), Error> {
+) -> Result<(Restored, Rounding), Error> {
     let from = base.unwrap_or(model);
     let layout = Layout::of(&read_model(from)?);
     let all = made.updates.iter().map(|entry| (entry, 1.0));
@@ -260,7 +264,11 @@ pub fn write_folder(
         let on = made.updates.iter().filter(is_new).map(|entry| (entry, 1.0));
         total(on.chain(off).collect::<Vec<_>>())
     };
-    let mut lost = 0.0_f64;
+    let mut rounding = Rounding::default();
+    // What is added to weights as they are found keeps the wider type that some have, until no change is left.
+    let before = if base.is_some() { Vec::new() } else { rounded_in(model)? };
+    let none_left = made.updates.is_empty();
+    let kind = |name: &str| if none_left { back_to(&before, name) } else { ChangedType::Auto };
     if changes.is_empty() {
         for (name, path) in shards(from)? {
             out.copy(&name, &path)?;
@@ -269,8 +277,8 @@ pub fn write_folder(
             made.weights.insert(name, file.digest);
         }
     } else {
-        made.weights = write_weights(&shards(from)?, &layout, &changes, Direction::On, &mut out, |done| {
-            lost = done.iter().map(|weight| weight.lost).fold(lost, f64::max);
+        made.weights = write_weights(&shards(from)?, &layout, &changes, Direction::On, &kind, &mut out, |done| {
+            rounding.add(done);
             Ok(())
         })?;
     }
@@ -282,16 +290,21 @@ pub fn write_folder(
     };
     let Some(last) = made.updates.last() else {
         out.finish_unmarked()?;
-        return Ok((restored, lost));
+        return Ok((restored, rounding));
     };
     let file = last.file();
     if made.updates.len() == 1 {
         out.write(UPDATE_FILE, &file.to_bytes()?)?;
     }
-    let note = Note { update: last.facts.update, weights: made.weights.clone(), provenance: file.provenance };
+    let note = Note {
+        update: last.facts.update,
+        weights: made.weights.clone(),
+        rounding: rounding.weights(&before),
+        provenance: file.provenance,
+    };
     out.write(LEDGER_FILE, &made.to_bytes()?)?;
     out.finish(note.about()?)?;
-    Ok((restored, lost))
+    Ok((restored, rounding))
 }
 
 /// Writes an update by itself, with its ledger.
@@ -305,7 +318,12 @@ fn write_update(made: Ledger, asked: &TakeOff<'_>) -> Result<(), Error> {
     let bytes = file.to_bytes()?;
     out.write(UPDATE_FILE, &bytes)?;
     out.write(LEDGER_FILE, &made.to_bytes()?)?;
-    let note = Note { update: Digest::of(&bytes), weights: BTreeMap::new(), provenance: file.provenance };
+    let note = Note {
+        update: Digest::of(&bytes),
+        weights: BTreeMap::new(),
+        rounding: Vec::new(),
+        provenance: file.provenance,
+    };
     out.finish(note.about()?).map(drop)
 }
 
