@@ -11,6 +11,7 @@
 mod anchor;
 mod apply;
 mod chain;
+mod descent;
 mod error;
 mod findings;
 mod head;
@@ -20,6 +21,7 @@ mod moments;
 mod npz;
 mod probe;
 pub mod prompts;
+mod target;
 mod targets;
 mod tune;
 
@@ -35,8 +37,6 @@ pub use moments::{Moments, text_keys};
 pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::{FactToken, Prompt};
-pub use targets::{
-    Step, StepRecord, StopRule, TARGETS_IN_UNIT, Target, TargetRules, TargetSearch, TargetSettings, optimise,
-    optimise_at_most, searches, target_batch,
-};
+pub use target::{Step, StepRecord, StopRule, Target, TargetRules, TargetSettings};
+pub use targets::{TARGETS_IN_UNIT, TargetSearch, optimise, optimise_at_most, searches, target_batch};
 pub use tune::{TuneLoss, TuneSettings, Tuned, tune};

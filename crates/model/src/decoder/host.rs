@@ -13,7 +13,7 @@ use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
 use crate::decoder::rotation::alibi;
 use crate::device::numbers::{Numbers, rows};
-use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, ModelError, NormKind};
 
 /// A block's weights, where its tensors have them.
 pub(crate) struct HostBlock {
@@ -223,4 +223,9 @@ pub(crate) fn norm(norm: &Norm, x: Tensor<2>, config: &DecoderConfig) -> Option<
     let [_, size] = x.dims();
     let (norm, x) = (HostNorm::of(norm)?, Numbers::of(x)?);
     Some(rows(norm.view(config).forward(x.slice()), size))
+}
+
+/// Weights or activations that kernels cannot look at, in a decoder whose weights they can.
+pub(crate) fn elsewhere() -> ModelError {
+    ModelError::Readback("numbers that are not in this machine's memory".into())
 }

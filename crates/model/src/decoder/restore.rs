@@ -17,9 +17,9 @@ use palinode_kernels::{Batch, Past, Pins as HostPins, Rotation as HostRotation, 
 
 use crate::batch::rows::{Activations, Frame, RowForm, Rows, Shape, indices};
 use crate::decoder::block::{Block, BlockOutput, KeyValues, Kv, Pin, Pins};
-use crate::decoder::host::{HostBlock, heads};
+use crate::decoder::host::{HostBlock, elsewhere, heads};
 use crate::decoder::rotation::{Both, of_layer};
-use crate::decoder::suffix::{elsewhere, realigned};
+use crate::decoder::suffix::realigned;
 use crate::device::cat::cat;
 use crate::device::numbers::{Numbers, rows as tensor_of};
 use crate::{Decoder, ModelError, Visit, worker_pool};

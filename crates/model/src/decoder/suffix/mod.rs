@@ -7,22 +7,24 @@
 //! For a fact in the middle of a prompt and a layer in the first third of the model that is about a fifth of the whole, and so is what
 //! the way back has to remember and go through.
 //!
-//! By kernels, suffixes lie one behind the other, and each row keeps the keys and values of its own earlier tokens. By the tensor library,
-//! they are a rectangle. Where blocks are streamed, a run remembers what went into each block and nothing of its inside, which the way back
-//! computes again: between the two, the block was let go. Many suffixes go through each block together, there and back. Suffixes begin at different positions. They are aligned at their first token, as a rectangle, so that one product serves all rows; what
-//! comes before them is aligned at its end and padded on the left, and a mask hides the padding. Each row keeps the positions that its
-//! tokens have in the whole text, which rotation and learned positions depend on. Windows measure the same distances as in the whole row,
-//! since a row's past ends where its suffix begins.
+//! By kernels, suffixes lie one behind the other. By the tensor library, they are a rectangle. Many suffixes go through each block together,
+//! there and back. Where blocks are streamed, a run remembers what went into each block and nothing of its inside, which the way back computes
+//! again: between the two, the block was let go.
+
+mod host;
+mod tensors;
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
-use palinode_kernels::{Batch, Kept, Past};
+use burn::tensor::{Int, Tensor};
+use palinode_kernels::{Kept, Past};
 
-use crate::batch::host_rows::HostRows;
-use crate::batch::rows::{Activations, Frame, Places, RowForm, Rows, Shape, indices};
+use self::host::HostSuffix;
+use self::tensors::TensorSuffix;
+pub(crate) use self::tensors::realigned;
+use crate::batch::rows::{Activations, Places, Rows, Shape};
 use crate::decoder::block::{Block, BlockOutput, KeyValues, Kv};
-use crate::decoder::host::{HostBlock, HostNorm, heads};
+use crate::decoder::host::{elsewhere, heads};
 use crate::device::numbers::{Numbers, rows as tensor_of};
 use crate::{Decoder, DecoderConfig, ModelError};
 
@@ -33,37 +35,6 @@ pub struct Suffix(Form);
 enum Form {
     Tensors(TensorSuffix),
     Host(HostSuffix),
-}
-
-/// As a rectangle.
-struct TensorSuffix {
-    layer: usize,
-    frame: Frame,
-    /// Hidden state after the layer from each row's start on, `[rows, seq, d]`.
-    hidden: Tensor<3>,
-    /// 1 at the token of each row that vectors are added to, `[rows, seq, 1]`.
-    mark: Tensor<3>,
-    /// Keys and values of earlier positions in the layers above, left-padded.
-    past: Vec<KeyValues>,
-    /// Position of each row's first token.
-    starts: Vec<usize>,
-}
-
-/// One behind the other.
-struct HostSuffix {
-    layer: usize,
-    /// Hidden state after the layer from each row's start on, `[tokens, d]`.
-    hidden: Vec<f32>,
-    /// The token of each row that vectors are added to, counted from its first.
-    marks: Vec<usize>,
-    /// Position of each row's first token.
-    starts: Vec<usize>,
-    /// Tokens of each row.
-    lengths: Vec<usize>,
-    /// Keys and values of earlier positions: of each layer above, of each row.
-    past: Vec<Vec<Arc<Past>>>,
-    shape: Shape,
-    rows: HostRows,
 }
 
 /// A run of a [`Suffix`], by which gradients find back.
@@ -121,7 +92,8 @@ impl SuffixBuilder {
         let form = if decoder.kernels {
             BuilderForm::Host { hidden: Vec::new(), past: Vec::new() }
         } else {
-            TensorSuffix::begin(rows, &starts)
+            let (seq, cells) = TensorSuffix::begin(rows, &starts);
+            BuilderForm::Tensors { seq, cells, hidden: None, past: Vec::new() }
         };
         let config = decoder.config().clone();
         let lengths = rows.lengths().to_vec();
@@ -475,104 +447,6 @@ impl Suffix {
     }
 }
 
-impl HostSuffix {
-    fn of(
-        decoder: &Decoder,
-        layer: usize,
-        hidden: Vec<f32>,
-        (marks, starts, lengths): (Vec<usize>, Vec<usize>, Vec<usize>),
-        past: Vec<Vec<Arc<Past>>>,
-    ) -> Self {
-        let positions = starts.iter().zip(&lengths).flat_map(|(&start, &length)| start..start + length);
-        let next = |first: &mut usize, length: &usize| {
-            let from = *first;
-            *first += length;
-            Some((from..*first, Vec::new()))
-        };
-        let rows =
-            HostRows { rows: lengths.iter().scan(0, next).collect(), rotation: decoder.host_rotation(positions) };
-        let shape = Shape::new(lengths.clone(), RowForm::Packed);
-        Self { layer, hidden, marks, starts, lengths, past, shape, rows }
-    }
-
-    /// The hidden state after the layer, with what is added.
-    fn shifted(&self, added: Tensor<2>) -> Result<Vec<f32>, ModelError> {
-        let [_, d] = added.dims();
-        let added = Numbers::of(added).ok_or_else(elsewhere)?;
-        let mut hidden = self.hidden.clone();
-        for (row, &mark) in self.marks.iter().enumerate() {
-            let cell = self.shape.cell(row, mark);
-            let added = &added.slice()[row * d..][..d];
-            hidden[cell * d..][..d].iter_mut().zip(added).for_each(|(x, added)| *x += added);
-        }
-        Ok(hidden)
-    }
-
-    /// Keys and values of earlier positions in a layer above.
-    fn batch<'a>(&'a self, decoder: &Decoder, layer: usize) -> Batch<'a> {
-        let past = self.past.get(layer - self.layer - 1).into_iter().flatten();
-        self.rows.batch(decoder.config(), layer, past.map(AsRef::as_ref))
-    }
-
-    fn through(
-        &self,
-        decoder: &Decoder,
-        layer: usize,
-        block: &Block,
-        hidden: Vec<f32>,
-    ) -> Result<(Vec<f32>, Kept), ModelError> {
-        let block = HostBlock::of(block).ok_or_else(elsewhere)?;
-        Ok(block.run_kept(decoder.config(), layer, hidden, &self.batch(decoder, layer)))
-    }
-
-    fn back_through(
-        &self,
-        decoder: &Decoder,
-        layer: usize,
-        block: &Block,
-        inside: Kept,
-        slope: Vec<f32>,
-    ) -> Result<Vec<f32>, ModelError> {
-        let block = HostBlock::of(block).ok_or_else(elsewhere)?;
-        Ok(block.back(decoder.config(), layer, inside, slope, &self.batch(decoder, layer)))
-    }
-
-    /// The gradient with respect to the hidden state after the last block.
-    fn read_back(
-        &self,
-        decoder: &Decoder,
-        hidden: &[f32],
-        places: &Places,
-        slope: Tensor<2>,
-    ) -> Result<Vec<f32>, ModelError> {
-        let config = decoder.config();
-        let d = config.hidden;
-        let cells = places.cells(self.shape.cells())?;
-        let norm = HostNorm::of(&decoder.ends().final_norm).ok_or_else(elsewhere)?;
-        let slope = Numbers::of(slope).ok_or_else(elsewhere)?;
-        let mut at_hidden = vec![0.0; hidden.len()];
-        for (&cell, slope) in cells.iter().zip(slope.slice().chunks_exact(d)) {
-            let cell = cell * d..(cell + 1) * d;
-            norm.view(config).back(&hidden[cell.clone()], slope, &mut at_hidden[cell]);
-        }
-        Ok(at_hidden)
-    }
-
-    fn keep(&self, decoder: &Decoder, rows: &[usize]) -> Self {
-        let d = self.hidden.len() / self.shape.cells().max(1);
-        let cells = |row: usize| self.shape.cell(row, 0) * d..(self.shape.cell(row, 0) + self.lengths[row]) * d;
-        let hidden = rows.iter().flat_map(|&row| self.hidden[cells(row)].iter().copied()).collect();
-        let some = |of: &[usize]| rows.iter().map(|&row| of[row]).collect::<Vec<_>>();
-        let past = self.past.iter().map(|past| rows.iter().map(|&row| Arc::clone(&past[row])).collect()).collect();
-        Self::of(decoder, self.layer, hidden, (some(&self.marks), some(&self.starts), some(&self.lengths)), past)
-    }
-}
-
-/// Weights or activations that kernels cannot look at, in a decoder whose weights they can.
-pub(crate) fn elsewhere() -> ModelError {
-    ModelError::Readback("numbers that are not in this machine's memory".into())
-}
-
 /// A run of another suffix.
 fn another() -> ModelError {
     ModelError::Readback("a run of another suffix".into())
@@ -582,119 +456,4 @@ fn another() -> ModelError {
 fn gradient(of: Tensor<2>, total: Tensor<1>) -> Tensor<2> {
     let zeros = of.clone().without_autodiff().zeros_like();
     of.grad_remove(&mut total.backward()).unwrap_or(zeros)
-}
-
-impl TensorSuffix {
-    /// What of whole rows will be needed.
-    fn begin(rows: &Rows, starts: &[usize]) -> BuilderForm {
-        let device = rows.ids.device();
-        let shape = &rows.frame.shape;
-        let before = starts.iter().copied().max().unwrap_or(0);
-        let seq = rows.lengths().iter().zip(starts).map(|(length, start)| length - start).max().unwrap_or(0);
-        // The cell that each aligned position comes from. Padding reads any cell that exists; it is masked or never looked at.
-        let past_cells = starts.iter().enumerate().flat_map(|(row, &start)| {
-            (0..before).map(move |j| shape.cell(row, (j + start).saturating_sub(before)) as i32)
-        });
-        let past_cells = indices(past_cells.collect(), &device);
-        let suffix_cells = starts.iter().enumerate().flat_map(|(row, &start)| {
-            (0..seq).map(move |j| shape.cell(row, (start + j).min(shape.room(row) - 1)) as i32)
-        });
-        let suffix_cells = indices(suffix_cells.collect(), &device);
-
-        BuilderForm::Tensors { seq, cells: [past_cells, suffix_cells], hidden: None, past: Vec::new() }
-    }
-
-    fn of(
-        decoder: &Decoder,
-        (layer, seq): (usize, usize),
-        hidden: Tensor<2>,
-        marks: &[usize],
-        starts: Vec<usize>,
-        past: Vec<KeyValues>,
-    ) -> Self {
-        let config = decoder.config();
-        let device = hidden.device();
-        let count = starts.len();
-        let before = starts.iter().copied().max().unwrap_or(0);
-        let mut mask = Vec::with_capacity(count * seq * (before + seq));
-        for &start in &starts {
-            for query in 0..seq {
-                mask.extend((0..before).map(|j| j < before - start));
-                mask.extend((0..seq).map(|j| j > query));
-            }
-        }
-        let mut mark = vec![0f32; count * seq];
-        for (row, (at, start)) in marks.iter().zip(&starts).enumerate() {
-            mark[row * seq + at - start] = 1.0;
-        }
-        let positions: Vec<Vec<usize>> = starts.iter().map(|&start| (start..start + seq).collect()).collect();
-        let mask = Tensor::from_data(TensorData::new(mask, [count, 1, seq, before + seq]), &device);
-        Self {
-            layer,
-            frame: Frame {
-                shape: Shape::new(vec![seq; count], RowForm::Padded),
-                rotation: decoder.rotation(&positions),
-                positions,
-                masks: vec![Some(mask)],
-                host: None,
-            },
-            hidden: hidden.reshape([count, seq, config.hidden]),
-            mark: Tensor::from_data(TensorData::new(mark, [count, seq, 1]), &device),
-            past,
-            starts,
-        }
-    }
-
-    /// The hidden state after the layer, with what is added. What is tracked by autodiff in `added` is tracked in the result.
-    fn shifted(&self, added: Tensor<2>) -> Tensor<2> {
-        let [count, seq, d] = self.hidden.dims();
-        let shift = added.reshape([count, 1, d]) * self.mark.clone();
-        (self.hidden.clone() + shift).reshape([count * seq, d])
-    }
-
-    /// Likewise, through a layer's block.
-    fn through(&self, decoder: &Decoder, layer: usize, block: &Block, hidden: Tensor<2>) -> Tensor<2> {
-        let past = self.past.get(layer - self.layer - 1);
-        decoder.run(block, layer, &self.frame, hidden, past).hidden.0
-    }
-
-    fn keep(&self, rows: &[usize]) -> Self {
-        let seq = self.hidden.dims()[1];
-        let picked = indices(rows.iter().map(|&row| row as i32).collect(), &self.hidden.device());
-        let part = |t: &Tensor<4>| t.clone().select(0, picked.clone());
-        let mut frame = Frame {
-            shape: Shape::new(vec![seq; rows.len()], RowForm::Padded),
-            rotation: self.frame.rotation.clone(),
-            positions: rows.iter().map(|&row| self.frame.positions[row].clone()).collect(),
-            masks: self
-                .frame
-                .masks
-                .iter()
-                .map(|mask| mask.clone().map(|mask| mask.select(0, picked.clone())))
-                .collect(),
-            host: None,
-        };
-        for rotation in frame.rotation.iter_mut().flatten() {
-            (rotation.cos, rotation.sin) = (part(&rotation.cos), part(&rotation.sin));
-        }
-        Self {
-            layer: self.layer,
-            frame,
-            hidden: self.hidden.clone().select(0, picked.clone()),
-            mark: self.mark.clone().select(0, picked.clone()),
-            past: self.past.iter().map(|kv| KeyValues { keys: part(&kv.keys), values: part(&kv.values) }).collect(),
-            starts: rows.iter().map(|&row| self.starts[row]).collect(),
-        }
-    }
-}
-
-/// Selects cells of `[batch, heads, seq, dim]` by their index into `batch · seq`.
-pub(crate) fn realigned(x: &Tensor<4>, cells: &Tensor<1, Int>, [rows, width]: [usize; 2]) -> Tensor<4> {
-    let [batch, heads, seq, dim] = x.dims();
-    x.clone()
-        .swap_dims(1, 2)
-        .reshape([batch * seq, heads * dim])
-        .select(0, cells.clone())
-        .reshape([rows, width, heads, dim])
-        .swap_dims(1, 2)
 }
