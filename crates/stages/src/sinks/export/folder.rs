@@ -1,6 +1,6 @@
 //! Model folders with a change put on or taken off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, FileRef, MARKER, Output};
@@ -120,6 +120,26 @@ pub fn write_gguf(
     copy_gguf_with_changes(&shards[0].1, path, &changes, kind).map_err(StageFailure::stage)
 }
 
+/// The names under which weights are stored.
+///
+/// # Errors
+/// Where a file cannot be read, or the model lacks such a weight.
+pub fn stored_names(
+    shards: &[(String, PathBuf)],
+    layout: &Layout,
+    weights: impl IntoIterator<Item = WeightId>,
+) -> Result<BTreeSet<String>, Error> {
+    let paths: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
+    let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
+    weights.into_iter().map(|weight| stored_in(&checkpoint, layout, weight)).collect()
+}
+
+fn stored_in(checkpoint: &Checkpoint, layout: &Layout, weight: WeightId) -> Result<String, Error> {
+    let name = stored_name(layout, weight)?;
+    let stored = checkpoint.stored_name(&name);
+    stored.map(str::to_owned).ok_or_else(|| Error::input(format!("the checkpoint has no tensor {name}")))
+}
+
 /// The changes by the names under which the weights are stored.
 fn changes(
     shards: &[(String, PathBuf)],
@@ -131,14 +151,11 @@ fn changes(
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
     for (weight, delta) in updates {
-        let name = stored_name(layout, *weight)?;
-        let Some(stored) = checkpoint.stored_name(&name) else {
-            return Err(Error::input(format!("the checkpoint has no tensor {name}")));
-        };
+        let name = stored_in(&checkpoint, layout, *weight)?;
         let dense = delta.dense();
         let sign = if direction == Direction::On { 1.0 } else { -1.0 };
         changes.push(Change {
-            name: stored.to_owned(),
+            name,
             out: dense.nrows(),
             input: dense.ncols(),
             delta: row_major(dense.as_ref()).into_iter().map(|v| (sign * v) as f32).collect(),

@@ -20,7 +20,7 @@ use self::again::Again;
 use self::refused::named;
 use self::without::entry_without;
 use crate::artifacts::model::LEDGER_FILE;
-use crate::sinks::export::folder::{Direction, Note, write_weights};
+use crate::sinks::export::folder::{Direction, Note, stored_names, write_weights};
 use crate::sinks::export::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded, beside};
 use crate::sinks::export::rounding::{Rounding, back_to};
 use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile};
@@ -265,10 +265,11 @@ pub fn write_folder(
         total(on.chain(off).collect::<Vec<_>>())
     };
     let mut rounding = Rounding::default();
-    // What is added to weights as they are found keeps the wider type that some have, until no change is left.
+    // A weight that was written in a wider type keeps it until no change of it is left.
     let before = if base.is_some() { Vec::new() } else { rounded_in(model)? };
-    let none_left = made.updates.is_empty();
-    let kind = |name: &str| if none_left { back_to(&before, name) } else { ChangedType::Auto };
+    let left = made.updates.iter().flat_map(|entry| entry.changes.iter().map(|(weight, _)| *weight));
+    let left = stored_names(&shards(from)?, &layout, left)?;
+    let kind = |name: &str| if left.contains(name) { ChangedType::Auto } else { back_to(&before, name) };
     if changes.is_empty() {
         for (name, path) in shards(from)? {
             out.copy(&name, &path)?;
