@@ -300,7 +300,7 @@ pub fn write_folder(
     let note = Note {
         update: last.facts.update,
         weights: made.weights.clone(),
-        rounding: rounding.weights(&before),
+        rounding: rounding.weights(&before).into_iter().filter(|weight| left.contains(&weight.tensor)).collect(),
         provenance: file.provenance,
     };
     out.write(LEDGER_FILE, &made.to_bytes()?)?;
