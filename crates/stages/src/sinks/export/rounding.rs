@@ -3,13 +3,16 @@
 //! An edit is small beside the weight that it is added to. Where it is smaller than half a step of the type that the weight is stored in,
 //! the written weight is the unedited one. What is exported is then another model than was evaluated.
 
-use palinode_engine::shown::{self, Better, Column, Format, Shown, percent};
+use palinode_engine::shown::{self, Column, Format, Shown, percent};
 use palinode_model::Precision;
 use palinode_model::save::{ChangedType, LARGE_SHARE, Written};
 use serde::{Deserialize, Serialize};
 
 /// Weights that are listed one by one.
 const LISTED: usize = 8;
+
+/// A lost share of a change that is said beside the table, and not in it alone.
+const WORTH_SAYING: f64 = 0.01;
 
 /// The metric's name.
 pub const LOST: &str = "rounding_loss";
@@ -83,10 +86,12 @@ impl Rounding {
         }
         let lost = shown::number(Written::lost_in_all(&self.0));
         let column = Column::new(LOST, "lost by rounding", Format::Percent)
-            .ranked(Better::Min)
             .doc("the share of the change that the written weights' types do not hold");
         let notes = notes(&weights);
-        Shown { notes: Some(notes), ..Shown::table([(LOST.to_owned(), lost)].into(), vec![column]) }
+        Shown {
+            notes: (!notes.is_empty()).then_some(notes),
+            ..Shown::table([(LOST.to_owned(), lost)].into(), vec![column])
+        }
     }
 }
 
@@ -100,11 +105,12 @@ fn is_wider(weight: &Written) -> bool {
     weight.stored != weight.dtype && weight.dtype == "F32" && ["F16", "BF16"].contains(&weight.stored.as_str())
 }
 
-/// What is said of weights, one sentence each.
+/// What is said of weights, one sentence each; nothing of those that lost next to nothing.
 fn notes(weights: &[Rounded]) -> Vec<String> {
-    let mut notes: Vec<String> = weights.iter().take(LISTED).map(Rounded::said).collect();
-    if weights.len() > LISTED {
-        notes.push(format!("and {} more weights", weights.len() - LISTED));
+    let said: Vec<&Rounded> = weights.iter().filter(|it| it.lost == 0.0 || it.lost > WORTH_SAYING).collect();
+    let mut notes: Vec<String> = said.iter().take(LISTED).map(|weight| weight.said()).collect();
+    if said.len() > LISTED {
+        notes.push(format!("and {} more weights", said.len() - LISTED));
     }
     notes.extend(loaded(weights).map(str::to_owned));
     notes
