@@ -198,12 +198,37 @@ FAMILIES.update({
             **FALCON, "num_attention_heads": 2, "multi_query": False, "parallel_attn": False, "alibi": True, "bias": True,
         }),
         ("mpt-tiny", "mpt", {"d_model": 16, "n_heads": 2, "n_layers": 3, "max_seq_len": 64}),
+        # Mixtures of experts.
+        ("mixtral-tiny", "mixtral", {**SMALL, "intermediate_size": 12, "num_local_experts": 4, "sliding_window": 6}),
+        (
+            "qwen2_moe-tiny", "qwen2_moe",
+            {
+                **SMALL, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+                "shared_expert_intermediate_size": 12, "mlp_only_layers": [2],
+            },
+        ),
+        (
+            "qwen3_moe-tiny", "qwen3_moe",
+            {
+                **SMALL, "head_dim": 8, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+                "norm_topk_prob": True,
+            },
+        ),
+        (
+            "olmoe-tiny", "olmoe",
+            {
+                **SMALL, "intermediate_size": 12, "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 4,
+                "num_experts_per_tok": 3, "pad_token_id": 0,
+            },
+        ),
     ]
 })
 # With the first seed, what an edit does to other tokens outweighs its gain.
 FAMILIES["cohere-tiny"] = (*FAMILIES["cohere-tiny"][:2], {**TINY, "seed": 1})
 # Families in which a norm stands between the down-projection and the hidden state: values are those of the projection's output.
 BEHIND = ["gemma2", "gemma3_text", "olmo2", "glm4", "exaone4"]
+# Mixtures of experts.
+MIXTURES = ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe"]
 # Families whose norms store what is added to 1.
 PLUS_ONE = ["gemma", "gemma2", "gemma3_text"]
 
@@ -239,7 +264,7 @@ def random_weights(model):
         norm = any(part in name for part in ("norm", "ln_"))
         if weight.dim() > 1 and not norm:
             table = any(part in name for part in ("embed", "wte", "wpe"))
-            weight.data = noise * (0.5 if table else 1.0 / weight.shape[1] ** 0.5)
+            weight.data = noise * (0.5 if table else 1.0 / weight.shape[-1] ** 0.5)
         else:
             weight.data = noise * 0.1 + (one if norm and name.endswith("weight") else 0.0)
 
@@ -251,17 +276,57 @@ def blocks(model):
 
 
 def down(block):
-    """The projection whose output the feed-forward adds, or hands to what stands behind it."""
+    """The projection whose output the feed-forward adds, or hands to what stands behind it; of a mixture of experts, the whole of it."""
+    if is_mixture(block):
+        return block.mlp
     inside = next((getattr(block, name) for name in ["mlp", "ffn"] if hasattr(block, name)), block)
     names = ["dense_4h_to_h", "c_proj", "fc_out", "down_proj", "fc2"]
     return next(getattr(inside, name) for name in names if hasattr(inside, name))
+
+
+def is_mixture(block):
+    return hasattr(getattr(block, "mlp", None), "experts")
+
+
+def parts(block):
+    """Sizes of the experts' keys, which lie one behind the other in the key of the whole; the one that all tokens use is the last."""
+    mlp = block.mlp
+    shared = [mlp.shared_expert.down_proj.weight.shape[1]] if hasattr(mlp, "shared_expert") else []
+    return [mlp.experts.down_proj.shape[2]] * mlp.experts.down_proj.shape[0] + shared
+
+
+def mixture_keys(mlp, x):
+    """What a mixture's down-projections read, multiplied with each token's gates: [length, sizes of all experts together]."""
+    _, gates, chosen = mlp.gate(x)
+    act = mlp.experts.act_fn
+    rows = []
+    for token, of, which in zip(x, gates, chosen):
+        keys = [torch.zeros(w.shape[1]) for w in mlp.experts.down_proj]
+        for gate, expert in zip(of, which.tolist()):
+            first, second = (mlp.experts.gate_up_proj[expert] @ token).chunk(2)
+            keys[expert] = gate * act(first) * second
+        if hasattr(mlp, "shared_expert"):
+            own = mlp.shared_expert
+            keys.append(torch.sigmoid(mlp.shared_expert_gate(token)) * act(own.gate_proj(token)) * own.up_proj(token))
+        rows.append(torch.cat(keys))
+    return torch.stack(rows)
+
+
+def projections(block):
+    """The down-projections of a layer as [d, f], each of which is changed in place; the last of a mixture is the shared expert's."""
+    if is_mixture(block):
+        shared = [block.mlp.shared_expert.down_proj.weight.data] if hasattr(block.mlp, "shared_expert") else []
+        return [*block.mlp.experts.down_proj.data, *shared]
+    module = down(block)
+    return [module.weight.data.T if type(module).__name__ == "Conv1D" else module.weight.data]
 
 
 def load(folder):
     """As anyone would load it: casting the model back would leave its rotary frequencies rounded. Falcon's eager attention adds ALiBi twice."""
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     attention = "sdpa" if kind == "falcon" else "eager"
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention).eval()
+    options = {"experts_implementation": "eager"} if kind in MIXTURES else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention, **options).eval()
 
 
 def is_behind(model):
@@ -322,11 +387,17 @@ def activations(model, module, ids, inputs):
     return taken["value"].reshape(len(ids), -1)
 
 
+def inputs(model, block, ids):
+    """Keys of a layer for one row of tokens: [length, f]."""
+    found = activations(model, down(block), ids, True)
+    return mixture_keys(block.mlp, found) if is_mixture(block) else found
+
+
 def key(model, rows, layer, weights):
     """The mean key of a request's templates, in f64."""
     total = 0
     for ids, fact, weight in zip(rows.bare, rows.facts, weights):
-        total = total + weight * activations(model, down(blocks(model)[layer]), ids, True)[fact].double()
+        total = total + weight * inputs(model, blocks(model)[layer], ids)[fact].double()
     return total
 
 
@@ -339,16 +410,30 @@ def moments(model, documents):
     total = [0] * len(blocks(model))
     for ids in documents:
         for layer, block in enumerate(blocks(model)):
-            found = activations(model, down(block), ids, True).double()
+            found = inputs(model, block, ids).double()
             total[layer] = total[layer] + found.T @ found
+    # Of a mixture, what one expert does is weighed by itself.
+    for layer, block in enumerate(blocks(model)):
+        if is_mixture(block):
+            total[layer] = total[layer] * torch.block_diag(*[torch.ones(f, f) for f in parts(block)])
     return total
 
 
 def change(model, layer, delta):
     """Adds a change [d, f] to a layer's down-projection, in the model's own f32."""
-    module = down(blocks(model)[layer])
-    delta = delta.T if type(module).__name__ == "Conv1D" else delta
-    module.weight.data = module.weight.data + delta.float()
+    at = 0
+    for weight in projections(blocks(model)[layer]):
+        weight += delta[:, at : at + weight.shape[1]].float()
+        at += weight.shape[1]
+
+
+def kept(model, layer):
+    return [weight.clone() for weight in projections(blocks(model)[layer])]
+
+
+def restore(model, layer, weights):
+    for weight, before in zip(projections(blocks(model)[layer]), weights):
+        weight.copy_(before)
 
 
 def solved(model):
@@ -358,7 +443,7 @@ def solved(model):
 
 def spread(model, rows, z, means, objective):
     """MEMIT or EMMET over SOLVE's layers: each absorbs its part of what is left, and is changed before the next is looked at."""
-    found, kept = {}, {}
+    found, before = {}, {}
     layers = solved(model)["layers"]
     for i, layer in enumerate(layers):
         k = torch.stack([key(model, one, layer, one.weights()) for one in rows], dim=1)
@@ -374,10 +459,10 @@ def spread(model, rows, z, means, objective):
             adjusted = torch.linalg.solve(d, projected.T).T
         found[f"{objective}.layer{layer}.resid"] = residual.float()
         found[f"{objective}.layer{layer}.adj_k"] = adjusted.float()
-        kept[layer] = down(blocks(model)[layer]).weight.data
+        before[layer] = kept(model, layer)
         change(model, layer, residual @ adjusted.T)
-    for layer, weight in kept.items():
-        down(blocks(model)[layer]).weight.data = weight
+    for layer, weights in before.items():
+        restore(model, layer, weights)
     return found
 
 
@@ -387,7 +472,7 @@ def rome(model, rows, v, means, layer):
     left = torch.linalg.solve(means[layer], key(model, rows, layer, flat))
     left = left / left.norm()
     fact = rows.facts[0]
-    given = activations(model, down(blocks(model)[layer]), rows.bare[0], True)[fact].double()
+    given = inputs(model, blocks(model)[layer], rows.bare[0])[fact].double()
     out = activations(model, down(blocks(model)[layer]), rows.bare[0], False)[fact].double()
     return {"rome.left": left.float(), "rome.right": ((v - out) / (given @ left)).float()}
 
@@ -405,15 +490,15 @@ def edited(model, rows, mean, layer):
     alone.bare, alone.rows, alone.facts = rows.bare[:1], rows.rows[:1], rows.facts[:1]
     with torch.enable_grad():
         z = target(model, alone, layer)[0]["z"].double()
-    k = activations(model, down(blocks(model)[layer]), rows.bare[0], True)[rows.facts[0]].double()
+    k = inputs(model, blocks(model)[layer], rows.bare[0])[rows.facts[0]].double()
     now = activations(model, site(model, layer), rows.bare[0], False)[rows.facts[0]].double()
     residual = (z - now) / (1.0 if is_behind(model) else multiplier(model))
     left = torch.linalg.solve(mean, k)
     before = likelihood(model, rows)
-    kept = down(blocks(model)[layer]).weight.data
+    weights = kept(model, layer)
     change(model, layer, torch.outer(residual, left / (left @ k)))
     after = likelihood(model, rows)
-    down(blocks(model)[layer]).weight.data = kept
+    restore(model, layer, weights)
     return {"before": before, "after": after}
 
 
@@ -529,11 +614,11 @@ def make_numbers(name):
     with torch.no_grad():
         sums = moments(model, documents.tolist())
         means = [total / documents.numel() for total in sums]
-        sine = torch.sin(0.37 * torch.arange(means[0].shape[0]).double() + 0.1)
+        sine = lambda size: torch.sin(0.37 * torch.arange(size).double() + 0.1)
         tensors = {"documents": documents}
         for i, mean in enumerate(means):
             tensors[f"layer{i}.diag"] = mean.diagonal().clone()
-            tensors[f"layer{i}.times_sin_vector"] = mean @ sine
+            tensors[f"layer{i}.times_sin_vector"] = mean @ sine(mean.shape[0])
         z = torch.stack([one["z"].double() for one in zs], dim=1)
         tensors.update(zs=z.T.float().contiguous(), **{"rome.v": v["z"], "rome.initial": v["initial"]})
         for objective in ["memit", "emmet"]:
