@@ -4,34 +4,9 @@ use std::borrow::Cow;
 
 use crate::attention::{Attended, Row, attend, attend_back};
 use crate::dispatch::vectorised;
+use crate::experts::{Experts, FeedForward, Inside, KeptInside, Route};
 use crate::heads::Heads;
-use crate::{
-    Activation, HeadNorm, Matrix, Norm, Packed, Rotation, Threads, activate, activate_back, product, product_packed,
-};
-
-/// A weight and its bias.
-#[derive(Clone, Copy, Debug)]
-pub struct Projection<'a> {
-    /// `inputs × outputs`.
-    pub weight: Matrix<'a>,
-    /// The same weight as a copy that products read faster, where there is one.
-    pub packed: Option<&'a Packed>,
-    /// One for each output, where there are any.
-    pub bias: Option<&'a [f32]>,
-}
-
-impl Projection<'_> {
-    fn forward(&self, x: &[f32], threads: Threads) -> Vec<f32> {
-        match self.packed {
-            Some(packed) => product_packed(x, packed, self.bias, threads),
-            None => product(x, self.weight, self.bias, threads),
-        }
-    }
-
-    fn back(&self, slope: &[f32], threads: Threads) -> Vec<f32> {
-        product(slope, self.weight.turned(), None, threads)
-    }
-}
+use crate::{Activation, HeadNorm, Norm, Projection, Rotation, Threads};
 
 /// How attention and feed-forward follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +20,7 @@ pub enum Arrangement {
 }
 
 /// One block's weights, where they lie, and what is done with them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Block<'a> {
     /// How its parts follow each other.
     pub arrangement: Arrangement,
@@ -79,6 +54,8 @@ pub struct Block<'a> {
     pub activation: Activation,
     /// `f × d`.
     pub down: Projection<'a>,
+    /// Where `up`, `gate` and `down` are those of several experts side by side, which of them a token uses.
+    pub experts: Option<Experts<'a>>,
 }
 
 /// What a block has to know of the batch that it computes.
@@ -97,8 +74,11 @@ pub struct Passed {
     pub hidden: Vec<f32>,
     /// What attention adds, of size `d`: behind its norm, and multiplied.
     pub attention: Vec<f32>,
-    /// The down-projection's input (an edit's *key*), of size `f`.
+    /// The down-projection's input (an edit's *key*), of size `f`. Of a mixture of experts, those of the parts in `routes`, one part after
+    /// the other: `[tokens of the part, f of the part]`, multiplied with the tokens' gates.
     pub key: Vec<f32>,
+    /// Of a mixture of experts, the parts that have tokens.
+    pub routes: Option<Vec<Route>>,
     /// The down-projection's output, of size `d`: before its norm, and not multiplied.
     pub mlp: Vec<f32>,
     /// Queries, keys (both rotated) and values side by side.
@@ -141,8 +121,7 @@ pub struct Kept {
     /// Outputs of attention and feed-forward before their norms, where there are any.
     attention: Option<Vec<f32>>,
     mlp: Option<Vec<f32>>,
-    up: Vec<f32>,
-    gate: Option<Vec<f32>>,
+    inside: KeptInside,
 }
 
 /// `a + b`, in the place of `a`.
@@ -187,15 +166,11 @@ impl Block<'_> {
         put(&mut attention, d, &pins.attention);
         let residual = add(x.to_vec(), &attention);
         let input = self.feed_forward_input(x, normed, &residual);
-        let mut key = self.up.forward(&input, threads);
-        let gate = self.gate.map(|gate| gate.forward(&input, threads));
+        let Inside { key, mut mlp, routes } = self.inside().forward(&input, threads);
         drop(input);
-        activate(self.activation, &mut key, gate.as_deref());
-        drop(gate);
-        let mut mlp = self.down.forward(&key, threads);
         put(&mut mlp, d, &pins.mlp);
         let hidden = self.with_mlp(residual, &mlp);
-        Passed { hidden, attention, key, mlp, qkv }
+        Passed { hidden, attention, key, routes, mlp, qkv }
     }
 
     /// As [`Block::forward_pinned`], at some of the tokens alone: the hidden state after the block, `[tokens, d]`. The others are computed as
@@ -215,10 +190,7 @@ impl Block<'_> {
         let (x, normed) = (rows_of(x, d, tokens), rows_of(&normed, d, tokens));
         let residual = add(x.clone(), &attention);
         let input = self.feed_forward_input(&x, Cow::Owned(normed), &residual);
-        let mut key = self.up.forward(&input, threads);
-        let gate = self.gate.map(|gate| gate.forward(&input, threads));
-        activate(self.activation, &mut key, gate.as_deref());
-        let mut mlp = self.down.forward(&key, threads);
+        let mut mlp = self.inside().forward(&input, threads).mlp;
         put(&mut mlp, d, &pins.mlp);
         drop(input);
         self.with_mlp(residual, &mlp)
@@ -236,19 +208,15 @@ impl Block<'_> {
         let attention = self.attention_norm.is_some().then(|| out.clone());
         let residual = add(self.added(self.attention_norm.as_ref(), out), &x);
         let input = self.feed_forward_input(&x, normed, &residual);
-        let up = self.up.forward(&input, threads);
-        let gate = self.gate.map(|gate| gate.forward(&input, threads));
+        let (out, inside) = self.inside().forward_kept(&input, threads);
         drop(input);
-        let mut key = up.clone();
-        activate(self.activation, &mut key, gate.as_deref());
-        let out = self.down.forward(&key, threads);
         let mlp = self.mlp_norm.is_some().then(|| out.clone());
         let out = self.added(self.mlp_norm.as_ref(), out);
         let (hidden, middle) = match self.arrangement {
             Arrangement::Sequential => (add(out, &residual), Some(residual)),
             _ => (add(residual, &out), None),
         };
-        (hidden, Kept { x, middle, raw, whole, qkv, attended, attention, mlp, up, gate })
+        (hidden, Kept { x, middle, raw, whole, qkv, attended, attention, mlp, inside })
     }
 
     /// The way back: the gradient with respect to the hidden state before the block, given that with respect to the one after it. Keys
@@ -257,16 +225,10 @@ impl Block<'_> {
     /// # Panics
     /// Where the batch is not the one that was run.
     pub fn back(&self, kept: Kept, slope: Vec<f32>, batch: &Batch, threads: Threads) -> Vec<f32> {
-        let Kept { x, middle, raw, whole, qkv, attended, attention, mlp, up, mut gate } = kept;
-        let mut at_up = self.down.back(&self.added_back(self.mlp_norm.as_ref(), mlp.as_deref(), &slope), threads);
-        drop(mlp);
-        activate_back(self.activation, &mut at_up, &up, gate.as_deref_mut());
-        drop(up);
-        let mut at_input = self.up.back(&at_up, threads);
-        drop(at_up);
-        if let (Some(projection), Some(at_gate)) = (&self.gate, gate) {
-            at_input = add(at_input, &projection.back(&at_gate, threads));
-        }
+        let Kept { x, middle, raw, whole, qkv, attended, attention, mlp, inside } = kept;
+        let at_mlp = self.added_back(self.mlp_norm.as_ref(), mlp.as_deref(), &slope);
+        let mut at_input = self.inside().back(inside, &at_mlp, threads);
+        drop((at_mlp, mlp));
         // What comes back to the block's input past attention, and to attention's own input.
         let mut into = slope;
         let mut at_normed = None;
@@ -299,6 +261,17 @@ impl Block<'_> {
             None => into = add(into, &at_normed),
         }
         into
+    }
+
+    /// The feed-forward.
+    fn inside(&self) -> FeedForward<'_, '_> {
+        FeedForward {
+            up: &self.up,
+            gate: self.gate.as_ref(),
+            activation: self.activation,
+            down: &self.down,
+            experts: self.experts.as_ref(),
+        }
     }
 
     /// What attention reads.

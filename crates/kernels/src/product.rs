@@ -190,7 +190,7 @@ fn one_by_one(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weight: Ma
 /// Adds a chain to each number of a few rows, reading weights in the order in which they lie.
 fn straight_through(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weight: Matrix, threads: Threads) {
     let fused = fused();
-    let outputs = weight.outputs;
+    let (outputs, apart) = (weight.outputs, weight.input_stride);
     let shared = Shared::new(out);
     let some = |from: usize| {
         let width = COLUMNS.min(outputs - from);
@@ -203,9 +203,9 @@ fn straight_through(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weig
                 #[inline(always)]
                 || {
                     if fused {
-                        columns::<true>(out, x, weight, outputs);
+                        columns::<true>(out, x, weight, apart);
                     } else {
-                        columns::<false>(out, x, weight, outputs);
+                        columns::<false>(out, x, weight, apart);
                     }
                 },
             );

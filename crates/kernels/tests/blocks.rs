@@ -7,7 +7,7 @@ use std::ops::Range;
 use palinode_kernels::{
     Activation, Alibi, Arrangement, Heads, NormKind, Past, Rotation, Row, Threads, attend, attend_back,
 };
-use plain::{Noise, PlainPast, Weights, batch, bits, far, wide};
+use plain::{Mixture, Noise, PlainPast, Weights, batch, bits, far, wide};
 
 const HEADS: [Heads; 10] = [
     Heads::new(4, 4, 16, None),
@@ -206,7 +206,17 @@ fn blocks() -> Vec<Weights> {
     (each.gated, each.head_norm, each.each_head) = (true, Some(8), true);
     let alibi = Heads { alibi: Some(ALIBI), ..heads(3, 3, 8, None) };
     let distant = Weights::new(24, 40, alibi, Arrangement::Sequential, Activation::GeluNew);
-    vec![plain, parallel, two, relu, gated(heads(4, 1, 6, None)), normed, sandwich, behind, multiplied, each, distant]
+    // As Mixtral, Qwen 2 and OLMoE have it; with fewer tokens than experts in rows of few tokens.
+    let mixture = |top, normalised, shared| {
+        let mut weights = gated(heads(4, 2, 6, None));
+        weights.experts = Some(Mixture { top, normalised, shared });
+        weights
+    };
+    let experts = [mixture(2, true, false), mixture(2, false, true), mixture(3, false, false), mixture(1, true, true)];
+    let mut all = vec![plain, parallel, two, relu, gated(heads(4, 1, 6, None))];
+    all.extend([normed, sandwich, behind, multiplied, each, distant]);
+    all.extend(experts);
+    all
 }
 
 const FREQUENCIES: [f64; 3] = [1.0, 0.1, 0.01];
@@ -231,7 +241,7 @@ fn blocks_and_their_way_back_equal_those_in_f64() {
         for (name, found, exact) in [
             ("hidden", &found.hidden, &exact.hidden),
             ("attention", &found.attention, &exact.attention),
-            ("key", &found.key, &exact.key),
+            ("key", &weights.wide_key(&found), &exact.key),
             ("mlp", &found.mlp, &exact.mlp),
             ("qkv", &found.qkv, &exact.qkv),
         ] {

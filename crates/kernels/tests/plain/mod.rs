@@ -1,8 +1,11 @@
 //! The same mathematics as plainly as it can be written, in f64: what kernels are compared with.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::ops::Range;
+
 use palinode_kernels::{
-    Activation, Arrangement, Batch, Block, HeadNorm, Heads, Matrix, Norm, NormKind, Past, Projection, Rotation, Row,
+    Activation, Arrangement, Batch, Block, Experts, HeadNorm, Heads, Matrix, Norm, NormKind, Passed, Past, Projection,
+    Rotation, Row,
 };
 
 /// Numbers without a pattern, in (−1, 1).
@@ -207,6 +210,18 @@ pub fn rotate(frequencies: &[f64], positions: &[usize], x: &mut [f64], width: us
     }
 }
 
+/// How tokens find their experts.
+#[derive(Clone, Copy)]
+pub struct Mixture {
+    pub top: usize,
+    pub normalised: bool,
+    /// One more expert that all tokens use.
+    pub shared: bool,
+}
+
+/// Experts that tokens choose from.
+const EXPERTS: usize = 4;
+
 /// The numbers of a block, made up.
 pub struct Weights {
     pub d: usize,
@@ -225,6 +240,8 @@ pub struct Weights {
     pub norms_behind: bool,
     pub multiplier: f32,
     pub clip: Option<f32>,
+    /// The feed-forward's `f` are those of four experts and one that all tokens use.
+    pub experts: Option<Mixture>,
     numbers: Vec<Vec<f32>>,
 }
 
@@ -247,6 +264,9 @@ impl Weights {
         for n in [d, d, queries, heads.kv_heads * dim] {
             numbers.push(around_one(n, &mut noise));
         }
+        for n in [EXPERTS, 1] {
+            numbers.push(noise.take(d * n, 1.5 / (d as f32).sqrt()));
+        }
         Self {
             d,
             f,
@@ -262,6 +282,7 @@ impl Weights {
             norms_behind: false,
             multiplier: 1.0,
             clip: None,
+            experts: None,
             numbers,
         }
     }
@@ -301,7 +322,67 @@ impl Weights {
             gate: self.gated.then(|| projection(14, *d, *f, 9)),
             activation: self.activation,
             down: projection(15, *f, *d, 10),
+            experts: self.experts.map(|mixture| {
+                let score = |weight: usize, outputs: usize| Projection {
+                    weight: Matrix::new(&numbers[weight], *d, outputs),
+                    packed: None,
+                    bias: None,
+                };
+                Experts {
+                    router: score(20, EXPERTS),
+                    top: mixture.top,
+                    normalised: mixture.normalised,
+                    shared: mixture.shared.then(|| score(21, 1)),
+                    parts: self.parts(mixture),
+                }
+            }),
         }
+    }
+
+    fn parts(&self, mixture: Mixture) -> Vec<Range<usize>> {
+        let count = EXPERTS + usize::from(mixture.shared);
+        (0..count).map(|part| part * self.f / count..(part + 1) * self.f / count).collect()
+    }
+
+    /// The gate of every number of a key, `[tokens, f]`.
+    fn gates(&self, mixture: Mixture, input: &[f64]) -> Vec<f64> {
+        let scores = product(input, &self.numbers[20], None, self.d, EXPERTS);
+        let own = product(input, &self.numbers[21], None, self.d, 1);
+        let mut gates = vec![0.0; scores.len() / EXPERTS * self.f];
+        for ((scores, own), gates) in scores.chunks_exact(EXPERTS).zip(own).zip(gates.chunks_exact_mut(self.f)) {
+            let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+            let shares: Vec<f64> = scores.iter().map(|s| s.exp() / sum).collect();
+            let mut order: Vec<usize> = (0..EXPERTS).collect();
+            order.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
+            let used = &order[..mixture.top];
+            let whole: f64 = if mixture.normalised { used.iter().map(|&e| shares[e]).sum() } else { 1.0 };
+            for (part, range) in self.parts(mixture).into_iter().enumerate() {
+                let gate = match part {
+                    EXPERTS => 1.0 / (1.0 + (-own).exp()),
+                    _ if used.contains(&part) => shares[part] / whole,
+                    _ => 0.0,
+                };
+                gates[range].fill(gate);
+            }
+        }
+        gates
+    }
+
+    /// What was found of keys, `[tokens, f]`.
+    pub fn wide_key(&self, found: &Passed) -> Vec<f32> {
+        let (Some(mixture), Some(routes)) = (self.experts, &found.routes) else { return found.key.clone() };
+        let mut wide = vec![0.0; found.mlp.len() / self.d * self.f];
+        let mut rest = found.key.as_slice();
+        for route in routes {
+            let range = self.parts(mixture)[route.part].clone();
+            for token in &route.tokens {
+                let (row, behind) = rest.split_at(range.len());
+                wide[token * self.f..][range.clone()].copy_from_slice(row);
+                rest = behind;
+            }
+        }
+        assert!(rest.is_empty());
+        wide
     }
 
     /// The hidden state after the block, and what else it yields, in f64.
@@ -353,12 +434,15 @@ impl Weights {
             _ => normed,
         };
         let up = project(&input, 13, 8, d, f);
-        let key: Vec<f64> = if self.gated {
+        let mut key: Vec<f64> = if self.gated {
             let gate = project(&input, 14, 9, d, f);
             gate.iter().zip(&up).map(|(g, u)| activation(self.activation, *g) * u).collect()
         } else {
             up.iter().map(|u| activation(self.activation, *u)).collect()
         };
+        if let Some(mixture) = self.experts {
+            key.iter_mut().zip(self.gates(mixture, &input)).for_each(|(key, gate)| *key *= gate);
+        }
         let mlp = project(&key, 15, 10, f, d);
         PlainPassed { hidden: plus(&residual, &added(block.mlp_norm, &mlp)), attention, key, mlp, qkv }
     }
