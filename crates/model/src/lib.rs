@@ -24,6 +24,7 @@ mod device;
 mod error;
 mod tokens;
 
+pub use batch::keys::Keys;
 pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
     EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
@@ -33,6 +34,7 @@ pub use checkpoint::inspect::{
 };
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
+pub use config::experts::{ExpertId, Experts};
 pub use config::precision::Precision;
 pub use config::published::PublishedEdit;
 pub use config::weight::{MlpModule, WeightId};
@@ -40,7 +42,7 @@ pub use config::{
     Activation, Arrangement, Beyond, DecoderConfig, Family, HeadNorm, LayerRotary, NormKind, Positions, Rotary,
     RotaryScaling,
 };
-pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm};
+pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm, Router};
 pub use decoder::parameters::Parameters;
 pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};
 pub use decoder::said::{HeadLosses, Said};

@@ -97,7 +97,8 @@ fn options_without_an_axis() {
         ("a softcap", field("attn_logit_softcapping", json!(50.0))),
         ("a vision model", field("vision_config", json!({"hidden_size": 8}))),
         ("an unknown activation", field("hidden_act", json!("relu2"))),
-        ("a mixture of experts by its family", field("model_type", json!("qwen3_moe"))),
+        ("a mixture of experts by its family", field("model_type", json!("gpt_oss"))),
+        ("a mixture of experts that is not stored", field("model_type", json!("qwen3_moe"))),
         ("rope scaling that is not known", field("rope_parameters", json!({"rope_type": "ntk", "factor": 4.0}))),
         ("yarn that shrinks to nothing", field("rope_parameters", json!({"rope_type": "yarn", "factor": -4.0}))),
         (
@@ -114,6 +115,26 @@ fn options_without_an_axis() {
         ("norms that the family has not", field("model_type", json!("llama"))),
     ];
     check("options_without_an_axis", "qwen3-tiny", cases);
+}
+
+#[test]
+fn experts_that_cannot_be() {
+    let cases = vec![
+        ("no experts", field("num_experts", json!(0))),
+        ("a million experts", field("num_experts", json!(1 << 20))),
+        ("more than are stored", field("num_experts", json!(5))),
+        ("fewer than are stored", field("num_experts", json!(3))),
+        ("more at once than there are", field("num_experts_per_tok", json!(5))),
+        ("none at once", field("num_experts_per_tok", json!(0))),
+        ("wider ones", field("moe_intermediate_size", json!(9))),
+        ("a wider one for all tokens", field("shared_expert_intermediate_size", json!(13))),
+        ("no layer of them", field("mlp_only_layers", json!([0, 1, 2]))),
+        ("a layer of them that is none", field("mlp_only_layers", json!([]))),
+        ("layers that are no list", field("mlp_only_layers", json!("all"))),
+        ("every zeroth layer", field("decoder_sparse_step", json!(0))),
+        ("a family without one for all tokens", field("model_type", json!("qwen3_moe"))),
+    ];
+    check("experts_that_cannot_be", "qwen2_moe-tiny", cases);
 }
 
 #[test]

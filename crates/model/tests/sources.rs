@@ -7,8 +7,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use palinode_golden::{FAMILIES, family};
 use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
 use palinode_model::{
-    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ModelError, Places, Precision, Rows, Suffix, Visit,
-    WeightId, read,
+    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ExpertId, ModelError, Places, Precision, Rows,
+    Suffix, Visit, WeightId, read,
 };
 
 fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {
@@ -60,20 +60,16 @@ fn streamed_blocks_give_the_same_bits() {
 
 #[test]
 fn an_edit_lies_over_a_streamed_block() {
-    for name in ["gpt2-tiny", "gptj-tiny", "llama-tiny"] {
+    let down: fn(usize) -> WeightId = WeightId::down;
+    let shared: fn(usize) -> WeightId = |layer| WeightId::of_expert(layer, ExpertId::Shared);
+    for (name, id) in [("gpt2-tiny", down), ("gptj-tiny", down), ("llama-tiny", down), ("qwen2_moe-tiny", shared)] {
         let (here, there) = (resident(name, Precision::F32), streamed(name, Precision::F32));
         let texts = rows(&here);
-        let change = Tensor::<2>::random(
-            here.weight(WeightId::down(1)).unwrap().dims(),
-            Distribution::Normal(0.0, 0.1),
-            &Device::flex(),
-        );
+        let change =
+            Tensor::<2>::random(here.weight(id(1)).unwrap().dims(), Distribution::Normal(0.0, 0.1), &Device::flex());
         let edited = |decoder: &Decoder| {
-            let once = decoder.with_change(WeightId::down(1), change.clone()).unwrap();
-            once.with_change(WeightId::down(0), change.clone())
-                .unwrap()
-                .with_change(WeightId::down(1), change.clone())
-                .unwrap()
+            let once = decoder.with_change(id(1), change.clone()).unwrap();
+            once.with_change(id(0), change.clone()).unwrap().with_change(id(1), change.clone()).unwrap()
         };
         let (before, after) = (logits(&there, &there.rows(&texts)), logits(&edited(&there), &there.rows(&texts)));
         assert_eq!(after, logits(&edited(&here), &here.rows(&texts)), "{name}");

@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::checkpoint::gguf::read::Gguf;
 use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
-use crate::{Checkpoint, DecoderConfig, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory};
+use crate::{
+    Checkpoint, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory,
+};
 
 /// A model folder, looked at from outside.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,8 +21,11 @@ pub struct Inspection {
     pub layers: usize,
     /// `d`.
     pub hidden: usize,
-    /// `f`, the size of a key.
+    /// `f`, the size of a key in layers with one feed-forward.
     pub feed_forward: usize,
+    /// The mixture of experts that layers have instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Experts>,
     /// Query heads.
     pub heads: usize,
     /// Key and value heads.
@@ -144,7 +149,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
             *dtypes.entry(dtype).or_insert(0) += shape.iter().product::<usize>();
         }
     }
-    let editable = (0..config.layers).filter_map(|layer| {
+    let editable = config.dense_layers().into_iter().filter_map(|layer| {
         let name = layout.edited_weight(layer);
         let (dtype, file) = checkpoint.stored(&name)?;
         Some(EditableWeight {
@@ -166,6 +171,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
         layers: config.layers,
         hidden: config.hidden,
         feed_forward: config.feed_forward,
+        experts: config.experts.clone(),
         heads: config.heads,
         kv_heads: config.kv_heads,
         head_dim: config.head_dim,
@@ -187,7 +193,7 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
 impl MemoryNeeds {
     /// Of a model of this shape, on this machine, of which a pass over streamed blocks reads so many bytes.
     pub fn of(config: &DecoderConfig, pass: u64) -> Self {
-        let f = config.feed_forward as u64;
+        let f = if config.dense_layers().is_empty() { 0 } else { config.feed_forward as u64 };
         let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
         Self {
             weights: memory::needed(config, Precision::F32),
@@ -210,7 +216,7 @@ impl MemoryNeeds {
 /// vectors of size `d` and six of size `f` a position), in `above` layers, and four copies of the logits.
 pub fn request_bytes(config: &DecoderConfig, above: usize) -> u64 {
     let (rows, positions) = (7, 7 * 8);
-    let kept = 10 * config.hidden as u64 + 6 * config.feed_forward as u64;
+    let kept = 10 * config.hidden as u64 + 6 * config.used_key() as u64;
     let blocks = (above as u64).saturating_mul(positions).saturating_mul(kept);
     blocks.saturating_add(4 * rows * config.vocab as u64).saturating_mul(size_of::<f32>() as u64)
 }

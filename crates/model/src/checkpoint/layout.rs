@@ -1,6 +1,6 @@
 //! Names and orientations of a family's stored tensors.
 
-use crate::{Arrangement, DecoderConfig, Family, HeadNorm, MlpModule, Positions, WeightId};
+use crate::{Arrangement, DecoderConfig, ExpertId, Experts, Family, HeadNorm, MlpModule, Positions, WeightId};
 
 /// How a projection's weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +48,36 @@ pub struct Layout {
     pub gate_up: &'static str,
     /// Feed-forward down-projection: the weight that is edited.
     pub down: &'static str,
+    /// What layers with a mixture of experts have instead, where the family has such layers.
+    pub mixture: Option<MixtureLayout>,
     /// Norm before the head.
     pub final_norm: &'static str,
     /// Head `[V, d]`.
     pub head: &'static str,
+}
+
+/// Where a family's checkpoint keeps a mixture of experts. `{}` stands for the layer, `{expert}` for the expert.
+#[derive(Clone, Copy, Debug)]
+pub struct MixtureLayout {
+    /// From the feed-forward's input to a score for each expert, `[experts, d]`.
+    pub router: &'static str,
+    /// An expert's projections.
+    pub expert: ExpertLayout,
+    /// Those of the expert that all tokens use, where there is one.
+    pub shared: ExpertLayout,
+    /// From the feed-forward's input to the score of that expert, `[1, d]`.
+    pub shared_router: &'static str,
+}
+
+/// Projections of an expert.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertLayout {
+    /// Up-projection.
+    pub up: &'static str,
+    /// Gate.
+    pub gate: &'static str,
+    /// Down-projection.
+    pub down: &'static str,
 }
 
 /// What most families have not.
@@ -72,6 +98,7 @@ const NONE: Layout = Layout {
     gate: "",
     gate_up: "",
     down: "",
+    mixture: None,
     final_norm: "",
     head: "",
 };
@@ -240,11 +267,58 @@ const MPT: Layout = Layout {
     ..NONE
 };
 
+const MIXTRAL: Layout = Layout {
+    mixture: Some(MixtureLayout {
+        router: "model.layers.{}.block_sparse_moe.gate",
+        expert: ExpertLayout {
+            up: "model.layers.{}.block_sparse_moe.experts.{expert}.w3",
+            gate: "model.layers.{}.block_sparse_moe.experts.{expert}.w1",
+            down: "model.layers.{}.block_sparse_moe.experts.{expert}.w2",
+        },
+        shared: ExpertLayout { up: "", gate: "", down: "" },
+        shared_router: "",
+    }),
+    ..LLAMA
+};
+
+/// OLMoE and Qwen 3 have no shared expert.
+const QWEN_MOE: Layout = Layout {
+    mixture: Some(MixtureLayout {
+        router: "model.layers.{}.mlp.gate",
+        expert: ExpertLayout {
+            up: "model.layers.{}.mlp.experts.{expert}.up_proj",
+            gate: "model.layers.{}.mlp.experts.{expert}.gate_proj",
+            down: "model.layers.{}.mlp.experts.{expert}.down_proj",
+        },
+        shared: ExpertLayout {
+            up: "model.layers.{}.mlp.shared_expert.up_proj",
+            gate: "model.layers.{}.mlp.shared_expert.gate_proj",
+            down: "model.layers.{}.mlp.shared_expert.down_proj",
+        },
+        shared_router: "model.layers.{}.mlp.shared_expert_gate",
+    }),
+    ..LLAMA
+};
+
+impl MixtureLayout {
+    /// An expert's up-projection, gate and down-projection, with the expert filled in.
+    pub fn stems(&self, expert: ExpertId) -> [String; 3] {
+        let ExpertLayout { up, gate, down } = match expert {
+            ExpertId::Routed(_) => self.expert,
+            ExpertId::Shared => self.shared,
+        };
+        [up, gate, down].map(|stem| match expert {
+            ExpertId::Routed(number) => stem.replace("{expert}", &number.to_string()),
+            ExpertId::Shared => stem.to_owned(),
+        })
+    }
+}
+
 impl Layout {
     /// Every layout there is; families share some.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         GPT2, GPTJ, GPT_NEOX, LLAMA, GEMMA2, OLMO2, PHI, PHI3, GLM4, STABLELM, STARCODER2, GPT_NEO, OPT, BLOOM, FALCON,
-        MPT,
+        MPT, MIXTRAL, QWEN_MOE,
     ];
 
     /// The layout of a configuration's family.
@@ -277,6 +351,8 @@ impl Layout {
             Family::Falcon if config.arrangement == Arrangement::ParallelTwoNorms => FALCON_TWO_NORMS,
             Family::Falcon => FALCON,
             Family::Mpt => MPT,
+            Family::Mixtral => MIXTRAL,
+            Family::Qwen2Moe | Family::Qwen3Moe | Family::Olmoe => QWEN_MOE,
         }
     }
 
@@ -292,13 +368,23 @@ impl Layout {
 
     /// Full name of a weight; `None` for one that the family has no name for.
     pub fn weight_name(&self, id: WeightId) -> Option<String> {
+        if let Some(expert) = id.expert {
+            let [up, gate, down] = self.mixture?.stems(expert);
+            let stem = match id.module {
+                MlpModule::Down => down,
+                MlpModule::Up => up,
+                MlpModule::Gate => gate,
+                MlpModule::Bias => return None,
+            };
+            return (!stem.is_empty()).then(|| weight(&stem, id.layer));
+        }
         let stem = match id.module {
             MlpModule::Down | MlpModule::Bias => self.down,
             MlpModule::Up => self.up,
             MlpModule::Gate => self.gate,
         };
         let name = if id.module == MlpModule::Bias { bias_name } else { weight };
-        (!stem.is_empty() && id.expert.is_none()).then(|| name(stem, id.layer))
+        (!stem.is_empty()).then(|| name(stem, id.layer))
     }
 
     /// Every tensor with its stored shape, in checkpoint order.
@@ -346,6 +432,10 @@ impl Layout {
             if c.has_second_norm() {
                 norm(&mut all, fill(self.norm_2, layer));
             }
+            if let (Some(experts), Some(mixture)) = (c.mixture(layer), self.mixture) {
+                self.add_mixture(&mut all, layer, c, experts, &mixture);
+                continue;
+            }
             if self.gate_up.is_empty() {
                 projection(&mut all, self.up, layer, c.hidden, c.feed_forward, c.mlp_bias);
                 if c.gated {
@@ -367,6 +457,32 @@ impl Layout {
             all.push((format!("{}.bias", self.head), vec![c.vocab]));
         }
         all
+    }
+
+    /// The tensors of a layer's mixture of experts.
+    fn add_mixture(
+        &self,
+        all: &mut Vec<(String, Vec<usize>)>,
+        layer: usize,
+        c: &DecoderConfig,
+        experts: &Experts,
+        mixture: &MixtureLayout,
+    ) {
+        let mut add = |stem: &str, input: usize, output: usize| {
+            all.push((weight(stem, layer), self.stored_shape(input, output)));
+        };
+        add(mixture.router, c.hidden, experts.count);
+        for (id, range) in experts.ids().zip(experts.parts()) {
+            let [up, gate, down] = mixture.stems(id);
+            add(&up, c.hidden, range.len());
+            if c.gated {
+                add(&gate, c.hidden, range.len());
+            }
+            add(&down, range.len(), c.hidden);
+        }
+        if experts.shared.is_some() {
+            add(mixture.shared_router, c.hidden, 1);
+        }
     }
 
     /// The tensors of a layer's norm of queries (`which` is 0) or of keys, without `.weight`, with their shapes; none where the model has no
@@ -418,14 +534,19 @@ impl Layout {
 impl DecoderConfig {
     /// The shape of a weight in `[out, in]` orientation; `None` for one that the model does not have.
     pub fn weight_shape(&self, weight: WeightId) -> Option<[usize; 2]> {
-        if weight.layer >= self.layers || weight.expert.is_some() {
+        if weight.layer >= self.layers {
             return None;
         }
         Layout::of(self).weight_name(weight)?;
+        let size = match (self.mixture(weight.layer), weight.expert) {
+            (None, None) => self.feed_forward,
+            (Some(experts), Some(id)) => experts.parts()[experts.part(id)?].len(),
+            _ => return None,
+        };
         match weight.module {
-            MlpModule::Down => Some([self.hidden, self.feed_forward]),
+            MlpModule::Down => Some([self.hidden, size]),
             MlpModule::Gate if !self.gated => None,
-            MlpModule::Up | MlpModule::Gate => Some([self.feed_forward, self.hidden]),
+            MlpModule::Up | MlpModule::Gate => Some([size, self.hidden]),
             MlpModule::Bias => self.mlp_bias.then_some([self.hidden, 1]),
         }
     }

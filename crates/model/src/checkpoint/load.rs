@@ -7,14 +7,15 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::checkpoint::layout::{bias_name, fill, weight};
-use crate::decoder::block::{Block, Norm};
+use crate::checkpoint::layout::{MixtureLayout, bias_name, fill, weight};
+use crate::decoder::block::{Block, Norm, Router};
 use crate::decoder::parameters::Ends;
 use crate::decoder::source::{Blocks, ReadBlock};
 use crate::device::readback;
 use crate::memory;
 use crate::{
-    Checkpoint, Decoder, DecoderConfig, Layout, ModelError, Orientation, Positions, Precision, Rotary, free_memory,
+    Checkpoint, Decoder, DecoderConfig, Experts, Layout, ModelError, Orientation, Positions, Precision, Rotary,
+    free_memory,
 };
 
 impl Decoder {
@@ -254,12 +255,18 @@ impl<'a> Reader<'a> {
         let norm = |is_there: bool, stem: &str| is_there.then(|| self.norm(&fill(stem, layer))).transpose();
         let widths = l.qkv_widths(c);
         let parts: Vec<_> = l.qkv.iter().copied().zip(widths.iter().copied()).collect();
-        let (gate, up) = if l.gate_up.is_empty() {
-            let gate = c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?;
-            (gate, linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?)
-        } else {
-            let [gate, up] = self.halves(l.gate_up, layer, c.hidden, c.feed_forward, c.mlp_bias)?;
-            (Some(gate), up)
+        let (gate, up, down, router) = match (c.mixture(layer), l.mixture) {
+            (Some(experts), Some(mixture)) => self.mixture(layer, experts, &mixture)?,
+            _ => {
+                let (gate, up) = if l.gate_up.is_empty() {
+                    let gate = c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?;
+                    (gate, linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?)
+                } else {
+                    let [gate, up] = self.halves(l.gate_up, layer, c.hidden, c.feed_forward, c.mlp_bias)?;
+                    (Some(gate), up)
+                };
+                (gate, up, linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?, None)
+            }
         };
         Ok(Block {
             norm_1: norm(c.norms_before, l.norm_1)?,
@@ -272,8 +279,46 @@ impl<'a> Reader<'a> {
             attention_out: linear(l.attention_out, attention, c.hidden, c.attention_out_bias)?,
             up,
             gate,
-            down: linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?,
+            down,
+            router,
         })
+    }
+
+    /// A layer's experts side by side: gate, up- and down-projection, and what chooses among them.
+    fn mixture(
+        &self,
+        layer: usize,
+        experts: &Experts,
+        mixture: &MixtureLayout,
+    ) -> Result<(Option<Linear>, Linear, Linear, Option<Router>), ModelError> {
+        let c = self.config;
+        let parts = experts.parts();
+        let stems: Vec<[String; 3]> = experts.ids().map(|id| mixture.stems(id)).collect();
+        let side_by_side = |which: usize| {
+            let named: Vec<(&str, usize)> =
+                stems.iter().zip(&parts).map(|(stems, part)| (stems[which].as_str(), part.len())).collect();
+            let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
+            self.linear(&named, layer, c.hidden, false, |part, column| starts[part] + column)
+        };
+        let up = side_by_side(0)?;
+        let gate = c.gated.then(|| side_by_side(1)).transpose()?;
+        let (f, d) = (c.key_size(layer), c.hidden);
+        let mut down = vec![0.0; f * d];
+        for (stems, part) in stems.iter().zip(&parts) {
+            let shape = self.layout.stored_shape(part.len(), d);
+            let own = &mut down[part.start * d..part.end * d];
+            self.checkpoint.read_rows(&weight(&stems[2], layer), &shape, |first, piece| {
+                match self.layout.orientation {
+                    Orientation::OutIn => scatter_turned(piece, part.len(), own, d, |row| first + row),
+                    Orientation::InOut => own[first * d..][..piece.len()].copy_from_slice(piece),
+                }
+            })?;
+        }
+        let down = Linear { weight: Param::from_tensor(self.held(down, [f, d])), bias: None };
+        let score = |stem: &str, outputs: usize| self.linear(&[(stem, outputs)], layer, d, false, |_, column| column);
+        let scores = score(mixture.router, experts.count)?;
+        let shared = experts.shared.map(|_| score(mixture.shared_router, 1)).transpose()?;
+        Ok((gate, up, down, Some(Router { scores, shared })))
     }
 
     /// Two projections of the same size that are stored one behind the other, `[2 · output, input]`.

@@ -2,11 +2,13 @@
 
 mod bytes;
 pub(crate) mod files;
+mod fused;
 pub(crate) mod gguf;
 pub(crate) mod inspect;
 pub(crate) mod layout;
 pub(crate) mod load;
 pub mod save;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,9 +19,11 @@ use safetensors::Dtype;
 
 use crate::checkpoint::bytes::Bytes;
 use crate::checkpoint::files::{DESCRIPTION, read_text};
+use crate::checkpoint::fused::Parts;
 use crate::checkpoint::gguf::blocks::GgufType;
 use crate::checkpoint::gguf::read::Gguf;
 use crate::checkpoint::gguf::tensors::{Arrange, places};
+use crate::checkpoint::stored::{Encoding, Stored};
 use crate::{DecoderConfig, Layout, ModelError};
 
 /// Values converted at once.
@@ -30,24 +34,8 @@ const PIECE: usize = 1 << 18;
 pub struct Checkpoint {
     shards: Vec<Bytes>,
     index: BTreeMap<String, Stored>,
-}
-
-/// Where a tensor lies.
-struct Stored {
-    shard: usize,
-    encoding: Encoding,
-    shape: Vec<usize>,
-    /// Of the file's bytes.
-    bytes: Range<usize>,
-}
-
-/// How a tensor's values are stored.
-#[derive(Clone, Copy)]
-enum Encoding {
-    /// In safetensors: row by row.
-    Plain(Dtype),
-    /// In GGUF: in blocks, and maybe in another order.
-    Gguf(GgufType, Arrange),
+    /// Experts that lie in one of these.
+    parts: Parts,
 }
 
 impl Checkpoint {
@@ -80,7 +68,8 @@ impl Checkpoint {
             }
             shards.push(bytes);
         }
-        Ok(Self { shards, index })
+        let parts = index.iter().flat_map(|(name, stored)| fused::parts(name, stored)).collect();
+        Ok(Self { shards, index, parts })
     }
 
     fn open_gguf(path: &Path, paths: &[PathBuf]) -> Result<Self, ModelError> {
@@ -95,7 +84,7 @@ impl Checkpoint {
             (name, Stored { shard: 0, encoding, shape: place.shape, bytes: tensor.bytes.clone() })
         });
         let index = stored.collect();
-        Ok(Self { shards: vec![file.bytes], index })
+        Ok(Self { shards: vec![file.bytes], index, parts: Parts::new() })
     }
 
     /// The safetensors files of a model folder: `model.safetensors`, or the shards that its index names.
@@ -153,13 +142,22 @@ impl Checkpoint {
     }
 
     /// The name under which a tensor is stored: the full one, or the one without its first component (checkpoints saved
-    /// from a bare model drop `transformer.` or `model.`).
-    pub fn stored_name<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        if self.index.contains_key(name) {
-            return Some(name);
-        }
-        let (_, short) = name.split_once('.')?;
-        self.index.contains_key(short).then_some(short)
+    /// from a bare model drop `transformer.` or `model.`); of an expert that lies in one tensor with others, the name of that tensor.
+    pub fn stored_name(&self, name: &str) -> Option<&str> {
+        Some(self.place(name)?.0)
+    }
+
+    /// Where a tensor is stored, and under which name.
+    fn place(&self, name: &str) -> Option<(&str, &Stored)> {
+        self.known(name).or_else(|| self.known(&fused::renamed(name)?))
+    }
+
+    fn known(&self, name: &str) -> Option<(&str, &Stored)> {
+        let names = [Some(name), name.split_once('.').map(|(_, short)| short)];
+        names.into_iter().flatten().find_map(|name| {
+            let whole = self.index.get_key_value(name).map(|(name, stored)| (name.as_str(), stored));
+            whole.or_else(|| self.parts.get(name).map(|(name, stored)| (name.as_str(), stored)))
+        })
     }
 
     /// Bytes that were read of the files so far, those that the system had in its cache among them.
@@ -171,7 +169,7 @@ impl Checkpoint {
     pub fn bytes_of_blocks(&self, config: &DecoderConfig, layout: &Layout) -> u64 {
         let ends = layout.tensors(&DecoderConfig { layers: 0, ..config.clone() });
         let of = |all: Vec<(String, Vec<usize>)>| -> u64 {
-            let sizes = all.iter().filter_map(|(name, _)| Some(self.index[self.stored_name(name)?].bytes.len() as u64));
+            let sizes = all.iter().filter_map(|(name, _)| Some(self.place(name)?.1.bytes.len() as u64));
             sizes.sum()
         };
         of(layout.tensors(config)).saturating_sub(of(ends))
@@ -184,7 +182,7 @@ impl Checkpoint {
 
     /// The name of the type in which a tensor is stored, and the file that holds it.
     pub fn stored(&self, name: &str) -> Option<(String, &Path)> {
-        let stored = &self.index[self.stored_name(name)?];
+        let (_, stored) = self.place(name)?;
         let kind = match stored.encoding {
             Encoding::Plain(dtype) => format!("{dtype:?}"),
             Encoding::Gguf(kind, _) => format!("{kind:?}"),
@@ -249,7 +247,7 @@ impl Checkpoint {
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<&Stored, ModelError> {
-        let Some(found) = self.stored_name(name) else {
+        let Some((_, stored)) = self.place(name) else {
             let nearest = self
                 .names()
                 .map(|n| (strsim::jaro_winkler(n, name), n))
@@ -257,7 +255,6 @@ impl Checkpoint {
                 .map(|(_, n)| n.chars().take(200).collect());
             return Err(ModelError::MissingTensor { name: name.into(), nearest });
         };
-        let stored = &self.index[found];
         if stored.shape != shape {
             return Err(ModelError::Shape { name: name.into(), expected: shape.into(), found: stored.shape.clone() });
         }

@@ -1,7 +1,9 @@
 //! The shape of a decoder.
 
+pub(crate) mod experts;
 pub(crate) mod families;
 pub(crate) mod fields;
+mod key;
 pub(crate) mod precision;
 pub mod published;
 pub(crate) mod weight;
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::files::{DESCRIPTION, read_text};
 use crate::checkpoint::gguf::config::config_json;
 use crate::checkpoint::gguf::read::Gguf;
+use crate::config::experts::Experts;
 
 /// The families that are recognised; each differs from the others in configuration and tensor names alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,14 @@ pub enum Family {
     Falcon,
     /// MPT: linear biases of attention, LayerNorm without bias.
     Mpt,
+    /// Mixtral: Llama with a mixture of experts.
+    Mixtral,
+    /// Qwen 1.5 and 2's mixtures of experts: Qwen 2 with experts, one of which all tokens use.
+    Qwen2Moe,
+    /// Qwen 3's mixtures of experts.
+    Qwen3Moe,
+    /// OLMoE: a mixture of experts, with norms over all heads of queries and of keys.
+    Olmoe,
 }
 
 impl Family {
@@ -108,6 +119,10 @@ impl Family {
             Self::Bloom => "BLOOM",
             Self::Falcon => "Falcon",
             Self::Mpt => "MPT",
+            Self::Mixtral => "Mixtral",
+            Self::Qwen2Moe => "Qwen2-MoE",
+            Self::Qwen3Moe => "Qwen3-MoE",
+            Self::Olmoe => "OLMoE",
         }
     }
 }
@@ -273,8 +288,10 @@ pub struct DecoderConfig {
     pub kv_heads: usize,
     /// Size of one head.
     pub head_dim: usize,
-    /// Feed-forward size `f`: the dimension of a key in model editing.
+    /// Feed-forward size `f`: the dimension of a key in model editing, in layers without experts (see [`DecoderConfig::key_size`]).
     pub feed_forward: usize,
+    /// The mixture of experts that layers have in place of one feed-forward.
+    pub experts: Option<Experts>,
     /// Context length in tokens.
     pub context: usize,
     /// Normalisation.
@@ -364,6 +381,7 @@ impl DecoderConfig {
             kv_heads: heads,
             head_dim: hidden / heads.max(1),
             feed_forward: 4 * hidden,
+            experts: None,
             context,
             norm: NormKind::Layer,
             norm_epsilon: 1e-5,

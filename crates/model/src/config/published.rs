@@ -78,7 +78,11 @@ impl Family {
             | Self::Exaone4
             | Self::Ministral
             | Self::Ministral3
-            | Self::StableLm => LLAMA_2,
+            | Self::StableLm
+            | Self::Mixtral
+            | Self::Qwen2Moe
+            | Self::Qwen3Moe
+            | Self::Olmoe => LLAMA_2,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ExpertId;
+
 /// A projection of a layer's feed-forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,7 +44,8 @@ impl MlpModule {
 
 /// A weight that can be changed.
 ///
-/// Written as the layer alone for its down-projection, as it always was; others have the module behind it: `5`, `5.up`, `5.gate.expert3`.
+/// Written as the layer alone for its down-projection, as it always was; others have the module behind it, and the expert behind that: `5`, `5.up`,
+/// `5.down.expert3`, `5.down.shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WeightId {
     /// The layer.
@@ -50,15 +53,20 @@ pub struct WeightId {
     /// The projection.
     #[serde(default, skip_serializing_if = "MlpModule::is_down")]
     pub module: MlpModule,
-    /// Which of a mixture of experts it belongs to; `None` where the layer has one feed-forward, as in all families so far.
+    /// Which of a mixture of experts it belongs to; `None` where the layer has one feed-forward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expert: Option<usize>,
+    pub expert: Option<ExpertId>,
 }
 
 impl WeightId {
     /// A layer's only projection of this kind.
     pub const fn new(layer: usize, module: MlpModule) -> Self {
         Self { layer, module, expert: None }
+    }
+
+    /// The down-projection of a layer's expert.
+    pub const fn of_expert(layer: usize, expert: ExpertId) -> Self {
+        Self { layer, module: MlpModule::Down, expert: Some(expert) }
     }
 
     /// A layer's down-projection.
@@ -74,7 +82,7 @@ impl fmt::Display for WeightId {
             write!(f, ".{}", self.module.name())?;
         }
         match self.expert {
-            Some(expert) => write!(f, ".expert{expert}"),
+            Some(expert) => write!(f, ".{expert}"),
             None => Ok(()),
         }
     }
@@ -93,7 +101,7 @@ impl FromStr for WeightId {
         };
         let expert = match parts.next() {
             None => None,
-            Some(part) => Some(part.strip_prefix("expert").and_then(|n| n.parse().ok()).ok_or_else(wrong)?),
+            Some(part) => Some(part.parse().map_err(|()| wrong())?),
         };
         if parts.next().is_some() { Err(wrong()) } else { Ok(Self { layer, module, expert }) }
     }
@@ -105,7 +113,7 @@ mod tests {
 
     #[test]
     fn names_come_back() {
-        let experts = [None, Some(3)];
+        let experts = [None, Some(ExpertId::Routed(3)), Some(ExpertId::Shared)];
         for module in MlpModule::ALL {
             for expert in experts {
                 let weight = WeightId { layer: 12, module, expert };

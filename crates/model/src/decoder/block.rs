@@ -4,13 +4,14 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::module::{attention, layer_norm};
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation};
 
+use crate::batch::keys::Keys;
 use crate::batch::rows::{Activations, Frame};
 use crate::decoder::rotation::{alibi, of_layer};
 use crate::device::cat::cat;
 use crate::device::matmul::project;
-use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, MlpModule, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, Experts, HeadNorm, MlpModule, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
 #[derive(Module, Debug)]
@@ -86,8 +87,8 @@ pub struct BlockOutput {
     pub hidden: Activations,
     /// What attention adds, of size `d`.
     pub attention: Activations,
-    /// The down-projection's input (an edit's *key*), of size `f`.
-    pub key: Activations,
+    /// The down-projection's input (an edit's *key*), of size `f`; of a mixture of experts, the wide key of all of them.
+    pub key: Keys,
     /// The feed-forward's output, of size `d`, as its down-projection gives it: before any norm or multiplier.
     pub mlp: Activations,
     /// Keys and values so far: those handed in as `past`, then this run's; kernels have this run's alone.
@@ -166,6 +167,44 @@ pub struct Block {
     pub gate: Option<Linear>,
     /// `[f, d]`: the weight that editing changes.
     pub down: Linear,
+    /// Where the three above are those of several experts side by side, what chooses among them.
+    pub router: Option<Router>,
+}
+
+/// What chooses a token's experts.
+#[derive(Module, Debug)]
+pub struct Router {
+    /// From the feed-forward's input to a score for each expert, `[d, experts]`.
+    pub scores: Linear,
+    /// The same of the expert that all tokens use, `[d, 1]`.
+    pub shared: Option<Linear>,
+}
+
+impl Router {
+    /// The gates of a token's wide key, `[tokens, f]`, given what the feed-forward reads, `[tokens, d]`; 0 where the token is not routed to.
+    ///
+    /// All experts compute all tokens here, and gates take away what is not wanted: a choice of rows would have to come to the host.
+    fn gates(&self, input: Tensor<2>, experts: &Experts) -> Tensor<2> {
+        let shares = activation::softmax(project(&self.scores, input.clone()), 1);
+        let (_, best) = shares.clone().without_autodiff().topk_with_indices(experts.top, 1);
+        let tokens = shares.dims()[0];
+        // Not by comparing shares: of equal ones no more than `top` are used.
+        let numbers = Tensor::<1, Int>::arange(0..experts.count as i64, &shares.device());
+        let numbers = numbers.reshape([1, 1, experts.count]).expand([tokens, experts.top, experts.count]);
+        let best = best.reshape([tokens, experts.top, 1]).expand([tokens, experts.top, experts.count]);
+        let used = best.equal(numbers).float().sum_dim(1).reshape([tokens, experts.count]);
+        let gates = shares * used;
+        let gates = if experts.normalised { gates.clone() / gates.sum_dim(1) } else { gates };
+        let wide = |gates: Tensor<2>, size: usize| {
+            let count = gates.dims()[1];
+            gates.reshape([tokens, count, 1]).expand([tokens, count, size]).reshape([tokens, count * size])
+        };
+        let gates = wide(gates, experts.size);
+        match (&self.shared, experts.shared) {
+            (Some(shared), Some(size)) => cat(vec![gates, wide(activation::sigmoid(project(shared, input)), size)], 1),
+            _ => gates,
+        }
+    }
 }
 
 impl Block {
@@ -224,7 +263,7 @@ impl Block {
         BlockOutput {
             hidden: Activations(hidden),
             attention: Activations(attention),
-            key: Activations(key),
+            key: Keys::Whole(Activations(key)),
             mlp: Activations(mlp),
             kv: Kv::Tensors(kv),
         }
@@ -284,8 +323,12 @@ impl Block {
         };
         let up = plus(project(&self.up, input.clone()), inner.up);
         let key = match &self.gate {
-            Some(gate) => activate(plus(project(gate, input), inner.gate), config.activation) * up,
+            Some(gate) => activate(plus(project(gate, input.clone()), inner.gate), config.activation) * up,
             None => activate(up, config.activation),
+        };
+        let key = match (&self.router, &config.experts) {
+            (Some(router), Some(experts)) => key * router.gates(input, experts),
+            _ => key,
         };
         let mlp = plus(project(&self.down, key.clone()), inner.down);
         FeedForward { hidden: residual + self.added(mlp.clone(), config), key, mlp }

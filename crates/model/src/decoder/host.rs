@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 use palinode_kernels as kernels;
 use palinode_kernels::{Batch, Heads, Kept, Matrix, Packed, Pins, Projection, Threads};
 
+use crate::batch::keys::Keys;
 use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
 use crate::decoder::rotation::alibi;
@@ -28,6 +29,8 @@ pub(crate) struct HostBlock {
     up: HostLinear,
     gate: Option<HostLinear>,
     down: HostLinear,
+    /// Scores of the experts, and of the one that all tokens use.
+    router: Option<(HostLinear, Option<HostLinear>)>,
 }
 
 /// A norm's weights.
@@ -111,13 +114,18 @@ impl HostBlock {
             up: HostLinear::of(&block.up)?,
             gate: all(block.gate.as_ref(), HostLinear::of)?,
             down: HostLinear::of(&block.down)?,
+            router: all(block.router.as_ref(), |router| {
+                Some((HostLinear::of(&router.scores)?, all(router.shared.as_ref(), HostLinear::of)?))
+            })?,
         })
     }
 
-    /// With copies of its weights that products read faster.
+    /// With copies of its weights that products read faster. Experts, of which each token uses a few, are read where they are.
     pub fn packed(mut self) -> Self {
-        let all = [&mut self.qkv, &mut self.attention_out, &mut self.up, &mut self.down];
-        all.into_iter().chain(&mut self.gate).for_each(HostLinear::pack);
+        [&mut self.qkv, &mut self.attention_out].into_iter().for_each(HostLinear::pack);
+        if self.router.is_none() {
+            [&mut self.up, &mut self.down].into_iter().chain(&mut self.gate).for_each(HostLinear::pack);
+        }
         self
     }
 
@@ -155,6 +163,15 @@ impl HostBlock {
                 Activation::Silu => kernels::Activation::Silu,
             },
             down: self.down.view(),
+            experts: self.router.as_ref().zip(config.mixture(layer)).map(|((scores, shared), experts)| {
+                kernels::Experts {
+                    router: scores.view(),
+                    top: experts.top,
+                    normalised: experts.normalised,
+                    shared: shared.as_ref().map(HostLinear::view),
+                    parts: experts.parts(),
+                }
+            }),
         }
     }
 
@@ -165,7 +182,10 @@ impl HostBlock {
         BlockOutput {
             hidden: activations(passed.hidden, config.hidden),
             attention: activations(passed.attention, config.hidden),
-            key: activations(passed.key, config.feed_forward),
+            key: match passed.routes {
+                Some(routes) => Keys::routed(config.key_parts(layer), routes, passed.key),
+                None => Keys::Whole(activations(passed.key, config.feed_forward)),
+            },
             mlp: activations(passed.mlp, config.hidden),
             kv: Kv::Host(passed.qkv),
         }

@@ -31,10 +31,11 @@ use crate::decoder::rotation::{Both, Rotation, Turns};
 use crate::decoder::source::{Blocks, Lent, Streaming};
 use crate::decoder::work::{Meter, Work};
 use crate::device::capacity::{Capacity, OutOfMemory};
+use crate::device::cat::cat;
 use crate::device::matmul::{matmul, project};
 use crate::device::memory::MOST_STREAMED;
 use crate::device::numbers::Numbers;
-use crate::{Beyond, DecoderConfig, ModelError, Positions, WeightId};
+use crate::{Beyond, DecoderConfig, MlpModule, ModelError, Positions, WeightId};
 
 /// A decoder-only language model.
 ///
@@ -469,7 +470,19 @@ impl Decoder {
             return Err(missing);
         }
         let block = self.lend(id.layer)?;
-        Ok(block.editable(id.module).ok_or(missing)?.cast(DType::F32))
+        let weight = block.editable(id.module).ok_or(missing)?;
+        let weight = match self.part(id) {
+            // Experts lie side by side: one behind the other by a down-projection's inputs, and by the outputs of others.
+            Some(part) => weight.narrow(usize::from(id.module != MlpModule::Down), part.start, part.len()),
+            None => weight,
+        };
+        Ok(weight.cast(DType::F32))
+    }
+
+    /// Where an expert lies among those of its layer.
+    fn part(&self, id: WeightId) -> Option<Range<usize>> {
+        let experts = self.config.mixture(id.layer)?;
+        experts.parts().get(experts.part(id.expert?)?).cloned()
     }
 
     /// The same model with `change` `[in, out]` added to one weight. The original stays as it is. The changed weight is held in f32,
@@ -480,7 +493,19 @@ impl Decoder {
     pub fn with_change(&self, id: WeightId, change: Tensor<2>) -> Result<Self, ModelError> {
         let weight = self.weight(id)? + change;
         let mut edited = self.clone();
-        edited.blocks.replace(id, weight);
+        let Some(part) = self.part(id) else {
+            edited.blocks.replace(id, weight);
+            return Ok(edited);
+        };
+        // The experts of a layer are one weight, of which this is a part.
+        let missing = ModelError::Weight { weight: id, family: self.config.family.name() };
+        let whole = self.lend(id.layer)?.editable(id.module).ok_or(missing)?.cast(DType::F32);
+        let along = usize::from(id.module != MlpModule::Down);
+        let behind = whole.dims()[along] - part.end;
+        let others = [(0, part.start), (part.end, behind)];
+        let [before, after] = others.map(|(from, count)| (count > 0).then(|| whole.clone().narrow(along, from, count)));
+        let whole = cat(before.into_iter().chain([weight]).chain(after).collect(), along);
+        edited.blocks.replace(WeightId { expert: None, ..id }, whole);
         Ok(edited)
     }
 }

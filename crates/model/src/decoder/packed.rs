@@ -23,11 +23,10 @@ pub fn packed_bytes(config: &DecoderConfig) -> u64 {
     let DecoderConfig { hidden: d, feed_forward: f, layers, vocab, .. } = *config;
     let attention = config.heads * config.head_dim;
     let into = if config.gated { 2 } else { 1 };
-    let block = Packed::bytes(d, attention + 2 * config.kv_heads * config.head_dim)
-        + Packed::bytes(attention, d)
-        + into * Packed::bytes(d, f)
-        + Packed::bytes(f, d);
-    (layers * block + Packed::bytes(d, vocab)) as u64
+    let around = Packed::bytes(d, attention + 2 * config.kv_heads * config.head_dim) + Packed::bytes(attention, d);
+    let inside = into * Packed::bytes(d, f) + Packed::bytes(f, d);
+    let dense = (0..layers).filter(|&layer| config.mixture(layer).is_none()).count();
+    (layers * around + dense * inside + Packed::bytes(d, vocab)) as u64
 }
 
 impl PackedModel {

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Distribution, Tensor};
 
-use crate::decoder::block::{Block, Norm};
+use crate::decoder::block::{Block, Norm, Router};
 use crate::{DecoderConfig, HeadNorm};
 
 /// All weights of a decoder.
@@ -67,7 +67,7 @@ impl Parameters {
             position_embedding: config.position_rows().map(|rows| normal([rows, config.hidden], 0.01)),
             embedding_norm: config.embedding_norm.then(norm),
             blocks: (0..config.layers)
-                .map(|_| Block {
+                .map(|layer| Block {
                     norm_1: config.norms_before.then(norm),
                     norm_2: config.has_second_norm().then(norm),
                     attention_norm: config.norms_behind.then(norm),
@@ -81,9 +81,13 @@ impl Parameters {
                         0.02,
                     ),
                     attention_out: linear(attention, config.hidden, config.attention_out_bias, residual),
-                    up: linear(config.hidden, config.feed_forward, config.mlp_bias, 0.02),
-                    gate: config.gated.then(|| linear(config.hidden, config.feed_forward, config.mlp_bias, 0.02)),
-                    down: linear(config.feed_forward, config.hidden, config.mlp_bias, residual),
+                    up: linear(config.hidden, config.key_size(layer), config.mlp_bias, 0.02),
+                    gate: config.gated.then(|| linear(config.hidden, config.key_size(layer), config.mlp_bias, 0.02)),
+                    down: linear(config.key_size(layer), config.hidden, config.mlp_bias, residual),
+                    router: config.mixture(layer).map(|experts| Router {
+                        scores: linear(config.hidden, experts.count, false, 0.02),
+                        shared: experts.shared.map(|_| linear(config.hidden, 1, false, 0.02)),
+                    }),
                 })
                 .collect(),
             final_norm: norm(),

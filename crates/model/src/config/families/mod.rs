@@ -3,6 +3,7 @@
 mod base;
 mod gated;
 mod gpt;
+mod mixtures;
 
 use std::path::Path;
 
@@ -27,7 +28,7 @@ const CAPS: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping"];
 const MULTIPLIERS: &[&str] = &["logits_scaling", "embedding_multiplier", "residual_multiplier"];
 
 /// The `model_type`s that are read.
-const FAMILIES: [Known; 28] = [
+const FAMILIES: [Known; 32] = [
     known("gpt2", gpt::gpt2),
     known("gptj", gpt::gptj),
     known("gpt_neox", gpt::gpt_neox),
@@ -56,15 +57,15 @@ const FAMILIES: [Known; 28] = [
     known("bloom", gpt::bloom),
     Known { has: &["alibi"], ..known("falcon", gpt::falcon) },
     known("mpt", gpt::mpt),
+    Known { has: &["num_local_experts"], ..known("mixtral", mixtures::mixtral) },
+    Known { has: &["num_experts", "num_local_experts"], ..known("qwen2_moe", mixtures::qwen2_moe) },
+    Known { has: &["num_experts", "num_local_experts"], ..known("qwen3_moe", mixtures::qwen3_moe) },
+    Known { has: &["num_experts", "num_local_experts"], ..known("olmoe", mixtures::olmoe) },
 ];
 
 /// `model_type`s that are known and not read, and why.
-const NOT_READ: [(&str, &str); 12] = [
-    ("mixtral", EXPERTS),
-    ("qwen2_moe", EXPERTS),
-    ("qwen3_moe", EXPERTS),
-    ("olmoe", EXPERTS),
-    ("gpt_oss", EXPERTS),
+const NOT_READ: [(&str, &str); 8] = [
+    ("gpt_oss", SINKS),
     ("granitemoe", EXPERTS),
     ("phimoe", EXPERTS),
     ("deepseek_v2", EXPERTS),
@@ -73,7 +74,9 @@ const NOT_READ: [(&str, &str); 12] = [
     ("gemma3", IMAGES),
     ("mistral3", IMAGES),
 ];
-const EXPERTS: &str = "a mixture of experts: expected one feed-forward a layer";
+const EXPERTS: &str = "a mixture of experts of another kind: expected mixtral, qwen2_moe, qwen3_moe or olmoe";
+const SINKS: &str =
+    "a mixture of experts with attention sinks and weights in MXFP4: expected mixtral, qwen2_moe, qwen3_moe or olmoe";
 const IMAGES: &str = "a model of texts and images: expected its text model saved by itself";
 
 /// Whether a value asks for something.
