@@ -74,13 +74,15 @@ fn what_is_not_read_is_named() {
         assert_eq!(code, 4, "{problems}");
         problems.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    for family in ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"] {
+    for family in ["gpt_oss", "granitemoe", "deepseek_v3"] {
         let said = refused(json!({ "model_type": family }));
         assert!(
             said.contains(&format!("model_type \"{family}\" is not supported: it is a mixture of experts")),
             "{said}"
         );
     }
+    let said = refused(json!({ "model_type": "gpt_oss" }));
+    assert!(said.contains("attention sinks and weights in MXFP4"), "{said}");
     for family in ["gemma3", "mistral3"] {
         let said = refused(json!({ "model_type": family }));
         assert!(said.contains("a model of texts and images"), "{said}");

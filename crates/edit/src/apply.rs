@@ -88,6 +88,9 @@ pub fn apply(
     if let (Beyond::Norm, Some((layer, aim))) = (config.beyond(), edit.plan.passed_on()) {
         return Err(EditError::BehindNorm { family: config.family.name().to_owned(), layer, aim });
     }
+    for step in &edit.plan.steps {
+        EditError::unless_dense(config, step.layer, "an edit")?;
+    }
     let at = |layer: usize| move |source: MathError| EditError::Math { layer, source };
     let mut aim = last;
     let mut values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
@@ -214,7 +217,7 @@ fn injected(
         for at in 0..=last {
             let output = decoder.block(at, &rows, hidden)?;
             for (tap, all) in taps.iter().zip(&mut found).filter(|(tap, _)| tap.layer == at) {
-                let values: Vec<f32> = read(tap.site.of(&output).at(&facts))?;
+                let values: Vec<f32> = read(tap.site.at(&output, &facts)?)?;
                 for (row, &i) in values.chunks_exact(d).zip(&group) {
                     all[i * d..][..d].copy_from_slice(row);
                 }
@@ -333,7 +336,7 @@ impl Rows {
 
     /// Keys averaged over templates, and keys of the bare prompts; both `f × B`.
     fn keys(&self, decoder: &Decoder, layer: usize, tokens: usize) -> Result<(Mat<f64>, Mat<f64>), EditError> {
-        let f = decoder.config().feed_forward;
+        let f = decoder.config().key_size(layer);
         let all = probe(decoder, &self.prompts, &[Tap { layer, site: Site::Key }], tokens)?.remove(0);
         let firsts = self.firsts();
         let at = |i: usize, b: usize, t: usize| f64::from(all[(firsts[b] + t) * f + i]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use palinode_math::MathError;
-use palinode_model::{ModelError, OutOfMemory};
+use palinode_model::{DecoderConfig, ModelError, OutOfMemory};
 
 /// A failure while measuring or editing a model.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,16 @@ pub enum EditError {
         /// The layer where it was measured.
         aim: usize,
     },
+    /// A layer that this way of editing does not take.
+    #[error("{what} takes layers with one feed-forward, and layer {layer} of {family} is a mixture of experts")]
+    Experts {
+        /// What was asked.
+        what: &'static str,
+        /// The family's name.
+        family: &'static str,
+        /// The layer.
+        layer: usize,
+    },
     /// Inputs that do not belong together.
     #[error("{0}")]
     Mismatch(String),
@@ -81,6 +91,14 @@ impl OutOfMemory for EditError {
 }
 
 impl EditError {
+    /// Fails where a layer is a mixture of experts; `what` begins the message.
+    pub(crate) fn unless_dense(config: &DecoderConfig, layer: usize, what: &'static str) -> Result<(), Self> {
+        match config.mixture(layer) {
+            Some(_) => Err(Self::Experts { what, family: config.family.name(), layer }),
+            None => Ok(()),
+        }
+    }
+
     /// What the user can do about it, where there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -97,7 +115,7 @@ impl EditError {
                 "edit a single layer (`strategy: single`), or take a strategy whose layers have targets of their own (`boundary`, `forward`)"
                     .into(),
             ),
-            Self::Request { .. } | Self::MomentFile { .. } | Self::Mismatch(_) => None,
+            Self::Experts { .. } | Self::Request { .. } | Self::MomentFile { .. } | Self::Mismatch(_) => None,
         }
     }
 }

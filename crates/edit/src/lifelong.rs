@@ -108,6 +108,9 @@ pub fn take(
     if let Some(id) = settings.weights.iter().find(|id| id.module == MlpModule::Bias) {
         return Err(EditError::Mismatch(format!("{id} is a bias, and no projection")));
     }
+    for id in &settings.weights {
+        EditError::unless_dense(decoder.config(), id.layer, "UltraEdit")?;
+    }
     requests.chunks(settings.mini_batch.max(1)).map(|some| take_some(decoder, text, some, settings)).collect()
 }
 
@@ -170,7 +173,7 @@ fn take_some(
                 decoder.added(layer, mlp.clone() + leaf.clone())? - decoder.added(layer, mlp)?
             };
             hidden = hidden.plus(&answers, adds);
-            leaves.push(Leaf { at, output: leaf, keys: output.key.at(&answers).without_autodiff() });
+            leaves.push(Leaf { at, output: leaf, keys: output.key.at(&answers)?.without_autodiff() });
         }
     }
     let (_, total) = predictions.of(decoder, &hidden)?;

@@ -343,7 +343,7 @@ impl Visit for Preparation<'_> {
             begun.before = Some(output.hidden.at(&begun.all_facts));
         }
         if at == self.layer {
-            begun.initial = Some(self.site.of(output).at(&begun.first_facts));
+            begun.initial = Some(self.site.at(output, &begun.first_facts)?);
             if self.at_projection || self.with_attention {
                 begun.after = Some([output.hidden.at(&begun.all_facts), output.mlp.at(&begun.all_facts)]);
             }

@@ -47,10 +47,11 @@ impl Moments {
     /// on count for it.
     ///
     /// # Errors
-    /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for a moment of another key size.
+    /// [`palinode_model::ModelError::Layer`]; [`EditError::Experts`]; [`EditError::Mismatch`] for a moment of another key size.
     pub fn insert(&mut self, decoder: &Decoder, layer: usize, moment: SecondMoment) -> Result<(), EditError> {
         decoder.config().check_layer(layer)?;
-        let f = decoder.config().feed_forward;
+        EditError::unless_dense(decoder.config(), layer, "a second moment")?;
+        let f = decoder.config().key_size(layer);
         if moment.size() != f {
             let message = format!("a second moment of size {}, but keys of size {f}", moment.size());
             return Err(EditError::Mismatch(message));
@@ -295,7 +296,7 @@ impl<T: Send, F: Fn(Tensor<2>) -> Result<T, ModelError> + Send> Visit for AllKey
 
     fn see(&mut self, layer: usize, output: &BlockOutput) -> Result<(), ModelError> {
         if let (true, Some(places)) = (self.layers.contains(&layer), &self.places) {
-            self.seen.push((layer, (self.make)(Site::Key.of(output).at(places))?));
+            self.seen.push((layer, (self.make)(Site::Key.at(output, places)?)?));
         }
         Ok(())
     }

@@ -73,12 +73,12 @@ pub struct Tap {
 }
 
 impl Site {
-    /// The site's activations.
-    pub(crate) fn of(self, output: &BlockOutput) -> &Activations {
+    /// The site's activations at some places, `[places, size]`.
+    pub(crate) fn at(self, output: &BlockOutput, places: &Places) -> Result<Tensor<2>, ModelError> {
         match self {
-            Self::Key => &output.key,
-            Self::MlpOutput => &output.mlp,
-            Self::BlockOutput => &output.hidden,
+            Self::Key => output.key.at(places),
+            Self::MlpOutput => Ok(output.mlp.at(places)),
+            Self::BlockOutput => Ok(output.hidden.at(places)),
         }
     }
 }
@@ -109,7 +109,7 @@ fn collect(
     tokens: usize,
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let config = decoder.config();
-    let size = |tap: &Tap| if tap.site == Site::Key { config.feed_forward } else { config.hidden };
+    let size = |tap: &Tap| if tap.site == Site::Key { config.key_size(tap.layer) } else { config.hidden };
     let mut found: Vec<Vec<f32>> = taps.iter().map(|tap| vec![0.0; prompts.len() * size(tap)]).collect();
     let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
     let groups = decoder.batches(&lengths, tokens);
@@ -152,7 +152,7 @@ impl Visit for AtFacts<'_> {
 
     fn see(&mut self, layer: usize, output: &BlockOutput) -> Result<(), ModelError> {
         for (value, tap) in self.values.iter_mut().zip(self.taps).filter(|(_, tap)| tap.layer == layer) {
-            *value = self.places.as_ref().map(|places| tap.site.of(output).at(places));
+            *value = self.places.as_ref().map(|places| tap.site.at(output, places)).transpose()?;
         }
         Ok(())
     }

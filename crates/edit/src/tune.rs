@@ -155,7 +155,7 @@ impl Fixed {
         let (mut keys, mut mlp) = (None, None);
         let hidden = decoder.walk(&rows, settings.layer, |layer, output| {
             if layer == settings.layer {
-                keys = Some(output.key.at(&all));
+                keys = Some(output.key.at(&all)?);
                 mlp = beyond.then(|| output.mlp.at(&all));
             }
             Ok(())
@@ -227,6 +227,7 @@ pub fn tune(
 ) -> Result<Tuned, EditError> {
     let layer = settings.layer;
     decoder.config().check_layer(layer)?;
+    EditError::unless_dense(decoder.config(), layer, "fine-tuning")?;
     let decoder = decoder.hold(layer..decoder.config().layers)?;
     let (d, f) = (decoder.config().hidden, decoder.config().feed_forward);
     let device = decoder.device();

@@ -70,7 +70,7 @@ impl StageFailure for EditError {
             }
             Self::BehindNorm { .. } => with_hint(Error::input(self.to_string()), self.hint()),
             Self::MomentFile { path, message } => Error::input(message).at(path, None),
-            Self::Request { .. } | Self::Mismatch(_) => Error::input(self.to_string()),
+            Self::Request { .. } | Self::Experts { .. } | Self::Mismatch(_) => Error::input(self.to_string()),
         }
     }
 }

@@ -32,7 +32,7 @@ pub use edit::suggestion::{PUBLISHED_RATE, Suggestion, carried, suggest};
 pub use judge::before::{ToCheck, look_at, to_check};
 pub use judge::room::{Free, Needs, said_of_blocks};
 pub use machine::devices::{chosen_device, cuda_findings, devices, free_memory, hardware};
-pub use machine::inspect::{EditableWeight, Inspection, inspect};
+pub use machine::inspect::{EditableWeight, Experts, Inspection, inspect};
 pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};

@@ -18,6 +18,14 @@ pub struct Family {
     pub numbers: Folder,
 }
 
+impl Family {
+    /// Whether no layer is a mixture of experts.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub fn is_dense(&self) -> bool {
+        self.decoder.config().experts.is_none()
+    }
+}
+
 pub fn families() -> Vec<Family> {
     FAMILIES.into_iter().map(open).collect()
 }

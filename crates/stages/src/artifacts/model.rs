@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palinode_engine::{Artifact, Error, FieldError, FileRef, Given, Kind, StageContext, size};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Layout, ModelError, Precision, Text, select_device};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Experts, Layout, ModelError, Precision, Text, select_device};
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::streaming;
@@ -87,7 +87,7 @@ pub struct Facts {
     pub layers: usize,
     /// `d`.
     pub hidden: usize,
-    /// `f`, the size of a key.
+    /// `f`, the size of a key in layers with one feed-forward.
     pub feed_forward: usize,
     /// Context in tokens.
     pub context: usize,
@@ -104,6 +104,9 @@ pub struct Facts {
     /// Whether a norm stands behind each feed-forward.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub norms_behind: bool,
+    /// The mixture of experts that layers have in place of one feed-forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Experts>,
 }
 
 impl Facts {
@@ -120,7 +123,29 @@ impl Facts {
             dtype,
             gguf,
             norms_behind: config.norms_behind,
+            experts: config.experts.clone(),
         }
+    }
+
+    /// As [`Facts::check_layers`], also for every layer that is a mixture of experts, which `what` does not take.
+    pub fn check_dense(&self, layers: &[usize], what: &str, field: impl Fn(usize) -> String) -> Vec<FieldError> {
+        let mut errors = self.check_layers(layers, &field);
+        let Some(experts) = &self.experts else { return errors };
+        let mixed = layers.iter().enumerate().filter(|(_, layer)| experts.is_mixture(**layer, self.layers));
+        errors.extend(mixed.map(|(i, layer)| {
+            let (family, count) = (&self.family, experts.count);
+            let message =
+                format!("layer {layer} of {family} is a mixture of {count} experts, which {what} does not take");
+            let error = FieldError::new(field(i), message);
+            match &experts.dense_layers[..] {
+                [] => error,
+                dense => {
+                    let named: Vec<String> = dense.iter().map(ToString::to_string).collect();
+                    error.expected(format!("a layer with one feed-forward: {}", named.join(", ")))
+                }
+            }
+        }));
+        errors
     }
 
     /// A mistake for every layer that the model lacks.

@@ -144,8 +144,9 @@ and its rounds cannot be measured one by one.";
 
     fn describe(params: &FinetuneParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
         let model = cx.input(MODEL).model;
-        let check =
-            |facts: &crate::artifacts::model::Facts| facts.check_layers(&[params.layer], |_| "layer".to_owned());
+        let check = |facts: &crate::artifacts::model::Facts| {
+            facts.check_dense(&[params.layer], "`finetune`", |_| "layer".to_owned())
+        };
         let mut errors = model.as_ref().map(check).unwrap_or_default();
         if params.epochs.get() > MOST_EPOCHS {
             let message = format!("`epochs` is {}", params.epochs.get());

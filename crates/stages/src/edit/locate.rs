@@ -170,8 +170,11 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                     .push(FieldError::new(format!("layers[{at}]"), format!("layer {} stands there twice", layers[at])));
             }
             if let Some(model) = cx.input(MODEL).model {
-                errors.extend(model.check_layers(layers, |i| format!("layers[{i}]")));
+                errors.extend(model.check_dense(layers, "`locate`", |i| format!("layers[{i}]")));
             }
+        }
+        if let (None, Some(model)) = (&params.layers, cx.input(MODEL).model) {
+            errors.extend(model.check_dense(&params.layers(model.layers), "`locate`", |_| "layers".to_owned()));
         }
         if params.clamps.is_empty() {
             errors.push(FieldError::new("clamps", "`clamps` is empty").expected("one number or more"));

@@ -578,7 +578,7 @@ pub fn check_plan(plan: &Plan, model: Option<&Facts>, moments: Option<Vec<usize>
     let mut errors = Vec::new();
     if let Some(facts) = model {
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        errors.extend(facts.check_layers(&edited, |_| String::new()));
+        errors.extend(facts.check_dense(&edited, "an edit", |_| String::new()));
         if let (true, Some((layer, aim))) = (facts.norms_behind, plan.passed_on()) {
             let error = EditError::BehindNorm { family: facts.family.clone(), layer, aim };
             let hint = error.hint().unwrap_or_default();

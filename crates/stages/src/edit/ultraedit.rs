@@ -85,7 +85,7 @@ impl UltraeditParams {
     }
 
     fn check(&self, facts: Option<&Facts>) -> Vec<FieldError> {
-        let known = facts.map(|facts| facts.check_layers(&self.layers, |i| format!("layers[{i}]")));
+        let known = facts.map(|facts| facts.check_dense(&self.layers, "`ultraedit`", |i| format!("layers[{i}]")));
         let mut errors = known.unwrap_or_default();
         for (name, empty) in [("layers", self.layers.is_empty()), ("modules", self.modules.is_empty())] {
             if empty {

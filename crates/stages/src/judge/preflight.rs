@@ -222,7 +222,7 @@ impl Ahead {
         let (whole, after) =
             rows.fold((0, 0), |(whole, after), row| (whole + row.ids.len(), after + row.ids.len() - row.fact));
         let targets = whole * config.layers + after * above * params.steps.get() * BACK_AND_FORTH;
-        let moments = 10 * config.feed_forward * (params.layer + 1);
+        let moments = 10 * config.used_key() * (params.layer + 1);
         let needs = MemoryNeeds::of(config, 0);
         let targets_need =
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
@@ -283,7 +283,7 @@ fn parallel(
     let bare: Vec<Prompt> = rows.iter().take(COMPARED).map(|rows| rows[0].clone()).collect();
     let tap = Tap { layer: params.layer, site: Site::Key };
     let keys = probe(&model.decoder, &bare, &[tap], tokens).map_err(StageFailure::stage)?.remove(0);
-    let f = model.decoder.config().feed_forward;
+    let f = model.decoder.config().key_size(params.layer);
     let norms: Vec<f64> =
         keys.chunks_exact(f).map(|key| key.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()).collect();
     let unit = Mat::from_fn(f, bare.len(), |i, b| f64::from(keys[b * f + i]) / norms[b].max(f64::MIN_POSITIVE));

@@ -171,7 +171,7 @@ over more documents or tokens, or with more layers.";
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
         if let Some(facts) = cx.input(MODEL).model {
-            errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
+            errors.extend(facts.check_dense(&params.layers, "`covariance`", |i| format!("layers[{i}]")));
         }
         if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
     }

@@ -132,7 +132,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
         let facts = cx.input(MODEL).model;
         if let Some(facts) = &facts {
             let numbers: Vec<usize> = layers.iter().map(|(layer, _)| *layer).collect();
-            errors.extend(facts.check_layers(&numbers, |i| layers[i].1.clone()));
+            errors.extend(facts.check_dense(&numbers, "`load_moments`", |i| layers[i].1.clone()));
         }
         // What a file says of itself costs nothing to read, and is the wrong file as often as not.
         let files = Self::files(params, cx.base_dir()).unwrap_or_default();

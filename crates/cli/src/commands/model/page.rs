@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode::{EditableWeight, Inspection};
+use palinode::{EditableWeight, Experts, Inspection};
 
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format};
@@ -42,14 +42,15 @@ fn facts(found: &Inspection) -> Vec<(&'static str, String)> {
         [] => "texts begin with no token of their own (no BOS)".to_owned(),
         tokens => format!("every text begins with {} (BOS)", tokens.join(" ")),
     };
-    vec![
+    let mut rows = vec![
         ("family", found.family.clone()),
         ("parameters", format!("{} ({})", rounded(found.parameters), found.parameters)),
         ("stored as", types.join(", ")),
         ("on disk", format!("{} in {}", format::size(found.disk), format::count(found.shards.len(), "file"))),
         ("layers", format!("{}: 0 to {}", found.layers, found.layers.saturating_sub(1))),
         ("hidden size", found.hidden.to_string()),
-        ("key size", format!("{} (feed-forward)", found.feed_forward)),
+        ("key size", key_size(found)),
+        (EXPERTS, found.experts.as_ref().map(|experts| told_experts(experts, found.layers)).unwrap_or_default()),
         ("heads", format!("{} of {} dimensions{groups}", found.heads, found.head_dim)),
         ("positions", found.positions.clone()),
         ("context", format!("{} tokens{window}", found.context)),
@@ -58,7 +59,34 @@ fn facts(found: &Inspection) -> Vec<(&'static str, String)> {
         ("tokenizer", tokenizer.kind.clone()),
         ("", begins),
         ("", tokenizer.end.as_ref().map_or("no end token".to_owned(), |end| format!("a text ends with {end}"))),
-    ]
+    ];
+    if found.experts.is_none() {
+        rows.retain(|(name, _)| *name != EXPERTS);
+    }
+    rows
+}
+
+/// The row of a mixture of experts.
+const EXPERTS: &str = "experts";
+
+fn key_size(found: &Inspection) -> String {
+    match &found.experts {
+        Some(experts) if experts.dense_layers.is_empty() => format!("{} (feed-forward of an expert)", experts.size),
+        _ => format!("{} (feed-forward)", found.feed_forward),
+    }
+}
+
+/// "8 of 14336 dimensions in each layer, of which a token uses 2".
+fn told_experts(experts: &Experts, layers: usize) -> String {
+    let shared = experts.shared.map(|size| format!(", and one of {size} that all tokens use")).unwrap_or_default();
+    let place = match layers - experts.dense_layers.len() {
+        mixed if mixed == layers => "each layer".to_owned(),
+        mixed => format!("{mixed} of {layers} layers"),
+    };
+    format!(
+        "{} of {} dimensions in {place}, of which a token uses {}{shared}",
+        experts.count, experts.size, experts.top
+    )
 }
 
 /// "1.56 billion".
