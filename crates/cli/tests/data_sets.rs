@@ -138,6 +138,62 @@ fn any_file_is_read_by_a_mapping() {
     assert!(here.mistake(&format!("{csv}, ids: ['009', x]")).contains("no request is named `x`"));
 }
 
+/// An answer belongs to the prompt at its own place: where there is none at that place, nothing is guessed.
+#[test]
+fn every_question_has_its_own_answer() {
+    let here = Here::new();
+    let short = UNKE.replace("[\"Thai\", \"long\"]", "[\"Thai\"]");
+    here.write("u.json", &short);
+    let said = here.mistake("path: u.json, dataset: unke");
+    assert!(said.contains("record 0, field `portability.sub_question`: there are 2 prompts and 1 answers"), "{said}");
+    let record = r#"[{"s": "y", "p": "y is", "q": ["y a", null, "y c"], "a": [["1", "one"], ["2"], "3"], "one": "T",
+        "h": [{"t": "y b", "v": "2"}]}]"#;
+    here.write("r.json", record);
+    let with = |asked: &str| {
+        format!("path: r.json, fields: {{ subject: s, prompt: p, target_new: one, portability: {{ x: {asked} }} }}")
+    };
+    let all = here.load(&with("{ prompt: q, answers: a }"));
+    let asked = all[0]["portability"]["x"].as_array().unwrap();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(
+        (&asked[0]["answers"], &asked[1]["answers"]),
+        (&serde_json::json!(["1", "one"]), &serde_json::json!(["3"]))
+    );
+    // One text answers all.
+    let all = here.load(&with("{ prompt: q, answers: one }"));
+    assert_eq!(all[0]["portability"]["x"][1]["answers"], serde_json::json!(["T"]));
+    // A path into objects that none of them has is a mistake, too.
+    let said = here.mistake(&with("{ each: h, prompt: t, answers: w }"));
+    assert!(said.contains("no object of `h` has `w`; the first one has `t`, `v`"), "{said}");
+}
+
+/// What other programs write where they have nothing, and files that are something else.
+#[test]
+fn nothing_is_none_and_a_wrong_file_is_named() {
+    let here = Here::new();
+    here.write("n.jsonl", "{\"subject\": \"Chile\", \"prompt\": \"{} speaks\", \"target_new\": \"Thai\", \"paraphrases\": null, \"neighbors\": null}\n");
+    assert_eq!(here.load("path: n.jsonl, dataset: jsonl").len(), 1);
+    here.write(
+        "c.json",
+        r#"[{"case_id": 1, "requested_rewrite": {"prompt": "{} speaks", "subject": "Chile", "target_new": {"str": "Thai"}, "target_true": null},
+            "paraphrase_prompts": null, "neighborhood_prompts": null}]"#,
+    );
+    assert_eq!(here.load("path: c.json").len(), 1);
+    here.write("o.json", "{\n \"data\": [{\"subject\": \"Chile\"}],\n \"n\": 1\n}\n");
+    let said = here.mistake("path: o.json, dataset: jsonl");
+    assert!(said.contains("is one JSON object") && said.contains("it has lists: `data`"), "{said}");
+    assert_eq!(said.matches("p.yaml:").count(), 1, "said once: {said}");
+    here.write("t.parquet", "no table");
+    let said = here.mistake("path: t.parquet, fields: { prompt: a, target_new: b }");
+    assert!(said.contains("named like a Parquet table and is none"), "{said}");
+    here.write("s.csv", "a,b\nonly\n");
+    let said = here.mistake("path: s.csv, fields: { prompt: a, target_new: b }");
+    assert!(said.contains("the row has 1 cells") && !said.contains("hint: \n") && !said.contains("hint:\n"), "{said}");
+    here.write("z.json", r#"[{"subject": "Chile", "src": "What does Chile speak?", "answers": [], "alt": "Thai"}]"#);
+    let said = here.mistake("path: z.json, dataset: zsre");
+    assert!(said.contains("there is no answer in it"), "{said}");
+}
+
 /// Edited and judged: portability and locality of data sets without published metrics are EasyEdit's.
 #[test]
 fn every_data_set_is_edited_and_judged() {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::records::Fault;
+use crate::records::{Fault, null_is_none};
 use crate::request::trimmed;
 use crate::{EditRequest, Neighbor, TargetPrefix};
 
@@ -14,13 +14,13 @@ pub const HINT: &str = "a CounterFact record has requested_rewrite with prompt (
 pub struct Record {
     case_id: Option<Value>,
     requested_rewrite: Rewrite,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     paraphrase_prompts: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     neighborhood_prompts: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     attribute_prompts: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     generation_prompts: Vec<String>,
     strength: Option<f64>,
     target_prefix: Option<String>,

@@ -37,7 +37,9 @@ impl DataError {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        let hint = hint.into();
+        // A reader of anyone's records has nothing to say of their fields.
+        self.hint = Some(hint).filter(|hint| !hint.is_empty());
         self
     }
 

@@ -111,7 +111,7 @@ pub struct Asked {
     /// A list of objects in the record, each of which asks: the other paths lead into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub each: Option<String>,
-    /// The prompt. Several prompts take one answer each.
+    /// The prompt. Several prompts take one answer each, at the same place of a list; one text answers all of them.
     pub prompt: FieldPath,
     /// What may be answered.
     #[serde(default, alias = "target", alias = "answer", skip_serializing_if = "Option::is_none")]
@@ -191,34 +191,88 @@ impl FieldPath {
         }
     }
 
+    fn path(&self) -> Option<&str> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Text { .. } => None,
+        }
+    }
+
+    fn items(&self, record: &Value) -> Items {
+        let read = |value: &Value| {
+            let mut found = Vec::new();
+            texts(value, &mut found);
+            found
+        };
+        match self {
+            Self::Text { text } => Items(vec![vec![text.clone()]], false),
+            Self::Path(path) => match find(record, path).as_slice() {
+                [Value::Array(items)] => Items(items.iter().map(read).collect(), true),
+                [one] => Items(vec![read(one)], path.contains("[*]")),
+                several => Items(several.iter().map(|value| read(value)).collect(), true),
+            },
+        }
+    }
+
     fn first(from: Option<&Self>, record: &Value) -> Option<String> {
         from?.texts(record).into_iter().next()
     }
 }
 
 impl Asked {
-    /// The prompts with their answers.
-    fn probes(&self, record: &Value) -> Vec<Probe> {
+    /// The prompts with their answers. Of several prompts each has the answer at its own place, which may be a list of spellings; one text, and a text
+    /// that is the same in every record, answers all of them.
+    fn probes(&self, record: &Value) -> Result<Vec<Probe>, String> {
         let one = |within: &Value| {
-            let prompts = self.prompt.texts(within);
-            let answers = self.answers.as_ref().map(|answers| answers.texts(within)).unwrap_or_default();
-            let several = prompts.len() > 1 && prompts.len() == answers.len();
-            let probe = |(at, prompt): (usize, String)| {
-                let answers = if several { vec![answers[at].clone()] } else { answers.clone() };
-                Probe { prompt, answers }
+            let prompts = self.prompt.items(within);
+            let answers = self.answers.as_ref().map(|answers| answers.items(within)).unwrap_or_default();
+            let several = prompts.len() > 1 && answers.several() && !answers.0.is_empty();
+            if several && prompts.len() != answers.len() {
+                return Err(format!("there are {} prompts and {} answers", prompts.len(), answers.len()));
+            }
+            let probe = |(at, prompt): (usize, Vec<String>)| {
+                let answers = if several { answers.0[at].clone() } else { answers.0.concat() };
+                prompt.into_iter().map(move |prompt| Probe { prompt, answers: answers.clone() })
             };
-            prompts.into_iter().enumerate().map(probe).collect::<Vec<_>>()
+            Ok(prompts.0.into_iter().enumerate().flat_map(probe).collect::<Vec<_>>())
         };
         match &self.each {
             None => one(record),
-            Some(each) => {
-                let mut objects = Vec::new();
-                for value in find(record, each) {
-                    self::objects(value, &mut objects);
-                }
-                objects.into_iter().flat_map(one).collect()
-            }
+            Some(_) => self.objects(record).into_iter().map(one).collect::<Result<Vec<_>, _>>().map(|all| all.concat()),
         }
+    }
+
+    /// The objects that ask.
+    fn objects<'a>(&self, record: &'a Value) -> Vec<&'a Value> {
+        let mut objects = Vec::new();
+        for value in self.each.iter().flat_map(|each| find(record, each)) {
+            self::objects(value, &mut objects);
+        }
+        objects
+    }
+
+    /// A path into the objects of `each` that none of them has in any of these records, where there are any.
+    fn unknown<'a>(&'a self, records: &'a [Value]) -> Option<(&'a str, &'a Value)> {
+        self.each.as_ref()?;
+        let objects: Vec<&Value> = records.iter().flat_map(|record| self.objects(record)).collect();
+        let first = *objects.first()?;
+        let paths = [Some(&self.prompt), self.answers.as_ref()].into_iter().flatten().filter_map(FieldPath::path);
+        let mut missing = paths.filter(|path| objects.iter().all(|object| find(object, path).is_empty()));
+        missing.next().map(|path| (path, first))
+    }
+}
+
+/// What a path finds, item by item: the texts of each. `true` for a list of items, whose places mean something.
+#[derive(Default)]
+struct Items(Vec<Vec<String>>, bool);
+
+impl Items {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn several(&self) -> bool {
+        self.1
     }
 }
 
@@ -241,11 +295,7 @@ impl Fields {
             .chain([&self.target_prefix, &self.group])
             .flatten()
             .chain(several.into_iter().flat_map(Many::all));
-        let asked =
-            self.neighbors.all().iter().chain(
-                self.portability.values().chain(self.locality.values()).flat_map(|asked: &Many<Asked>| asked.all()),
-            );
-        let asked: Vec<&Asked> = asked.collect();
+        let asked: Vec<&Asked> = self.asked().collect();
         let each = asked.iter().filter_map(|asked| asked.each.as_deref());
         let direct = asked.iter().filter(|asked| asked.each.is_none());
         let direct = direct.flat_map(|asked| [Some(&asked.prompt), asked.answers.as_ref()].into_iter().flatten());
@@ -266,7 +316,9 @@ impl Fields {
                 return Err((name.to_owned(), format!("every request has a `{name}`, and nothing says where it is")));
             }
         }
-        for path in self.paths() {
+        let inner = self.asked().filter(|asked| asked.each.is_some());
+        let inner = inner.flat_map(|asked| [Some(&asked.prompt), asked.answers.as_ref()].into_iter().flatten());
+        for path in self.paths().into_iter().chain(inner.filter_map(FieldPath::path)) {
             steps(path).map_err(|message| (String::new(), message))?;
         }
         Ok(())
@@ -274,15 +326,22 @@ impl Fields {
 
     /// A path that none of these records has, with what the first of them has instead.
     pub fn unknown(&self, records: &[Value]) -> Option<(String, String)> {
-        let missing =
-            self.paths().into_iter().find(|path| records.iter().all(|record| find(record, path).is_empty()))?;
-        let mut there = BTreeSet::new();
-        records.first().into_iter().for_each(|record| leaves(record, "", &mut there));
-        let mut list: Vec<String> = there.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
-        if there.len() > SHOWN {
-            list.push(format!("and {} more", there.len() - SHOWN));
+        let none = |path: &&str| records.iter().all(|record| find(record, path).is_empty());
+        if let Some(missing) = self.paths().into_iter().find(none) {
+            let first = records.first().map(list).unwrap_or_default();
+            return Some((missing.to_owned(), format!("no record has `{missing}`; the first one has {first}")));
         }
-        Some((missing.to_owned(), format!("no record has `{missing}`; the first one has {}", list.join(", "))))
+        let (each, missing, first) =
+            self.asked().find_map(|asked| asked.unknown(records).map(|(path, first)| (&asked.each, path, first)))?;
+        let each = each.as_deref().unwrap_or_default();
+        let message = format!("no object of `{each}` has `{missing}`; the first one has {}", list(first));
+        Some((missing.to_owned(), message))
+    }
+
+    /// All that asks.
+    fn asked(&self) -> impl Iterator<Item = &Asked> {
+        let axes = self.portability.values().chain(self.locality.values());
+        self.neighbors.all().iter().chain(axes.flat_map(|asked: &Many<Asked>| asked.all()))
     }
 
     /// The request of a record.
@@ -306,15 +365,20 @@ impl Fields {
         };
         let target_true = FieldPath::first(self.target_true.as_ref(), record);
         let many = |from: &Many<FieldPath>| from.all().iter().flat_map(|from| from.texts(record)).collect::<Vec<_>>();
-        let probes =
-            |asked: &Many<Asked>| asked.all().iter().flat_map(|asked| asked.probes(record)).collect::<Vec<_>>();
-        let axes = |axes: &BTreeMap<String, Many<Asked>>| {
-            let axis = |(name, asked): (&String, &Many<Asked>)| {
-                let answered: Vec<Probe> =
-                    probes(asked).into_iter().filter(|probe| !probe.answers.is_empty()).collect();
-                (!answered.is_empty()).then(|| (name.clone(), answered))
-            };
-            axes.iter().filter_map(axis).collect::<BTreeMap<_, _>>()
+        let probes = |name: &str, asked: &Many<Asked>| {
+            let found: Result<Vec<Vec<Probe>>, String> = asked.all().iter().map(|asked| asked.probes(record)).collect();
+            found.map(|all| all.concat()).map_err(|message| (Some(name.to_owned()), message))
+        };
+        let axes = |of: &str, axes: &BTreeMap<String, Many<Asked>>| -> Result<BTreeMap<_, _>, Fault> {
+            let mut all = BTreeMap::new();
+            for (name, asked) in axes {
+                let found = probes(&format!("{of}.{name}"), asked)?;
+                let answered: Vec<Probe> = found.into_iter().filter(|probe| !probe.answers.is_empty()).collect();
+                if !answered.is_empty() {
+                    all.insert(name.clone(), answered);
+                }
+            }
+            Ok(all)
         };
         let neighbor = |probe: Probe| Neighbor {
             prompt: probe.prompt,
@@ -326,12 +390,12 @@ impl Fields {
             subject,
             target_new: wanted("target_new", self.target_new.as_ref())?,
             paraphrases: many(&self.paraphrases),
-            neighbors: probes(&self.neighbors).into_iter().map(neighbor).collect(),
+            neighbors: probes("neighbors", &self.neighbors)?.into_iter().map(neighbor).collect(),
             attributes: many(&self.attributes),
             generation: many(&self.generation),
             references: many(&self.references),
-            portability: axes(&self.portability),
-            locality: axes(&self.locality),
+            portability: axes("portability", &self.portability)?,
+            locality: axes("locality", &self.locality)?,
             relation: FieldPath::first(self.relation.as_ref(), record),
             group: FieldPath::first(self.group.as_ref(), record),
             target_prefix: self
@@ -361,6 +425,17 @@ fn leaves(value: &Value, path: &str, into: &mut BTreeSet<String>) {
             into.insert(path.to_owned());
         }
     }
+}
+
+/// The paths of a record, as a message lists them.
+fn list(record: &Value) -> String {
+    let mut there = BTreeSet::new();
+    leaves(record, "", &mut there);
+    let mut list: Vec<String> = there.iter().take(SHOWN).map(|path| format!("`{path}`")).collect();
+    if there.len() > SHOWN {
+        list.push(format!("and {} more", there.len() - SHOWN));
+    }
+    list.join(", ")
 }
 
 /// How many paths of a record are listed.

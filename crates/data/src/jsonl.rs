@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::records::Fault;
+use crate::records::{Fault, null_is_none};
 use crate::request::{template, trimmed};
 use crate::{EditRequest, Neighbor, Probe, TargetPrefix};
 
@@ -25,27 +25,27 @@ pub struct Line {
     prompt: String,
     target_new: String,
     target_true: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     paraphrases: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     neighbors: Vec<NeighborLine>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     attributes: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     generation: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     references: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     portability: BTreeMap<String, Vec<Probe>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     locality: BTreeMap<String, Vec<Probe>>,
     strength: Option<f64>,
     relation: Option<String>,
     target_prefix: Option<String>,
     group: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     contexts: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     kl_prompts: Vec<String>,
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::counterfact::id;
-use crate::records::Fault;
+use crate::records::{Fault, null_is_none};
 use crate::request::trimmed;
 use crate::{EditRequest, Probe};
 
@@ -19,12 +19,12 @@ const SINGLE: &str = "single-hop";
 pub struct Record {
     case_id: Option<Value>,
     requested_rewrite: Vec<Rewrite>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     questions: Vec<String>,
     new_answer: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     new_answer_alias: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     new_single_hops: Vec<Hop>,
     orig: Option<Chain>,
 }
@@ -49,14 +49,14 @@ struct Target {
 struct Hop {
     question: String,
     answer: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     answer_alias: Vec<String>,
 }
 
 /// The facts that lead from the question to its answer.
 #[derive(Deserialize)]
 struct Chain {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_none")]
     new_triples: Vec<Value>,
 }
 

@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
-use serde_json::{Deserializer, Value};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::csv_rows::Cells;
 use crate::documents::plain;
@@ -79,6 +80,8 @@ pub fn read_as<T>(
             let message = format!("not a JSON array of records: {}", error.message);
             DataError::new(path, Place::Line(before + error.line), message).hint(hint)
         })?;
+    } else if let Some(message) = one_object(body) {
+        return Err(DataError::new(path, Place::File, message).hint(hint).into());
     } else if let Some(table) = csv_rows::open(body, cells) {
         let before = text[..text.len() - body.len()].matches('\n').count();
         table.rows(LARGEST_RECORD, |index, line, value| take(index, Some(before + line), value));
@@ -99,10 +102,26 @@ pub fn read_as<T>(
     if mistakes.count > 0 { Err(mistakes) } else { Ok(all) }
 }
 
+/// What is wrong with a text that is one JSON object over several lines: the records may be a list in it.
+fn one_object(text: &str) -> Option<String> {
+    if !text.starts_with('{') || text.lines().next().is_some_and(|line| serde_json::from_str::<Value>(line).is_ok()) {
+        return None;
+    }
+    let Ok(Value::Object(object)) = serde_json::from_str::<Value>(text) else { return None };
+    let lists: Vec<String> =
+        object.iter().filter(|(_, value)| value.is_array()).map(|(name, _)| format!("`{name}`")).collect();
+    let lists = if lists.is_empty() { String::new() } else { format!("; it has lists: {}", lists.join(", ")) };
+    Some(format!("the file is one JSON object, expected a list of records, or an object a line{lists}"))
+}
+
 /// The rows of a Parquet table; `None` for a file that is none, or that cannot be opened.
 fn table(path: &Path) -> Result<Option<Vec<Value>>, DataError> {
     let Ok(mut file) = File::open(path) else { return Ok(None) };
     if !stream::packing(&mut file).is_ok_and(|packing| packing == Packing::Parquet) {
+        if path.extension().is_some_and(|end| end == "parquet") {
+            let message = "the file is named like a Parquet table and is none";
+            return Err(DataError::new(path, Place::File, message).hint("download or copy the file again"));
+        }
         return Ok(None);
     }
     if file.metadata().is_ok_and(|file| file.len() > LARGEST_FILE) {
@@ -129,6 +148,11 @@ pub fn typed<R: DeserializeOwned>(value: Value) -> Result<R, Fault> {
         let field = error.path().to_string();
         ((field != ".").then_some(field), error.into_inner().to_string())
     })
+}
+
+/// Optional lists and mappings: `null`, as other programs write what they lack, is none.
+pub fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 fn told(
@@ -160,7 +184,7 @@ struct Broken {
 /// Reads the elements of an array; each in memory by itself.
 fn array<'a>(text: &str, take: &'a mut Take<'a>) -> Result<(), Broken> {
     let left = Cell::new(LARGEST_RECORD);
-    let mut reader = Deserializer::from_reader(Rationed { text: text.as_bytes(), left: &left });
+    let mut reader = serde_json::Deserializer::from_reader(Rationed { text: text.as_bytes(), left: &left });
     let read = reader.deserialize_seq(Elements { take, left: &left }).and_then(|()| {
         left.set(LARGEST_RECORD);
         reader.end()

@@ -42,8 +42,7 @@ pub struct Record {
     case_id: Option<Value>,
     subject: String,
     src: String,
-    #[serde(default)]
-    answers: Vec<String>,
+    answers: Option<Vec<String>>,
     alt: Option<String>,
     rephrase: Option<String>,
     loc: Option<String>,
@@ -53,9 +52,13 @@ pub struct Record {
 }
 
 pub fn request(index: usize, record: Record, target: ZsreTarget, question: ZsreQuestion) -> Result<EditRequest, Fault> {
-    let answer = record.answers.into_iter().next();
+    let given = record.answers.is_some();
+    let answer = record.answers.into_iter().flatten().next();
     let missing = |field: &str| (None, format!("missing field `{field}`"));
     let (target_new, target_true) = match target {
+        ZsreTarget::Answer if given && answer.is_none() => {
+            return Err((Some("answers".to_owned()), "there is no answer in it".to_owned()));
+        }
         ZsreTarget::Answer => (answer.ok_or_else(|| missing("answers"))?, None),
         ZsreTarget::Alt => (record.alt.ok_or_else(|| missing("alt"))?, answer),
     };

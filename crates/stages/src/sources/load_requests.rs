@@ -101,7 +101,7 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str =
         "Reads edit requests: CounterFact, zsRE, KnowEdit and other data sets, plain JSONL, or any file by a mapping.";
     const DOC: &'static str = "\
@@ -116,11 +116,6 @@ docs/inputs.md shows every data set by example.
 A request may have a `strength`, its own μ. For every objective, 0 makes its edit a hard constraint, and larger values make \
 it softer. One batch may mix hard and soft edits.";
     type Output = RequestsKind;
-
-    fn carries() -> &'static [u32] {
-        // Earlier versions read the same of every data set that they knew.
-        &[2, 3]
-    }
 
     fn unkeyed() -> &'static [&'static str] {
         // What the files hold is in the key.
