@@ -210,8 +210,22 @@ stages:
     );
     let said = here.palinode(0, &["run", "p.yaml"]);
     assert!(said.contains("task, step by step"), "{said}");
-    let rows = here.facts("task")["series"]["rows"].as_array().unwrap().len();
-    assert_eq!(rows, 3);
+    let facts = here.facts("task");
+    assert_eq!(facts["series"]["rows"].as_array().unwrap().len(), 3);
+    // No share of a few questions is without doubt, and every number says how many there were.
+    let questions = facts["questions"].as_u64().unwrap();
+    assert!(
+        questions > 0 && facts["n"]["accuracy"] == questions && facts["n"]["before_accuracy"] == questions,
+        "{facts}"
+    );
+    for (intervals, of) in [(&facts["intervals"], "end"), (&facts["series"]["rows"][0]["intervals"], "round")] {
+        for metric in ["accuracy", "by_length"] {
+            let [low, high] = [0, 1].map(|at| intervals[metric][at].as_f64().unwrap());
+            assert!(low < high, "{of} {metric}: {intervals}");
+        }
+    }
+    let task = said.split("\ntask\n").nth(1).unwrap();
+    assert!(task.contains(&format!("n = {questions}\n")), "{task}");
 }
 
 #[test]

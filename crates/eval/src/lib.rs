@@ -43,8 +43,8 @@ pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Answer, Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};
 pub use statistics::{
-    Best, LEVEL, Paired, Repeated, Scored, best, holm, interval, mcnemar, mean_and_deviation, paired, sign_flip,
-    student,
+    Best, LEVEL, Paired, Repeated, Scored, best, best_apart, holm, interval, mcnemar, mean_and_deviation,
+    over_repetitions, paired, sign_flip, student,
 };
 pub use stop::{Stop, StopAt, write_until};
 pub use summary::Summary;
@@ -53,6 +53,6 @@ pub use tfidf::Tfidf;
 pub use trace::{
     Knowledge, Role, TraceKind, TracePrompt, TraceRules, Traced, embedding_deviation, knowledge, noise, trace,
 };
-pub use wilson::wilson;
+pub use wilson::{share_interval, wilson};
 pub use words::Words;
 pub use writing::{Writing, write};

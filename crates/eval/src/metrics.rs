@@ -79,13 +79,13 @@ pub const METRICS: [Metric; 37] = [
     share("PS", "paraphrase: paraphrases where p(new) > p(true)", Group::CounterFact, of(|r| success(&r.paraphrase))),
     share(
         "NS",
-        "neighbourhood: prompts about other subjects where p(true) > p(new)",
+        "neighborhood: prompts about other subjects where p(true) > p(new)",
         Group::CounterFact,
         of(|r| mean(&r.neighborhood, |c| c.old.as_ref().map(|old| yes(old.nll < c.new.nll)))),
     ),
     number("EM", "efficacy magnitude: mean p(new) − p(true) on rewrite prompts", of(|r| margin(&r.rewrite))),
     number("PM", "paraphrase magnitude: mean p(new) − p(true) on paraphrases", of(|r| margin(&r.paraphrase))),
-    number("NM", "neighbourhood magnitude: mean p(true) − p(new)", of(|r| margin(&r.neighborhood).map(|m| -m))),
+    number("NM", "neighborhood magnitude: mean p(true) − p(new)", of(|r| margin(&r.neighborhood).map(|m| -m))),
     share(
         "EA",
         "efficacy accuracy: rewrite prompts completed with the new target",
@@ -100,7 +100,7 @@ pub const METRICS: [Metric; 37] = [
     ),
     share(
         "NA",
-        "neighbourhood accuracy: prompts completed with the target that should stay",
+        "neighborhood accuracy: prompts completed with the target that should stay",
         Group::CounterFact,
         of(|r| mean(&r.neighborhood, |c| c.old.as_ref().map(|old| yes(old.correct())))),
     ),

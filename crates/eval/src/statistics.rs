@@ -379,6 +379,30 @@ pub fn best(of: &[Repeated<'_>], metric: &str, least: bool) -> Best {
     if all && !found.is_empty() { Best::Shown(*first) } else { Best::NotShown }
 }
 
+/// The 95 % interval of a metric over repetitions: over records too, where these are known; else Student's of the repetitions' `values`. A share of
+/// `share` records or questions does not leave 0 to 1, and is never a point: where all repetitions agree, it is Wilson's.
+pub fn over_repetitions(
+    scores: Option<&Repeated<'_>>,
+    metric: &str,
+    values: &[f64],
+    share: Option<usize>,
+) -> Option<[f64; 2]> {
+    let [low, high] = scores.and_then(|scores| interval(scores, metric)).or_else(|| student(values))?;
+    match share {
+        Some(n) if low == high => wilson(low, n),
+        Some(_) => Some([low.max(0.0), high.min(1.0)]),
+        None => Some([low, high]),
+    }
+}
+
+/// Which of several is the best where no records are known, by their values and 95 % intervals: the most, or, with `least`, the least; shown only where its
+/// interval meets no other. That asks for more than a paired test would.
+pub fn best_apart(of: &[(f64, [f64; 2])], least: bool) -> Best {
+    let above = |a: &(f64, [f64; 2]), b: &(f64, [f64; 2])| if least { a.1[1] < b.1[0] } else { a.1[0] > b.1[1] };
+    let shown = |&at: &usize| of.iter().enumerate().all(|(other, one)| other == at || above(&of[at], one));
+    if of.len() < 2 { Best::NotShown } else { (0..of.len()).find(shown).map_or(Best::NotShown, Best::Shown) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,6 +460,21 @@ mod tests {
         assert!(sign_flip(&[1.0; 13], 2000) < 0.003);
         let mixed: Vec<f64> = (0..13).map(|i| if i < 3 { -1.0 } else { 1.0 }).collect();
         near(sign_flip(&mixed, 100_000), mcnemar(3, 10), 0.005);
+    }
+
+    /// What is known of repetitions alone.
+    #[test]
+    fn repetitions_without_records() {
+        assert_eq!(over_repetitions(None, "accuracy", &[0.0; 3], Some(10)), wilson(0.0, 10));
+        let [low, high] = over_repetitions(None, "accuracy", &[0.5, 1.0, 1.0], Some(10)).unwrap();
+        assert!(low > 0.0 && low < 0.5 && high == 1.0, "{low} {high}");
+        let [_, high] = over_repetitions(None, "relative_norm", &[3.0, 4.0, 5.0], None).unwrap();
+        assert!(high > 5.0);
+        assert_eq!(over_repetitions(None, "norm", &[3.0], None), None);
+        let of = [(1.0, [0.5, 1.5]), (3.0, [2.5, 3.5]), (2.0, [1.9, 2.1])];
+        assert_eq!((best_apart(&of, false), best_apart(&of, true)), (Best::Shown(1), Best::Shown(0)));
+        let near = [(1.0, [0.5, 1.5]), (1.2, [0.7, 1.7])];
+        assert_eq!((best_apart(&near, false), best_apart(&near[..1], false)), (Best::NotShown, Best::NotShown));
     }
 
     /// statsmodels' `multipletests(…, method="holm")`.

@@ -30,13 +30,16 @@ pub use artifacts::trace::{Averages, Effects};
 pub use edit::locate::candidates;
 pub use edit::suggestion::{PUBLISHED_RATE, Suggestion, carried, suggest};
 pub use judge::before::{ToCheck, look_at, to_check};
+pub use judge::evaluate::answers::condensed;
 pub use judge::room::{Free, Needs, said_of_blocks};
 pub use machine::devices::{chosen_device, cuda_findings, devices, free_memory, hardware};
 pub use machine::inspect::{EditableWeight, Experts, Inspection, inspect};
 pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};
-pub use palinode_eval::{Best, Paired, Repeated, Scored, TraceKind, best, holm, mean_and_deviation, paired};
+pub use palinode_eval::{
+    Best, Paired, Repeated, Scored, TraceKind, best, best_apart, holm, mean_and_deviation, over_repetitions, paired,
+};
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;
 pub use sinks::model_folder::{Restored, provenance};

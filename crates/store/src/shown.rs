@@ -16,6 +16,9 @@ pub type Values = BTreeMap<String, Option<Number>>;
 /// Low and high end of an interval by the name of the metric.
 pub type Intervals = BTreeMap<String, [Option<f64>; 2]>;
 
+/// How many records or questions each metric is a mean of, by its name.
+pub type Counts = BTreeMap<String, usize>;
+
 /// Texts by the name of their field: a prompt, and what was said.
 pub type Sample = Map<String, Value>;
 
@@ -60,6 +63,9 @@ pub struct Shown {
     /// Intervals of some metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intervals: Option<Intervals>,
+    /// The records or questions behind some metrics, where no file of the result has them one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<Counts>,
     /// The same metrics after each of some steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<Series>,
@@ -90,6 +96,7 @@ impl Shown {
             metrics: facts.get("metrics").and_then(Value::as_object).map(numbers),
             columns: field(facts, "columns"),
             intervals: field(facts, "intervals"),
+            n: field(facts, "n"),
             series: field(facts, "series"),
             samples: field(facts, "samples"),
             findings: field(facts, "findings"),
@@ -100,6 +107,11 @@ impl Shown {
     /// The value of a metric.
     pub fn metric(&self, name: &str) -> Option<f64> {
         value(self.metrics.as_ref()?, name)
+    }
+
+    /// How many records or questions a metric is a mean of, where the result says so.
+    pub fn count(&self, name: &str) -> Option<usize> {
+        self.n.as_ref()?.get(name).copied()
     }
 
     /// How the metrics are shown. Where nothing is said of it, each by its name.

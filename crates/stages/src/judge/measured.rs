@@ -2,8 +2,8 @@
 
 use palinode_engine::Error;
 use palinode_engine::bounds::Count;
-use palinode_engine::shown::{self, Better, Column, Format, Intervals, Series, Shown, Step, Values};
-use palinode_eval::bootstrap;
+use palinode_engine::shown::{self, Better, Column, Counts, Format, Intervals, Series, Shown, Step, Values};
+use palinode_eval::{bootstrap, share_interval};
 use serde_json::Number;
 
 use crate::judge::versions::{Version, Versions};
@@ -72,6 +72,7 @@ impl<T> Measured<T> {
             metrics: Some(values),
             columns: Some(columns),
             intervals: Some(intervals(metrics, now, resamples)),
+            n: Some(counts(metrics, unedited, now)),
             series: Some(rounds_of(rounds.collect())),
             ..Shown::default()
         }
@@ -110,10 +111,32 @@ fn mean<T>(metric: &Metric<'_, T>, batches: &[Vec<T>], sample: Option<&[usize]>)
 fn intervals<T>(metrics: &[Metric<'_, T>], batches: &[Vec<T>], resamples: usize) -> Intervals {
     let n = batches.first().map_or(0, Vec::len);
     let interval = |metric: &Metric<'_, T>| {
-        let found = bootstrap(n, resamples, SEED, |sample| mean(metric, batches, Some(sample)))?;
+        let drawn = bootstrap(n, resamples, SEED, |sample| mean(metric, batches, Some(sample)));
+        let found = match metric.format {
+            Format::Percent => share_interval(&each(metric, batches), mean(metric, batches, None)?, drawn)?,
+            Format::Number => drawn?,
+        };
         Some((metric.name.to_owned(), found.map(Some)))
     };
     metrics.iter().filter_map(interval).collect()
+}
+
+/// The value of every measurement by itself, as a mean over batches.
+fn each<T>(metric: &Metric<'_, T>, batches: &[Vec<T>]) -> Vec<f64> {
+    let n = batches.first().map_or(0, Vec::len);
+    (0..n).filter_map(|i| mean(metric, batches, Some(&[i]))).collect()
+}
+
+/// How many measurements stand behind each metric, and behind the same before the edit.
+fn counts<T>(metrics: &[Metric<'_, T>], unedited: &[Vec<T>], now: &[Vec<T>]) -> Counts {
+    let of = |batches: &[Vec<T>], metric: &Metric<'_, T>| each(metric, batches).len();
+    let mut all = Counts::new();
+    for metric in metrics {
+        all.insert(metric.name.to_owned(), of(now, metric));
+        all.insert(format!("before_{}", metric.name), of(unedited, metric));
+    }
+    all.retain(|_, n| *n > 0);
+    all
 }
 
 fn column<T>(metric: &Metric<'_, T>, name: String, label: String, better: Option<Better>) -> Column {

@@ -87,7 +87,7 @@ pub struct Perplexity;
 impl StageKind for Perplexity {
     type Params = PerplexityParams;
     const NAME: &'static str = "perplexity";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Measures how well a model predicts running text, before and after an edit.";
     const DOC: &'static str = "\
 Perplexity is exp of the mean negative log-likelihood of a token given those before it. The first token of each piece is not \
@@ -99,8 +99,8 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
     type Output = PerplexityKind;
 
     fn carries() -> &'static [u32] {
-        // Last digits differ.
-        &[2, 3]
+        // Last digits differ; version 5 says how many pieces of text there are.
+        &[2, 3, 4]
     }
 
     fn inputs() -> Vec<Port> {

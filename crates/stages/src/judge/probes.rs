@@ -105,7 +105,7 @@ pub struct Probes;
 impl StageKind for Probes {
     type Params = ProbesParams;
     const NAME: &'static str = "probes";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Evaluates a classification task with a few examples, before and after an edit.";
     const DOC: &'static str = "\
 Tasks that an edit does not concern show what it does to the model's abilities: the tasks of GLUE, for example, or any other \
@@ -127,11 +127,6 @@ The unedited model is evaluated as well (`before_…`), once for all cells of a 
 batches, each a separate edit, the result is the mean over the batches' models. After a `sequence`, `every: k` evaluates \
 every k-th round too. The result keeps every answer.";
     type Output = ProbesKind;
-
-    fn carries() -> &'static [u32] {
-        // Last digits differ from version 1; version 3 added forms of tasks, version 4 rules of where answers end.
-        &[1, 2, 3]
-    }
 
     fn inputs() -> Vec<Port> {
         vec![MODEL.port()]

@@ -125,7 +125,7 @@ pub struct ReferenceMetrics;
 impl StageKind for ReferenceMetrics {
     type Params = ReferenceParams;
     const NAME: &'static str = "reference_metrics";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "The further metrics of the published code, before and after an edit.";
     const DOC: &'static str = "\
 What the authors' code measures beside the scores of `evaluate`:

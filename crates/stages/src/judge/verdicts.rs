@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use palinode_data::read_verdicts;
 use palinode_engine::bounds::{Count, Positive};
-use palinode_engine::shown::{self, Better, Column, Format, Intervals, Shown, Values};
+use palinode_engine::shown::{self, Better, Column, Counts, Format, Intervals, Shown, Values};
 use palinode_engine::{
     Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Port, PortOf, Resources, StageContext, StageKind,
     artifact,
 };
-use palinode_eval::{AnswerKind, bootstrap};
+use palinode_eval::{AnswerKind, bootstrap, share_interval};
 use palinode_judge::{Client, JudgeError, Key, Patience, Trouble, VARIABLE, fill, verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub struct Judge;
 impl StageKind for Judge {
     type Params = JudgeParams;
     const NAME: &'static str = "judge";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Judges a model's own answers: by a file of verdicts, or by a model on a server.";
     const DOC: &'static str = "\
 `evaluate` with `answers` keeps what a model says in its own words (answers.jsonl), and compares it with the right answers word by word. \
@@ -209,7 +209,7 @@ verdict leaves the answer open: it counts nowhere, and the result says how many 
             (Some(url), Some(model)) => params.by_server(cx, url, model, lines)?,
             _ => params.by_file(cx, lines)?,
         };
-        let (values, intervals, columns) = params.measured(&judged);
+        let (values, intervals, counts, columns) = params.measured(&judged);
         let notes = notes(&judged);
         let open = judged.iter().filter(|line| line.verdict.is_none()).count();
         let mut bytes = Vec::new();
@@ -221,6 +221,7 @@ verdict leaves the answer open: it counts nowhere, and the result says how many 
             metrics: Some(values),
             columns: Some(columns),
             intervals: Some(intervals),
+            n: Some(counts),
             notes: Some(notes),
             ..Shown::default()
         };
@@ -344,8 +345,9 @@ impl JudgeParams {
     }
 
     /// Shares of answers by kind, before and after, right to the judge and word by word; and how far the two agree.
-    fn measured(&self, lines: &[Line]) -> (Values, Intervals, Vec<Column>) {
+    fn measured(&self, lines: &[Line]) -> (Values, Intervals, Counts, Vec<Column>) {
         let (mut values, mut intervals, mut columns) = (Values::new(), Intervals::new(), Vec::new());
+        let mut counts = Counts::new();
         let lines: Vec<&Line> = lines.iter().filter(|line| line.verdict.is_some()).collect();
         let edited = lines.iter().any(|line| line.edited);
         let mut add = |name: String,
@@ -361,7 +363,15 @@ impl JudgeParams {
             let drawn = bootstrap(per.len(), self.resamples, SEED, |some| {
                 of(&some.iter().flat_map(|&at| per[at].iter().copied()).collect::<Vec<_>>())
             });
-            intervals.extend(drawn.map(|ends| (name.clone(), ends.map(Some))));
+            let found = match format {
+                // κ is no share.
+                Format::Number => drawn,
+                Format::Percent => {
+                    share_interval(&per.iter().filter_map(|record| of(record)).collect::<Vec<_>>(), value, drawn)
+                }
+            };
+            intervals.extend(found.map(|ends| (name.clone(), ends.map(Some))));
+            counts.insert(name.clone(), per.len());
             columns.push(Column::new(name, label, format).ranked(better).doc(doc));
         };
         let mean = |all: &[f64]| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
@@ -419,7 +429,7 @@ impl JudgeParams {
             pairs,
             &|codes| kappa(codes),
         );
-        (values, intervals, columns)
+        (values, intervals, counts, columns)
     }
 }
 

@@ -7,7 +7,7 @@ use palinode_engine::shown::{Better, Column, Format, Intervals, Values};
 use palinode_engine::{Digest, Error, FieldError};
 use palinode_eval::{
     AnswerKind, Answering, COUNTERPARTS, GeneratedAnswer, Group, METRICS, RecordScores, Stop, StopAt, Summary,
-    bootstrap,
+    bootstrap, share_interval,
 };
 use palinode_model::generate::Sampling;
 use schemars::JsonSchema;
@@ -119,6 +119,22 @@ pub fn lines(before: &[RecordScores], after: &[RecordScores]) -> Result<Vec<u8>,
     Ok(lines)
 }
 
+/// What is said where there is no gap.
+const NO_GAP: &str = "no gap";
+
+/// Notes of many cells, each with its cell: where more than `most` say that there is no gap, these are one, and those that say of one are left.
+pub fn condensed(mut notes: Vec<(String, String)>, most: usize) -> Vec<(String, String)> {
+    let all = notes.len();
+    let none = |note: &(String, String)| note.1.ends_with(&format!(": {NO_GAP}"));
+    let without = notes.iter().filter(|note| none(note)).count();
+    if without > most {
+        notes.retain(|note| !none(note));
+        let said = format!("{without} of {all} comparisons of teacher forcing with the model's own answers: {NO_GAP}");
+        notes.push((String::new(), said));
+    }
+    notes
+}
+
 /// How far the model's own answers are from what teacher forcing says of the same prompts, in words.
 pub fn gap(summary: &Summary, groups: &[Group]) -> Vec<String> {
     let label = |name: &str| METRICS.iter().find(|metric| metric.name == name).map_or("", |metric| metric.label);
@@ -131,7 +147,7 @@ pub fn gap(summary: &Summary, groups: &[Group]) -> Vec<String> {
         let contained = contains.map(|share| format!(", and {} contain it", percent(share))).unwrap_or_default();
         let points = 100.0 * (by_force - exact);
         let gap = if points.abs() < 0.05 {
-            "no gap".to_owned()
+            NO_GAP.to_owned()
         } else if points > 0.0 {
             format!("{points:.1} points less than teacher forcing says")
         } else {
@@ -160,7 +176,7 @@ pub fn by_hops(records: &[RecordScores], resamples: usize, seed: u64) -> (Values
         let Some(value) = mean(&mut each.iter().copied()) else { return };
         values.insert(name.clone(), palinode_engine::shown::number(value));
         let drawn = bootstrap(each.len(), resamples, seed, |some| mean(&mut some.iter().map(|&i| each[i])));
-        intervals.extend(drawn.map(|ends| (name.clone(), ends.map(Some))));
+        intervals.extend(share_interval(&each, value, drawn).map(|ends| (name.clone(), ends.map(Some))));
         columns.push(Column::new(&name, &name, Format::Percent).ranked(Better::Max).doc(doc));
     };
     for axis in axes {

@@ -175,7 +175,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 8;
+    const VERSION: u32 = 9;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -222,9 +222,9 @@ row.";
     }
 
     fn carries() -> &'static [u32] {
-        // Version 8 added answers, which do nothing where they are left out; else last digits differ. Before version 7, intervals could be a
-        // point.
-        &[7]
+        // Version 8 added answers, which do nothing where they are left out; else last digits differ. Version 9 has Wilson's intervals of the
+        // figures by hops, too. Before version 7, intervals could be a point.
+        &[7, 8]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -394,6 +394,8 @@ row.";
         let shown = Shown {
             findings: (!findings.is_empty()).then_some(findings),
             metrics: Some(metrics),
+            // records.jsonl has them one by one.
+            n: None,
             intervals: Some(intervals),
             notes: (!notes.is_empty()).then_some(notes),
             columns: Some(columns),
