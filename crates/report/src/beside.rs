@@ -37,7 +37,16 @@ impl Report {
                     .iter_mut()
                     .find(|known| known.stage == layers.stage && known.metrics == layers.metrics)
                 {
-                    Some(known) => known.rows.append(&mut layers.rows),
+                    Some(known) => {
+                        known.rows.append(&mut layers.rows);
+                        known.repeated.extend(
+                            layers
+                                .repeated
+                                .into_iter()
+                                .filter(|axis| !known.repeated.contains(axis))
+                                .collect::<Vec<_>>(),
+                        );
+                    }
                     None => whole.layers.push(layers),
                 }
             }

@@ -134,7 +134,7 @@ fn along(measured: &Measured, cells: &[&Cell], (axis, steps): (&str, &[Step]), n
     };
     let named = measured.rows.iter().map(|row| label(&row.cell, &axes));
     let legend = legend(named.zip(drawn.iter().copied()));
-    let bars = interval_note(measured, steps.iter().flat_map(|step| &step.values));
+    let bars = bars(measured.step_intervals(), steps.iter().flat_map(|step| &step.values)) + &measured.behind();
     let known = |metric: &usize| steps.iter().any(|step| step.values[*metric].value.is_some());
     spread_over(measured, name, &format!("{what}.{bars}"), panel, &legend, &axes, known)
 }
@@ -283,8 +283,12 @@ fn point(measure: &crate::data::Measure, x: f64) -> Option<Point> {
 }
 
 /// What bars and bands are, and what stands behind the numbers.
-fn interval_note<'a>(measured: &Measured, mut measures: impl Iterator<Item = &'a crate::data::Measure>) -> String {
-    let bars = measures.any(|measure| measure.interval.is_some());
-    let bars = if bars { format!(" Bars or bands: {}.", measured.intervals()) } else { String::new() };
-    bars + &measured.behind()
+fn interval_note<'a>(measured: &Measured, measures: impl Iterator<Item = &'a crate::data::Measure>) -> String {
+    bars(measured.intervals(), measures) + &measured.behind()
+}
+
+/// What bars and bands are, where there are any.
+fn bars<'a>(intervals: &str, mut measures: impl Iterator<Item = &'a crate::data::Measure>) -> String {
+    let any = measures.any(|measure| measure.interval.is_some());
+    if any { format!(" Bars or bands: {intervals}.") } else { String::new() }
 }

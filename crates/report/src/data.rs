@@ -162,6 +162,8 @@ pub struct Layers {
     pub stage: String,
     /// What is known of each layer.
     pub metrics: Vec<Metric>,
+    /// The axes that rows are taken over, such as seeds; empty where each row is one experiment.
+    pub repeated: Vec<String>,
     /// Cell by cell, layer by layer.
     pub rows: Vec<LayerFacts>,
 }
@@ -175,7 +177,7 @@ pub struct LayerFacts {
     pub layer: usize,
     /// Which of its weights, in a word: the layer has several.
     pub module: String,
-    /// Over how many batches the spreads are.
+    /// Over how many batches the spreads are, those of all repetitions together.
     pub batches: usize,
     /// One for each metric.
     pub values: Vec<Spread>,

@@ -6,7 +6,7 @@ use crate::figure::{PANEL, Panel};
 use crate::look::Look;
 use crate::number::{decimals, fixed};
 use crate::scale::Scale;
-use crate::svg::{Anchor, Svg, clip, width};
+use crate::svg::{Anchor, Svg, lines, width};
 
 const TOP: f64 = 26.0;
 const LINE: f64 = 19.0;
@@ -59,7 +59,7 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
         let y = TOP + line * (i as f64 + 0.5);
         for (l, part) in lines.iter().enumerate() {
             let y = y + 3.8 + MORE * (l as f64 - (lines.len() - 1) as f64 / 2.0);
-            svg.text((left - 8.0, y), Anchor::End, &clip(part, left - 10.0), "");
+            svg.text((left - 8.0, y), Anchor::End, part, "");
         }
         let Some(value) = measure.value else { continue };
         svg.titled(label, |svg| {
@@ -72,19 +72,4 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
         });
     }
     Panel { width: PANEL, height: TOP + tall + BOTTOM, title: format!("{} of each cell", metric.label), body: svg }
-}
-
-/// A label in as many lines as it needs, cut between the values of axes.
-fn lines(label: &str, room: f64) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for part in label.split(" · ") {
-        match lines.last_mut() {
-            Some(last) if width(last) + width(" · ") + width(part) <= room => {
-                last.push_str(" · ");
-                last.push_str(part);
-            }
-            _ => lines.push(part.to_owned()),
-        }
-    }
-    lines
 }

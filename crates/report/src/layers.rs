@@ -30,6 +30,14 @@ impl Layers {
         one.map(|module| format!(", {module}")).unwrap_or_default()
     }
 
+    /// What values are means over.
+    fn means(&self) -> String {
+        if self.repeated.is_empty() {
+            return "means over batches".to_owned();
+        }
+        format!("means over batches and values of {}", self.repeated.join(", "))
+    }
+
     /// Lines over the layers, one for each cell.
     pub fn figure(&self) -> Option<Figure> {
         let rows = self.cells();
@@ -61,9 +69,9 @@ impl Layers {
         let panels = self.metrics.iter().enumerate().take(PANELS).map(panel).collect();
         let legend = legend(cells.iter().map(|cell| label(cell, &axes)).zip(drawn.iter().copied()));
         let bars = if self.rows.iter().any(|row| row.batches > 1) {
-            " Means over batches; bars reach from the least to the greatest."
+            format!(" {}; bars reach from the least to the greatest.", sentence(&self.means()))
         } else {
-            ""
+            String::new()
         };
         let caption = format!("{}, layer by layer{}.{bars}", words(&self.stage), self.weight());
         Some(figure(&format!("{}-layers", self.stage), &caption, panels, &legend, &axes, false))
@@ -96,7 +104,7 @@ impl Layers {
         };
         Table {
             name: format!("{}-layers", self.stage),
-            caption: sentence(&format!("{}, layer by layer{}: means over batches.", words(&self.stage), self.weight())),
+            caption: sentence(&format!("{}, layer by layer{}: {}.", words(&self.stage), self.weight(), self.means())),
             columns,
             rows: rows.iter().map(row).collect(),
             note: String::new(),

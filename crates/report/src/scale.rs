@@ -21,6 +21,8 @@ impl Scale {
     /// For measurements: a little wider than they are, ticks on round numbers. Shares, in percent, do not leave 0 to 100.
     pub fn values(values: impl Iterator<Item = f64> + Clone, percent: bool) -> Self {
         let (low, high) = extent(values);
+        // What is below 0 by rounding alone, beside what is far above it, is 0.
+        let low = if low < 0.0 && -low < 1e-4 * high { 0.0 } else { low };
         if !percent && low > 0.0 && high / low > 1000.0 {
             return Self::decades(low, high);
         }

@@ -44,7 +44,11 @@ impl Measured {
             Mark::Row(row) => vec![row],
             Mark::Value => {
                 let best = self.best(metric);
-                let is = |row: &usize| best.is_some() && self.rows[*row].values[metric].value == best;
+                // What differs in last digits alone is no better.
+                let alike = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
+                let is = |row: &usize| {
+                    self.rows[*row].values[metric].value.zip(best).is_some_and(|(own, best)| alike(own, best))
+                };
                 (0..self.rows.len()).filter(is).collect()
             }
         }
@@ -62,7 +66,8 @@ impl Measured {
             let fewer = counts.iter().filter(|(_, n)| *n < most);
             let fewer: Vec<String> = fewer.map(|(at, n)| format!("{} {n}", self.metrics[*at].label)).collect();
             let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
-            text.push_str(&format!(" n = {most} records{fewer}."));
+            let what = if self.result { " records" } else { "" };
+            text.push_str(&format!(" n = {most}{what}{fewer}."));
         }
         if !self.repeated.is_empty() {
             let counts: Vec<usize> = self.rows.iter().map(|row| row.repetitions).collect();
@@ -78,10 +83,20 @@ impl Measured {
 
     /// What intervals are, in a few words.
     pub fn intervals(&self) -> &'static str {
+        match (self.repeated.is_empty(), self.result) {
+            (true, _) => "95 % intervals over records",
+            (false, true) => "95 % intervals over repetitions and records",
+            // Nothing is known of records one by one.
+            (false, false) => self.step_intervals(),
+        }
+    }
+
+    /// What intervals of steps are.
+    pub fn step_intervals(&self) -> &'static str {
         if self.repeated.is_empty() {
             "95 % intervals over records"
         } else {
-            "95 % intervals over repetitions and records"
+            "Student's 95 % intervals over repetitions"
         }
     }
 
@@ -192,10 +207,12 @@ impl Measured {
         };
         let mark = |at: &usize| self.marks.get(*at).copied().unwrap_or_default();
         if known.iter().any(|at| mark(at) != Mark::Value) && self.rows.len() > 1 {
-            text.push_str(
+            text.push_str(if self.result {
                 " Bold: shown to be better than every other row (pairs of records, 95 % intervals, tests adjusted by Holm); where nothing \
-                 is bold, no difference is shown.",
-            );
+                 is bold, no difference is shown."
+            } else {
+                " Bold: its 95 % interval meets that of no other row; where nothing is bold, no difference is shown."
+            });
         } else if marked {
             text.push_str(" The best of each column is bold.");
         }

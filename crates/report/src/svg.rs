@@ -116,12 +116,50 @@ pub fn width(text: &str) -> f64 {
         'i' | 'j' | 'l' | '.' | ',' | '\'' | '|' | ' ' | ':' => 0.3,
         'm' | 'w' | 'M' | 'W' | '%' => 0.9,
         'A'..='Z' => 0.7,
+        '0'..='9' => 0.64,
         char if char.is_ascii() => 0.56,
         '\u{300}'..='\u{36f}' => 0.0,
         '\u{1100}'.. => 1.0,
         _ => 0.6,
     };
     text.chars().map(em).sum::<f64>() * TEXT
+}
+
+/// A text in lines of about so many pixels: cut between parts (` · `), within a part behind a blank, a hyphen or an underscore, and where there is none
+/// of these, anywhere.
+pub fn lines(text: &str, room: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split(" · ") {
+        match lines.last_mut() {
+            Some(last) if width(last) + width(" · ") + width(part) <= room => {
+                last.push_str(" · ");
+                last.push_str(part);
+            }
+            _ => broken(part, room, &mut lines),
+        }
+    }
+    lines
+}
+
+/// A part that may be longer than a line.
+fn broken(part: &str, room: f64, lines: &mut Vec<String>) {
+    let mut rest = part;
+    while width(rest) > room {
+        let mut fits = 0;
+        for (at, char) in rest.char_indices() {
+            let end = at + char.len_utf8();
+            if fits > 0 && width(&rest[..end]) > room {
+                break;
+            }
+            fits = end;
+        }
+        let end = rest[..fits].rfind([' ', '-', '_']).map_or(fits, |at| at + 1);
+        lines.push(rest[..end].trim_end().to_owned());
+        rest = rest[end..].trim_start();
+    }
+    if !rest.is_empty() || lines.is_empty() {
+        lines.push(rest.to_owned());
+    }
 }
 
 /// A text cut to about so many pixels.

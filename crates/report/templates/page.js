@@ -12,7 +12,7 @@
   // What is folded away on a screen is opened for paper.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("#results details:not([open]), #layers details:not([open])")];
+    opened = [...document.querySelectorAll("#doubts details:not([open]), #results details:not([open]), #layers details:not([open])")];
     opened.forEach((details) => { details.open = true; });
   });
   addEventListener("afterprint", () => { opened.forEach((details) => { details.open = false; }); });

@@ -1,6 +1,6 @@
 //! `palinode report`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
         runs.push((name, past));
     }
+    let names = short_names(&runs);
+    runs.iter_mut().zip(names).for_each(|((name, _), short)| *name = short);
     let mut report = match runs.as_slice() {
         [(_, alone)] => palinode::report(alone, &store),
         several => palinode::reports(several, &store),
@@ -118,6 +120,28 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         several => format!(", runs {}", several.join(", ")),
     };
     print(&format!("{}{}\n  {}\n", style.bold(&report.title), style.dim(&of), written.join("\n  ")))
+}
+
+/// What runs are called beside each other: by their pipelines where these differ, else by the end of their IDs, by which commands know them too. IDs
+/// as a whole, which begin with the day, fill half of a figure and look alike.
+fn short_names(runs: &[(String, PastRun)]) -> Vec<String> {
+    let distinct = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
+    let pipelines: Vec<String> = runs.iter().map(|(_, past)| past.pipeline.clone()).collect();
+    if distinct(&pipelines) {
+        return pipelines;
+    }
+    let end = |(name, past): &(String, PastRun)| match &past.run {
+        Some(run) => run.rsplit('-').next().unwrap_or(run).to_owned(),
+        None => name.clone(),
+    };
+    let ends: Vec<String> = runs.iter().map(end).collect();
+    let alike = pipelines.iter().all(|pipeline| *pipeline == pipelines[0]);
+    let short = if alike {
+        ends
+    } else {
+        pipelines.iter().zip(ends).map(|(pipeline, end)| format!("{pipeline} {end}")).collect()
+    };
+    if distinct(&short) { short } else { runs.iter().map(|(name, _)| name.clone()).collect() }
 }
 
 /// A name that nothing has, with those that there are.

@@ -42,10 +42,39 @@ pub fn all(found: &Found<'_>) -> Vec<Layers> {
         Layers {
             stage: if last { format!("{stage}, last round") } else { stage.to_owned() },
             metrics: SHOWN.iter().map(metric).collect(),
-            rows: members.iter().flat_map(|&at| rows(found, at)).collect(),
+            repeated: repeated(found, &members),
+            rows: folded(found, &members),
         }
     };
     groups.into_iter().map(one).filter(|layers| !layers.rows.is_empty()).collect()
+}
+
+/// The axes of repetition that these instances have.
+fn repeated(found: &Found<'_>, members: &[usize]) -> Vec<String> {
+    let has =
+        |axis: &&String| members.iter().any(|&at| found.run.stages[at].cell.iter().any(|(name, _)| name == *axis));
+    found.run.replicates.iter().filter(has).cloned().collect()
+}
+
+/// The rows of these instances; those that differ along axes of repetition alone are one.
+fn folded(found: &Found<'_>, members: &[usize]) -> Vec<Row> {
+    let mut all: Vec<Row> = Vec::new();
+    for mut row in members.iter().flat_map(|&at| rows(found, at)) {
+        row.cell.retain(|(axis, _)| !found.run.replicates.contains(axis));
+        let same = |known: &&mut Row| known.cell == row.cell && known.layer == row.layer && known.module == row.module;
+        let Some(known) = all.iter_mut().find(same) else {
+            all.push(row);
+            continue;
+        };
+        let (before, more) = (known.batches as f64, row.batches as f64);
+        for (known, new) in known.values.iter_mut().zip(&row.values) {
+            // What one of the two does not tell is not a number.
+            known.mean = (before * known.mean + more * new.mean) / (before + more);
+            (known.min, known.max) = (known.min.min(new.min), known.max.max(new.max));
+        }
+        known.batches += row.batches;
+    }
+    all
 }
 
 /// Which weight of a layer.

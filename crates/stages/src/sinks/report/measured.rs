@@ -2,16 +2,20 @@
 
 use palinode_engine::shown::{self, Column, Format, Intervals, Shown, Values};
 use palinode_engine::{Artifact, Digest, Kind as _};
-use palinode_eval::{Best, Repeated, Scored, best, mean_and_deviation, student};
+use palinode_eval::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, over_repetitions, student};
 use palinode_report::{Better, Cell, Level, Mark, Measure, Measured, Metric, Row, Step, Steps};
 use serde::Deserialize;
 
 use super::found::Found;
 use super::scored::scored;
 use crate::artifacts::measurements::{AGES, ScoresKind};
+use crate::judge::evaluate::answers::condensed;
 
 /// What the axis of runs is called.
 pub const RUN: &str = "run";
+
+/// More notes that say that there is nothing to say are one.
+const NOTES: usize = 6;
 
 /// An instance of one of the runs.
 struct Member<'a> {
@@ -82,6 +86,18 @@ fn repetitions<'a>(members: &'a [Member<'a>], replicates: &[&str]) -> Vec<(Cell,
     groups
 }
 
+/// The axes of repetition that these members have, each once: several runs may name the same.
+fn repeated_axes(members: &[Member<'_>], replicates: &[&str]) -> Vec<String> {
+    let mut axes: Vec<String> = Vec::new();
+    for &axis in replicates {
+        let has = members.iter().any(|member| member.cell.iter().any(|(name, _)| name == axis));
+        if has && axes.iter().all(|known| known != axis) {
+            axes.push(axis.to_owned());
+        }
+    }
+    axes
+}
+
 fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
     let mut metrics: Vec<Metric> = Vec::new();
     for metric in members.iter().flat_map(|member| self::metrics(&member.told)) {
@@ -102,49 +118,32 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
             let told = || group.iter().map(|(_, at)| &members[*at].told);
             let values: Vec<f64> = told().filter_map(|told| told.metric(&metric.name)).collect();
             let (value, spread) = mean_and_deviation(&values).unzip();
+            let of_records = scores.iter().flatten().filter_map(|(_, scored)| scored.n(&metric.name));
+            let n = of_records.chain(told().filter_map(|told| told.count(&metric.name))).max().filter(|n| *n > 0);
             let interval = match group.as_slice() {
                 [(_, one)] => interval(members[*one].told.intervals.as_ref(), &metric.name),
-                // Over repetitions and records where these are known, else over repetitions.
-                _ => scores
-                    .as_ref()
-                    .and_then(|scores| palinode_eval::interval(scores, &metric.name))
-                    .or_else(|| student(&values)),
+                _ => over_repetitions(scores.as_ref(), &metric.name, &values, n.filter(|_| metric.percent)),
             };
-            let of_records = scores.iter().flatten().filter_map(|(_, scored)| scored.n(&metric.name));
-            Measure { value, interval, spread: spread.flatten(), n: of_records.max().filter(|n| *n > 0) }
+            Measure { value, interval, spread: spread.flatten(), n }
         };
         Row { cell: cell.clone(), repetitions: group.len(), values: metrics.iter().map(measure).collect() }
     });
     let rows: Vec<Row> = rows.collect();
     let all: Option<Vec<Repeated<'_>>> = scores.iter().cloned().collect();
-    let mark = |metric: &Metric| {
-        let (Some(all), Some(better)) = (&all, metric.better) else { return Mark::Value };
-        match best(all, &metric.name, better == Better::Min) {
+    let mark = |(at, metric): (usize, &Metric)| {
+        let Some(least) = metric.better.map(|better| better == Better::Min) else { return Mark::Value };
+        let apart = || {
+            let known = rows.iter().map(|row| Some((row.values[at].value?, row.values[at].interval?)));
+            known.collect::<Option<Vec<_>>>().map_or(Best::Untested, |known| best_apart(&known, least))
+        };
+        let found = all.as_ref().map_or(Best::Untested, |all| best(all, &metric.name, least));
+        match if found == Best::Untested { apart() } else { found } {
             Best::Untested => Mark::Value,
             Best::NotShown => Mark::None,
             Best::Shown(row) => Mark::Row(row),
         }
     };
-    let mut steps = Steps::default();
-    for (row, (_, group)) in groups.iter().enumerate() {
-        // The steps of repetitions are told of the first alone: each has steps of its own.
-        let Some(series) = group.first().and_then(|(_, at)| members[*at].told.series.as_ref()) else { continue };
-        if steps.axes.is_empty() && !series.rows.is_empty() {
-            steps.axes.clone_from(&series.axes);
-        }
-        steps.rows.extend(series.rows.iter().map(|step| {
-            let measure = |metric: &Metric| Measure {
-                value: shown::value(&step.values, &metric.name),
-                interval: interval(Some(&step.intervals), &metric.name),
-                ..Measure::default()
-            };
-            Step {
-                row,
-                at: steps.axes.iter().map(|axis| shown::value(&step.values, axis).unwrap_or(f64::NAN)).collect(),
-                values: metrics.iter().map(measure).collect(),
-            }
-        }));
-    }
+    let steps = steps(&groups, members, &metrics);
     let retention = retention(&groups, members, &metrics);
     let noted = || members.iter().filter(|member| member.told.notes.is_some()).count() > 1;
     let named = noted();
@@ -154,15 +153,54 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
     });
     Measured {
         stage: stage.to_owned(),
-        notes: notes.collect(),
+        notes: condensed(notes.collect(), NOTES),
         retention,
         result: members.iter().any(|member| member.artifact.kind == ScoresKind::NAME),
         steps: (!steps.rows.is_empty()).then_some(steps),
-        marks: metrics.iter().map(mark).collect(),
-        repeated: if repeated { replicates.iter().map(|&axis| axis.to_owned()).collect() } else { Vec::new() },
+        marks: metrics.iter().enumerate().map(mark).collect(),
+        repeated: if repeated { repeated_axes(members, replicates) } else { Vec::new() },
         metrics,
         rows,
     }
+}
+
+/// What was measured on the way; of repetitions, the mean of those that came to a step.
+fn steps(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], metrics: &[Metric]) -> Steps {
+    let mut steps = Steps::default();
+    for (row, (_, group)) in groups.iter().enumerate() {
+        let series = || group.iter().filter_map(|(_, at)| members[*at].told.series.as_ref());
+        let Some(first) = series().find(|series| !series.rows.is_empty()) else { continue };
+        if steps.axes.is_empty() {
+            steps.axes.clone_from(&first.axes);
+        }
+        let place = |step: &shown::Step| -> Vec<f64> {
+            steps.axes.iter().map(|axis| shown::value(&step.values, axis).unwrap_or(f64::NAN)).collect()
+        };
+        let mut places: Vec<(Vec<f64>, Vec<&shown::Step>)> = Vec::new();
+        for step in series().flat_map(|series| &series.rows) {
+            let at = place(step);
+            match places.iter_mut().find(|(known, _)| *known == at) {
+                Some((_, same)) => same.push(step),
+                None => places.push((at, vec![step])),
+            }
+        }
+        let found = places.into_iter().map(|(at, same)| {
+            let measure = |metric: &Metric| {
+                let values: Vec<f64> =
+                    same.iter().filter_map(|step| shown::value(&step.values, &metric.name)).collect();
+                let (value, spread) = mean_and_deviation(&values).unzip();
+                let interval = match same.as_slice() {
+                    [one] => interval(Some(&one.intervals), &metric.name),
+                    _ => student(&values).filter(|[low, high]| low < high),
+                };
+                Measure { value, interval, spread: spread.flatten(), n: None }
+            };
+            Step { row, at, values: metrics.iter().map(measure).collect() }
+        });
+        let found: Vec<Step> = found.collect();
+        steps.rows.extend(found);
+    }
+    steps
 }
 
 /// What is left of edits by their age; of repetitions, the mean.
@@ -177,7 +215,12 @@ fn retention(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], me
             let measure = |metric: &Metric| {
                 let values: Vec<f64> = same().filter_map(|age| shown::value(&age.metrics, &metric.name)).collect();
                 let (value, spread) = mean_and_deviation(&values).unzip();
-                Measure { value, spread: spread.flatten(), interval: student(&values), ..Measure::default() }
+                Measure {
+                    value,
+                    spread: spread.flatten(),
+                    interval: student(&values).filter(|[low, high]| low < high),
+                    ..Measure::default()
+                }
             };
             steps.rows.push(Step { row, at: vec![age as f64], values: metrics.iter().map(measure).collect() });
         }
