@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use palinode::shown::Shown;
-use palinode::{Ended, ErrorKind, Key, Outcome, RunRecord, Runs, Scored, StageRecord, StageState, now_ms};
+use palinode::shown::{self, Shown};
+use palinode::{
+    Ended, ErrorKind, Key, Outcome, RunRecord, Runs, Scored, StageRecord, StageState, mean_and_deviation, now_ms,
+};
 use serde_json::{Value, json};
 
 use crate::command_error;
@@ -190,8 +192,16 @@ pub fn headline(run: &RunRecord) -> String {
         metrics::metrics_of(&shown).iter().filter(|metric| metric.better.is_some()).count()
     };
     let chosen = groups.iter().max_by_key(judged);
-    let results = chosen.map(|(_, members)| members.iter().filter_map(|stage| numbers(stage)).collect::<Vec<_>>());
-    metrics::headline(&results.unwrap_or_default())
+    // The best of many repetitions is luck: each experiment stands with its mean.
+    let mut experiments: Vec<(String, Vec<Shown>)> = Vec::new();
+    for stage in chosen.iter().flat_map(|(_, members)| members) {
+        let (name, Some(shown)) = (experiment(run, &stage.instance), numbers(stage)) else { continue };
+        match experiments.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, members)) => members.push(shown),
+            None => experiments.push((name, vec![shown])),
+        }
+    }
+    metrics::headline(&experiments.iter().filter_map(|(_, members)| mean_of(members)).collect::<Vec<_>>())
 }
 
 /// Parameters of the instances of a stage, each with its distinct values.
@@ -207,4 +217,44 @@ pub fn folded<'a>(members: impl Iterator<Item = &'a BTreeMap<String, Value>>) ->
         }
     }
     folded
+}
+
+/// A stage's name and the values of axes behind it, `scores[objective=rome,layers=[1,2]]`; `None` where no axis is named.
+pub fn parts(name: &str) -> Option<(&str, Vec<&str>)> {
+    let (stage, inside) = name.strip_suffix(']')?.split_once('[')?;
+    let (mut parts, mut from, mut depth) = (Vec::new(), 0, 0_i32);
+    for (at, char) in inside.char_indices() {
+        match char {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(inside[from..at].trim());
+                from = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(inside[from..].trim());
+    Some((stage, parts))
+}
+
+/// An instance without the values of what its pipeline repeats: what its repetitions have in common.
+pub fn experiment(run: &RunRecord, instance: &str) -> String {
+    let Some((stage, values)) = parts(instance) else { return instance.to_owned() };
+    let own =
+        |value: &&str| value.split_once('=').is_none_or(|(axis, _)| run.replicates.iter().all(|other| other != axis));
+    let own: Vec<&str> = values.into_iter().filter(own).collect();
+    if own.is_empty() { stage.to_owned() } else { format!("{stage}[{}]", own.join(",")) }
+}
+
+/// What the results of repetitions show, as means; `None` of none.
+pub fn mean_of(all: &[Shown]) -> Option<Shown> {
+    let mut mean = all.first().cloned()?;
+    if let (Some(values), 2..) = (mean.metrics.as_mut(), all.len()) {
+        for (name, value) in values {
+            let known: Vec<f64> = all.iter().filter_map(|shown| shown.metric(name)).collect();
+            *value = mean_and_deviation(&known).and_then(|(mean, _)| shown::number(mean));
+        }
+    }
+    Some(mean)
 }

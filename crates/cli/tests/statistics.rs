@@ -67,6 +67,9 @@ fn repetitions_are_one_row_with_what_stands_behind_it() {
     for part in ["n = 8 records", "means over 3 values of seed, ± their standard deviation", "Holm"] {
         assert!(scores.contains(part), "{part}: {scores}");
     }
+    // Below each mean stands its interval.
+    let ends = scores.lines().filter(|line| line.trim_start().starts_with('[')).count();
+    assert!(ends >= 2 && scores.contains("below them, 95 % intervals over repetitions and records"), "{scores}");
     // The record of the run says the same.
     let (shown, _) = here.told(0, &["show", "latest"]);
     assert!(shown.contains("means over 3 values of seed"), "{shown}");
@@ -87,12 +90,25 @@ fn repetitions_are_one_row_with_what_stands_behind_it() {
     // Wide tables are cut, and every part says what its rows are.
     assert!(tex.matches("\\begin{table}").count() > 1 && tex.contains("(continued)"), "{tex}");
 
+    // What was written is one line and one row for all repetitions, too.
+    let layers = here.read("paper/tables/update-layers.csv");
+    assert!(layers.starts_with("objective,layer,batches,") && layers.lines().count() == 3, "{layers}");
+    assert!(
+        page.contains("means over batches and values of seed")
+            || page.contains("Means over batches and values of seed")
+    );
+
     // Two runs beside each other: the run is an axis.
     here.told(0, &["run", "p.yaml", "--set", "stages.targets.with.steps=3"]);
     here.told(0, &["report", "latest~1", "latest", "--assets", "both", "-o", "both.html"]);
     let csv = here.read("both/tables/scores.csv");
     assert!(csv.starts_with("run,objective,"), "{csv}");
     assert_eq!(csv.lines().filter(|line| line.contains(",memit,") || line.contains(",emmet,")).count(), 4, "{csv}");
+    // Both are of one pipeline: they are called by the ends of their IDs, and repetition is said once.
+    let names: Vec<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert!(names.iter().filter(|name| **name != "unedited").all(|name| name.len() == 4), "{csv}");
+    let page = here.read("both.html");
+    assert!(page.contains("values of seed,") && !page.contains("seed, seed"), "the axis of repetition stands once");
     let (_, told) = here.told(2, &["report", "latest", "latest"]);
     assert!(told.contains("stands twice"), "{told}");
 }
@@ -123,6 +139,86 @@ fn a_difference_is_called_one_only_where_it_is_shown() {
         let [low, high] = [0, 1].map(|end| intervals[metric][end].as_f64().unwrap());
         assert!(low < high, "{metric}: {low} {high}");
     }
+}
+
+/// Cells that differ along `replicates` alone are one experiment to `diff` and `show`.
+#[test]
+fn experiments_are_compared_over_their_repetitions() {
+    let here = Here::new();
+    here.told(0, &["run", "p.yaml", "--until", "scores"]);
+    let (told, _) = here.told(0, &["diff", "scores[objective=memit]", "scores[objective=emmet]"]);
+    for part in ["scores[objective=memit], 3 repetitions", "over 3 repetitions", "95 % INTERVAL"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let table = |json: &str| -> Value { serde_json::from_str(json).unwrap() };
+    let (json, _) = here.told(0, &["diff", "scores[objective=memit]", "scores[objective=emmet]", "--json"]);
+    let told = table(&json);
+    let of = |metrics: &Value, name: &str| metrics.as_array().unwrap().iter().find(|m| m["metric"] == name).cloned();
+    // The means are those of single cells.
+    let mean = |objective: &str| {
+        let (shown, _) = here.told(0, &["show", &format!("scores[objective={objective}]"), "--json"]);
+        let results = table(&shown)["results"].as_object().unwrap().clone();
+        assert_eq!(results.len(), 3, "{shown}");
+        results.values().map(|one| one["output"]["meta"]["metrics"]["EM"].as_f64().unwrap()).sum::<f64>() / 3.0
+    };
+    let em = of(&told["metrics"], "EM").unwrap();
+    for (side, objective) in [("a", "memit"), ("b", "emmet")] {
+        assert!((em[side].as_f64().unwrap() - mean(objective)).abs() < 1e-12, "{em}");
+    }
+    // A run beside itself with other targets: one comparison for each experiment, and not for each seed.
+    here.told(0, &["run", "p.yaml", "--until", "scores", "--set", "stages.targets.with.steps=3"]);
+    let (json, _) = here.told(0, &["diff", "latest~1", "latest", "--json"]);
+    let stages: Vec<String> = table(&json)["metrics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|metric| metric["stage"].as_str().unwrap().to_owned())
+        .filter(|stage| stage.starts_with("scores"))
+        .collect();
+    assert!(!stages.is_empty() && stages.iter().all(|stage| !stage.contains("seed")), "{stages:?}");
+    // Cells that are several experiments are none to compare, and a cell that is not there is one of a stage that is.
+    let (_, said) = here.told(2, &["diff", "scores[seed=1]", "scores[seed=2]"]);
+    assert!(said.contains("has 2 cells"), "{said}");
+    let (_, said) = here.told(2, &["show", "scores[objective=mend]"]);
+    assert!(said.contains("`scores` has no cell `scores[objective=mend]`") && said.contains("hint"), "{said}");
+}
+
+/// What was measured on the way is a mean over repetitions as well, and not the first of them.
+#[test]
+fn steps_of_repetitions_are_means() {
+    let here = Here::new();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap();
+    let text = "
+name: curves
+matrix: { seed: [1, 2] }
+replicates: seed
+stages:
+  model: { uses: load_model, with: { path: DEMO/model } }
+  edits: { uses: load_requests, with: { path: DEMO/requests.json, limit: 4, shuffle: '${matrix.seed}' } }
+  plan: { uses: distribute, with: { strategy: single, layers: [2] } }
+  rounds:
+    uses: sequence
+    inputs: { model: model, requests: edits, plan: plan }
+    with: { targets: { layer: 2, steps: 5 }, solve: { objective: memit, preservation: ridge, lambda: 10, batch_size: 2 } }
+  scores: { uses: evaluate, inputs: { model: rounds, requests: edits }, with: { every: 1, resamples: 50 } }
+";
+    fs::write(here.0.path().join("p.yaml"), text.replace("DEMO", demo.to_str().unwrap())).unwrap();
+    let (ran, _) = here.told(0, &["run", "p.yaml"]);
+    let steps = ran.split("\nscores, step by step\n").nth(1).unwrap();
+    assert!(steps.starts_with("round") && !steps.lines().next().unwrap().contains("seed"), "{steps}");
+    here.told(0, &["report", "--assets", "paper"]);
+    let csv = here.read("paper/tables/scores-steps.csv");
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    let at = rows[0].iter().position(|name| *name == "EM").unwrap();
+    assert!(rows.len() == 3 && rows[0].contains(&"EM sd"), "two rounds: {csv}");
+    let of = |seed: u8| -> f64 {
+        let (shown, _) = here.told(0, &["show", &format!("scores[seed={seed}]"), "--json"]);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let result = shown["results"].as_object().unwrap().values().next().unwrap().clone();
+        result["output"]["meta"]["series"]["rows"][0]["EM"].as_f64().unwrap()
+    };
+    let mean = (of(1) + of(2)) / 2.0;
+    assert!((rows[1][at].parse::<f64>().unwrap() - mean).abs() < 1e-12 && of(1) != of(2), "{csv}");
 }
 
 #[test]

@@ -49,9 +49,10 @@ pub use palinode_engine::*;
 pub use palinode_stages::{
     Applied, Averages, BLOCKS, Best, EditLine, EditableWeight, Edits, Effects, Experts, Finding, Findings, How,
     Inspection, PUBLISHED_RATE, Paired, Provenance, Repeated, Restored, Scored, Severity, Start, StatedFact,
-    Suggestion, TakeOff, TakenOff, TraceKind, apply, best, candidates, carried, catalogue, chosen_device, corpus_of,
-    cuda_findings, dataset_of, devices, edits, facts_in, free_memory, hardware, holm, inspect, mean_and_deviation,
-    paired, provenance, report, reports, revert, said_of_blocks, scored, suggest, take_off, throughput,
+    Suggestion, TakeOff, TakenOff, TraceKind, apply, best, best_apart, candidates, carried, catalogue, chosen_device,
+    condensed, corpus_of, cuda_findings, dataset_of, devices, edits, facts_in, free_memory, hardware, holm, inspect,
+    mean_and_deviation, over_repetitions, paired, provenance, report, reports, revert, said_of_blocks, scored, suggest,
+    take_off, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args as ClapArgs;
 use palinode::shown::{Better, Shown};
-use palinode::{Error, ErrorKind, Paired, RunRecord, Runs, Scored, holm, paired};
+use palinode::{Error, ErrorKind, Paired, Repeated, RunRecord, Runs, Scored, StageRecord, holm, paired};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::show::{Found, find};
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
-use crate::past::Results;
+use crate::past::{Results, experiment, mean_of};
 use crate::results::metrics::{Metric, metrics_of};
 use crate::results::plain;
 use crate::terminal::table::{Column, Field, Look, table};
@@ -20,12 +20,13 @@ use crate::terminal::{Style, format, print, print_json};
 /// Compare two runs, or two stages or cells of the matrix
 ///
 /// Shows only what differs: parameters with both values, and the change of every metric that has a better direction. For
-/// stages, compares everything that they were computed from too.
+/// stages, compares everything that they were computed from too. Cells that differ along `replicates` of the pipeline alone
+/// are one experiment: their means are compared, repetition by repetition.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   palinode diff latest~1 latest
-  palinode diff 'scores[objective=rome]' 'scores[objective=memit]'
+  palinode diff 'scores[objective=rome]' 'scores[objective=memit]'   repetitions (replicates) together
   palinode diff latest~1:scores latest:scores")]
 pub struct Args {
     /// A run, a stage of the last run that has it, or RUN:STAGE.
@@ -126,8 +127,8 @@ struct Side {
     params: BTreeMap<(String, String), Value>,
     /// What results say of themselves, by stage.
     results: BTreeMap<String, Shown>,
-    /// Scores record by record, by stage.
-    scored: BTreeMap<String, Scored>,
+    /// Scores record by record, by stage: of each repetition, with what it is called.
+    scored: BTreeMap<String, Vec<(String, Scored)>>,
 }
 
 impl Side {
@@ -135,10 +136,12 @@ impl Side {
         match find(runs, name)? {
             Found::Run(run) => Ok(Self::run(runs, &run)),
             Found::Stage(run, instances) => match instances.as_slice() {
-                [one] => Ok(Self::stage(runs, &run, one)),
+                [first, ..] if instances.iter().all(|one| experiment(&run, one) == experiment(&run, first)) => {
+                    Ok(Self::stage(runs, &run, &instances))
+                }
                 [first, ..] => {
                     let message = format!("`{name}` has {} cells", instances.len());
-                    let hint = format!("name one of them, such as '{first}'");
+                    let hint = format!("name one of them, such as '{}'", experiment(&run, first));
                     Err(Error::new(ErrorKind::Usage, message).hint(hint).into())
                 }
                 [] => Err(Error::internal(format!("`{name}` has no instance")).into()),
@@ -154,29 +157,55 @@ impl Side {
             let instance = stage.instance;
             stage.params.into_iter().map(move |(name, value)| ((instance.clone(), name), value))
         });
-        let results = run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), known.shown(stage)?)));
-        let (params, results) = (params.collect(), results.collect());
-        let scored =
-            run.stages.iter().filter_map(|stage| Some((stage.instance.clone(), known.scored(stage)?))).collect();
-        Self { name: run.run.clone(), run_as_a_whole: true, stages, params, results, scored }
+        let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for stage in &run.stages {
+            groups.entry(experiment(run, &stage.instance)).or_default().push(&stage.instance);
+        }
+        let (mut results, mut scored) = (BTreeMap::new(), BTreeMap::new());
+        for (name, group) in groups {
+            let (shown, records) = together(&mut known, run, &group);
+            results.extend(shown.map(|shown| (name.clone(), shown)));
+            scored.extend(records.map(|records| (name, records)));
+        }
+        Self { name: run.run.clone(), run_as_a_whole: true, stages, params: params.collect(), results, scored }
     }
 
     /// A stage, with all that it is made from; cells do not stand in names, so that those of two can be compared.
-    fn stage(runs: &Runs, run: &RunRecord, instance: &str) -> Self {
+    fn stage(runs: &Runs, run: &RunRecord, instances: &[String]) -> Self {
         let bare = |instance: &str| instance.split('[').next().unwrap_or_default().to_owned();
         let pipeline = runs.resolved(&run.run);
         let (mut stages, mut params) = (BTreeSet::new(), BTreeMap::new());
-        for stage in pipeline.iter().flat_map(|pipeline| pipeline.ancestry(instance)) {
-            let name = bare(&stage.instance);
-            stages.insert(name.clone());
-            params.insert((name.clone(), "uses".to_owned()), Value::from(stage.uses.clone()));
-            params.extend(stage.params.iter().map(|(param, value)| ((name.clone(), param.clone()), value.clone())));
+        // Repetitions differ in what is repeated: a parameter has all values, as a list.
+        for instance in instances {
+            for stage in pipeline.iter().flat_map(|pipeline| pipeline.ancestry(instance)) {
+                let name = bare(&stage.instance);
+                stages.insert(name.clone());
+                let mut add = |param: &str, value: Value| {
+                    let known: &mut Vec<Value> = params.entry((name.clone(), param.to_owned())).or_default();
+                    if !known.contains(&value) {
+                        known.push(value);
+                    }
+                };
+                add("uses", Value::from(stage.uses.clone()));
+                stage.params.iter().for_each(|(param, value)| add(param, value.clone()));
+            }
         }
-        let shown = run.stage(instance).and_then(|stage| Results::of(runs).shown(stage));
-        let results = shown.map(|shown| (bare(instance), shown)).into_iter().collect();
-        let scored = run.stage(instance).and_then(|stage| Results::of(runs).scored(stage));
-        let scored = scored.map(|scored| (bare(instance), scored)).into_iter().collect();
-        Self { name: format!("{}:{instance}", run.run), run_as_a_whole: false, stages, params, results, scored }
+        let one = |mut values: Vec<Value>| if values.len() == 1 { values.remove(0) } else { Value::Array(values) };
+        let params = params.into_iter().map(|(key, values)| (key, one(values))).collect();
+        let all: Vec<&str> = instances.iter().map(String::as_str).collect();
+        let (shown, records) = together(&mut Results::of(runs), run, &all);
+        let (name, of) = (bare(&instances[0]), experiment(run, &instances[0]));
+        Self {
+            name: match instances.len() {
+                1 => format!("{}:{}", run.run, instances[0]),
+                n => format!("{}:{of}, {}", run.run, format::count(n, "repetition")),
+            },
+            run_as_a_whole: false,
+            stages,
+            params,
+            results: shown.map(|shown| (name.clone(), shown)).into_iter().collect(),
+            scored: records.map(|records| (name, records)).into_iter().collect(),
+        }
     }
 
     /// The stages of this side that the other has not, cells of one together.
@@ -196,6 +225,24 @@ impl Side {
         };
         missing.into_iter().map(named).collect()
     }
+}
+
+/// What the results of repetitions show, as means, and their scores record by record, each with what it is called there.
+fn together(
+    known: &mut Results<'_>,
+    run: &RunRecord,
+    instances: &[&str],
+) -> (Option<Shown>, Option<Vec<(String, Scored)>>) {
+    let stages = || instances.iter().filter_map(|instance| run.stage(instance));
+    let all: Vec<Shown> = stages().filter_map(|stage| known.shown(stage)).collect();
+    let mean = mean_of(&all);
+    let called = |stage: &StageRecord| {
+        let repeated = stage.cell.iter().filter(|(axis, _)| run.replicates.contains(axis));
+        repeated.map(|(_, value)| plain(value)).collect::<Vec<_>>().join(", ")
+    };
+    let scored: Option<Vec<(String, Scored)>> =
+        stages().map(|stage| Some((called(stage), known.scored(stage)?))).collect();
+    (mean, scored.filter(|all| !all.is_empty()))
 }
 
 /// A parameter that differs.
@@ -277,7 +324,7 @@ fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
                     .scored
                     .get(stage)
                     .zip(b.scored.get(stage))
-                    .and_then(|(a, b)| paired(&vec![(String::new(), a)], &vec![(String::new(), b)], &metric.name));
+                    .and_then(|(a, b)| paired(&borrowed(a), &borrowed(b), &metric.name));
                 found.push(measured(stage, &metric, old, new, pair));
             }
         }
@@ -292,6 +339,11 @@ fn metrics(a: &Side, b: &Side) -> Vec<Measured> {
         }
     }
     found
+}
+
+/// Repetitions as they are compared.
+fn borrowed(all: &[(String, Scored)]) -> Repeated<'_> {
+    all.iter().map(|(called, scored)| (called.clone(), scored)).collect()
 }
 
 fn measured(stage: &str, metric: &Metric, a: Option<f64>, b: Option<f64>, pair: Option<Paired>) -> Measured {
@@ -380,7 +432,10 @@ fn metric_table(metrics: &[Measured], all: bool, style: &Style) -> String {
         row.push(Field::new(word, look));
         rows.push(row);
     }
-    let words = "intervals and tests over pairs of records; p adjusted by Holm for the metrics shown\n";
-    let words = if tested { style.dim(words) } else { String::new() };
+    let most = metrics.iter().filter_map(|found| Some(found.pair?.repetitions)).max().unwrap_or(0);
+    let over =
+        if most > 1 { format!("pairs of records, and over {most} repetitions") } else { "pairs of records".into() };
+    let words = format!("intervals and tests over {over}; p adjusted by Holm for the metrics shown");
+    let words = if tested { style.below(&words) } else { String::new() };
     format!("\n{}{words}{more}", table(style, &columns, rows))
 }

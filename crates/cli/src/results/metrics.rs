@@ -47,7 +47,10 @@ impl Metric {
 
     /// A value as text.
     pub fn text(&self, value: f64, decimals: usize) -> String {
-        if self.percent { format!("{:.decimals$}%", value * 100.0) } else { format!("{value:.decimals$}") }
+        let text = if self.percent { format!("{:.decimals$}%", value * 100.0) } else { format!("{value:.decimals$}") };
+        // What rounds to nothing has no sign.
+        let nothing = text.starts_with('-') && !text.contains(|char: char| ('1'..='9').contains(&char));
+        if nothing { text[1..].to_owned() } else { text }
     }
 
     /// A difference of two values as text: that of two percentages is in points.

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use palinode::shown::Shown;
-use palinode::{Averages, Digest, Instance, Pipeline, RunReport, Scored, scored};
+use palinode::{Averages, Digest, Instance, Pipeline, RunReport, Scored, condensed, scored};
 
 pub use cell::{Cell, plain};
 
@@ -88,7 +88,7 @@ pub fn stage(name: &str, axes: &[String], replicates: &[String], members: &[Yiel
         }
         text.push_str(&traced::show(found, style));
     }
-    if let Some(series) = scores::Scores::series(axes, &rows) {
+    if let Some(series) = scores::Scores::series(axes, replicates, &rows) {
         let _ = write!(text, "\n{}\n{}", style.bold(&format!("{name}, step by step")), series.table(style));
     }
     let found = |member: &&Yield<'_>| member.shown.findings.as_ref().is_some_and(|all| !all.is_empty());
@@ -131,22 +131,36 @@ const NOTED: usize = 4;
 
 /// What the figures mean beside each other.
 fn notes(members: &[Yield<'_>], style: &Style) -> String {
-    let noted: Vec<(&Yield<'_>, &Vec<String>)> =
-        members.iter().filter_map(|member| Some((member, member.shown.notes.as_ref()?))).collect();
-    let mut text = String::new();
-    for (member, notes) in noted.iter().take(NOTED) {
-        let cell = if members.len() > 1 { cell::name(member.cell) } else { String::new() };
-        text.push('\n');
-        if !cell.is_empty() {
-            let _ = writeln!(text, "{cell}");
+    let cell = |member: &Yield<'_>| if members.len() > 1 { cell::name(member.cell) } else { String::new() };
+    let all = members.iter().flat_map(|member| {
+        let cell = cell(member);
+        member.shown.notes.iter().flatten().map(move |note| (cell.clone(), note.clone()))
+    });
+    let (mut text, mut before, mut cells) = (String::new(), None, 0);
+    let notes = condensed(all.collect(), NOTED);
+    let mut more: Vec<&str> = Vec::new();
+    for (cell, note) in &notes {
+        if before != Some(cell) {
+            cells += 1;
+            // What is said of all together stands at the end, and always.
+            if cells > NOTED && !cell.is_empty() {
+                more.push(cell);
+                before = Some(cell);
+                continue;
+            }
+            text.push('\n');
+            if !cell.is_empty() {
+                let _ = writeln!(text, "{cell}");
+            }
+            before = Some(cell);
+        } else if more.last() == Some(&cell.as_str()) {
+            continue;
         }
-        for note in *notes {
-            let wrapped = style.wrap(note, 4);
-            let _ = write!(text, "  · {}", wrapped.get(4..).unwrap_or("\n"));
-        }
+        let wrapped = style.wrap(note, 4);
+        let _ = write!(text, "  · {}", wrapped.get(4..).unwrap_or("\n"));
     }
-    if noted.len() > NOTED {
-        let _ = writeln!(text, "  and of {} more", noted.len() - NOTED);
+    if !more.is_empty() {
+        let _ = writeln!(text, "  and of {} more, which the report shows", more.len());
     }
     text
 }

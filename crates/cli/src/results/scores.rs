@@ -1,7 +1,7 @@
 //! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
 
-use palinode::shown::{Better, Shown, value};
-use palinode::{Best, Repeated, Scored, best, mean_and_deviation};
+use palinode::shown::{Better, Shown, Step, value};
+use palinode::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, over_repetitions};
 
 use super::cell::{Cell, plain};
 use super::metrics::{Metric, metrics_of};
@@ -17,6 +17,10 @@ pub struct Scores {
     best: Vec<Best>,
     /// What stands behind the numbers; empty where nothing is known.
     behind: String,
+    /// Whether rows are compared record by record.
+    paired: bool,
+    /// Whether rows are steps of one experiment, which are no choice.
+    steps: bool,
 }
 
 #[derive(Default)]
@@ -25,6 +29,10 @@ struct Row {
     values: Vec<Option<f64>>,
     /// Standard deviations over repetitions.
     spread: Vec<Option<f64>>,
+    /// 95 % intervals.
+    intervals: Vec<Option<[f64; 2]>>,
+    /// How many experiments it is the mean of.
+    repetitions: usize,
 }
 
 /// An instance of a stage: its cell, what its result shows, and its scores record by record.
@@ -45,10 +53,6 @@ impl Scores {
                 metrics.push(metric);
             }
         }
-        let on = |cell: &Cell, axes: &[String]| -> Vec<String> {
-            let value = |axis: &String| cell.iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
-            axes.iter().map(|axis| value(axis).unwrap_or_default()).collect()
-        };
         let mut groups: Vec<Group<'_>> = Vec::new();
         for member in members {
             let (own, called) = (on(member.0, &axes), on(member.0, &repeated).join(", "));
@@ -58,26 +62,40 @@ impl Scores {
             }
         }
         let row = |(cell, group): &Group<'_>| {
-            let (values, spread) = metrics
-                .iter()
-                .map(|metric| {
-                    let values: Vec<f64> =
-                        group.iter().filter_map(|(_, (_, shown, _))| shown.metric(&metric.name)).collect();
-                    let (mean, spread) = mean_and_deviation(&values).unzip();
-                    (mean, spread.flatten())
-                })
-                .unzip();
-            Row { cell: cell.clone(), values, spread }
+            let scores = repetitions(group);
+            let mut row = Row { cell: cell.clone(), repetitions: group.len(), ..Row::default() };
+            for metric in &metrics {
+                let values: Vec<f64> =
+                    group.iter().filter_map(|(_, (_, shown, _))| shown.metric(&metric.name)).collect();
+                let (mean, spread) = mean_and_deviation(&values).unzip();
+                row.values.push(mean);
+                row.spread.push(spread.flatten());
+                row.intervals.push(match group.as_slice() {
+                    [(_, (_, shown, _))] => interval(shown, &metric.name),
+                    _ => {
+                        let n = metric.percent.then(|| records(group, &metric.name)).flatten();
+                        over_repetitions(scores.as_ref(), &metric.name, &values, n)
+                    }
+                });
+            }
+            row
         };
         let rows: Vec<Row> = groups.iter().map(row).collect();
         let scores: Option<Vec<Repeated<'_>>> = groups.iter().map(|(_, group)| repetitions(group)).collect();
-        let known = |metric: &Metric| match (&scores, metric.better) {
-            (Some(scores), Some(better)) => best(scores, &metric.name, better == Better::Min),
-            _ => Best::Untested,
+        let known = |(at, metric): (usize, &Metric)| {
+            let Some(least) = metric.better.map(|better| better == Better::Min) else { return Best::Untested };
+            let apart = || {
+                let known = rows.iter().map(|row| Some((row.values[at]?, row.intervals[at]?)));
+                known.collect::<Option<Vec<_>>>().map_or(Best::Untested, |known| best_apart(&known, least))
+            };
+            let found = scores.as_ref().map_or(Best::Untested, |scores| best(scores, &metric.name, least));
+            if found == Best::Untested { apart() } else { found }
         };
         Self {
-            best: metrics.iter().map(known).collect(),
+            best: metrics.iter().enumerate().map(known).collect(),
             behind: behind(&metrics, &repeated, &groups),
+            paired: scores.is_some(),
+            steps: false,
             rows,
             axes,
             metrics,
@@ -86,29 +104,44 @@ impl Scores {
 
     /// The series that these instances tell beside their scores, such as one row after every tenth round; `None` where they
     /// tell none.
-    pub fn series(axes: &[String], members: &[Member<'_>]) -> Option<Self> {
+    pub fn series(axes: &[String], replicates: &[String], members: &[Member<'_>]) -> Option<Self> {
         let known = |shown: &&Shown| shown.series.as_ref().is_some_and(|series| !series.rows.is_empty());
         let steps = members.iter().map(|(_, shown, _)| *shown).find(known)?.series.as_ref()?.axes.clone();
         let alone: Vec<Member<'_>> = members.iter().map(|(cell, shown, _)| (*cell, *shown, None)).collect();
-        let Self { axes, metrics, rows, .. } = Self::of(axes, &[], &alone);
-        let mut longer = Vec::new();
-        for (row, (_, shown, _)) in rows.iter().zip(members) {
-            longer.extend(shown.series.iter().flat_map(|series| &series.rows).map(|step| {
+        let Self { axes, metrics, behind, .. } = Self::of(axes, replicates, &alone);
+        let mut places: Vec<(Vec<String>, Vec<&Step>)> = Vec::new();
+        for (cell, shown, _) in members {
+            for step in shown.series.iter().flat_map(|series| &series.rows) {
                 let place = |axis: &String| match step.values.get(axis) {
-                    Some(Some(number)) => number.to_string(),
+                    // 4.0 of one file is the 4 of another.
+                    Some(Some(number)) => number.as_f64().map_or_else(|| number.to_string(), |value| value.to_string()),
                     _ => "null".to_owned(),
                 };
-                Row {
-                    cell: row.cell.iter().cloned().chain(steps.iter().map(place)).collect(),
-                    values: metrics.iter().map(|metric| value(&step.values, &metric.name)).collect(),
-                    spread: Vec::new(),
+                let at: Vec<String> = on(cell, &axes).into_iter().chain(steps.iter().map(place)).collect();
+                match places.iter_mut().find(|(known, _)| *known == at) {
+                    Some((_, same)) => same.push(step),
+                    None => places.push((at, vec![step])),
                 }
-            }));
+            }
         }
+        let row = |(cell, same): (Vec<String>, Vec<&Step>)| {
+            let mut row = Row { cell, repetitions: same.len(), ..Row::default() };
+            for metric in &metrics {
+                let values: Vec<f64> = same.iter().filter_map(|step| value(&step.values, &metric.name)).collect();
+                let (mean, spread) = mean_and_deviation(&values).unzip();
+                row.values.push(mean);
+                row.spread.push(spread.flatten());
+                let ends = over_repetitions(None, &metric.name, &values, None);
+                row.intervals.push(ends.filter(|[low, high]| low < high));
+            }
+            row
+        };
+        let rows = places.into_iter().map(row).collect();
         // One edit after another is no choice between experiments: none is the best.
         let best = vec![Best::NotShown; metrics.len()];
         let axes = axes.into_iter().chain(steps).collect();
-        Some(Self { axes, metrics, rows: longer, best, behind: String::new() })
+        let behind = if replicates.is_empty() { String::new() } else { behind };
+        Some(Self { axes, metrics, rows, best, behind, paired: false, steps: true })
     }
 
     /// The table; several below each other where one would be wider than the terminal.
@@ -119,18 +152,23 @@ impl Scores {
         let marked = |at: usize| drawn[at].iter().any(|(_, best)| *best);
         let tested = |at: &usize| self.best[*at] != Best::Untested && self.metrics[*at].better.is_some();
         let all = || 0..self.metrics.len();
-        if self.rows.len() > 1 && all().any(|at| tested(&at)) && !self.behind.is_empty() {
+        if self.rows.len() > 1 && all().any(|at| tested(&at)) && !self.behind.is_empty() && !self.steps {
             let words = if all().any(|at| tested(&at) && marked(at)) {
                 "* shown to be better than every other row; no star: no difference shown"
             } else {
                 "no row is shown to be better than every other: no star"
             };
-            text.push_str(&style.dim(&format!("{words} (pairs of records, 95 % intervals, tests adjusted by Holm)\n")));
+            let how = if self.paired {
+                "pairs of records, 95 % intervals, tests adjusted by Holm"
+            } else {
+                "its 95 % interval meets that of no other row"
+            };
+            text.push_str(&style.below(&format!("{words} ({how})")));
         } else if all().any(marked) {
-            text.push_str(&style.dim("* best of its column\n"));
+            text.push_str(&style.below("* best of its column"));
         }
         if !self.behind.is_empty() {
-            text.push_str(&style.dim(&format!("{}\n", self.behind)));
+            text.push_str(&style.below(&self.behind));
         }
         text
     }
@@ -139,15 +177,32 @@ impl Scores {
     fn part(&self, metrics: &[usize], drawn: &[Vec<(String, bool)>], style: &Style) -> String {
         let mut columns: Vec<(&str, Column)> = self.axes.iter().map(|axis| (axis.as_str(), Column::Name)).collect();
         columns.extend(metrics.iter().map(|&metric| (self.metrics[metric].label.as_str(), Column::Number)));
-        let rows = self.rows.iter().enumerate().map(|(at, row)| {
+        let mut rows: Vec<Vec<Field>> = Vec::new();
+        for (at, row) in self.rows.iter().enumerate() {
             let cell = row.cell.iter().map(|value| Field::from(value.as_str()));
             let values = metrics.iter().map(|&metric| {
                 let (text, best) = &drawn[metric][at];
                 Field::new(text.clone(), if *best { Look::Bold } else { Look::Plain })
             });
-            cell.chain(values).collect()
-        });
-        table(style, &columns, rows.collect())
+            rows.push(cell.chain(values).collect());
+            let ends: Vec<String> = metrics.iter().map(|&metric| self.ends(at, metric)).collect();
+            if ends.iter().any(|ends| !ends.is_empty()) {
+                let blank = row.cell.iter().map(|_| Field::from(""));
+                rows.push(blank.chain(ends.into_iter().map(|ends| Field::new(ends, Look::Dim))).collect());
+            }
+        }
+        table(style, &columns, rows)
+    }
+
+    /// The interval of a mean over repetitions, which stands below it; empty elsewhere.
+    fn ends(&self, row: usize, metric: usize) -> String {
+        let of = &self.metrics[metric];
+        let values: Vec<Option<f64>> = self.rows.iter().map(|row| row.values[metric]).collect();
+        let decimals = of.decimals(&values);
+        let row = &self.rows[row];
+        let known = row.intervals.get(metric).copied().flatten().filter(|_| row.repetitions > 1);
+        let end = |value: f64| of.text(value, decimals).trim_end_matches('%').to_owned();
+        known.map(|ends| format!("[{}]", ends.map(end).join(", "))).unwrap_or_default()
     }
 
     /// The metrics that anything is known of, as many beside each other as there is room for.
@@ -165,7 +220,9 @@ impl Scores {
             if self.rows.iter().all(|row| row.values[at].is_none()) {
                 continue;
             }
-            let own = width(&mut drawn[at].iter().map(|(text, _)| text.as_str()).chain([metric.label.as_str()]));
+            let ends: Vec<String> = (0..self.rows.len()).map(|row| self.ends(row, at)).collect();
+            let texts = drawn[at].iter().map(|(text, _)| text.as_str()).chain(ends.iter().map(String::as_str));
+            let own = width(&mut texts.chain([metric.label.as_str()]));
             match parts.last_mut() {
                 Some(part) if taken.saturating_add(own) <= room => {
                     part.push(at);
@@ -212,7 +269,10 @@ impl Scores {
             None => ("–".to_owned(), false),
             Some(value) => {
                 let is_best = match self.best[at] {
-                    Best::Untested => best == Some(*value),
+                    // What differs in last digits alone is no better.
+                    Best::Untested => {
+                        best.is_some_and(|best| (best - value).abs() <= 1e-9 * best.abs().max(value.abs()))
+                    }
                     Best::NotShown => false,
                     Best::Shown(shown) => row == shown,
                 };
@@ -231,27 +291,48 @@ fn repetitions<'a>(group: &[(String, Member<'a>)]) -> Option<Repeated<'a>> {
     group.iter().map(|(called, (_, _, scored))| Some((called.clone(), (*scored)?))).collect()
 }
 
+/// The values of a cell on these axes.
+fn on(cell: &Cell, axes: &[String]) -> Vec<String> {
+    let value = |axis: &String| cell.iter().find(|(name, _)| name == axis).map(|(_, value)| plain(value));
+    axes.iter().map(|axis| value(axis).unwrap_or_default()).collect()
+}
+
+/// The interval of a metric as its result has it.
+fn interval(shown: &Shown, metric: &str) -> Option<[f64; 2]> {
+    let [low, high] = *shown.intervals.as_ref()?.get(metric)?;
+    Some([low?, high?])
+}
+
+/// How many records or questions a metric is a mean of in these instances.
+fn records(group: &[(String, Member<'_>)], metric: &str) -> Option<usize> {
+    let of =
+        |(_, shown, scored): &Member<'_>| scored.and_then(|scored| scored.n(metric)).or_else(|| shown.count(metric));
+    group.iter().filter_map(|(_, member)| of(member)).max().filter(|n| *n > 0)
+}
+
 /// "n = 32 records (NS 30); means over 3 values of seed, ± their standard deviation"
 fn behind(metrics: &[Metric], repeated: &[String], groups: &[Group<'_>]) -> String {
     let mut parts = Vec::new();
-    let n = |metric: &Metric| {
-        let scored = groups.iter().flat_map(|(_, group)| group).filter_map(|(_, (_, _, scored))| *scored);
-        scored.filter_map(|scored| scored.n(&metric.name)).max().filter(|n| *n > 0)
-    };
+    let n = |metric: &Metric| groups.iter().filter_map(|(_, group)| records(group, &metric.name)).max();
+    let one_by_one = groups.iter().flat_map(|(_, group)| group).any(|(_, (_, _, scored))| scored.is_some());
     let counts: Vec<(&str, usize)> =
         metrics.iter().filter_map(|metric| Some((metric.label.as_str(), n(metric)?))).collect();
     if let Some(most) = counts.iter().map(|(_, n)| *n).max() {
         let fewer: Vec<String> =
             counts.iter().filter(|(_, n)| *n < most).map(|(label, n)| format!("{label} {n}")).collect();
         let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
-        parts.push(format!("n = {most} records{fewer}"));
+        parts.push(format!("n = {most}{}{fewer}", if one_by_one { " records" } else { "" }));
     }
     if !repeated.is_empty() {
         let (least, most) = groups
             .iter()
             .fold((usize::MAX, 0), |(least, most), (_, group)| (least.min(group.len()), most.max(group.len())));
         let of = if least == most { most.to_string() } else { format!("{least} to {most}") };
-        parts.push(format!("means over {of} values of {}, ± their standard deviation", repeated.join(", ")));
+        let ends = if one_by_one { "95 % intervals over repetitions and records" } else { "Student's 95 % intervals" };
+        parts.push(format!(
+            "means over {of} values of {}, ± their standard deviation; below them, {ends}",
+            repeated.join(", ")
+        ));
     }
     parts.join("; ")
 }
@@ -267,11 +348,19 @@ mod tests {
         let row = |(cell, values): &(&[&str], Value)| Row {
             cell: cell.iter().map(|&value| value.to_owned()).collect(),
             values: metrics.iter().map(|metric| values[&metric.name].as_f64()).collect(),
-            spread: Vec::new(),
+            ..Row::default()
         };
         let axes = ["objective", "strategy"].iter().take(rows[0].0.len()).map(|&axis| axis.to_owned()).collect();
         let best = vec![Best::Untested; metrics.len()];
-        Scores { rows: rows.iter().map(row).collect(), axes, metrics, best, behind: String::new() }
+        Scores {
+            rows: rows.iter().map(row).collect(),
+            axes,
+            metrics,
+            best,
+            behind: String::new(),
+            paired: false,
+            steps: false,
+        }
     }
 
     #[test]

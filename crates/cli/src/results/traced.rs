@@ -34,10 +34,11 @@ pub fn show(averages: &Averages, style: &Style) -> String {
                 row.effect.iter().enumerate().fold((0, f64::MIN), |best, (layer, effect)| {
                     if *effect > best.1 { (layer, *effect) } else { best }
                 });
-            let interval = row
-                .interval
-                .as_ref()
-                .map_or_else(String::new, |all| format!(" [{:.3}, {:.3}]", all[layer][0], all[layer][1]));
+            let interval = row.interval.as_ref().map_or_else(String::new, |all| {
+                // What rounds to nothing has no sign.
+                let end = |value: f64| format!("{:.3}", if value.abs() < 5e-4 { 0.0 } else { value });
+                format!(" [{}]", all[layer].map(end).join(", "))
+            });
             let bars: String = row.effect.iter().map(|effect| step(*effect, most)).collect();
             let peak = format!("{peak:.3}{interval} at {layer}, n {}", row.prompts);
             let _ = writeln!(text, "  {:NAME$}{bars}  {}", row.role.label(), style.dim(&peak));

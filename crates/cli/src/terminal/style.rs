@@ -74,6 +74,12 @@ impl Style {
         self.paint("36", text)
     }
 
+    /// A line below a table: wrapped on a terminal, and else one line, as rows are.
+    pub fn below(&self, text: &str) -> String {
+        let wrapped = if self.terminal { self.wrap(text, 0) } else { text.to_owned() };
+        self.dim(wrapped.trim_end()) + "\n"
+    }
+
     /// Running text, wrapped, with each line indented by `indent` columns; paragraphs stay apart.
     pub fn wrap(&self, text: &str, indent: usize) -> String {
         let space = " ".repeat(indent);

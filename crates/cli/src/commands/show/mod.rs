@@ -14,7 +14,7 @@ use crate::again;
 use crate::command_error::Failure;
 use crate::input::StoreArgs;
 use crate::outputs::OverwriteArgs;
-use crate::past;
+use crate::past::{self, parts};
 use crate::terminal::{Style, complain};
 
 /// Show a run, the result of a stage, or where an exported file comes from
@@ -136,6 +136,17 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
     if names.is_empty() {
         return Err(missing);
     }
+    let stage = parts(name).map(|(stage, _)| stage).filter(|stage| names.iter().any(|known| known == stage));
+    let cells = stage.and_then(|stage| {
+        let run = runs.list().into_iter().find(|run| run.stages.iter().any(|known| known.stage == stage))?;
+        Some((stage, run.stages.into_iter().filter(|known| known.stage == stage).map(|known| known.instance)))
+    });
+    if let Some((stage, cells)) = cells {
+        let cells: Vec<String> = cells.collect();
+        let hint = did_you_mean(name, cells.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("its cells are such as '{}'", cells[0]));
+        return Err(Error::new(ErrorKind::Usage, format!("`{stage}` has no cell `{name}`")).hint(hint));
+    }
     let hint = did_you_mean(name, names.iter().map(String::as_str))
         .unwrap_or_else(|| format!("see `{}`, or name a stage of one", again::on_store("palinode runs")));
     Err(Error::new(ErrorKind::Usage, format!("no run, stage or file is named `{name}`")).hint(hint))
@@ -153,5 +164,15 @@ fn instances(run: &RunRecord, name: &str) -> Vec<String> {
         run.stages.iter().filter(like).map(|stage| stage.instance.clone()).collect::<Vec<_>>()
     };
     let exact = named(&|stage| stage.instance == name);
-    if exact.is_empty() { named(&|stage| stage.stage == name) } else { exact }
+    if !exact.is_empty() {
+        return exact;
+    }
+    match parts(name) {
+        // Some of the axes: all cells with these values.
+        Some((of, wanted)) => named(&|stage| {
+            let own = parts(&stage.instance).map(|(_, own)| own).unwrap_or_default();
+            stage.stage == of && wanted.iter().all(|value| own.contains(value))
+        }),
+        None => named(&|stage| stage.stage == name),
+    }
 }

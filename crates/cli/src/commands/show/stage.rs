@@ -43,7 +43,7 @@ fn all(runs: &Runs, run: &RunRecord, found: &[(&StageRecord, Manifest)], style: 
         [("CELL", Column::Text), ("MADE", Column::Name), ("TOOK", Column::Number), ("CONTENTS", Column::Name)];
     let rows = found.iter().map(|(stage, manifest)| {
         vec![
-            Field::new(stage.instance.clone(), Look::Bold),
+            Field::new(broken(&stage.instance, style), Look::Bold),
             past::ago(manifest.finished_ms).into(),
             format::duration(manifest.seconds).into(),
             manifest.content.short().into(),
@@ -63,6 +63,21 @@ fn all(runs: &Runs, run: &RunRecord, found: &[(&StageRecord, Manifest)], style: 
         style,
     );
     format!("{title}\n{}{scores}{more}", table(style, &columns, rows.collect()))
+}
+
+/// An instance's name, on a terminal in lines that are cut behind values of axes.
+fn broken(instance: &str, style: &Style) -> String {
+    // What stands beside it takes about so much.
+    let room = style.width.saturating_sub(36).max(24);
+    let mut lines = vec![String::new()];
+    for part in instance.split_inclusive(',') {
+        let last = lines.last_mut().filter(|last| last.is_empty() || last.len() + part.len() <= room);
+        match last {
+            Some(last) => last.push_str(part),
+            None => lines.push(part.to_owned()),
+        }
+    }
+    if style.terminal { lines.join("\n") } else { instance.to_owned() }
 }
 
 fn yielded<'a>(runs: &Runs, stage: &'a StageRecord, manifest: &'a Manifest) -> Yield<'a> {
