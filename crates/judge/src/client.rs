@@ -66,6 +66,7 @@ pub struct Client {
     body: Map<String, Value>,
     key: Option<Key>,
     retries: usize,
+    timeout: Duration,
 }
 
 /// How one call ended that did not give a reply.
@@ -105,7 +106,15 @@ impl Client {
         body.extend(options.clone());
         body.retain(|_, value| !value.is_null());
         let address = format!("{}/chat/completions", url.trim().trim_end_matches('/'));
-        Ok(Self { agent: config.into(), address, server, body, key, retries: patience.retries })
+        Ok(Self {
+            agent: config.into(),
+            address,
+            server,
+            body,
+            key,
+            retries: patience.retries,
+            timeout: patience.timeout,
+        })
     }
 
     /// The reply to a question. `pause` waits, and fails where whoever asks is to stop.
@@ -141,6 +150,13 @@ impl Client {
             request = request.header("authorization", key.header());
         }
         let response = request.send(body.as_bytes()).map_err(|error| {
+            if let ureq::Error::Timeout(_) = error {
+                let message = format!("{} did not answer within {} s", self.server, self.timeout.as_secs_f64());
+                return Failed::ForNow(
+                    JudgeError::new(Trouble::Busy, message, "raise `timeout`, or lower `parallel_calls`"),
+                    None,
+                );
+            }
             let message = format!("cannot reach {}: {}", self.server, self.hidden(&error.to_string()));
             Failed::ForNow(JudgeError::new(Trouble::Busy, message, "check the network and `url`"), None)
         })?;
