@@ -139,7 +139,7 @@ pub fn find(runs: &Runs, name: &str) -> Result<Found, Error> {
     let stage = parts(name).map(|(stage, _)| stage).filter(|stage| names.iter().any(|known| known == stage));
     let cells = stage.and_then(|stage| {
         let run = runs.list().into_iter().find(|run| run.stages.iter().any(|known| known.stage == stage))?;
-        Some((stage, run.stages.into_iter().filter(|known| known.stage == stage).map(|known| known.instance)))
+        Some((stage, run.stages.into_iter().filter(move |known| known.stage == stage).map(|known| known.instance)))
     });
     if let Some((stage, cells)) = cells {
         let cells: Vec<String> = cells.collect();
