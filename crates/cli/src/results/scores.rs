@@ -153,15 +153,16 @@ impl Scores {
         let tested = |at: &usize| self.best[*at] != Best::Untested && self.metrics[*at].better.is_some();
         let all = || 0..self.metrics.len();
         if self.rows.len() > 1 && all().any(|at| tested(&at)) && !self.behind.is_empty() && !self.steps {
-            let words = if all().any(|at| tested(&at) && marked(at)) {
+            let any = all().any(|at| tested(&at) && marked(at));
+            let words = if any {
                 "* shown to be better than every other row; no star: no difference shown"
             } else {
                 "no row is shown to be better than every other: no star"
             };
-            let how = if self.paired {
-                "pairs of records, 95 % intervals, tests adjusted by Holm"
-            } else {
-                "its 95 % interval meets that of no other row"
+            let how = match (self.paired, any) {
+                (true, _) => "pairs of records, 95 % intervals, tests adjusted by Holm",
+                (false, true) => "its 95 % interval meets that of no other row",
+                (false, false) => "their 95 % intervals meet",
             };
             text.push_str(&style.below(&format!("{words} ({how})")));
         } else if all().any(marked) {
