@@ -20,6 +20,7 @@ stages:
   edits: { uses: load_requests, with: { path: DEMO/requests.json, limit: 80 } }
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2], samples: 4200 } }
   enough: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1], tokens: 20400, seed: 2 } }
+  sure: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [1, 2], tokens: auto, tolerance: 0.12 } }
   targets: { uses: targets, inputs: { model: model, requests: edits }, with: { layer: 2, steps: 3 } }
   plan: { uses: distribute, with: { strategy: memit, layers: [1, 2] } }
   update:
@@ -177,10 +178,20 @@ fn parts_change_no_bit() {
     assert_eq!(bench.results("three"), expect);
     bench.well("cluster", &["--executor", "slurm"]);
     assert_eq!(bench.results("cluster"), expect);
+    // Where the sample ends by itself, it is not at the end of the corpus, and nothing is left of what was computed beyond.
+    for store in ["one", "three", "cluster"] {
+        let runs = Runs::of(&bench.path(store));
+        let run = runs.open("latest").unwrap();
+        let sure = runs.manifest(&run.stage("sure").unwrap().key.unwrap()).unwrap();
+        let documents = sure.output.meta["documents"].as_u64().unwrap();
+        assert!(documents.is_multiple_of(64) && (128..4096).contains(&documents), "{documents}");
+        let halves = |layer: usize| sure.output.meta["layers"][layer]["halves"]["moment"].as_f64().unwrap();
+        assert!(halves(0).max(halves(1)) <= 0.12);
+    }
     // 80 requests are two units, and 4,200 documents are two parts.
     let sent = fs::read_to_string(Runs::of(&bench.path("cluster")).dir(&latest(&bench, "cluster")).join("jobs.jsonl"));
     let shares = sent.unwrap().matches("\"share\":{\"number\":1,\"of\":2}").count();
-    assert_eq!(shares, 4, "moments, enough, targets and scores are done in shares");
+    assert_eq!(shares, 5, "moments, enough, sure, targets and scores are done in shares");
 }
 
 fn latest(bench: &Bench, store: &str) -> String {

@@ -184,6 +184,7 @@ impl<'a> Driver<'a> {
                 self.began(attempt, site);
                 scheduler::Event::Began(attempt)
             }
+            Some(Notice::Worked(attempt)) => scheduler::Event::Worked(attempt),
             Some(Notice::Ended(attempt, result)) => {
                 let end = self.ended(attempt, *result);
                 scheduler::Event::Ended { attempt, end }

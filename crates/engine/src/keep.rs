@@ -171,21 +171,18 @@ fn keys(run: &RunRecord) -> impl Iterator<Item = Key> {
 /// alone.
 fn roots(store: &Store, retention: &RunRetention) -> Roots {
     let all = Runs::of(store.root());
-    let records = all.list();
     let mut roots = Roots::default();
-    for run in &records {
-        let at = run.finished_ms.unwrap_or(run.started_ms);
-        for key in keys(run) {
-            roots.used.entry(key).and_modify(|known| *known = at.max(*known)).or_insert(at);
-        }
-    }
     let current = Holder::of(store.root()).and_then(|holder| holder.run);
     let pinned: BTreeSet<String> = store.pins().into_iter().map(|pin| pin.name).collect();
     let oldest =
         retention.newer_than.map(|span| now_ms().saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
-    for (at, run) in records.iter().enumerate() {
-        let old =
-            retention.latest.is_some_and(|latest| at >= latest) || oldest.is_some_and(|oldest| run.started_ms < oldest);
+    for (number, run) in all.used().enumerate() {
+        let at = run.finished_ms.unwrap_or(run.started_ms);
+        for key in run.keys {
+            roots.used.entry(key).and_modify(|known| *known = at.max(*known)).or_insert(at);
+        }
+        let old = retention.latest.is_some_and(|latest| number >= latest)
+            || oldest.is_some_and(|oldest| run.started_ms < oldest);
         if old && !pinned.contains(&run.run) && current.as_ref() != Some(&run.run) {
             roots.orphans.push(all.dir(&run.run));
         }

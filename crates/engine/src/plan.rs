@@ -312,11 +312,7 @@ impl<'a> Planner<'a> {
     /// The latest result of an earlier version whose key differs in nothing but files that decided nothing.
     fn alike(&mut self, instance: &Instance, fingerprint: &Fingerprint) -> Option<Manifest> {
         let info = instance.kind.info();
-        let alike = |manifest: &&Manifest| {
-            let mut known = manifest.fingerprint.clone();
-            known.files.retain(|name, _| !(info.decides_nothing)(name));
-            known == *fingerprint
-        };
+        let alike = |manifest: &&Manifest| fingerprint.equals_without(&manifest.fingerprint, info.decides_nothing);
         self.earlier(info.name).iter().find(alike).cloned()
     }
 
@@ -380,16 +376,15 @@ impl<'a> Planner<'a> {
             .earlier(instance.kind.info().name)
             .iter()
             .enumerate()
-            .map(|(age, manifest)| {
+            .min_by_key(|(age, manifest)| {
                 let elsewhere = manifest.pipeline != *pipeline || manifest.instance != instance.name;
-                let changes = fingerprint.changes_from(&manifest.fingerprint);
-                ((elsewhere, changes.len(), age), manifest, changes)
+                (elsewhere, fingerprint.distance(&manifest.fingerprint), *age)
             })
-            .min_by_key(|(distance, ..)| *distance);
+            .map(|(_, manifest)| (manifest, fingerprint.changes_from(&manifest.fingerprint)));
         match nearest {
             None => vec![Reason::NeverRun],
-            Some((_, _, changes)) if changes.is_empty() => vec![Reason::Unrecorded],
-            Some((_, manifest, changes)) => {
+            Some((_, changes)) if changes.is_empty() => vec![Reason::Unrecorded],
+            Some((manifest, changes)) => {
                 changes.into_iter().map(|change| Reason::Changed { since: manifest.instance.clone(), change }).collect()
             }
         }

@@ -74,6 +74,24 @@ impl Fingerprint {
         Key(encoder.finish())
     }
 
+    /// Whether it is this other one, of whose files those that `leave_out` names do not count.
+    pub fn equals_without(&self, other: &Self, leave_out: impl Fn(&str) -> bool) -> bool {
+        let Self { schema, stage, version, params, inputs, files, environment } = self;
+        (schema, version, stage) == (&other.schema, &other.version, &other.stage)
+            && (params, inputs, environment) == (&other.params, &other.inputs, &other.environment)
+            && files.iter().eq(other.files.iter().filter(|(name, _)| !leave_out(name)))
+    }
+
+    /// How many [`Fingerprint::changes_from`] finds.
+    pub fn distance(&self, old: &Self) -> usize {
+        usize::from(self.version != old.version)
+            + usize::from(self.schema != old.schema)
+            + differing(&old.params, &self.params)
+            + differing(&old.inputs, &self.inputs)
+            + differing(&old.files, &self.files)
+            + differing(&old.environment, &self.environment)
+    }
+
     /// What differs from an earlier fingerprint to this one.
     pub fn changes_from(&self, old: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -169,6 +187,13 @@ fn compare<T: PartialEq>(
             changes.push(Change::new(format!("{what}.{name}"), old.map(&show), new.map(&show)));
         }
     }
+}
+
+/// Under how many names two mappings hold different values, or one holds none.
+fn differing<T: PartialEq>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> usize {
+    let same = new.iter().filter(|(name, value)| old.get(*name) == Some(value)).count();
+    let shared = new.keys().filter(|name| old.contains_key(*name)).count();
+    old.len() + new.len() - shared - same
 }
 
 /// Longest value shown, in characters.

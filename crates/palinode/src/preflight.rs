@@ -21,15 +21,31 @@ const NAMED: usize = 3;
 /// # Errors
 /// When a file cannot be read, or the store written.
 pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Result<Findings, Error> {
+    let checks = to_check(pipeline);
+    // Of a GPU's memory nothing is known without asking it.
+    let memory = free_memory().filter(|_| options.device == "cpu");
+    let findings = |run: &[usize]| {
+        let mut needs = Needs::of(pipeline, run);
+        // Blocks that are read when they are needed are in memory one at a time.
+        if options.settings.get(BLOCKS).is_some_and(|blocks| blocks != "resident") {
+            needs.weights = 0;
+        }
+        needs.findings(store.root(), Free { memory, disk: &available })
+    };
+    // Where all stages together want for nothing, so do those that will run; which those are takes a look at every result.
+    let every: Vec<usize> = (0..pipeline.instances.len()).collect();
+    if checks.is_empty() && findings(&every).is_empty() {
+        return Ok(Findings::new());
+    }
     let planned = plan(pipeline, store, &Silent)?;
     let chosen = options.selection.choose(pipeline)?;
     let runs = |at: &usize| !matches!(planned.entries[*at].status, Status::Cached { .. }) && chosen.asked.contains(at);
-    let run: Vec<usize> = (0..pipeline.instances.len()).filter(runs).collect();
+    let run: Vec<usize> = every.into_iter().filter(runs).collect();
     if run.is_empty() {
         return Ok(Findings::new());
     }
     let (mut all, mut known) = (Findings::new(), HashSet::new());
-    for mut check in to_check(pipeline) {
+    for mut check in checks {
         if let Some(Status::Cached { key }) = check.choice().map(|choice| &planned.entries[choice].status)
             && let Some(manifest) = store.manifest(key)?
         {
@@ -59,14 +75,7 @@ pub fn preflight(pipeline: &Pipeline, store: &Store, options: &RunOptions) -> Re
             }
         }
     }
-    let mut needs = Needs::of(pipeline, &run);
-    // Blocks that are read when they are needed are in memory one at a time.
-    if options.settings.get(BLOCKS).is_some_and(|blocks| blocks != "resident") {
-        needs.weights = 0;
-    }
-    // Of a GPU's memory nothing is known without asking it.
-    let memory = free_memory().filter(|_| options.device == "cpu");
-    all.extend(needs.findings(store.root(), Free { memory, disk: &available }));
+    all.extend(findings(&run));
     Ok(all)
 }
 

@@ -7,6 +7,8 @@
 //! their device. For those the mount counts too, as it does for a disk that is mounted to be read only, which may be an image as well: what
 //! was read before it is read once more after the next one.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
@@ -58,6 +60,21 @@ mod mounts {
         statfs(path).is_ok_and(|said| REMOTE.contains(&(said.f_type as u32)))
     }
 
+    /// Whether a wait for the whole file system waits for all that was written, and says what could not be: the file systems of this machine
+    /// that have an identity of their own, since Linux 5.8.
+    pub fn syncs_whole(path: &Path) -> bool {
+        let kind = statfs(path).map_or(0, |said| said.f_type as u32);
+        KEEPS_TIME.contains(&kind) && !REMOTE.contains(&kind) && since(5, 8)
+    }
+
+    /// Whether the system is of this version or a later one.
+    fn since(major: u32, minor: u32) -> bool {
+        let name = rustix::system::uname();
+        let mut parts = name.release().to_str().unwrap_or_default().split(|c: char| !c.is_ascii_digit());
+        let mut next = || parts.next().and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+        (next(), next()) >= (major, minor)
+    }
+
     fn mount(path: &Path) -> Option<u64> {
         let flags = StatxFlags::MNT_ID | StatxFlags::from_bits_retain(UNIQUE);
         Some(statx(CWD, path, AtFlags::empty(), flags).ok()?.stx_mnt_id)
@@ -78,6 +95,33 @@ pub fn is_shared(path: &Path) -> bool {
     {
         let _ = path;
         false
+    }
+}
+
+/// A file system that can be waited for as a whole.
+pub struct Whole(File);
+
+/// The file system of a folder, where a wait for all of it is as good as one for each file.
+pub fn that_syncs_whole(folder: &Path) -> Option<Whole> {
+    #[cfg(target_os = "linux")]
+    return mounts::syncs_whole(folder).then(|| File::open(folder).ok().map(Whole)).flatten();
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+impl Whole {
+    /// Waits until everything that was written is on the disk.
+    ///
+    /// # Errors
+    /// When something could not be written since this was opened.
+    pub fn sync(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        return Ok(rustix::fs::syncfs(&self.0)?);
+        #[cfg(not(target_os = "linux"))]
+        self.0.sync_all()
     }
 }
 

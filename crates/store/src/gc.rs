@@ -11,14 +11,16 @@
 //! files, and so never runs beside a worker that is about to name a blob which nothing names yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::blobs::blob_file;
 use super::index::Table;
-use super::manifests::{AllManifests, files_below};
+use super::manifests::Survey;
+use super::walk::{bytes_below, walk};
 use super::{Manifest, Store, lock};
 use palinode_error::now_ms;
 use palinode_error::{Error, ErrorKind, Hint};
@@ -94,30 +96,77 @@ pub struct Garbage {
     /// In the order in which they go.
     #[serde(skip)]
     files: Vec<PathBuf>,
+    /// Of each result that goes, when it was made.
     #[serde(skip)]
-    manifests: Vec<Manifest>,
+    finished_ms: Vec<u64>,
+}
+
+/// What there is to know of a result: of a hundred thousand of them, all is not kept in memory.
+struct Known {
+    key: Key,
+    stage: String,
+    made_for: String,
+    finished_ms: u64,
+    used_ms: u64,
+    seconds: f64,
+    contents: Box<[Digest]>,
+    /// Bytes of its manifest.
+    bytes: u64,
+}
+
+impl Known {
+    fn of(manifest: Manifest, bytes: u64, used: &BTreeMap<Key, u64>) -> Self {
+        Self {
+            key: manifest.key,
+            used_ms: used.get(&manifest.key).copied().unwrap_or(0).max(manifest.finished_ms),
+            contents: contents(&manifest).into_iter().collect(),
+            made_for: manifest.made_for(),
+            stage: manifest.fingerprint.stage,
+            finished_ms: manifest.finished_ms,
+            seconds: manifest.seconds,
+            bytes,
+        }
+    }
 }
 
 /// Something that can go by itself.
 enum Item {
-    Result(Box<Manifest>),
-    Unit { path: PathBuf, bytes: u64 },
+    Unit { used_ms: u64, path: PathBuf, bytes: u64 },
+    Result(Known),
+}
+
+impl Item {
+    /// What goes first comes first.
+    fn order(&self) -> (u64, bool, &[u8]) {
+        match self {
+            Self::Unit { used_ms, path, .. } => (*used_ms, false, path.as_os_str().as_encoded_bytes()),
+            Self::Result(known) => (known.used_ms, true, known.key.0.as_bytes()),
+        }
+    }
 }
 
 impl Store {
     /// What is to go. Changes nothing, and can be asked of a store that another process has open: for this moment it is true.
     pub fn garbage(&self, retention: &Retention, roots: &Roots) -> Garbage {
         let now = now_ms();
-        let AllManifests { whole: manifests, later, damaged, unread } = self.all_manifests();
+        let Survey { whole: results, later, damaged, unread } =
+            self.survey(|manifest, bytes| Known::of(manifest, bytes, &roots.used));
         let (pins, unknown_pins) = self.all_pins();
         let pinned: BTreeSet<Key> = pins.into_iter().flat_map(|pin| pin.keys).collect();
         let mut garbage = Garbage { unread: unread.len() + later.len(), ..Garbage::default() };
-        let mut blobs: HashMap<Digest, Blob> = HashMap::new();
-        for path in files_below(&self.root.join("blobs")).files {
+        let there = walk(&self.root.join("blobs"), |path| {
+            let name = path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
             let bytes = length(&path);
-            match path.file_name().and_then(|name| name.to_str()?.parse().ok()) {
-                Some(digest) => drop(blobs.insert(digest, Blob { path, bytes, users: 0 })),
-                None => garbage.orphan(path, bytes),
+            match name {
+                Some(digest) if blob_file(&self.root, &digest) == path => Ok((digest, bytes)),
+                _ => Err((path, bytes)),
+            }
+        });
+        let mut blobs: HashMap<Digest, Blob> = HashMap::with_capacity(there.found.len());
+        for found in there.found {
+            match found {
+                Ok((digest, bytes)) => drop(blobs.insert(digest, Blob { bytes, users: 0 })),
+                Err((path, bytes)) => garbage.orphan(path, bytes),
             }
         }
         for path in damaged.into_iter().chain(self.damaged_files()) {
@@ -128,10 +177,8 @@ impl Store {
         for digest in later.iter().flat_map(|(_, bytes)| digests_in(bytes)) {
             blobs.entry(digest).and_modify(|blob| blob.users += 1);
         }
-        for manifest in &manifests {
-            for digest in contents(manifest) {
-                blobs.entry(digest).and_modify(|blob| blob.users += 1);
-            }
+        for digest in results.iter().flat_map(|known| &known.contents) {
+            blobs.entry(*digest).and_modify(|blob| blob.users += 1);
         }
         for path in &roots.orphans {
             garbage.runs += 1;
@@ -142,64 +189,62 @@ impl Store {
         let mut beside: u64 = FOLDERS_BESIDE.iter().map(|folder| bytes_below(&self.root.join(folder))).sum();
         beside = beside.saturating_sub(roots.orphans.iter().map(|path| bytes_below(path)).sum());
         let mut left: u64 = 0;
-        for blob in blobs.values() {
+        for (digest, blob) in &blobs {
             // What a record that cannot be read names, nobody knows: then contents that no other record names may be a result's.
             if blob.users == 0 && unread.is_empty() {
-                garbage.orphan(blob.path.clone(), blob.bytes);
+                garbage.orphan(self.blob_path(digest), blob.bytes);
             } else {
                 left += blob.bytes;
             }
         }
-        let mut items: Vec<(u64, String, Item)> = Vec::new();
-        for path in files_below(&self.root.join("units")).files {
-            let bytes = length(&path);
-            left += bytes;
-            items.push((modified_ms(&path), path.display().to_string(), Item::Unit { path, bytes }));
+        let units = walk(&self.root.join("units"), |path| {
+            let metadata = fs::metadata(&path).ok();
+            let (used_ms, bytes) = metadata.map_or((0, 0), |metadata| (modified_ms(&metadata), metadata.len()));
+            Item::Unit { used_ms, path, bytes }
+        });
+        let mut items = units.found;
+        for item in &items {
+            left += if let Item::Unit { bytes, .. } = item { *bytes } else { 0 };
         }
-        for manifest in manifests {
-            beside += length(&self.manifest_path(&manifest.key));
-            let at = roots.used.get(&manifest.key).copied().unwrap_or(0).max(manifest.finished_ms);
-            items.push((at, manifest.key.to_string(), Item::Result(Box::new(manifest))));
-        }
-        items.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        beside += results.iter().map(|known| known.bytes).sum::<u64>();
+        items.extend(results.into_iter().map(Item::Result));
+        items.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         let oldest =
             retention.unused_for.map(|span| now.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
-        for (used_ms, _, item) in items {
-            let goes = oldest.is_some_and(|oldest| used_ms < oldest)
+        for item in items {
+            let goes = oldest.is_some_and(|oldest| item.order().0 < oldest)
                 || retention.size.is_some_and(|size| left + beside > size);
             match item {
-                Item::Unit { path, bytes } if goes => {
+                Item::Unit { path, bytes, .. } if goes => {
                     left -= bytes;
                     garbage.units += 1;
                     garbage.unit_bytes += bytes;
                     garbage.files.push(path);
                 }
                 Item::Unit { .. } => {}
-                Item::Result(manifest) if goes && unknown_pins.is_empty() && !pinned.contains(&manifest.key) => {
-                    let path = self.manifest_path(&manifest.key);
+                Item::Result(known) if goes && unknown_pins.is_empty() && !pinned.contains(&known.key) => {
                     let mut freed = 0;
-                    beside -= length(&path);
-                    let mut files = vec![path];
-                    for digest in contents(&manifest) {
-                        let Some(blob) = blobs.get_mut(&digest) else { continue };
+                    beside -= known.bytes;
+                    garbage.files.push(self.manifest_path(&known.key));
+                    for digest in &known.contents {
+                        let Some(blob) = blobs.get_mut(digest) else { continue };
                         blob.users -= 1;
                         // A record that cannot be read may name it as well.
                         if blob.users == 0 && unread.is_empty() {
                             freed += blob.bytes;
-                            files.push(blob.path.clone());
+                            garbage.files.push(self.blob_path(digest));
                         }
                     }
                     left -= freed;
+                    garbage.finished_ms.push(known.finished_ms);
                     garbage.results.push(Dead {
-                        key: manifest.key,
-                        stage: manifest.fingerprint.stage.clone(),
-                        made_for: format!("{}: {}", manifest.pipeline, manifest.instance),
-                        used_ms,
-                        seconds: manifest.seconds,
+                        key: known.key,
+                        stage: known.stage,
+                        made_for: known.made_for,
+                        used_ms: known.used_ms,
+                        seconds: known.seconds,
                         bytes: freed,
                     });
-                    garbage.files.append(&mut files);
-                    garbage.manifests.push(*manifest);
                 }
                 Item::Result(_) => {
                     garbage.kept += 1;
@@ -224,8 +269,8 @@ impl Store {
                 .hint(Hint::WaitForWorkers));
         };
         let garbage = self.garbage(retention, roots);
-        for manifest in &garbage.manifests {
-            self.forget_manifest(manifest);
+        for (dead, finished_ms) in garbage.results.iter().zip(&garbage.finished_ms) {
+            self.forget_manifest(&dead.key, &dead.stage, *finished_ms);
         }
         self.flush();
         for path in &garbage.files {
@@ -258,7 +303,6 @@ impl Garbage {
 }
 
 struct Blob {
-    path: PathBuf,
     bytes: u64,
     /// How many results have it.
     users: usize,
@@ -275,20 +319,11 @@ fn digests_in(bytes: &[u8]) -> Vec<Digest> {
     text.split(|c: char| !c.is_ascii_hexdigit()).filter_map(|word| word.parse().ok()).collect()
 }
 
-/// Bytes of a file, or of all files in a folder and below.
-fn bytes_below(path: &Path) -> u64 {
-    if !path.is_dir() {
-        return length(path);
-    }
-    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
-}
-
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
-fn modified_ms(path: &Path) -> u64 {
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+fn modified_ms(metadata: &Metadata) -> u64 {
+    let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -46,6 +46,7 @@ mod units;
 mod unnamed;
 mod verify;
 mod version;
+mod walk;
 
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -96,6 +96,18 @@ impl Manifest {
         if sound { Ok(manifest) } else { Err(Unfit::Damaged) }
     }
 
+    /// Reads what was judged before.
+    pub(super) fn indexed(bytes: &[u8]) -> Option<Self> {
+        let manifest: Self = serde_json::from_slice(bytes).ok()?;
+        let plain = manifest.output.files.keys().all(|name| is_plain(name));
+        (manifest.format == FORMAT && plain).then_some(manifest)
+    }
+
+    /// The pipeline and the stage instance that it was last computed for.
+    pub fn made_for(&self) -> String {
+        format!("{}: {}", self.pipeline, self.instance)
+    }
+
     /// Its bytes, as they lie in the store.
     pub fn write(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec_pretty(self).expect("a manifest serialises");

@@ -1,29 +1,21 @@
 //! Finding and publishing manifests.
 
-use std::fs;
-use std::io;
-use std::num::NonZero;
-use std::panic::resume_unwind;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use super::blobs::unreadable_hint;
 use super::index::{MOST, Table};
 use super::manifest::Unfit;
 use super::stat::{Known, Stat};
+use super::walk::{Walked, walk};
 use super::{Manifest, Store, durable};
 use palinode_error::{Error, ErrorKind};
 use palinode_fingerprint::{Digest, FileRef, Key};
 
-/// Threads that read manifests at the same time, at most.
-const MOST_READERS: usize = 8;
-
-/// Files that are worth a thread.
-const LEAST_READ: usize = 512;
-
-/// What lies where manifests do.
-enum Found {
-    Whole(Box<Manifest>),
+/// What lies where manifests do, with what was made of it.
+enum Found<T> {
+    Whole(T),
     /// Of a later version, with its bytes.
     Later(PathBuf, Vec<u8>),
     Damaged(PathBuf),
@@ -84,7 +76,8 @@ impl Store {
         let bytes = index.get(Table::Manifests, key.0.as_bytes())?;
         let stat = Stat::of(&fs::metadata(path).ok()?);
         self.known(path)?.if_same(&stat)?;
-        Manifest::read(&bytes)
+        // It was looked at when it was indexed, and the index's own checksum says that it is what it was.
+        Manifest::indexed(&bytes).filter(|manifest| manifest.key == *key)
     }
 
     /// Publishes a finished action: its blobs are on disk already, then its manifest, then the index.
@@ -97,6 +90,18 @@ impl Store {
         self.index_manifest(manifest);
         self.flush();
         Ok(())
+    }
+
+    /// As [`Store::publish`] each, in this order, with one wait for the disk for all. Gives for each whether it is published.
+    pub fn publish_all(&self, manifests: &[Manifest]) -> Vec<Result<(), Error>> {
+        let file = |manifest: &Manifest| (self.manifest_path(&manifest.key), manifest.write());
+        let files: Vec<(PathBuf, Vec<u8>)> = manifests.iter().map(file).collect();
+        let published = durable::write_all(&self.tmp(), &files, self.shared);
+        for (manifest, _) in manifests.iter().zip(&published).filter(|(_, published)| published.is_ok()) {
+            self.index_manifest(manifest);
+        }
+        self.flush();
+        published
     }
 
     /// The latest manifests of a stage kind, newest first, at most `most`.
@@ -115,18 +120,14 @@ impl Store {
         Manifest::path(&self.root, key)
     }
 
-    /// Every file where manifests lie.
-    pub(super) fn manifest_files(&self) -> Listed {
-        files_below(&self.root.join("actions"))
-    }
-
-    /// Every manifest on disk, oldest first, beside the files that are none. Those that cannot be read are said.
-    pub(super) fn all_manifests(&self) -> AllManifests {
-        let Listed { files, mut unread } = self.manifest_files();
-        let mut all = AllManifests::default();
-        for found in read_manifests(&self.root, files) {
+    /// What `make` makes of every manifest on disk, in the order of their keys, beside the files that are none. Those that cannot be read
+    /// are said. `make` also hears how long the manifest's file is, and is called by several threads.
+    pub(super) fn survey<T: Send>(&self, make: impl Fn(Manifest, u64) -> T + Sync) -> Survey<T> {
+        let Walked { found, mut unread } = walk(&self.root.join("actions"), |path| read(&self.root, path, &make));
+        let mut all = Survey { whole: Vec::with_capacity(found.len()), ..Survey::default() };
+        for found in found {
             match found {
-                Found::Whole(manifest) => all.whole.push(*manifest),
+                Found::Whole(made) => all.whole.push(made),
                 Found::Later(path, bytes) => all.later.push((path, bytes)),
                 Found::Damaged(path) => all.damaged.push(path),
                 Found::Unread(path, error) => unread.push((path, error)),
@@ -147,23 +148,26 @@ impl Store {
                 path.display()
             ));
         }
-        all.whole.sort_by_key(|manifest| manifest.finished_ms);
         all.unread = unread;
         all
     }
 
+    /// What `make` makes of every manifest in the store, in the order of their keys. A store may have a hundred thousand of them: keep what is
+    /// needed of each. Several threads call `make`.
+    pub fn each_manifest<T: Send>(&self, make: impl Fn(Manifest) -> T + Sync) -> Vec<T> {
+        self.survey(|manifest, _| make(manifest)).whole
+    }
+
     /// All manifests in the store, oldest first.
     pub fn manifests(&self) -> Vec<Manifest> {
-        self.all_manifests().whole
+        let mut all = self.each_manifest(|manifest| manifest);
+        all.sort_by_key(|manifest| manifest.finished_ms);
+        all
     }
 
     /// Indexes every manifest, and says how many there are.
     pub(super) fn index_manifests(&self) -> usize {
-        let manifests = self.manifests();
-        for manifest in &manifests {
-            self.index_manifest(manifest);
-        }
-        manifests.len()
+        self.each_manifest(|manifest| self.index_manifest(&manifest)).len()
     }
 
     pub(super) fn index_manifest(&self, manifest: &Manifest) {
@@ -179,7 +183,7 @@ impl Store {
         } else {
             index.remove(Table::Manifests, key);
         }
-        index.put(Table::Kinds, &kind_entry(manifest), b"");
+        index.put(Table::Kinds, &kind_entry(&manifest.key, &manifest.fingerprint.stage, manifest.finished_ms), b"");
     }
 
     /// Forgets what the index has under a key; the entry by kind finds nothing then.
@@ -189,18 +193,18 @@ impl Store {
         index.remove(Table::Stats, self.manifest_path(key).as_os_str().as_encoded_bytes());
     }
 
-    /// Forgets a manifest that is about to be removed.
-    pub(super) fn forget_manifest(&self, manifest: &Manifest) {
+    /// Forgets the manifest of a stage kind that is about to be removed.
+    pub(super) fn forget_manifest(&self, key: &Key, stage: &str, finished_ms: u64) {
         let Some(index) = &self.index else { return };
-        index.remove(Table::Manifests, manifest.key.0.as_bytes());
-        index.remove(Table::Kinds, &kind_entry(manifest));
+        index.remove(Table::Manifests, key.0.as_bytes());
+        index.remove(Table::Kinds, &kind_entry(key, stage, finished_ms));
     }
 }
 
-fn kind_entry(manifest: &Manifest) -> Vec<u8> {
-    let mut entry = kind_prefix(&manifest.fingerprint.stage);
-    entry.extend_from_slice(&manifest.finished_ms.to_be_bytes());
-    entry.extend_from_slice(manifest.key.0.as_bytes());
+fn kind_entry(key: &Key, stage: &str, finished_ms: u64) -> Vec<u8> {
+    let mut entry = kind_prefix(stage);
+    entry.extend_from_slice(&finished_ms.to_be_bytes());
+    entry.extend_from_slice(key.0.as_bytes());
     entry
 }
 
@@ -209,9 +213,8 @@ fn kind_prefix(stage: &str) -> Vec<u8> {
 }
 
 /// What lies where manifests lie.
-#[derive(Default)]
-pub(super) struct AllManifests {
-    pub whole: Vec<Manifest>,
+pub(super) struct Survey<T> {
+    pub whole: Vec<T>,
     /// Of a later format, with their bytes.
     pub later: Vec<(PathBuf, Vec<u8>)>,
     /// Read, and not what their names say.
@@ -220,73 +223,25 @@ pub(super) struct AllManifests {
     pub unread: Vec<(PathBuf, String)>,
 }
 
-/// Files in a folder.
-#[derive(Default)]
-pub(super) struct Listed {
-    /// Sorted.
-    pub files: Vec<PathBuf>,
-    /// Folders that cannot be read, and why.
-    pub unread: Vec<(PathBuf, String)>,
-}
-
-impl Listed {
-    fn add(&mut self, folder: &Path, each: &mut dyn FnMut(&mut Self, PathBuf)) {
-        match fs::read_dir(folder) {
-            Ok(entries) => {
-                for entry in entries {
-                    match entry {
-                        Ok(entry) => each(self, entry.path()),
-                        Err(error) => self.unread.push((folder.to_owned(), error.to_string())),
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => self.unread.push((folder.to_owned(), error.to_string())),
-        }
+impl<T> Default for Survey<T> {
+    fn default() -> Self {
+        Self { whole: Vec::new(), later: Vec::new(), damaged: Vec::new(), unread: Vec::new() }
     }
 }
 
-/// What lies in some files, in their order. Most of the time goes into opening them, which threads do side by side.
-fn read_manifests(root: &Path, files: Vec<PathBuf>) -> Vec<Found> {
-    let read = |path: &PathBuf| {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Gone,
-            Err(_) if path.is_dir() => Vec::new(),
-            Err(error) => return Found::Unread(path.clone(), error.to_string()),
-        };
-        match Manifest::judge(&bytes) {
-            Ok(manifest) if Manifest::path(root, &manifest.key) == *path => Found::Whole(Box::new(manifest)),
-            Err(Unfit::Later) => Found::Later(path.clone(), bytes),
-            Ok(_) | Err(Unfit::Damaged) => Found::Damaged(path.clone()),
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_READERS);
-    let each = files.len().div_ceil(threads).max(LEAST_READ);
-    let read_some = &|some: &[PathBuf]| some.iter().map(&read).collect::<Vec<_>>();
-    thread::scope(|scope| {
-        let mut parts = files.chunks(each);
-        let own = parts.next().unwrap_or_default();
-        let started: Vec<_> =
-            parts.map(|some| (some, thread::Builder::new().spawn_scoped(scope, move || read_some(some)))).collect();
-        let mut found = read_some(own);
-        for (some, thread) in started {
-            // Where the system gives no further thread, this one does the work.
-            let more = thread.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            found.extend(more.unwrap_or_else(|_| read_some(some)));
-        }
-        found
-    })
-}
-
-/// The files two levels down: `folder/ab/name`.
-pub(super) fn files_below(folder: &Path) -> Listed {
-    let mut listed = Listed::default();
-    listed.add(folder, &mut |listed, path| {
-        if path.is_dir() {
-            listed.add(&path, &mut |listed, path| listed.files.push(path));
-        }
-    });
-    listed.files.sort();
-    listed
+/// What lies at a path where a manifest should.
+fn read<T>(root: &Path, path: PathBuf, make: impl Fn(Manifest, u64) -> T) -> Found<T> {
+    // As many bytes as nearly all of them have: one call reads them, another says that there are no more.
+    let mut bytes = Vec::with_capacity(4096);
+    match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Gone,
+        Err(_) if path.is_dir() => bytes.clear(),
+        Err(error) => return Found::Unread(path, error.to_string()),
+    }
+    match Manifest::judge(&bytes) {
+        Ok(manifest) if Manifest::path(root, &manifest.key) == path => Found::Whole(make(manifest, bytes.len() as u64)),
+        Err(Unfit::Later) => Found::Later(path, bytes),
+        Ok(_) | Err(Unfit::Damaged) => Found::Damaged(path),
+    }
 }

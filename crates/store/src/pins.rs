@@ -132,8 +132,8 @@ impl Store {
         if which.len() < 6 || !which.chars().all(|char| char.is_ascii_hexdigit()) {
             return Ok(None);
         }
-        let mut found: Vec<Manifest> = self.manifests();
-        found.retain(|manifest| manifest.key.to_string().starts_with(which));
+        let fits = |manifest: Manifest| manifest.key.to_string().starts_with(which).then_some(manifest);
+        let mut found: Vec<Manifest> = self.each_manifest(fits).into_iter().flatten().collect();
         if found.len() > 1 {
             let message = format!("{} results have keys that begin with `{which}`", found.len());
             return Err(Error::new(ErrorKind::Usage, message).hint("give more of the key"));

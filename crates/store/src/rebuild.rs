@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::index::{Index, Table};
-use super::manifests::files_below;
 use super::network;
+use super::walk::bytes_below;
 use super::{Store, Waiting};
 use palinode_error::{Error, ErrorKind};
 
@@ -34,7 +34,7 @@ impl Store {
     pub fn rebuild(root: &Path, waiting: Option<Waiting<'_>>) -> Result<(Self, Rebuilt), Error> {
         let mut store = Self::opened(root, waiting)?;
         let folder = network::index(&store.root);
-        let before = length(&folder);
+        let before = bytes_below(&folder);
         let remembered: Vec<_> = [Table::Stats, Table::Seen]
             .into_iter()
             .map(|table| (table, store.index.as_ref().map(|index| index.all(table)).unwrap_or_default()))
@@ -53,7 +53,7 @@ impl Store {
         }
         let files =
             remembered.iter().filter(|(table, _)| matches!(table, Table::Stats)).map(|(_, all)| all.len()).sum();
-        let rebuilt = Rebuilt { manifests, files, before, after: length(&folder) };
+        let rebuilt = Rebuilt { manifests, files, before, after: bytes_below(&folder) };
         Ok((store, rebuilt))
     }
 
@@ -118,10 +118,4 @@ fn not_ours(folder: &Path) -> Option<PathBuf> {
     let files = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
     let opens = |path: &PathBuf| fs::File::options().read(true).write(true).open(path);
     files.into_iter().find(|path| opens(path).is_err_and(|error| denied(&error)))
-}
-
-fn length(folder: &Path) -> u64 {
-    let own =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| path.is_file());
-    own.chain(files_below(folder).files).filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
 }

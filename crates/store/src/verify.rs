@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::manifests::{AllManifests, files_below};
+use super::gc::contents;
+use super::manifests::Survey;
 use super::units::body;
+use super::walk::walk;
 use super::{Manifest, Store};
 use palinode_fingerprint::{Digest, FileRef};
 
@@ -36,14 +38,44 @@ pub struct Damage {
     pub hits: Vec<String>,
 }
 
+/// What there is to know of a result.
+struct Known {
+    made_for: String,
+    finished_ms: u64,
+    contents: BTreeSet<Digest>,
+    /// What its stage read from outside.
+    outside: Vec<Digest>,
+}
+
+impl Known {
+    fn of(manifest: Manifest) -> Self {
+        Self {
+            made_for: manifest.made_for(),
+            finished_ms: manifest.finished_ms,
+            contents: contents(&manifest),
+            outside: manifest.fingerprint.files.into_values().collect(),
+        }
+    }
+}
+
 /// Which results have a blob.
-type Users<'a> = BTreeMap<Digest, Vec<&'a Manifest>>;
+type Users<'a> = BTreeMap<Digest, Vec<&'a Known>>;
+
+/// What was read in the place of a blob.
+struct Seen {
+    path: PathBuf,
+    /// What its name says.
+    name: Option<Digest>,
+    /// What it holds; nothing where it is a folder.
+    file: Option<io::Result<FileRef>>,
+}
 
 impl Store {
     /// Reads every blob, manifest and partial result and compares it with its name; what results lack is damage as well. Changes nothing:
     /// see [`Store::set_damage_aside`].
     pub fn verify(&self) -> Verified {
-        let AllManifests { whole, later, damaged, unread } = self.all_manifests();
+        let Survey { mut whole, later, damaged, unread } = self.survey(|manifest, _| Known::of(manifest));
+        whole.sort_by_key(|known| known.finished_ms);
         let mut found = Verified { manifests: whole.len() + later.len() + damaged.len(), ..Verified::default() };
         for path in damaged {
             found.damaged(path, "it does not belong to its key", Vec::new());
@@ -52,19 +84,15 @@ impl Store {
             found.unreadable(path, &error, Vec::new());
         }
         let mut users: Users<'_> = BTreeMap::new();
-        for manifest in &whole {
-            for file in manifest.output.files.values() {
-                let of = users.entry(file.digest).or_default();
-                if !of.iter().any(|known| known.key == manifest.key) {
-                    of.push(manifest);
-                }
+        for known in &whole {
+            for digest in &known.contents {
+                users.entry(*digest).or_default().push(known);
             }
         }
         let there = self.verify_blobs(&users, &mut found);
         // What a stage read from outside may be a result's file as well, and then is no blob: a model's weights.
-        let outside: BTreeSet<Digest> =
-            whole.iter().flat_map(|manifest| manifest.fingerprint.files.values().copied()).collect();
-        for (digest, of) in users.iter().filter(|(digest, _)| !there.contains(digest) && !outside.contains(digest)) {
+        let outside: BTreeSet<&Digest> = whole.iter().flat_map(|known| &known.outside).collect();
+        for (digest, of) in users.iter().filter(|(digest, _)| !there.contains(digest) && !outside.contains(*digest)) {
             found.damaged(self.blob_path(digest), "it is missing", names(of));
         }
         self.verify_units(&mut found);
@@ -74,41 +102,43 @@ impl Store {
     /// Blobs that are there, whole or not.
     fn verify_blobs(&self, users: &Users<'_>, found: &mut Verified) -> BTreeSet<Digest> {
         let mut there = BTreeSet::new();
-        let listed = files_below(&self.root.join("blobs"));
-        for (path, error) in listed.unread {
+        let read = walk(&self.root.join("blobs"), |path| {
+            let name = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let file = (name.is_some() && !path.is_dir()).then(|| FileRef::of_file(&path));
+            Seen { path, name, file }
+        });
+        for (path, error) in read.unread {
             found.unreadable(path, &error, Vec::new());
         }
-        for path in listed.files {
+        for Seen { path, name, file } in read.found {
             found.blobs += 1;
-            let name: Option<Digest> = path.file_name().and_then(|name| name.to_str()?.parse().ok());
             let Some(name) = name else {
                 found.damaged(path, "its name is not a digest", Vec::new());
                 continue;
             };
             there.insert(name);
-            let hits = users.get(&name).map(|of| names(of)).unwrap_or_default();
-            if path.is_dir() {
-                found.damaged(path, "it is a folder", hits);
-                continue;
-            }
-            match FileRef::of_file(&path) {
-                Err(error) => found.unreadable(path, &error.to_string(), hits),
-                Ok(file) if file.digest != name => {
-                    found.damaged(path, &format!("its contents are {}", file.digest.short()), hits);
+            let hits = || users.get(&name).map(|of| names(of)).unwrap_or_default();
+            match file {
+                None => found.damaged(path, "it is a folder", hits()),
+                Some(Err(error)) => found.unreadable(path, &error.to_string(), hits()),
+                Some(Ok(file)) if file.digest != name => {
+                    found.damaged(path, &format!("its contents are {}", file.digest.short()), hits());
                 }
-                Ok(file) => found.bytes += file.size,
+                Some(Ok(file)) => found.bytes += file.size,
             }
         }
         there
     }
 
     fn verify_units(&self, found: &mut Verified) {
-        for path in files_below(&self.root.join("units")).files {
-            match fs::read(&path) {
-                Ok(bytes) if body(&bytes).is_none() => {
-                    found.damaged(path, "it is not the partial result that was written", Vec::new());
-                }
-                Ok(bytes) => found.bytes += bytes.len() as u64,
+        let read = walk(&self.root.join("units"), |path| {
+            let read = fs::read(&path).map(|bytes| body(&bytes).map(|_| bytes.len() as u64));
+            (path, read)
+        });
+        for (path, read) in read.found {
+            match read {
+                Ok(None) => found.damaged(path, "it is not the partial result that was written", Vec::new()),
+                Ok(Some(bytes)) => found.bytes += bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => found.unreadable(path, &error.to_string(), Vec::new()),
             }
@@ -139,6 +169,6 @@ fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn names(of: &[&Manifest]) -> Vec<String> {
-    of.iter().map(|manifest| format!("{}: {}", manifest.pipeline, manifest.instance)).collect()
+fn names(of: &[&Known]) -> Vec<String> {
+    of.iter().map(|known| known.made_for.clone()).collect()
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use palinode::{
-    ErrorKind, Garbage, Manifest, Migrated, Retention, RunRetention, Store, migrate, now_ms, read_duration, read_size,
+    Digest, ErrorKind, Garbage, Manifest, Migrated, Retention, RunRetention, Store, migrate, now_ms, read_duration,
+    read_size,
 };
 
 use crate::command_error::Failure;
@@ -337,18 +338,52 @@ fn pins(store: &Store) -> Result<(), Failure> {
     print(&table(&Style::stdout(), &columns, rows.collect()))
 }
 
+/// What is listed of a result.
+struct Row {
+    stage: String,
+    made_for: String,
+    seconds: f64,
+    finished_ms: u64,
+    /// What of it lies in the store, with its size.
+    contents: Vec<(Digest, u64)>,
+}
+
+impl Row {
+    fn of(store: &Store, manifest: Manifest) -> Self {
+        // Files outside the store take no room there.
+        let files = manifest.output.files.values().filter(|file| store.blob_path(&file.digest).exists());
+        Self {
+            contents: files.map(|file| (file.digest, file.size)).collect(),
+            made_for: manifest.made_for(),
+            stage: manifest.fingerprint.stage,
+            seconds: manifest.seconds,
+            finished_ms: manifest.finished_ms,
+        }
+    }
+}
+
 fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
     let style = Style::stdout();
-    let mut manifests = store.manifests();
-    manifests.retain(|manifest| stage.is_none_or(|stage| manifest.fingerprint.stage == stage));
-    manifests.reverse();
+    let asked = |manifest: &Manifest| stage.is_none_or(|stage| manifest.fingerprint.stage == stage);
     if json {
+        let mut manifests: Vec<Manifest> =
+            store.each_manifest(|manifest| asked(&manifest).then_some(manifest)).into_iter().flatten().collect();
+        manifests.sort_by_key(|manifest| manifest.finished_ms);
+        manifests.reverse();
         return print_json(&manifests);
     }
-    if manifests.is_empty() {
+    let listed = store.each_manifest(|manifest| asked(&manifest).then(|| Row::of(store, manifest)));
+    let mut listed: Vec<Row> = listed.into_iter().flatten().collect();
+    listed.sort_by_key(|row| row.finished_ms);
+    listed.reverse();
+    if listed.is_empty() {
         tell_notes(store);
         return print(&format!("no results in {}\n", store.root().display()));
     }
+    let all: HashSet<&(Digest, u64)> = listed.iter().flat_map(|row| &row.contents).collect();
+    let total = format::size(all.iter().map(|(_, size)| size).sum());
+    let count = format::count(listed.len(), "result");
+    drop(all);
     let now = now_ms();
     let columns = [
         ("STAGE", Column::Name),
@@ -357,27 +392,18 @@ fn list(store: &Store, stage: Option<&str>, json: bool) -> Result<(), Failure> {
         ("SIZE", Column::Number),
         ("MADE", Column::Name),
     ];
-    let rows = manifests.iter().map(|manifest| {
+    let rows = listed.into_iter().map(|row| {
         vec![
-            Field::new(manifest.fingerprint.stage.clone(), Look::Bold),
-            format!("{}: {}", manifest.pipeline, manifest.instance).into(),
-            format::duration(manifest.seconds).into(),
-            format::size(blobs(store, manifest).map(|(_, size)| size).sum()).into(),
-            format::ago(now.saturating_sub(manifest.finished_ms) / 1000).into(),
+            Field::new(row.stage, Look::Bold),
+            row.made_for.into(),
+            format::duration(row.seconds).into(),
+            format::size(row.contents.iter().map(|(_, size)| size).sum()).into(),
+            format::ago(now.saturating_sub(row.finished_ms) / 1000).into(),
         ]
     });
-    let listed = table(&style, &columns, rows.collect());
-    let all: HashSet<_> = manifests.iter().flat_map(|manifest| blobs(store, manifest)).collect();
+    let text = table(&style, &columns, rows.collect());
     tell_notes(store);
-    let total = format::size(all.iter().map(|(_, size)| size).sum());
-    let count = format::count(manifests.len(), "result");
-    print(&format!("{listed}\n{count}, {total} in {}\n", store.root().display()))
-}
-
-/// What of a result lies in the store; files outside it take no room there.
-fn blobs(store: &Store, manifest: &Manifest) -> impl Iterator<Item = (palinode::Digest, u64)> {
-    let files = manifest.output.files.values().filter(|file| store.blob_path(&file.digest).exists());
-    files.map(|file| (file.digest, file.size)).collect::<Vec<_>>().into_iter()
+    print(&format!("{text}\n{count}, {total} in {}\n", store.root().display()))
 }
 
 /// Tells a person that something begins which may take a while.

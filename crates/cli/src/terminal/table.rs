@@ -1,6 +1,9 @@
 //! Tables without lines: they are read, copied and searched.
 
+use std::fmt::Write as _;
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
+use textwrap::core::display_width;
 
 use super::Style;
 
@@ -69,8 +72,53 @@ pub enum Column {
     Number,
 }
 
+/// Rows of a table that is written line by line where nobody looks. Of a hundred thousand rows, what the layout takes would be most of the time.
+const LONG: usize = 1000;
+
 /// Lays out rows under titles, as wide as the terminal; where nobody looks, no cell is broken, so that each row is a line.
 pub fn table(style: &Style, columns: &[(&str, Column)], rows: Vec<Vec<Field>>) -> String {
+    if rows.len() >= LONG
+        && !style.terminal
+        && !style.color
+        && let Some(text) = plain(columns, &rows)
+    {
+        return text;
+    }
+    laid_out(style, columns, rows)
+}
+
+/// The same, of cells that are not drawn in any way and each have one line; `None` where one has more.
+fn plain(columns: &[(&str, Column)], rows: &[Vec<Field>]) -> Option<String> {
+    let mut widths: Vec<usize> = columns.iter().map(|(title, _)| display_width(title)).collect();
+    let mut bytes = 0;
+    for row in rows {
+        for (width, Field { text, .. }) in widths.iter_mut().zip(row) {
+            if text.contains(char::is_control) {
+                return None;
+            }
+            *width = display_width(text).max(*width);
+            bytes += text.len();
+        }
+    }
+    let mut all = String::with_capacity(bytes + rows.len() * (columns.len() * 8));
+    let mut line = |texts: &mut dyn Iterator<Item = &str>| {
+        let start = all.len();
+        for ((text, (_, kind)), &width) in texts.zip(columns).zip(&widths) {
+            let space = width.saturating_sub(display_width(text));
+            let (before, after) = if *kind == Column::Number { (space, 2) } else { (0, space + 2) };
+            let _ = write!(all, "{:before$}{text}{:after$}", "", "");
+        }
+        all.truncate(start + all[start..].trim_end().len());
+        all.push('\n');
+    };
+    line(&mut columns.iter().map(|(title, _)| *title));
+    for row in rows {
+        line(&mut row.iter().map(|field| field.text.as_str()));
+    }
+    Some(all)
+}
+
+fn laid_out(style: &Style, columns: &[(&str, Column)], rows: Vec<Vec<Field>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     if style.color {
@@ -99,4 +147,27 @@ pub fn table(style: &Style, columns: &[(&str, Column)], rows: Vec<Vec<Field>>) -
         }
     }
     table.trim_fmt() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_tables_look_like_short_ones() {
+        let style = Style { color: false, terminal: false, ..Style::stdout() };
+        let columns = [("NAME", Column::Name), ("WHAT", Column::Text), ("SIZE", Column::Number), ("AGO", Column::Name)];
+        let row = |n: usize| {
+            let name = ["a", "longer", "", "wide 漢字"][n % 4].to_owned();
+            vec![
+                Field::new(name, Look::Bold),
+                format!("{n} × é").into(),
+                (n * n).to_string().into(),
+                "x ".repeat(n % 3).into(),
+            ]
+        };
+        let rows = || (0..40).map(row).collect::<Vec<_>>();
+        assert_eq!(plain(&columns, &rows()), Some(laid_out(&style, &columns, rows())));
+        assert_eq!(plain(&columns, &[vec!["a\nb".into()]]), None);
+    }
 }

@@ -16,6 +16,7 @@ stages:
   edits: { uses: load_requests, with: { path: DEMO/requests.json, limit: 6 } }
   contexts: { uses: templates, inputs: { model: model }, with: { generate: [{ count: 3, length: 10 }], seed: 1 } }
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: DEMO/corpus.txt, layers: [1, 2], samples: 1500 } }
+  sure: { uses: covariance, inputs: { model: model }, with: { corpus: DEMO/corpus.txt, layers: [1], tokens: auto, tolerance: 0.12 } }
   targets: { uses: targets, inputs: { model: model, requests: edits, templates: contexts }, with: { layer: 2, steps: 20 } }
   plan: { uses: distribute, with: { strategy: memit, layers: [1, 2] } }
   update:

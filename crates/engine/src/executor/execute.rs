@@ -21,11 +21,24 @@ use palinode_store::{FORMAT, Manifest, Store};
 /// How often a stage begins again whose files were written while it read them, and hold what they did.
 const AGAIN: u32 = 3;
 
-/// Runs one stage and publishes what it yields. Everything it needs is in its arguments; a panic inside it is an error like
+/// Runs one stage and publishes what it yields, as [`make`] makes it.
+pub(crate) fn execute(
+    run: &RunContext,
+    kind: &Arc<dyn ErasedStage>,
+    params: &Params,
+    action: &Arc<Action>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Manifest, Error> {
+    let manifest = make(run, kind, params, action, stop)?;
+    run.store.publish(&manifest)?;
+    Ok(manifest)
+}
+
+/// Runs one stage; what it yields is ready to be published. Everything it needs is in its arguments; a panic inside it is an error like
 /// any other. Once `stop` is set, the stage finishes its unit and gives up.
 ///
 /// Nothing is kept of a stage whose files changed. Where they were only written anew, with the same contents, it goes on from its last unit.
-pub(crate) fn execute(
+pub(crate) fn make(
     run: &RunContext,
     kind: &Arc<dyn ErasedStage>,
     params: &Params,
@@ -35,7 +48,7 @@ pub(crate) fn execute(
     let started = Instant::now();
     let artifact = work(run, kind, params, action, stop)?;
     let absolute = kind.publishes(params).iter().any(|(_, path)| path.is_absolute());
-    publish(&run.store, (kind.info().output, absolute), action, artifact, started)
+    record(&run.store, (kind.info().output, absolute), action, artifact, started)
 }
 
 /// Lets one stage work, all of it or the share that its action names, and yields what it answers.
@@ -81,8 +94,8 @@ pub(crate) fn work(
     }
 }
 
-/// Keeps the result, once it is what was promised.
-fn publish(
+/// The record of the result, once that is what was promised.
+fn record(
     store: &Store,
     (output, absolute): (&str, bool),
     action: &Action,
@@ -105,7 +118,7 @@ fn publish(
             return Err(Error::internal(format!("its result `{name}` is neither in the store nor a file of its own")));
         }
     }
-    let manifest = Manifest {
+    Ok(Manifest {
         format: FORMAT,
         key: action.key,
         fingerprint: action.fingerprint.clone(),
@@ -119,7 +132,5 @@ fn publish(
         program: env!("CARGO_PKG_VERSION").to_owned(),
         finished_ms: now_ms(),
         seconds: started.elapsed().as_secs_f64(),
-    };
-    store.publish(&manifest)?;
-    Ok(manifest)
+    })
 }

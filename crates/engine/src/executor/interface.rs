@@ -66,6 +66,9 @@ impl Task {
 pub enum Notice {
     /// It works.
     Began(AttemptId, Site),
+    /// It has done its work, and needs nothing of the machine any more. Its result is about to be published; its end comes when it is, and
+    /// may be heard of first. Not every executor says so.
+    Worked(AttemptId),
     /// It is over. Its result is in the store and the index knows it, or there is an error.
     Ended(AttemptId, Box<Result<Manifest, AttemptError>>),
 }

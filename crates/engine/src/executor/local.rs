@@ -8,7 +8,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::execute::execute;
+use super::committer::Committer;
+use super::execute::{execute, make};
 use super::interface::{Executor, Notice, Site, Task};
 use crate::attempts::Attempt;
 use crate::catalogue::Catalogue;
@@ -27,6 +28,8 @@ pub struct Local {
     capacity: Capacity,
     running: HashMap<AttemptId, Running>,
     notices: (Sender<Notice>, Receiver<Notice>),
+    /// Started with the first attempt; none where the system gives no thread: each attempt then publishes its own result.
+    committer: Option<Committer>,
 }
 
 struct Running {
@@ -38,12 +41,16 @@ impl Local {
     /// With the stages of a catalogue.
     pub fn new(context: &RunContext, catalogue: &Catalogue, capacity: Capacity) -> Self {
         let (context, catalogue) = (context.clone(), catalogue.clone());
-        Self { context, catalogue, capacity, running: HashMap::new(), notices: mpsc::channel() }
+        Self { context, catalogue, capacity, running: HashMap::new(), notices: mpsc::channel(), committer: None }
     }
 
     fn start(&mut self, task: Task) {
         let Task { attempt, action, params, .. } = task;
         let (context, stop, ended) = (self.context.clone(), Arc::<AtomicBool>::default(), self.notices.0.clone());
+        if self.committer.is_none() {
+            self.committer = Committer::start(&context.store, &ended).ok();
+        }
+        let results = self.committer.as_ref().map(Committer::results);
         // A pipeline is checked against the stages that run it; if it was not, that is a mistake of the program.
         let name = &action.fingerprint.stage;
         let kind = self.catalogue.runnable(name).cloned();
@@ -53,11 +60,23 @@ impl Local {
         // Said first: a quick stage may be over before its thread is heard of here.
         let _ = self.notices.0.send(Notice::Began(attempt, Site::here(process::id())));
         let thread = thread.spawn(move || {
-            let done = panics::catch(|| kind.and_then(|kind| execute(&context, &kind, &params, &action, &stopped)));
+            let done = panics::catch(|| {
+                let kind = kind?;
+                let Some(results) = results else {
+                    return execute(&context, &kind, &params, &action, &stopped).map(Some);
+                };
+                let manifest = Box::new(make(&context, &kind, &params, &action, &stopped)?);
+                results.send(Some((attempt, manifest))).map_err(|_| Error::internal("nobody publishes its result"))?;
+                // Where too many wait to be published, its resources wait with it.
+                let _ = ended.send(Notice::Worked(attempt));
+                Ok(None)
+            });
             // The store is let go of before the end is said: whoever hears of it may want to open it.
             drop((context, params, action));
             let done = done.unwrap_or_else(|panic| Err(Error::internal(format!("the engine panicked: {panic}"))));
-            let _ = ended.send(Notice::Ended(attempt, Box::new(done.map_err(Into::into))));
+            if let Some(end) = done.transpose() {
+                let _ = ended.send(Notice::Ended(attempt, Box::new(end.map_err(Into::into))));
+            }
         });
         if let Err(error) = &thread {
             let error = Error::new(ErrorKind::Limit, format!("cannot start a thread for this stage: {error}"));

@@ -4,6 +4,7 @@
 //! one is repeated, and what a run does next is the scheduler's business. All that differs between ways to execute is in their files.
 
 pub(crate) mod cluster;
+mod committer;
 mod execute;
 mod interface;
 mod local;

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use look::Count;
+pub(crate) use record::Used;
 pub use record::{Ended, RunRecord, StageRecord, StageState};
 pub(crate) use recorder::Recorder;
 pub use resolved::{ResolvedPipeline, ResolvedStage};
@@ -126,6 +127,14 @@ impl Runs {
     /// The attempts of a run, those begun first before the others. Lines that are not whole are left out.
     pub fn attempts(&self, run: &str) -> Vec<Attempt> {
         attempts::read(&self.dir(run))
+    }
+
+    /// What results each run made or used, newest first: of one run after the other, since records of many stages are long.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Used> {
+        self.names().into_iter().filter_map(|name| {
+            let brief = fs::read(self.dir(&name).join(RECORD)).ok().and_then(|bytes| Used::read(&bytes));
+            brief.or_else(|| Some(Used::of(&self.read(&name)?)))
+        })
     }
 
     fn read(&self, name: &str) -> Option<RunRecord> {

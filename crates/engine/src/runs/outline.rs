@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cost::Cost;
 
-use super::record::{Ended, FORMAT, Near, RunRecord, StageRecord, StageState};
+use super::record::{Ended, FORMAT, Places, RunRecord, StageRecord, StageState};
 use palinode_fingerprint::Digest;
 use palinode_pipeline::{Instance, Pipeline};
 use palinode_store::Holder;
@@ -31,7 +31,7 @@ pub fn outline(run: &str, pipeline: &Pipeline, device: &str, started_ms: u64) ->
         replicates: pipeline.replicates.clone(),
         stages: pipeline.instances.iter().map(stage).collect(),
         cost: Cost::default(),
-        last: Near::default(),
+        places: Places::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The record of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -52,18 +52,69 @@ pub struct RunRecord {
     /// What it took of the machine, once it ended.
     #[serde(default, skip_serializing_if = "Cost::is_unknown")]
     pub cost: Cost,
-    /// Where the last of them was found: the next one that is asked for is near.
+    /// Where they are in the list.
     #[serde(skip)]
-    pub(crate) last: Near,
+    pub(crate) places: Places,
 }
 
-/// A place in a list, which is no part of what a record says.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Near(usize);
+/// Where stage instances are in a list, which is no part of what a record says: made when it is first asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Places(HashMap<String, usize>);
 
-impl PartialEq for Near {
+impl PartialEq for Places {
     fn eq(&self, _: &Self) -> bool {
         true
+    }
+}
+
+/// Of a record, what results the run made or used.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Used {
+    /// The run's name.
+    pub run: String,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// When it ended, or was last heard of.
+    pub finished_ms: Option<u64>,
+    /// The results.
+    pub keys: Vec<Key>,
+}
+
+impl Used {
+    /// Of the record of a run that ended, without all else that it says; `None` of others, and where it does not read.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Brief {
+            format: u32,
+            run: String,
+            started_ms: u64,
+            finished_ms: Option<u64>,
+            ended: Ended,
+            stages: Vec<Stage>,
+        }
+
+        #[derive(Deserialize)]
+        struct Stage {
+            key: Option<Key>,
+        }
+
+        let brief: Brief = serde_json::from_slice(bytes).ok()?;
+        (brief.format == FORMAT && brief.ended != Ended::Not).then(|| Self {
+            run: brief.run,
+            started_ms: brief.started_ms,
+            finished_ms: brief.finished_ms,
+            keys: brief.stages.into_iter().filter_map(|stage| stage.key).collect(),
+        })
+    }
+
+    /// Of a whole record.
+    pub fn of(record: &RunRecord) -> Self {
+        Self {
+            run: record.run.clone(),
+            started_ms: record.started_ms,
+            finished_ms: record.finished_ms,
+            keys: record.stages.iter().filter_map(|stage| stage.key).collect(),
+        }
     }
 }
 
@@ -231,9 +282,11 @@ impl RunRecord {
     }
 
     fn stage_mut(&mut self, instance: &str) -> Option<&mut StageRecord> {
-        let n = self.stages.len();
-        let at = (0..n).map(|i| (self.last.0 + i) % n).find(|&at| self.stages[at].instance == instance)?;
-        self.last.0 = at;
+        if self.places.0.is_empty() {
+            let places = self.stages.iter().enumerate().rev();
+            self.places.0 = places.map(|(at, stage)| (stage.instance.clone(), at)).collect();
+        }
+        let at = *self.places.0.get(instance)?;
         Some(&mut self.stages[at])
     }
 }

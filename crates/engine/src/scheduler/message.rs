@@ -34,6 +34,8 @@ pub enum Event {
     },
     /// An attempt works; until then it may wait for a machine. Its timeout counts from here.
     Began(AttemptId),
+    /// An attempt has done its work and frees its resources. It ends when its result is published.
+    Worked(AttemptId),
     /// An attempt is over.
     Ended {
         /// Which one.

@@ -104,6 +104,8 @@ enum State {
         /// Its time was up.
         late: bool,
     },
+    /// Its attempt has done its work, and its result is being published.
+    Publishing,
     /// An attempt failed; the next one waits for its moment.
     BackingOff,
     /// It is reported.
@@ -163,6 +165,7 @@ impl Scheduler {
             Event::Reattached(attempt) => self.instances[attempt.instance].reattached = Some(attempt.number),
             Event::LookedUp { instance, found } => self.looked_up(instance, found),
             Event::Began(attempt) => self.began(now, attempt),
+            Event::Worked(attempt) => self.worked(attempt),
             Event::Ended { attempt, end } => self.ended(now, attempt, end),
             Event::Interrupt => self.interrupt(),
             Event::Tick => {}
@@ -286,7 +289,7 @@ impl Scheduler {
     /// Whether this attempt is the one that its instance waits for. One that was given up may still be heard of.
     fn is_current(&self, attempt: AttemptId) -> bool {
         let instance = &self.instances[attempt.instance];
-        matches!(instance.state, State::Working { .. }) && instance.attempt == attempt.number
+        matches!(instance.state, State::Working { .. } | State::Publishing) && instance.attempt == attempt.number
     }
 
     fn began(&mut self, now: Moment, attempt: AttemptId) {
@@ -312,7 +315,17 @@ impl Scheduler {
             }
             State::Working { late: true } => self.commands.push(Command::Cancel(attempt, Cancel::Kill)),
             State::BackingOff => self.enqueue(at),
-            State::Blocked | State::Queued | State::Waiting | State::Closed(_) => {}
+            State::Blocked | State::Queued | State::Waiting | State::Publishing | State::Closed(_) => {}
+        }
+    }
+
+    /// What was made in time is kept: nothing stops an attempt from here on.
+    fn worked(&mut self, attempt: AttemptId) {
+        let instance = &mut self.instances[attempt.instance];
+        if matches!(instance.state, State::Working { .. }) && instance.attempt == attempt.number {
+            instance.state = State::Publishing;
+            self.free.give_back(&instance.need);
+            self.timers.clear(attempt.instance);
         }
     }
 
@@ -326,7 +339,9 @@ impl Scheduler {
         }
         self.timers.clear(at);
         let instance = &mut self.instances[at];
-        self.free.give_back(&instance.need);
+        if matches!(instance.state, State::Working { .. }) {
+            self.free.give_back(&instance.need);
+        }
         let late = matches!(instance.state, State::Working { late: true });
         let failure = match end {
             Ok(()) => {

@@ -305,6 +305,26 @@ fn a_timeout_counts_from_the_beginning_of_work() {
     assert!(done.contains(&Command::Finish) && done.contains(&Command::WakeAt(None)), "{done:?}");
 }
 
+/// What its work needed is free for others, its time no longer counts, and nothing stops it; what reads it waits until it is there.
+#[test]
+fn a_result_that_is_being_published_needs_no_machine() {
+    let mut world = World::new(vec![tried(0, Some(10)), tried(0, Some(100)), node(&[0])], capacity(4, 1), keep_going());
+    world.begin();
+    check(&world, &["submit 0.1"]);
+    world.worked(0);
+    check(&world, &["submit 0.1", "submit 1.1"]);
+    world.pass(20);
+    world.worked(1);
+    world.tell(Event::Interrupt);
+    check(&world, &["submit 0.1", "submit 1.1"]);
+    world.end(1, Err(STORE));
+    let attempt = AttemptId { instance: 1, number: 1 };
+    world.tell(Event::Worked(attempt));
+    world.end(0, Ok(()));
+    check(&world, &["submit 0.1", "submit 1.1", "1: failed (Error(Store))", "0: ran", "2: skipped"]);
+    assert!(world.finished && world.wake_at.is_none());
+}
+
 /// An attempt that was given up as lost may still be heard of.
 #[test]
 fn only_the_latest_attempt_counts() {

@@ -126,6 +126,10 @@ proptest! {
                 continue;
             }
             let at = running[usize::from(which) % running.len()];
+            if number % 4 == 1 && !world.running[&at].worked {
+                world.worked(at);
+                continue;
+            }
             let cancelled = world.running[&at].cancelled.is_some();
             world.end(at, end(number, cancelled));
         }

@@ -42,6 +42,8 @@ pub fn capacity(cores: usize, jobs: usize) -> Capacity {
 pub struct Running {
     pub attempt: AttemptId,
     pub cancelled: Option<Cancel>,
+    /// Whether its result is being published.
+    pub worked: bool,
 }
 
 /// A scheduler with the world that it commands.
@@ -122,6 +124,14 @@ impl World {
         self.tell(Event::Ended { attempt, end });
     }
 
+    /// The attempt of an instance has done its work.
+    pub fn worked(&mut self, at: usize) {
+        let running = self.running.get_mut(&at).expect("it is at work");
+        running.worked = true;
+        let attempt = running.attempt;
+        self.tell(Event::Worked(attempt));
+    }
+
     pub fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.tell(Event::Tick);
@@ -145,6 +155,7 @@ impl World {
                 self.history.push(format!("{how:?} {}.{}", attempt.instance, attempt.number));
                 let running = self.running.get_mut(&attempt.instance).expect("what is cancelled is at work");
                 assert_eq!(running.attempt, attempt);
+                assert!(!running.worked, "its work is done");
                 assert!(how == Cancel::Finish || running.cancelled.is_some(), "a unit may be finished first");
                 running.cancelled = Some(how);
             }
@@ -198,11 +209,12 @@ impl World {
         self.submitted[at] += 1;
         assert_eq!(attempt.number, self.submitted[at]);
         assert!(self.submitted[at] <= self.nodes[at].limits.retries + 1, "{at} is tried too often");
-        assert_eq!(self.running.insert(at, Running { attempt, cancelled: None }), None);
-        assert!(self.running.len() <= self.capacity.jobs);
+        assert_eq!(self.running.insert(at, Running { attempt, cancelled: None, worked: false }), None);
+        let working = || self.running.iter().filter(|(_, running)| !running.worked).map(|(at, _)| at);
+        assert!(working().count() <= self.capacity.jobs);
         let machine = self.capacity.machine;
         let mut sum = (0, 0, 0);
-        for at in self.running.keys() {
+        for at in working() {
             let Resources { cores, memory, gpu } = self.nodes[*at].resources;
             let cores = match cores {
                 Cores::All => machine.cores,
