@@ -18,7 +18,7 @@ const BLOCK: usize = 128;
 const COLUMNS: usize = 8;
 
 /// Adds `Σ k kᵀ` of keys `[tokens, f]` to the lower triangle of a matrix, given as its `f` columns of `f` numbers each. What is
-/// above the diagonal means nothing afterwards.
+/// above the diagonal stays as it is.
 ///
 /// Relative to `√(Σ kᵢ² · Σ kⱼ²)`, an entry is off by at most 128 · 2⁻²⁴ = 8·10⁻⁶, were all roundings of a block to go one way, and as a rule by
 /// less than 10⁻⁶, however many tokens there are.
@@ -88,10 +88,12 @@ impl WithSimd for Part<'_, '_, '_> {
                         }
                     }
                 }
-                for (column, total) in some.iter_mut().zip(&total) {
+                for (place, (column, total)) in some.iter_mut().zip(&total).enumerate() {
                     let from = other * PANEL;
                     let to = column.len().min(from + PANEL);
-                    for (sum, total) in column[from..to].iter_mut().zip(total) {
+                    // Of the panel that the diagonal goes through, what is above it is someone else's.
+                    let above = if other == number { group * COLUMNS + place } else { 0 };
+                    for (sum, total) in column[from..to].iter_mut().zip(total).skip(above) {
                         *sum += total;
                     }
                 }

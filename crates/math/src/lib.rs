@@ -42,7 +42,7 @@ pub use moments::SecondMoment;
 pub use objective::{Objective, ObjectiveKind, RomeKey};
 pub use preservation::{
     Change, Cut, Factor, Fit, History, Preservation, PreservationKind, PreservationWeights, Projection, Projector,
-    Ridge, Spectrum, Threshold,
+    Ridge, Spectrum, Threshold, difference_of_updates,
 };
 pub use solve::{Diagnostics, Form, Problem, Solution, System, solve};
 pub use without::without;

@@ -119,6 +119,37 @@ fn second_moments_are_the_same_however_often_they_are_interrupted() {
     assert!(artifact(&bench.run(&moments(DOCUMENTS, "")), "moments").digest() == expected);
 }
 
+/// A sample that ends by itself ends at the same unit wherever it was interrupted, and has the sums of its documents.
+#[test]
+fn what_ends_a_sample_is_the_same_however_often_it_is_interrupted() {
+    let auto = ", tokens: auto, tolerance: 0.08";
+    let documents = |made: &palinode_engine::Artifact| made.meta["documents"].as_u64().unwrap();
+    let whole = Bench::new();
+    long_corpus(&whole, PART);
+    let report = whole.run(&moments(PART, auto));
+    let expected = artifact(&report, "moments");
+    let taken = documents(expected);
+    assert!((256..PART as u64).contains(&taken) && taken.is_multiple_of(UNIT as u64), "{taken}");
+
+    let bench = Bench::new();
+    long_corpus(&bench, PART);
+    let unit = UNIT as u64;
+    for items in [1, 2 * unit, 3 * unit, taken - unit] {
+        let ended =
+            run_with(&bench, &moments(PART, auto), |interrupt| Arc::new(StopAt { stage: "moments", items, interrupt }));
+        assert!(!ended, "nothing was left to do after {items} documents");
+    }
+    assert_eq!(artifact(&bench.run(&moments(PART, auto)), "moments").digest(), expected.digest());
+
+    // A smaller tolerance takes more, and the least that there can be takes all.
+    let bench = Bench::new();
+    long_corpus(&bench, PART);
+    let more = documents(artifact(&bench.run(&moments(PART, &auto.replace("0.08", "0.05"))), "moments"));
+    assert!(more > taken, "{more} after {taken}");
+    let all = documents(artifact(&bench.run(&moments(PART / 2, &auto.replace("0.08", "1e-9"))), "moments"));
+    assert_eq!(all, PART as u64 / 2);
+}
+
 /// What a cluster does: each part by itself, in any order, then the parts' sums in order.
 #[test]
 fn parts_that_are_computed_apart_add_up_to_the_same_bits() {

@@ -15,6 +15,7 @@
 
 mod cholesky;
 mod fit;
+mod halves;
 mod history;
 mod metric;
 mod projector;
@@ -22,6 +23,7 @@ mod ridge;
 
 pub use cholesky::Factor;
 pub use fit::Fit;
+pub use halves::difference_of_updates;
 pub use history::History;
 pub use metric::{Change, Preservation, PreservationKind, PreservationWeights, Projection};
 pub use projector::{Cut, Projector, Spectrum, Threshold};

@@ -51,8 +51,8 @@ fn inside<const D: usize>(tensor: Tensor<D>) -> Option<FlexTensor> {
     tensor.try_into_primitive::<Flex>().ok()
 }
 
-/// Adds `Σ k kᵀ` of keys `[tokens, f]` to a sum of which the columns are given: products in f32, sums in f64. What is above the diagonal means
-/// nothing afterwards. See [`palinode_kernels::add_gram`].
+/// Adds `Σ k kᵀ` of keys `[tokens, f]` to a sum of which the columns are given: products in f32, sums in f64. What is above the diagonal
+/// stays as it is. See [`palinode_kernels::add_gram`].
 ///
 /// # Panics
 /// Where sizes do not fit each other.

@@ -57,6 +57,20 @@ pub struct LayerFacts {
     /// The mean of `kᵀC⁻¹k/f` over a sample of its own corpus, each document by the `C` of all others; `None` where that was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<f64>,
+    /// How far the halves of the text are from each other; `None` where they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halves: Option<Halves>,
+}
+
+/// How far what was measured on one half of the text is from what was measured on the other: even and odd units of documents.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Halves {
+    /// `‖C₁ − C₂‖ / ‖C‖`, Frobenius: `C` is off by half of it.
+    pub moment: f64,
+    /// The mean of `‖u₁ − u₂‖ / ‖u‖` over keys `k` of the text, with `u = C⁻¹k / kᵀC⁻¹k`, the direction of a change that writes that key's
+    /// value; `None` where one half has no inverse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<f64>,
 }
 
 /// A layer's sum in the store.
@@ -104,7 +118,7 @@ impl Gathered {
     pub fn add(&mut self, put: Put) {
         let trace = f64::from_bits(put.trace);
         self.files.push((file_name(put.layer), put.file));
-        self.layers.push(LayerFacts { layer: put.layer, tokens: put.tokens, trace, held_out: None });
+        self.layers.push(LayerFacts { layer: put.layer, tokens: put.tokens, trace, held_out: None, halves: None });
     }
 
     /// What was put of each layer, in the order of putting: one in memory at a time, which a caller lets go of.
@@ -116,6 +130,18 @@ impl Gathered {
     /// Records how the layers fit their own corpus, in the order of putting.
     pub fn held_out(&mut self, found: Vec<Option<f64>>) {
         self.layers.iter_mut().zip(found).for_each(|(layer, found)| layer.held_out = found);
+    }
+
+    /// Records how far the halves of the layer that was put last are from each other.
+    pub fn halves(&mut self, halves: Option<Halves>) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.halves = halves;
+        }
+    }
+
+    /// What is known of the layers, in the order of putting.
+    pub fn facts(&self) -> &[LayerFacts] {
+        &self.layers
     }
 
     /// The artifact. `documents` is how many were read, where that is known; `sources` are the contents that sums were
@@ -168,7 +194,11 @@ impl Head {
             _ => return None,
         };
         let (shape, sum) = tensors.values("sum").ok()?;
-        let moment = SecondMoment::from_sum(&sum, *shape.first()?, tokens).ok()?;
+        let moment = match tensors.note("odd") {
+            Some(odd) => SecondMoment::from_kept(&sum, tokens, (&tensors.values("odd").ok()?.1, odd.parse().ok()?)),
+            None => SecondMoment::from_sum(&sum, *shape.first()?, tokens),
+        };
+        let moment = moment.ok()?;
         Some(Self { from: from as usize, units: units as usize, moment })
     }
 
@@ -180,8 +210,16 @@ impl Head {
     /// Keeps a layer's sum over some units, in the place of what was kept before.
     pub fn put_sum(cx: &StageContext, key: &Key, units: Range<usize>, moment: &SecondMoment) -> Result<(), Error> {
         let note = format!("[{}, {}, {}]", units.start, units.end, moment.count());
-        let note = HashMap::from([("head".to_owned(), note)]);
-        cx.put_unit(key, &serialize(&[sum(moment)], Some(note))?)
+        let mut notes = HashMap::from([("head".to_owned(), note)]);
+        let Some((odd, tokens)) = moment.kept_odd() else {
+            return cx.put_unit(key, &serialize(&[sum(moment)], Some(notes))?);
+        };
+        // The odd units' sum takes the half of the square that a symmetric matrix has twice.
+        notes.insert("odd".to_owned(), tokens.to_string());
+        let f = moment.size();
+        let rows = Named::values("sum", vec![f, f], (0..f).flat_map(|i| moment.kept_row(i)));
+        let odd = Named::values("odd", vec![f], odd.iter().copied());
+        cx.put_unit(key, &serialize(&[rows, odd], Some(notes))?)
     }
 }
 

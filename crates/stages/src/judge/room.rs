@@ -50,8 +50,9 @@ impl Needs {
             let layers = moments(instance).map_or(0, |layers| layers.len() as u64);
             let given = instance.inputs.get("moments").map(|&at| &pipeline.instances[at]);
             let (store, stage) = match instance.kind.info().name {
-                // The sums, which are kept while they grow, and the result.
-                "covariance" => (2 * layers, layers.max(3)),
+                // The sums, which are kept while they grow, and the result. In memory, those of all layers beside the factor of a half; where
+                // the sample ends by itself, beside those of a unit.
+                "covariance" => (2 * layers, (layers + 4).max(2 * layers)),
                 "load_moments" | "merge_moments" => (layers, 3),
                 // Half of each matrix is stored.
                 "factor" => (given.and_then(moments).map_or(0, |layers| layers.len() as u64) / 2, 4),

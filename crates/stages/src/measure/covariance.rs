@@ -3,14 +3,14 @@
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use palinode_data::{Corpus, Split};
-use palinode_engine::bounds::Count;
+use palinode_engine::bounds::{Count, Positive};
 use palinode_engine::{
-    Artifact, DescribeCx, Error, ErrorKind, ExternalFile, FieldError, Inputs, Port, PortOf, Progress, StageContext,
-    StageKind, UnitPlan, size,
+    Artifact, DescribeCx, Digest, Error, ErrorKind, ExternalFile, FieldError, Inputs, Port, PortOf, Progress,
+    StageContext, StageKind, UnitPlan, size,
 };
+use palinode_math::SecondMoment;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,10 +19,12 @@ use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
-use crate::measure::held_out;
+use crate::measure::documents::{Saved, unit};
+use crate::measure::held_out::{Sample, three_digits};
 use crate::measure::part_sums::{self, Apart, Keys, PART, PartSums, UNIT};
+use crate::measure::until_sure::{LEAST, Sure, UntilSure};
 use crate::sources::corpus::{
-    CorpusFormat, CorpusPath, CorpusSampling, SampleSeed, TextField, TokenCount, corpus, encode, files,
+    CorpusFormat, CorpusPath, CorpusSampling, SampleSeed, TextField, TokenCount, corpus, files,
 };
 use crate::sources::hub;
 use crate::units;
@@ -45,9 +47,13 @@ pub struct CovarianceParams {
     #[serde(default)]
     samples: Option<Count>,
     /// Stop after the document that reaches this number of tokens: a number, or a multiple of the key dimension f, as in
-    /// `10f`.
+    /// `10f`. With `auto`, stop when the second moments of both halves of the text differ by no more than `tolerance`.
     #[serde(default)]
     tokens: Option<TokenCount>,
+    /// With `tokens: auto`, how far the second moments C₁ and C₂ of both halves of the text may differ in the end, in each layer:
+    /// ‖C₁ − C₂‖ / ‖C‖. The default is 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tolerance: Option<Positive>,
     /// Cut each document to this many tokens. The default is the model's context length. The published second moments of Qwen and
     /// Mistral were measured with 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,37 +70,24 @@ pub struct CovarianceParams {
     batch_tokens: BatchTokens,
 }
 
+impl CovarianceParams {
+    /// Whether the sample ends by itself.
+    fn is_auto(&self) -> bool {
+        self.tokens == Some(TokenCount::Auto)
+    }
+}
+
 /// The model.
 const MODEL: PortOf<ModelKind> = PortOf::required("model", "The model whose keys are measured.");
 
 /// The version since which sums are measured as they are, but for last digits: those that were kept are gone on from.
-const SUMS: u32 = 3;
+const SUMS: u32 = 7;
 
 /// The version since which they are the same to the last bit.
-const SAME_BITS: u32 = 6;
+const SAME_BITS: u32 = 7;
 
-/// When sums were saved last, and how long that took.
-struct Saved {
-    at: Instant,
-    took: Duration,
-}
-
-impl Saved {
-    fn now() -> Self {
-        Self { at: Instant::now(), took: Duration::ZERO }
-    }
-
-    fn after(save: impl FnOnce() -> Result<(), Error>) -> Result<Self, Error> {
-        let start = Instant::now();
-        save()?;
-        Ok(Self { at: Instant::now(), took: start.elapsed() })
-    }
-
-    /// Little is lost in a kill, and little time goes into saving: 5 % at most.
-    fn long_ago(&self) -> bool {
-        self.at.elapsed() > Duration::from_secs(10).max(20 * self.took)
-    }
-}
+/// How far halves may differ where nothing says it.
+const TOLERANCE: f64 = 0.1;
 
 /// See [`StageKind::DOC`].
 pub struct Covariance;
@@ -102,7 +95,7 @@ pub struct Covariance;
 impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Measures second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
 The preservation term of every objective keeps what a layer computes for ordinary text. It describes that text by the second \
@@ -121,6 +114,11 @@ Where a corpus is many files, such as the tables of a Wikipedia, `sampling: shar
 the default draws from all of them, as published second moments did. \
 docs/inputs.md shows every layout by example.
 
+Units of 64 documents are counted in two halves, the even and the odd ones. How far both are from each other says how far C \
+would be another on other text of the same kind: the log and the result say ‖C₁ − C₂‖ / ‖C‖, and the same for the direction \
+of an update, C⁻¹k. C itself is off by about half of that. With `tokens: auto` the sample ends with the first unit after \
+which no layer differs by more than `tolerance`, and never before ten tokens for each key dimension.
+
 At the end every layer's C is checked by a sample of its own corpus: the mean of kᵀC⁻¹k/f over the first documents, where each document is \
 judged by the C of all others. It is near 1 where the corpus is large enough, and a warning gives the figure where it is not.
 
@@ -138,8 +136,9 @@ over more documents or tokens, or with more layers.";
     }
 
     fn carries() -> &'static [u32] {
-        // The same sums but for last digits; those of version 3 were not checked by their own corpus. Version 5 always drew from all files.
-        &[3, 4, 5]
+        // The same sums but for last digits; those of version 3 were not checked by their own corpus. Version 5 always drew from all files, and
+        // version 6 did not compare halves.
+        &[3, 4, 5, 6]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -155,6 +154,9 @@ over more documents or tokens, or with more layers.";
     }
 
     fn parts(params: &CovarianceParams, _: &Inputs<'_>) -> Result<Option<UnitPlan>, Error> {
+        if params.is_auto() {
+            return Ok(Some(UnitPlan::new("documents", params.samples.map_or(usize::MAX, Count::get), UNIT)));
+        }
         // How many documents there are may be known only once the corpus is read.
         Ok(Some(part_sums::units(params.samples.map_or(usize::MAX, Count::get))))
     }
@@ -167,6 +169,9 @@ over more documents or tokens, or with more layers.";
     fn describe(params: &CovarianceParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
         let mut errors = Vec::new();
         errors.extend(params.sampling.check(params.shards));
+        if params.tolerance.is_some() && !params.is_auto() {
+            errors.push(FieldError::new("tolerance", "`tolerance` says nothing without `tokens: auto`"));
+        }
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
@@ -210,6 +215,46 @@ over more documents or tokens, or with more layers.";
         };
         let digits = json!({ "batch_tokens": batch });
         let key = |of: &Value| units::key_since(cx, if cx.strict() { SAME_BITS } else { SUMS }, of, &digits);
+        if params.is_auto() {
+            let documents = corpus.len();
+            let bar = cx.progress("documents", None);
+            let tolerance = params.tolerance.map_or(TOLERANCE, Positive::get);
+            let key = |layer: usize, name: &Value| {
+                let mut of = of(layer);
+                of["alone"] = name.clone();
+                key(&of)
+            };
+            let (layers, model) = (&params.layers, &model);
+            let until = UntilSure {
+                cx,
+                corpus: &mut corpus,
+                model,
+                layers,
+                cut,
+                batch,
+                bar: &bar,
+                tolerance,
+                documents,
+                key: &key,
+            };
+            if cx.share().is_some() {
+                until.share()?;
+                return Ok(cx.end_of_share());
+            }
+            let Sure { documents, sums, apart, reached } = until.measure()?;
+            if !reached {
+                let still = match apart {
+                    None => "have no two halves to compare".to_owned(),
+                    Some(apart) if apart <= tolerance => format!("have fewer than {LEAST} tokens for each of {f} key dimensions"),
+                    Some(apart) => format!("have halves that differ by {}, more than {tolerance}", three_digits(apart)),
+                };
+                cx.warn(format!("all {documents} documents were used, and {still}: take more text, or a larger `tolerance`"));
+            }
+            let read = Read { documents, cut, batch };
+            return gather(cx, &mut corpus, model, (layers, base), digests, &read, |each| {
+                sums.into_iter().try_for_each(|(layer, moment)| each(layer, &moment))
+            });
+        }
         let keys = params.layers.iter().map(|&layer| {
             let mut of = of(layer);
             let open = key(&of);
@@ -283,22 +328,60 @@ over more documents or tokens, or with more layers.";
             pass.over(&mut sums, span.end, whole)?;
         }
         let (read, tokens) = (pass.read, pass.tokens);
-        if tokens < f as u64 {
-            cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
-        }
         if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples.get() > read) {
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} requested: all of it was used"));
         }
-        let mut made = Gathered::new(base);
-        sums.finish(|layer, moment| made.put(cx, layer, moment))?;
-        // What cannot have an inverse was said above.
-        if tokens >= f as u64 {
-            let sample = held_out::Sample::of(&mut corpus, &model, cut, read)?;
-            let found = sample.judge(cx, &model, &params.layers, &made, batch)?;
-            made.held_out(found);
-        }
-        made.artifact(Some(read as u64), digests.into_iter().map(|(_, digest)| digest).collect())
+        let read = Read { documents: read, cut, batch };
+        gather(cx, pass.corpus, &model, (&params.layers, base), digests, &read, |each| sums.finish(each))
     }
+}
+
+/// What was measured.
+struct Read {
+    documents: usize,
+    cut: usize,
+    batch: usize,
+}
+
+/// What each layer's sum is given to.
+type Each<'a> = &'a mut dyn FnMut(usize, &SecondMoment) -> Result<(), Error>;
+
+/// Puts the sums into the store and checks them by their own corpus.
+fn gather(
+    cx: &StageContext,
+    corpus: &mut Corpus,
+    model: &Loaded,
+    (layers, base): (&[usize], String),
+    digests: Vec<(String, Digest)>,
+    read: &Read,
+    sums: impl FnOnce(Each<'_>) -> Result<(), Error>,
+) -> Result<Artifact, Error> {
+    let f = model.decoder.config().feed_forward as u64;
+    let sample = Sample::of(cx, corpus, model, layers, (read.cut, read.documents, read.batch))?;
+    let mut made = Gathered::new(base);
+    sums(&mut |layer, moment| {
+        cx.check_interrupt()?;
+        made.put(cx, layer, moment)?;
+        made.halves(sample.halves(layer, moment)?);
+        Ok(())
+    })?;
+    let tokens = made.facts().iter().map(|facts| facts.tokens).max().unwrap_or(0);
+    if tokens < f {
+        cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
+    } else {
+        let found = sample.judge(cx, layers, &made)?;
+        made.held_out(found);
+    }
+    let said = made.facts().iter().filter_map(|facts| {
+        let halves = facts.halves?;
+        let update = halves.update.map(|update| format!(", of an update {update}")).unwrap_or_default();
+        Some(format!("layer {} {}{update}", facts.layer, halves.moment))
+    });
+    let said: Vec<String> = said.collect();
+    if !said.is_empty() {
+        cx.say(format!("both halves of the text differ, relative to C: {}", said.join("; ")));
+    }
+    made.artifact(Some(read.documents as u64), digests.into_iter().map(|(_, digest)| digest).collect())
 }
 
 /// A pass over the documents of a corpus, and how far it is.
@@ -328,6 +411,7 @@ impl Pass<'_> {
         while let Some((documents, counted)) = ahead {
             // Layers join where their sums left off; the forward pass is one for all that have.
             sums.join(self.read / UNIT)?;
+            let odd = !(self.read / UNIT).is_multiple_of(2);
             self.read += documents.len();
             self.tokens += counted;
             let (read, left) = (self.read, enough - self.tokens.min(enough));
@@ -342,7 +426,7 @@ impl Pass<'_> {
                 } else {
                     Ok(None)
                 };
-                let added = sums.open.add(&model.decoder, &documents, batch);
+                let added = sums.open.add_unit(&model.decoder, &documents, batch, odd);
                 let next = match reader {
                     Ok(reader) => {
                         reader.map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic))).transpose()
@@ -380,28 +464,4 @@ impl Pass<'_> {
         }
         Ok((self.read, self.tokens))
     }
-}
-
-/// Tokens of the next documents, each cut to so many: a unit of them, or fewer where `enough` tokens are reached, and
-/// how many tokens they have.
-fn unit(
-    corpus: &mut Corpus,
-    model: &Loaded,
-    cut: usize,
-    from: usize,
-    end: usize,
-    enough: u64,
-) -> Result<(Vec<Vec<u32>>, u64), Error> {
-    let mut documents = Vec::with_capacity(UNIT);
-    let mut counted = 0;
-    for index in from..end.min(from + UNIT) {
-        let text = corpus.read(index).map_err(StageFailure::stage)?;
-        let tokens = encode(&model.text, &text, cut).map_err(StageFailure::stage)?;
-        counted += tokens.len() as u64;
-        documents.push(tokens);
-        if counted >= enough {
-            break;
-        }
-    }
-    Ok((documents, counted))
 }

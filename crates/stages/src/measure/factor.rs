@@ -99,7 +99,8 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
         let bar = cx.progress("layers", Some(layers.len() as u64));
         let PreservationWeights { lambda, rho } = params.weights();
         let MomentsFacts { base, layers: known, .. } = &moments.facts;
-        let layers_facts = known.iter().map(|layer| LayerFacts { held_out: None, ..layer.clone() }).collect();
+        let layers_facts =
+            known.iter().map(|layer| LayerFacts { held_out: None, halves: None, ..layer.clone() }).collect();
         let facts = FactorsFacts { lambda, update_norm_lambda: rho, base: base.clone(), layers: layers_facts };
         let mut made = artifact::<FactorsKind>(&facts)?;
         for layer in layers {

@@ -4,13 +4,15 @@
 //! the same, because a document's own part can be taken out of `C` afterwards ([`Fit::held_out`]). The sample is the first documents of the
 //! seeded order, which another number of documents, an interruption or a resumed run does not change.
 
+use std::collections::BTreeMap;
+
 use palinode_data::Corpus;
 use palinode_edit::text_keys;
 use palinode_engine::{Error, StageContext};
-use palinode_math::Fit;
+use palinode_math::{Fit, Mat, SecondMoment, difference_of_updates};
 
 use crate::artifacts::model::Loaded;
-use crate::artifacts::moments::Gathered;
+use crate::artifacts::moments::{Gathered, Halves};
 use crate::errors::StageFailure;
 use crate::sources::corpus::encode;
 
@@ -22,53 +24,67 @@ const DOCUMENTS: usize = 4;
 /// What is usual: the figure is `1/(1 − f/N)` or so for N independent keys, and text is less independent than that.
 const USUAL: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 
-/// Documents that second moments were measured on. Of a long one the beginning stands for all: the rest of it stays in `C`.
-pub struct Sample(Vec<Vec<u32>>);
+/// Keys of each layer for which it is looked how far an update would be another on the other half of the text.
+const UPDATES: usize = 64;
+
+/// Documents that second moments were measured on, with their keys by layer. Of a long one the beginning stands for all: the rest of it stays
+/// in `C`.
+pub struct Sample(Vec<BTreeMap<usize, Vec<f32>>>);
 
 impl Sample {
     /// The first documents of a corpus of which `read` were measured.
     ///
     /// # Errors
-    /// When the corpus cannot be read or tokenized.
-    pub fn of(corpus: &mut Corpus, model: &Loaded, cut: usize, read: usize) -> Result<Self, Error> {
-        let (mut documents, mut tokens) = (Vec::new(), 0);
+    /// When the corpus cannot be read or tokenized; what running the model failed at.
+    pub fn of(
+        cx: &StageContext,
+        corpus: &mut Corpus,
+        model: &Loaded,
+        layers: &[usize],
+        (cut, read, batch): (usize, usize, usize),
+    ) -> Result<Self, Error> {
+        let (mut keys, mut tokens) = (Vec::new(), 0);
         for index in 0..read {
-            if tokens >= TOKENS && documents.len() >= DOCUMENTS {
+            if tokens >= TOKENS && keys.len() >= DOCUMENTS {
                 break;
             }
+            cx.check_interrupt()?;
             let text = corpus.read(index).map_err(StageFailure::stage)?;
-            let ids = encode(&model.text, &text, cut.min(PIECE)).map_err(StageFailure::stage)?;
-            tokens += ids.len();
-            documents.push(ids);
+            let document = encode(&model.text, &text, cut.min(PIECE)).map_err(StageFailure::stage)?;
+            tokens += document.len();
+            keys.push(text_keys(&model.decoder, &[document], layers, batch).map_err(StageFailure::stage)?);
         }
-        Ok(Self(documents))
+        Ok(Self(keys))
+    }
+
+    /// How far the halves of a layer's second moment are from each other, to three digits, where they are known.
+    ///
+    /// # Errors
+    /// What the mathematics failed at.
+    pub fn halves(&self, layer: usize, moment: &SecondMoment) -> Result<Option<Halves>, Error> {
+        let Some(difference) = moment.difference() else { return Ok(None) };
+        let f = moment.size();
+        let all: Vec<&[f32]> =
+            self.0.iter().filter_map(|keys| keys.get(&layer)).flat_map(|keys| keys.chunks_exact(f)).collect();
+        let some = UPDATES.min(all.len());
+        let keys = Mat::from_fn(f, some, |i, at| f64::from(all[at * all.len() / some][i]));
+        let update = match some {
+            0 => None,
+            _ => difference_of_updates(moment, keys.as_ref()).map_err(StageFailure::stage)?,
+        };
+        Ok(Some(Halves { moment: three_digits(difference), update: update.map(three_digits) }))
     }
 
     /// How each layer fits, to three digits; `None` where its `C` is singular without a document. What is unusual is a warning.
     ///
     /// # Errors
-    /// What running the model or reading the store failed at.
-    pub fn judge(
-        &self,
-        cx: &StageContext,
-        model: &Loaded,
-        layers: &[usize],
-        made: &Gathered,
-        batch: usize,
-    ) -> Result<Vec<Option<f64>>, Error> {
-        let mut keys: Vec<_> = Vec::with_capacity(self.0.len());
-        for document in &self.0 {
-            cx.check_interrupt()?;
-            keys.push(
-                text_keys(&model.decoder, std::slice::from_ref(document), layers, batch)
-                    .map_err(StageFailure::stage)?,
-            );
-        }
+    /// What reading the store failed at.
+    pub fn judge(&self, cx: &StageContext, layers: &[usize], made: &Gathered) -> Result<Vec<Option<f64>>, Error> {
         let bar = cx.progress("layers checked", Some(layers.len() as u64));
         let (mut found, mut usual) = (Vec::new(), Vec::new());
         for (layer, moment) in made.layers(cx) {
             cx.check_interrupt()?;
-            let documents: Vec<&[f32]> = keys.iter().filter_map(|keys| keys.get(&layer)).map(Vec::as_slice).collect();
+            let documents: Vec<&[f32]> = self.0.iter().filter_map(|keys| keys.get(&layer)).map(Vec::as_slice).collect();
             let ratio = match Fit::held_out(&moment?, &documents).map_err(StageFailure::stage)? {
                 Fit::Ratio(ratio) => Some(three_digits(ratio)),
                 Fit::Identity | Fit::Singular => None,
@@ -94,6 +110,6 @@ impl Sample {
 }
 
 /// What follows is rounding, which differs between machines.
-fn three_digits(value: f64) -> f64 {
+pub fn three_digits(value: f64) -> f64 {
     format!("{value:.2e}").parse().unwrap_or(value)
 }

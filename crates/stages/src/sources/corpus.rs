@@ -90,14 +90,17 @@ pub enum TokenCount {
     Plain(u64),
     /// So many for each of a key's f dimensions.
     PerDimension(f64),
+    /// As many as are enough.
+    Auto,
 }
 
 impl TokenCount {
-    /// The count for keys of `f` dimensions.
+    /// The count for keys of `f` dimensions; no bound where it is not known before.
     pub fn of(self, f: usize) -> u64 {
         match self {
             Self::Plain(tokens) => tokens,
             Self::PerDimension(times) => (times * f as f64).ceil() as u64,
+            Self::Auto => u64::MAX,
         }
     }
 }
@@ -107,6 +110,7 @@ impl Serialize for TokenCount {
         match self {
             Self::Plain(tokens) => serializer.serialize_u64(*tokens),
             Self::PerDimension(times) => serializer.collect_str(&format_args!("{times}f")),
+            Self::Auto => serializer.serialize_str(AUTO),
         }
     }
 }
@@ -121,13 +125,16 @@ impl<'de> Deserialize<'de> for TokenCount {
 struct TokenReader;
 
 /// How many tokens there can be.
-const TOKENS: &str = "1 or more, or a multiple of f such as 10f";
+const TOKENS: &str = "1 or more, a multiple of f such as 10f, or auto";
+
+/// As many tokens as are enough.
+const AUTO: &str = "auto";
 
 impl Visitor<'_> for TokenReader {
     type Value = TokenCount;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a number of tokens, or a multiple of f such as 10f")
+        f.write_str("a number of tokens, a multiple of f such as 10f, or auto")
     }
 
     fn visit_u64<E: de::Error>(self, tokens: u64) -> Result<TokenCount, E> {
@@ -135,6 +142,9 @@ impl Visitor<'_> for TokenReader {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<TokenCount, E> {
+        if text == AUTO {
+            return Ok(TokenCount::Auto);
+        }
         let times = text.strip_suffix('f').and_then(|times| times.trim().parse::<f64>().ok());
         match times.filter(|times| times.is_finite() && *times >= 0.0) {
             Some(0.0) => Err(out_of_range(text, TOKENS)),
@@ -153,7 +163,7 @@ impl JsonSchema for TokenCount {
         json_schema!({
             "anyOf": [
                 { "type": "integer", "minimum": 1 },
-                { "type": "string", "pattern": "^[0-9.]+ *f$" },
+                { "type": "string", "pattern": "^([0-9.]+ *f|auto)$" },
             ]
         })
     }
