@@ -184,23 +184,65 @@ pub fn text_keys(
     layers: &[usize],
     tokens: usize,
 ) -> Result<BTreeMap<usize, Vec<f32>>, EditError> {
-    layers.iter().try_for_each(|&layer| decoder.config().check_layer(layer))?;
-    let context = decoder.config().context;
-    let rows: Vec<&[u32]> = documents.iter().map(|d| &d[..d.len().min(context)]).filter(|d| !d.is_empty()).collect();
+    let rows: Vec<&[u32]> = cut(decoder, documents).filter(|row| !row.is_empty()).collect();
     let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
     decoder.within(tokens, |tokens| {
         let groups = decoder.batches(&lengths, tokens).into_iter();
-        let groups = groups.map(|group| group.iter().map(|&i| rows[i]).collect()).collect();
-        let (visits, last) = visits(groups, layers.iter(), read::<f32, 2, _>);
-        let mut keys: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
-        decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
-            for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
-                keys.entry(layer).or_default().extend(of);
-            }
-            Ok::<(), EditError>(())
-        })?;
-        Ok(keys)
+        keys_of(decoder, groups.map(|group| group.iter().map(|&i| rows[i]).collect()).collect(), layers)
     })
+}
+
+/// Keys of some layers at every token, `[tokens, f]` by layer for each document. Documents are cut to the model's context. Each is a batch of
+/// its own, and all of them share a pass over the blocks.
+///
+/// # Errors
+/// [`palinode_model::ModelError::Layer`]; [`palinode_model::ModelError::Readback`].
+pub fn keys_by_document(
+    decoder: &Decoder,
+    documents: &[Vec<u32>],
+    layers: &[usize],
+) -> Result<Vec<BTreeMap<usize, Vec<f32>>>, EditError> {
+    let rows: Vec<&[u32]> = cut(decoder, documents).collect();
+    let all: usize = rows.iter().map(|row| row.len()).sum();
+    let alone = rows.iter().filter(|row| !row.is_empty()).map(|&row| vec![row]);
+    let mut keys = keys_of(decoder, alone.collect(), layers)?;
+    // From the last one on, since a tail is cut off at no cost.
+    let mut each: Vec<BTreeMap<usize, Vec<f32>>> = Vec::with_capacity(rows.len());
+    let mut before = all;
+    for row in rows.iter().rev() {
+        before -= row.len();
+        let own = keys.iter_mut().map(|(&layer, of)| {
+            let size = of.len() / (before + row.len()).max(1);
+            (layer, of.split_off(before * size))
+        });
+        each.push(own.collect());
+    }
+    each.reverse();
+    Ok(each)
+}
+
+/// Documents, cut to the model's context.
+fn cut<'a>(decoder: &Decoder, documents: &'a [Vec<u32>]) -> impl Iterator<Item = &'a [u32]> {
+    let context = decoder.config().context;
+    documents.iter().map(move |document| &document[..document.len().min(context)])
+}
+
+/// Keys of some layers at every token of some groups of rows, in their order.
+fn keys_of(
+    decoder: &Decoder,
+    groups: Vec<Vec<&[u32]>>,
+    layers: &[usize],
+) -> Result<BTreeMap<usize, Vec<f32>>, EditError> {
+    layers.iter().try_for_each(|&layer| decoder.config().check_layer(layer))?;
+    let (visits, last) = visits(groups, layers.iter(), read::<f32, 2, _>);
+    let mut keys: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+    decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
+        for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
+            keys.entry(layer).or_default().extend(of);
+        }
+        Ok::<(), EditError>(())
+    })?;
+    Ok(keys)
 }
 
 /// Adds keys `[tokens, f]`: products in f32, sums in f64.
@@ -376,6 +418,21 @@ mod tests {
         let groups: Vec<Vec<&[u32]>> = rows.chunks(2).map(|some| some.iter().map(Vec::as_slice).collect()).collect();
         let sums = sums(decoder, groups, moments.layers.keys()).unwrap();
         moments.add_sums(sums, rows.iter().map(|row| row.len() as u64).sum(), odd).unwrap();
+    }
+
+    /// One pass over all documents gives each its own keys, to the last bit.
+    #[test]
+    fn documents_share_a_pass() {
+        let (decoder, mut documents) = (decoder(), rows(4));
+        documents.insert(2, Vec::new());
+        let each = keys_by_document(&decoder, &documents, &[0, 1]).unwrap();
+        assert_eq!(each.len(), documents.len());
+        for (document, keys) in documents.iter().zip(&each) {
+            let alone = text_keys(&decoder, std::slice::from_ref(document), &[0, 1], 64).unwrap();
+            for layer in [0, 1] {
+                assert_eq!(keys[&layer], alone.get(&layer).cloned().unwrap_or_default());
+            }
+        }
     }
 
     /// Sums made on a device are those that are made here, but for rounding in f32.

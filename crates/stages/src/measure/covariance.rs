@@ -245,12 +245,16 @@ over more documents or tokens, or with more layers.";
             if !reached {
                 let still = match apart {
                     None => "have no two halves to compare".to_owned(),
-                    Some(apart) if apart <= tolerance => format!("have fewer than {LEAST} tokens for each of {f} key dimensions"),
+                    Some(apart) if apart <= tolerance => {
+                        format!("have fewer than {LEAST} tokens for each of {f} key dimensions")
+                    }
                     Some(apart) => format!("have halves that differ by {}, more than {tolerance}", three_digits(apart)),
                 };
-                cx.warn(format!("all {documents} documents were used, and {still}: take more text, or a larger `tolerance`"));
+                cx.warn(format!(
+                    "all {documents} documents were used, and {still}: take more text, or a larger `tolerance`"
+                ));
             }
-            let read = Read { documents, cut, batch };
+            let read = Read { documents, cut };
             return gather(cx, &mut corpus, model, (layers, base), digests, &read, |each| {
                 sums.into_iter().try_for_each(|(layer, moment)| each(layer, &moment))
             });
@@ -331,7 +335,7 @@ over more documents or tokens, or with more layers.";
         if params.tokens.is_some() && tokens < enough && params.samples.is_none_or(|samples| samples.get() > read) {
             cx.warn(format!("the corpus has {tokens} tokens, fewer than the {enough} requested: all of it was used"));
         }
-        let read = Read { documents: read, cut, batch };
+        let read = Read { documents: read, cut };
         gather(cx, pass.corpus, &model, (&params.layers, base), digests, &read, |each| sums.finish(each))
     }
 }
@@ -340,7 +344,6 @@ over more documents or tokens, or with more layers.";
 struct Read {
     documents: usize,
     cut: usize,
-    batch: usize,
 }
 
 /// What each layer's sum is given to.
@@ -357,7 +360,7 @@ fn gather(
     sums: impl FnOnce(Each<'_>) -> Result<(), Error>,
 ) -> Result<Artifact, Error> {
     let f = model.decoder.config().feed_forward as u64;
-    let sample = Sample::of(cx, corpus, model, layers, (read.cut, read.documents, read.batch))?;
+    let sample = Sample::of(cx, corpus, model, layers, (read.cut, read.documents))?;
     let mut made = Gathered::new(base);
     sums(&mut |layer, moment| {
         cx.check_interrupt()?;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use palinode_data::Corpus;
-use palinode_edit::text_keys;
+use palinode_edit::keys_by_document;
 use palinode_engine::{Error, StageContext};
 use palinode_math::{Fit, Mat, SecondMoment, difference_of_updates};
 
@@ -41,20 +41,20 @@ impl Sample {
         corpus: &mut Corpus,
         model: &Loaded,
         layers: &[usize],
-        (cut, read, batch): (usize, usize, usize),
+        (cut, read): (usize, usize),
     ) -> Result<Self, Error> {
-        let (mut keys, mut tokens) = (Vec::new(), 0);
+        let (mut documents, mut tokens) = (Vec::new(), 0);
         for index in 0..read {
-            if tokens >= TOKENS && keys.len() >= DOCUMENTS {
+            if tokens >= TOKENS && documents.len() >= DOCUMENTS {
                 break;
             }
-            cx.check_interrupt()?;
             let text = corpus.read(index).map_err(StageFailure::stage)?;
             let document = encode(&model.text, &text, cut.min(PIECE)).map_err(StageFailure::stage)?;
             tokens += document.len();
-            keys.push(text_keys(&model.decoder, &[document], layers, batch).map_err(StageFailure::stage)?);
+            documents.push(document);
         }
-        Ok(Self(keys))
+        cx.check_interrupt()?;
+        Ok(Self(keys_by_document(&model.decoder, &documents, layers).map_err(StageFailure::stage)?))
     }
 
     /// How far the halves of a layer's second moment are from each other, to three digits, where they are known.
