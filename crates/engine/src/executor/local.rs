@@ -66,7 +66,9 @@ impl Local {
                     return execute(&context, &kind, &params, &action, &stopped).map(Some);
                 };
                 let manifest = Box::new(make(&context, &kind, &params, &action, &stopped)?);
-                results.send(Some((attempt, manifest))).map_err(|_| Error::internal("nobody publishes its result"))?;
+                results
+                    .send(Some((attempt, manifest)))
+                    .map_err(|_| Error::internal("no thread is left to publish its result"))?;
                 // Where too many wait to be published, its resources wait with it.
                 let _ = ended.send(Notice::Worked(attempt));
                 Ok(None)

@@ -170,7 +170,8 @@ over more documents or tokens, or with more layers.";
         let mut errors = Vec::new();
         errors.extend(params.sampling.check(params.shards));
         if params.tolerance.is_some() && !params.is_auto() {
-            errors.push(FieldError::new("tolerance", "`tolerance` says nothing without `tokens: auto`"));
+            let useless = FieldError::new("tolerance", "`tolerance` says nothing without `tokens: auto`");
+            errors.push(useless.expected("`tokens: auto` beside it"));
         }
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
@@ -244,15 +245,16 @@ over more documents or tokens, or with more layers.";
             let Sure { documents, sums, apart, reached } = until.measure()?;
             if !reached {
                 let still = match apart {
-                    None => "have no two halves to compare".to_owned(),
+                    None => "have no two halves to compare: take more text".to_owned(),
                     Some(apart) if apart <= tolerance => {
-                        format!("have fewer than {LEAST} tokens for each of {f} key dimensions")
+                        format!("have fewer than {LEAST} tokens for each of {f} key dimensions: take more text")
                     }
-                    Some(apart) => format!("have halves that differ by {}, more than {tolerance}", three_digits(apart)),
+                    Some(apart) => format!(
+                        "have halves that differ by {}, more than {tolerance}: take more text, or a larger `tolerance`",
+                        three_digits(apart)
+                    ),
                 };
-                cx.warn(format!(
-                    "all {documents} documents were used, and {still}: take more text, or a larger `tolerance`"
-                ));
+                cx.warn(format!("all {documents} documents were used, and {still}"));
             }
             let read = Read { documents, cut };
             return gather(cx, &mut corpus, model, (layers, base), digests, &read, |each| {
