@@ -217,7 +217,7 @@ stages:
         let result = shown["results"].as_object().unwrap().values().next().unwrap().clone();
         result["output"]["meta"]["series"]["rows"][0]["EM"].as_f64().unwrap()
     };
-    let mean = (of(1) + of(2)) / 2.0;
+    let mean = of(1).midpoint(of(2));
     assert!((rows[1][at].parse::<f64>().unwrap() - mean).abs() < 1e-12 && of(1) != of(2), "{csv}");
 }
 

@@ -129,7 +129,9 @@ impl FeedForward<'_, '_> {
             let own = &mut key[from..from + range.len() * route.tokens.len()];
             from += own.len();
             for (row, gate) in own.chunks_exact_mut(range.len()).zip(&route.gates) {
-                row.iter_mut().for_each(|x| *x *= gate);
+                for x in row {
+                    *x *= gate;
+                }
             }
             let out = self.down.inputs(range).forward(own, threads);
             scatter(&out, &mut mlp, self.down.weight.outputs(), &route.tokens);
@@ -195,7 +197,9 @@ impl FeedForward<'_, '_> {
             for ((at_key, key), (token, weight)) in rows.zip(route.tokens.iter().zip(&route.gates)) {
                 let along: f64 = at_key.iter().zip(key).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                 at_gates[token * count + route.part] = along as f32;
-                at_key.iter_mut().for_each(|x| *x *= weight);
+                for x in at_key {
+                    *x *= weight;
+                }
             }
             match gate {
                 Some(at_gate) => {
@@ -227,7 +231,9 @@ impl Experts<'_> {
         let mut best: Vec<usize> = Vec::with_capacity(count);
         for (token, row) in shares.chunks_exact_mut(count).enumerate() {
             let all = probabilities(row);
-            row.iter_mut().for_each(|score| *score = all.log(*score).exp() as f32);
+            for score in &mut *row {
+                *score = all.log(*score).exp() as f32;
+            }
             best.clear();
             best.extend(0..count);
             // Of equal shares the first.
@@ -279,7 +285,7 @@ impl Experts<'_> {
     }
 }
 
-impl<'a> Matrix<'a> {
+impl Matrix<'_> {
     /// Some of the outputs.
     fn outputs_in(self, range: &Range<usize>) -> Self {
         Self { values: &self.values[range.start * self.output_stride..], outputs: range.len(), ..self }

@@ -93,6 +93,7 @@ fn report(text: &str) -> Report {
         measured: vec![scores],
         layers: vec![Layers {
             stage: "update".to_owned(),
+            repeated: Vec::new(),
             metrics: vec![metric("norm", None)],
             rows: vec![layer(3), layer(4)],
         }],

@@ -70,12 +70,11 @@ impl Scores {
                 let (mean, spread) = mean_and_deviation(&values).unzip();
                 row.values.push(mean);
                 row.spread.push(spread.flatten());
-                row.intervals.push(match group.as_slice() {
-                    [(_, (_, shown, _))] => interval(shown, &metric.name),
-                    _ => {
-                        let n = metric.percent.then(|| records(group, &metric.name)).flatten();
-                        over_repetitions(scores.as_ref(), &metric.name, &values, n)
-                    }
+                row.intervals.push(if let [(_, (_, shown, _))] = group.as_slice() {
+                    interval(shown, &metric.name)
+                } else {
+                    let n = metric.percent.then(|| records(group, &metric.name)).flatten();
+                    over_repetitions(scores.as_ref(), &metric.name, &values, n)
                 });
             }
             row

@@ -16,7 +16,7 @@ use crate::{ModelError, read};
 #[derive(Clone, Debug)]
 pub enum Keys {
     /// All numbers.
-    Whole(Activations),
+    Whole(Box<Activations>),
     /// The parts that tokens are routed to.
     Routed(Arc<RoutedKeys>),
 }

@@ -255,18 +255,17 @@ impl<'a> Reader<'a> {
         let norm = |is_there: bool, stem: &str| is_there.then(|| self.norm(&fill(stem, layer))).transpose();
         let widths = l.qkv_widths(c);
         let parts: Vec<_> = l.qkv.iter().copied().zip(widths.iter().copied()).collect();
-        let (gate, up, down, router) = match (c.mixture(layer), l.mixture) {
-            (Some(experts), Some(mixture)) => self.mixture(layer, experts, &mixture)?,
-            _ => {
-                let (gate, up) = if l.gate_up.is_empty() {
-                    let gate = c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?;
-                    (gate, linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?)
-                } else {
-                    let [gate, up] = self.halves(l.gate_up, layer, c.hidden, c.feed_forward, c.mlp_bias)?;
-                    (Some(gate), up)
-                };
-                (gate, up, linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?, None)
-            }
+        let (gate, up, down, router) = if let (Some(experts), Some(mixture)) = (c.mixture(layer), l.mixture) {
+            self.mixture(layer, experts, &mixture)?
+        } else {
+            let (gate, up) = if l.gate_up.is_empty() {
+                let gate = c.gated.then(|| linear(l.gate, c.hidden, c.feed_forward, c.mlp_bias)).transpose()?;
+                (gate, linear(l.up, c.hidden, c.feed_forward, c.mlp_bias)?)
+            } else {
+                let [gate, up] = self.halves(l.gate_up, layer, c.hidden, c.feed_forward, c.mlp_bias)?;
+                (Some(gate), up)
+            };
+            (gate, up, linear(l.down, c.feed_forward, c.hidden, c.mlp_bias)?, None)
         };
         Ok(Block {
             norm_1: norm(c.norms_before, l.norm_1)?,

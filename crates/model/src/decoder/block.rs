@@ -11,6 +11,7 @@ use crate::batch::rows::{Activations, Frame};
 use crate::decoder::rotation::{alibi, of_layer};
 use crate::device::cat::cat;
 use crate::device::matmul::project;
+use crate::device::softmax::softmax;
 use crate::{Activation, Arrangement, DecoderConfig, Experts, HeadNorm, MlpModule, NormKind};
 
 /// Weight and, for LayerNorm, bias of a normalisation.
@@ -185,7 +186,7 @@ impl Router {
     ///
     /// All experts compute all tokens here, and gates take away what is not wanted: a choice of rows would have to come to the host.
     fn gates(&self, input: Tensor<2>, experts: &Experts) -> Tensor<2> {
-        let shares = activation::softmax(project(&self.scores, input.clone()), 1);
+        let shares = softmax(project(&self.scores, input.clone())).p;
         let (_, best) = shares.clone().without_autodiff().topk_with_indices(experts.top, 1);
         let tokens = shares.dims()[0];
         // Not by comparing shares: of equal ones no more than `top` are used.
@@ -263,7 +264,7 @@ impl Block {
         BlockOutput {
             hidden: Activations(hidden),
             attention: Activations(attention),
-            key: Keys::Whole(Activations(key)),
+            key: Keys::Whole(Box::new(Activations(key))),
             mlp: Activations(mlp),
             kv: Kv::Tensors(kv),
         }

@@ -184,7 +184,7 @@ impl HostBlock {
             attention: activations(passed.attention, config.hidden),
             key: match passed.routes {
                 Some(routes) => Keys::routed(config.key_parts(layer), routes, passed.key),
-                None => Keys::Whole(activations(passed.key, config.feed_forward)),
+                None => Keys::Whole(Box::new(activations(passed.key, config.feed_forward))),
             },
             mlp: activations(passed.mlp, config.hidden),
             kv: Kv::Host(passed.qkv),
