@@ -29,6 +29,11 @@ pub fn student(values: &[f64]) -> Option<[f64; 2]> {
     Some([mean - half, mean + half])
 }
 
+/// The part of an interval in which a share can be. Student's knows nothing of 0 and 1, and a share is in between for certain.
+pub fn of_a_share([low, high]: [f64; 2]) -> [f64; 2] {
+    [low.max(0.0), high.min(1.0)]
+}
+
 /// The 97.5 % quantile of Student's t with this many degrees of freedom, 1 or more.
 fn student_quantile(freedom: usize) -> f64 {
     // It falls from 12.7 with the degrees of freedom.
@@ -390,7 +395,7 @@ pub fn over_repetitions(
     let [low, high] = scores.and_then(|scores| interval(scores, metric)).or_else(|| student(values))?;
     match share {
         Some(n) if low == high => wilson(low, n),
-        Some(_) => Some([low.max(0.0), high.min(1.0)]),
+        Some(_) => Some(of_a_share([low, high])),
         None => Some([low, high]),
     }
 }
@@ -468,6 +473,7 @@ mod tests {
         assert_eq!(over_repetitions(None, "accuracy", &[0.0; 3], Some(10)), wilson(0.0, 10));
         let [low, high] = over_repetitions(None, "accuracy", &[0.5, 1.0, 1.0], Some(10)).unwrap();
         assert!(low > 0.0 && low < 0.5 && high == 1.0, "{low} {high}");
+        assert_eq!(of_a_share([-0.2, 1.1]), [0.0, 1.0]);
         let [_, high] = over_repetitions(None, "relative_norm", &[3.0, 4.0, 5.0], None).unwrap();
         assert!(high > 5.0);
         assert_eq!(over_repetitions(None, "norm", &[3.0], None), None);
