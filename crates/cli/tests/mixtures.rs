@@ -32,6 +32,9 @@ fn mixtures_are_looked_at_asked_and_judged() {
     for (name, shown) in MIXTURES.into_iter().zip(shown) {
         let page = done(&folder, &["model", "inspect", &path(name)]);
         assert!(page.contains(shown), "{name}: {page}");
+        let edited = name.starts_with("qwen2_moe");
+        assert_eq!(page.contains("covariance") && page.contains("solve"), edited, "{name}: {page}");
+        assert_eq!(page.contains("which Palinode does not edit"), !edited, "{name}: {page}");
         let told = done(&folder, &["ask", &path(name), "The tall tower stands in", "--json"]);
         let told: Value = serde_json::from_str(&told).unwrap();
         let sum: f64 = next(&told[0]["before"]).iter().map(|(_, p)| p).sum();

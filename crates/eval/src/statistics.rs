@@ -29,8 +29,15 @@ pub fn student(values: &[f64]) -> Option<[f64; 2]> {
     Some([mean - half, mean + half])
 }
 
+/// Student's 95 % interval of a mean over repetitions where no records are known, such as at a step of a sequence; `None` where all are equal.
+/// Of a `share` it stays between 0 and 1.
+pub fn over_values(values: &[f64], share: bool) -> Option<[f64; 2]> {
+    let ends = student(values).filter(|[low, high]| low < high)?;
+    Some(if share { of_a_share(ends) } else { ends })
+}
+
 /// The part of an interval in which a share can be. Student's knows nothing of 0 and 1, and a share is in between for certain.
-pub fn of_a_share([low, high]: [f64; 2]) -> [f64; 2] {
+fn of_a_share([low, high]: [f64; 2]) -> [f64; 2] {
     [low.max(0.0), high.min(1.0)]
 }
 
@@ -473,7 +480,8 @@ mod tests {
         assert_eq!(over_repetitions(None, "accuracy", &[0.0; 3], Some(10)), wilson(0.0, 10));
         let [low, high] = over_repetitions(None, "accuracy", &[0.5, 1.0, 1.0], Some(10)).unwrap();
         assert!(low > 0.0 && low < 0.5 && high == 1.0, "{low} {high}");
-        assert_eq!(of_a_share([-0.2, 1.1]), [0.0, 1.0]);
+        assert_eq!(over_values(&[0.0, 1.0], true), Some([0.0, 1.0]));
+        assert!(over_values(&[0.0, 1.0], false).unwrap()[1] > 1.0 && over_values(&[0.5, 0.5], true).is_none());
         let [_, high] = over_repetitions(None, "relative_norm", &[3.0, 4.0, 5.0], None).unwrap();
         assert!(high > 5.0);
         assert_eq!(over_repetitions(None, "norm", &[3.0], None), None);

@@ -51,7 +51,7 @@ pub use palinode_stages::{
     Inspection, PUBLISHED_RATE, Paired, Provenance, Repeated, Restored, Scored, Severity, Start, StatedFact,
     Suggestion, TakeOff, TakenOff, TraceKind, apply, best, best_apart, candidates, carried, catalogue, chosen_device,
     condensed, corpus_of, cuda_findings, dataset_of, devices, edits, facts_in, free_memory, hardware, holm, inspect,
-    mean_and_deviation, of_a_share, over_repetitions, paired, provenance, report, reports, revert, said_of_blocks,
+    mean_and_deviation, over_repetitions, over_values, paired, provenance, report, reports, revert, said_of_blocks,
     scored, suggest, take_off, throughput,
 };
 

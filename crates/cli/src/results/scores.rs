@@ -1,7 +1,7 @@
 //! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
 
 use palinode::shown::{Better, Shown, Step, value};
-use palinode::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, of_a_share, over_repetitions};
+use palinode::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, over_repetitions, over_values};
 
 use super::cell::{Cell, plain};
 use super::metrics::{Metric, metrics_of};
@@ -130,11 +130,8 @@ impl Scores {
                 let (mean, spread) = mean_and_deviation(&values).unzip();
                 row.values.push(mean);
                 row.spread.push(spread.flatten());
-                let ends = over_repetitions(None, &metric.name, &values, None);
-                // Which way a share is better is known, and a ratio that may exceed 1 has no such way.
-                let share = metric.percent && metric.better.is_some();
-                let ends = ends.filter(|[low, high]| low < high);
-                row.intervals.push(if share { ends.map(of_a_share) } else { ends });
+                // A ratio that may exceed 1 is neither better nor worse.
+                row.intervals.push(over_values(&values, metric.percent && metric.better.is_some()));
             }
             row
         };

@@ -129,11 +129,12 @@ fn editable(weights: &[EditableWeight], style: &Style) -> String {
 
 fn memory(found: &Inspection, style: &Style) -> String {
     let needs = &found.memory;
-    let layers = found.layers as u64;
+    // A mixture is neither edited nor measured.
+    let layers = found.experts.as_ref().map_or(found.layers, |experts| experts.dense_layers.len());
     let row = |stage: &str, bytes: u64, what: &str| {
         vec![Field::new(stage, Look::Bold), format::size(bytes).into(), what.into()]
     };
-    let rows = vec![
+    let mut rows = vec![
         row("load_model", needs.weights, "the weights in f32, once for all stages of a run"),
         row("", needs.weights_half, "instead, with `dtype: bf16` or `dtype: f16`"),
         row(
@@ -141,13 +142,16 @@ fn memory(found: &Inspection, style: &Style) -> String {
             needs.weights_streamed,
             &format!("instead, with streamed blocks: a pass over them reads {}", format::size(needs.pass)),
         ),
-        row("covariance", needs.covariance_layer, "more for each layer"),
         row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
         row("", needs.targets_request_streamed, "instead, with streamed blocks"),
-        row("solve", needs.solve_layer, "more for each layer"),
-        row("", needs.solve_factoring, "more while a layer's second moment is factored"),
         row("texts", needs.texts, "more while several are written, where half of what is free holds it"),
     ];
+    if layers > 0 {
+        rows.insert(3, row("covariance", needs.covariance_layer, "more for each layer"));
+        let texts = rows.len() - 1;
+        rows.insert(texts, row("solve", needs.solve_layer, "more for each layer"));
+        rows.insert(texts + 1, row("", needs.solve_factoring, "more while a layer's second moment is factored"));
+    }
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);
     if let Some(free) = needs.available {
@@ -155,10 +159,12 @@ fn memory(found: &Inspection, style: &Style) -> String {
             style.yellow("the model does not fit")
         } else if needs.weights > free {
             style.yellow("the model fits with `dtype: bf16` or `dtype: f16` only")
+        } else if layers == 0 {
+            "the model fits; each of its layers is a mixture of experts, which Palinode does not edit".to_owned()
         } else {
             let left = free - needs.weights;
             let square = needs.covariance_layer.max(1);
-            let several = (left / square).min(layers);
+            let several = (left / square).min(layers as u64);
             format!("beside the model there is room for the covariance of {}", format::count(several as usize, "layer"))
         };
         let _ = writeln!(text, "\n{} of memory are free: {fits}", format::size(free));

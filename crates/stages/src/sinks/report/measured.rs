@@ -2,9 +2,7 @@
 
 use palinode_engine::shown::{self, Column, Format, Intervals, Shown, Values};
 use palinode_engine::{Artifact, Digest, Kind as _};
-use palinode_eval::{
-    Best, Repeated, Scored, best, best_apart, mean_and_deviation, of_a_share, over_repetitions, student,
-};
+use palinode_eval::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, over_repetitions, over_values};
 use palinode_report::{Better, Cell, Level, Mark, Measure, Measured, Metric, Row, Step, Steps};
 use serde::Deserialize;
 
@@ -193,7 +191,7 @@ fn steps(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], metric
                 let (value, spread) = mean_and_deviation(&values).unzip();
                 let interval = match same.as_slice() {
                     [one] => interval(Some(&one.intervals), &metric.name),
-                    _ => student_of(metric, &values),
+                    _ => over_values(&values, is_share(metric)),
                 };
                 Measure { value, interval, spread: spread.flatten(), n: None }
             };
@@ -205,10 +203,9 @@ fn steps(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], metric
     steps
 }
 
-/// Student's interval of a metric's mean over repetitions. Which way a share is better is known, and a ratio that may exceed 1 has no such way.
-fn student_of(metric: &Metric, values: &[f64]) -> Option<[f64; 2]> {
-    let ends = student(values).filter(|[low, high]| low < high)?;
-    Some(if metric.percent && metric.better.is_some() { of_a_share(ends) } else { ends })
+/// A ratio that may exceed 1 is neither better nor worse.
+fn is_share(metric: &Metric) -> bool {
+    metric.percent && metric.better.is_some()
 }
 
 /// What is left of edits by their age; of repetitions, the mean.
@@ -223,7 +220,12 @@ fn retention(groups: &[(Cell, Vec<(String, usize)>)], members: &[Member<'_>], me
             let measure = |metric: &Metric| {
                 let values: Vec<f64> = same().filter_map(|age| shown::value(&age.metrics, &metric.name)).collect();
                 let (value, spread) = mean_and_deviation(&values).unzip();
-                Measure { value, spread: spread.flatten(), interval: student_of(metric, &values), ..Measure::default() }
+                Measure {
+                    value,
+                    spread: spread.flatten(),
+                    interval: over_values(&values, is_share(metric)),
+                    ..Measure::default()
+                }
             };
             steps.rows.push(Step { row, at: vec![age as f64], values: metrics.iter().map(measure).collect() });
         }
