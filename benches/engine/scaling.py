@@ -79,7 +79,7 @@ def slurm(folder):
 
 
 def profile(folder, parts):
-    """Settings for so many parts. `times` of a shell that has ended its work says what its children used."""
+    """Settings for so many parts. The job's shell stays, in place of being replaced by the program, and says what its children used."""
     (folder / "used").write_text("")
     exported = " ".join(f"{name}={value}" for name, value in ONE.items())
     (folder / "settings.yaml").write_text(f"""\
@@ -93,7 +93,7 @@ slurm:
       prelude: |
         export {exported}
         taskset -cp {os.environ["SCALING_CORE"]} $$ >/dev/null
-        trap 'times | tail -1 >>{folder / "used"}' EXIT
+        exec() {{ "$@"; local code=$?; times >>{folder / "used"}; exit $code; }}
 """)
 
 
@@ -126,16 +126,16 @@ def measure(args, folder, parts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--palinode", type=Path, default=Path("target/release/palinode"))
-    parser.add_argument("--parts", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--parts", type=int, nargs="+", default=[1, 8, 2, 4])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--slurm", action="store_true", help="as jobs of a Slurm on this machine")
     # Eight parts of each stage: 4,096 documents and 64 requests are one.
     parser.add_argument("--documents", type=int, default=8 * 4096)
-    parser.add_argument("--words", type=int, default=6, help="of a document")
-    parser.add_argument("--layers", type=int, nargs="+", default=[3, 4, 5])
+    parser.add_argument("--words", type=int, default=1, help="of a document")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1])
     parser.add_argument("--requests", type=int, default=8 * 64)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, help="a folder for inputs and stores, which stays")
     args = parser.parse_args()
     os.environ["SCALING_CORE"] = str(args.core)
@@ -146,13 +146,15 @@ def main():
         inputs(folder, args)
         if args.slurm:
             slurm(folder)
+        # Results are named by their digests.
         taken, first = {parts: [] for parts in args.parts}, None
         for turn in range(args.rounds):
             shift = turn % len(args.parts)
             for parts in args.parts[shift:] + args.parts[:shift]:
                 took, made = measure(args, folder, parts)
                 taken[parts].append(took)
-                print(f"round {turn + 1}, {parts} parts: " + ", ".join(f"{name} {took[name]:.1f} s" for name in STAGES), file=sys.stderr, flush=True)
+                said = ", ".join(f"{name} {took[name]:.1f} s ({made[name][:12]})" for name in STAGES)
+                print(f"round {turn + 1}, {parts} parts: {said}", file=sys.stderr, flush=True)
                 first = first or made
                 if made != first:
                     sys.exit(f"{parts} parts: the results are others than before: {made} and {first}")
@@ -171,8 +173,8 @@ def table(args, taken):
     print(f"{args.documents} documents, layers {args.layers}; {args.requests} requests, {args.steps} steps; {where}; rounds: {args.rounds}\n")
     print("| parts | second moments, CPU s | targets, CPU s | together | beside one part |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    one = taken[args.parts[0]]
-    for parts, rounds in taken.items():
+    one = taken[min(taken)]
+    for parts, rounds in sorted(taken.items()):
         middle = [statistics.median(took[name] for took in rounds) for name in STAGES]
         ratio = statistics.median(sum(took.values()) / sum(alone.values()) for took, alone in zip(rounds, one))
         print(f"| {parts} | {middle[0]:.1f} | {middle[1]:.1f} | {statistics.median(sum(took.values()) for took in rounds):.1f} "
