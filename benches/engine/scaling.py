@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """What it costs to part the work of long stages: second moments and targets of a model of GPT-2 small's shape, in 1, 2, 4 and 8 parts.
 
-    python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 2 4 8] [--slurm]
+    python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 8 2 4] [--slurm]
 
 The processes share one core, which taskset gives them, with one thread each: what is compared is the processor time of all of them together,
 user and system, with that of one part; how long anything waits does not count. The numbers of parts take turns, each round in another order.
 Every run has a store of its own, and at the end all runs must have the same results, by their digests. With --slurm the shares are jobs on
 tools/slurm/fixture.sh (Debian's slurm-wlm and munge); the time of each job is then what its shell says of its children, and that of Slurm's
 daemons counts nowhere. Needs numpy for the model's random weights, and room for the sums: 8 f² bytes for each layer and part.
+
+As it is, a run has some three minutes of work. --words 5 --steps 20 make it more than ten.
 """
 
 import argparse
@@ -73,12 +75,12 @@ def results(store):
 
 
 def slurm(folder):
-    """A cluster, and settings with which every job writes down what its processes used."""
+    """A cluster of four nodes."""
     subprocess.run([str(HERE / "tools/slurm/fixture.sh"), "up", str(folder / "slurm"), "4"], check=True, stdout=subprocess.DEVNULL)
     os.environ.update(SLURM_CONF=str(folder / "slurm/slurm.conf"), PALINODE_SETTINGS=str(folder / "settings.yaml"))
 
 
-def profile(folder, parts):
+def profile(folder, parts, core):
     """Settings for so many parts. The job's shell stays, in place of being replaced by the program, and says what its children used."""
     (folder / "used").write_text("")
     exported = " ".join(f"{name}={value}" for name, value in ONE.items())
@@ -92,13 +94,13 @@ slurm:
       parts: {parts}
       prelude: |
         export {exported}
-        taskset -cp {os.environ["SCALING_CORE"]} $$ >/dev/null
+        taskset -cp {core} $$ >/dev/null
         exec() {{ "$@"; local code=$?; times >>{folder / "used"}; exit $code; }}
 """)
 
 
 def told(folder):
-    """Processor time that jobs wrote down: lines such as `0m1.25s 0m0.10s`."""
+    """Processor time that jobs wrote down: lines such as `0m1.25s 0m0.10s`, of the shell and of its children."""
     spans = (folder / "used").read_text().split()
     return sum(60 * float(minutes) + float(seconds.rstrip("s")) for minutes, seconds in (span.split("m") for span in spans))
 
@@ -114,7 +116,7 @@ def measure(args, folder, parts):
     took = {}
     for stage in STAGES:
         if args.slurm:
-            profile(folder, parts)
+            profile(folder, parts, args.core)
         begin = children()
         subprocess.run([*base, "--until", stage, "--executor", executor], cwd=folder, env=os.environ | ONE, check=True, stdout=subprocess.DEVNULL)
         took[stage] = children() - begin + (told(folder) if args.slurm else 0)
@@ -138,7 +140,6 @@ def main():
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--work", type=Path, help="a folder for inputs and stores, which stays")
     args = parser.parse_args()
-    os.environ["SCALING_CORE"] = str(args.core)
     os.environ["PATH"] += ":/usr/sbin"
     folder = (args.work or Path(tempfile.mkdtemp())).resolve()
     folder.mkdir(parents=True, exist_ok=True)
