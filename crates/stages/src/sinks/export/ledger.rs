@@ -4,7 +4,7 @@
 //! `artifacts/deltas.rs` names their tensors behind `{place}.`, and what its solve left, as `artifacts/solved.rs` names it behind
 //! `{place}.solved`. Under `palinode` in the metadata, all that is no matrix as JSON.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -163,11 +163,15 @@ impl Ledger {
         Self { base, weights: BTreeMap::new(), next: 1, updates: Vec::new() }
     }
 
-    /// Puts an update on top. Its edits get the next numbers.
+    /// Puts an update on top. Its edits get the next numbers, or keep those that they have where no other edit can have had them.
     pub fn put(&mut self, mut entry: Entry) {
+        let own: BTreeSet<usize> = entry.facts.edits.iter().map(|edit| edit.number).collect();
+        let kept = own.len() == entry.facts.edits.len() && own.first().is_none_or(|&first| first >= self.next);
         for edit in &mut entry.facts.edits {
-            edit.number = self.next;
-            self.next += 1;
+            if !kept {
+                edit.number = self.next;
+            }
+            self.next = self.next.max(edit.number.saturating_add(1));
         }
         self.updates.push(entry);
     }

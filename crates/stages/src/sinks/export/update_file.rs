@@ -20,6 +20,10 @@ use crate::artifacts::update::{Batch, LayerFacts, UpdateKind};
 
 /// The file's usual name.
 pub const UPDATE_FILE: &str = "update.safetensors";
+/// The file of an update that was loaded, among what lies beside a model.
+pub const LOADED_UPDATE: &str = "loaded/update";
+/// The ledger beside it.
+pub const LOADED_LEDGER: &str = "loaded/ledger";
 /// What [`Provenance::format`] says where every change is of a down-projection, as two factors.
 const FACTORS: &str = "update.v1";
 /// What it says of all others, which a reader of the first would look for in vain.
@@ -154,36 +158,48 @@ impl UpdateFile {
         Ok(HashMap::from([("palinode".to_owned(), text)]))
     }
 
-    /// Fails unless every change has the name and shape of the weight that it is for.
+    /// As [`check`], of its changes.
     ///
     /// # Errors
     /// In words that name the weight.
     pub fn check(&self, config: &palinode_model::DecoderConfig) -> Result<(), String> {
-        let layout = Layout::of(config);
-        for ((id, delta), name) in self.updates.iter().zip(&self.names) {
-            let weight = layout.weight_name(*id).unwrap_or_default();
-            if *name != weight {
-                return Err(format!(
-                    "the update changes {name}, which the model does not have: it calls its weight {weight}"
-                ));
-            }
-            if id.layer >= config.layers {
-                let (layer, layers) = (id.layer, config.layers);
-                return Err(format!("the update changes layer {layer}, but the model has {layers} layers"));
-            }
-            let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
-            if delta.check_shape(shape).is_err() {
-                let change = match delta {
-                    Delta::LowRank(LowRank { left, right }) => {
-                        format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
-                    }
-                    other => format!("{:?}", other.shape()),
-                };
-                return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
-            }
-        }
-        Ok(())
+        check(&self.updates, &self.names, config)
     }
+}
+
+/// Fails unless every change has the name and shape of the weight that it is for.
+///
+/// # Errors
+/// In words that name the weight.
+pub fn check(
+    updates: &[(WeightId, Delta)],
+    names: &[String],
+    config: &palinode_model::DecoderConfig,
+) -> Result<(), String> {
+    let layout = Layout::of(config);
+    for ((id, delta), name) in updates.iter().zip(names) {
+        let weight = layout.weight_name(*id).unwrap_or_default();
+        if *name != weight {
+            return Err(format!(
+                "the update changes {name}, which the model does not have: it calls its weight {weight}"
+            ));
+        }
+        if id.layer >= config.layers {
+            let (layer, layers) = (id.layer, config.layers);
+            return Err(format!("the update changes layer {layer}, but the model has {layers} layers"));
+        }
+        let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
+        if delta.check_shape(shape).is_err() {
+            let change = match delta {
+                Delta::LowRank(LowRank { left, right }) => {
+                    format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
+                }
+                other => format!("{:?}", other.shape()),
+            };
+            return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a weight in a family's checkpoints.

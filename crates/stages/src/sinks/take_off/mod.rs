@@ -23,7 +23,7 @@ use crate::artifacts::model::LEDGER_FILE;
 use crate::sinks::export::folder::{Direction, Note, stored_names, write_weights};
 use crate::sinks::export::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded, beside};
 use crate::sinks::export::rounding::{Rounding, back_to};
-use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile};
+use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile, check};
 use crate::sinks::model_folder::{
     Restored, base_is, begin, begin_new, companions, digests, read_model, rounded_in, shards,
 };
@@ -156,6 +156,14 @@ fn rewritten(
     let folder = asked.place.is_dir().then_some(asked.place);
     if let Some(base) = asked.base {
         base_is(base, &ledger.base)?;
+    }
+    if let Some(model) = asked.base.or(folder) {
+        let config = read_model(model)?;
+        for entry in &ledger.updates {
+            check(&entry.changes, &entry.facts.weights, &config).map_err(|what| {
+                Error::input(format!("the {LEDGER_FILE} of {} does not fit its model: {what}", asked.place.display()))
+            })?;
+        }
     }
     let mut made = Ledger { updates: Vec::new(), weights: BTreeMap::new(), ..ledger.clone() };
     let (mut how, mut later) = (Vec::new(), None);

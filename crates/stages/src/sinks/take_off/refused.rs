@@ -83,12 +83,6 @@ impl Refused<'_> {
         )
     }
 
-    /// One of the last round, over several layers.
-    pub fn several_layers_of_a_round(&self) -> Error {
-        let why = "it is of a sequence over several layers, of which a later one saw what the earlier ones wrote";
-        self.refused(why, &format!("the last round of the sequence, in {}", self.from()))
-    }
-
     /// One that shares a target with others.
     pub fn merged(&self) -> Error {
         let why = "it shares a target with another edit of its subject (`merge`), which was found for both together";
@@ -108,7 +102,8 @@ impl Refused<'_> {
     /// What would have to be there for a solve over several layers.
     pub fn lacks(&self, what: &str) -> Error {
         let why = format!("it is spread over several layers, which are solved again, and {what}");
-        self.refused(&why, &self.from())
+        let what = if self.entry.facts.rounds.len() > 1 { "the last round of the sequence" } else { "the solve" };
+        self.refused(&why, &format!("{what}, in {}", self.from()))
     }
 }
 
