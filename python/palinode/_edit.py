@@ -42,6 +42,7 @@ class Edit:
         when: when it was exported, in UTC.
         file: the pipeline's file or the command that it is from.
         superseded_by: the number of a later edit of the same fact.
+        alone: whether it can be taken off by itself, as far as the ledger tells.
     """
 
     number: int | None
@@ -54,12 +55,13 @@ class Edit:
     when: str | None
     file: str | None
     superseded_by: int | None
+    alone: bool
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Edit:
         """As ``palinode edits --json`` writes it."""
         names = ("number", "request", "subject", "prompt", "target", "batch", "when", "file", "superseded_by")
-        return cls(**{name: told.get(name) for name in names}, layers=tuple(told.get("layers") or ()))
+        return cls(**{name: told.get(name) for name in names}, layers=tuple(told.get("layers") or ()), alone=told["alone"])
 
 
 class Update:

@@ -22,7 +22,7 @@ class Ledger(unittest.TestCase):
         for edit in edits:
             self.assertIn(edit.subject, edit.prompt)
             self.assertTrue(edit.target and edit.when and edit.layers == ("2",))
-            self.assertEqual((edit.file, edit.superseded_by), ("demo.yaml", None))
+            self.assertEqual((edit.file, edit.superseded_by, edit.alone), ("demo.yaml", None, True))
 
     def test_an_update_without_some_of_its_edits_is_what_the_program_makes_of_it(self):
         update = exported("memit-single")
@@ -61,7 +61,7 @@ class Ledger(unittest.TestCase):
         update = exported("memit-single")
         with self.assertRaises(palinode.UsageError):
             update.without()
-        for edit, words in [(7, "no edit `7`"), ("-1", "no edit `-1`"), ("nobody", "no edit `nobody`")]:
+        for edit, words in [(7, "none of the 6 edits of .* is `7`"), ("-1", "is `-1`"), ("nobody", "is `nobody`")]:
             with self.assertRaisesRegex(palinode.InputError, words):
                 update.without(edit)
         with self.assertRaisesRegex(palinode.InputError, "nothing would be left"):

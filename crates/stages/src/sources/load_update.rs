@@ -87,12 +87,11 @@ A ledger.safetensors that lies beside the file goes along into what is exported:
             file.check(&config(cx, &base)?).map_err(wrong)?;
             file
         };
-        for (name, file) in weights(&base) {
-            let other = said.model_files.get(name).is_some_and(|digest| *digest != file.digest);
-            if other && !params.force {
-                return Err(wrong(format!("the update was made for another {name}"))
-                    .hint("connect the model that it was made for, or set `force: true`"));
-            }
+        let is = |name: &str, made_for| weights(&base).any(|(own, file)| own == name && file.digest == made_for);
+        let other = said.model_files.iter().find(|(name, made_for)| !is(name, **made_for));
+        if let Some((name, _)) = other.filter(|_| !params.force) {
+            return Err(wrong(format!("the update was made for another {name}"))
+                .hint("connect the model that it was made for, or set `force: true`"));
         }
         let facts = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: said.layers };
         let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();

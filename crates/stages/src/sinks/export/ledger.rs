@@ -151,6 +151,8 @@ pub struct Ledger {
 pub struct Listing {
     /// As [`Ledger::base`].
     pub base: BTreeMap<String, Digest>,
+    /// As [`Ledger::weights`].
+    pub weights: BTreeMap<String, Digest>,
     /// The updates.
     pub updates: Vec<EntryFacts>,
     /// Bytes of the file.
@@ -250,18 +252,26 @@ impl Listing {
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
+        if size < 8 {
+            return Err(wrong(path, &format!("not a safetensors file: it has {size} bytes")));
+        }
         file.read_exact(&mut length).map_err(io)?;
         let length = u64::from_le_bytes(length);
-        if length > size.min(MOST) {
-            return Err(wrong(path, "not a safetensors file"));
+        if length > (size - 8).min(MOST) {
+            return Err(wrong(path, "not a safetensors file, or it is cut off"));
         }
         let mut text = vec![0; length as usize];
         file.read_exact(&mut text).map_err(io)?;
         let all: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| wrong(path, &format!("not a safetensors file: {error}")))?;
-        let Header { base, updates, .. } =
+        let Header { base, weights, updates, .. } =
             header(all["__metadata__"]["palinode"].as_str()).map_err(|what| wrong(path, &what))?;
-        Ok(Self { base, updates, size })
+        let ends = all.as_object().into_iter().flatten().filter_map(|(_, tensor)| tensor["data_offsets"][1].as_u64());
+        let whole = ends.max().unwrap_or(0).saturating_add(8 + length);
+        if whole != size {
+            return Err(wrong(path, &format!("it has {size} bytes where its header says {whole}: it is cut off or damaged")));
+        }
+        Ok(Self { base, weights, updates, size })
     }
 }
 
@@ -282,4 +292,5 @@ fn header(text: Option<&str>) -> Result<Header<EntryFacts>, String> {
 
 fn wrong(path: &Path, what: &str) -> Error {
     Error::input(format!("{}: {what}", path.display()))
+        .hint("to go on without it, move the file elsewhere: whole updates can still be taken off")
 }

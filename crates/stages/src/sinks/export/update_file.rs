@@ -4,7 +4,7 @@
 //! `{name}.left` [out, r] and `{name}.right` [r, in], with `W += left · right`. Under `palinode` in the metadata, [`Provenance`] as JSON.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, Given};
 use palinode_math::{Delta, LowRank};
@@ -134,6 +134,22 @@ impl UpdateFile {
         &self.names
     }
 
+    /// The file that is meant by a path: itself, or the one in a folder that `export` wrote.
+    ///
+    /// # Errors
+    /// Of kind input, for a folder without one.
+    pub fn at(path: &Path) -> Result<PathBuf, Error> {
+        if !path.is_dir() {
+            return Ok(path.to_owned());
+        }
+        let file = path.join(UPDATE_FILE);
+        if file.is_file() {
+            return Ok(file);
+        }
+        Err(Error::input(format!("{} is a folder, and has no {UPDATE_FILE}", path.display()))
+            .hint("name the file; a model that was edited several times has none, and each of its updates is a file elsewhere"))
+    }
+
     /// Reads one.
     ///
     /// # Errors
@@ -214,7 +230,10 @@ fn parse(bytes: &[u8]) -> Result<UpdateFile, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let header = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?.1;
     let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
-    let text = text.ok_or("its metadata has no entry `palinode`: it was not written by `export`")?;
+    let text = text.ok_or("its metadata has no entry `palinode`: it is no update that `export` wrote")?;
+    if serde_json::from_str::<Value>(text).is_ok_and(|said| said["updates"].is_array()) {
+        return Err(format!("it is a ledger, which lists edits: the update itself is {UPDATE_FILE} beside it"));
+    }
     let provenance: Provenance =
         serde_json::from_str(text).map_err(|error| format!("its metadata does not read: {error}"))?;
     if ![FACTORS, ANY].contains(&provenance.format.as_str()) {

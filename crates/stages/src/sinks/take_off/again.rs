@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, Preservations, apply, keys_of, pieces, with_edits};
-use palinode_engine::{Accept, Artifact, Error, Store};
+use palinode_engine::{Accept, Artifact, Error, Hint, Store};
 use palinode_math::{Delta, History, LowRank, Plan, Preservation};
 use palinode_model::{Checkpoint, Decoder, Text, WeightId, select_device};
 use serde::Deserialize as _;
@@ -103,9 +103,9 @@ pub fn solved_again(
 ) -> Result<(Vec<(WeightId, Delta)>, Solved), Error> {
     let refused = Refused { entry, gone };
     let Some(from) = entry.facts.from.as_ref().filter(|_| !solved.targets.is_empty()) else {
-        return Err(refused.lacks("the ledger does not have its targets"));
+        return Err(refused.lacks("the ledger does not have its targets", |run| Hint::Say(run.into())));
     };
-    let Some(folder) = again.model else { return Err(refused.lacks("there is no model to measure on")) };
+    let Some(folder) = again.model else { return Err(refused.lacks("there is no model to measure on", |run| Hint::NameBase { run })) };
     let found_with = TargetsParams::deserialize(&from.targets)
         .map_err(|error| Error::input(format!("the ledger does not read: parameters of targets: {error}")))?;
     let rounds = earlier(entry, last)?;
@@ -224,12 +224,12 @@ fn metrics(
         let ridge = |step: &palinode_math::Step| Ok((WeightId::down(step.layer), params.metric(step.layer, f, None)?));
         return plan.steps.iter().map(ridge).collect();
     }
-    let Some(moments) = moments else { return Err(refused.lacks("the ledger does not say of which second moments")) };
+    let Some(moments) = moments else { return Err(refused.lacks("the ledger does not say of which second moments", |run| Hint::Say(run.into()))) };
     let facts = MomentsOrFactors::facts(&moments.kind, &moments.meta)
         .map_err(|error| Error::input(format!("the ledger does not read: second moments: {error}")))?;
     let missing = |layer: usize| {
         let store = again.store.display();
-        refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"))
+        refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"), |run| Hint::NameStore { run })
     };
     let store = Store::beside(again.store).ok();
     let one = |step: &palinode_math::Step| {

@@ -8,7 +8,7 @@ mod without;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use palinode_engine::{Digest, Error, Hint, Output, Overwrite};
+use palinode_engine::{Digest, Error, Hint, Output, Overwrite, did_you_mean};
 use palinode_math::Delta;
 use palinode_model::save::ChangedType;
 use palinode_model::{Layout, WeightId, is_gguf};
@@ -48,12 +48,14 @@ pub struct TakeOff<'a> {
 }
 
 /// What was taken off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TakenOff {
     /// The edits, in words.
     pub edits: Vec<String>,
     /// Edits that are left.
     pub left: usize,
+    /// Updates that are left, which may know nothing of their edits. Without one, the model is the unedited one.
+    pub updates: usize,
     /// How each update that had some of them was found without them.
     pub how: Vec<How>,
     /// What the weights are; `None` of an update by itself.
@@ -134,9 +136,12 @@ fn chosen(ledger: &Ledger, names: &[String], place: &Path) -> Result<BTreeSet<us
         match these[..] {
             [edit] => found.insert(edit.number),
             [] => {
+                let subjects = ledger.edits().map(|(_, edit)| edit.request.subject.as_str());
+                let meant = did_you_mean(name, subjects.filter(|subject| !subject.is_empty())).map(Into::into);
                 let count = ledger.edits().count();
-                return Err(Error::input(format!("{} has no edit `{name}`", place.display()))
-                    .hint(format!("name it by its number, its request or its subject: {count} edits are listed")));
+                let message = format!("none of the {count} edits of {} is `{name}`", place.display());
+                let place = place.display().to_string().into();
+                return Err(Error::input(message).hint(Hint::ListEdits { place, meant }));
             }
             _ => {
                 return Err(Error::input(format!("`{name}` is {} edits: {}", these.len(), named(&these)))
@@ -200,8 +205,8 @@ fn rewritten(
     }
     let off: Vec<&Recorded> =
         ledger.edits().map(|(_, edit)| edit).filter(|edit| numbers.contains(&edit.number)).collect();
-    let told = off.iter().map(|edit| named(&[edit])).collect();
-    let left = made.edits().count();
+    let told = off.iter().map(|edit| told(edit)).collect();
+    let (left, updates) = (made.edits().count(), made.updates.len());
     let mut lost = 0.0;
     let weights = if let Some(folder) = folder {
         let out = begin(asked.out, folder, "revert", asked.overwrite)?;
@@ -212,7 +217,13 @@ fn rewritten(
         write_update(made, asked)?;
         None
     };
-    Ok(TakenOff { edits: told, left, how, weights, lost, later })
+    Ok(TakenOff { edits: told, left, updates, how, weights, lost, later })
+}
+
+/// An edit by number and name, with what it says.
+fn told(edit: &Recorded) -> String {
+    let said = edit.is_known().then(|| format!(": {} → {}", edit.request.filled_prompt(), edit.request.target_new.trim()));
+    named(&[edit]) + &said.unwrap_or_default()
 }
 
 /// Whether an update was made on a model that had others of the ledger.
@@ -391,12 +402,12 @@ pub fn put_on(ledger: &Ledger, entry: Entry) -> Result<(Ledger, Vec<String>), Er
         }
         let upon = ledger.updates[at + 1..].iter().any(|upper| is_on_top(ledger, upper));
         let again = Again { model: None, changes: Vec::new(), store: Path::new("") };
-        superseded.extend(gone.iter().map(|&at| named(&[&earlier.facts.edits[at]])));
+        superseded.extend(gone.iter().map(|&at| told(&earlier.facts.edits[at])));
         if upon {
-            let message = format!(
-                "{} says the same, and later updates were made on the model that had it",
-                superseded.join(", ")
-            );
+            let those: Vec<&Recorded> = gone.iter().map(|&at| &earlier.facts.edits[at]).collect();
+            let (say, had) = if gone.len() == 1 { ("says", "it") } else { ("say", "them") };
+            let message =
+                format!("{} {say} the same, and later updates were made on the model that had {had}", named(&those));
             return Err(
                 Error::input(message).hint("make this update on that model instead: it then supersedes what is there")
             );
