@@ -108,7 +108,9 @@ pub fn words(hint: &Hint) -> String {
         Hint::ForceApply => "name the folder of the unedited model, or insist with --force",
         Hint::ForceRevert => "subtract the update all the same with --force",
         Hint::RevertBySubtraction => "leave --base out to subtract the change instead",
-        Hint::ShowProvenance => "`palinode edits` lists what is in a model, `palinode show` tells where an update came from",
+        Hint::ShowProvenance => {
+            "`palinode edits` lists what is in a model, `palinode show` tells where an update came from"
+        }
     };
     text.to_owned()
 }

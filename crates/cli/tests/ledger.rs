@@ -245,10 +245,7 @@ fn stacked_and_taken_off_in_another_order() {
 
     // One edit of the lowest.
     let said = here.palinode(0, &["revert", "abc", "--edit", "2", "--output", "less"]);
-    assert!(
-        said.contains("made on the model that had it, and left as it was made: edits 9, 10, 11, 12"),
-        "{said}"
-    );
+    assert!(said.contains("made on the model that had it, and left as it was made: edits 9, 10, 11, 12"), "{said}");
     // All of them, in another order than they were put on.
     let said = here.palinode(0, &["revert", "a/update.safetensors", "abc", "--output", "bc"]);
     assert!(said.contains("taken off: 4 edits") && said.contains("model with the 8 edits that are left: bc"), "{said}");
@@ -456,7 +453,8 @@ fn an_update_that_is_loaded_brings_its_ledger_along() {
         for place in [out, &again] {
             here.palinode(0, &["revert", place, "--edit", "2", "--output", &format!("{place}-off")]);
         }
-        let found = far(&weights(&here, &format!("{again}-off"), layers), &weights(&here, &format!("{out}-off"), layers));
+        let found =
+            far(&weights(&here, &format!("{again}-off"), layers), &weights(&here, &format!("{out}-off"), layers));
         assert!(found < 1e-9, "{out}: {found:e}");
     }
     // Numbers stay, also those of what others were taken off before.
@@ -487,7 +485,9 @@ fn an_update_that_is_loaded_brings_its_ledger_along() {
 
     // Without a ledger, or with another one's, that is said.
     fs::create_dir(here.0.path().join("alone")).unwrap();
-    for (ledger, words) in [(None, "there is no ledger.safetensors beside it"), (Some("b"), "beside it is of another update")] {
+    for (ledger, words) in
+        [(None, "there is no ledger.safetensors beside it"), (Some("b"), "beside it is of another update")]
+    {
         let at = |folder: &str, name: &str| here.0.path().join(folder).join(name);
         fs::copy(at("a", "update.safetensors"), at("alone", "update.safetensors")).unwrap();
         if let Some(other) = ledger {
@@ -714,7 +714,11 @@ fn wrong_turns_are_told() {
     here.palinode(0, &update);
 
     // An edited model that was copied without its ledger.
-    copied("out/a", "copy", &["model.safetensors", "config.json", "tokenizer.json", "palinode.json", "update.safetensors"]);
+    copied(
+        "out/a",
+        "copy",
+        &["model.safetensors", "config.json", "tokenizer.json", "palinode.json", "update.safetensors"],
+    );
     let said = here.palinode(0, &["edits", "copy"]);
     assert!(said.contains("there is no ledger of them, so only the whole update can be taken off"), "{said}");
     let said = here.palinode(4, &["revert", "copy", "--edit", "1", "--output", "no"]);

@@ -134,7 +134,11 @@ fn told(taken: &TakenOff, args: &Args) -> String {
     let mut text = listed("taken off", &taken.edits);
     let _ = match taken.left {
         0 if taken.updates == 0 => writeln!(text, "unedited {what}: {}", args.output.display()),
-        0 => writeln!(text, "{what} with the updates that are left, of which no edit is known: {}", args.output.display()),
+        0 => writeln!(
+            text,
+            "{what} with the updates that are left, of which no edit is known: {}",
+            args.output.display()
+        ),
         1 => writeln!(text, "{what} with the edit that is left: {}", args.output.display()),
         left => writeln!(text, "{what} with the {left} edits that are left: {}", args.output.display()),
     };

@@ -72,7 +72,11 @@ pub fn read(file: &SafeTensors<'_>, name: &str, floats: Floats) -> Result<Delta,
     if !has(SHAPE) {
         let (left, right) = (matrix(LEFT)?, matrix("right")?);
         if left.ncols() != right.nrows() {
-            return Err(format!("{name}: {} columns on the left and {} rows on the right", left.ncols(), right.nrows()));
+            return Err(format!(
+                "{name}: {} columns on the left and {} rows on the right",
+                left.ncols(),
+                right.nrows()
+            ));
         }
         return Ok(Delta::LowRank(LowRank { left, right }));
     }

@@ -69,7 +69,9 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
         for (name, made_for) in &file.provenance.model_files {
             let message = match weights.get(name) {
                 Some(digest) if digest == made_for => continue,
-                Some(_) if is_gguf(model) => format!("{} is not the {name} that the update was made for", model.display()),
+                Some(_) if is_gguf(model) => {
+                    format!("{} is not the {name} that the update was made for", model.display())
+                }
                 Some(_) => format!("{} is not the {name} that the update was made for", model.join(name).display()),
                 None => format!("{} has no {name}, which the update was made for", model.display()),
             };

@@ -269,7 +269,10 @@ impl Listing {
         let ends = all.as_object().into_iter().flatten().filter_map(|(_, tensor)| tensor["data_offsets"][1].as_u64());
         let whole = ends.max().unwrap_or(0).saturating_add(8 + length);
         if whole != size {
-            return Err(wrong(path, &format!("it has {size} bytes where its header says {whole}: it is cut off or damaged")));
+            return Err(wrong(
+                path,
+                &format!("it has {size} bytes where its header says {whole}: it is cut off or damaged"),
+            ));
         }
         Ok(Self { base, weights, updates, size })
     }

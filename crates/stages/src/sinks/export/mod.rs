@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use palinode_data::EditRequest;
 use palinode_engine::{
-    Artifact, Beside, DescribeCx, Digest, Error, ExternalFile, FieldError, Given, OVERWRITE, Output, Port, PortOf, StageContext,
-    StageKind, Taken, artifact, utc,
+    Artifact, Beside, DescribeCx, Digest, Error, ExternalFile, FieldError, Given, OVERWRITE, Output, Port, PortOf,
+    StageContext, StageKind, Taken, artifact, utc,
 };
 use palinode_model::save::ChangedType;
 use palinode_model::{EditedType, Layout, Precision, licence_of_gguf};

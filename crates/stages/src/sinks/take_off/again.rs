@@ -105,7 +105,9 @@ pub fn solved_again(
     let Some(from) = entry.facts.from.as_ref().filter(|_| !solved.targets.is_empty()) else {
         return Err(refused.lacks("the ledger does not have its targets", |run| Hint::Say(run.into())));
     };
-    let Some(folder) = again.model else { return Err(refused.lacks("there is no model to measure on", |run| Hint::NameBase { run })) };
+    let Some(folder) = again.model else {
+        return Err(refused.lacks("there is no model to measure on", |run| Hint::NameBase { run }));
+    };
     let found_with = TargetsParams::deserialize(&from.targets)
         .map_err(|error| Error::input(format!("the ledger does not read: parameters of targets: {error}")))?;
     let rounds = earlier(entry, last)?;
@@ -224,12 +226,16 @@ fn metrics(
         let ridge = |step: &palinode_math::Step| Ok((WeightId::down(step.layer), params.metric(step.layer, f, None)?));
         return plan.steps.iter().map(ridge).collect();
     }
-    let Some(moments) = moments else { return Err(refused.lacks("the ledger does not say of which second moments", |run| Hint::Say(run.into()))) };
+    let Some(moments) = moments else {
+        return Err(refused.lacks("the ledger does not say of which second moments", |run| Hint::Say(run.into())));
+    };
     let facts = MomentsOrFactors::facts(&moments.kind, &moments.meta)
         .map_err(|error| Error::input(format!("the ledger does not read: second moments: {error}")))?;
     let missing = |layer: usize| {
         let store = again.store.display();
-        refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"), |run| Hint::NameStore { run })
+        refused.lacks(&format!("the second moments of layer {layer} are not in the store {store}"), |run| {
+            Hint::NameStore { run }
+        })
     };
     let store = Store::beside(again.store).ok();
     let one = |step: &palinode_math::Step| {

@@ -64,7 +64,8 @@ pub struct Edits {
 pub fn edits(path: &Path) -> Result<Edits, Error> {
     // The note of a folder stands for the folder.
     let note = path.file_name().is_some_and(|name| name == NOTE) && path.is_file();
-    let path = if note { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path };
+    let path =
+        if note { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path };
     let folder = path.is_dir();
     let there = if folder { path.join(LEDGER_FILE) } else { beside(path) };
     let is_ledger = path.file_name().is_some_and(|name| name == LEDGER_FILE);
@@ -115,7 +116,8 @@ pub fn edits(path: &Path) -> Result<Edits, Error> {
 /// Whether the edit at a place of an update can be taken off by itself: the only one, or one of the last solve that shares no target.
 fn is_alone(entry: &EntryFacts, place: usize) -> bool {
     let last = entry.rounds.len().checked_sub(2).map_or(0, |before| entry.rounds[before].edits);
-    let mine = |columns: &Columns| columns.requests.iter().find(|of| of.contains(&place)).is_some_and(|of| of.len() == 1);
+    let mine =
+        |columns: &Columns| columns.requests.iter().find(|of| of.contains(&place)).is_some_and(|of| of.len() == 1);
     let free = |columns: &Columns| !columns.merged || mine(columns);
     entry.edits.len() == 1 || place >= last && entry.columns.as_ref().is_some_and(free)
 }

@@ -222,7 +222,8 @@ fn rewritten(
 
 /// An edit by number and name, with what it says.
 fn told(edit: &Recorded) -> String {
-    let said = edit.is_known().then(|| format!(": {} → {}", edit.request.filled_prompt(), edit.request.target_new.trim()));
+    let said =
+        edit.is_known().then(|| format!(": {} → {}", edit.request.filled_prompt(), edit.request.target_new.trim()));
     named(&[edit]) + &said.unwrap_or_default()
 }
 
