@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import weakref
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Edit:
     @classmethod
     def of(cls, told: dict[str, Any]) -> Edit:
         """As ``palinode edits --json`` writes it."""
-        names = ("number", "request", "subject", "prompt", "target", "batch", "when", "file", "superseded_by")
-        return cls(**{name: told.get(name) for name in names}, layers=tuple(told.get("layers") or ()), alone=told["alone"])
+        known = {name: told.get(name) for name in ("number", "subject", "prompt", "target", "batch", "when", "file", "superseded_by")}
+        return cls(request=told["request"], layers=tuple(told["layers"]), alone=told["alone"], **known)
 
 
 class Update:
@@ -83,8 +84,6 @@ class Update:
             InputError: it was not written by ``export``, or is damaged.
         """
         given = Path(path)
-        #: A folder that goes with it, where nobody named one.
-        self._kept: tempfile.TemporaryDirectory[str] | None = None
         self.path = given / UPDATE_FILE if given.is_dir() else given
         self._file = TensorFile(self.path)
         try:
@@ -142,14 +141,19 @@ class Update:
         if any(isinstance(edit, Edit) and edit.number is None for edit in edits):
             raise InputError(f"{self.path} has no ledger: what taking one edit off needs was not kept; export it with `ledger: true`")
         named = [str(edit.number if isinstance(edit, Edit) else edit) for edit in edits]
-        kept = tempfile.TemporaryDirectory(prefix="palinode-") if output is None else None
-        folder = kept.name if kept is not None else os.fspath(output or "")
+        folder = tempfile.mkdtemp(prefix="palinode-") if output is None else os.fspath(output)
         args = ["revert", os.fspath(self.path), *(f"--edit={name}" for name in named), "--output", folder]
         args += ["--base", os.fspath(base)] if base is not None else []
         args += ["--store", os.fspath(store)] if store is not None else []
-        call(args)
-        made = Update(folder)
-        made._kept = kept
+        try:
+            call(args)
+            made = Update(folder)
+        except BaseException:
+            if output is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if output is None:
+            weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
         return made
 
     def __repr__(self) -> str:
