@@ -63,10 +63,7 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
 pub fn words(hint: &Hint) -> String {
     let text = match hint {
         Hint::Say(text) => text,
-        Hint::ListEdits { place, meant: Some(meant) } => {
-            return format!("{meant} `palinode edits {place}` lists them");
-        }
-        Hint::ListEdits { place, meant: None } => {
+        Hint::ListEdits { place } => {
             return format!(
                 "`palinode edits {place}` lists them; each is named by its number, its request's name or its subject, with an --edit of its own"
             );

@@ -552,6 +552,8 @@ fn what_does_not_come_off_says_what_would_have_to_run() {
     fs::write(&path, changed).unwrap();
     let said = here.palinode(4, &["revert", "out/update", "--edit", "2", "--output", "no"]);
     assert!(said.contains("were changed since") && said.contains("--force"), "{said}");
+    let said = here.palinode(0, &["revert", "out/update", "--edit", "2", "--force", "--output", "forced"]);
+    assert!(said.contains("! the model may not be what this says: the weights in out/update were changed"), "{said}");
 }
 
 /// An update that knows nothing of its edits is put on and taken off as a whole.
@@ -670,7 +672,9 @@ fn wrong_turns_are_told() {
     let path = |name: &str| here.0.path().join(name);
     let copied = |from: &str, to: &str, names: &[&str]| {
         fs::create_dir_all(path(to)).unwrap();
-        names.iter().for_each(|name| drop(fs::copy(path(from).join(name), path(to).join(name)).unwrap()));
+        for name in names {
+            fs::copy(path(from).join(name), path(to).join(name)).unwrap();
+        }
     };
     // A model that was never edited, and the folder around edited ones.
     let said = here.palinode(4, &["edits", "base"]);
@@ -698,11 +702,17 @@ fn wrong_turns_are_told() {
     assert!(said.contains("it is no update that `export` wrote"), "{said}");
     let said = here.palinode(4, &["revert", "out/b", "out/a", "--output", "no"]);
     assert!(said.contains("out/a was edited with another update") && said.contains("`palinode edits`"), "{said}");
+    let said = here.palinode(0, &["revert", "out/b", "out/a", "--force", "--output", "subtracted"]);
+    assert!(said.contains("! it may not be the unedited one: out/a was edited with another update"), "{said}");
+    assert!(!said.contains("unedited model"), "{said}");
+    let said = here.palinode(4, &["apply", "out/a", "out", "--output", "no"]);
+    assert!(said.contains("out is no model: it has no config.json"), "{said}");
     // A slip in a subject, and several in one.
     let subject = all[1]["requested_rewrite"]["subject"].as_str().unwrap();
     let said = here.palinode(4, &["revert", "out/a", "--edit", &format!("{subject}x"), "--output", "no"]);
     assert!(said.contains(&format!("did you mean `{subject}`?")), "{said}");
     let said = here.palinode(4, &["revert", "out/a", "--edit", "1,2", "--output", "no"]);
+    here.palinode(4, &["revert", "out/a", "--edit", "-1", "--output", "no"]);
     assert!(said.contains("none of the 4 edits of out/a is `1,2`") && said.contains("an --edit of its own"), "{said}");
     // What came off is said by what it says: the number of one may be the name of another.
     let said = here.palinode(0, &["revert", "out/a", "--edit", "2", "--output", "less"]);
@@ -710,6 +720,9 @@ fn wrong_turns_are_told() {
     // An update by itself over several layers takes the model.
     let said = here.palinode(4, &["revert", "out/b/update.safetensors", "--edit", "1", "--output", "no"]);
     assert!(said.contains("name the unedited model's folder with --base; or what would have to run"), "{said}");
+    let said =
+        here.palinode(4, &["revert", "out/b/update.safetensors", "--edit", "1", "--base", "out/a", "--output", "no"]);
+    assert!(said.contains("out/a is not the model") && said.contains("name the model that it was made for"), "{said}");
     let update = ["revert", "out/b/update.safetensors", "--edit", "1", "--base", "base", "--output", "b-less"];
     here.palinode(0, &update);
 

@@ -58,12 +58,10 @@ pub enum Hint {
     RevertBySubtraction,
     /// Look where an update came from.
     ShowProvenance,
-    /// Look at the list of edits, or at the one that may be meant.
+    /// Look at the list of edits.
     ListEdits {
         /// What has them.
         place: Box<str>,
-        /// What was meant, as a question.
-        meant: Option<Box<str>>,
     },
     /// Name the unedited model of an update that stands by itself.
     NameBase {
@@ -86,7 +84,6 @@ impl fmt::Display for Hint {
             Self::Say(text) => text,
             Self::OtherDevice { trouble } => return write!(f, "{trouble}; or compute on the CPU"),
             Self::ListRuns { latest } => return write!(f, "the latest is {latest}"),
-            Self::ListEdits { meant: Some(meant), .. } => meant,
             Self::ListEdits { .. } => "name it by its number, its request's name or its subject",
             Self::NameBase { run } => return write!(f, "name the unedited model; or {run}"),
             Self::NameStore { run } => return write!(f, "name the store that has them; or {run}"),

@@ -36,7 +36,7 @@ pub struct Args {
     model: Option<PathBuf>,
 
     /// Take this edit off: by its number in `palinode edits`, by its request's name, or by its subject. Can be given several times.
-    #[arg(long, value_name = "EDIT")]
+    #[arg(long, value_name = "EDIT", allow_negative_numbers = true)]
     edit: Vec<String>,
 
     /// The folder to write. It must not exist yet, or be empty. One with edits left, which this command wrote and nothing has changed since,
@@ -78,13 +78,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         (Some(model), [_, ..]) => {
             let message = "with --edit, one place is named: an edited model's folder, or an update by itself";
             return Err(Error::new(ErrorKind::Usage, message)
-                .hint(format!("leave out {} or {}", args.update.display(), model.display()))
+                .hint(format!("leave out {}: `palinode revert {} --edit …`", model.display(), args.update.display()))
                 .into());
         }
     };
     let taken = palinode::revert(&args.update, model, base, &args.output, args.force, overwrite)?;
     if taken.updates > 0 {
         return print(&told(&taken, args));
+    }
+    if let Some(why) = &taken.unchecked {
+        let out = args.output.display();
+        return print(&format!("model with the change subtracted: {out}\n  ! it may not be the unedited one: {why}\n"));
     }
     let how = match taken.weights {
         Some(Restored::FromBase) => "bit for bit: its weights are those of --base",
@@ -154,6 +158,9 @@ fn told(taken: &TakenOff, args: &Args) -> String {
                 format!("  solved again: layers {}, with keys and residuals measured anew\n", layers.join(", "))
             }
         });
+    }
+    if let Some(why) = &taken.unchecked {
+        let _ = writeln!(text, "  ! the model may not be what this says: {why}");
     }
     if let Some(later) = &taken.later {
         let _ = writeln!(text, "  ! made on the model that had it, and left as it was made: {later}");

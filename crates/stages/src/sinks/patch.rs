@@ -143,9 +143,10 @@ pub fn revert(
         return take_off_update(&asked, &ledger, own);
     }
     let layout = Layout::of(&read_model(model)?);
-    if !force {
-        holds(model, own)?;
-    }
+    let unchecked = match holds(model, own) {
+        Err(error) if !force => return Err(error),
+        other => other.err().map(|error| error.message),
+    };
     if let Some(base) = base {
         base_is(base, &file.provenance.model_files)?;
     }
@@ -170,7 +171,9 @@ pub fn revert(
         (false, true) => Restored::Exactly,
         (false, false) => Restored::WithinRounding,
     };
-    Ok(TakenOff { weights: Some(restored), ..TakenOff::default() })
+    // Only what was subtracted from something else than it was added to is in doubt.
+    let unchecked = unchecked.filter(|_| restored == Restored::WithinRounding);
+    Ok(TakenOff { weights: Some(restored), unchecked, ..TakenOff::default() })
 }
 
 fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {

@@ -62,6 +62,8 @@ pub struct TakenOff {
     pub weights: Option<Restored>,
     /// The most that rounding to the stored type took of what was added to a weight: ‖written − wanted‖ / ‖change‖.
     pub lost: f64,
+    /// Why the result may be another than it says, where that was insisted on.
+    pub unchecked: Option<String>,
     /// Later edits that were made on a model that had some of them, in words; they stand as they were made.
     pub later: Option<String>,
 }
@@ -89,12 +91,17 @@ pub fn take_off(asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
             asked.place.join(UPDATE_FILE).display()
         )));
     }
-    if folder && !asked.force && ledger.weights != digests(asked.place)? {
-        return Err(Error::input(format!("the weights in {} were changed since the update", asked.place.display()))
-            .hint(Hint::ForceRevert));
+    let mut unchecked = None;
+    if folder && ledger.weights != digests(asked.place)? {
+        let what = format!("the weights in {} were changed since the update", asked.place.display());
+        if !asked.force {
+            return Err(Error::input(what).hint(Hint::ForceRevert));
+        }
+        // Weights that are taken from the unedited model are what they should be.
+        unchecked = Some(what).filter(|_| asked.base.is_none());
     }
     let numbers = chosen(&ledger, asked.edits, asked.place)?;
-    rewritten(&ledger, (&numbers, None), asked)
+    Ok(TakenOff { unchecked, ..rewritten(&ledger, (&numbers, None), asked)? })
 }
 
 /// Takes a whole update off a folder that has it in its ledger.
@@ -137,11 +144,11 @@ fn chosen(ledger: &Ledger, names: &[String], place: &Path) -> Result<BTreeSet<us
             [edit] => found.insert(edit.number),
             [] => {
                 let subjects = ledger.edits().map(|(_, edit)| edit.request.subject.as_str());
-                let meant = did_you_mean(name, subjects.filter(|subject| !subject.is_empty())).map(Into::into);
+                let meant = did_you_mean(name, subjects.filter(|subject| !subject.is_empty()));
+                let meant = meant.map_or_else(String::new, |meant| format!(": {meant}"));
                 let count = ledger.edits().count();
-                let message = format!("none of the {count} edits of {} is `{name}`", place.display());
-                let place = place.display().to_string().into();
-                return Err(Error::input(message).hint(Hint::ListEdits { place, meant }));
+                let message = format!("none of the {count} edits of {} is `{name}`{meant}", place.display());
+                return Err(Error::input(message).hint(Hint::ListEdits { place: place.display().to_string().into() }));
             }
             _ => {
                 return Err(Error::input(format!("`{name}` is {} edits: {}", these.len(), named(&these)))
@@ -160,7 +167,10 @@ fn rewritten(
 ) -> Result<TakenOff, Error> {
     let folder = asked.place.is_dir().then_some(asked.place);
     if let Some(base) = asked.base {
-        base_is(base, &ledger.base)?;
+        base_is(base, &ledger.base).map_err(|error| match folder {
+            Some(_) => error,
+            None => error.hint("name the model that it was made for"),
+        })?;
     }
     if let Some(model) = asked.base.or(folder) {
         let config = read_model(model)?;
@@ -217,7 +227,7 @@ fn rewritten(
         write_update(made, asked)?;
         None
     };
-    Ok(TakenOff { edits: told, left, updates, how, weights, lost, later })
+    Ok(TakenOff { edits: told, left, updates, how, weights, lost, unchecked: None, later })
 }
 
 /// An edit by number and name, with what it says.
