@@ -470,6 +470,19 @@ fn an_update_that_is_loaded_brings_its_ledger_along() {
     assert_eq!(lines("abc-again"), lines("abc"));
     here.palinode(0, &["revert", "abc-again", "--edit", "10", "--output", "abc-off"]);
 
+    // With the requests at hand, README.md lists them; others are not those that were written.
+    facts(&here, "one.json", &all[..1]);
+    for (asked, code) in [("a.json", 0), ("one.json", 4)] {
+        let edits = format!("  edits: {{ uses: load_requests, with: {{ path: {asked}, dataset: counterfact }} }}\n");
+        let text = LOADED.replace("MODEL", "base").replace("UPDATE", "a/update.safetensors").replace("STAGES", &edits);
+        let text = text.replace("{ model: LAST }", "{ model: update, requests: edits }").replace("OUT", "told");
+        here.write("told.yaml", &text);
+        let said = here.palinode(code, &["run", "told.yaml"]);
+        assert_eq!(said.contains("the requests are not those that were written"), code == 4, "{said}");
+    }
+    let subject = all[3]["requested_rewrite"]["subject"].as_str().unwrap();
+    assert!(here.read("told/README.md").contains(subject));
+
     // After-care: they are listed, and none comes off by itself.
     let rect = ("  rect: { uses: rect, inputs: { update: update } }\n", "rect");
     let said = loaded(&here, ("base", "a/update.safetensors"), rect, "treated");
