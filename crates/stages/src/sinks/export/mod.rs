@@ -440,7 +440,7 @@ fn made_by(cx: &StageContext) -> MadeBy {
 }
 
 /// What the ledger beside an update that was loaded says of it; `None` where nothing was loaded, or nothing is said. What cannot be taken
-/// over is told.
+/// over is a warning.
 fn loaded(cx: &StageContext, update: &UpdateFile, batch: &Batch) -> Result<Option<Entry>, Error> {
     let Some((_, path)) = cx.files().get(LOADED_UPDATE) else { return Ok(None) };
     let without = |why: &str| {
