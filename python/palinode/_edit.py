@@ -1,6 +1,7 @@
 """Edits of a model of transformers in memory: put on, listed, taken off.
 
-An update is what the program exported: ``update.safetensors``. Nothing is computed here but the sum W + Δ in the model's own memory.
+An update is what the program exported: ``update.safetensors``. Nothing is computed here but the sum W + Δ in the model's own memory. An update
+without one of its edits is what the program makes of it (``palinode revert``), from the ledger beside it.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palinode._errors import InputError, NumericalError, UsageError
-from palinode._program import PathLike, need
+from palinode._program import PathLike, call, call_json, need
 from palinode._tensors import TensorFile
 
 UPDATE_FILE = "update.safetensors"
@@ -22,6 +26,43 @@ _FORMATS = ("update.v1", "update.v2")
 
 #: The most by which the norm of a weight in memory may differ from the one that the update was made for: half precision moves it by less.
 _SAME_NORM = 0.01
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit of an update, as its ledger lists it.
+
+    Attributes:
+        number: its number, which stays its own when others are taken off; None where there is no ledger.
+        request: the request's name.
+        subject: what the fact is about; None where it is not known, as the following are.
+        prompt: the prompt, with the subject filled in.
+        target: the answer that was written.
+        layers: the layers that it changed.
+        batch: the batch or the round that it was made in, where there were several.
+        when: when it was exported, in UTC.
+        file: the pipeline's file or the command that it is from.
+        superseded_by: the number of a later edit of the same fact.
+        alone: whether it can be taken off by itself, as far as the ledger tells.
+    """
+
+    number: int | None
+    request: str
+    subject: str | None
+    prompt: str | None
+    target: str | None
+    layers: tuple[str, ...]
+    batch: int | None
+    when: str | None
+    file: str | None
+    superseded_by: int | None
+    alone: bool
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Edit:
+        """As ``palinode edits --json`` writes it."""
+        known = {name: told.get(name) for name in ("number", "subject", "prompt", "target", "batch", "when", "file", "superseded_by")}
+        return cls(request=told["request"], layers=tuple(told["layers"]), alone=told["alone"], **known)
 
 
 class Update:
@@ -59,6 +100,61 @@ class Update:
     def requests(self) -> list[str]:
         """The names of the requests that were written."""
         return list(self.provenance.get("requests") or [])
+
+    def edits(self) -> list[Edit]:
+        """Its edits, from the ledger beside it; without a ledger, their requests' names alone.
+
+        Raises:
+            InputError: the ledger is damaged.
+        """
+        return [Edit.of(told) for told in call_json(["edits", os.fspath(self.path)])["edits"]]
+
+    def without(
+        self,
+        *edits: Edit | int | str,
+        output: PathLike | None = None,
+        base: PathLike | None = None,
+        store: PathLike | None = None,
+    ) -> Update:
+        """This update without some of its edits, as ``palinode revert --edit`` makes it. The update itself stays as it is.
+
+        At one layer it is the update of a solve without them, from the ledger beside the file. Over several layers it is solved again, which
+        takes the unedited model and the store that has the second moments. A model in memory that has this update gets the other by
+        ``revert(model, applied)`` and ``apply(model, update.without(7))``.
+
+        Args:
+            edits: which ones: as :meth:`edits` lists them, or by number, request's name or subject.
+            output: the folder to write, which must not exist or be empty; without it, a folder that is deleted with the result.
+            base: the folder of the unedited model, for edits over several layers.
+            store: the store, for edits over several layers; without it ``PALINODE_STORE`` or ``.palinode``.
+
+        Returns:
+            The update with the edits that are left. It has a ledger too, where they have the numbers that they had.
+
+        Raises:
+            UsageError: no edit is named.
+            InputError: there is no ledger; no such edit; nothing would be left; or an edit does not come off by itself: the text says why, and
+                what would have to run.
+        """
+        if not edits:
+            raise UsageError("no edit is named; `Update.edits()` lists them")
+        if any(isinstance(edit, Edit) and edit.number is None for edit in edits):
+            raise InputError(f"{self.path} has no ledger: what taking one edit off needs was not kept; export it with `ledger: true`")
+        named = [str(edit.number if isinstance(edit, Edit) else edit) for edit in edits]
+        folder = tempfile.mkdtemp(prefix="palinode-") if output is None else os.fspath(output)
+        args = ["revert", os.fspath(self.path), *(f"--edit={name}" for name in named), "--output", folder]
+        args += ["--base", os.fspath(base)] if base is not None else []
+        args += ["--store", os.fspath(store)] if store is not None else []
+        try:
+            call(args)
+            made = Update(folder)
+        except BaseException:
+            if output is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if output is None:
+            weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+        return made
 
     def __repr__(self) -> str:
         return f"<Update {self.path}: {len(self.requests)} requests, {len(self.weights)} weights>"

@@ -4,6 +4,7 @@
 """
 
 import copy
+import subprocess
 import unittest
 from functools import cache
 
@@ -69,6 +70,18 @@ class Edits(unittest.TestCase):
         self.assertEqual(found.keys(), expected.keys())
         for name, value in found.items():
             self.assertTrue(torch.equal(value, expected[name]), name)
+
+    def test_one_edit_of_many_comes_off_a_model_in_memory(self):
+        folder, out = exported("gpt2", "f16")
+        model = loaded(folder)
+        applied = palinode.apply(model, out)
+        less = applied.update.without(2, base=folder, store=bench.STORE)
+        palinode.revert(model, applied)
+        palinode.apply(model, less)
+        place = bench.FOLDER / "without-2"
+        args = ["revert", out, "--edit", "2", "--base", folder, "--store", bench.STORE, "--output", place]
+        subprocess.run([palinode.program(), *args], check=True, capture_output=True)
+        self.assert_same(bits(model), bits(loaded(place)))
 
     def test_a_model_in_memory_becomes_the_exported_one_and_comes_back_bit_by_bit(self):
         for family, dtype in [("gpt2", "f16"), ("llama", "f32"), ("llama", "bf16"), ("qwen2", "f16"), ("neox", "f32")]:

@@ -97,13 +97,7 @@ pub fn apply(
     let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
     let mu = edit.objective.mu(&strengths).map_err(at(last))?;
     let rows = Rows::new(text, decoder, requests, edit)?;
-    let (once, repeated) = if edit.targets.rules.merge { (Vec::new(), Vec::new()) } else { once(requests, &mu) };
-    // The requests of each column of the system.
-    let columns: Vec<Vec<usize>> = if edit.targets.rules.merge {
-        searches(requests, true)
-    } else {
-        once.into_iter().map(|request| vec![request]).collect()
-    };
+    let (columns, repeated) = columns_of(requests, &mu, edit.targets.rules.merge);
 
     let site = Site::of_target(edit.targets.site, config);
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
@@ -191,6 +185,50 @@ pub fn apply(
         columns.iter_mut().filter(|of| of[0] == earlier).for_each(|of| of.push(later));
     }
     Ok(Applied { layers, distance_before, distance_after, repeated, columns, mu })
+}
+
+/// The keys that [`apply`] measured for an edit whose changes are known, in the order of the plan: of each weight `[f, columns]`, as in
+/// [`LayerEdit::keys`]. `decoder` is the model that was edited.
+///
+/// # Errors
+/// As [`apply`].
+pub fn keys_of(
+    decoder: &Decoder,
+    text: &Text,
+    requests: &[EditRequest],
+    changes: &[(WeightId, Delta)],
+    edit: &Edit<'_>,
+) -> Result<Vec<(WeightId, Mat<f64>)>, EditError> {
+    let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
+    let at = edit.plan.target_layer;
+    let mu = edit.objective.mu(&strengths).map_err(|source| EditError::Math { layer: at, source })?;
+    let rows = Rows::new(text, decoder, requests, edit)?;
+    let (columns, _) = columns_of(requests, &mu, edit.targets.rules.merge);
+    let mut edited = decoder.clone();
+    let mut found = Vec::with_capacity(changes.len());
+    for step in &edit.plan.steps {
+        let layer = step.layer;
+        decoder.config().check_layer(layer)?;
+        EditError::unless_dense(decoder.config(), layer, "an edit")?;
+        let weight = WeightId::down(layer);
+        let (_, delta) = changes
+            .iter()
+            .find(|(of, _)| *of == weight)
+            .ok_or_else(|| EditError::Mismatch(format!("there is no change of layer {layer}")))?;
+        let (average, _) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
+        edited = edited.with_change(weight, change(&edited, delta))?;
+        found.push((weight, if columns.len() == requests.len() { average } else { mean_columns(&average, &columns) }));
+    }
+    Ok(found)
+}
+
+/// The requests of each column of the system, and those that repeat an earlier one.
+fn columns_of(requests: &[EditRequest], mu: &[f64], merge: bool) -> (Vec<Vec<usize>>, Vec<(usize, usize)>) {
+    if merge {
+        return (searches(requests, true), Vec::new());
+    }
+    let (once, repeated) = once(requests, mu);
+    (once.into_iter().map(|request| vec![request]).collect(), repeated)
 }
 
 /// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the `site` of `layer` there: one row-major

@@ -26,7 +26,7 @@ mod targets;
 mod tune;
 
 pub use anchor::{anchor, anchor_norm};
-pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
+pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, keys_of, with_edits};
 pub use chain::{optimise_pieces, pieces};
 pub use error::EditError;
 pub use findings::{Finding, Findings, Severity, findings, shared_keys};

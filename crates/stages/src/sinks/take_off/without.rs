@@ -59,10 +59,7 @@ pub fn entry_without(entry: &Entry, gone: &[usize], again: &Again<'_>) -> Result
         let (changes, solved) = exactly(entry, solved, gone, &params)?;
         return Ok((Some(rest(entry, gone, changes, Some(solved))?), How::Exactly));
     }
-    if rounds.len() > 1 {
-        return Err(refused.several_layers_of_a_round());
-    }
-    let (changes, solved) = solved_again(entry, solved, gone, (&params, &plan), again)?;
+    let (changes, solved) = solved_again(entry, solved, (gone, last), (&params, &plan), again)?;
     let layers = plan.steps.iter().map(|step| step.layer).collect();
     Ok((Some(rest(entry, gone, changes, Some(solved))?), How::Again(layers)))
 }
