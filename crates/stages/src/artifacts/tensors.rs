@@ -1,9 +1,12 @@
 //! Matrices on their way into and out of the store, as safetensors.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
 
-use palinode_engine::{Error, FileRef, StageContext};
-use safetensors::tensor::TensorView;
+use palinode_engine::{Error, ErrorKind, FileRef, StageContext};
+use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
 /// A named tensor, row-major.
@@ -71,6 +74,15 @@ impl Tensors {
         Ok(Self { bytes: cx.read(file)? })
     }
 
+    /// Reads one that lies at a path.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io(ErrorKind::Store, "read", path, error))?;
+        Ok(Self { bytes })
+    }
+
     /// The file, to look into.
     pub fn file(&self) -> Result<SafeTensors<'_>, Error> {
         SafeTensors::deserialize(&self.bytes).map_err(|error| Error::internal(format!("stored tensors: {error}")))
@@ -80,18 +92,71 @@ impl Tensors {
     pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>), Error> {
         let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(name, &error.to_string()))?;
         let view = file.tensor(name).map_err(|error| damaged(name, &error.to_string()))?;
-        let values = match view.dtype() {
-            Dtype::F32 => {
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()
-            }
-            Dtype::F64 => view
-                .data()
-                .chunks_exact(8)
-                .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
-                .collect(),
-            other => return Err(damaged(name, &format!("is stored as {other:?}"))),
-        };
-        Ok((view.shape().to_vec(), values))
+        Ok((view.shape().to_vec(), numbers(name, view.dtype(), view.data())?))
+    }
+}
+
+/// A safetensors file of the store, of which one tensor is read at a time.
+pub struct OneByOne {
+    file: File,
+    /// Where the tensors begin.
+    begin: u64,
+    metadata: Metadata,
+}
+
+impl OneByOne {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::read_header(path).map_err(|error| Error::io(ErrorKind::Store, "read", path, error))
+    }
+
+    fn read_header(path: &Path) -> std::io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length)?;
+        let header = u64::from_le_bytes(length);
+        let damaged = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+        if header > file.metadata()?.len() {
+            return Err(damaged("its header is longer than the file".to_owned()));
+        }
+        let mut bytes = length.to_vec();
+        (&mut file).take(header).read_to_end(&mut bytes)?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
+        Ok(Self { file, begin: 8 + header, metadata })
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize], Error> {
+        Ok(&self.metadata.info(name).ok_or_else(|| damaged(name, "is missing"))?.shape)
+    }
+
+    /// The values of a tensor, row-major.
+    pub fn values(&mut self, name: &str) -> Result<Vec<f64>, Error> {
+        let info = self.metadata.info(name).ok_or_else(|| damaged(name, "is missing"))?;
+        let (from, to) = info.data_offsets;
+        let failed = |error: std::io::Error| damaged(name, &error.to_string());
+        self.file.seek(SeekFrom::Start(self.begin + from as u64)).map_err(failed)?;
+        let mut bytes = Vec::new();
+        (&mut self.file).take((to - from) as u64).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() != to - from {
+            return Err(damaged(name, "is cut short"));
+        }
+        numbers(name, info.dtype, &bytes)
+    }
+}
+
+/// Numbers as they are stored.
+fn numbers(name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f64>, Error> {
+    match dtype {
+        Dtype::F32 => Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()),
+        Dtype::F64 => Ok(data
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+            .collect()),
+        other => Err(damaged(name, &format!("is stored as {other:?}"))),
     }
 }
 
