@@ -2,8 +2,12 @@
 
 mod here;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use ::palinode::{Digest, Event, Runs};
 use here::{Here, done, fixture, next, palinode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -96,8 +100,16 @@ fn read(folder: &TempDir, name: &str) -> Vec<u8> {
 
 /// The header of a safetensors file.
 fn header(bytes: &[u8]) -> Value {
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    serde_json::from_slice(&bytes[8..8 + length]).unwrap()
+    serde_json::from_slice(&bytes[8..8 + length(bytes)]).unwrap()
+}
+
+/// The tensors of a safetensors file; a header may say when it was written.
+fn tensors(bytes: &[u8]) -> &[u8] {
+    &bytes[8 + length(bytes)..]
+}
+
+fn length(bytes: &[u8]) -> usize {
+    u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
 }
 
 /// Measured, edited over two layers, exported, read again; the same change put onto the unedited model, and taken off.
@@ -136,6 +148,52 @@ fn an_edit_of_experts_is_exported_applied_and_taken_off() {
         // One edit of the two comes off, over both layers, solved again.
         let said = done(&folder, &["revert", "out", "--edit", "1", "--base", &path(name), "--output", "less"]);
         assert!(ask("less") != out, "{name}: {said}");
+    }
+}
+
+/// One fact in one layer, by every objective.
+const OBJECTIVES: &str = r#"
+name: objectives
+matrix: { objective: [rome, emmet, memit] }
+stages:
+  model: { uses: load_model, with: { path: "MODEL" } }
+  fact:
+    uses: requests
+    with: { facts: [{ prompt: "{} stands in", subject: "The tall tower", target_new: "Parma", target_true: "Rome" }] }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: texts.txt, layers: [1], samples: 128 } }
+  plan: { uses: distribute, with: { strategy: single, layers: [1] } }
+  targets: { uses: targets, inputs: { model: model, requests: fact }, with: { layer: 1, steps: 20, clamp: 4 } }
+  update:
+    uses: solve
+    inputs: { model: model, requests: fact, moments: moments, targets: targets, plan: plan }
+    with: { objective: "${matrix.objective}", lambda: 0.01 }
+  before: { uses: evaluate, inputs: { model: model, requests: fact }, with: { samples: 0 } }
+  after: { uses: evaluate, inputs: { model: update, requests: fact }, with: { samples: 0 } }
+"#;
+
+/// After an edit the new target is more probable, and the layer's output is nearer to the wanted one: at it, where that is a constraint.
+#[test]
+fn targets_become_more_probable() {
+    for name in MIXTURES {
+        let here = Here::new();
+        measured(&here, name, "samples: 128");
+        here.write("p.yaml", &OBJECTIVES.replace("MODEL", &path(name)));
+        here.palinode(0, &["run", "p.yaml"]);
+        let magnitude = |stage: &str| {
+            let facts = here.facts(stage);
+            facts["metrics"]["EM"].as_f64().unwrap_or_else(|| panic!("{name} {stage}: {facts}"))
+        };
+        let before = magnitude("before");
+        for objective in ["rome", "emmet", "memit"] {
+            let after = magnitude(&format!("after[objective={objective}]"));
+            assert!(after > before, "{name} {objective}: {after} {before}");
+            let facts = here.facts(&format!("update[objective={objective}]"));
+            let distance =
+                |what: &str| facts["metrics"][what].as_f64().unwrap_or_else(|| panic!("{name} {what}: {facts}"));
+            let (before, after) = (distance("distance_before"), distance("distance_after"));
+            let part = if objective == "memit" { 1.0 } else { 1e-4 };
+            assert!(after < part * before, "{name} {objective}: {after} of {before}");
+        }
     }
 }
 
@@ -311,5 +369,96 @@ fn second_moments_by_expert_have_halves() {
         measured(&auto, name, "tokens: auto, tolerance: 0.000001");
         let said = flat(&auto.palinode(0, &["run", "p.yaml"]));
         assert!(said.contains("all 320 documents were used, and have halves that differ by "), "{name}: {said}");
+    }
+}
+
+/// Edits of experts of every kind whose stages keep units, and edits in rounds with after-care.
+const KILLED: &str = r#"
+name: killed
+stages:
+  model: { uses: load_model, with: { path: "MODEL" } }
+  facts:
+    uses: requests
+    with:
+      facts:
+        - { prompt: "{} stands in", subject: "The tall tower", target_new: "Parma" }
+        - { prompt: "{} plays", subject: "Some player", target_new: "golf" }
+        - { prompt: "{} lies by", subject: "The old town", target_new: "sea" }
+  contexts: { uses: templates, with: { groups: [["{}"], ["It is so. {}"]] } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: texts.txt, layers: [0, 1], samples: 320 } }
+  plan: { uses: distribute, inputs: { model: model }, with: { strategy: memit, layers: [0, 1] } }
+  targets: { uses: targets, inputs: { model: model, requests: facts, templates: contexts }, with: { layer: 1, steps: 10 } }
+  emmet:
+    uses: solve
+    inputs: { model: model, requests: facts, moments: moments, targets: targets, plan: plan, templates: contexts }
+    with: { objective: emmet, emmet_lambda: 0.1, lambda: 10, batch_size: 1 }
+  memit_seq:
+    uses: sequence
+    inputs: { model: model, requests: facts, moments: moments, plan: plan, templates: contexts }
+    with: { targets: { layer: 1, steps: 8 }, solve: { objective: memit, lambda: 10, history: 1, batch_size: 1 } }
+  cared:
+    uses: sequence
+    inputs: { model: model, requests: facts, moments: moments, plan: plan, templates: contexts }
+    with:
+      targets: { layer: 1, steps: 8 }
+      solve: { objective: rome, lambda: 10, history: 1, batch_size: 1 }
+      care: [{ rect: { keep: 0.4 } }, { sphere: {} }, { revive: { rank: 2 } }, { prune: {} }]
+  others: { uses: covariance, inputs: { model: model }, with: { corpus: others.txt, layers: [0, 1], samples: 64 } }
+  both: { uses: merge_moments, inputs: { moments: moments, other: others } }
+  tried:
+    uses: locate
+    inputs: { model: model, requests: facts, moments: both, templates: contexts }
+    with: { layers: [0, 1], steps: 5, clamps: [4] }
+  scores: { uses: evaluate, inputs: { model: memit_seq, requests: facts }, with: { every: 1, by_age: true, samples: 0 } }
+  out: { uses: export, inputs: { model: memit_seq }, with: { path: out, formats: [model, update] } }
+"#;
+
+/// The contents of every result of the latest run in a folder.
+fn contents(folder: &TempDir) -> BTreeMap<String, Digest> {
+    let run = Runs::of(&folder.path().join("store")).open("latest").unwrap();
+    run.stages.into_iter().map(|stage| (stage.instance, stage.content.expect("a result"))).collect()
+}
+
+/// Killed in the middle of each stage, a run goes on and ends as one that was never stopped, to the last bit.
+#[test]
+fn killed_edits_of_experts_end_as_those_that_were_not() {
+    for name in ["qwen2_moe-tiny", "olmoe-tiny"] {
+        let [whole, folder] = [(); 2].map(|()| {
+            let here = Here::new();
+            measured(&here, name, "samples: 64");
+            here.write("p.yaml", &KILLED.replace("MODEL", &path(name)));
+            here.write("others.txt", &here.read("texts.txt").replace("tower", "bridge"));
+            here.0
+        });
+        let run = ["run", "p.yaml", "--store", "store"];
+        done(&whole, &run);
+        let expected = contents(&whole);
+
+        let store = folder.path().join("store");
+        let begun = |stage: &str| {
+            let runs = Runs::of(&store);
+            let names = runs.names();
+            let mut events = names.iter().flat_map(|run| runs.events(run));
+            events.any(|(_, event)| matches!(event, Event::UnitDone { instance, .. } if instance == stage))
+        };
+        let mut killed = 0;
+        for stage in ["moments", "targets", "emmet", "memit_seq", "cared", "tried", "scores"] {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_palinode"));
+            child.env_remove("PALINODE_STORE").current_dir(&folder).args(run);
+            let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // As soon as something of it is kept.
+            while !begun(stage) && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child.kill().unwrap();
+            killed += usize::from(!child.wait().unwrap().success());
+        }
+        assert!(killed > 0, "{name}: nothing was killed");
+        done(&folder, &run);
+        assert_eq!(contents(&folder), expected, "{name} after {killed} kills");
+        for file in ["out/model.safetensors", "out/update.safetensors"] {
+            let [one, other] = [&folder, &whole].map(|folder| read(folder, file));
+            assert!(tensors(&one) == tensors(&other), "{name}: {file}");
+        }
     }
 }
