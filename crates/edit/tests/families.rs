@@ -163,7 +163,7 @@ fn what_is_missing_behind_a_norm_stays_in_its_layer() {
     }
 }
 
-/// Of an edit's experts, one that the corpus did not show enough of is named with its count; one that no key is routed to is not asked for.
+/// Of an edit's experts, one that the corpus did not show enough of is named with its count; one that no key is routed to is not needed.
 #[test]
 fn an_expert_that_saw_too_little_is_named() {
     for family in families().into_iter().filter(|family| family.decoder.config().experts.is_some()) {

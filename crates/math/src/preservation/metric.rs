@@ -31,7 +31,7 @@ pub trait Preservation: Debug + Send + Sync {
     /// `P`, `[f, f]`, for the primal form; `None` where there is none.
     fn metric(&self) -> Option<Mat<f64>>;
 
-    /// Whether [`Preservation::with_keys`] can be asked for: not of a metric whose form other keys would break.
+    /// Whether [`Preservation::with_keys`] gives anything: not of a metric whose form other keys would break.
     fn takes_keys(&self) -> bool {
         true
     }
