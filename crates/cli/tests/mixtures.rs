@@ -207,6 +207,8 @@ fn a_fact_is_written_into_experts() {
         for moments in [&["--corpus", "texts.txt", "--samples", "60"][..], &["--moments", "none"]] {
             let how = ["edit", &model, "--layer", "1", "--json", "--output", "out"];
             let told: Value = serde_json::from_str(&done(&folder, &[&how[..], moments, &FACT].concat())).unwrap();
+            let page = fs::read_to_string(folder.path().join("out/README.md")).unwrap();
+            assert!(page.contains("| layer 1, expert ") && page.contains(", down-projection |"), "{name}: {page}");
             let edited = next(&told["answers"][0]["after"]);
             assert_ne!(next(&told["answers"][0]["before"]), edited, "{name}");
             let said = done(&folder, &["ask", "out", "The tall tower stands in", "--json"]);

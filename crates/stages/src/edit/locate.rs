@@ -328,7 +328,7 @@ impl LocateParams {
                 apply(decoder, text, alone, &Target::value(target), metrics, &edit).map_err(StageFailure::stage)?;
             let changes = applied.layers.iter().map(|layer| (layer.weight, &layer.delta));
             let edited = with_edits(decoder, changes).map_err(StageFailure::stage)?;
-            norms += applied.layers.iter().map(|layer| layer.delta.frobenius() / layer.weight_norm).sum::<f64>();
+            norms += applied.layers.iter().map(|layer| layer.delta.frobenius() / layer.weight_norm).fold(0.0, f64::max);
             scores.extend(score_requests(&edited, text, alone, BatchTokens::PROMPTS).map_err(StageFailure::stage)?);
             done();
         }
@@ -358,7 +358,10 @@ impl LocateParams {
             plain("facts", "facts", "facts that were edited at every layer, each by itself"),
         ];
         columns.extend(scores::columns(&chosen.summary, &groups, false));
-        columns.push(Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent).doc("mean relative norm of the changes"));
+        columns.push(
+            Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent)
+                .doc("mean relative norm of the changes"),
+        );
         let row = |found: &Found| {
             let mut step = step(0, 0, own(found), intervals(found));
             step.values.remove("round");

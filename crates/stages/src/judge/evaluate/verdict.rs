@@ -63,9 +63,8 @@ impl Doubt {
         }
         for (weight, norm) in norms.iter().filter(|(_, norm)| **norm > self.relative_norm.get()) {
             findings.push(format!(
-                "layer {}, {}-projection: the edit changed the weight by {norm:.1} times its norm, so that little of the weight is left",
-                weight.layer,
-                weight.module.name()
+                "{}: the edit changed the weight by {norm:.1} times its norm, so that little of the weight is left",
+                weight.words()
             ));
         }
         let (moved, had) = moved(before, after);
