@@ -358,10 +358,7 @@ impl LocateParams {
             plain("facts", "facts", "facts that were edited at every layer, each by itself"),
         ];
         columns.extend(scores::columns(&chosen.summary, &groups, false));
-        columns.push(
-            Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent)
-                .doc("mean relative norm of the changes"),
-        );
+        columns.push(Column::new("relative_norm", "‖Δ‖/‖W‖", Format::Percent).doc("mean relative norm of the changes"));
         let row = |found: &Found| {
             let mut step = step(0, 0, own(found), intervals(found));
             step.values.remove("round");
