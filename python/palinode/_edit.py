@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import weakref
@@ -23,6 +24,10 @@ from palinode._tensors import TensorFile
 
 UPDATE_FILE = "update.safetensors"
 _FORMATS = ("update.v1", "update.v2")
+
+#: Down-projections of all experts of a layer in one parameter [experts, out, in], and the published names of one of them.
+_FUSED = ".mlp.experts.down_proj"
+_EXPERT = re.compile(r"(.+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(?:w2|down_proj)\.weight")
 
 #: The most by which the norm of a weight in memory may differ from the one that the update was made for: half precision moves it by less.
 _SAME_NORM = 0.01
@@ -192,7 +197,14 @@ class Update:
         """The Frobenius norm of the unedited weight, as the solve saw it; None where the update does not say it."""
         layers = self.provenance.get("layers") or []
         numbers = [part for part in weight.split(".") if part.isdigit()]
-        told = [layer for layer in layers if [str(layer.get("layer"))] == numbers]
+        shared = ".shared_expert." in weight
+
+        def is_of(layer: dict[str, Any]) -> bool:
+            expert = layer.get("expert")
+            routed = [] if expert is None or expert == "shared" else [expert]
+            return [str(number) for number in (layer.get("layer"), *routed)] == numbers and (expert == "shared") == shared
+
+        told = [layer for layer in layers if is_of(layer)]
         # Of a layer with several changed weights it is not known here which is which.
         if len(told) != 1:
             return None
@@ -340,23 +352,32 @@ class _Parameter:
 
     value: Any
     module: Any
+    #: It is one of several that lie in one parameter [several, out, in]: `value` is a view of that.
+    is_part: bool = False
 
 
 def _parameters(model: Any) -> dict[str, _Parameter]:
-    """Every parameter under all its names, without what wrappers put before and into names."""
+    """Every parameter under all its names, without what wrappers put before and into names; of several experts in one, each expert too."""
     found = {}
     for place, module in model.named_modules(remove_duplicate=False):
         for own, value in module.named_parameters(recurse=False):
             name = f"{place}.{own}" if place else own
             for wrapper in ("_orig_mod.", "module.", "base_model.model."):
                 name = name.removeprefix(wrapper)
-            found[name.replace(".base_layer.", ".").replace("._orig_mod.", ".")] = _Parameter(value, module)
+            name = name.replace(".base_layer.", ".").replace("._orig_mod.", ".")
+            found[name] = _Parameter(value, module)
+            if name.endswith(_FUSED) and value.dim() == 3:
+                for expert, part in enumerate(value.detach()):
+                    found[f"{name}[{expert}]"] = _Parameter(part, module, is_part=True)
     return found
 
 
 def _find(parameters: dict[str, _Parameter], update: Update, weight: str) -> str:
-    """The name under which the model has a weight: the update's, or that without the first part, as a model without a head has it."""
-    for name in (weight, weight.split(".", 1)[-1]):
+    """The name under which the model has a weight: the update's, that of one expert among those of its layer, as transformers 5 holds them,
+    or either without the first part, as a model without a head has it."""
+    expert = _EXPERT.fullmatch(weight)
+    names = [weight] if expert is None else [weight, f"{expert[1]}{_FUSED}[{expert[2]}]"]
+    for name in (*names, *(name.split(".", 1)[-1] for name in names)):
         if name in parameters:
             value = parameters[name].value
             if value.is_meta:
@@ -370,13 +391,17 @@ def _find(parameters: dict[str, _Parameter], update: Update, weight: str) -> str
 
 def _refuse_shared(parameters: dict[str, _Parameter], names: list[str]) -> None:
     """One parameter under two names: a change of the one would be a change of the other, which the update does not mean."""
+
+    def place(value: Any) -> Any:
+        # The first of several experts begins where all of them do, and is shorter.
+        return value.device, value.data_ptr(), value.numel()
+
     places: dict[Any, list[str]] = {}
     for name, parameter in parameters.items():
         if not parameter.value.is_meta:
-            places.setdefault((parameter.value.device, parameter.value.data_ptr()), []).append(name)
+            places.setdefault(place(parameter.value), []).append(name)
     for name in names:
-        value = parameters[name].value
-        others = [other for other in places[value.device, value.data_ptr()] if other != name]
+        others = [other for other in places[place(parameters[name].value)] if other != name]
         if others:
             raise InputError(f"{name} is tied to {', '.join(others)}: its change would be theirs too")
 
@@ -389,9 +414,9 @@ def _fitted(change: Any, name: str, parameter: _Parameter) -> Any:
         return change.reshape(shape)
     if "Conv1D" in kinds and wanted == shape[::-1]:
         return change.T
-    if "Linear" in kinds and wanted == shape:
+    if (parameter.is_part or "Linear" in kinds) and wanted == shape:
         return change
-    if not kinds & {"Conv1D", "Linear"} and wanted[0] != wanted[1] and wanted in (shape, shape[::-1]):
+    if not parameter.is_part and not kinds & {"Conv1D", "Linear"} and wanted[0] != wanted[1] and wanted in (shape, shape[::-1]):
         return change if wanted == shape else change.T
     what = type(parameter.module).__name__
     raise InputError(f"the change of {name} is {list(wanted)} ([out, in]), which does not fit its {what} of {list(shape)}")

@@ -33,7 +33,7 @@ pub use findings::{Finding, Findings, Severity, findings, shared_keys};
 pub use lifelong::{
     Lifelong, LifelongEdit, LifelongSettings, RunningStatistics, Taken, edit_lifelong, solve_lifelong, take,
 };
-pub use moments::{Moments, keys_by_document, text_keys};
+pub use moments::{Moments, keys_by_document, no_tokens, text_keys};
 pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::{FactToken, Prompt};

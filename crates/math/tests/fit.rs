@@ -1,6 +1,6 @@
 //! Whether a second moment is that of some keys: the scale, the directions, and what cannot be judged.
 
-use palinode_math::{Fit, SecondMoment};
+use palinode_math::{Fit, PartKeys, SecondMoment};
 
 /// Keys of size 6 whose directions have different lengths, turned by `turn`.
 fn keys(n: usize, turn: usize) -> Vec<f32> {
@@ -46,6 +46,7 @@ fn what_cannot_be_judged_is_said() {
 #[test]
 fn a_document_is_judged_by_the_others() {
     let documents = [keys(40, 0), keys(7, 3), keys(300, 1)];
+    let whole_keys = documents.each_ref().map(|keys| PartKeys::of(keys, [0..6]));
     let of = |which: &[usize]| {
         let mut moment = SecondMoment::new(6);
         for &i in which {
@@ -55,12 +56,12 @@ fn a_document_is_judged_by_the_others() {
     };
     let whole = of(&[0, 1, 2]);
     for (one, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
-        let Fit::Ratio(held_out) = Fit::held_out(&whole, &[&documents[one]]).unwrap() else { panic!("not judged") };
+        let Fit::Ratio(held_out) = Fit::held_out(&whole, &[&whole_keys[one]]).unwrap() else { panic!("not judged") };
         let direct = ratio(&of(&others), &documents[one]);
         assert!((held_out / direct - 1.0).abs() < 1e-9, "{one}: {held_out} {direct}");
     }
     // Nothing is left without the only document, and nothing is said of no key.
-    assert_eq!(Fit::held_out(&of(&[2]), &[&documents[2]]).unwrap(), Fit::Singular);
-    assert_eq!(Fit::held_out(&of(&[1]), &[&documents[1]]).unwrap(), Fit::Singular);
+    assert_eq!(Fit::held_out(&of(&[2]), &[&whole_keys[2]]).unwrap(), Fit::Singular);
+    assert_eq!(Fit::held_out(&of(&[1]), &[&whole_keys[1]]).unwrap(), Fit::Singular);
     assert!(Fit::held_out(&whole, &[]).is_err());
 }

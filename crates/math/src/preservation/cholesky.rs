@@ -65,10 +65,12 @@ impl Factor {
     /// Factors `λC + ρI`.
     ///
     /// # Errors
-    /// [`MathError::Parameter`] for weights out of range; [`MathError::NotFinite`]; [`MathError::NotPositiveDefinite`]
+    /// [`MathError::Parameter`] for weights out of range; [`MathError::Dimension`] for keys of several parts, see
+    /// [`PartFactors`](super::PartFactors); [`MathError::NotFinite`]; [`MathError::NotPositiveDefinite`]
     /// where a pivot is not above rounding: too few tokens for the key size, or units that never fire.
     pub fn new(moment: &SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
         weights.check()?;
+        check_size("parts of a key", moment.parts(), 1)?;
         let size = moment.size();
         let mut metric = moment.mean();
         check_finite("second moment", metric.as_ref())?;

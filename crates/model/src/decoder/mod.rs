@@ -466,7 +466,7 @@ impl Decoder {
     pub fn weight(&self, id: WeightId) -> Result<Tensor<2>, ModelError> {
         self.config.check_layer(id.layer)?;
         let missing = ModelError::Weight { weight: id, family: self.config.family.name() };
-        if self.config.weight_shape(id).is_none() {
+        if self.config.weight_shape(id).is_none() && !self.is_wide(id) {
             return Err(missing);
         }
         let block = self.lend(id.layer)?;
@@ -477,6 +477,12 @@ impl Decoder {
             None => weight,
         };
         Ok(weight.cast(DType::F32))
+    }
+
+    /// Whether a weight is the down-projections of all experts of a layer side by side, `[key size, d]`: no tensor of a checkpoint, but what is
+    /// held, and what a change of several experts at once is added to.
+    fn is_wide(&self, id: WeightId) -> bool {
+        id == WeightId::down(id.layer) && self.config.mixture(id.layer).is_some()
     }
 
     /// Where an expert lies among those of its layer.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palinode_edit::Preservations;
 use palinode_engine::{Accept, ArtifactKind, Error, FieldError, FileRef, Given, Kind, StageContext};
-use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
+use palinode_math::{Factor, MathError, PartFactors, Preservation, PreservationWeights, SecondMoment};
 use palinode_model::WeightId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, known, read_layer};
+use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, known, metric_by_expert, moment_of};
 use crate::artifacts::tensors::{Named, Tensors, put};
 use crate::errors::StageFailure;
 
@@ -124,6 +125,37 @@ pub fn factor(layer: usize, moment: &SecondMoment, weights: PreservationWeights)
     })
 }
 
+/// The metric of a layer's second moment: one factor, or one for each expert, made when an edit's keys are routed to it.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// Of a layer with one feed-forward.
+    Whole(Factor),
+    /// Of a mixture of experts.
+    Parts(PartFactors),
+}
+
+impl Made {
+    /// Of a layer's second moment, which lies in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read; what factoring it fails with.
+    pub fn of_file(facts: &LayerFacts, path: PathBuf, weights: PreservationWeights) -> Result<Self, Error> {
+        if let Some(experts) = &facts.experts {
+            return metric_by_expert(path, facts.tokens, experts, weights).map(Self::Parts);
+        }
+        let moment = moment_of(&Tensors::open(&path)?, facts.tokens, None)?;
+        factor(facts.layer, &moment, weights).map(Self::Whole)
+    }
+
+    /// The metric with this `λ`, where it only scales.
+    pub fn with(&self, lambda: f64) -> Arc<dyn Preservation> {
+        match self {
+            Self::Whole(factor) => Arc::new(factor.rescaled(lambda).unwrap_or_else(|| factor.clone())),
+            Self::Parts(parts) => Arc::new(parts.rescaled(lambda).unwrap_or_else(|| parts.clone())),
+        }
+    }
+}
+
 /// Puts a layer's factor into the store: the rows of `L` up to the diagonal, one after the other.
 pub fn put_layer(cx: &StageContext, factor: &Factor) -> Result<FileRef, Error> {
     let f = factor.size();
@@ -173,19 +205,21 @@ pub fn metrics(
     }
     let unit = factored(weights);
     let name = format!("factors:{}:{}:{}", given.digest(), unit.lambda, unit.rho);
-    let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
+    let cache: Arc<Mutex<BTreeMap<usize, Made>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Preservations::new();
     for &layer in layers {
-        let factor = match cache.entry(layer) {
+        let made = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(missing) => missing.insert(match given.facts.fixed {
-                Some(_) => get_layer(cx, given, layer, unit)?,
-                None => factor(layer, &read_layer(cx, given, &given.facts.layers, layer)?, unit)?,
+                Some(_) => Made::Whole(get_layer(cx, given, layer, unit)?),
+                None => {
+                    let path = cx.path(crate::artifacts::model::file(given, &file_name(layer))?)?;
+                    Made::of_file(known(&given.facts.layers, layer)?, path, unit)?
+                }
             }),
         };
-        found
-            .insert(WeightId::down(layer), Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
+        found.insert(WeightId::down(layer), made.with(weights.lambda));
     }
     Ok(found)
 }

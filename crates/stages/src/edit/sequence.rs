@@ -120,6 +120,8 @@ each time on all edits made so far.";
         let layers = cx.input(MOMENTS).layers.filter(|_| params.solve.needs_moments());
         let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
         errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
+        let experts = params.solve.check_experts(model.as_ref(), plan.as_ref());
+        errors.extend(experts.into_iter().map(|error| within("solve", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
         let other = params.solve.check_fact_token(Some(params.targets.fact_token()));
         errors.extend(other.map(|error| within("solve", error)));
@@ -192,7 +194,7 @@ each time on all edits made so far.";
             origin["care"] = json!(params.care);
         }
         let (metrics, projectors) =
-            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
+            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config())?;
         let mut memory = Memory::new(&metrics, params.solve.history())?;
         let mut editor = Editor {
             cx,
@@ -407,12 +409,11 @@ impl Editor<'_> {
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         tell_repeated(self.cx, block, &edits.repeated);
-        let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
-        let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
+        let keys = edits.keys.iter().cloned().collect();
         // Only what sees earlier layers is ever solved again.
         let again: &[f32] = if self.plan.is_apart() { &[] } else { &values };
         let solved = Solved::of(&edits, chains.as_deref(), range.start, settings.rules.merge, again);
-        let mut round = Batch { solved: Some(solved), ..Batch::of(range.start, range.end, edits, &fractions) };
+        let mut round = Batch { solved: Some(solved), ..Batch::of(range.start, range.end, edits) };
         if !self.params.care.is_empty() {
             round.solved = None;
         }

@@ -243,6 +243,16 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
             let message = "an adapter holds low-rank changes, and those of this update are not";
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
         }
+        if params.formats.contains(&ExportFormat::Peft)
+            && let Some(model) = &planned.model
+            && model.experts.as_ref().is_some_and(|experts| experts.dense_layers.is_empty())
+        {
+            let message = format!(
+                "every layer of {} is a mixture of experts, whose changes an adapter for PEFT cannot hold",
+                model.family
+            );
+            errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
+        }
         let is_gguf = planned.model.as_ref().map(|model| model.gguf);
         let wants_gguf = params.formats.contains(&ExportFormat::Gguf);
         if wants_gguf && is_gguf == Some(false) {

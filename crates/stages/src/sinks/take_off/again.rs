@@ -12,7 +12,7 @@ use palinode_data::EditRequest;
 use palinode_edit::{Edit, Preservations, apply, keys_of, pieces, with_edits};
 use palinode_engine::{Accept, Artifact, Error, Hint, Store};
 use palinode_math::{Delta, History, LowRank, Plan, Preservation};
-use palinode_model::{Checkpoint, Decoder, Text, WeightId, select_device};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text, WeightId, select_device};
 use serde::Deserialize as _;
 
 use super::refused::Refused;
@@ -21,7 +21,6 @@ use crate::artifacts::factors::MomentsOrFactors;
 use crate::artifacts::model::{CHAT_TEMPLATE, Loaded, SETTINGS, TOKENIZER, folder_name, read_config};
 use crate::artifacts::moments::file_name;
 use crate::artifacts::solved::Solved;
-use crate::artifacts::tensors::Tensors;
 use crate::edit::batch_limits::BatchTokens;
 use crate::edit::solve::SolveParams;
 use crate::edit::targets::TargetsParams;
@@ -111,9 +110,9 @@ pub fn solved_again(
     let found_with = TargetsParams::deserialize(&from.targets)
         .map_err(|error| Error::input(format!("the ledger does not read: parameters of targets: {error}")))?;
     let rounds = earlier(entry, last)?;
-    let mut metrics = metrics(&refused, params, plan, from.moments.as_ref(), again, entry)?;
-    let dtype = serde_json::from_value(entry.facts.provenance.model["dtype"].clone()).unwrap_or_default();
     let config = read_config(&folder.join("config.json")).map_err(StageFailure::stage)?;
+    let mut metrics = metrics(&refused, params, plan, from.moments.as_ref(), again, &config)?;
+    let dtype = serde_json::from_value(entry.facts.provenance.model["dtype"].clone()).unwrap_or_default();
     let names = Checkpoint::files(folder).map_err(StageFailure::stage)?;
     let paths: Vec<PathBuf> = names.into_iter().map(|name| folder.join(name)).collect();
     let checkpoint = Arc::new(Checkpoint::open(&paths).map_err(StageFailure::stage)?);
@@ -219,11 +218,12 @@ fn metrics(
     plan: &Plan,
     moments: Option<&Artifact>,
     again: &Again<'_>,
-    entry: &Entry,
+    config: &DecoderConfig,
 ) -> Result<Preservations, Error> {
-    let f = entry.changes.first().map_or(0, |(_, delta)| delta.shape()[1]);
+    let f = |step: &palinode_math::Step| config.key_size(step.layer);
     if !params.needs_moments() {
-        let ridge = |step: &palinode_math::Step| Ok((WeightId::down(step.layer), params.metric(step.layer, f, None)?));
+        let ridge =
+            |step: &palinode_math::Step| Ok((WeightId::down(step.layer), params.metric(step.layer, f(step), None)?));
         return plan.steps.iter().map(ridge).collect();
     }
     let Some(moments) = moments else {
@@ -241,9 +241,7 @@ fn metrics(
     let one = |step: &palinode_math::Step| {
         let file = moments.files.get(&file_name(step.layer)).ok_or_else(|| missing(step.layer))?;
         let path = store.as_ref().map_or(Ok(None), |store| store.find(file))?.ok_or_else(|| missing(step.layer))?;
-        let bytes =
-            std::fs::read(&path).map_err(|error| Error::io(palinode_engine::ErrorKind::Store, "read", &path, error))?;
-        let metric = params.metric(step.layer, f, Some((&facts, &Tensors::new(bytes))))?;
+        let metric = params.metric(step.layer, f(step), Some((&facts, path)))?;
         Ok((WeightId::down(step.layer), metric))
     };
     plan.steps.iter().map(one).collect()

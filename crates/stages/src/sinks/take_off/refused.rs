@@ -87,6 +87,12 @@ impl Refused<'_> {
         )
     }
 
+    /// One of the last round, in a mixture of experts.
+    pub fn experts_of_a_round(&self) -> Error {
+        let why = "it is of a sequence in a mixture of experts, whose rounds change different experts";
+        self.refused(why, &format!("the last round of the sequence, in {}", self.from()))
+    }
+
     /// One that shares a target with others.
     pub fn merged(&self) -> Error {
         let why = "it shares a target with another edit of its subject (`merge`), which was found for both together";
