@@ -497,6 +497,21 @@ impl SecondMoment {
         mean
     }
 
+    /// [`SecondMoment::mean`], in the memory of the sum where there is one part.
+    pub fn into_mean(mut self) -> Mat<f64> {
+        let [part] = self.parts.as_mut_slice() else { return self.mean() };
+        let scale = 1.0 / self.count.max(1) as f64;
+        let mut mean = std::mem::replace(&mut part.sum, Mat::new());
+        for j in 0..mean.ncols() {
+            mean[(j, j)] *= scale;
+        }
+        for_each_below(mean.ncols(), |i, j| {
+            mean[(i, j)] *= scale;
+            mean[(j, i)] = mean[(i, j)];
+        });
+        mean
+    }
+
     /// Trace of `C`: the mean squared norm of a key.
     pub fn trace(&self) -> f64 {
         let diagonal = self.parts.iter().flat_map(|part| (0..part.size()).map(|i| part.sum[(i, i)]));

@@ -159,7 +159,7 @@ fn parts_that_no_key_uses_are_not_needed() {
     // With a ridge there is something to go by.
     let ridge = PartFactors::new(moment.clone(), PreservationWeights { lambda: 1.0, rho: 0.1 }).unwrap();
     solve(&ridge, &problem(other.as_ref())).unwrap();
-    assert_eq!(Fit::held_out(&moment, &[&PartKeys::of(&few[..2 * f], moment.ranges())]).unwrap(), Fit::Singular);
+    assert_eq!(Fit::held_out(moment.clone(), &[&PartKeys::of(&few[..2 * f], moment.ranges())]).unwrap(), Fit::Singular);
 }
 
 /// Each document judged by the sums without it, part by part.
@@ -171,7 +171,7 @@ fn documents_are_held_out_by_part() {
     let documents: Vec<&[f32]> = all.chunks_exact(10 * f).take(5).collect();
     let parted: Vec<PartKeys> = documents.iter().map(|keys| PartKeys::of(keys, moment.ranges())).collect();
     let parted: Vec<&PartKeys> = parted.iter().collect();
-    let Fit::Ratio(found) = Fit::held_out(&moment, &parted).unwrap() else { panic!("no ratio") };
+    let Fit::Ratio(found) = Fit::held_out(moment.clone(), &parted).unwrap() else { panic!("no ratio") };
     let mut total = 0.0;
     for (at, document) in documents.iter().enumerate() {
         let mut rest = SecondMoment::in_parts(&SIZES);

@@ -28,11 +28,11 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// Of `C` and keys, row-major `[n, f]`. Costs a factorisation, f³/3, and f² for each key.
+    /// Of `C` and keys, row-major `[n, f]`. Costs a factorisation, f³/3, in the memory of the second moment, and f² for each key.
     ///
     /// # Errors
     /// [`MathError::Dimension`]; [`MathError::NotFinite`]; [`MathError::Parameter`] where there is no key.
-    pub fn of(moment: &SecondMoment, keys: &[f32]) -> Result<Self, MathError> {
+    pub fn of(moment: SecondMoment, keys: &[f32]) -> Result<Self, MathError> {
         let f = moment.size();
         let count = keys.len() / f.max(1);
         if count == 0 {
@@ -42,7 +42,7 @@ impl Fit {
         if moment.is_identity() {
             return Ok(Self::Identity);
         }
-        match Factor::new(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
+        match Factor::in_place(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
             Ok(factor) => {
                 let total: f64 = factor.forms(keys.transpose())?.into_iter().sum();
                 Ok(Self::Ratio(total / count as f64 / f as f64))
@@ -65,31 +65,33 @@ impl Fit {
     ///
     /// # Errors
     /// As [`Fit::of`].
-    pub fn held_out(moment: &SecondMoment, documents: &[&PartKeys]) -> Result<Self, MathError> {
+    pub fn held_out(moment: SecondMoment, documents: &[&PartKeys]) -> Result<Self, MathError> {
         let count: usize = documents.iter().map(|keys| keys.tokens()).sum();
         if count == 0 {
             return Err(MathError::Parameter { name: "keys", value: 0.0, expected: "one key or more" });
         }
         let tokens = moment.count() as f64;
-        let counts = moment.part_counts();
+        let (size, counts) = (moment.size(), moment.part_counts());
+        let ranges: Vec<_> = moment.ranges().collect();
+        let (several, mut moment) = (ranges.len() > 1, Some(moment));
         let mut total = 0.0;
-        for (part, range) in moment.ranges().enumerate() {
+        for (part, range) in ranges.into_iter().enumerate() {
             let f = range.len();
             if documents.iter().all(|keys| keys.users(part).is_empty()) {
                 continue;
             }
             // Sums that were rounded may have a factor by luck.
-            if moment.parts() > 1 && counts[part] < f as u64 {
+            if several && counts[part] < f as u64 {
                 return Ok(Self::Singular);
             }
             let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
-            let block = (moment.parts() > 1).then(|| moment.part(part));
-            let factor = match Factor::new(block.as_ref().unwrap_or(moment), weights) {
+            let block = if several { moment.as_ref().map(|moment| moment.part(part)) } else { moment.take() };
+            let Some(block) = block else { continue };
+            let factor = match Factor::in_place(block, weights) {
                 Ok(factor) => factor,
                 Err(MathError::NotPositiveDefinite { .. }) => return Ok(Self::Singular),
                 Err(other) => return Err(other),
             };
-            drop(block);
             for keys in documents {
                 let n = keys.users(part).len();
                 let own = from_row_major("keys", keys.values(part), n, f)?;
@@ -101,6 +103,6 @@ impl Fit {
                 total += (tokens - keys.tokens() as f64) * (0..n).map(|i| inverse[(i, i)] - 1.0).sum::<f64>();
             }
         }
-        Ok(Self::Ratio(total / count as f64 / moment.size() as f64))
+        Ok(Self::Ratio(total / count as f64 / size as f64))
     }
 }

@@ -102,7 +102,7 @@ impl PartFactors {
             None => {
                 let moment = (self.source.0)(number)?;
                 check_size("part of a key", moment.size(), size)?;
-                part.factor.get_or_init(|| Factor::new(&moment, self.unit))
+                part.factor.get_or_init(|| Factor::in_place(moment, self.unit))
             }
         };
         let factor = made.as_ref().map_err(|error| match error {

@@ -103,10 +103,10 @@ pub struct MemoryNeeds {
     pub covariance_layer: u64,
     /// `targets`, for each request optimised at once: an estimate, see [`request_bytes`].
     pub targets_request: u64,
-    /// `solve`, while a layer's second moment, or an expert's, is factored: four matrices `f × f` in f64.
-    pub solve_factoring: u64,
-    /// `solve`, for each layer once it is factored: one such matrix, or those of the experts that one key is routed to.
+    /// `solve`, for each layer: a matrix `f × f` in f64, or those of the experts that one key is routed to. A second moment is factored where it lies.
     pub solve_layer: u64,
+    /// `solve`, while the eigenvectors for a projector are computed: four such matrices. A mixture has no projector.
+    pub solve_projector: u64,
     /// `evaluate` and `templates`, while several texts are written: copies of the weights, where half of what is free holds them.
     pub texts: u64,
     /// What is free now; none where the system does not say.
@@ -219,8 +219,11 @@ impl MemoryNeeds {
             targets_request_streamed: request_bytes_streamed(config, config.layers),
             covariance_layer: most(&|layer| parts(layer).fold(0, u64::saturating_add)),
             targets_request: request_bytes(config, config.layers),
-            solve_factoring: most(&|layer| parts(layer).max().unwrap_or(0)).saturating_mul(4),
             solve_layer: most(&used),
+            solve_projector: match config.experts {
+                Some(_) => 0,
+                None => square(config.feed_forward).saturating_mul(4),
+            },
             texts: packed_bytes(config),
             available: memory::available(),
         }

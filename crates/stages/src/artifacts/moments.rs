@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use palinode_engine::{Artifact, Digest, Error, FileRef, Key, Kind, StageContext, artifact};
 use palinode_math::{KeptPart, MathError, PartFactors, PreservationWeights, SecondMoment};
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::tensors::{Named, OneByOne, Tensors, put, serialize};
+use crate::artifacts::tensors::{Named, OneByOne, Streamed, Tensors, put_streamed, serialize};
 use crate::errors::StageFailure;
 
 /// Second moments of keys.
@@ -98,7 +98,7 @@ impl Put {
     /// # Errors
     /// When the store cannot be written.
     pub fn new(cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<Self, Error> {
-        let file = put(cx, &sums(moment))?;
+        let file = put_streamed(cx, sums(moment))?;
         let experts = by_expert(moment);
         Ok(Self { file, layer, tokens: moment.count(), trace: moment.trace().to_bits(), experts })
     }
@@ -167,15 +167,11 @@ impl Gathered {
 }
 
 /// The sum, or one for each expert.
-fn sums(moment: &SecondMoment) -> Vec<Named> {
-    if moment.parts() == 1 {
-        let f = moment.size();
-        let [name, _] = names(None);
-        return vec![Named::values(name, vec![f, f], moment.part_rows(0))];
-    }
+fn sums(moment: &SecondMoment) -> Vec<Streamed<'_>> {
+    let several = moment.parts() > 1;
     let of = |(part, range): (usize, Range<usize>)| {
-        let [name, _] = names(Some(part));
-        Named::values(name, vec![range.len(), range.len()], moment.part_rows(part))
+        let [name, _] = names(several.then_some(part));
+        Streamed { name, shape: vec![range.len(), range.len()], values: Box::new(moment.part_rows(part)) }
     };
     moment.ranges().enumerate().map(of).collect()
 }
@@ -247,7 +243,7 @@ impl Head {
         let note = format!("[{}, {}, {}{experts}]", units.start, units.end, moment.count());
         let mut notes = HashMap::from([("head".to_owned(), note)]);
         let (Some(all), Some(odd)) = (moment.odd_count(), odd_parts(moment)) else {
-            return cx.put_unit(key, &serialize(&sums(moment), Some(notes))?);
+            return cx.put_unit(key, &serialize(&sums(moment).into_iter().map(Streamed::named).collect::<Vec<_>>(), Some(notes))?);
         };
         let several = moment.parts() > 1;
         let odd_by_expert: String = odd.iter().filter(|_| several).map(|(_, tokens)| format!(", {tokens}")).collect();
@@ -277,11 +273,33 @@ pub fn read_layer(
 }
 
 fn of_file(cx: &StageContext, file: &FileRef, facts: &LayerFacts) -> Result<SecondMoment, Error> {
-    moment_of(&Tensors::read(cx, file)?, facts.tokens, facts.experts.as_deref())
+    moment_at(&cx.path(file)?, facts)
+}
+
+/// A layer's second moment, of the file that holds its sum, or the sums of its experts. One sum is read row by row into its place.
+pub fn moment_at(path: &Path, facts: &LayerFacts) -> Result<SecondMoment, Error> {
+    if facts.experts.is_some() {
+        return moment_of(&Tensors::open(path)?, facts.tokens, facts.experts.as_deref());
+    }
+    let [name, _] = names(None);
+    let mut file = OneByOne::open(path)?;
+    let f = file.shape(&name)?.first().copied().unwrap_or_default();
+    let mut values = file.stream(&name)?;
+    let read = SecondMoment::from_rows(f, facts.tokens, |_, row| values.fill(row).map_err(Unusable));
+    read.map_err(|Unusable(error)| error)
+}
+
+/// Why a stored matrix cannot be used.
+pub struct Unusable(pub Error);
+
+impl From<MathError> for Unusable {
+    fn from(error: MathError) -> Self {
+        Self(error.stage())
+    }
 }
 
 /// A layer's second moment, of a file that holds its sum over so many tokens, or the sums of its experts.
-pub fn moment_of(tensors: &Tensors, tokens: u64, experts: Option<&[u64]>) -> Result<SecondMoment, Error> {
+fn moment_of(tensors: &Tensors, tokens: u64, experts: Option<&[u64]>) -> Result<SecondMoment, Error> {
     let read = |name: &str| -> Result<(Vec<f64>, usize), Error> {
         let (shape, sum) = tensors.values(name)?;
         Ok((sum, shape.first().copied().unwrap_or_default()))
@@ -315,8 +333,9 @@ pub fn metric_by_expert(
     let parts: Vec<(usize, u64)> = sizes.iter().copied().zip(experts.iter().copied()).collect();
     let fetch = move |part: usize| {
         let unread = |error: Error| MathError::Unread { part, message: error.message };
-        let sum = OneByOne::open(&path).and_then(|mut file| file.values(&name(part))).map_err(unread)?;
-        SecondMoment::from_sum(&sum, sizes[part], tokens)
+        let mut file = OneByOne::open(&path).map_err(unread)?;
+        let mut values = file.stream(&name(part)).map_err(unread)?;
+        SecondMoment::from_rows(sizes[part], tokens, |_, row| values.fill(row).map_err(unread))
     };
     PartFactors::fetched(parts, weights, fetch).map_err(StageFailure::stage)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Take, Write};
 use std::path::Path;
 
 use palinode_engine::{Error, ErrorKind, FileRef, StageContext};
-use safetensors::tensor::{Metadata, TensorView};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensors};
 
 /// A named tensor, row-major.
@@ -53,6 +53,49 @@ pub fn put(cx: &StageContext, tensors: &[Named]) -> Result<FileRef, Error> {
     cx.put_bytes(&serialize(tensors, None)?)
 }
 
+/// A tensor that is written value by value, in double precision, row-major, so that its bytes never lie in memory together.
+pub struct Streamed<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// As many values as the shape asks for.
+    pub values: Box<dyn Iterator<Item = f64> + 'a>,
+}
+
+impl Streamed<'_> {
+    /// The same with its bytes in memory.
+    pub fn named(self) -> Named {
+        Named::values(self.name, self.shape, self.values)
+    }
+}
+
+/// Puts tensors into the store that are written value by value: the same file as of [`put`].
+pub fn put_streamed(cx: &StageContext, tensors: Vec<Streamed<'_>>) -> Result<FileRef, Error> {
+    cx.put_with(|to| write_streamed(to, tensors))
+}
+
+fn write_streamed(to: &mut dyn Write, mut tensors: Vec<Streamed<'_>>) -> io::Result<()> {
+    // The order of `serialize`, for tensors of one type.
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut at = 0;
+    let of = |tensor: &Streamed<'_>| {
+        let from = at;
+        at += size_of::<f64>() * tensor.shape.iter().product::<usize>();
+        (tensor.name.clone(), TensorInfo { dtype: Dtype::F64, shape: tensor.shape.clone(), data_offsets: (from, at) })
+    };
+    let infos = tensors.iter().map(of).collect();
+    let mut header = serde_json::to_vec(&Metadata::new(None, infos).map_err(io::Error::other)?)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut to = BufWriter::with_capacity(1 << 20, to);
+    to.write_all(&(header.len() as u64).to_le_bytes())?;
+    to.write_all(&header)?;
+    for value in tensors.into_iter().flat_map(|tensor| tensor.values) {
+        to.write_all(&value.to_le_bytes())?;
+    }
+    to.flush()
+}
+
 /// A safetensors file of the store, in memory.
 pub struct Tensors {
     bytes: Vec<u8>,
@@ -92,7 +135,9 @@ impl Tensors {
     pub fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f64>), Error> {
         let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(name, &error.to_string()))?;
         let view = file.tensor(name).map_err(|error| damaged(name, &error.to_string()))?;
-        Ok((view.shape().to_vec(), numbers(name, view.dtype(), view.data())?))
+        let mut values = vec![0.0; view.shape().iter().product()];
+        numbers(name, view.dtype(), view.data(), &mut values)?;
+        Ok((view.shape().to_vec(), values))
     }
 }
 
@@ -113,12 +158,12 @@ impl OneByOne {
         Self::read_header(path).map_err(|error| Error::io(ErrorKind::Store, "read", path, error))
     }
 
-    fn read_header(path: &Path) -> std::io::Result<Self> {
+    fn read_header(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut length = [0; 8];
         file.read_exact(&mut length)?;
         let header = u64::from_le_bytes(length);
-        let damaged = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+        let damaged = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         if header > file.metadata()?.len() {
             return Err(damaged("its header is longer than the file".to_owned()));
         }
@@ -133,31 +178,54 @@ impl OneByOne {
         Ok(&self.metadata.info(name).ok_or_else(|| damaged(name, "is missing"))?.shape)
     }
 
-    /// The values of a tensor, row-major.
-    pub fn values(&mut self, name: &str) -> Result<Vec<f64>, Error> {
+    /// The values of a tensor, row-major, to be read some at a time.
+    pub fn stream(&mut self, name: &str) -> Result<Values<'_>, Error> {
         let info = self.metadata.info(name).ok_or_else(|| damaged(name, "is missing"))?;
-        let (from, to) = info.data_offsets;
-        let failed = |error: std::io::Error| damaged(name, &error.to_string());
-        self.file.seek(SeekFrom::Start(self.begin + from as u64)).map_err(failed)?;
-        let mut bytes = Vec::new();
-        (&mut self.file).take((to - from) as u64).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() != to - from {
-            return Err(damaged(name, "is cut short"));
+        let ((from, to), dtype) = (info.data_offsets, info.dtype);
+        let at = SeekFrom::Start(self.begin + from as u64);
+        self.file.seek(at).map_err(|error| damaged(name, &error.to_string()))?;
+        let from = BufReader::with_capacity(1 << 20, (&mut self.file).take((to - from) as u64));
+        Ok(Values { name: name.to_owned(), dtype, from, bytes: Vec::new() })
+    }
+}
+
+/// The values of a stored tensor, one behind the other.
+pub struct Values<'a> {
+    name: String,
+    dtype: Dtype,
+    from: BufReader<Take<&'a mut File>>,
+    bytes: Vec<u8>,
+}
+
+impl Values<'_> {
+    /// Reads as many as there is room for.
+    pub fn fill(&mut self, into: &mut [f64]) -> Result<(), Error> {
+        for into in into.chunks_mut(1 << 16) {
+            self.bytes.resize(into.len() * self.dtype.bitsize() / 8, 0);
+            self.from.read_exact(&mut self.bytes).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => damaged(&self.name, "is cut short"),
+                _ => damaged(&self.name, &error.to_string()),
+            })?;
+            numbers(&self.name, self.dtype, &self.bytes, into)?;
         }
-        numbers(name, info.dtype, &bytes)
+        Ok(())
     }
 }
 
 /// Numbers as they are stored.
-fn numbers(name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f64>, Error> {
+fn numbers(name: &str, dtype: Dtype, data: &[u8], into: &mut [f64]) -> Result<(), Error> {
     match dtype {
-        Dtype::F32 => Ok(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()),
-        Dtype::F64 => Ok(data
-            .chunks_exact(8)
-            .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
-            .collect()),
-        other => Err(damaged(name, &format!("is stored as {other:?}"))),
+        Dtype::F32 => {
+            let values = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            into.iter_mut().zip(values).for_each(|(to, value)| *to = value.into());
+        }
+        Dtype::F64 => {
+            let values = data.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+            into.iter_mut().zip(values).for_each(|(to, value)| *to = value);
+        }
+        other => return Err(damaged(name, &format!("is stored as {other:?}"))),
     }
+    Ok(())
 }
 
 /// Contents of the store are checked by digest: what does not read is a mistake of ours.
@@ -168,6 +236,12 @@ fn damaged(name: &str, what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn values(file: &mut OneByOne, name: &str, count: usize) -> Result<Vec<f64>, Error> {
+        let mut all = vec![0.0; count];
+        file.stream(name)?.fill(&mut all)?;
+        Ok(all)
+    }
 
     /// One tensor is read without the others; a file that does not hold what its header says gives no number.
     #[test]
@@ -183,19 +257,47 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let mut file = OneByOne::open(&path).unwrap();
         assert_eq!(file.shape("a").unwrap(), [2, 2]);
-        assert_eq!(file.values("b").unwrap(), [0.5, 0.25, -1.0]);
-        assert_eq!(file.values("a").unwrap(), Tensors::new(bytes.clone()).values("a").unwrap().1);
+        assert_eq!(values(&mut file, "b", 3).unwrap(), [0.5, 0.25, -1.0]);
+        assert_eq!(values(&mut file, "a", 4).unwrap(), Tensors::new(bytes.clone()).values("a").unwrap().1);
         let message = |error: Error| error.message;
-        assert_eq!(file.values("d").map_err(message), Err("stored tensor `d`: is missing".to_owned()));
-        assert_eq!(file.values("c").map_err(message), Err("stored tensor `c`: is stored as I64".to_owned()));
+        assert_eq!(values(&mut file, "d", 1).map_err(message), Err("stored tensor `d`: is missing".to_owned()));
+        assert_eq!(values(&mut file, "c", 1).map_err(message), Err("stored tensor `c`: is stored as I64".to_owned()));
 
         std::fs::write(&path, &bytes[..bytes.len() - 30]).unwrap();
         let mut file = OneByOne::open(&path).unwrap();
-        assert_eq!(file.values("b").map_err(message), Err("stored tensor `b`: is cut short".to_owned()));
+        assert_eq!(values(&mut file, "b", 3).map_err(message), Err("stored tensor `b`: is cut short".to_owned()));
         for wrong in [&bytes[..4], &bytes[..40], b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", b"\x02\0\0\0\0\0\0\0[]"] {
             std::fs::write(&path, wrong).unwrap();
             assert!(OneByOne::open(&path).is_err(), "{wrong:?}");
         }
         assert!(OneByOne::open(&folder.path().join("none")).is_err());
+    }
+
+    fn streamed(name: &str, from: u32, shape: [usize; 2]) -> Streamed<'static> {
+        let values = (0..).map(move |i| f64::from(from + i) / 7.0).take(shape[0] * shape[1]);
+        Streamed { name: name.to_owned(), shape: shape.to_vec(), values: Box::new(values) }
+    }
+
+    /// A file that is written value by value has the bytes, and so the digest, of one that is made in memory; it is read back some values at a time.
+    #[test]
+    fn streamed_tensors_are_the_same_file() {
+        let all = || ["sum.2", "sum.10", "sum.0"].map(|name| streamed(name, name.len() as u32, [3, 5]));
+        let mut written = Vec::new();
+        write_streamed(&mut written, all().into()).unwrap();
+        assert_eq!(written, serialize(&all().map(Streamed::named), None).unwrap());
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, &written).unwrap();
+        let mut file = OneByOne::open(&path).unwrap();
+        assert_eq!(file.shape("sum.10").unwrap(), [3, 5]);
+        let mut values = file.stream("sum.10").unwrap();
+        let mut read = [0.0; 15];
+        for row in read.chunks_mut(4) {
+            values.fill(row).unwrap();
+        }
+        assert_eq!(read.to_vec(), streamed("", 6, [3, 5]).values.collect::<Vec<_>>());
+        assert!(values.fill(&mut [0.0]).is_err(), "there is no more");
+        std::fs::write(&path, &written[..written.len() - 130]).unwrap();
+        let mut cut = OneByOne::open(&path).unwrap();
+        assert!(cut.stream("sum.2").unwrap().fill(&mut [0.0; 15]).is_err(), "cut short");
     }
 }

@@ -21,15 +21,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
 use crate::artifacts::chat::in_chat;
-use crate::artifacts::factors::{Made, MetricFacts, MomentsOrFactors, factor_of, factored, metrics, mismatch};
+use crate::artifacts::factors::{Made, MetricFacts, MomentsOrFactors, factor_at, factored, metrics, mismatch};
 use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
-use crate::artifacts::moments::{MISSING, known, moment_of};
+use crate::artifacts::moments::{MISSING, known, moment_at};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::solved::{MadeFrom, Solved, add, bare};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
-use crate::artifacts::tensors::Tensors;
 use crate::artifacts::update::{
     Batch, BatchFacts, PlannedUpdate, ProjectorFacts, UpdateFacts, UpdateKind, from_bytes, put, to_bytes,
 };
@@ -236,11 +235,11 @@ impl SolveParams {
         };
         let unit = factored(weights);
         let made = if facts.fixed.is_some() {
-            Made::Whole(factor_of(&Tensors::open(&path)?, layer, unit)?)
+            Made::Whole(factor_at(&path, layer, unit)?)
         } else {
             let known = known(&facts.layers, layer)?;
             if let Some(projector) = &self.projector {
-                let moment = moment_of(&Tensors::open(&path)?, known.tokens, known.experts.as_deref())?;
+                let moment = moment_at(&path, known)?;
                 return Ok(Arc::new(projector.metric(&moment, weights)?));
             }
             Made::of_file(known, path, unit)?

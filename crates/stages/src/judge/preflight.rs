@@ -226,7 +226,7 @@ impl Ahead {
         let needs = MemoryNeeds::of(config, 0);
         let targets_need =
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
-        let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
+        let most = targets_need.max(needs.solve_layer).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self { targets, moments, memory: rounded((decoder.resident_bytes() + most) as f64 / (1u64 << 30) as f64) }
     }

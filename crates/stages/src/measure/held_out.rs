@@ -89,7 +89,7 @@ impl Sample {
         for (layer, moment) in made.layers(cx) {
             cx.check_interrupt()?;
             let documents: Vec<&PartKeys> = self.0.iter().filter_map(|keys| keys.get(&layer)).collect();
-            let ratio = match Fit::held_out(&moment?, &documents).map_err(StageFailure::stage)? {
+            let ratio = match Fit::held_out(moment?, &documents).map_err(StageFailure::stage)? {
                 Fit::Ratio(ratio) => Some(three_digits(ratio)),
                 Fit::Identity | Fit::Singular => None,
             };

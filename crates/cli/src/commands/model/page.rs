@@ -145,7 +145,7 @@ fn memory(found: &Inspection, style: &Style) -> String {
     let row = |stage: &str, bytes: u64, what: &str| {
         vec![Field::new(stage, Look::Bold), format::size(bytes).into(), what.into()]
     };
-    let rows = vec![
+    let mut rows = vec![
         row("load_model", needs.weights, "the weights in f32, once for all stages of a run"),
         row("", needs.weights_half, "instead, with `dtype: bf16` or `dtype: f16`"),
         row(
@@ -165,17 +165,11 @@ fn memory(found: &Inspection, style: &Style) -> String {
             needs.solve_layer,
             if mixed { "more for each layer, of the experts that one key is routed to" } else { "more for each layer" },
         ),
-        row(
-            "",
-            needs.solve_factoring,
-            if mixed {
-                "more while an expert's second moment is factored"
-            } else {
-                "more while a layer's second moment is factored"
-            },
-        ),
         row("texts", needs.texts, "more while several are written, where half of what is free holds it"),
     ];
+    if !mixed {
+        rows.insert(rows.len() - 1, row("", needs.solve_projector, "more while the directions for a `projector` are computed"));
+    }
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);
     if let Some(free) = needs.available {
