@@ -34,6 +34,7 @@ pub use checkpoint::inspect::{
 };
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
+pub use config::compute::Compute;
 pub use config::experts::{ExpertId, Experts};
 pub use config::precision::Precision;
 pub use config::published::PublishedEdit;

@@ -9,7 +9,7 @@ use crate::checkpoint::gguf::read::Gguf;
 use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{
-    Checkpoint, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory,
+    Checkpoint, Compute, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory,
 };
 
 /// A model folder, looked at from outside.
@@ -205,7 +205,7 @@ impl MemoryNeeds {
             targets_request: request_bytes(config, config.layers),
             solve_factoring: square.saturating_mul(4),
             solve_layer: square,
-            texts: packed_bytes(config),
+            texts: packed_bytes(config, Compute::F32),
             available: memory::available(),
         }
     }

@@ -179,6 +179,7 @@ each time on all edits made so far.";
         let split = params.solve.batches(&requests).into_iter().take(params.rounds.map_or(usize::MAX, Count::get));
         let blocks: Vec<&[EditRequest]> = split.map(|range| &requests[range]).collect();
         let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
+        params.targets.check_here(cx, &model)?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
         let mut origin = json!({
             "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()), "plan": planned.digest(),
