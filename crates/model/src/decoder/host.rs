@@ -262,6 +262,11 @@ pub(crate) fn product(
     Some(rows(kernels::product(x.slice(), weight, bias, Threads::All), weight.outputs()))
 }
 
+/// `x · weight`, `[n, out]`, for rows `[n, in]` and a weight `[in, out]`, as blocks on a CPU compute it; none where one of both is not in f32 there.
+pub fn kernel_product(x: Tensor<2>, weight: Tensor<2>, compute: crate::Compute) -> Option<Tensor<2>> {
+    product(x, weight, None, compute.in_kernels())
+}
+
 /// A norm by kernels, where they can look at all of it.
 pub(crate) fn norm(norm: &Norm, x: Tensor<2>, config: &DecoderConfig) -> Option<Tensor<2>> {
     let [_, size] = x.dims();

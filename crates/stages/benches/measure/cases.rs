@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
 use palinode_eval::{Query, score};
@@ -11,7 +11,7 @@ use palinode_math::{
     Spectrum, Strategy, Threshold,
 };
 use palinode_model::generate::{Prompt, Sampling, generate_all};
-use palinode_model::{Decoder, WeightId};
+use palinode_model::{Compute, Decoder, WeightId, kernel_product};
 use serde_json::{Value, json};
 
 use crate::meter::measure;
@@ -68,6 +68,7 @@ fn head_flop(decoder: &Decoder) -> f64 {
 /// Second moments of `layers` over the first `documents` of the corpus, from text to sums.
 pub fn moments(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let documents = settings.number("documents")?;
     let corpus = std::fs::read_to_string(settings.inputs()?.join("corpus.txt"))?;
     let texts: Vec<&str> = corpus.lines().take(documents).collect();
@@ -94,6 +95,7 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
 /// Likelihoods of both targets after the rewrite prompt, the paraphrases and the neighbours of `requests` records.
 pub fn scores(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let requests = settings.requests()?;
     let queries: Vec<Query> = requests.iter().flat_map(questions).collect();
     let tokens = settings.number("batch_tokens")?;
@@ -119,6 +121,7 @@ fn questions(request: &EditRequest) -> Vec<Query> {
 /// `texts` texts of `length` tokens that begin with the records' rewrite prompts, each token one of the five most probable ones.
 pub fn texts(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let (count, length) = (settings.number("texts")?, settings.number("length")?);
     let requests = settings.requests()?;
     let prompt = |(stream, request): (u64, &EditRequest)| {
@@ -238,7 +241,7 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     Ok(measured)
 }
 
-/// The machine's matrix product, `[m, k] × [k, n]`: by Burn in f32 and bf16, as models are computed, and by `faer` in f64, as solves are.
+/// The machine's matrix product, `[m, k] × [k, n]`: in f32 and bf16 as blocks of models are computed, and by `faer` in f64, as solves are.
 pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
     let (m, k, n) = (settings.number("m")?, settings.number("k")?, settings.number("n")?);
     let repeat = settings.number("repeat")?;
@@ -254,13 +257,15 @@ pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
             measure(flops, || (0..repeat).for_each(|_| drop(&a * &b))).1
         }
         kind => {
-            let kind = if kind == "bf16" { DType::BF16 } else { DType::F32 };
-            let tensor = |values, shape: [usize; 2]| {
-                Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex()).cast(kind)
-            };
+            let compute = if kind == "bf16" { Compute::Bf16 } else { Compute::F32 };
+            let tensor =
+                |values, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex());
             let (a, b) = (tensor(a, [m, k]), tensor(b, [k, n]));
-            drop(a.clone().matmul(b.clone()).into_data());
-            measure(flops, || (0..repeat).for_each(|_| drop(a.clone().matmul(b.clone()).into_data()))).1
+            let product = || kernel_product(a.clone(), b.clone(), compute).map(Tensor::into_data);
+            if product().is_none() {
+                return Err("kernels do not compute here".into());
+            }
+            measure(flops, || (0..repeat).for_each(|_| drop(product()))).1
         }
     })
 }
