@@ -87,7 +87,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -146,8 +146,8 @@ each time on all edits made so far.";
     fn carries() -> &'static [u32] {
         // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
         // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ. What version 6 left tells
-        // nothing of the last round without one of its edits.
-        &[2, 3, 4, 5, 6]
+        // nothing of the last round without one of its edits. Version 8 added a parameter of `targets`.
+        &[2, 3, 4, 5, 6, 7]
     }
 
     fn last_digits() -> &'static [&'static str] {

@@ -314,7 +314,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -331,8 +331,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 
     fn carries() -> &'static [u32] {
-        // Version 4 added parameters, which do nothing where they are left out; version 5 differs in last digits.
-        &[3, 4, 5]
+        // Versions 4 and 7 added parameters, which do nothing where they are left out; version 5 differs in last digits.
+        &[3, 4, 5, 6]
     }
 
     fn last_digits() -> &'static [&'static str] {

@@ -182,7 +182,7 @@ pub struct Evaluate;
 impl StageKind for Evaluate {
     type Params = EvaluateParams;
     const NAME: &'static str = "evaluate";
-    const VERSION: u32 = 9;
+    const VERSION: u32 = 10;
     const SUMMARY: &'static str = "Scores efficacy, paraphrase and neighborhood, before and after an edit.";
     const DOC: &'static str = "\
 CounterFact's metrics, with p(target) = exp(−mean negative log-likelihood per token):
@@ -230,8 +230,8 @@ row.";
 
     fn carries() -> &'static [u32] {
         // Version 8 added answers, which do nothing where they are left out; else last digits differ. Version 9 has Wilson's intervals of the
-        // figures by hops, too. Before version 7, intervals could be a point.
-        &[7, 8]
+        // figures by hops, too. Version 10 added `compute`. Before version 7, intervals could be a point.
+        &[7, 8, 9]
     }
 
     fn last_digits() -> &'static [&'static str] {
