@@ -1,9 +1,10 @@
-//! Weights held in 16 bits: the same answers as far as their rounding goes, and edits in full.
+//! Weights held in 16 bits, or rounded to them in products: the same answers as far as their rounding goes, and edits in full.
 
 use std::path::Path;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Precision, WeightId};
+use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
+use palinode_model::{Checkpoint, Compute, Decoder, DecoderConfig, Precision, WeightId};
 
 fn load(folder: &str, precision: Precision) -> Decoder {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
@@ -45,6 +46,63 @@ fn logits_differ_by_rounding() {
         assert!(bf16 > 0.0 && bf16 < 2e-2, "{name}: {bf16}");
         assert!(f16 > 0.0 && f16 < 2.5e-3, "{name}: {f16}");
     }
+}
+
+/// Sums are in f32, and so is all else: less is lost than with weights that are held in bf16, whose products are rounded as well.
+#[test]
+fn products_of_rounded_factors_differ_by_rounding() {
+    for name in MODELS {
+        let plain = load(name, Precision::F32);
+        let exact = logits(&plain);
+        let rounded = apart(&exact, &logits(&plain.clone().with_compute(Compute::Bf16)));
+        let held = apart(&exact, &logits(&load(name, Precision::Bf16)));
+        println!("{name}: rounded {rounded:.1e}, held {held:.1e}");
+        assert!(rounded > 0.0 && rounded < 1.2e-2, "{name}: {rounded}");
+        // What is asked of kernels says nothing where the tensor library computes.
+        let tensors = plain.clone().without_kernels();
+        assert_eq!(logits(&tensors.clone().with_compute(Compute::Bf16)), logits(&tensors), "{name}");
+        assert_eq!(logits(&plain.with_compute(Compute::F32)), exact, "{name}");
+    }
+}
+
+/// A text is the same whatever it is written beside, with copies of weights and without.
+#[test]
+fn texts_of_rounded_factors_do_not_depend_on_others() {
+    for name in MODELS {
+        let decoder = load(name, Precision::F32).with_compute(Compute::Bf16);
+        let sampling = Sampling::TopK { k: 5, seed: 3 };
+        let prompts: Vec<Prompt> = (0..7)
+            .map(|i: u32| Prompt { tokens: (0..=i).map(|j| (j * 5 + i) % 100).collect(), length: 20, stream: i.into() })
+            .collect();
+        let together = generate_all(&decoder, &prompts, sampling, None).unwrap();
+        for (prompt, text) in prompts.iter().zip(&together) {
+            // Too few tokens for copies.
+            let short = generate(&decoder, &prompt.tokens, prompt.tokens.len() + 8, sampling, prompt.stream, None);
+            let short = short.unwrap();
+            assert_eq!(short[..], text[..short.len()], "{name}");
+            let alone = generate(&decoder, &prompt.tokens, 20, sampling, prompt.stream, None).unwrap();
+            assert_eq!(&alone, text, "{name}");
+        }
+    }
+}
+
+/// An edit is smaller than what rounding would take from it: its weight is not rounded.
+#[test]
+fn an_edited_weight_is_not_rounded() {
+    let plain = load(MODELS[0], Precision::F32);
+    let rounded = plain.clone().with_compute(Compute::Bf16);
+    let tiny = |decoder: &Decoder| {
+        let weight = decoder.weight(WeightId::down(1)).unwrap();
+        // Less than a tenth of the last bit that bf16 keeps.
+        decoder.with_change(WeightId::down(1), weight.mul_scalar(1e-4)).unwrap()
+    };
+    let of = |edited: &[f32], before: &[f32]| -> Vec<f32> { edited.iter().zip(before).map(|(a, b)| a - b).collect() };
+    let nothing = plain.weight(WeightId::down(1)).unwrap().zeros_like();
+    let before = rounded.with_change(WeightId::down(1), nothing).unwrap();
+    let (found, exact) = (of(&logits(&tiny(&rounded)), &logits(&before)), of(&logits(&tiny(&plain)), &logits(&plain)));
+    let size = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let along: f64 = found.iter().zip(&exact).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    assert!(along > 0.5 * size(&found) * size(&exact), "{along} of {} and {}", size(&found), size(&exact));
 }
 
 #[test]
