@@ -2,6 +2,8 @@
 
 mod here;
 
+use std::process::Command;
+
 use here::Here;
 use serde_json::Value;
 
@@ -96,10 +98,14 @@ fn has_products() -> bool {
 /// Threads never show, streamed blocks never show.
 #[test]
 fn threads_and_streams_change_no_bit() {
-    let contents = |args: &[&str]| {
+    let contents = |args: &[&str], threads: &str| {
         let here = Here::new();
         here.write("p.yaml", &pipeline(", compute: bf16").replace("samples: 512", "samples: 70"));
-        let said = here.palinode(0, &[&["run", "p.yaml"], args].concat());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palinode"));
+        command.env_remove("PALINODE_STORE").env("RAYON_NUM_THREADS", threads).current_dir(&here.0);
+        let done = command.args(["run", "p.yaml"]).args(args).output().unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.success(), "{said}");
         ["moments", "targets", "scores"].map(|stage| {
             let shown: Value = serde_json::from_str(&here.palinode(0, &["show", stage, "--json"])).unwrap();
             let output = shown["results"][stage]["output"].clone();
@@ -107,9 +113,9 @@ fn threads_and_streams_change_no_bit() {
             output
         })
     };
-    let whole = contents(&["--threads", "2"]);
-    assert_eq!(contents(&["--threads", "1"]), whole);
-    assert_eq!(contents(&["--blocks", "streamed"]), whole);
+    let whole = contents(&[], "2");
+    assert_eq!(contents(&[], "1"), whole);
+    assert_eq!(contents(&["--blocks", "streamed"], "3"), whole);
 }
 
 /// A round's search has the parameters of `targets`, this one too.
