@@ -241,6 +241,106 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     Ok(measured)
 }
 
+/// How far results with products in bf16 are from those in f32: second moments of `layers` over `documents`, targets of `requests` at the last of
+/// the layers, and updates, each as the norm of the difference over the norm. Updates first with what a pipeline rounds, then with what it does not:
+/// keys, current values and `h₀`. Times are of no use.
+pub fn apart(settings: &Settings) -> Result<Value, Failure> {
+    let (plain, text) = settings.model()?;
+    let rounded = plain.clone().with_compute(Compute::Bf16);
+    let (requests, templates) = (settings.requests()?, settings.templates()?);
+    let (layers, f) = (settings.list("layers")?, plain.config().feed_forward);
+    let lambda: f64 = settings.text("lambda").unwrap_or("15000").parse()?;
+    let parallel_requests = settings.number("parallel_requests").unwrap_or(8);
+    let corpus = std::fs::read_to_string(settings.inputs()?.join("corpus.txt"))?;
+    let texts: Vec<&str> = corpus.lines().take(settings.number("documents")?).collect();
+    let documents = texts.iter().map(|document| text.encode(document)).collect::<Result<Vec<_>, _>>()?;
+    let moments = |decoder: &Decoder| -> Result<_, Failure> {
+        let mut moments = Moments::new();
+        for &layer in &layers {
+            moments.insert(decoder, layer, SecondMoment::new(f))?;
+        }
+        for unit in documents.chunks(64) {
+            moments.add(decoder, unit, 2048)?;
+        }
+        Ok(moments.take()?)
+    };
+    let moments = [moments(&plain)?, moments(&rounded)?];
+    let of = |layer: &usize| distance(&moments[1][layer].sum(), &moments[0][layer].sum());
+    let of_moments: Vec<f64> = layers.iter().map(of).collect();
+
+    let exact = settings.targets()?;
+    let in_bf16 =
+        TargetSettings { rules: palinode_edit::TargetRules { compute: Compute::Bf16, ..exact.rules }, ..exact };
+    let find = |decoder: &Decoder, how: &TargetSettings| {
+        optimise_at_most(decoder, &text, &requests, &templates, how, parallel_requests, |_| {})
+    };
+    let [exact_targets, targets, whole] = [find(&plain, &exact)?, find(&plain, &in_bf16)?, find(&rounded, &in_bf16)?];
+    let all = |targets: &[Target], part: fn(&Target) -> Vec<f32>| -> Vec<f64> {
+        targets.iter().flat_map(part).map(f64::from).collect()
+    };
+    let value: fn(&Target) -> Vec<f32> = Target::value;
+    let (delta, initial): (fn(&Target) -> Vec<f32>, fn(&Target) -> Vec<f32>) =
+        (|target| target.delta.clone(), |target| target.initial.clone());
+    let last = |targets: &[Target]| {
+        let losses = targets.iter().filter_map(|target| target.trace.last()).map(|step| f64::from(step.nll));
+        losses.sum::<f64>() / targets.len() as f64
+    };
+
+    let plan = Strategy::Memit.plan(&layers)?;
+    let update = |decoder: &Decoder, moments: &std::collections::BTreeMap<usize, SecondMoment>, targets: &[Target]| {
+        let metric = |(layer, moment): (&usize, &SecondMoment)| {
+            let weights = PreservationWeights { lambda, rho: 0.0 };
+            Ok((WeightId::down(*layer), Arc::new(Factor::new(moment, weights)?) as _))
+        };
+        let metrics = moments.iter().map(metric).collect::<Result<Preservations, Failure>>()?;
+        let edit = Edit {
+            objective: Objective::Memit,
+            plan: &plan,
+            templates: &templates,
+            targets: exact,
+            parallel_requests,
+            tokens: 4096,
+        };
+        let values: Vec<f32> = targets.iter().flat_map(Target::value).collect();
+        let applied = apply(decoder, &text, &requests, &values, &metrics, &edit)?;
+        let numbers = |delta: &palinode_math::Delta| palinode_math::row_major(delta.dense().as_ref());
+        Ok::<_, Failure>(applied.layers.iter().flat_map(|layer| numbers(&layer.delta)).collect::<Vec<f64>>())
+    };
+    let exact_update = update(&plain, &moments[0], &exact_targets)?;
+    let from = |decoder: &Decoder, moments, targets: &[Target]| -> Result<f64, Failure> {
+        Ok(distance(&update(decoder, moments, targets)?, &exact_update))
+    };
+    Ok(json!({
+        "moments": of_moments,
+        "targets": {
+            "delta": distance(&all(&targets, delta), &all(&exact_targets, delta)),
+            "z": distance(&all(&targets, value), &all(&exact_targets, value)),
+            "nll": [last(&exact_targets), last(&targets)],
+        },
+        "update": {
+            "of moments": from(&plain, &moments[1], &exact_targets)?,
+            "of targets": from(&plain, &moments[0], &targets)?,
+            "of both": from(&plain, &moments[1], &targets)?,
+        },
+        "refused": {
+            "h0 over δ": distance(&all(&whole, initial), &all(&exact_targets, initial)) * size(&all(&exact_targets, initial))
+                / size(&all(&exact_targets, delta)),
+            "update of h0": from(&plain, &moments[0], &whole)?,
+            "update of keys and values": from(&rounded, &moments[0], &exact_targets)?,
+        },
+    }))
+}
+
+fn size(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The norm of the difference over the norm of the second.
+fn distance(x: &[f64], exact: &[f64]) -> f64 {
+    let off: Vec<f64> = x.iter().zip(exact).map(|(a, b)| a - b).collect();
+    size(&off) / size(exact)
+}
+
 /// The machine's matrix product, `[m, k] × [k, n]`: in f32 and bf16 as blocks of models are computed, and by `faer` in f64, as solves are.
 pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
     let (m, k, n) = (settings.number("m")?, settings.number("k")?, settings.number("n")?);
