@@ -86,23 +86,34 @@ fn texts_of_rounded_factors_do_not_depend_on_others() {
     }
 }
 
-/// An edit is smaller than what rounding would take from it: its weight is not rounded.
+/// An edit is smaller than what rounding would take from it: its weight is not rounded, and what the layer's projection gives changes by the
+/// edit's share alone.
 #[test]
 fn an_edited_weight_is_not_rounded() {
     let plain = load(MODELS[0], Precision::F32);
-    let rounded = plain.clone().with_compute(Compute::Bf16);
-    let tiny = |decoder: &Decoder| {
-        let weight = decoder.weight(WeightId::down(1)).unwrap();
-        // Less than a tenth of the last bit that bf16 keeps.
-        decoder.with_change(WeightId::down(1), weight.mul_scalar(1e-4)).unwrap()
+    let weight = plain.weight(WeightId::down(1)).unwrap();
+    // Less than a tenth of the last bit that bf16 keeps.
+    let share = 1e-4;
+    let written = |decoder: &Decoder| {
+        let rows = decoder.rows(&[(0..24).map(|i| (i * 7 + 3) % 100).collect::<Vec<u32>>()]);
+        let mut hidden = decoder.embed(&rows);
+        hidden = decoder.block(0, &rows, hidden).unwrap().hidden;
+        decoder.block(1, &rows, hidden).unwrap().mlp.at(&rows.all()).into_data().try_into_vec::<f32>().unwrap()
     };
-    let of = |edited: &[f32], before: &[f32]| -> Vec<f32> { edited.iter().zip(before).map(|(a, b)| a - b).collect() };
-    let nothing = plain.weight(WeightId::down(1)).unwrap().zeros_like();
-    let before = rounded.with_change(WeightId::down(1), nothing).unwrap();
-    let (found, exact) = (of(&logits(&tiny(&rounded)), &logits(&before)), of(&logits(&tiny(&plain)), &logits(&plain)));
-    let size = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    let along: f64 = found.iter().zip(&exact).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-    assert!(along > 0.5 * size(&found) * size(&exact), "{along} of {} and {}", size(&found), size(&exact));
+    let bias = written(&plain.with_change(WeightId::down(1), weight.clone().neg()).unwrap());
+    for compute in [Compute::F32, Compute::Bf16] {
+        let with = |times: f64| {
+            let change = weight.clone().mul_scalar(times);
+            written(&plain.clone().with_compute(compute).with_change(WeightId::down(1), change).unwrap())
+        };
+        let (before, after) = (with(0.0), with(share));
+        let size = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let wanted = |i: usize| share * f64::from(before[i] - bias[i]);
+        let off = size(&mut (0..before.len()).map(|i| f64::from(after[i] - before[i]) - wanted(i)));
+        let off = off / size(&mut (0..before.len()).map(wanted));
+        println!("{compute:?}: {off:.1e}");
+        assert!(off < 2e-2, "{compute:?}: {off}");
+    }
 }
 
 #[test]
