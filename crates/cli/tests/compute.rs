@@ -159,5 +159,5 @@ fn what_cannot_be_asked_for_is_said() {
     refused(&held, &[words, "`dtype: f32` under load_model, or no `compute`"]);
     // A solve's numbers cannot bear it, and it has no such parameter.
     let solve = pipeline("").replace("lambda: 100 }", "lambda: 100, compute: bf16 }");
-    refused(&solve, &["p.yaml:", "unknown", "compute"]);
+    refused(&solve, &["p.yaml:17:", "`solve` has no parameter `compute`"]);
 }
