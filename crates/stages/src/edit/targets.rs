@@ -87,7 +87,7 @@ pub struct TargetsParams {
     #[serde(default)]
     parallel_requests: Option<Count>,
     /// What both factors of matrix products in the search's steps are rounded to, on a CPU: `bf16` takes about half of the time in products
-    /// where the CPU has them (AVX-512 BF16), and keeps three digits of each factor. h₀, and all that a search begins from, is computed
+    /// where the CPU has them (AVX-512 BF16), and keeps 8 bits of each factor. h₀, and all that a search begins from, is computed
     /// in f32 all the same.
     #[serde(default, skip_serializing_if = "Compute::is_usual")]
     compute: Compute,

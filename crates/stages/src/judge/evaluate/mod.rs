@@ -111,7 +111,7 @@ pub struct EvaluateParams {
     #[serde(default)]
     batch_tokens: BatchTokens,
     /// What both factors of matrix products are rounded to, on a CPU: `bf16` takes about half of the time in products where the CPU has
-    /// them (AVX-512 BF16), and keeps three digits of each factor. Sums and all else stay in f32 or f64, and
+    /// them (AVX-512 BF16), and keeps 8 bits of each factor. Sums and all else stay in f32 or f64, and
     /// so do products with a weight that was edited.
     #[serde(default, skip_serializing_if = "Compute::is_usual")]
     compute: Compute,
