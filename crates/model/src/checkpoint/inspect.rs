@@ -9,7 +9,8 @@ use crate::checkpoint::gguf::read::Gguf;
 use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{
-    Checkpoint, Compute, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory,
+    Checkpoint, Compute, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text,
+    memory,
 };
 
 /// A model folder, looked at from outside.

@@ -249,12 +249,7 @@ pub(crate) fn heads(config: &DecoderConfig, layer: usize) -> Heads {
 }
 
 /// `x · weight (+ bias)` by kernels, where they can look at all of it.
-pub(crate) fn product(
-    x: Tensor<2>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    compute: Compute,
-) -> Option<Tensor<2>> {
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, compute: Compute) -> Option<Tensor<2>> {
     let (x, weight) = (Numbers::of(x)?, Numbers::of_matrix(weight)?);
     let bias = all(bias.as_ref(), |bias| Numbers::of(bias.clone()))?;
     let weight = matrix(&weight).computed_in(compute);

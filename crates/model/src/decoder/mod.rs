@@ -445,7 +445,11 @@ impl Decoder {
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
         self.meter.head(normed.dims()[0]);
         let bias = self.ends.head.as_ref().and_then(|head| head.bias.as_ref().map(Param::val));
-        let by_kernels = if self.kernels { host::product(normed.clone(), self.head_weight(), bias, self.compute.in_kernels()) } else { None };
+        let by_kernels = if self.kernels {
+            host::product(normed.clone(), self.head_weight(), bias, self.compute.in_kernels())
+        } else {
+            None
+        };
         let logits = by_kernels.unwrap_or_else(|| match &self.ends.head {
             Some(head) => project(head, normed),
             None => matmul(normed, self.head_weight()),
@@ -472,7 +476,11 @@ impl Decoder {
         let multiplier = self.config.logit_multiplier;
         let slope = if multiplier == 1.0 { slope } else { slope.mul_scalar(multiplier) };
         let back = self.head_weight().transpose();
-        let by_kernels = if self.kernels { host::product(slope.clone(), back.clone(), None, self.compute.in_kernels()) } else { None };
+        let by_kernels = if self.kernels {
+            host::product(slope.clone(), back.clone(), None, self.compute.in_kernels())
+        } else {
+            None
+        };
         by_kernels.unwrap_or_else(|| matmul(slope, back))
     }
 

@@ -14,7 +14,8 @@ pub fn check(compute: Compute, model: Option<&Facts>) -> Option<FieldError> {
         return None;
     }
     let (compute, held) = (compute.name(), held.name());
-    let message = format!("`compute: {compute}` rounds weights that are held in f32, and this model's are held in {held}");
+    let message =
+        format!("`compute: {compute}` rounds weights that are held in f32, and this model's are held in {held}");
     let error = FieldError::new("compute", message).expected("`dtype: f32` under load_model, or no `compute`");
     Some(error.hint(format!("with `dtype: {held}` products are taken in {held} anyway, on every device")))
 }
