@@ -137,7 +137,10 @@ fn any_file_is_read_by_a_mapping() {
     here.write("two.jsonl", &format!("{two}\n{{\"about\": {{}}, \"qa\": []}}\n"));
     let json = "path: two.jsonl, fields: { subject: about.name, prompt: 'qa[*].q', target_new: 'qa[0].a' }";
     let said = here.mistake(json);
-    assert!(said.contains("line 1: prompt: there are 2 texts at `qa[*].q`") && said.contains("`qa[0].q` is the first"), "{said}");
+    assert!(
+        said.contains("line 1: prompt: there are 2 texts at `qa[*].q`") && said.contains("`qa[0].q` is the first"),
+        "{said}"
+    );
     assert!(said.contains("line 3: prompt: the record has no prompt"), "{said}");
     here.write("holes.csv", "s,p,t\nOslo,Oslo lies in,Chile\n\nRome,,Chile\n");
     let said = here.mistake("path: holes.csv, fields: { subject: s, prompt: p, target_new: t }");

@@ -203,7 +203,9 @@ mod tests {
         let whole = Extraction::new(None, false).unwrap();
         assert_eq!(whole.found(" The  Thames. ").unwrap(), "the thames");
         let of = |label: &str| Example { prompt: "Q".into(), label: label.into() };
-        assert!(strict.check(&[of("6 + 1 = 7 #### 7"), of("#### 8")]).is_ok() && strict.check(&[of("7"), of("8")]).is_ok());
+        assert!(
+            strict.check(&[of("6 + 1 = 7 #### 7"), of("#### 8")]).is_ok() && strict.check(&[of("7"), of("8")]).is_ok()
+        );
         assert!(strict.check(&[of("#### 7"), of("8")]).unwrap_err().contains("of 1 of 2 records, such as \"8\""));
     }
 

@@ -56,7 +56,9 @@ fn a_document_is_judged_by_the_others() {
     };
     let whole = of(&[0, 1, 2]);
     for (one, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
-        let Fit::Ratio(held_out) = Fit::held_out(whole.clone(), &[&whole_keys[one]]).unwrap() else { panic!("not judged") };
+        let Fit::Ratio(held_out) = Fit::held_out(whole.clone(), &[&whole_keys[one]]).unwrap() else {
+            panic!("not judged")
+        };
         let direct = ratio(&of(&others), &documents[one]);
         assert!((held_out / direct - 1.0).abs() < 1e-9, "{one}: {held_out} {direct}");
     }

@@ -9,8 +9,8 @@ use crate::checkpoint::gguf::read::Gguf;
 use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{
-    Checkpoint, DecoderConfig, ExpertId, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling,
-    Text, WeightId, memory,
+    Checkpoint, Compute, DecoderConfig, ExpertId, Experts, Layout, ModelError, Positions, Precision, Rotary,
+    RotaryScaling, Text, WeightId, memory,
 };
 
 /// A model folder, looked at from outside.
@@ -224,7 +224,7 @@ impl MemoryNeeds {
                 Some(_) => 0,
                 None => square(config.feed_forward).saturating_mul(4),
             },
-            texts: packed_bytes(config),
+            texts: packed_bytes(config, Compute::F32),
             available: memory::available(),
         }
     }

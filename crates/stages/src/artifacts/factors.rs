@@ -12,7 +12,9 @@ use palinode_model::WeightId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, Unusable, known, metric_by_expert, moment_at};
+use crate::artifacts::moments::{
+    LayerFacts, MomentsFacts, MomentsKind, Unusable, file_name, known, metric_by_expert, moment_at,
+};
 use crate::artifacts::tensors::{OneByOne, Streamed, put_streamed};
 use crate::errors::StageFailure;
 

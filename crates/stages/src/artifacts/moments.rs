@@ -243,7 +243,10 @@ impl Head {
         let note = format!("[{}, {}, {}{experts}]", units.start, units.end, moment.count());
         let mut notes = HashMap::from([("head".to_owned(), note)]);
         let (Some(all), Some(odd)) = (moment.odd_count(), odd_parts(moment)) else {
-            return cx.put_unit(key, &serialize(&sums(moment).into_iter().map(Streamed::named).collect::<Vec<_>>(), Some(notes))?);
+            return cx.put_unit(
+                key,
+                &serialize(&sums(moment).into_iter().map(Streamed::named).collect::<Vec<_>>(), Some(notes))?,
+            );
         };
         let several = moment.parts() > 1;
         let odd_by_expert: String = odd.iter().filter(|_| several).map(|(_, tokens)| format!(", {tokens}")).collect();

@@ -220,7 +220,8 @@ fn numbers(name: &str, dtype: Dtype, data: &[u8], into: &mut [f64]) -> Result<()
             into.iter_mut().zip(values).for_each(|(to, value)| *to = value.into());
         }
         Dtype::F64 => {
-            let values = data.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+            let values =
+                data.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
             into.iter_mut().zip(values).for_each(|(to, value)| *to = value);
         }
         other => return Err(damaged(name, &format!("is stored as {other:?}"))),

@@ -148,7 +148,8 @@ each time on all edits made so far.";
     fn carries() -> &'static [u32] {
         // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
         // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ. What version 6 left tells
-        // nothing of the last round without one of its edits, and what version 7 left nothing over several layers.
+        // nothing of the last round without one of its edits, and what version 7 left nothing over several layers. Version 8 added a parameter of
+        // `targets`.
         &[2, 3, 4, 5, 6, 7]
     }
 
@@ -181,6 +182,7 @@ each time on all edits made so far.";
         let split = params.solve.batches(&requests).into_iter().take(params.rounds.map_or(usize::MAX, Count::get));
         let blocks: Vec<&[EditRequest]> = split.map(|range| &requests[range]).collect();
         let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
+        params.targets.check_here(cx, &model)?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
         let mut origin = json!({
             "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()), "plan": planned.digest(),

@@ -465,6 +465,9 @@ weights.";
         let templates = at_port(cx, TEMPLATES)?;
         let plan = cx.input(PLAN)?.facts.plan;
         let found_with = TargetsParams::of(&targets.facts)?;
+        if plan.retargets() {
+            found_with.check_here(cx, &model)?;
+        }
         let d = model.decoder.config().hidden;
         let values = values(cx, &targets)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();

@@ -168,7 +168,10 @@ fn memory(found: &Inspection, style: &Style) -> String {
         row("texts", needs.texts, "more while several are written, where half of what is free holds it"),
     ];
     if !mixed {
-        rows.insert(rows.len() - 1, row("", needs.solve_projector, "more while the directions for a `projector` are computed"));
+        rows.insert(
+            rows.len() - 1,
+            row("", needs.solve_projector, "more while the directions for a `projector` are computed"),
+        );
     }
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);
