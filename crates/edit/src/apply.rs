@@ -232,7 +232,7 @@ pub fn keys_of(
             .find(|(of, _)| *of == weight)
             .ok_or_else(|| EditError::Mismatch(format!("there is no change of layer {layer}")))?;
         let (average, _) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
-        edited = edited.with_change(weight, change(&edited, delta))?;
+        edited = with_edits(&edited, std::iter::once((weight, delta)))?;
         found.push((weight, if columns.len() == requests.len() { average } else { mean_columns(&average, &columns) }));
     }
     Ok(found)

@@ -245,24 +245,24 @@ mod native {
         let mut held = [[_mm512_setzero_ps(); 3]; R];
         for j in 0..count {
             // SAFETY: as the caller promises.
-            let vectors: [__m512bh; 3] = unsafe {
-                let line = panel.add(j * PANEL).cast::<__m512bh>();
-                [line.read_unaligned(), line.add(1).read_unaligned(), line.add(2).read_unaligned()]
-            };
-            for r in 0..R {
+            let vectors = [0, 1, 2].map(|p| unsafe {
+                let cells = _mm512_loadu_si512(panel.add(j * PANEL + p * STRIP).cast());
+                transmute::<__m512i, __m512bh>(cells)
+            });
+            for (held, row) in held.iter_mut().zip(rows) {
                 // SAFETY: as the caller promises; and 512 bits are 512 bits.
                 let x = unsafe {
-                    transmute::<__m512i, __m512bh>(_mm512_set1_epi32(rows[r].add(j).cast::<i32>().read_unaligned()))
+                    transmute::<__m512i, __m512bh>(_mm512_set1_epi32(row.add(j).cast::<i32>().read_unaligned()))
                 };
-                for p in 0..3 {
-                    held[r][p] = _mm512_dpbf16_ps(held[r][p], x, vectors[p]);
+                for (held, cells) in held.iter_mut().zip(vectors) {
+                    *held = _mm512_dpbf16_ps(*held, x, cells);
                 }
             }
         }
-        for r in 0..R {
-            for p in 0..3 {
-                // SAFETY: 16 of 48 numbers.
-                unsafe { _mm512_storeu_ps(sums[r].as_mut_ptr().add(p * STRIP), held[r][p]) };
+        for (sums, held) in sums.iter_mut().zip(held) {
+            for (to, held) in sums.chunks_exact_mut(STRIP).zip(held) {
+                // SAFETY: 16 numbers.
+                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), held) };
             }
         }
     }

@@ -57,12 +57,16 @@ impl Directions {
                 continue;
             }
             let Some(factor) = factor_of_half(moment, part, odd)? else {
-                users.iter().for_each(|&at| found.is_whole[at] = false);
+                for &at in &users {
+                    found.is_whole[at] = false;
+                }
                 continue;
             };
             let projected = factor.project(own)?;
             found.all.as_mut().subrows_mut(range.start, range.len()).copy_from(&projected.keys);
-            users.iter().for_each(|&at| forms[at] += projected.gram[(at, at)]);
+            for &at in &users {
+                forms[at] += projected.gram[(at, at)];
+            }
         }
         for (at, form) in forms.into_iter().enumerate() {
             found.is_whole[at] &= form > 0.0;

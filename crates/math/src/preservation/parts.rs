@@ -97,13 +97,12 @@ impl PartFactors {
         if self.unit.rho == 0.0 && tokens < size as u64 {
             return Err(short);
         }
-        let made = match part.factor.get() {
-            Some(made) => made,
-            None => {
-                let moment = (self.source.0)(number)?;
-                check_size("part of a key", moment.size(), size)?;
-                part.factor.get_or_init(|| Factor::in_place(moment, self.unit))
-            }
+        let made = if let Some(made) = part.factor.get() {
+            made
+        } else {
+            let moment = (self.source.0)(number)?;
+            check_size("part of a key", moment.size(), size)?;
+            part.factor.get_or_init(|| Factor::in_place(moment, self.unit))
         };
         let factor = made.as_ref().map_err(|error| match error {
             MathError::NotPositiveDefinite { .. } => short,

@@ -9,6 +9,9 @@ use palinode_kernels::Route;
 use crate::batch::rows::{Activations, Places};
 use crate::{ModelError, read};
 
+/// The keys of a part: which places are routed to it, in rising order, and `[those places, f of the part]`, row by row.
+pub type KeysOfPart = (Vec<usize>, Vec<f32>);
+
 /// The down-projection's input at every token of a batch, `[tokens, f]`.
 ///
 /// A layer with a mixture of experts has a wide key: the keys of its experts one behind the other, each multiplied with the token's gate,
@@ -71,12 +74,11 @@ impl Keys {
         Ok(Tensor::from_data(TensorData::new(wide, [cells.len(), f]), &device))
     }
 
-    /// The keys at the places that are not 0, of each of the `parts` of a key: which of the places are routed to the part, in rising order, and
-    /// their keys, `[those places, f of the part]`, row by row.
+    /// The keys at the places that are not 0, of each of the `parts` of a key.
     ///
     /// # Errors
     /// What the device failed at.
-    pub fn by_part(&self, places: &Places, parts: &[Range<usize>]) -> Result<Vec<(Vec<usize>, Vec<f32>)>, ModelError> {
+    pub fn by_part(&self, places: &Places, parts: &[Range<usize>]) -> Result<Vec<KeysOfPart>, ModelError> {
         let keys = match self {
             Self::Whole(keys) => {
                 let all: Vec<f32> = read(keys.at(places))?;

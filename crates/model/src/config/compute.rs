@@ -25,7 +25,6 @@ impl Compute {
     }
 
     /// Whether it is the usual one.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub fn is_usual(&self) -> bool {
         *self == Self::F32
     }
