@@ -24,7 +24,7 @@ mod device;
 mod error;
 mod tokens;
 
-pub use batch::keys::Keys;
+pub use batch::keys::{Keys, KeysOfPart};
 pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
     EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
