@@ -326,6 +326,13 @@ fn a_later_edit_of_a_fact_supersedes_the_earlier_one() {
     let said = here.palinode(0, &["apply", "other/update.safetensors", "first", "--output", "both"]);
     assert!(said.contains("superseded, and taken off: edit 1 (0)"), "{said}");
     assert_eq!(success(&here, "both", "other.json"), 1.0);
+    // Over several layers, what is left has to be measured again: that takes a command of its own.
+    edited(&here, "first.json", "wide", (EMMET, "[0, 1, 2]"));
+    let said = here.palinode(4, &["apply", "other/update.safetensors", "wide", "--output", "no"]);
+    assert!(said.contains("this update supersedes it: take it off first"), "{said}");
+    here.palinode(0, &["revert", "wide", "--edit", "1", "--output", "narrower"]);
+    here.palinode(0, &["apply", "other/update.safetensors", "narrower", "--output", "wide-both"]);
+    assert_eq!(success(&here, "wide-both", "other.json"), 1.0);
     // Made on the edited model: it stands on what is there.
     pipeline(&here, "on.yaml", ("other.json", "first", "on"), (MEMIT, "[2]"));
     here.palinode(0, &["run", "on.yaml"]);

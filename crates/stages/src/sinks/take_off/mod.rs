@@ -423,7 +423,14 @@ pub fn put_on(ledger: &Ledger, entry: Entry) -> Result<(Ledger, Vec<String>), Er
                 Error::input(message).hint("make this update on that model instead: it then supersedes what is there")
             );
         }
-        made.updates.extend(entry_without(earlier, &gone, &again)?.0);
+        let rest = entry_without(earlier, &gone, &again).map_err(|error| match error.hint {
+            // Nothing is measured here, which taking it off first can do.
+            Some(Hint::NameBase { .. }) => {
+                error.hint("this update supersedes it: take it off first, and put this update onto what is left")
+            }
+            _ => error,
+        })?;
+        made.updates.extend(rest.0);
     }
     made.put(entry);
     Ok((made, superseded))
