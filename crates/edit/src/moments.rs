@@ -216,12 +216,12 @@ pub fn keys_by_document(
     let alone = rows.iter().filter(|row| !row.is_empty()).map(|&row| vec![row]);
     let make = |layer: usize, keys: &Keys, places: &Places| keys.by_part(places, &config.key_parts(layer));
     let (visits, last) = visits(alone.collect(), layers.iter(), make);
-    let mut found = Vec::with_capacity(rows.len());
+    let mut found = vec![BTreeMap::new(); visits.len()];
+    // Of streamed blocks a document is shown after every block.
     decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
         for visit in seen {
             let tokens = visit.tokens();
-            let keys = visit.seen.drain(..).map(|(layer, of)| (layer, PartKeys::new(tokens, of)));
-            found.push(keys.collect::<BTreeMap<_, _>>());
+            found[visit.number].extend(visit.seen.drain(..).map(|(layer, of)| (layer, PartKeys::new(tokens, of))));
         }
         Ok::<(), EditError>(())
     })?;
@@ -363,6 +363,8 @@ fn gram(keys: Tensor<2>) -> Tensor<2> {
 
 /// Keys of some layers at every token of some rows.
 struct AllKeys<'a, T, F> {
+    /// Its place among all visits.
+    number: usize,
     rows: Vec<&'a [u32]>,
     layers: Vec<usize>,
     /// Every token of the rows.
@@ -381,8 +383,8 @@ fn visits<'a, 'b, T, F: Copy>(
 ) -> (Vec<AllKeys<'a, T, F>>, usize) {
     let layers: Vec<usize> = layers.copied().collect();
     let last = layers.iter().copied().max().unwrap_or(0);
-    let visit = |rows| AllKeys { rows, layers: layers.clone(), places: None, make, seen: Vec::new() };
-    (groups.into_iter().map(visit).collect(), last)
+    let visit = |(number, rows)| AllKeys { number, rows, layers: layers.clone(), places: None, make, seen: Vec::new() };
+    (groups.into_iter().enumerate().map(visit).collect(), last)
 }
 
 impl<T, F> AllKeys<'_, T, F> {
