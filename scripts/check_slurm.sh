@@ -234,7 +234,7 @@ while [ $killed -lt "$kills" ]; do
     gone() { ! kill -0 "$pid"; }
     within 60 "the killed process is gone" gone
     [ -z "$run" ] || wait "$run" 2>/dev/null || true
-    "$palinode" status --store $store | head -2
+    "$palinode" status --store $store | grep "last run" || true
     "$palinode" attach --store $store >>$store.log 2>&1 &
     run=$! begins=$SECONDS
   done

@@ -46,7 +46,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if run.ended == Ended::Lost {
         return go_on(&runs.dir(&run.run).join(CommandLine::FILE), &run);
     }
-    complain(&format!("run {}: {} {}\n", run.run, past::ending_drawn(&run, &style), past::counts(&run)));
+    let ended = past::ending_drawn(&run, &style);
+    complain(&format!("run {} {ended} {}: {}\n", run.run, past::took(&run), past::counts(&run)));
     match failure(&run) {
         Some(kind) => Err(Failure::Told(kind)),
         None => Ok(()),

@@ -62,7 +62,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let room = room(store).map_or_else(|| "not known".into(), |bytes| format!("{} free", format::size(bytes)));
     found.push(("room for it".to_owned(), room));
     if let Some(cluster) = executor::cluster(&args.executor.chosen())? {
-        let settings = settings::path().map_or_else(|| "nowhere".to_owned(), |path| path.display().to_string());
+        let settings = settings::path().map_or_else(
+            || "nowhere".to_owned(),
+            |path| format!("{}{}", path.display(), if path.exists() { "" } else { ", not made yet" }),
+        );
         found.push(("settings".to_owned(), settings));
         found.extend(cluster.look());
         found.extend(cluster.try_out());
