@@ -10,6 +10,7 @@ adapted model's logits are not the exported one's.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 def load(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def place(name, tensors):
+    """Under which name a weight is held, and which slice of that; transformers 5 holds the experts of a layer in one tensor."""
+    if name in tensors:
+        return name, slice(None)
+    layer, expert = re.fullmatch(r"(.+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(?:w2|down_proj)\.weight", name).groups()
+    return f"{layer}.mlp.experts.down_proj", int(expert)
 
 
 def completion(model, tokenizer, prompt):
@@ -33,22 +42,25 @@ def main(base_folder, export_folder, *prompts):
     prompts = prompts or ("The capital of France is", "Finland is located in the continent of", "She wrote")
     base, exported = load(base_folder), load(export_folder)
     tokenizer = AutoTokenizer.from_pretrained(export_folder)
-    stored = {name: p for name, p in base.state_dict().items()}
+    stored = {name: p.clone() for name, p in base.state_dict().items()}
+    touched = set()
     worst = 0.0
     with safe_open(Path(export_folder) / "update.safetensors", "pt") as update:
         provenance = json.loads(update.metadata()["palinode"])
         names = sorted(name[: -len(".left")] for name in update.keys() if name.endswith(".left"))
         for name in names:
             delta = update.get_tensor(f"{name}.left") @ update.get_tensor(f"{name}.right")
-            before, after = stored[name], exported.state_dict()[name]
+            held, part = place(name, stored)
+            before, after = stored[held][part], exported.state_dict()[held][part]
             # Conv1D stores [in, out].
-            module = base.get_submodule(name.rsplit(".", 1)[0])
-            delta = delta.T if type(module).__name__ == "Conv1D" else delta
+            is_turned = part == slice(None) and type(base.get_submodule(held.rsplit(".", 1)[0])).__name__ == "Conv1D"
+            delta = delta.T if is_turned else delta
             worst = max(worst, ((before + delta) - after).norm().item() / delta.norm().item())
-            stored[name] = before + delta
+            stored[held][part] = before + delta
+            touched.add(held)
     print("edited:", ", ".join(names))
     print("objective:", provenance["objective"])
-    unchanged = all(torch.equal(p, exported.state_dict()[n]) for n, p in base.state_dict().items() if n not in names)
+    unchanged = all(torch.equal(p, exported.state_dict()[n]) for n, p in base.state_dict().items() if n not in touched)
     base_logits, edited_logits, logit_difference = {}, {}, 0.0
     original = load(base_folder)
     base.load_state_dict(stored)

@@ -54,18 +54,21 @@ def gptj():
     return config, tensors, "gptj-tiny"
 
 
-def llama():
-    hidden, layers, vocab, inner = 4096, 32, 32000, 11008
+def llama(layers=32, hidden=4096, inner=11008, vocab=32000, heads=32, shared=32, kind="llama"):
+    """`shared` heads of keys and values stand for all `heads`."""
     config = {
-        "model_type": "llama", "vocab_size": vocab, "max_position_embeddings": 4096, "hidden_size": hidden,
-        "num_hidden_layers": layers, "num_attention_heads": 32, "num_key_value_heads": 32, "intermediate_size": inner,
+        "model_type": kind, "vocab_size": vocab, "max_position_embeddings": 4096, "hidden_size": hidden,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": shared, "intermediate_size": inner,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": False,
     }
+    rows = {"q": hidden, "k": hidden // heads * shared, "v": hidden // heads * shared, "o": hidden}
     tensors = {"model.embed_tokens.weight": (vocab, hidden)}
     for i in range(layers):
         stem = f"model.layers.{i}"
         tensors |= {f"{stem}.{x}.weight": (hidden,) for x in ("input_layernorm", "post_attention_layernorm")}
-        tensors |= {f"{stem}.self_attn.{x}_proj.weight": (hidden, hidden) for x in "qkvo"}
+        tensors |= {f"{stem}.self_attn.{x}_proj.weight": (n, hidden) for x, n in rows.items()}
+        if kind == "qwen2":
+            tensors |= {f"{stem}.self_attn.{x}_proj.bias": (rows[x],) for x in "qkv"}
         tensors |= {f"{stem}.mlp.{x}_proj.weight": (inner, hidden) for x in ("gate", "up")}
         tensors |= {f"{stem}.mlp.down_proj.weight": (hidden, inner)}
     tensors |= {"model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
@@ -78,6 +81,9 @@ SHAPES = {
     "gpt2-xl": lambda: gpt2(48, 1600, 25),
     "gpt-j-6b": gptj,
     "llama-2-7b": llama,
+    # The blocks of these two, two of them: for what a wide layer takes.
+    "llama-3-8b-two-layers": lambda: llama(2, 4096, 14336, 8192, 32, 8),
+    "qwen-2.5-7b-two-layers": lambda: llama(2, 3584, 18944, 8192, 28, 4, "qwen2"),
 }
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 

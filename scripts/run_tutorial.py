@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs the commands of the tutorial, as a reader would, and compares what they print with what the pages show.
+"""Runs the commands of the tutorial and of some pages beside it, as a reader would, and compares what they print with what the pages show.
 
     python3 scripts/run_tutorial.py [--long] [--program PROGRAM] [--keep] [PAGE …]
 
-For every page of docs/tutorial, the ```sh blocks are run in their order in one fresh folder that holds what a clone of the repository does
+For every page of docs/tutorial, and those of ALSO, the ```sh blocks are run in their order in one fresh folder that holds what a clone of the repository does
 (examples, pipelines, scripts, tools, README.md), with the program on PATH. A block of another kind, of which the paragraph before says "as
 `FILE`", is written to that file. A ```text block behind commands is what they print: its
 lines stand in the output in their order, and `…` stands for any lines between; numbers may be other ones, and blanks are one.
@@ -24,6 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs/tutorial"
+ALSO = ("docs/ledger.md",)
 CLONED = ("examples", "pipelines", "scripts", "tools", "README.md")
 LONG = "<!-- long"
 
@@ -133,7 +134,7 @@ def main():
     parser.add_argument("--long", action="store_true", help="the pages that download or take minutes, instead of the others")
     parser.add_argument("--keep", action="store_true", help="leave the folders, and say where they are")
     args = parser.parse_args()
-    every = sorted(PAGES.glob("*.md"))
+    every = [*sorted(PAGES.glob("*.md")), *(ROOT / page for page in ALSO)]
     pages = [page.resolve() for page in args.pages] or [page for page in every if page.read_text().startswith(LONG) == args.long]
     failed = 0
     for page in pages:

@@ -9,12 +9,13 @@ a terminal are the same run, in the same store, with the same bits.
 >>> run.artifact("targets").tensors()["delta"]        # a numpy array, [requests, hidden]
 >>> palinode.apply(model, "out/demo/memit-memit")     # a model of transformers, in memory
 >>> palinode.revert(model)                            # the very bits from before
+>>> palinode.Update("out/demo/memit-memit").without(2)  # an update without one of its edits
 
 Importing it needs the standard library alone. Tables need pandas, arrays numpy, edits of a model torch.
 """
 
 from palinode._artifact import Artifact
-from palinode._edit import Applied, Change, Update, apply, edits, load_adapter, revert
+from palinode._edit import Applied, Change, Edit, Update, apply, edits, load_adapter, revert
 from palinode._errors import (
     ChangedError,
     DoubtfulError,
@@ -43,6 +44,7 @@ __all__ = [
     "ChangedError",
     "Checked",
     "DoubtfulError",
+    "Edit",
     "Event",
     "InputError",
     "InternalError",

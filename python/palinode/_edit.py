@@ -1,6 +1,7 @@
 """Edits of a model of transformers in memory: put on, listed, taken off.
 
-An update is what the program exported: ``update.safetensors``. Nothing is computed here but the sum W + Δ in the model's own memory.
+An update is what the program exported: ``update.safetensors``. Nothing is computed here but the sum W + Δ in the model's own memory. An update
+without one of its edits is what the program makes of it (``palinode revert``), from the ledger beside it.
 """
 
 from __future__ import annotations
@@ -8,20 +9,65 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import os
+import re
+import shutil
+import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palinode._errors import InputError, NumericalError, UsageError
-from palinode._program import PathLike, need
+from palinode._program import PathLike, call, call_json, need
 from palinode._tensors import TensorFile
 
 UPDATE_FILE = "update.safetensors"
 _FORMATS = ("update.v1", "update.v2")
 
+#: Down-projections of all experts of a layer in one parameter [experts, out, in], and the published names of one of them.
+_FUSED = ".mlp.experts.down_proj"
+_EXPERT = re.compile(r"(.+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(?:w2|down_proj)\.weight")
+
 #: The most by which the norm of a weight in memory may differ from the one that the update was made for: half precision moves it by less.
 _SAME_NORM = 0.01
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit of an update, as its ledger lists it.
+
+    Attributes:
+        number: its number, which stays its own when others are taken off; None where there is no ledger.
+        request: the request's name.
+        subject: what the fact is about; None where it is not known, as the following are.
+        prompt: the prompt, with the subject filled in.
+        target: the answer that was written.
+        layers: the layers that it changed.
+        batch: the batch or the round that it was made in, where there were several.
+        when: when it was exported, in UTC.
+        file: the pipeline's file or the command that it is from.
+        superseded_by: the number of a later edit of the same fact.
+        alone: whether it can be taken off by itself, as far as the ledger tells.
+    """
+
+    number: int | None
+    request: str
+    subject: str | None
+    prompt: str | None
+    target: str | None
+    layers: tuple[str, ...]
+    batch: int | None
+    when: str | None
+    file: str | None
+    superseded_by: int | None
+    alone: bool
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Edit:
+        """As ``palinode edits --json`` writes it."""
+        known = {name: told.get(name) for name in ("number", "subject", "prompt", "target", "batch", "when", "file", "superseded_by")}
+        return cls(request=told["request"], layers=tuple(told["layers"]), alone=told["alone"], **known)
 
 
 class Update:
@@ -60,6 +106,61 @@ class Update:
         """The names of the requests that were written."""
         return list(self.provenance.get("requests") or [])
 
+    def edits(self) -> list[Edit]:
+        """Its edits, from the ledger beside it; without a ledger, their requests' names alone.
+
+        Raises:
+            InputError: the ledger is damaged.
+        """
+        return [Edit.of(told) for told in call_json(["edits", os.fspath(self.path)])["edits"]]
+
+    def without(
+        self,
+        *edits: Edit | int | str,
+        output: PathLike | None = None,
+        base: PathLike | None = None,
+        store: PathLike | None = None,
+    ) -> Update:
+        """This update without some of its edits, as ``palinode revert --edit`` makes it. The update itself stays as it is.
+
+        At one layer it is the update of a solve without them, from the ledger beside the file. Over several layers it is solved again, which
+        takes the unedited model and the store that has the second moments. A model in memory that has this update gets the other by
+        ``revert(model, applied)`` and ``apply(model, update.without(7))``.
+
+        Args:
+            edits: which ones: as :meth:`edits` lists them, or by number, request's name or subject.
+            output: the folder to write, which must not exist or be empty; without it, a folder that is deleted with the result.
+            base: the folder of the unedited model, for edits over several layers.
+            store: the store, for edits over several layers; without it ``PALINODE_STORE`` or ``.palinode``.
+
+        Returns:
+            The update with the edits that are left. It has a ledger too, where they have the numbers that they had.
+
+        Raises:
+            UsageError: no edit is named.
+            InputError: there is no ledger; no such edit; nothing would be left; or an edit does not come off by itself: the text says why, and
+                what would have to run.
+        """
+        if not edits:
+            raise UsageError("no edit is named; `Update.edits()` lists them")
+        if any(isinstance(edit, Edit) and edit.number is None for edit in edits):
+            raise InputError(f"{self.path} has no ledger: what taking one edit off needs was not kept; export it with `ledger: true`")
+        named = [str(edit.number if isinstance(edit, Edit) else edit) for edit in edits]
+        folder = tempfile.mkdtemp(prefix="palinode-") if output is None else os.fspath(output)
+        args = ["revert", os.fspath(self.path), *(f"--edit={name}" for name in named), "--output", folder]
+        args += ["--base", os.fspath(base)] if base is not None else []
+        args += ["--store", os.fspath(store)] if store is not None else []
+        try:
+            call(args)
+            made = Update(folder)
+        except BaseException:
+            if output is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if output is None:
+            weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+        return made
+
     def __repr__(self) -> str:
         return f"<Update {self.path}: {len(self.requests)} requests, {len(self.weights)} weights>"
 
@@ -96,7 +197,14 @@ class Update:
         """The Frobenius norm of the unedited weight, as the solve saw it; None where the update does not say it."""
         layers = self.provenance.get("layers") or []
         numbers = [part for part in weight.split(".") if part.isdigit()]
-        told = [layer for layer in layers if [str(layer.get("layer"))] == numbers]
+        shared = ".shared_expert." in weight
+
+        def is_of(layer: dict[str, Any]) -> bool:
+            expert = layer.get("expert")
+            routed = [] if expert is None or expert == "shared" else [expert]
+            return [str(number) for number in (layer.get("layer"), *routed)] == numbers and (expert == "shared") == shared
+
+        told = [layer for layer in layers if is_of(layer)]
         # Of a layer with several changed weights it is not known here which is which.
         if len(told) != 1:
             return None
@@ -244,23 +352,32 @@ class _Parameter:
 
     value: Any
     module: Any
+    #: It is one of several that lie in one parameter [several, out, in]: `value` is a view of that.
+    is_part: bool = False
 
 
 def _parameters(model: Any) -> dict[str, _Parameter]:
-    """Every parameter under all its names, without what wrappers put before and into names."""
+    """Every parameter under all its names, without what wrappers put before and into names; of several experts in one, each expert too."""
     found = {}
     for place, module in model.named_modules(remove_duplicate=False):
         for own, value in module.named_parameters(recurse=False):
             name = f"{place}.{own}" if place else own
             for wrapper in ("_orig_mod.", "module.", "base_model.model."):
                 name = name.removeprefix(wrapper)
-            found[name.replace(".base_layer.", ".").replace("._orig_mod.", ".")] = _Parameter(value, module)
+            name = name.replace(".base_layer.", ".").replace("._orig_mod.", ".")
+            found[name] = _Parameter(value, module)
+            if name.endswith(_FUSED) and value.dim() == 3:
+                for expert, part in enumerate(value.detach()):
+                    found[f"{name}[{expert}]"] = _Parameter(part, module, is_part=True)
     return found
 
 
 def _find(parameters: dict[str, _Parameter], update: Update, weight: str) -> str:
-    """The name under which the model has a weight: the update's, or that without the first part, as a model without a head has it."""
-    for name in (weight, weight.split(".", 1)[-1]):
+    """The name under which the model has a weight: the update's, that of one expert among those of its layer, as transformers 5 holds them,
+    or either without the first part, as a model without a head has it."""
+    expert = _EXPERT.fullmatch(weight)
+    names = [weight] if expert is None else [weight, f"{expert[1]}{_FUSED}[{expert[2]}]"]
+    for name in (*names, *(name.split(".", 1)[-1] for name in names)):
         if name in parameters:
             value = parameters[name].value
             if value.is_meta:
@@ -274,13 +391,17 @@ def _find(parameters: dict[str, _Parameter], update: Update, weight: str) -> str
 
 def _refuse_shared(parameters: dict[str, _Parameter], names: list[str]) -> None:
     """One parameter under two names: a change of the one would be a change of the other, which the update does not mean."""
+
+    def place(value: Any) -> Any:
+        # The first of several experts begins where all of them do, and is shorter.
+        return value.device, value.data_ptr(), value.numel()
+
     places: dict[Any, list[str]] = {}
     for name, parameter in parameters.items():
         if not parameter.value.is_meta:
-            places.setdefault((parameter.value.device, parameter.value.data_ptr()), []).append(name)
+            places.setdefault(place(parameter.value), []).append(name)
     for name in names:
-        value = parameters[name].value
-        others = [other for other in places[value.device, value.data_ptr()] if other != name]
+        others = [other for other in places[place(parameters[name].value)] if other != name]
         if others:
             raise InputError(f"{name} is tied to {', '.join(others)}: its change would be theirs too")
 
@@ -293,9 +414,9 @@ def _fitted(change: Any, name: str, parameter: _Parameter) -> Any:
         return change.reshape(shape)
     if "Conv1D" in kinds and wanted == shape[::-1]:
         return change.T
-    if "Linear" in kinds and wanted == shape:
+    if (parameter.is_part or "Linear" in kinds) and wanted == shape:
         return change
-    if not kinds & {"Conv1D", "Linear"} and wanted[0] != wanted[1] and wanted in (shape, shape[::-1]):
+    if not parameter.is_part and not kinds & {"Conv1D", "Linear"} and wanted[0] != wanted[1] and wanted in (shape, shape[::-1]):
         return change if wanted == shape else change.T
     what = type(parameter.module).__name__
     raise InputError(f"the change of {name} is {list(wanted)} ([out, in]), which does not fit its {what} of {list(shape)}")

@@ -4,6 +4,7 @@
 """
 
 import copy
+import subprocess
 import unittest
 from functools import cache
 
@@ -11,7 +12,15 @@ import bench
 import palinode
 import torch
 from palinode import stage
-from transformers import AutoModel, AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+)
 
 SIZES = {"vocab_size": 2560, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 FAMILIES = {
@@ -19,7 +28,18 @@ FAMILIES = {
     # The head is the embedding: one tensor under two names. Square where the feed-forward is as wide as the state.
     "qwen2": Qwen2Config(**SIZES | {"intermediate_size": 32}, num_key_value_heads=2, tie_word_embeddings=True),
     "neox": GPTNeoXConfig(**SIZES),
+    # Experts of a layer in one tensor; square ones, of which no shape says how they are turned, and one beside them that all tokens use.
+    "mixtral": MixtralConfig(**SIZES, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2),
+    "qwen2_moe": Qwen2MoeConfig(
+        **SIZES | {"intermediate_size": 32},
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=24,
+    ),
 }
+MIXTURES = ("mixtral", "qwen2_moe")
 TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -49,7 +69,7 @@ def exported(family, dtype, facts=(0, 4), **more):
             objective="memit",
             lambda_=10,
         ),
-        "out": stage("export", {"model": "update"}, path=out, formats=["model", "update", "peft"]),
+        "out": stage("export", {"model": "update"}, path=out, formats=["model", "update"] + ["peft"] * (family not in MIXTURES)),
     }
     palinode.Pipeline.build("edit", stages, base=bench.MODEL).run(store=bench.STORE)
     return model, out
@@ -70,6 +90,18 @@ class Edits(unittest.TestCase):
         for name, value in found.items():
             self.assertTrue(torch.equal(value, expected[name]), name)
 
+    def test_one_edit_of_many_comes_off_a_model_in_memory(self):
+        folder, out = exported("gpt2", "f16")
+        model = loaded(folder)
+        applied = palinode.apply(model, out)
+        less = applied.update.without(2, base=folder, store=bench.STORE)
+        palinode.revert(model, applied)
+        palinode.apply(model, less)
+        place = bench.FOLDER / "without-2"
+        args = ["revert", out, "--edit", "2", "--base", folder, "--store", bench.STORE, "--output", place]
+        subprocess.run([palinode.program(), *args], check=True, capture_output=True)
+        self.assert_same(bits(model), bits(loaded(place)))
+
     def test_a_model_in_memory_becomes_the_exported_one_and_comes_back_bit_by_bit(self):
         for family, dtype in [("gpt2", "f16"), ("llama", "f32"), ("llama", "bf16"), ("qwen2", "f16"), ("neox", "f32")]:
             with self.subTest(family=family, dtype=dtype):
@@ -88,6 +120,33 @@ class Edits(unittest.TestCase):
                 (self.assertEqual if dtype == "f32" else self.assertGreater)(applied.lost, 0)
                 self.assertEqual(same, {name: id(value) for name, value in model.named_parameters()})
                 palinode.revert(model)
+                self.assert_same(bits(model), before)
+
+    def test_an_edit_of_experts_goes_into_the_tensor_of_their_layer(self):
+        for family, dtype in [("mixtral", "f32"), ("qwen2_moe", "bf16")]:
+            with self.subTest(family=family, dtype=dtype):
+                folder, out = exported(family, dtype)
+                model, edited = loaded(folder), loaded(out)
+                before = bits(model)
+                applied = palinode.apply(model, out)
+                changed = {name for name, value in bits(model).items() if not torch.equal(value, before[name])}
+                self.assertEqual(changed, {change.name.split("[")[0] for change in applied.changes})
+                self.assertIn("model.layers.0.mlp.experts.down_proj", changed)
+                self.assertEqual("model.layers.0.mlp.shared_expert.down_proj.weight" in changed, family == "qwen2_moe")
+                for name, value in edited.named_parameters():
+                    found = dict(model.named_parameters())[name]
+                    torch.testing.assert_close(found, value, rtol=2 * torch.finfo(value.dtype).eps, atol=1e-7)
+                    self.assertLess((found != value).float().mean(), 0.01)
+                second = palinode.apply(model, exported(family, dtype, (4, 4))[1])
+                palinode.revert(model, applied)
+                palinode.revert(model, second)
+                self.assert_same(bits(model), before)
+                # Another model of the same shapes.
+                with torch.no_grad():
+                    model.model.layers[0].mlp.experts.down_proj.mul_(2)
+                before = bits(model)
+                with self.assertRaisesRegex(palinode.InputError, r"made for other weights: the norm of .*experts\.down_proj\[\d\]"):
+                    palinode.apply(model, out)
                 self.assert_same(bits(model), before)
 
     def test_a_tied_head_stays_tied(self):

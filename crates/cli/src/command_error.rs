@@ -63,6 +63,13 @@ pub const fn exit_code(kind: ErrorKind) -> u8 {
 pub fn words(hint: &Hint) -> String {
     let text = match hint {
         Hint::Say(text) => text,
+        Hint::ListEdits { place } => {
+            return format!(
+                "`palinode edits {place}` lists them; each is named by its number, its request's name or its subject, with an --edit of its own"
+            );
+        }
+        Hint::NameBase { run } => return format!("name the unedited model's folder with --base; or {run}"),
+        Hint::NameStore { run } => return format!("name the store that has them with --store; or {run}"),
         Hint::OtherDevice { trouble } => return format!("{trouble}; or use --device cpu"),
         Hint::ListRuns { latest } => {
             return format!("the latest is {latest}; `{}` lists all", again::on_store("palinode runs"));
@@ -98,7 +105,9 @@ pub fn words(hint: &Hint) -> String {
         Hint::ForceApply => "name the folder of the unedited model, or insist with --force",
         Hint::ForceRevert => "subtract the update all the same with --force",
         Hint::RevertBySubtraction => "leave --base out to subtract the change instead",
-        Hint::ShowProvenance => "`palinode show` tells where an update came from",
+        Hint::ShowProvenance => {
+            "`palinode edits` lists what is in a model, `palinode show` tells where an update came from"
+        }
     };
     text.to_owned()
 }

@@ -133,6 +133,20 @@ fn any_file_is_read_by_a_mapping() {
         "{said}"
     );
     assert!(here.mistake(&json.replace("qa[0].q", "qa[")).contains("is no path"));
+    let two = "{\"about\": {\"name\": \"Oslo\"}, \"qa\": [{\"q\": \"Oslo lies in\", \"a\": \"Chile\"}, {\"q\": \"Oslo is\", \"a\": \"Rome\"}]}\n";
+    here.write("two.jsonl", &format!("{two}\n{{\"about\": {{}}, \"qa\": []}}\n"));
+    let json = "path: two.jsonl, fields: { subject: about.name, prompt: 'qa[*].q', target_new: 'qa[0].a' }";
+    let said = here.mistake(json);
+    assert!(
+        said.contains("prompt: there are 2 texts at `qa[*].q`")
+            && said.contains("two.jsonl:1\n")
+            && said.contains("`qa[0].q` is the first"),
+        "{said}"
+    );
+    assert!(said.contains("prompt: the record has no prompt") && said.contains("two.jsonl:3\n"), "{said}");
+    here.write("holes.csv", "s,p,t\nOslo,Oslo lies in,Chile\n\nRome,,Chile\n");
+    let said = here.mistake("path: holes.csv, fields: { subject: s, prompt: p, target_new: t }");
+    assert!(said.contains("prompt: the record has no prompt") && said.contains("holes.csv:4\n"), "{said}");
     assert!(here.mistake("path: facts.jsonl, fields: { prompt: more }").contains("`target_new`"));
     assert!(here.mistake(&format!("{json}, dataset: zsre")).contains("one of the two"));
     assert!(here.mistake(&format!("{csv}, ids: ['009', x]")).contains("no request is named `x`"));

@@ -106,7 +106,7 @@ fn pipeline(here: &Here, name: &str, (facts, model, out): (&str, &str, &str), (s
 
 /// Exports an edit of the demo's model.
 fn edited(here: &Here, facts: &str, out: &str, how: (&str, &str)) {
-    let name = format!("{out}.yaml");
+    let name = format!("{}.yaml", out.replace('/', "-"));
     pipeline(here, &name, (facts, "base", out), how);
     here.palinode(0, &["run", &name]);
 }
@@ -245,10 +245,12 @@ fn stacked_and_taken_off_in_another_order() {
 
     // One edit of the lowest.
     let said = here.palinode(0, &["revert", "abc", "--edit", "2", "--output", "less"]);
-    assert!(said.contains("edits 9, 10, 11, 12 was made on the model that had it") || said.contains("stand"), "{said}");
+    assert!(said.contains("made on the model that had it, and left as it was made: edits 9, 10, 11, 12"), "{said}");
     // All of them, in another order than they were put on.
-    here.palinode(0, &["revert", "a/update.safetensors", "abc", "--output", "bc"]);
-    here.palinode(0, &["revert", "abc/update.safetensors", "bc", "--base", "base", "--output", "b-again"]);
+    let said = here.palinode(0, &["revert", "a/update.safetensors", "abc", "--output", "bc"]);
+    assert!(said.contains("taken off: 4 edits") && said.contains("model with the 8 edits that are left: bc"), "{said}");
+    let said = here.palinode(0, &["revert", "abc/update.safetensors", "bc", "--base", "base", "--output", "b-again"]);
+    assert!(said.contains("the weights are those of --base, with what is left added once"), "{said}");
     assert!(bytes(&here, "b-again") == bytes(&here, "b"), "what is left is not the one put onto the base");
     here.palinode(0, &["revert", "b/update.safetensors", "b-again", "--base", "base", "--output", "unedited"]);
     assert!(bytes(&here, "unedited") == bytes(&here, "base"));
@@ -324,6 +326,13 @@ fn a_later_edit_of_a_fact_supersedes_the_earlier_one() {
     let said = here.palinode(0, &["apply", "other/update.safetensors", "first", "--output", "both"]);
     assert!(said.contains("superseded, and taken off: edit 1 (0)"), "{said}");
     assert_eq!(success(&here, "both", "other.json"), 1.0);
+    // Over several layers, what is left has to be measured again: that takes a command of its own.
+    edited(&here, "first.json", "wide", (EMMET, "[0, 1, 2]"));
+    let said = here.palinode(4, &["apply", "other/update.safetensors", "wide", "--output", "no"]);
+    assert!(said.contains("this update supersedes it: take it off first"), "{said}");
+    here.palinode(0, &["revert", "wide", "--edit", "1", "--output", "narrower"]);
+    here.palinode(0, &["apply", "other/update.safetensors", "narrower", "--output", "wide-both"]);
+    assert_eq!(success(&here, "wide-both", "other.json"), 1.0);
     // Made on the edited model: it stands on what is there.
     pipeline(&here, "on.yaml", ("other.json", "first", "on"), (MEMIT, "[2]"));
     here.palinode(0, &["run", "on.yaml"]);
@@ -337,34 +346,34 @@ fn a_later_edit_of_a_fact_supersedes_the_earlier_one() {
     here.palinode(0, &["revert", "on", "--edit", "1", "--edit", "5", "--output", "neither"]);
 }
 
+/// Edits in rounds of two, `more` among the parameters of the solve.
+fn in_rounds(here: &Here, facts: &str, out: &str, (more, layers): (&str, &str)) {
+    let name = format!("{out}.yaml");
+    pipeline(here, &name, (facts, "base", out), (MEMIT, layers));
+    let text = here.read(&name);
+    let (before, _) = text.split_once("  targets:").unwrap();
+    let sequence = "  update:
+    uses: sequence
+    inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }
+    with:
+      targets: { layer: 2, steps: 30, learning_rate: 0.05, clamp: 2, weight_decay: 0.1, parallel_requests: 1 }
+      solve: { objective: memit, lambda: 100, batch_size: 2, MORE }
+  out: { uses: export, inputs: { model: update }, with: { path: OUT } }
+";
+    here.write(&name, &(before.to_owned() + &sequence.replace("MORE", more).replace("OUT", out)));
+    here.palinode(0, &["run", &name]);
+}
+
 #[test]
 fn the_last_round_of_a_sequence() {
     let here = with_model();
     let all = records();
     facts(&here, "six.json", &all[..6]);
     facts(&here, "five.json", &all[..5]);
-    let of = |facts: &str, out: &str| {
-        let name = format!("{out}.yaml");
-        pipeline(&here, &name, (facts, "base", out), (MEMIT, "[2]"));
-        let text = here.read(&name);
-        let (before, _) = text.split_once("  targets:").unwrap();
-        let sequence = "  update:
-    uses: sequence
-    inputs: { model: model, requests: edits, moments: moments, plan: plan, templates: contexts }
-    with:
-      targets: { layer: 2, steps: 30, learning_rate: 0.05, clamp: 2, weight_decay: 0.1, parallel_requests: 1 }
-      solve: { objective: memit, lambda: 100, history: 1, batch_size: 2 }
-";
-        here.write(
-            &name,
-            &format!(
-                "{before}{sequence}  out: {{ uses: export, inputs: {{ model: update }}, with: {{ path: {out} }} }}\n"
-            ),
-        );
-        here.palinode(0, &["run", &name]);
-    };
-    of("six.json", "six");
-    of("five.json", "five");
+    in_rounds(&here, "six.json", "six", ("history: 1", "[2]"));
+    in_rounds(&here, "five.json", "five", ("history: 1", "[2]"));
+    let said = here.palinode(0, &["edits", "six"]);
+    assert!(said.contains("6 edits, of which 2 can be taken off by themselves: 5 to 6; the ledger"), "{said}");
     here.palinode(0, &["revert", "six", "--edit", "6", "--output", "off"]);
     let found = far(&weights(&here, "off", &[2]), &weights(&here, "five", &[2]));
     assert!(found < 1e-6, "{found:e}");
@@ -381,6 +390,134 @@ fn the_last_round_of_a_sequence() {
     // The whole last round does, and then the next one.
     let said = here.palinode(0, &["revert", "six", "--edit", "5", "--edit", "6", "--output", "four"]);
     assert!(said.contains("4 edits that are left"), "{said}");
+}
+
+/// The last round is solved again on the model that the earlier ones left, whose keys are measured again where they are preserved.
+#[test]
+fn the_last_round_of_a_sequence_over_three_layers() {
+    let layers = [0, 1, 2];
+    let mut found_with = Vec::new();
+    for more in ["history: 0", "history: 1"] {
+        let here = with_model();
+        let all = records();
+        facts(&here, "six.json", &all[..6]);
+        facts(&here, "five.json", &all[..5]);
+        in_rounds(&here, "six.json", "six", (more, "[0, 1, 2]"));
+        in_rounds(&here, "five.json", "five", (more, "[0, 1, 2]"));
+        let alone = weights(&here, "five", &layers);
+        assert!(far(&weights(&here, "six", &layers), &alone) > 1e-3, "the sixth changes nothing");
+        for (place, base) in [("off", None), ("off-base", Some("base"))] {
+            let mut args = vec!["revert", "six", "--edit", "6", "--output", place];
+            args.extend(base.iter().flat_map(|base| ["--base", *base]));
+            let said = here.palinode(0, &args);
+            assert!(said.contains("solved again: layers 0, 1, 2"), "{said}");
+            let found = far(&weights(&here, place, &layers), &alone);
+            assert!(found < 1e-6, "{more}, {place}: {found:e}");
+            println!("{more}, {place}: {found:.1e}");
+        }
+        // What is left knows its rounds: the other one of the last round comes off too, and then the round before is not the last.
+        here.palinode(0, &["revert", "off", "--edit", "5", "--output", "four"]);
+        let said = here.palinode(4, &["revert", "off", "--edit", "4", "--output", "no"]);
+        assert!(said.contains("it was made in round 2 of 3, and 1 edit came later"), "{said}");
+        let said = here.palinode(4, &["revert", "six", "--edit", "6", "--output", "no", "--store", "nowhere"]);
+        assert!(said.contains("the last round of the sequence, in six.yaml") && said.contains("--store"), "{said}");
+        found_with.push(alone);
+    }
+    assert!(far(&found_with[0], &found_with[1]) > 1e-5, "the history changes nothing");
+}
+
+/// A pipeline that reads an update and exports it again, with what stands between, as `STAGES`.
+const LOADED: &str = "
+name: loaded
+stages:
+  model: { uses: load_model, with: { path: 'MODEL' } }
+  update: { uses: load_update, inputs: { model: model }, with: { path: UPDATE } }
+STAGES  out: { uses: export, inputs: { model: LAST }, with: { path: OUT } }
+";
+
+fn loaded(here: &Here, (model, update): (&str, &str), (stages, last): (&str, &str), out: &str) -> String {
+    let text = LOADED.replace("MODEL", model).replace("UPDATE", update).replace("STAGES", stages);
+    here.write("loaded.yaml", &text.replace("LAST", last).replace("OUT", out));
+    here.palinode(0, &["run", "loaded.yaml"])
+}
+
+#[test]
+fn an_update_that_is_loaded_brings_its_ledger_along() {
+    let here = with_model();
+    let all = records();
+    facts(&here, "a.json", &all[..4]);
+    facts(&here, "b.json", &all[4..8]);
+    edited(&here, "a.json", "a", (MEMIT, "[2]"));
+    edited(&here, "b.json", "b", (EMMET, "[0, 1, 2]"));
+    let lines = |place: &str| listed(&here, place)["edits"].as_array().unwrap().clone();
+    for (out, layers) in [("a", &[2][..]), ("b", &[0, 1, 2])] {
+        let again = format!("{out}-again");
+        let said = loaded(&here, ("base", &format!("{out}/update.safetensors")), ("", "update"), &again);
+        assert!(!said.contains("ledger"), "{said}");
+        assert!(bytes(&here, &again) == bytes(&here, out));
+        // Who made them and when is as it was.
+        assert_eq!(lines(&again), lines(out));
+        for place in [out, &again] {
+            here.palinode(0, &["revert", place, "--edit", "2", "--output", &format!("{place}-off")]);
+        }
+        let found =
+            far(&weights(&here, &format!("{again}-off"), layers), &weights(&here, &format!("{out}-off"), layers));
+        assert!(found < 1e-9, "{out}: {found:e}");
+    }
+    // Numbers stay, also those of what others were taken off before.
+    here.palinode(0, &["revert", "a/update.safetensors", "--edit", "1", "--output", "less"]);
+    loaded(&here, ("base", "less/update.safetensors"), ("", "update"), "less-again");
+    let numbers = |place: &str| lines(place).iter().map(|edit| edit["number"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(numbers("less-again"), [2, 3, 4]);
+    // Onto an edited model, whose own come first.
+    here.palinode(0, &["apply", "b/update.safetensors", "a", "--output", "ab"]);
+    pipeline(&here, "c.yaml", ("a.json", "ab", "abc"), (MEMIT, "[2]"));
+    here.palinode(0, &["run", "c.yaml"]);
+    loaded(&here, ("ab", "abc/update.safetensors"), ("", "update"), "abc-again");
+    assert_eq!(lines("abc-again"), lines("abc"));
+    here.palinode(0, &["revert", "abc-again", "--edit", "10", "--output", "abc-off"]);
+
+    // With the requests at hand, README.md lists them; others are not those that were written.
+    facts(&here, "one.json", &all[..1]);
+    for (asked, code) in [("a.json", 0), ("one.json", 4)] {
+        let edits = format!("  edits: {{ uses: load_requests, with: {{ path: {asked}, dataset: counterfact }} }}\n");
+        let text = LOADED.replace("MODEL", "base").replace("UPDATE", "a/update.safetensors").replace("STAGES", &edits);
+        let text = text.replace("{ model: LAST }", "{ model: update, requests: edits }").replace("OUT", "told");
+        here.write("told.yaml", &text);
+        let said = here.palinode(code, &["run", "told.yaml"]);
+        assert_eq!(said.contains("the requests are not those that were written"), code == 4, "{said}");
+    }
+    let subject = all[3]["requested_rewrite"]["subject"].as_str().unwrap();
+    assert!(here.read("told/README.md").contains(subject));
+
+    // After-care: they are listed, and none comes off by itself.
+    let rect = ("  rect: { uses: rect, inputs: { update: update } }\n", "rect");
+    let said = loaded(&here, ("base", "a/update.safetensors"), rect, "treated");
+    assert!(said.contains("was treated by `rect` since: its edits are listed"), "{said}");
+    assert_eq!(numbers("treated"), [1, 2, 3, 4]);
+    assert_eq!(lines("treated")[1]["prompt"], lines("a")[1]["prompt"]);
+    let said = here.palinode(4, &["revert", "treated", "--edit", "2", "--output", "no"]);
+    assert!(said.contains("was treated by `rect`") && said.contains("in loaded.yaml"), "{said}");
+    // What was treated before stays so.
+    loaded(&here, ("base", "treated/update.safetensors"), ("", "update"), "treated-again");
+    let said = here.palinode(4, &["revert", "treated-again", "--edit", "2", "--output", "no"]);
+    assert!(said.contains("was treated by `rect`"), "{said}");
+
+    // Without a ledger, or with another one's, that is said.
+    fs::create_dir(here.0.path().join("alone")).unwrap();
+    for (ledger, words) in
+        [(None, "there is no ledger.safetensors beside it"), (Some("b"), "beside it is of another update")]
+    {
+        let at = |folder: &str, name: &str| here.0.path().join(folder).join(name);
+        fs::copy(at("a", "update.safetensors"), at("alone", "update.safetensors")).unwrap();
+        if let Some(other) = ledger {
+            fs::copy(at(other, "ledger.safetensors"), at("alone", "ledger.safetensors")).unwrap();
+        }
+        let said = loaded(&here, ("base", "alone/update.safetensors"), ("", "update"), "bare");
+        assert!(said.contains(words) && said.contains("known by name alone"), "{said}");
+        let said = here.palinode(0, &["edits", "bare"]);
+        assert!(said.contains("4 edits, which can be taken off together, and not one by one"), "{said}");
+    }
 }
 
 #[test]
@@ -405,7 +542,7 @@ fn what_does_not_come_off_says_what_would_have_to_run() {
         ("rect", "2", ["was treated by `rect`", "the solve and `rect`, in p.yaml"]),
         ("tuned", "2", ["found the change by gradient", "`finetune`, in p.yaml"]),
         ("bare", "2", ["has no ledger.safetensors", "ledger: true"]),
-        ("update", "99", ["has no edit `99`", "4 edits are listed"]),
+        ("update", "99", ["none of the 4 edits of out/update is `99`", "`palinode edits out/update` lists them"]),
     ] {
         let said = here.palinode(4, &["revert", &format!("out/{folder}"), "--edit", edit, "--output", "no"]);
         for word in words {
@@ -423,7 +560,7 @@ fn what_does_not_come_off_says_what_would_have_to_run() {
         assert!(bytes(&here, &out) == bytes(&here, &format!("{out}-2")));
     }
     let said = here.palinode(0, &["edits", "out/bare"]);
-    assert!(said.contains("4 edits; there is no ledger.safetensors"), "{said}");
+    assert!(said.contains("4 edits; there is no ledger of them"), "{said}");
     assert!(here.read("out/update/README.md").contains("`ledger.safetensors`"));
     assert!(!here.read("out/bare/README.md").contains("`ledger.safetensors`"));
     // Nothing is written over, and nothing is taken off weights that were changed.
@@ -435,6 +572,8 @@ fn what_does_not_come_off_says_what_would_have_to_run() {
     fs::write(&path, changed).unwrap();
     let said = here.palinode(4, &["revert", "out/update", "--edit", "2", "--output", "no"]);
     assert!(said.contains("were changed since") && said.contains("--force"), "{said}");
+    let said = here.palinode(0, &["revert", "out/update", "--edit", "2", "--force", "--output", "forced"]);
+    assert!(said.contains("! the model may not be what this says: the weights in out/update were changed"), "{said}");
 }
 
 /// An update that knows nothing of its edits is put on and taken off as a whole.
@@ -464,7 +603,7 @@ fn an_update_without_the_names_of_its_edits() {
 #[test]
 fn a_damaged_ledger_is_no_panic() {
     type Damage = fn(&mut Value, &mut Value);
-    let damages: [(&str, Damage); 16] = [
+    let damages: [(&str, Damage); 19] = [
         ("no format", |_, said| said["format"] = "ledger.v9".into()),
         ("no updates", |_, said| said["updates"] = Value::Null),
         ("a system that is no square", |header, _| {
@@ -493,6 +632,22 @@ fn a_damaged_ledger_is_no_panic() {
                 serde_json::json!([{ "edits": 99, "rank": {} }, { "edits": 100, "rank": {} }]);
         }),
         ("another layer", |_, said| said["updates"][0]["provenance"]["layers"][0]["layer"] = 99.into()),
+        ("factors that do not fit each other", |header, _| {
+            let (name, _) = header.as_object().unwrap().iter().find(|(name, _)| name.ends_with(".right")).unwrap();
+            let name = name.clone();
+            let shape: Vec<u64> = serde_json::from_value(header[&name]["shape"].clone()).unwrap();
+            header[&name]["shape"] = serde_json::json!([1, shape[0] * shape[1]]);
+        }),
+        ("factors of another weight", |header, _| {
+            let (name, _) = header.as_object().unwrap().iter().find(|(name, _)| name.ends_with(".left")).unwrap();
+            let name = name.clone();
+            let shape: Vec<u64> = serde_json::from_value(header[&name]["shape"].clone()).unwrap();
+            header[&name]["shape"] = serde_json::json!([shape[1], shape[0]]);
+        }),
+        ("numbers without end", |_, said| {
+            said["next"] = u64::MAX.into();
+            said["updates"][0]["edits"][2]["number"] = u64::MAX.into();
+        }),
         ("no parameters", |_, said| said["updates"][0]["provenance"]["objective"] = Value::Null),
     ];
     let here = with_model();
@@ -505,7 +660,8 @@ fn a_damaged_ledger_is_no_panic() {
         let model = ["revert", "three", "--edit", "2", "--output", "out", "--overwrite"];
         let update = ["revert", "three/update.safetensors", "--edit", "2", "--output", "out", "--overwrite"];
         let list = ["edits", "three"];
-        for args in [&model[..], &update[..], &list[..]] {
+        let on = ["apply", "three/update.safetensors", "base", "--output", "out", "--overwrite"];
+        for args in [&model[..], &update[..], &list[..], &on[..]] {
             let (code, said, problems) = here::palinode(&here.0, args);
             assert!([0, 2, 4, 5].contains(&code), "{what}: {args:?} ends with {code}: {said}{problems}");
         }
@@ -522,4 +678,125 @@ fn a_damaged_ledger_is_no_panic() {
         fs::write(&path, with_header(&header, &whole, start)).unwrap();
         told(what);
     }
+}
+
+/// What someone who wants to undo an edit may try.
+#[test]
+fn wrong_turns_are_told() {
+    let here = with_model();
+    let all = records();
+    facts(&here, "a.json", &all[..4]);
+    facts(&here, "b.json", &all[4..8]);
+    edited(&here, "a.json", "out/a", (MEMIT, "[2]"));
+    edited(&here, "b.json", "out/b", (EMMET, "[0, 1, 2]"));
+    let path = |name: &str| here.0.path().join(name);
+    let copied = |from: &str, to: &str, names: &[&str]| {
+        fs::create_dir_all(path(to)).unwrap();
+        for name in names {
+            fs::copy(path(from).join(name), path(to).join(name)).unwrap();
+        }
+    };
+    // A model that was never edited, and the folder around edited ones.
+    let said = here.palinode(4, &["edits", "base"]);
+    assert!(said.contains("base has neither ledger.safetensors nor palinode.json"), "{said}");
+    let said = here.palinode(4, &["edits", "out"]);
+    assert!(said.contains("did you mean `out/a`, `out/b`?"), "{said}");
+    assert_eq!(here.palinode(0, &["edits", "out/a/palinode.json"]), here.palinode(0, &["edits", "out/a"]));
+    // Neither an edit nor a model, or both.
+    let said = here.palinode(2, &["revert", "out/a", "--output", "no"]);
+    assert!(said.contains("`palinode edits out/a` lists the edits"), "{said}");
+    let said = here.palinode(2, &["revert", "out/a", "out/a", "--edit", "1", "--output", "no"]);
+    assert!(said.contains("with --edit, one place is named"), "{said}");
+    // Folders stand for the update in them.
+    here.palinode(0, &["revert", "out/a", "out/a", "--base", "base", "--output", "off"]);
+    assert!(bytes(&here, "off") == bytes(&here, "base"));
+    here.palinode(0, &["apply", "out/a", "base", "--output", "on"]);
+    assert!(bytes(&here, "on") == bytes(&here, "out/a"));
+    here.palinode(0, &["apply", "out/b", "out/a", "--output", "ab"]);
+    let said = here.palinode(4, &["apply", "ab", "base", "--output", "no"]);
+    assert!(said.contains("ab is a folder, and has no update.safetensors"), "{said}");
+    // Another file than the update.
+    let said = here.palinode(4, &["revert", "out/a/ledger.safetensors", "out/a", "--output", "no"]);
+    assert!(said.contains("it is a ledger") && said.contains("update.safetensors beside it"), "{said}");
+    let said = here.palinode(4, &["apply", "out/a/model.safetensors", "base", "--output", "no"]);
+    assert!(said.contains("it is no update that `export` wrote"), "{said}");
+    let said = here.palinode(4, &["revert", "out/b", "out/a", "--output", "no"]);
+    assert!(said.contains("out/a was edited with another update") && said.contains("`palinode edits`"), "{said}");
+    let said = here.palinode(0, &["revert", "out/b", "out/a", "--force", "--output", "subtracted"]);
+    assert!(said.contains("! it may not be the unedited one: out/a was edited with another update"), "{said}");
+    assert!(!said.contains("unedited model"), "{said}");
+    let said = here.palinode(4, &["apply", "out/a", "out", "--output", "no"]);
+    assert!(said.contains("out is no model: it has no config.json"), "{said}");
+    // A slip in a subject, and several in one.
+    let subject = all[1]["requested_rewrite"]["subject"].as_str().unwrap();
+    let said = here.palinode(4, &["revert", "out/a", "--edit", &format!("{subject}x"), "--output", "no"]);
+    assert!(said.contains(&format!("did you mean `{subject}`?")), "{said}");
+    let said = here.palinode(4, &["revert", "out/a", "--edit", "1,2", "--output", "no"]);
+    here.palinode(4, &["revert", "out/a", "--edit", "-1", "--output", "no"]);
+    assert!(said.contains("none of the 4 edits of out/a is `1,2`") && said.contains("an --edit of its own"), "{said}");
+    // What came off is said by what it says: the number of one may be the name of another.
+    let said = here.palinode(0, &["revert", "out/a", "--edit", "2", "--output", "less"]);
+    assert!(said.contains("taken off: edit 2 (1): ") && said.contains(subject) && said.contains(" → "), "{said}");
+    // An update by itself over several layers takes the model.
+    let said = here.palinode(4, &["revert", "out/b/update.safetensors", "--edit", "1", "--output", "no"]);
+    assert!(said.contains("name the unedited model's folder with --base; or what would have to run"), "{said}");
+    let said =
+        here.palinode(4, &["revert", "out/b/update.safetensors", "--edit", "1", "--base", "out/a", "--output", "no"]);
+    assert!(said.contains("out/a is not the model") && said.contains("name the model that it was made for"), "{said}");
+    let update = ["revert", "out/b/update.safetensors", "--edit", "1", "--base", "base", "--output", "b-less"];
+    here.palinode(0, &update);
+
+    // An edited model that was copied without its ledger.
+    copied(
+        "out/a",
+        "copy",
+        &["model.safetensors", "config.json", "tokenizer.json", "palinode.json", "update.safetensors"],
+    );
+    let said = here.palinode(0, &["edits", "copy"]);
+    assert!(said.contains("there is no ledger of them, so only the whole update can be taken off"), "{said}");
+    let said = here.palinode(4, &["revert", "copy", "--edit", "1", "--output", "no"]);
+    assert!(said.contains("copy has no ledger.safetensors"), "{said}");
+    here.palinode(0, &["revert", "copy", "copy", "--base", "base", "--output", "copy-off"]);
+    // An update without its ledger is put on as a whole, which is said.
+    let said = here.palinode(0, &["apply", "copy", "out/b", "--output", "copy-on"]);
+    assert!(said.contains("copy/update.safetensors has no ledger.safetensors of its own beside it"), "{said}");
+
+    // A ledger that lies beside other weights.
+    copied("base", "other", &["model.safetensors", "config.json", "tokenizer.json"]);
+    copied("out/a", "other", &["ledger.safetensors"]);
+    let said = here.palinode(0, &["edits", "other"]);
+    assert!(said.contains("! the weights beside the ledger are others than it is of"), "{said}");
+    assert_eq!(listed(&here, "other")["fits"], false);
+    assert_eq!(listed(&here, "out/a")["fits"], true);
+    let said = here.palinode(0, &["apply", "out/b", "other", "--output", "other-b"]);
+    assert!(said.contains("the ledger.safetensors in other is of other weights than the model has"), "{said}");
+    assert_eq!(listed(&here, "other-b")["edits"].as_array().unwrap().len(), 4);
+    // An update that is forced onto an edited model leaves the ledger of what is there.
+    here.palinode(0, &["revert", "out/a", "--edit", "1", "--output", "three"]);
+    pipeline(&here, "c.yaml", ("b.json", "three", "c"), (MEMIT, "[2]"));
+    here.palinode(0, &["run", "c.yaml"]);
+    here.palinode(4, &["apply", "c/update.safetensors", "out/a", "--output", "no"]);
+    here.palinode(0, &["apply", "c/update.safetensors", "out/a", "--force", "--output", "forced"]);
+    assert_eq!(listed(&here, "forced")["edits"].as_array().unwrap().len(), 8);
+    here.palinode(0, &["revert", "c/update.safetensors", "forced", "--base", "base", "--output", "a-again"]);
+    assert!(bytes(&here, "a-again") == bytes(&here, "out/a"));
+    // Forced onto weights of which nothing is known, those are what it comes off to.
+    here.palinode(0, &["apply", "out/b", "copy", "--force", "--output", "b-forced"]);
+    let said = here.palinode(4, &["revert", "out/b", "b-forced", "--base", "base", "--output", "no"]);
+    assert!(said.contains("base is not the model that the update was made for"), "{said}");
+    here.palinode(0, &["revert", "out/b", "b-forced", "--base", "copy", "--output", "copy-again"]);
+    assert!(bytes(&here, "copy-again") == bytes(&here, "copy"));
+
+    // A ledger that is cut off: nothing is listed, and the way on is said.
+    let whole = fs::read(path("out/a/ledger.safetensors")).unwrap();
+    for cut in [0, 5, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(path("out/a/ledger.safetensors"), &whole[..cut]).unwrap();
+        for args in [&["edits", "out/a"][..], &["revert", "out/a", "out/a", "--output", "no"]] {
+            let said = here.palinode(4, args);
+            assert!(said.contains("ledger.safetensors: ") && said.contains("move the file elsewhere"), "{cut}: {said}");
+        }
+    }
+    fs::remove_file(path("out/a/ledger.safetensors")).unwrap();
+    here.palinode(0, &["revert", "out/a", "out/a", "--base", "base", "--output", "at-last"]);
+    assert!(!path("no").exists());
 }

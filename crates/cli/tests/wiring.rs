@@ -132,7 +132,7 @@ fn a_machine_is_measured() {
     let said = bench.run(&["doctor", "--measure", "cpu", "--json"]);
     assert_eq!(said.code, 0, "{}", said.err);
     let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-    for what in ["products, f32", "products, bf16", "products, f16", "factor, f64"] {
+    for what in ["products, f32", "products, bf16", "products, f16", "products, compute: bf16", "factor, f64"] {
         assert!(told["rates"][what].as_f64().is_some_and(|rate| rate > 1e6), "{what}: {told}");
     }
     assert_eq!(bench.run(&["doctor", "--measure", "tpu"]).code, 2);

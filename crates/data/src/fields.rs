@@ -25,9 +25,9 @@ pub struct Fields {
     pub subject: Option<FieldPath>,
     /// The prompt, with `{}` or the subject itself in the subject's place.
     pub prompt: Option<FieldPath>,
-    /// What the model should say.
+    /// What the model should say; of a list of spellings, the first.
     pub target_new: Option<FieldPath>,
-    /// What it says before.
+    /// What it says before; of a list of spellings, the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_true: Option<FieldPath>,
     /// What the fact says of its subject.
@@ -214,8 +214,21 @@ impl FieldPath {
         }
     }
 
-    fn first(from: Option<&Self>, record: &Value) -> Option<String> {
-        from?.texts(record).into_iter().next()
+    /// The one text that this finds, if any; of `spellings` of one answer, the first.
+    ///
+    /// # Errors
+    /// Several texts that differ: which of them is meant only the mapping can say.
+    fn one(from: Option<&Self>, record: &Value, spellings: bool) -> Result<Option<String>, String> {
+        let Some(from) = from else { return Ok(None) };
+        let mut found = from.texts(record);
+        found.dedup();
+        let chosen = |path: &str| spellings && !path.contains("[*]");
+        if let (Some(path), [first, second, ..]) = (from.path().filter(|path| !chosen(path)), found.as_slice()) {
+            let place = if path.contains("[*]") { path.replacen("[*]", "[0]", 1) } else { format!("{path}[0]") };
+            let several = format!("there are {} texts at `{path}`, {first:?} and {second:?} among them", found.len());
+            return Err(format!("{several}; one is expected: `{place}` is the first of them"));
+        }
+        Ok(found.into_iter().next())
     }
 }
 
@@ -346,8 +359,12 @@ impl Fields {
 
     /// The request of a record.
     pub fn request(&self, index: usize, record: &Value) -> Result<EditRequest, Fault> {
+        let one = |name: &str, from: Option<&FieldPath>| {
+            let spellings = matches!(name, "target_new" | "target_true");
+            FieldPath::one(from, record, spellings).map_err(|message| (Some(name.to_owned()), message))
+        };
         let wanted = |name: &str, from: Option<&FieldPath>| {
-            FieldPath::first(from, record).ok_or_else(|| {
+            one(name, from)?.ok_or_else(|| {
                 let path = match from {
                     Some(FieldPath::Path(path)) => format!(": there is no text at `{path}`"),
                     _ => String::new(),
@@ -363,7 +380,7 @@ impl Fields {
             }
             None => ("{}".to_owned(), trimmed(prompt)),
         };
-        let target_true = FieldPath::first(self.target_true.as_ref(), record);
+        let target_true = one("target_true", self.target_true.as_ref())?;
         let many = |from: &Many<FieldPath>| from.all().iter().flat_map(|from| from.texts(record)).collect::<Vec<_>>();
         let probes = |name: &str, asked: &Many<Asked>| {
             let found: Result<Vec<Vec<Probe>>, String> = asked.all().iter().map(|asked| asked.probes(record)).collect();
@@ -385,7 +402,7 @@ impl Fields {
             target: probe.answers.into_iter().next().or_else(|| target_true.clone()),
         };
         Ok(EditRequest {
-            id: FieldPath::first(self.id.as_ref(), record).unwrap_or_else(|| index.to_string()),
+            id: one("id", self.id.as_ref())?.unwrap_or_else(|| index.to_string()),
             prompt,
             subject,
             target_new: wanted("target_new", self.target_new.as_ref())?,
@@ -396,12 +413,9 @@ impl Fields {
             references: many(&self.references),
             portability: axes("portability", &self.portability)?,
             locality: axes("locality", &self.locality)?,
-            relation: FieldPath::first(self.relation.as_ref(), record),
-            group: FieldPath::first(self.group.as_ref(), record),
-            target_prefix: self
-                .target_prefix
-                .as_ref()
-                .and_then(|from| FieldPath::first(Some(from), record))
+            relation: one("relation", self.relation.as_ref())?,
+            group: one("group", self.group.as_ref())?,
+            target_prefix: one("target_prefix", self.target_prefix.as_ref())?
                 .map_or(TargetPrefix::Blank, TargetPrefix::Given),
             target_true,
             ..EditRequest::default()
@@ -498,6 +512,11 @@ mod tests {
         assert_eq!(read("a.b[1][0]"), ["y"]);
         assert_eq!(read("c[*].d"), ["1", "2"]);
         assert_eq!(read("e.f"), ["whole"]);
+        let one = |path: &str, spellings| FieldPath::one(Some(&FieldPath::Path(path.to_owned())), &record, spellings);
+        assert_eq!(one("e.f", false), Ok(Some("whole".to_owned())));
+        assert_eq!(one("a.b", true), Ok(Some("x".to_owned())));
+        assert!(one("a.b", false).unwrap_err().contains("3 texts at `a.b`"));
+        assert!(one("c[*].d", true).unwrap_err().ends_with("`c[0].d` is the first of them"));
         assert!(read("a.x").is_empty() && read("c[9].d").is_empty());
         for none in ["", "a.", "a[x]", "a[1", ".a"] {
             assert!(steps(none).is_err(), "{none}");

@@ -49,22 +49,27 @@ pub fn lists<R: DeserializeOwned>(
 
 /// Turns every record of a file into something by `make`, which gets the record's number; all mistakes at once.
 pub fn read<T>(path: &Path, hint: &str, make: impl Fn(usize, Value) -> Result<T, Fault>) -> Result<Vec<T>, Mistakes> {
-    read_as(path, hint, Cells::Json, make)
+    read_as(path, hint, Cells::Json, |index, _, record| make(index, record))
 }
 
-/// As [`read`], with cells of a CSV file as this.
-pub fn read_as<T>(
+/// Records of a file with the line of each, where it has one; cells of a CSV file are text.
+pub fn with_lines(path: &Path) -> Result<Vec<(Option<usize>, Value)>, Mistakes> {
+    read_as(path, "", Cells::Text, |_, line, record| Ok((line, record)))
+}
+
+/// As [`read`], with cells of a CSV file as this; `make` also gets the record's line, where it has one.
+fn read_as<T>(
     path: &Path,
     hint: &str,
     cells: Cells,
-    make: impl Fn(usize, Value) -> Result<T, Fault>,
+    make: impl Fn(usize, Option<usize>, Value) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Mistakes> {
     let table = table(path)?;
     let text = if table.is_none() { stream::read_text(path, LARGEST_FILE)? } else { String::new() };
     let mut all = Vec::new();
     let mut mistakes = Mistakes::default();
     let mut take = |index: usize, line: Option<usize>, value: Result<Value, String>| {
-        let made = value.map_err(|message| (None, message)).and_then(|record| make(index, record));
+        let made = value.map_err(|message| (None, message)).and_then(|record| make(index, line, record));
         match made {
             Ok(made) => all.push(made),
             Err((field, message)) => mistakes.add(told(path, index, line, field, message, hint)),
@@ -155,7 +160,8 @@ pub fn null_is_none<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(fr
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-fn told(
+/// The mistake of a record, at its line where it has one.
+pub fn told(
     path: &Path,
     index: usize,
     line: Option<usize>,

@@ -1,19 +1,20 @@
 //! An objective and a plan turned into changes of weights.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
-    Delta, Diagnostics, Form, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, System, from_row_major,
-    mean_column_norm, row_major, solve,
+    Delta, Diagnostics, Form, LowRank, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, Solution,
+    System, from_row_major, mean_column_norm, row_major, solve,
 };
-use palinode_model::{Beyond, Decoder, ModelError, Text, WeightId, read};
+use palinode_model::{Beyond, Decoder, DecoderConfig, MlpModule, ModelError, Text, WeightId, read};
 
 use crate::{EditError, Prompt, Site, Tap, TargetSettings, optimise_at_most, probe, prompts, searches};
 
-/// The preservation metric of every edited weight, over that weight's keys.
+/// The preservation metric of every edited layer's down-projection, over that layer's keys: of a mixture of experts, those of all experts.
 pub type Preservations = BTreeMap<WeightId, Arc<dyn Preservation>>;
 
 /// What to do to a batch of requests.
@@ -44,8 +45,8 @@ pub struct LayerEdit {
     pub diagnostics: Diagnostics,
     /// `‖W‖_F` before the change.
     pub weight_norm: f64,
-    /// `K`, `f × B`, averaged over templates, as it was measured for this step. Requests that share a column have their mean.
-    pub keys: Mat<f64>,
+    /// The layer's part of the residual that stood.
+    pub fraction: f64,
     /// What the solve left, to tell the change without some of the edits.
     pub system: System,
 }
@@ -53,8 +54,11 @@ pub struct LayerEdit {
 /// A batch of edits.
 #[derive(Clone, Debug)]
 pub struct Applied {
-    /// The layers' changes, in the order of the plan.
+    /// The layers' changes, in the order of the plan; of a mixture of experts, one for each expert that a key is routed to.
     pub layers: Vec<LayerEdit>,
+    /// `K`, `f × B`, of each layer, as it was measured for its step, averaged over templates. Requests that share a column have their mean.
+    /// The weight is the layer's down-projection, all experts together.
+    pub keys: Vec<(WeightId, Mat<f64>)>,
     /// Mean `‖z − h‖` over requests, at the bare prompt, before any change.
     pub distance_before: f64,
     /// The same after the last change, for the targets that it aimed at.
@@ -88,22 +92,13 @@ pub fn apply(
     if let (Beyond::Norm, Some((layer, aim))) = (config.beyond(), edit.plan.passed_on()) {
         return Err(EditError::BehindNorm { family: config.family.name().to_owned(), layer, aim });
     }
-    for step in &edit.plan.steps {
-        EditError::unless_dense(config, step.layer, "an edit")?;
-    }
     let at = |layer: usize| move |source: MathError| EditError::Math { layer, source };
     let mut aim = last;
     let mut values = from_row_major("targets", targets, batch, d).map_err(at(last))?.transpose().to_owned();
     let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
     let mu = edit.objective.mu(&strengths).map_err(at(last))?;
     let rows = Rows::new(text, decoder, requests, edit)?;
-    let (once, repeated) = if edit.targets.rules.merge { (Vec::new(), Vec::new()) } else { once(requests, &mu) };
-    // The requests of each column of the system.
-    let columns: Vec<Vec<usize>> = if edit.targets.rules.merge {
-        searches(requests, true)
-    } else {
-        once.into_iter().map(|request| vec![request]).collect()
-    };
+    let (columns, repeated) = columns_of(requests, &mu, edit.targets.rules.merge);
 
     let site = Site::of_target(edit.targets.site, config);
     let missing = |model: &Decoder, layer: usize, values: &Mat<f64>| -> Result<Mat<f64>, EditError> {
@@ -125,6 +120,7 @@ pub fn apply(
     let mut forward = injected(decoder, &rows.bare(), (aim, site), &residual, &later, edit.tokens)?.into_iter();
     let mut taken = 0.0;
     let mut layers = Vec::with_capacity(edit.plan.steps.len());
+    let mut all_keys = Vec::with_capacity(edit.plan.steps.len());
     for (i, step) in edit.plan.steps.iter().enumerate() {
         let layer = step.layer;
         let weight = WeightId::down(layer);
@@ -168,21 +164,11 @@ pub fn apply(
             // Only ROME has a direction, and one edit.
             solve(metric.as_ref(), &Problem { keys: keys.as_ref(), residual: share.as_ref(), mu: &mu, ..problem })
         };
-        let solution = solution.map_err(|e| name_edits(e, layer, requests, &columns))?;
-        let delta = Delta::from(solution.update);
-        let before = edited.weight(weight)?;
-        // A sum for each row, and those in f64: a weight has millions of numbers.
-        let squares = read::<f32, _, _>((before.clone() * before).sum_dim(1))?;
-        let weight_norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
-        edited = edited.with_change(weight, change(&edited, &delta))?;
-        layers.push(LayerEdit {
-            weight,
-            delta,
-            diagnostics: solution.diagnostics,
-            weight_norm,
-            keys: if columns.len() == batch { average } else { mean_columns(&average, &columns) },
-            system: solution.system,
-        });
+        let solution = solution.map_err(|e| name_edits(e, config, layer, requests, &columns))?;
+        let made = changes_of(&edited, layer, &solution, metric.as_ref(), step.fraction)?;
+        edited = with_edits(&edited, made.iter().map(|edit| (edit.weight, &edit.delta)))?;
+        layers.extend(made);
+        all_keys.push((weight, if columns.len() == batch { average } else { mean_columns(&average, &columns) }));
     }
     let distance_after = mean_column_norm(missing(&edited, aim, &values)?.as_ref());
     let mu = columns.iter().map(|of| mu[of[0]]).collect();
@@ -190,7 +176,75 @@ pub fn apply(
     for &(later, earlier) in &repeated {
         columns.iter_mut().filter(|of| of[0] == earlier).for_each(|of| of.push(later));
     }
-    Ok(Applied { layers, distance_before, distance_after, repeated, columns, mu })
+    Ok(Applied { layers, keys: all_keys, distance_before, distance_after, repeated, columns, mu })
+}
+
+/// What a layer's solve changes, weight by weight: its down-projection, or those of the experts that a key is routed to.
+fn changes_of(
+    edited: &Decoder,
+    layer: usize,
+    solution: &Solution,
+    metric: &dyn Preservation,
+    fraction: f64,
+) -> Result<Vec<LayerEdit>, EditError> {
+    let of = |weight: WeightId, update: LowRank, diagnostics: Diagnostics| -> Result<LayerEdit, EditError> {
+        let before = edited.weight(weight)?;
+        // A sum for each row, and those in f64: a weight has millions of numbers.
+        let squares = read::<f32, _, _>((before.clone() * before).sum_dim(1))?;
+        let weight_norm = squares.into_iter().map(f64::from).sum::<f64>().sqrt();
+        let (delta, system) = (Delta::from(update), solution.system.clone());
+        Ok(LayerEdit { weight, delta, diagnostics, weight_norm, fraction, system })
+    };
+    let Some(experts) = edited.config().mixture(layer) else {
+        return Ok(vec![of(WeightId::down(layer), solution.update.clone(), solution.diagnostics)?]);
+    };
+    let parts = experts.ids().zip(experts.parts());
+    let changed = parts.filter_map(|(id, range)| Some((id, solution.part(metric, range)?)));
+    changed.map(|(id, (update, diagnostics))| of(WeightId::of_expert(layer, id), update, diagnostics)).collect()
+}
+
+/// The keys that [`apply`] measured for an edit whose changes are known, in the order of the plan: of each weight `[f, columns]`, as in
+/// [`LayerEdit::keys`]. `decoder` is the model that was edited.
+///
+/// # Errors
+/// As [`apply`].
+pub fn keys_of(
+    decoder: &Decoder,
+    text: &Text,
+    requests: &[EditRequest],
+    changes: &[(WeightId, Delta)],
+    edit: &Edit<'_>,
+) -> Result<Vec<(WeightId, Mat<f64>)>, EditError> {
+    let strengths: Vec<Option<f64>> = requests.iter().map(|r| r.strength).collect();
+    let at = edit.plan.target_layer;
+    let mu = edit.objective.mu(&strengths).map_err(|source| EditError::Math { layer: at, source })?;
+    let rows = Rows::new(text, decoder, requests, edit)?;
+    let (columns, _) = columns_of(requests, &mu, edit.targets.rules.merge);
+    let mut edited = decoder.clone();
+    let mut found = Vec::with_capacity(changes.len());
+    for step in &edit.plan.steps {
+        let layer = step.layer;
+        decoder.config().check_layer(layer)?;
+        EditError::unless_dense(decoder.config(), layer, "an edit")?;
+        let weight = WeightId::down(layer);
+        let (_, delta) = changes
+            .iter()
+            .find(|(of, _)| *of == weight)
+            .ok_or_else(|| EditError::Mismatch(format!("there is no change of layer {layer}")))?;
+        let (average, _) = rows.keys(if step.refresh.keys { &edited } else { decoder }, layer, edit.tokens)?;
+        edited = with_edits(&edited, std::iter::once((weight, delta)))?;
+        found.push((weight, if columns.len() == requests.len() { average } else { mean_columns(&average, &columns) }));
+    }
+    Ok(found)
+}
+
+/// The requests of each column of the system, and those that repeat an earlier one.
+fn columns_of(requests: &[EditRequest], mu: &[f64], merge: bool) -> (Vec<Vec<usize>>, Vec<(usize, usize)>) {
+    if merge {
+        return (searches(requests, true), Vec::new());
+    }
+    let (once, repeated) = once(requests, mu);
+    (once.into_iter().map(|request| vec![request]).collect(), repeated)
 }
 
 /// Activations of every tap at the prompts' fact tokens, with `added` `d × B` added to the `site` of `layer` there: one row-major
@@ -274,21 +328,69 @@ pub fn with_edits<'a>(
     decoder: &Decoder,
     edits: impl IntoIterator<Item = (WeightId, &'a Delta)>,
 ) -> Result<Decoder, ModelError> {
-    edits.into_iter().try_fold(decoder.clone(), |model, (weight, delta)| {
-        let change = change(&model, delta);
-        model.with_change(weight, change)
-    })
+    let config = decoder.config();
+    let mut model = decoder.clone();
+    // Experts of a layer lie side by side in one weight, which is changed once for several of them: up to the second change of one of them, so
+    // that numbers are rounded after each change, as those of other weights are. By where an expert's rows begin.
+    let mut waiting: BTreeMap<usize, BTreeMap<usize, &Delta>> = BTreeMap::new();
+    for (weight, delta) in edits {
+        let Some(rows) = rows_of_expert(config, weight) else {
+            let change = tensor(&model, &delta.transposed());
+            model = model.with_change(weight, change)?;
+            continue;
+        };
+        let [out, input] = [config.hidden, rows.len()];
+        if delta.shape() != [out, input] {
+            let (name, found) = (format!("the change of {weight}"), delta.shape().to_vec());
+            return Err(ModelError::Shape { name, expected: vec![out, input], found });
+        }
+        let layer = waiting.entry(weight.layer).or_default();
+        if layer.contains_key(&rows.start) {
+            model = with_experts(&model, weight.layer, &std::mem::take(layer))?;
+        }
+        layer.insert(rows.start, delta);
+    }
+    for (layer, changes) in waiting {
+        model = with_experts(&model, layer, &changes)?;
+    }
+    Ok(model)
 }
 
-/// `Δᵀ`, `[in, out]` in f32: summed in f64 and rounded once.
-fn change(decoder: &Decoder, delta: &Delta) -> Tensor<2> {
-    let transposed = delta.transposed();
+/// Where the down-projection of an expert lies in the weight of all of them.
+fn rows_of_expert(config: &DecoderConfig, weight: WeightId) -> Option<Range<usize>> {
+    let experts = config.mixture(weight.layer).filter(|_| weight.module == MlpModule::Down)?;
+    experts.parts().get(experts.part(weight.expert?)?).cloned()
+}
+
+/// The model with changes of some experts of a layer, by where their rows begin.
+fn with_experts(model: &Decoder, layer: usize, changes: &BTreeMap<usize, &Delta>) -> Result<Decoder, ModelError> {
+    let shape = [model.config().key_size(layer), model.config().hidden];
+    let mut values = vec![0f32; shape[0] * shape[1]];
+    for (&start, delta) in changes {
+        let own = row_major(delta.transposed().as_ref());
+        values[start * shape[1]..].iter_mut().zip(own).for_each(|(to, value)| *to = value as f32);
+    }
+    model.with_change(WeightId::down(layer), Tensor::from_data(TensorData::new(values, shape), &model.device()))
+}
+
+/// `Δᵀ`, `[in, out]` in f32, on the model's device: summed in f64 and rounded once.
+fn tensor(decoder: &Decoder, transposed: &Mat<f64>) -> Tensor<2> {
     let shape = [transposed.nrows(), transposed.ncols()];
     let values: Vec<f32> = row_major(transposed.as_ref()).into_iter().map(|v| v as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), &decoder.device())
 }
 
-fn name_edits(error: MathError, layer: usize, requests: &[EditRequest], columns: &[Vec<usize>]) -> EditError {
+fn name_edits(
+    error: MathError,
+    config: &DecoderConfig,
+    layer: usize,
+    requests: &[EditRequest],
+    columns: &[Vec<usize>],
+) -> EditError {
+    if let (MathError::Part { part, tokens, size }, Some(experts)) = (&error, config.mixture(layer)) {
+        let (expert, hint) = (experts.id(*part).words(), error.hint());
+        return EditError::Expert { layer, expert, tokens: *tokens, size: *size, hint };
+    }
     let named = match &error {
         MathError::Collision { pairs } => pairs.first().copied(),
         _ => None,

@@ -39,6 +39,8 @@ pub fn descend(
         .zip(batches)
         .map(|(prepared, batch)| Ok(Descent::new(prepared?, &batch.names, width, decoder, settings.steps)))
         .collect::<Result<Vec<_>, EditError>>()?;
+    // Once there is what a search begins from.
+    let decoder = &decoder.clone().with_compute(settings.rules.compute);
     loop {
         let mut open: Vec<&mut Descent<'_>> = descents.iter_mut().filter(|descent| !descent.done).collect();
         if open.is_empty() {

@@ -69,6 +69,22 @@ pub enum EditError {
         /// The layer where it was measured.
         aim: usize,
     },
+    /// An expert that the corpus did not show enough of.
+    #[error(
+        "layer {layer}: a key is routed to {expert}, which saw {tokens} tokens of the corpus: they do not span the {size} dimensions of its keys"
+    )]
+    Expert {
+        /// The layer.
+        layer: usize,
+        /// The expert, in words.
+        expert: String,
+        /// Tokens that were routed to it.
+        tokens: u64,
+        /// The size of its keys.
+        size: usize,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// A layer that this way of editing does not take.
     #[error("{what} takes layers with one feed-forward, and layer {layer} of {family} is a mixture of experts")]
     Experts {
@@ -104,7 +120,7 @@ impl EditError {
         match self {
             Self::Model(e) => e.hint(),
             Self::Math { source, .. } => source.hint(),
-            Self::Collision { hint, .. } => hint.clone(),
+            Self::Collision { hint, .. } | Self::Expert { hint, .. } => hint.clone(),
             Self::Diverged { steps: 0, .. } => Some(
                 "before the first step nothing was changed: `kl_factor` or `weight_decay` is too large a number, or the model itself predicts \
                  nothing finite"

@@ -26,14 +26,14 @@ mod targets;
 mod tune;
 
 pub use anchor::{anchor, anchor_norm};
-pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, with_edits};
+pub use apply::{Applied, Edit, LayerEdit, Preservations, apply, keys_of, with_edits};
 pub use chain::{optimise_pieces, pieces};
 pub use error::EditError;
 pub use findings::{Finding, Findings, Severity, findings, shared_keys};
 pub use lifelong::{
     Lifelong, LifelongEdit, LifelongSettings, RunningStatistics, Taken, edit_lifelong, solve_lifelong, take,
 };
-pub use moments::{Moments, keys_by_document, text_keys};
+pub use moments::{Moments, keys_by_document, no_tokens, text_keys};
 pub use npz::{MomentFile, Origin, Precision, write_moment};
 pub use probe::{Site, Tap, TargetSite, probe};
 pub use prompts::{FactToken, Prompt};

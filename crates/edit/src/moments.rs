@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use palinode_math::{MathError, SecondMoment};
+use palinode_math::{MathError, PartKeys, SecondMoment};
 use palinode_model::{
-    Activations, BlockOutput, Decoder, ModelError, Places, Rows, Visit, add_key_products, cat, free_memory, is_cpu,
-    read, worker_pool,
+    Activations, BlockOutput, Decoder, DecoderConfig, Keys, ModelError, Places, Rows, Visit, add_key_products, cat,
+    free_memory, is_cpu, read, worker_pool,
 };
 
-use crate::{EditError, Site};
+use crate::EditError;
 
 /// Accumulates the second moment of the keys of every asked layer.
 ///
@@ -45,21 +45,24 @@ impl Moments {
         Self::default()
     }
 
-    /// Takes a layer in, with what is known of it so far ([`SecondMoment::new`] where nothing is). Documents added from now
+    /// Takes a layer in, with what is known of it so far ([`no_tokens`] where nothing is). Documents added from now
     /// on count for it.
     ///
     /// # Errors
-    /// [`palinode_model::ModelError::Layer`]; [`EditError::Experts`]; [`EditError::Mismatch`] for a moment of another key size.
+    /// [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] for a moment of another key size, or of other parts.
     pub fn insert(&mut self, decoder: &Decoder, layer: usize, moment: SecondMoment) -> Result<(), EditError> {
         decoder.config().check_layer(layer)?;
-        EditError::unless_dense(decoder.config(), layer, "a second moment")?;
         let f = decoder.config().key_size(layer);
-        if moment.size() != f {
-            let message = format!("a second moment of size {}, but keys of size {f}", moment.size());
+        if moment.size() != f || !moment.ranges().eq(decoder.config().key_parts(layer)) {
+            let parts = match moment.parts() {
+                1 => String::new(),
+                parts => format!(" in {parts} parts"),
+            };
+            let message = format!("a second moment of size {}{parts}, but keys of size {f}", moment.size());
             return Err(EditError::Mismatch(message));
         }
         let device = decoder.device();
-        if !is_cpu(&device) && free_memory(&device).is_some_and(|free| free > room(f, self.layers.len() + 1)) {
+        if !sums_here(decoder) && free_memory(&device).is_some_and(|free| free > room(f, self.layers.len() + 1)) {
             self.there.insert(layer, Total::new(&moment, &device));
         }
         self.layers.insert(layer, moment);
@@ -130,7 +133,7 @@ impl Moments {
             }
         };
         here(self, SecondMoment::begin_odd);
-        if is_cpu(&decoder.device()) {
+        if sums_here(decoder) {
             self.add_here(decoder, groups(tokens))?;
         } else {
             let sums = decoder.within(tokens, |tokens| sums(decoder, groups(tokens), self.layers.keys()))?;
@@ -142,18 +145,23 @@ impl Moments {
 
     /// Adds the keys of some groups of rows on the CPU, a few groups at a time: each takes the memory of its keys in every layer.
     fn add_here(&mut self, decoder: &Decoder, groups: Vec<Vec<&[u32]>>) -> Result<(), EditError> {
-        let device = decoder.device();
-        let (visits, last) = visits(groups, self.layers.keys(), read::<f32, 2, _>);
+        let (device, config) = (decoder.device(), decoder.config());
+        let make = |layer: usize, keys: &Keys, places: &Places| keys.by_part(places, &config.key_parts(layer));
+        let (visits, last) = visits(groups, self.layers.keys(), make);
         decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
             // Each layer's sum takes its keys in the order of the groups: it is the same to the last bit, however many threads there are.
-            let mut keys: BTreeMap<usize, Vec<Vec<f32>>> = BTreeMap::new();
-            for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
-                keys.entry(layer).or_default().push(of);
+            let mut keys: BTreeMap<usize, Vec<PartKeys>> = BTreeMap::new();
+            for visit in seen {
+                let tokens = visit.tokens();
+                for (layer, of) in visit.seen.drain(..) {
+                    keys.entry(layer).or_default().push(PartKeys::new(tokens, of));
+                }
             }
             let sums = self.layers.iter_mut().filter_map(|(layer, moment)| Some((*layer, moment, keys.remove(layer)?)));
             let shares = worker_pool::share(&device, sums.collect(), worker_pool::MOST);
-            let add = |(layer, moment, keys): (usize, &mut SecondMoment, Vec<Vec<f32>>)| {
-                keys.iter().try_for_each(|of| add_keys(moment, of)).map_err(|source| EditError::Math { layer, source })
+            let add = |(layer, moment, keys): (usize, &mut SecondMoment, Vec<PartKeys>)| {
+                let each = keys.iter().try_for_each(|of| add_keys(moment, of));
+                each.map_err(|source| EditError::Math { layer, source })
             };
             worker_pool::map(shares, |share| share.into_iter().try_for_each(add)).into_iter().collect()
         })
@@ -201,24 +209,25 @@ pub fn keys_by_document(
     decoder: &Decoder,
     documents: &[Vec<u32>],
     layers: &[usize],
-) -> Result<Vec<BTreeMap<usize, Vec<f32>>>, EditError> {
+) -> Result<Vec<BTreeMap<usize, PartKeys>>, EditError> {
+    layers.iter().try_for_each(|&layer| decoder.config().check_layer(layer))?;
+    let config = decoder.config();
     let rows: Vec<&[u32]> = cut(decoder, documents).collect();
-    let all: usize = rows.iter().map(|row| row.len()).sum();
     let alone = rows.iter().filter(|row| !row.is_empty()).map(|&row| vec![row]);
-    let mut keys = keys_of(decoder, alone.collect(), layers)?;
-    // From the last one on, since a tail is cut off at no cost.
-    let mut each: Vec<BTreeMap<usize, Vec<f32>>> = Vec::with_capacity(rows.len());
-    let mut before = all;
-    for row in rows.iter().rev() {
-        before -= row.len();
-        let own = keys.iter_mut().map(|(&layer, of)| {
-            let size = of.len() / (before + row.len()).max(1);
-            (layer, of.split_off(before * size))
-        });
-        each.push(own.collect());
-    }
-    each.reverse();
-    Ok(each)
+    let make = |layer: usize, keys: &Keys, places: &Places| keys.by_part(places, &config.key_parts(layer));
+    let (visits, last) = visits(alone.collect(), layers.iter(), make);
+    let mut found = vec![BTreeMap::new(); visits.len()];
+    // Of streamed blocks a document is shown after every block.
+    decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
+        for visit in seen {
+            let tokens = visit.tokens();
+            found[visit.number].extend(visit.seen.drain(..).map(|(layer, of)| (layer, PartKeys::new(tokens, of))));
+        }
+        Ok::<(), EditError>(())
+    })?;
+    let mut found = found.into_iter();
+    let each = rows.iter().map(|row| if row.is_empty() { BTreeMap::new() } else { found.next().unwrap_or_default() });
+    Ok(each.collect())
 }
 
 /// Documents, cut to the model's context.
@@ -234,7 +243,8 @@ fn keys_of(
     layers: &[usize],
 ) -> Result<BTreeMap<usize, Vec<f32>>, EditError> {
     layers.iter().try_for_each(|&layer| decoder.config().check_layer(layer))?;
-    let (visits, last) = visits(groups, layers.iter(), read::<f32, 2, _>);
+    let make = |_, keys: &Keys, places: &Places| read::<f32, 2, _>(keys.at(places)?);
+    let (visits, last) = visits(groups, layers.iter(), make);
     let mut keys: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
     decoder.visit_in_order(visits, last, worker_pool::MOST, |seen| {
         for (layer, of) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
@@ -245,15 +255,30 @@ fn keys_of(
     Ok(keys)
 }
 
-/// Adds keys `[tokens, f]`: products in f32, sums in f64.
-fn add_keys(moment: &mut SecondMoment, keys: &[f32]) -> Result<(), MathError> {
+/// The second moment of a layer's keys, of no token yet.
+pub fn no_tokens(config: &DecoderConfig, layer: usize) -> SecondMoment {
+    let sizes: Vec<usize> = config.key_parts(layer).iter().map(ExactSizeIterator::len).collect();
+    SecondMoment::in_parts(&sizes)
+}
+
+/// Whether sums grow on the host: on a CPU, and of models with experts, whose keys are mostly 0.
+fn sums_here(decoder: &Decoder) -> bool {
+    is_cpu(&decoder.device()) || decoder.config().experts.is_some()
+}
+
+/// Adds the keys of some tokens: products in f32, sums in f64.
+fn add_keys(moment: &mut SecondMoment, keys: &PartKeys) -> Result<(), MathError> {
     // By their exponents: a loop that may end at each number is no vector's.
     let finite = |keys: &[f32]| keys.iter().fold(true, |all, key| all & key.is_finite());
-    if !keys.chunks(4096).all(finite) {
+    if !(0..moment.parts()).all(|part| keys.values(part).chunks(4096).all(finite)) {
         return Err(MathError::NotFinite { what: "key block" });
     }
-    let tokens = keys.len() / moment.size().max(1);
-    moment.add_by(tokens as u64, |columns| add_key_products(columns, keys));
+    moment.add_by(keys.tokens() as u64, |part, columns| {
+        if !keys.users(part).is_empty() {
+            add_key_products(columns, keys.values(part));
+        }
+        keys.users(part).len() as u64
+    });
     Ok(())
 }
 
@@ -302,7 +327,7 @@ fn sums<'a>(
     layers: impl Iterator<Item = &'a usize> + Clone,
 ) -> Result<Vec<Tensor<2>>, EditError> {
     let mut sums: BTreeMap<usize, Tensor<2>> = BTreeMap::new();
-    let (visits, last) = visits(groups, layers.clone(), Ok);
+    let (visits, last) = visits(groups, layers.clone(), |_, keys: &Keys, places: &Places| keys.at(places));
     decoder.visit_in_order(visits, last, 1, |seen| {
         for (layer, keys) in seen.into_iter().flat_map(|visit| visit.seen.drain(..)) {
             let product = gram(keys);
@@ -338,11 +363,13 @@ fn gram(keys: Tensor<2>) -> Tensor<2> {
 
 /// Keys of some layers at every token of some rows.
 struct AllKeys<'a, T, F> {
+    /// Its place among all visits.
+    number: usize,
     rows: Vec<&'a [u32]>,
     layers: Vec<usize>,
     /// Every token of the rows.
     places: Option<Places>,
-    /// What is made of keys `[tokens, f]`.
+    /// What is made of a layer's keys at some places.
     make: F,
     /// What was made of each layer's.
     seen: Vec<(usize, T)>,
@@ -356,11 +383,17 @@ fn visits<'a, 'b, T, F: Copy>(
 ) -> (Vec<AllKeys<'a, T, F>>, usize) {
     let layers: Vec<usize> = layers.copied().collect();
     let last = layers.iter().copied().max().unwrap_or(0);
-    let visit = |rows| AllKeys { rows, layers: layers.clone(), places: None, make, seen: Vec::new() };
-    (groups.into_iter().map(visit).collect(), last)
+    let visit = |(number, rows)| AllKeys { number, rows, layers: layers.clone(), places: None, make, seen: Vec::new() };
+    (groups.into_iter().enumerate().map(visit).collect(), last)
 }
 
-impl<T: Send, F: Fn(Tensor<2>) -> Result<T, ModelError> + Send> Visit for AllKeys<'_, T, F> {
+impl<T, F> AllKeys<'_, T, F> {
+    fn tokens(&self) -> usize {
+        self.rows.iter().map(|row| row.len()).sum()
+    }
+}
+
+impl<T: Send, F: Fn(usize, &Keys, &Places) -> Result<T, ModelError> + Send> Visit for AllKeys<'_, T, F> {
     type Found = ();
 
     fn begin(&mut self, decoder: &Decoder) -> Rows {
@@ -371,7 +404,7 @@ impl<T: Send, F: Fn(Tensor<2>) -> Result<T, ModelError> + Send> Visit for AllKey
 
     fn see(&mut self, layer: usize, output: &BlockOutput) -> Result<(), ModelError> {
         if let (true, Some(places)) = (self.layers.contains(&layer), &self.places) {
-            self.seen.push((layer, (self.make)(Site::Key.at(output, places)?)?));
+            self.seen.push((layer, (self.make)(layer, &output.key, places)?));
         }
         Ok(())
     }
@@ -430,7 +463,9 @@ mod tests {
         for (document, keys) in documents.iter().zip(&each) {
             let alone = text_keys(&decoder, std::slice::from_ref(document), &[0, 1], 64).unwrap();
             for layer in [0, 1] {
-                assert_eq!(keys[&layer], alone.get(&layer).cloned().unwrap_or_default());
+                let alone = alone.get(&layer).map_or(&[][..], Vec::as_slice);
+                let keys = keys.get(&layer).cloned().unwrap_or_default();
+                assert_eq!((keys.tokens(), keys.values(0)), (document.len(), alone));
             }
         }
     }

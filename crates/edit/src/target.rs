@@ -1,5 +1,6 @@
 //! A target: how it is sought, and what was found.
 
+use palinode_model::Compute;
 use serde::{Deserialize, Serialize};
 
 use crate::TargetSite;
@@ -39,6 +40,9 @@ pub struct TargetRules {
     pub loss_layer: Option<usize>,
     /// Requests with one subject share a target (MEMIT-Merge).
     pub merge: bool,
+    /// What products of the search's steps round factors to. What a search begins from, `h₀` and the keys and values of earlier tokens, and
+    /// the predictions that it preserves, are in f32: what is written at last is `h₀ + δ`, beside what the model computes.
+    pub compute: Compute,
 }
 
 /// When a search stops, beside a loss that is small enough.

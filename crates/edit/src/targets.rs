@@ -59,7 +59,8 @@ impl<'a> TargetSearch<'a> {
     /// and where the model may: each step goes through them, forward and back.
     ///
     /// # Errors
-    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`].
+    /// [`EditError::Request`] for prompts that cannot be used; [`palinode_model::ModelError::Layer`]; [`EditError::Mismatch`] where products
+    /// shall be rounded and kernels of our own do not compute.
     pub fn new(
         decoder: &Decoder,
         text: &Text,
@@ -69,6 +70,11 @@ impl<'a> TargetSearch<'a> {
         parallel_requests: usize,
     ) -> Result<Self, EditError> {
         decoder.config().check_layer(settings.layer)?;
+        let compute = settings.rules.compute;
+        if !(compute.is_usual() || decoder.has_kernels()) {
+            let message = format!("products in {} are those of a CPU with weights in f32", compute.name());
+            return Err(EditError::Mismatch(message));
+        }
         let of = |request: &EditRequest| {
             let openings: Vec<&str> = contexts(request, templates).into_iter().map(|(context, _)| context).collect();
             rewrite_prompts_at(text, decoder.config(), request, &openings, settings.fact_token)

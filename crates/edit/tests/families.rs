@@ -3,15 +3,13 @@
 
 mod family;
 
-use std::sync::Arc;
-
-use family::{Family, families, losses, request};
+use family::{Family, families, losses, metric, request};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{
-    Edit, EditError, Moments, Preservations, Prompt, Site, Tap, apply, optimise, probe, prompts, with_edits,
+    Edit, EditError, Moments, Preservations, Prompt, Site, Tap, apply, no_tokens, optimise, probe, prompts, with_edits,
 };
 use palinode_golden::relative;
-use palinode_math::{Factor, Objective, PreservationWeights, RomeKey, SecondMoment, Strategy};
+use palinode_math::{Objective, RomeKey, SecondMoment, Strategy};
 use palinode_model::{Beyond, Decoder, WeightId, log_softmax, read};
 
 #[test]
@@ -63,9 +61,9 @@ fn moment(family: &Family) -> SecondMoment {
     let numbers = family.numbers.tensors("methods.safetensors");
     let (length, tokens) = (numbers.shape("documents")[1], numbers.ids("documents"));
     let documents: Vec<Vec<u32>> = tokens.chunks_exact(length).map(<[u32]>::to_vec).collect();
-    let (layer, f) = (family.settings.layer, family.decoder.config().feed_forward);
+    let layer = family.settings.layer;
     let mut moments = Moments::new();
-    moments.insert(&family.decoder, layer, SecondMoment::new(f)).unwrap();
+    moments.insert(&family.decoder, layer, no_tokens(family.decoder.config(), layer)).unwrap();
     moments.add(&family.decoder, &documents, 1024).unwrap();
     moments.layers().unwrap()[&layer].clone()
 }
@@ -86,7 +84,7 @@ fn likelihood(decoder: &Decoder, family: &Family, request: &EditRequest) -> f64 
 /// target is more likely, and exactly as likely as torch finds it with the same change.
 #[test]
 fn a_written_value_is_what_the_projection_gives() {
-    for family in families().into_iter().filter(Family::is_dense) {
+    for family in families() {
         let facts = family.numbers.json("edit.json");
         let request = request(&facts.field("request"));
         let requests = [request.clone()];
@@ -103,8 +101,7 @@ fn a_written_value_is_what_the_projection_gives() {
             parallel_requests: 1,
             tokens: 4096,
         };
-        let factor = Factor::new(&moment(&family), PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap();
-        let metrics = Preservations::from([(WeightId::down(layer), Arc::new(factor) as _)]);
+        let metrics = Preservations::from([(WeightId::down(layer), metric(&moment(&family), 1.0))]);
         let applied = apply(&family.decoder, &family.text, &requests, &value, &metrics, &edit).unwrap();
         let edited = with_edits(&family.decoder, applied.layers.iter().map(|edit| (edit.weight, &edit.delta))).unwrap();
 
@@ -163,5 +160,58 @@ fn what_is_missing_behind_a_norm_stays_in_its_layer() {
         }
         // Layers with targets of their own come as far as the metrics, which there are none of.
         assert!(matches!(refused(Strategy::Forward), EditError::Mismatch(_)), "{}", family.name);
+    }
+}
+
+/// Of an edit's experts, one that the corpus did not show enough of is named with its count; one that no key is routed to is not needed.
+#[test]
+fn an_expert_that_saw_too_little_is_named() {
+    for family in families().into_iter().filter(|family| family.decoder.config().experts.is_some()) {
+        let config = family.decoder.config();
+        let layer = family.settings.layer;
+        let requests = [request(&family.numbers.json("edit.json").field("request"))];
+        let bare = ContextTemplates { groups: vec![vec!["{}".into()]] };
+        let plan = Strategy::Single.plan(&[layer]).unwrap();
+        let edit = Edit {
+            objective: Objective::Memit,
+            plan: &plan,
+            templates: &bare,
+            targets: family.settings,
+            parallel_requests: 1,
+            tokens: 4096,
+        };
+        let experts = config.mixture(layer).unwrap();
+        let prompt = prompts::prompt(&family.text, config, &requests[0], "{}").unwrap();
+        let key = probe(&family.decoder, &[prompt], &[Tap { layer, site: Site::Key }], 4096).unwrap().remove(0);
+        let used: Vec<bool> = experts.parts().into_iter().map(|part| key[part].iter().any(|x| *x != 0.0)).collect();
+        let routed = experts.top + usize::from(experts.shared.is_some());
+        assert_eq!(used.iter().filter(|used| **used).count(), routed, "{}", family.name);
+        let whole = moment(&family);
+        for (part, range) in experts.parts().into_iter().enumerate() {
+            // As if the corpus had shown one token to this expert.
+            let sums: Vec<(Vec<f64>, usize, u64)> = (0..whole.parts())
+                .map(|at| {
+                    let size = experts.parts()[at].len();
+                    let sum = whole.part_rows(at).map(|value| if at == part { 0.0 } else { value }).collect();
+                    (sum, size, if at == part { 1 } else { whole.part_counts()[at] })
+                })
+                .collect();
+            let sums = sums.iter().map(|(sum, size, count)| (sum.as_slice(), *size, *count));
+            let moment = SecondMoment::from_part_sums(sums, whole.count()).unwrap();
+            let metrics = Preservations::from([(WeightId::down(layer), metric(&moment, 1.0))]);
+            let value = vec![0.0; config.hidden];
+            let found = apply(&family.decoder, &family.text, &requests, &value, &metrics, &edit);
+            let Err(error) = found else {
+                assert!(!used[part], "{} {part}", family.name);
+                continue;
+            };
+            assert!(used[part], "{} {part}: {error}", family.name);
+            let wanted = format!(
+                "layer {layer}: a key is routed to {}, which saw 1 tokens of the corpus: they do not span the {} dimensions of its keys",
+                experts.id(part).words(),
+                range.len()
+            );
+            assert_eq!(error.to_string(), wanted);
+        }
     }
 }

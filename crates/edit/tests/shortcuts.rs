@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, activation};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_edit::{TargetSettings, TargetSite, optimise, prompts};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_model::{Checkpoint, Compute, Decoder, DecoderConfig, Text};
 
 fn model(name: &str) -> (Decoder, Text) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures").join(name);
@@ -132,4 +132,26 @@ fn mistakes_are_errors() {
     assert_eq!(at(7, |_| {}), "layer 7 is out of range: the model has layers 0 to 2");
     assert!(at(1, |r| r.prompt = "It is in".into()).contains("the subject is not in the prompt"));
     assert!(at(1, |r| r.subject = "word ".repeat(500)).contains("longer than the model's context"));
+}
+
+/// Rounded factors of products change a target by little, and what it begins from not at all. Where kernels do not compute, they are refused.
+#[test]
+fn products_in_bf16_find_nearly_the_same_target() {
+    let (decoder, text) = model("llama-tiny");
+    let plain = settings();
+    let rounded =
+        TargetSettings { rules: palinode_edit::TargetRules { compute: Compute::Bf16, ..plain.rules }, ..plain };
+    let find = |decoder: &Decoder, s: &TargetSettings| optimise(decoder, &text, &requests(), &templates(), s, |_| {});
+    let (exact, found) = (find(&decoder, &plain).unwrap(), find(&decoder, &rounded).unwrap());
+    for (exact, found) in exact.iter().zip(&found) {
+        assert_eq!(exact.initial, found.initial);
+        assert_ne!(exact.delta, found.delta);
+        let size = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let off = size(&mut exact.delta.iter().zip(&found.delta).map(|(a, b)| a - b));
+        let (off, loss) = (off / size(&mut exact.delta.iter().copied()), [exact, found].map(|of| of.trace[5].nll));
+        println!("{off:.1e} {loss:?}");
+        assert!(off < 0.1 && (loss[0] - loss[1]).abs() < 0.02 * loss[0], "{off} {loss:?}");
+    }
+    let refused = find(&decoder.without_kernels(), &rounded).unwrap_err().to_string();
+    assert!(refused.contains("products in bf16 are those of a CPU"), "{refused}");
 }

@@ -75,7 +75,7 @@ fn an_overlay_is_a_merged_checkpoint() {
             for delta in changes(shape) {
                 let overlaid = logits(&with_edits(&base, [(id, &delta)]).unwrap());
                 let delta = row_major(delta.dense().as_ref()).into_iter().map(|value| value as f32).collect();
-                let change = Change { name: stored.clone(), out, input, delta };
+                let change = Change { name: stored.clone(), part: None, out, input, delta };
                 let merged = folder.path().join("merged.safetensors");
                 assert_eq!(
                     copy_with_changes(&file, &merged, &[change], layout.orientation, &|_| kind).unwrap().len(),

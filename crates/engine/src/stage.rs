@@ -90,7 +90,8 @@ pub trait StageKind: Sized + Send + Sync + 'static {
         Beside::default()
     }
 
-    /// The port whose input's surroundings are its own: what lies beside that lies beside its result too.
+    /// The port whose input's surroundings are its own: what lies beside that lies beside its result too, together with what
+    /// [`StageKind::beside`] names.
     fn hands_on() -> Option<&'static str> {
         None
     }

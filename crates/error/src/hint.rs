@@ -58,6 +58,21 @@ pub enum Hint {
     RevertBySubtraction,
     /// Look where an update came from.
     ShowProvenance,
+    /// Look at the list of edits.
+    ListEdits {
+        /// What has them.
+        place: Box<str>,
+    },
+    /// Name the unedited model of an update that stands by itself.
+    NameBase {
+        /// What would have to run otherwise.
+        run: Box<str>,
+    },
+    /// Name the store that has what a solve needs.
+    NameStore {
+        /// What would have to run otherwise.
+        run: Box<str>,
+    },
     /// Anything that names no flag and no command.
     #[serde(untagged)]
     Say(String),
@@ -69,6 +84,9 @@ impl fmt::Display for Hint {
             Self::Say(text) => text,
             Self::OtherDevice { trouble } => return write!(f, "{trouble}; or compute on the CPU"),
             Self::ListRuns { latest } => return write!(f, "the latest is {latest}"),
+            Self::ListEdits { .. } => "name it by its number, its request's name or its subject",
+            Self::NameBase { run } => return write!(f, "name the unedited model; or {run}"),
+            Self::NameStore { run } => return write!(f, "name the store that has them; or {run}"),
             Self::FreeSpace => "free some space and run again: what was finished is kept",
             Self::WaitForStore => "wait until it is done, or give this one a store of its own",
             Self::OwnStore => {

@@ -149,6 +149,23 @@ impl Extraction {
         Ok(Self { pattern, last })
     }
 
+    /// Whether right answers are written as the pattern wants it: all of them, or none, where a record has nothing but the answer.
+    ///
+    /// # Errors
+    /// The pattern fits some of them only, so that texts would be held against answers of two kinds.
+    pub fn check(&self, all: &[Example]) -> Result<(), String> {
+        let other = all.iter().filter(|example| self.found(&example.label).is_none()).collect::<Vec<_>>();
+        match other.as_slice() {
+            [first, ..] if other.len() < all.len() => Err(format!(
+                "the pattern does not fit the right answers of {} of {} records, such as {:?}; expected that it fits all of them or none",
+                other.len(),
+                all.len(),
+                first.label
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The answer in a text, normalised; `None` where there is none.
     pub fn found(&self, text: &str) -> Option<String> {
         let Some(pattern) = &self.pattern else { return Some(normal(text)) };
@@ -185,6 +202,11 @@ mod tests {
         assert_eq!(flexible.found("First 12, then $1,300.50. So 9").unwrap(), "9");
         let whole = Extraction::new(None, false).unwrap();
         assert_eq!(whole.found(" The  Thames. ").unwrap(), "the thames");
+        let of = |label: &str| Example { prompt: "Q".into(), label: label.into() };
+        assert!(
+            strict.check(&[of("6 + 1 = 7 #### 7"), of("#### 8")]).is_ok() && strict.check(&[of("7"), of("8")]).is_ok()
+        );
+        assert!(strict.check(&[of("#### 7"), of("8")]).unwrap_err().contains("of 1 of 2 records, such as \"8\""));
     }
 
     #[test]

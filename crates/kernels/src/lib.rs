@@ -8,7 +8,8 @@
 //! that are, not on the number of threads, not on whether earlier tokens are computed with it or were kept as a [`Past`]. Not to the last
 //! bit. Each sum has one order, which the sizes of the model and the positions in the text decide:
 //!
-//! * a product's sums run over its inputs in blocks of at most 512, one multiply-add after another ([`product()`]);
+//! * a product's sums run over its inputs in blocks of at most 512, one multiply-add after another ([`product()`]); of 1,024 where factors
+//!   are rounded to bf16 ([`Compute`]);
 //! * norms sum in f64 over the row;
 //! * attention takes the keys of a text in blocks of 64 that begin at its first token ([`attend`]).
 //!
@@ -23,6 +24,7 @@
 
 mod activation;
 mod attention;
+mod bf16;
 mod block;
 mod dispatch;
 mod elementary;
@@ -42,6 +44,7 @@ mod tile;
 
 pub use activation::{Activation, activate, activate_back};
 pub use attention::{Attended, Row, attend, attend_back};
+pub use bf16::Compute;
 pub use block::{Arrangement, Batch, Block, Kept, Passed, Pins};
 pub use dispatch::Threads;
 pub use experts::{Experts, Route};

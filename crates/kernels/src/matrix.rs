@@ -1,5 +1,7 @@
 //! A weight where it lies.
 
+use crate::Compute;
+
 /// A weight matrix where it lies: `inputs × outputs` numbers, whichever of them are neighbours.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
@@ -8,6 +10,7 @@ pub struct Matrix<'a> {
     pub(crate) outputs: usize,
     pub(crate) input_stride: usize,
     pub(crate) output_stride: usize,
+    pub(crate) compute: Compute,
 }
 
 impl<'a> Matrix<'a> {
@@ -17,7 +20,13 @@ impl<'a> Matrix<'a> {
     /// Where there are more or fewer.
     pub fn new(values: &'a [f32], inputs: usize, outputs: usize) -> Self {
         assert_eq!(values.len(), inputs * outputs, "a matrix has as many numbers as its shape says");
-        Self { values, inputs, outputs, input_stride: outputs, output_stride: 1 }
+        Self { values, inputs, outputs, input_stride: outputs, output_stride: 1, compute: Compute::F32 }
+    }
+
+    /// The same matrix, whose numbers are rounded in products, as what they are multiplied with is.
+    #[must_use]
+    pub fn computed_in(self, compute: Compute) -> Self {
+        Self { compute, ..self }
     }
 
     /// The transposed matrix: the same numbers.

@@ -4,6 +4,8 @@
 //! row is multiplied with them. The inner loop holds the sums of eight rows and 48 outputs in registers. How a weight lies matters to the
 //! copying alone, and a weight that is used by many batches can be copied once, as [`Packed`].
 //!
+//! Where factors are rounded to bf16, panels and rows have cells in the place of numbers: see `crate::bf16`.
+//!
 //! `gemm` 0.19 is as fast where it chooses well. It reads a weight number by number where its outputs are not neighbours, which took 28 % of the
 //! time of a target search: the way back through the head is such a product, and each of its chains is one more.
 
@@ -12,10 +14,11 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::Threads;
+use crate::bf16::{Form, pair_chains};
 use crate::dispatch::{Shared, with_simd};
 use crate::matrix::Matrix;
 use crate::tile::{STRIP, chains, holds_strip};
+use crate::{Compute, Threads};
 
 /// Outputs in a panel.
 pub(crate) const PANEL: usize = 3 * STRIP;
@@ -35,7 +38,8 @@ pub struct Packed {
     inputs: usize,
     outputs: usize,
     chain: usize,
-    /// Chain after chain, `[panels, inputs of the chain, 48]` each; from `start` on, where a line of memory begins.
+    form: Form,
+    /// Chain after chain, `[panels, cells of the chain, 48]` each; from `start` on, where a line of memory begins.
     values: Vec<f32>,
     start: usize,
 }
@@ -44,19 +48,19 @@ impl Packed {
     /// Copies a weight, of which chains have `chain` inputs.
     pub(crate) fn new(weight: Matrix, chain: usize) -> Self {
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
-        let panels = outputs.div_ceil(PANEL);
-        let mut values = vec![0.0; panels * PANEL * inputs + LINE];
+        let (panels, form) = (outputs.div_ceil(PANEL), Form::of(weight.compute));
+        let mut values = vec![0.0; panels * PANEL * form.cells(inputs) + LINE];
         let start = values.as_ptr().align_offset(64).min(LINE);
         let mut rest = &mut values[start..];
         for from in (0..inputs).step_by(chain) {
             let part = weight.from(from, chain.min(inputs - from));
             for panel in 0..panels {
-                let (place, behind) = rest.split_at_mut(part.inputs() * PANEL);
-                pack(part, panel * PANEL, place);
+                let (place, behind) = rest.split_at_mut(form.cells(part.inputs()) * PANEL);
+                form.pack(part, panel * PANEL, place);
                 rest = behind;
             }
         }
-        Self { inputs, outputs, chain, values, start }
+        Self { inputs, outputs, chain, form, values, start }
     }
 
     /// Numbers of a row that goes in.
@@ -69,15 +73,20 @@ impl Packed {
         self.outputs
     }
 
+    /// Inputs of a chain; the last may have fewer.
+    pub(crate) fn chain(&self) -> usize {
+        self.chain
+    }
+
     /// Bytes of memory that a packed weight of this shape takes.
-    pub fn bytes(inputs: usize, outputs: usize) -> usize {
-        size_of::<f32>() * (outputs.div_ceil(PANEL) * PANEL * inputs + LINE)
+    pub fn bytes(inputs: usize, outputs: usize, compute: Compute) -> usize {
+        size_of::<f32>() * (outputs.div_ceil(PANEL) * PANEL * Form::of(compute).cells(inputs) + LINE)
     }
 
     /// A panel of the chain that begins at an input.
     fn panel(&self, from: usize, number: usize) -> &[f32] {
-        let count = self.chain.min(self.inputs - from);
-        let at = self.start + from * self.outputs.div_ceil(PANEL) * PANEL + number * count * PANEL;
+        let count = self.form.cells(self.chain.min(self.inputs - from));
+        let at = self.start + self.form.cells(from) * self.outputs.div_ceil(PANEL) * PANEL + number * count * PANEL;
         &self.values[at..][..count * PANEL]
     }
 }
@@ -85,7 +94,7 @@ impl Packed {
 /// Copies the outputs from one on, `[inputs, 48]`. Those that the weight lacks are left as they are.
 // By itself, so that a profile shows what it takes.
 #[inline(never)]
-fn pack(weight: Matrix, from: usize, place: &mut [f32]) {
+pub(crate) fn pack(weight: Matrix, from: usize, place: &mut [f32]) {
     let (values, [input_stride, output_stride]) = weight.parts();
     let (count, width) = (weight.inputs(), PANEL.min(weight.outputs() - from));
     if output_stride == 1 {
@@ -115,10 +124,10 @@ fn pack(weight: Matrix, from: usize, place: &mut [f32]) {
 }
 
 /// Outputs that are turned at a time.
-const EIGHT: usize = 8;
+pub(crate) const EIGHT: usize = 8;
 
 /// Eight outputs' `count` numbers, which begin `stride` apart, become eight neighbours of each of `count` lines of a panel.
-fn turn_eight(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) {
+pub(crate) fn turn_eight(rows: &[f32], stride: usize, count: usize, place: &mut [f32]) {
     assert!(count > 0 && rows.len() >= (EIGHT - 1) * stride + count && place.len() >= (count - 1) * PANEL + EIGHT);
     let done = match () {
         #[cfg(target_arch = "x86_64")]
@@ -194,8 +203,18 @@ unsafe fn turn_squares(rows: &[f32], stride: usize, count: usize, place: &mut [f
 /// Where the weight of a product comes from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
-    Plain(Matrix<'a>),
+    Plain(Matrix<'a>, Form),
     Packed(&'a Packed),
+}
+
+impl Source<'_> {
+    /// How factors lie.
+    pub fn form(self) -> Form {
+        match self {
+            Self::Plain(_, form) => form,
+            Self::Packed(packed) => packed.form,
+        }
+    }
 }
 
 /// What a chain's sums are added to.
@@ -215,7 +234,7 @@ thread_local! {
 }
 
 /// Adds `x · weight` to what `begin` says, for the inputs of one chain: `count` of them from `from` on, which is where `x`, rows of `stride`
-/// numbers, begins. Every number of `out` `[rows, outputs]` is written.
+/// cells, begins. Every number of `out` `[rows, outputs]` is written.
 pub(crate) fn by_panels(
     out: Shared,
     (x, stride, rows): (&[f32], usize, usize),
@@ -224,10 +243,12 @@ pub(crate) fn by_panels(
     begin: Begin,
     threads: Threads,
 ) {
-    let outputs = match source {
-        Source::Plain(weight) => weight.outputs(),
-        Source::Packed(packed) => packed.outputs,
+    let (form, outputs) = match source {
+        Source::Plain(weight, form) => (form, weight.outputs()),
+        Source::Packed(packed) => (packed.form, packed.outputs),
     };
+    let inputs = count;
+    let count = form.cells(inputs);
     assert!(rows == 0 || x.len() >= (rows - 1) * stride + count, "rows of as many numbers as the weight has inputs");
     let panels = outputs.div_ceil(PANEL);
     let one = |panel: usize, first: usize, rows: usize| {
@@ -240,14 +261,14 @@ pub(crate) fn by_panels(
         let out = Tiles { out, at: first * outputs + panel * PANEL, outputs, width, begin };
         match source {
             Source::Packed(packed) => {
-                with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), out });
+                with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), form, out });
             }
-            Source::Plain(weight) => ROOM.with_borrow_mut(|room| {
+            Source::Plain(weight, _) => ROOM.with_borrow_mut(|room| {
                 room.resize(count.max(512) * PANEL + LINE, 0.0);
                 let start = room.as_ptr().align_offset(64).min(LINE);
                 let place = &mut room[start..][..count * PANEL];
-                pack(weight.from(from, count), panel * PANEL, place);
-                with_simd(Stripe { x, stride, rows, count, panel: place, out });
+                form.pack(weight.from(from, inputs), panel * PANEL, place);
+                with_simd(Stripe { x, stride, rows, count, panel: place, form, out });
             }),
         }
     };
@@ -281,6 +302,7 @@ struct Stripe<'a> {
     rows: usize,
     count: usize,
     panel: &'a [f32],
+    form: Form,
     out: Tiles<'a>,
 }
 
@@ -311,7 +333,9 @@ impl Stripe<'_> {
         let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);
         let Tiles { out, at, outputs, width, begin } = self.out;
         let mut sums = [[0f32; PANEL]; R];
-        if holds_strip::<S>() && width == PANEL {
+        if self.form == Form::Pair {
+            pair_chains(&mut sums, x, self.panel, self.count);
+        } else if holds_strip::<S>() && width == PANEL {
             let starts = x.map(<[f32]>::as_ptr);
             assert!(self.panel.len() >= self.count * PANEL);
             // SAFETY: all of it lies within the slices, as was just asserted.
@@ -336,8 +360,9 @@ impl Stripe<'_> {
                 }
             }
             return R;
+        } else {
+            panel_chains(simd, &mut sums, x, self.panel, self.count);
         }
-        panel_chains(simd, &mut sums, x, self.panel, self.count);
         for (r, sums) in sums.iter_mut().enumerate() {
             let at = at + (row + r) * outputs;
             let so_far: &[f32] = match begin {

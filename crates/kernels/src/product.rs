@@ -11,10 +11,11 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use crate::Threads;
+use crate::bf16::{Form, MOST, pair_columns};
 use crate::dispatch::{Shared, vectorised};
 use crate::matrix::Matrix;
 use crate::panels::{Begin, Packed, Source, by_panels};
+use crate::{Compute, Threads};
 
 /// Inputs in a chain of multiply-adds at most.
 const CHAIN: usize = 512;
@@ -31,7 +32,7 @@ const COLUMNS: usize = 1024;
 impl Matrix<'_> {
     /// A copy that products read faster. Results are the same.
     pub fn packed(self) -> Packed {
-        Packed::new(self, chain(self.inputs))
+        Packed::new(self, chain(self.inputs, self.compute))
     }
 }
 
@@ -47,17 +48,25 @@ pub fn product(x: &[f32], weight: Matrix, bias: Option<&[f32]>, threads: Threads
     let rows = rows_of(x, inputs, outputs, bias);
     // A weight whose outputs are neighbours can be read straight through.
     let straight = weight.output_stride == 1 && rows <= FEW;
+    let form = Form::of(weight.compute);
+    match form {
+        Form::Pair if straight => return straight_through_pairs(x, rows, weight, bias, threads),
+        Form::Pair | Form::Rounded => {
+            return panels(x, rows, (inputs, outputs), Source::Plain(weight, form), bias, threads);
+        }
+        Form::Plain => {}
+    }
     let fused = fused();
     let tiny = outputs * rows <= 256 || outputs < 2 || inputs <= 2;
     if fused && !tiny && !straight {
-        return panels(x, rows, (inputs, outputs), Source::Plain(weight), bias, threads);
+        return panels(x, rows, (inputs, outputs), Source::Plain(weight, form), bias, threads);
     }
     let mut out = match bias {
         None => vec![0.0; rows * outputs],
         Some(bias) => bias.repeat(rows),
     };
     let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
-    let each = chain(inputs);
+    let each = chain(inputs, weight.compute);
     for (number, from) in (0..inputs).step_by(each).enumerate() {
         let part = weight.from(from, each.min(inputs - from));
         let begun = number > 0 || bias.is_some();
@@ -87,9 +96,14 @@ pub fn product_packed(x: &[f32], weight: &Packed, bias: Option<&[f32]>, threads:
     panels(x, rows_of(x, shape.0, shape.1, bias), shape, Source::Packed(weight), bias, threads)
 }
 
-/// Inputs of each chain of a sum over so many: as many in each, but for the last.
-fn chain(inputs: usize) -> usize {
-    inputs.div_ceil(inputs.div_ceil(CHAIN).max(1)).max(1)
+/// Inputs of each chain of a sum over so many: as many in each, but for the last. Where factors are rounded, whole pairs, of which as many have
+/// room in a panel as numbers have that are not.
+fn chain(inputs: usize, compute: Compute) -> usize {
+    let of = |most: usize| inputs.div_ceil(inputs.div_ceil(most).max(1)).max(1);
+    match compute {
+        Compute::F32 => of(CHAIN),
+        Compute::Bf16 => of(MOST).next_multiple_of(2),
+    }
 }
 
 /// How many rows there are.
@@ -109,7 +123,13 @@ fn panels(
     threads: Threads,
 ) -> Vec<f32> {
     let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
-    let each = chain(inputs);
+    let each = match source {
+        Source::Plain(weight, _) => chain(inputs, weight.compute),
+        Source::Packed(packed) => packed.chain(),
+    };
+    let form = source.form();
+    let stride = form.cells(inputs);
+    let x = form.rows(x, inputs, threads);
     let mut out = Vec::with_capacity(rows * outputs);
     for from in (0..inputs).step_by(each) {
         let begin = match bias {
@@ -117,8 +137,8 @@ fn panels(
             Some(bias) => Begin::Bias(bias),
             None => Begin::Nothing,
         };
-        let x = x.get(from..).unwrap_or_default();
-        by_panels(Shared::room(&mut out), (x, inputs, rows), source, (from, each.min(inputs - from)), begin, threads);
+        let x = x.get(form.cells(from)..).unwrap_or_default();
+        by_panels(Shared::room(&mut out), (x, stride, rows), source, (from, each.min(inputs - from)), begin, threads);
     }
     // SAFETY: the first chain has written all of them.
     unsafe { out.set_len(rows * outputs) };
@@ -127,7 +147,7 @@ fn panels(
 
 /// By `gemm`: `out = x · weight`, or added to it where it is `begun`.
 fn tiles(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weight: Matrix, begun: bool, threads: Threads) {
-    let Matrix { values, inputs, outputs, input_stride, output_stride } = weight;
+    let Matrix { values, inputs, outputs, input_stride, output_stride, .. } = weight;
     assert!(out.len() >= rows * outputs && x.len() >= (rows - 1) * stride + inputs);
     assert!(values.len() > (inputs - 1) * input_stride + (outputs - 1) * output_stride);
     let parallelism = match threads {
@@ -218,6 +238,42 @@ fn straight_through(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weig
     }
 }
 
+/// The product of a few rows of pairs with a weight that is read in the order in which it lies.
+fn straight_through_pairs(x: &[f32], rows: usize, weight: Matrix, bias: Option<&[f32]>, threads: Threads) -> Vec<f32> {
+    let Matrix { inputs, outputs, .. } = weight;
+    let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
+    let (form, each) = (Form::Pair, chain(inputs, weight.compute));
+    let cells = form.cells(inputs);
+    let x = form.rows(x, inputs, threads);
+    let mut out = match bias {
+        None => vec![0.0; rows * outputs],
+        Some(bias) => bias.repeat(rows),
+    };
+    let shared = Shared::new(&mut out);
+    let some = |from: usize| {
+        let width = COLUMNS.min(outputs - from);
+        let mut sums = vec![0f32; rows * COLUMNS];
+        for input in (0..inputs).step_by(each) {
+            sums.fill(0.0);
+            let mut own: Vec<&mut [f32]> = sums.chunks_exact_mut(COLUMNS).collect();
+            let of: Vec<&[f32]> = (0..rows).map(|row| &x[row * cells + form.cells(input)..(row + 1) * cells]).collect();
+            pair_columns(&mut own, &of, weight.from(input, each.min(inputs - input)), from, width);
+            for (row, sums) in own.iter().enumerate() {
+                // SAFETY: each thread has columns of its own, and takes one row of them at a time.
+                let out = unsafe { shared.part(row * outputs + from, width) };
+                let first = input == 0 && bias.is_none();
+                out.iter_mut().zip(&**sums).for_each(|(out, sum)| *out = if first { *sum } else { *out + *sum });
+            }
+        }
+    };
+    if threads.alone() {
+        (0..outputs).step_by(COLUMNS).for_each(some);
+    } else {
+        (0..outputs.div_ceil(COLUMNS)).into_par_iter().for_each(|part| some(part * COLUMNS));
+    }
+    out
+}
+
 #[inline(always)]
 fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride: usize) {
     let width = out.len();
@@ -241,5 +297,82 @@ fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride
     }
     for (out, sum) in out.iter_mut().zip(sums) {
         *out += *sum;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers without a pattern, from 2⁻³⁰ to 2³⁰ and of either sign.
+    fn noise(state: &mut u64, count: usize) -> Vec<f32> {
+        let mut next = || {
+            *state ^= *state << 13;
+            *state ^= *state >> 7;
+            *state ^= *state << 17;
+            let exponent = 97 + (*state >> 20) as u32 % 61;
+            f32::from_bits((*state >> 32) as u32 & 0x807f_ffff | exponent << 23)
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn bits(x: &[f32]) -> Vec<u32> {
+        x.iter().map(|x| x.to_bits()).collect()
+    }
+
+    /// A CPU without the instruction computes the same: where there is one, both ways are compared to the last bit. Where there is none, the
+    /// way that is left is compared with the plainest one.
+    #[test]
+    fn pairs_and_rounded_numbers_have_the_same_sums() {
+        let mut state = 7;
+        for (rows, inputs, outputs) in
+            [(1, 1, 1), (1, 2, 300), (3, 7, 5), (9, 64, 48), (11, 333, 100), (4, 1025, 49), (20, 2050, 96), (0, 6, 4)]
+        {
+            let (x, w) = (noise(&mut state, rows * inputs), noise(&mut state, inputs * outputs));
+            let b = noise(&mut state, outputs);
+            for weight in [Matrix::new(&w, inputs, outputs), Matrix::new(&w, outputs, inputs).turned()] {
+                let weight = weight.computed_in(Compute::Bf16);
+                let by =
+                    |form| panels(&x, rows, (inputs, outputs), Source::Plain(weight, form), Some(&b), Threads::One);
+                let plain = one_after_the_other(&x, weight, &b);
+                assert_eq!(bits(&by(Form::Rounded)), bits(&plain), "{rows} × {inputs} × {outputs}");
+                assert_eq!(bits(&by(Form::of(Compute::Bf16))), bits(&plain), "{rows} × {inputs} × {outputs}");
+                assert_eq!(bits(&product(&x, weight, Some(&b), Threads::All)), bits(&plain), "{rows} × {inputs}");
+            }
+        }
+    }
+
+    /// What the module says, number by number.
+    fn one_after_the_other(x: &[f32], weight: Matrix, bias: &[f32]) -> Vec<f32> {
+        let each = chain(weight.inputs, Compute::Bf16);
+        let round = |x: f32| half(f64::from(x));
+        let mut out = Vec::new();
+        for row in x.chunks_exact(weight.inputs) {
+            for (output, bias) in bias.iter().enumerate() {
+                let at = |i: usize| weight.values[i * weight.input_stride + output * weight.output_stride];
+                let mut total = *bias;
+                for from in (0..weight.inputs).step_by(each) {
+                    let until = weight.inputs.min(from + each);
+                    let mut sum = 0f32;
+                    for first in (from..until).step_by(2) {
+                        for i in [first + 1, first].into_iter().filter(|i| *i < until) {
+                            sum = round(row[i]).mul_add(round(at(i)), sum);
+                        }
+                    }
+                    total += sum;
+                }
+                out.push(total);
+            }
+        }
+        out
+    }
+
+    /// The nearest number of 8 bits, ties to even, by arithmetic in f64.
+    fn half(x: f64) -> f32 {
+        if x == 0.0 {
+            return x as f32;
+        }
+        let unit = 2f64.powi(x.abs().log2().floor() as i32 - 7);
+        ((x / unit).round_ties_even() * unit) as f32
     }
 }

@@ -3,7 +3,7 @@
 mod plain;
 
 use palinode_kernels::{
-    Activation, Matrix, Norm, NormKind, Rotation, Threads, activate, activate_back, add_gram, cross_entropy,
+    Activation, Compute, Matrix, Norm, NormKind, Rotation, Threads, activate, activate_back, add_gram, cross_entropy,
     divergence, log_softmax, probabilities, product, product_packed,
 };
 use plain::{Noise, bits, far, wide};
@@ -37,7 +37,9 @@ fn a_row_of_a_product_knows_no_other() {
     {
         let rows = 150;
         let (x, w, b) = (noise.take(rows * inputs, 1.0), noise.take(inputs * outputs, 1.0), noise.take(outputs, 1.0));
-        for matrix in [Matrix::new(&w, inputs, outputs), Matrix::new(&w, outputs, inputs).turned()] {
+        let plain = [Matrix::new(&w, inputs, outputs), Matrix::new(&w, outputs, inputs).turned()];
+        let all = plain.into_iter().chain(plain.map(|matrix| matrix.computed_in(Compute::Bf16)));
+        for matrix in all {
             let all = product(&x, matrix, Some(&b), Threads::All);
             assert_eq!(bits(&all), bits(&product(&x, matrix, Some(&b), Threads::One)));
             let copy = matrix.packed();
@@ -60,6 +62,40 @@ fn a_row_of_a_product_knows_no_other() {
             }
         }
     }
+}
+
+/// The nearest number that has 8 bits, ties to even.
+fn in_bf16(x: &[f32]) -> Vec<f32> {
+    let nearest = |x: &f32| {
+        let unit = 2f64.powi(f64::from(x.abs().max(f32::MIN_POSITIVE)).log2().floor() as i32 - 7);
+        ((f64::from(*x) / unit).round_ties_even() * unit) as f32
+    };
+    x.iter().map(nearest).collect()
+}
+
+/// Factors are rounded, and nothing else: the same product of rounded numbers in f64 is as near as sums in f32 come to it. With `n` inputs
+/// such a sum is off by no more than `n · 2⁻²⁴` of the sum of its parts' sizes, and as a rule by `√n · 2⁻²⁴`; factors that were cut off instead of rounded
+/// would be off by `2⁻⁹` of it.
+#[test]
+fn products_in_bf16_equal_those_of_rounded_numbers_in_f64() {
+    let mut noise = Noise(11);
+    for (rows, inputs, outputs) in
+        [(1, 1, 1), (3, 2, 5), (1, 700, 1), (1, 65, 2048), (5, 513, 33), (70, 1101, 90), (2, 8, 3), (0, 8, 4)]
+    {
+        let (x, w, b) = (noise.take(rows * inputs, 1.0), noise.take(inputs * outputs, 1.0), noise.take(outputs, 1.0));
+        let matrix = Matrix::new(&w, inputs, outputs).computed_in(Compute::Bf16);
+        let exact = plain::product(&wide(&in_bf16(&x)), &in_bf16(&w), Some(&b), inputs, outputs);
+        let found = product(&x, matrix, Some(&b), Threads::All);
+        assert!(rows == 0 || far(&found, &exact) < 1e-6, "{rows} × {inputs} × {outputs}: {}", far(&found, &exact));
+        let turned: Vec<f32> = (0..outputs * inputs).map(|i| w[i % inputs * outputs + i / inputs]).collect();
+        let turned = Matrix::new(&turned, outputs, inputs).turned().computed_in(Compute::Bf16);
+        assert_eq!(bits(&product(&x, turned, Some(&b), Threads::One)), bits(&found), "{rows} × {inputs} × {outputs}");
+    }
+    // What is no number stays so, and is nowhere else.
+    let (mut x, w) = (noise.take(3 * 40, 1.0), noise.take(40 * 50, 1.0));
+    x[41] = f32::NAN;
+    let found = product(&x, Matrix::new(&w, 40, 50).computed_in(Compute::Bf16), None, Threads::One);
+    assert!(found.iter().enumerate().all(|(i, x)| x.is_nan() == (50..100).contains(&i)));
 }
 
 fn norms<'a>(weight: &'a [f32], bias: &'a [f32]) -> [Norm<'a>; 3] {

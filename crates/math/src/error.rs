@@ -72,6 +72,26 @@ pub enum MathError {
         /// Largest diagonal entry of the metric.
         largest: f64,
     },
+    /// A part of the keys that edits use, of whose second moment there is no Cholesky factor.
+    #[error(
+        "part {part} of the keys was used by {tokens} tokens of the corpus, which do not span its {size} dimensions"
+    )]
+    Part {
+        /// The part.
+        part: usize,
+        /// Tokens that use it.
+        tokens: u64,
+        /// Its size.
+        size: usize,
+    },
+    /// The second moment of a part of the keys, which was kept somewhere and cannot be read.
+    #[error("the second moment of part {part} of the keys cannot be read: {message}")]
+    Unread {
+        /// The part.
+        part: usize,
+        /// Why.
+        message: String,
+    },
     /// Edits whose keys cannot be told apart demand different values.
     #[error("the edits' keys are linearly dependent{}", name_pairs(pairs))]
     Collision {
@@ -118,6 +138,17 @@ impl MathError {
             } else {
                 "some key dimensions never fire on this corpus: use more varied text, or set `update_norm_lambda` of \
                  the solve stage above 0"
+                    .to_string()
+            }),
+            Self::Part { tokens, size, .. } => Some(if *tokens < 4 * *size as u64 {
+                format!(
+                    "{tokens} tokens are few for {size} dimensions: raise `samples` of the covariance stage until the expert sees some {} tokens, \
+                     or set `update_norm_lambda` of the solve stage above 0",
+                    10 * size
+                )
+            } else {
+                "some dimensions of the expert never fire on this corpus: use more varied text, or set `update_norm_lambda` of the solve stage \
+                 above 0"
                     .to_string()
             }),
             Self::Collision { .. } => Some(

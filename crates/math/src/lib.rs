@@ -13,7 +13,7 @@
 //!
 //! * [`SecondMoment`]: `C`, accumulated and merged.
 //! * [`Preservation`]: the metric `P`, whatever it is made of: [`Factor`] with second moments, [`Ridge`] without,
-//!   [`Projector`] over the directions that a corpus hardly uses, [`History`] with the keys of earlier rounds on any of them.
+//!   [`PartFactors`] with a block for each expert, [`Projector`] over the directions that a corpus hardly uses, [`History`] with the keys of earlier rounds on any of them.
 //! * [`Fit`]: whether a second moment is that of some keys.
 //! * [`Objective`]: which `μ` a method means.
 //! * [`solve()`]: the update as low-rank factors, with [`Diagnostics`].
@@ -25,6 +25,7 @@ mod care;
 mod delta;
 mod distribution;
 mod error;
+mod keys;
 mod matrix;
 mod moments;
 mod objective;
@@ -37,12 +38,13 @@ pub use care::{PruneForm, Sides, prune, rect, revive, sphere};
 pub use delta::{Delta, LowRank, Sparse};
 pub use distribution::{Plan, Refresh, RefreshKind, Step, Strategy, StrategyKind};
 pub use error::MathError;
+pub use keys::PartKeys;
 pub use matrix::{from_row_major, mean_column_norm, row_major};
-pub use moments::SecondMoment;
+pub use moments::{KeptPart, SecondMoment};
 pub use objective::{Objective, ObjectiveKind, RomeKey};
 pub use preservation::{
-    Change, Cut, Factor, Fit, History, Preservation, PreservationKind, PreservationWeights, Projection, Projector,
-    Ridge, Spectrum, Threshold, difference_of_updates,
+    Change, Cut, Factor, Fit, History, PartFactors, Preservation, PreservationKind, PreservationWeights, Projection,
+    Projector, Ridge, Spectrum, Threshold, difference_of_updates,
 };
 pub use solve::{Diagnostics, Form, Problem, Solution, System, solve};
 pub use without::without;

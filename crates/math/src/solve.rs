@@ -1,5 +1,7 @@
 //! The update: one formula, two forms.
 
+use std::ops::Range;
+
 use faer::linalg::solvers::Solve;
 use faer::{Mat, MatRef, Side};
 
@@ -63,6 +65,25 @@ pub struct Solution {
     pub system: System,
     /// How good it is.
     pub diagnostics: Diagnostics,
+}
+
+impl Solution {
+    /// The part of the update over some of a key's numbers, by itself, with what is known of it; `None` where it changes nothing. Errors and
+    /// the condition number are the whole update's.
+    pub fn part(&self, metric: &dyn Preservation, range: Range<usize>) -> Option<(LowRank, Diagnostics)> {
+        let right = self.update.right.subcols(range.start, range.len());
+        if right.norm_max() == 0.0 {
+            return None;
+        }
+        let update = LowRank { left: self.update.left.clone(), right: right.to_owned() };
+        let mut wide = LowRank { right: Mat::zeros(right.nrows(), self.update.right.ncols()), ..update.clone() };
+        wide.right.as_mut().subcols_mut(range.start, range.len()).copy_from(right);
+        let frobenius = update.frobenius();
+        let weighed = trace_of_product(&gram(wide.left.as_ref()), &metric.weigh(wide.right.as_ref()));
+        let preservation = metric.cost(&Change { update: &wide, weighed, frobenius });
+        let diagnostics = Diagnostics { preservation, frobenius, spectral: update.spectral(), ..self.diagnostics };
+        Some((update, diagnostics))
+    }
 }
 
 /// What a solve leaves for [`without`](crate::without()).

@@ -24,7 +24,7 @@ mod device;
 mod error;
 mod tokens;
 
-pub use batch::keys::Keys;
+pub use batch::keys::{Keys, KeysOfPart};
 pub use batch::rows::{Activations, Places, Rows};
 pub use checkpoint::gguf::write::{
     EditedType, companions_of_gguf, copy_gguf_with_changes, is_gguf, licence_of_gguf, write_gguf_as_safetensors,
@@ -34,6 +34,7 @@ pub use checkpoint::inspect::{
 };
 pub use checkpoint::layout::{Layout, Orientation};
 pub use checkpoint::{Checkpoint, save};
+pub use config::compute::Compute;
 pub use config::experts::{ExpertId, Experts};
 pub use config::precision::Precision;
 pub use config::published::PublishedEdit;
@@ -43,6 +44,7 @@ pub use config::{
     RotaryScaling,
 };
 pub use decoder::block::{Block, BlockOutput, FeedForward, Inner, Norm, Router};
+pub use decoder::host::kernel_product;
 pub use decoder::parameters::Parameters;
 pub use decoder::restore::{Asked, NoisyText, Part, Restored, Runs};
 pub use decoder::said::{HeadLosses, Said};
@@ -59,7 +61,7 @@ pub use device::matmul::matmul;
 pub use device::numbers::add_key_products;
 pub use device::readback::read;
 pub use device::softmax::{Softmax, log_softmax, softmax};
-pub use device::throughput::matmul_throughput;
+pub use device::throughput::{kernel_throughput, matmul_throughput};
 pub use device::{free_memory, is_cpu, memory, select_device, total_memory};
 pub use error::ModelError;
 pub use tokens::Text;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use palinode_golden::family;
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Layout, ModelError, read};
+use palinode_model::save::{Change, ChangedType, Written, copy_with_changes};
+use palinode_model::{Checkpoint, Decoder, DecoderConfig, ExpertId, Layout, ModelError, WeightId, read};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize_to_file};
 
@@ -106,4 +107,51 @@ fn other_experts_are_refused() {
     assert!(fewer.contains("no tensor model.layers.1.block_sparse_moe.experts.3.w2.weight"), "{fewer}");
     let turned = refused(&|tensors| tensors.get_mut(down).unwrap().0.swap(1, 2));
     assert!(turned.contains("has shape [12, 16], but config.json implies [16, 12]"), "{turned}");
+}
+
+/// A change of two experts is written into the one tensor that they lie in; the others stay as they are.
+#[test]
+fn changes_are_written_into_one_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, config) = ("mixtral-tiny", config("mixtral-tiny"));
+    let layout = Layout::of(&config);
+    let [path, edited, apart] = ["fused", "edited", "apart"].map(|name| folder.path().join(name));
+    write(&fused(name), &path);
+    let changes = |checkpoint: &Checkpoint| -> Vec<Change> {
+        let of = |expert: usize| {
+            let id = WeightId::of_expert(1, ExpertId::Routed(expert));
+            let [out, input] = config.weight_shape(id).unwrap();
+            let weight = layout.weight_name(id).unwrap();
+            let delta = (0..out * input).map(|i| 0.25 * ((i % 7) as f32 - 3.0)).collect();
+            let name = checkpoint.stored_name(&weight).unwrap().to_owned();
+            Change { name, part: checkpoint.slice_of(&weight), out, input, delta }
+        };
+        [3, 0].map(of).to_vec()
+    };
+    let copy = |from: &Path, to: &Path| {
+        let changes = changes(&Checkpoint::open(&[from.to_owned()]).unwrap());
+        copy_with_changes(from, to, &changes, layout.orientation, &|_| ChangedType::Stored).unwrap()
+    };
+    let written = copy(&path, &edited);
+    assert_eq!(written.len(), 1);
+    assert_eq!(written[0].name, "model.layers.1.mlp.experts.down_proj");
+    let each = copy(&family(name).join("model.safetensors"), &apart);
+    assert_eq!(each.len(), 2);
+    assert!((Written::lost_in_all(&each) - written[0].lost).abs() < 1e-9);
+    let (one, many) = (load(&edited, &config).unwrap(), load(&apart, &config).unwrap());
+    assert_eq!(logits(&one), logits(&many));
+    assert_ne!(logits(&one), logits(&load(&path, &config).unwrap()));
+    // All but the changed experts are as they were.
+    let [before, after] = [&path, &edited].map(|path| std::fs::read(path).unwrap());
+    let [before, after] = [&before, &after].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    for (name, view) in before.tensors() {
+        let now = after.tensor(&name).unwrap();
+        let same = |range: std::ops::Range<usize>| view.data()[range.clone()] == now.data()[range];
+        let size = view.data().len();
+        if name == written[0].name {
+            assert!(same(size / 4..size / 4 * 3) && !same(0..size / 4) && !same(size / 4 * 3..size));
+        } else {
+            assert!(same(0..size), "{name}");
+        }
+    }
 }

@@ -182,7 +182,7 @@ fn written_again() {
         let layout = Layout::of(&config);
         let (out, input) = (config.hidden, config.feed_forward);
         let delta: Vec<f32> = (0..out * input).map(|i| (i as f32 * 0.37).sin() * 0.2).collect();
-        let change = Change { name: layout.edited_weight(1), out, input, delta: delta.clone() };
+        let change = Change { name: layout.edited_weight(1), part: None, out, input, delta: delta.clone() };
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("edited.gguf");
         let changed = copy_gguf_with_changes(&source, &target, std::slice::from_ref(&change), kind).unwrap();

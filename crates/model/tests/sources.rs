@@ -7,8 +7,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use palinode_golden::{FAMILIES, family};
 use palinode_model::generate::{Prompt, Sampling, generate, generate_all};
 use palinode_model::{
-    Activations, BlockOutput, Checkpoint, Decoder, DecoderConfig, ExpertId, ModelError, Places, Precision, Rows,
-    Suffix, Visit, WeightId, read,
+    Activations, BlockOutput, Checkpoint, Compute, Decoder, DecoderConfig, ExpertId, ModelError, Places, Precision,
+    Rows, Suffix, Visit, WeightId, read,
 };
 
 fn open(name: &str) -> (Arc<Checkpoint>, DecoderConfig) {
@@ -55,6 +55,10 @@ fn streamed_blocks_give_the_same_bits() {
             let text = |decoder: &Decoder| generate(decoder, &texts[0], 12, Sampling::TopK { k: 5, seed: 1 }, 2, None);
             assert_eq!(text(&there).unwrap(), text(&here).unwrap(), "{name}");
         }
+        let [here, there] = [resident(name, Precision::F32), streamed(name, Precision::F32)]
+            .map(|decoder| decoder.with_compute(Compute::Bf16));
+        let texts = rows(&here);
+        assert_eq!(logits(&there, &there.rows(&texts)), logits(&here, &here.rows(&texts)), "{name}: in bf16");
     }
 }
 

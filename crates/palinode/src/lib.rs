@@ -47,8 +47,8 @@ mod side_by_side;
 // What a program needs of the engine: stores, plans, runs, events, records, errors.
 pub use palinode_engine::*;
 pub use palinode_stages::{
-    Applied, Averages, BLOCKS, Best, EditLine, EditableWeight, Edits, Effects, Experts, Finding, Findings, How,
-    Inspection, PUBLISHED_RATE, Paired, Provenance, Repeated, Restored, Scored, Severity, Start, StatedFact,
+    Applied, Averages, BLOCKS, Best, EditLine, EditableWeight, Edits, Effects, ExpertId, Experts, Finding, Findings,
+    How, Inspection, PUBLISHED_RATE, Paired, Provenance, Repeated, Restored, Scored, Severity, Start, StatedFact,
     Suggestion, TakeOff, TakenOff, TraceKind, apply, best, best_apart, candidates, carried, catalogue, chosen_device,
     condensed, corpus_of, cuda_findings, dataset_of, devices, edits, facts_in, free_memory, hardware, holm, inspect,
     mean_and_deviation, over_repetitions, over_values, paired, provenance, report, reports, revert, said_of_blocks,

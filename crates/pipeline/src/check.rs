@@ -253,7 +253,7 @@ impl Checker<'_> {
         kind.cloned()
     }
 
-    /// What lies beside the result of an instance.
+    /// What lies beside the result of an instance: its own, and what lies beside the input that it hands on.
     fn beside(
         &self,
         kind: &dyn Stage,
@@ -262,7 +262,13 @@ impl Checker<'_> {
         instances: &[Option<Instance>],
     ) -> Arc<Beside> {
         let from = kind.info().hands_on.and_then(|port| instances[*inputs.get(port)?].as_ref());
-        from.map_or_else(|| Arc::new(kind.beside(params, self.around.base)), |from| Arc::clone(&from.beside))
+        let own = kind.beside(params, self.around.base);
+        let Some(from) = from else { return Arc::new(own) };
+        if own == Beside::default() {
+            return Arc::clone(&from.beside);
+        }
+        let files = from.beside.files.iter().cloned().chain(own.files).collect();
+        Arc::new(Beside { files, name: from.beside.name.clone().or(own.name) })
     }
 
     /// The instance at each port; `None` when one is missing, wrong or has mistakes of its own.

@@ -46,11 +46,13 @@ impl StageFailure for MathError {
             | Self::Entries(_)
             | Self::NotAMoment { .. }
             | Self::NotAFactor { .. } => Error::input(self.to_string()),
+            Self::Unread { .. } => Error::new(ErrorKind::Store, self.to_string()),
             Self::OutOfRange { .. }
             | Self::NotFinite { .. }
             | Self::NoSpectrum
             | Self::NoDirections { .. }
             | Self::NotPositiveDefinite { .. }
+            | Self::Part { .. }
             | Self::Collision { .. } => Error::numerical(self.to_string()),
         };
         with_hint(error, self.hint())
@@ -65,7 +67,7 @@ impl StageFailure for EditError {
                 let error = source.stage();
                 Error { message: format!("layer {layer}: {}", error.message), ..error }
             }
-            Self::Diverged { .. } | Self::Collision { .. } => {
+            Self::Diverged { .. } | Self::Collision { .. } | Self::Expert { .. } => {
                 with_hint(Error::numerical(self.to_string()), self.hint())
             }
             Self::BehindNorm { .. } => with_hint(Error::input(self.to_string()), self.hint()),

@@ -33,7 +33,7 @@ pub use judge::before::{ToCheck, look_at, to_check};
 pub use judge::evaluate::answers::condensed;
 pub use judge::room::{Free, Needs, said_of_blocks};
 pub use machine::devices::{chosen_device, cuda_findings, devices, free_memory, hardware};
-pub use machine::inspect::{EditableWeight, Experts, Inspection, inspect};
+pub use machine::inspect::{EditableWeight, ExpertId, Experts, Inspection, inspect};
 pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};

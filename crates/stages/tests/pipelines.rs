@@ -36,10 +36,10 @@ fn none_has_a_mistake() {
     below(&pipelines(), &mut found);
     let in_folder = |folder: &str| found.iter().filter(|path| path.parent() == Some(&pipelines().join(folder))).count();
     assert_eq!(["gpt2-xl", "gpt-j-6b", "llama-2-7b"].map(in_folder), [4; 3]);
-    assert_eq!(in_folder("ablations"), 7);
+    assert_eq!(in_folder("ablations"), 8);
     assert_eq!(in_folder("methods"), 14);
     assert_eq!(in_folder("where"), 2);
-    assert_eq!(in_folder("smollm2"), 4);
+    assert_eq!(in_folder("smollm2"), 5);
     for path in found {
         check(&path);
     }

@@ -150,6 +150,29 @@ fn what_ends_a_sample_is_the_same_however_often_it_is_interrupted() {
     assert_eq!(all, PART as u64 / 2);
 }
 
+/// The sums of all experts are kept and found again together, each with its halves.
+#[test]
+fn second_moments_by_expert_are_the_same_however_often_they_are_interrupted() {
+    const DOCUMENTS: usize = 6 * UNIT + 5;
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/fixtures/mixtral-tiny");
+    for more in ["", ", tokens: auto, tolerance: 1e-9"] {
+        let yaml = moments(DOCUMENTS, more).replace("path: gpt2", &format!("path: \"{model}\""));
+        let whole = Bench::new();
+        long_corpus(&whole, DOCUMENTS);
+        let report = whole.run(&yaml);
+        let expected = artifact(&report, "moments");
+        assert!(expected.meta["layers"][0]["halves"]["moment"].as_f64().is_some(), "{}", expected.meta);
+        let bench = Bench::new();
+        long_corpus(&bench, DOCUMENTS);
+        let unit = UNIT as u64;
+        for items in [1, 2 * unit, 3 * unit, 6 * unit] {
+            let ended = run_with(&bench, &yaml, |interrupt| Arc::new(StopAt { stage: "moments", items, interrupt }));
+            assert!(!ended, "nothing was left to do after {items} documents");
+        }
+        assert_eq!(artifact(&bench.run(&yaml), "moments").digest(), expected.digest(), "{more}");
+    }
+}
+
 /// What a cluster does: each part by itself, in any order, then the parts' sums in order.
 #[test]
 fn parts_that_are_computed_apart_add_up_to_the_same_bits() {

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use burn::grad_clipping::GradientClippingConfig;
-use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_optim::grad_clipping::GradientClippingConfig;
+use burn_optim::{AdamWConfig, GradientsParams};
 use palinode_model::{Decoder, DecoderConfig, Parameters, gather};
 use serde::{Deserialize, Serialize};
 

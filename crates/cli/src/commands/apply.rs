@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::command_error::Failure;
+use crate::commands::revert::listed;
 use crate::outputs::OverwriteArgs;
 use crate::terminal::print;
 
@@ -22,7 +23,7 @@ use crate::terminal::print;
 Example:
   palinode apply out/edit/update.safetensors models/gpt2 --output models/gpt2-edited")]
 pub struct Args {
-    /// The update.safetensors that `export` wrote.
+    /// The update.safetensors that `export` wrote, or the folder that has it.
     update: PathBuf,
 
     /// The model's folder, or GGUF file: the unedited one, or an edited one with a ledger.
@@ -44,10 +45,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let applied = palinode::apply(&args.update, &args.model, &args.output, args.force, args.overwrite.get())?;
     let mut text = format!("edited model: {}\n", args.output.display());
-    if !applied.superseded.is_empty() {
-        let _ = writeln!(text, "superseded, and taken off: {}", applied.superseded.join(", "));
-    }
-    for note in applied.rounding {
+    text.push_str(&listed("superseded, and taken off", &applied.superseded));
+    for note in applied.notes {
         let _ = writeln!(text, "  · {note}");
     }
     print(&text)

@@ -70,23 +70,37 @@ fn shown(found: &Edits) -> String {
         ("", Column::Name),
     ];
     let mut out = table(&style, &columns, found.edits.iter().map(row).collect());
-    let updates = found.kept.len();
-    out.push_str(&match found.ledger {
-        Some(bytes) => {
-            let off = found.kept.iter().filter(|kept| **kept).count();
-            let what = match (off, updates) {
-                (0, _) => {
-                    "which come off together; of a sequence, those of the last round do so by themselves".to_owned()
-                }
-                (off, all) if off == all => "each of them can be taken off by itself".to_owned(),
-                (off, all) => format!("those of {off} of {all} updates can be taken off by themselves"),
+    let count = if found.edits.len() == 1 { "1 edit".to_owned() } else { format!("{} edits", found.edits.len()) };
+    let alone: Vec<&EditLine> = found.edits.iter().filter(|edit| edit.alone).collect();
+    out.push_str(&match (found.ledger, &alone[..]) {
+        (None, _) => format!("\n{count}; there is no ledger of them, so only the whole update can be taken off\n"),
+        (Some(bytes), alone) => {
+            let what = match alone {
+                [_] if found.edits.len() == 1 => "which can be taken off".to_owned(),
+                [] => "which can be taken off together, and not one by one".to_owned(),
+                alone if alone.len() == found.edits.len() => "each of them can be taken off by itself".to_owned(),
+                alone => format!("of which {} can be taken off by themselves: {}", alone.len(), ranges(alone)),
             };
-            format!("\n{} edits, {what}; the ledger takes {}\n", found.edits.len(), size(bytes))
+            format!("\n{count}, {what}; the ledger takes {}\n", size(bytes))
         }
-        None => format!(
-            "\n{} edits; there is no ledger.safetensors, so only all of them can be taken off\n",
-            found.edits.len()
-        ),
     });
+    if found.fits == Some(false) {
+        out.push_str("! the weights beside the ledger are others than it is of: they were changed since, or the ledger is another model's\n");
+    }
     out
+}
+
+/// The numbers of edits, those in a row joined.
+fn ranges(edits: &[&EditLine]) -> String {
+    let mut rows: Vec<(usize, usize)> = Vec::new();
+    for number in edits.iter().filter_map(|edit| edit.number) {
+        match rows.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+            _ => rows.push((number, number)),
+        }
+    }
+    let row = |(first, last): &(usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first} to {last}") }
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join(", ")
 }

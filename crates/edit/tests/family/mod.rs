@@ -1,11 +1,13 @@
 //! The small models of every family, with the numbers that scripts/make_family_fixtures.py computed on them in plain PyTorch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, EditRequest};
-use palinode_edit::{TargetSettings, TargetSite};
+use palinode_edit::{LayerEdit, TargetSettings, TargetSite};
 use palinode_golden::{FAMILIES, Folder, Json, family};
+use palinode_math::{Factor, PartFactors, Preservation, PreservationWeights, SecondMoment};
 use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
 
 pub struct Family {
@@ -18,12 +20,34 @@ pub struct Family {
     pub numbers: Folder,
 }
 
-impl Family {
-    /// Whether no layer is a mixture of experts.
-    #[allow(dead_code, reason = "not every test needs it")]
-    pub fn is_dense(&self) -> bool {
-        self.decoder.config().experts.is_none()
+/// The metric of a second moment, whether its keys have parts or not.
+#[allow(dead_code, reason = "not every test needs it")]
+pub fn metric(moment: &SecondMoment, lambda: f64) -> Arc<dyn Preservation> {
+    let weights = PreservationWeights { lambda, rho: 0.0 };
+    if moment.parts() > 1 {
+        Arc::new(PartFactors::new(moment.clone(), weights).unwrap())
+    } else {
+        Arc::new(Factor::new(moment, weights).unwrap())
     }
+}
+
+/// The change of a layer's down-projection, row by row: of a mixture, those of its experts side by side, which are 0 where none is changed.
+#[allow(dead_code, reason = "not every test needs it")]
+pub fn whole_change(config: &DecoderConfig, layer: usize, edits: &[LayerEdit]) -> Vec<f64> {
+    let (d, f) = (config.hidden, config.key_size(layer));
+    let mut all = vec![0.0; d * f];
+    for edit in edits.iter().filter(|edit| edit.weight.layer == layer) {
+        let from = match (config.mixture(layer), edit.weight.expert) {
+            (Some(experts), Some(id)) => experts.parts()[experts.part(id).unwrap()].start,
+            (None, None) => 0,
+            other => panic!("{other:?}"),
+        };
+        let change = edit.delta.dense();
+        for i in 0..d {
+            (0..change.ncols()).for_each(|j| all[i * f + from + j] = change[(i, j)]);
+        }
+    }
+    all
 }
 
 pub fn families() -> Vec<Family> {

@@ -11,10 +11,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use faer::Accum;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{LltError, LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
-use faer::{Mat, MatRef, Scale, Side};
+use faer::{Accum, Mat, MatRef, Scale, Side, Spec};
 
 use super::metric::{Change, Preservation, PreservationWeights, Projection};
 use crate::matrix::{check_finite, check_size};
@@ -65,13 +66,30 @@ impl Factor {
     /// Factors `λC + ρI`.
     ///
     /// # Errors
-    /// [`MathError::Parameter`] for weights out of range; [`MathError::NotFinite`]; [`MathError::NotPositiveDefinite`]
+    /// [`MathError::Parameter`] for weights out of range; [`MathError::Dimension`] for keys of several parts, see
+    /// [`PartFactors`](super::PartFactors); [`MathError::NotFinite`]; [`MathError::NotPositiveDefinite`]
     /// where a pivot is not above rounding: too few tokens for the key size, or units that never fire.
     pub fn new(moment: &SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
+        check_size("parts of a key", moment.parts(), 1)?;
+        Self::of_mean(moment.mean(), moment.count(), weights)
+    }
+
+    /// As [`Factor::new`], in the memory that the second moment lies in: 8 f² bytes in all, where that takes them twice.
+    ///
+    /// # Errors
+    /// As [`Factor::new`].
+    pub fn in_place(moment: SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
+        check_size("parts of a key", moment.parts(), 1)?;
+        let count = moment.count();
+        Self::of_mean(moment.into_mean(), count, weights)
+    }
+
+    /// Of `C`, both halves of it, in its own memory.
+    fn of_mean(mut metric: Mat<f64>, tokens: u64, weights: PreservationWeights) -> Result<Self, MathError> {
         weights.check()?;
-        let size = moment.size();
-        let mut metric = moment.mean();
+        let size = metric.nrows();
         check_finite("second moment", metric.as_ref())?;
+        let positive = (0..size).map(|i| metric[(i, i)]).sum::<f64>() > 0.0;
         for j in 0..size {
             for i in 0..size {
                 metric[(i, j)] *= weights.lambda;
@@ -80,31 +98,31 @@ impl Factor {
         }
         let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
         // Numbers below the smallest normal one have lost their digits.
-        let faded = largest < f64::MIN_POSITIVE && moment.trace() > 0.0;
+        let faded = largest < f64::MIN_POSITIVE && positive;
         if faded || !metric.as_ref().is_all_finite() {
             return Err(MathError::OutOfRange { what: "λC + ρI" });
         }
-        let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite {
-            size,
-            tokens: moment.count(),
-            index,
-            pivot,
-            largest,
-        };
+        let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite { size, tokens, index, pivot, largest };
         // Of fewer tokens than a key has numbers, no more pivots than tokens are above 0. Sums that were rounded show that somewhere behind, as
         // small pivots of either sign; so what is said is what exact sums would show. A count of 1 is that of a mean whose tokens were not counted.
-        let short =
-            usize::try_from(moment.count()).ok().filter(|tokens| (2..size).contains(tokens) && weights.rho == 0.0);
-        let lower = match metric.llt(Side::Lower) {
-            Ok(factor) => factor.L().to_owned(),
-            Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index }) => {
-                if let Some(tokens) = short {
-                    return Err(fails(tokens, 0.0));
-                }
-                let (index, pivot) = failing_pivot(metric.as_ref(), index);
-                return Err(fails(index, pivot));
+        let short = usize::try_from(tokens).ok().filter(|tokens| (2..size).contains(tokens) && weights.rho == 0.0);
+        let diagonal: Vec<f64> = (0..size).map(|i| metric[(i, i)]).collect();
+        if let Err(index) = factor_lower_half(&mut metric) {
+            if let Some(tokens) = short {
+                return Err(fails(tokens, 0.0));
             }
-        };
+            // What the factor was written over is still above the diagonal.
+            for j in 0..size {
+                metric[(j, j)] = diagonal[j];
+                for i in j + 1..size {
+                    metric[(i, j)] = metric[(j, i)];
+                }
+            }
+            let (index, pivot) = failing_pivot(metric.as_ref(), index);
+            return Err(fails(index, pivot));
+        }
+        let mut lower = metric;
+        clear_upper_half(&mut lower);
         // A pivot of the size of rounding means that its row is a combination of the others: the factor exists by luck.
         let floor = size as f64 * f64::EPSILON * largest;
         let smallest = (0..size).map(|i| (i, lower[(i, i)] * lower[(i, i)])).min_by(|a, b| a.1.total_cmp(&b.1));
@@ -149,8 +167,9 @@ impl Factor {
         weights: PreservationWeights,
     ) -> Result<Arc<dyn Preservation>, MathError> {
         add_lower_half(&mut metric, keys);
-        let lower = metric.llt(Side::Lower).map_err(|_| MathError::OutOfRange { what: "P + Σ KₚKₚᵀ" })?;
-        Ok(Arc::new(Self::of(lower.L().to_owned(), weights)))
+        factor_lower_half(&mut metric).map_err(|_| MathError::OutOfRange { what: "P + Σ KₚKₚᵀ" })?;
+        clear_upper_half(&mut metric);
+        Ok(Arc::new(Self::of(metric, weights)))
     }
 
     fn of(lower: Mat<f64>, weights: PreservationWeights) -> Self {
@@ -252,6 +271,25 @@ pub(super) fn add_lower_half(metric: &mut Mat<f64>, keys: MatRef<'_, f64>) {
     matmul(metric.as_mut(), half, Accum::Add, keys, whole, keys.transpose(), whole, 1.0, threads);
 }
 
+/// Puts `L` in the place of the lower half of `P`, whose upper half stays as it is. The error is the place of a pivot that is not above 0.
+fn factor_lower_half(metric: &mut Mat<f64>) -> Result<(), usize> {
+    let threads = faer::get_global_parallelism();
+    let scratch = cholesky_in_place_scratch::<f64>(metric.nrows(), threads, Spec::default());
+    let mut memory = MemBuffer::new(scratch);
+    let stack = MemStack::new(&mut memory);
+    match cholesky_in_place(metric.as_mut(), LltRegularization::default(), threads, stack, Spec::default()) {
+        Ok(_) => Ok(()),
+        Err(LltError::NonPositivePivot { index }) => Err(index),
+    }
+}
+
+/// Sets what lies above the diagonal to 0.
+fn clear_upper_half(matrix: &mut Mat<f64>) {
+    for j in 0..matrix.ncols() {
+        matrix.col_as_slice_mut(j)[..j].fill(0.0);
+    }
+}
+
 /// The pivot that a factorisation stopped at, which it does not tell: with `A` the part of the metric before it and `a` the column beside
 /// that, `P_ii − aᵀA⁻¹a`. A part that was just factored with success may fail by itself, where rounding decides; then it is that part's.
 fn failing_pivot(metric: MatRef<'_, f64>, index: usize) -> (usize, f64) {
@@ -263,8 +301,31 @@ fn failing_pivot(metric: MatRef<'_, f64>, index: usize) -> (usize, f64) {
             solve_lower_triangular_in_place(factor.L(), beside.as_mut(), threads);
             (index, metric[(index, index)] - beside.squared_norm_l2())
         }
-        Err(faer::linalg::cholesky::llt::factor::LltError::NonPositivePivot { index: earlier }) => {
-            failing_pivot(metric, earlier)
+        Err(LltError::NonPositivePivot { index: earlier }) => failing_pivot(metric, earlier),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a failing factorisation is explained from is still there: above the diagonal, whatever the size.
+    #[test]
+    fn a_factorisation_leaves_the_upper_half_alone() {
+        for size in [3, 64, 200, 333] {
+            let of = |i: usize, j: usize| (0.01 * (i * j) as f64).cos() + if i == j { size as f64 } else { 0.0 };
+            let metric = Mat::from_fn(size, size, of);
+            let mut factored = metric.clone();
+            factor_lower_half(&mut factored).unwrap();
+            assert!((0..size).all(|j| (0..j).all(|i| factored[(i, j)] == metric[(i, j)])), "{size}");
+            let known = metric.llt(Side::Lower).unwrap();
+            assert!((0..size).all(|j| (j..size).all(|i| factored[(i, j)] == known.L()[(i, j)])), "{size}");
+            // The last pivot but one fails.
+            let at = size - 2;
+            let wrong = Mat::from_fn(size, size, |i, j| if (i, j) == (at, at) { -1.0 } else { metric[(i, j)] });
+            let found = Factor::of_mean(wrong.clone(), 1, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap_err();
+            let MathError::NotPositiveDefinite { index, pivot, .. } = found else { panic!("{found}") };
+            assert_eq!((index, pivot), failing_pivot(wrong.as_ref(), at));
         }
     }
 }

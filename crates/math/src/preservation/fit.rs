@@ -11,7 +11,7 @@
 use super::cholesky::Factor;
 use super::metric::{Preservation as _, PreservationWeights};
 use crate::matrix::from_row_major;
-use crate::{MathError, SecondMoment};
+use crate::{MathError, PartKeys, SecondMoment};
 
 use faer::linalg::solvers::DenseSolveCore as _;
 use faer::{Mat, Side};
@@ -28,11 +28,11 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// Of `C` and keys, row-major `[n, f]`. Costs a factorisation, f³/3, and f² for each key.
+    /// Of `C` and keys, row-major `[n, f]`. Costs a factorisation, f³/3, in the memory of the second moment, and f² for each key.
     ///
     /// # Errors
     /// [`MathError::Dimension`]; [`MathError::NotFinite`]; [`MathError::Parameter`] where there is no key.
-    pub fn of(moment: &SecondMoment, keys: &[f32]) -> Result<Self, MathError> {
+    pub fn of(moment: SecondMoment, keys: &[f32]) -> Result<Self, MathError> {
         let f = moment.size();
         let count = keys.len() / f.max(1);
         if count == 0 {
@@ -42,7 +42,7 @@ impl Fit {
         if moment.is_identity() {
             return Ok(Self::Identity);
         }
-        match Factor::new(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
+        match Factor::in_place(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
             Ok(factor) => {
                 let total: f64 = factor.forms(keys.transpose())?.into_iter().sum();
                 Ok(Self::Ratio(total / count as f64 / f as f64))
@@ -52,39 +52,57 @@ impl Fit {
         }
     }
 
-    /// Of `C` and keys that it was measured on, as if it had not been: the keys of a document, row-major `[n, f]` each, are judged by the
-    /// second moment of all *other* tokens. With `A = Σ kkᵀ` over `N` tokens and the document's keys `K` `[f, n]`, what is averaged is
+    /// Of `C` and keys that it was measured on, as if it had not been: the keys of each document are judged by the second moment of all
+    /// *other* tokens. With `A = Σ kkᵀ` over `N` tokens and the document's keys `K` `[f, n]`, what is averaged is
     /// the diagonal of `(N − n) Kᵀ(A − KKᵀ)⁻¹K = (N − n) G(I − G)⁻¹`, `G = KᵀA⁻¹K` (Woodbury). Near 1, and above it the more, the
     /// fewer tokens there are for a dimension.
+    ///
+    /// Of keys of several parts, each part is judged by its own block, one after the other, and the sums are added: a token that does not use
+    /// a part adds nothing to it.
     ///
     /// Costs a factorisation, f³/3, f² for each key, and n³ for each document. [`Fit::Singular`] also where a document is
     /// the only one with a direction.
     ///
     /// # Errors
     /// As [`Fit::of`].
-    pub fn held_out(moment: &SecondMoment, documents: &[&[f32]]) -> Result<Self, MathError> {
-        let f = moment.size();
-        let factor = match Factor::new(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
-            Ok(factor) => factor,
-            Err(MathError::NotPositiveDefinite { .. }) => return Ok(Self::Singular),
-            Err(other) => return Err(other),
-        };
-        let (mut total, mut count) = (0.0, 0);
-        for keys in documents {
-            let n = keys.len() / f.max(1);
-            let keys = from_row_major("keys", keys, n, f)?;
-            let tokens = moment.count() as f64;
-            let gram = factor.project(keys.transpose())?.gram;
-            let rest = Mat::from_fn(n, n, |i, j| f64::from(u8::from(i == j)) - gram[(i, j)] / tokens);
-            let Ok(rest) = rest.llt(Side::Lower) else { return Ok(Self::Singular) };
-            // G(I − G)⁻¹ = (I − G)⁻¹ − I.
-            let inverse = rest.inverse();
-            total += (tokens - n as f64) * (0..n).map(|i| inverse[(i, i)] - 1.0).sum::<f64>();
-            count += n;
-        }
+    pub fn held_out(moment: SecondMoment, documents: &[&PartKeys]) -> Result<Self, MathError> {
+        let count: usize = documents.iter().map(|keys| keys.tokens()).sum();
         if count == 0 {
             return Err(MathError::Parameter { name: "keys", value: 0.0, expected: "one key or more" });
         }
-        Ok(Self::Ratio(total / count as f64 / f as f64))
+        let tokens = moment.count() as f64;
+        let (size, counts) = (moment.size(), moment.part_counts());
+        let ranges: Vec<_> = moment.ranges().collect();
+        let (several, mut moment) = (ranges.len() > 1, Some(moment));
+        let mut total = 0.0;
+        for (part, range) in ranges.into_iter().enumerate() {
+            let f = range.len();
+            if documents.iter().all(|keys| keys.users(part).is_empty()) {
+                continue;
+            }
+            // Sums that were rounded may have a factor by luck.
+            if several && counts[part] < f as u64 {
+                return Ok(Self::Singular);
+            }
+            let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
+            let block = if several { moment.as_ref().map(|moment| moment.part(part)) } else { moment.take() };
+            let Some(block) = block else { continue };
+            let factor = match Factor::in_place(block, weights) {
+                Ok(factor) => factor,
+                Err(MathError::NotPositiveDefinite { .. }) => return Ok(Self::Singular),
+                Err(other) => return Err(other),
+            };
+            for keys in documents {
+                let n = keys.users(part).len();
+                let own = from_row_major("keys", keys.values(part), n, f)?;
+                let gram = factor.project(own.transpose())?.gram;
+                let rest = Mat::from_fn(n, n, |i, j| f64::from(u8::from(i == j)) - gram[(i, j)] / tokens);
+                let Ok(rest) = rest.llt(Side::Lower) else { return Ok(Self::Singular) };
+                // G(I − G)⁻¹ = (I − G)⁻¹ − I.
+                let inverse = rest.inverse();
+                total += (tokens - keys.tokens() as f64) * (0..n).map(|i| inverse[(i, i)] - 1.0).sum::<f64>();
+            }
+        }
+        Ok(Self::Ratio(total / count as f64 / size as f64))
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! `Z` and the Cholesky factor of `S` are kept, and grow by the round's columns: f²·B for a round, where factoring anew costs f³/3. When
 //! `Q` has more than `f/4` columns it is added to `P₀` and factored once, so that memory is bounded whatever the number of rounds.
+//! A metric with blocks ([`PartFactors`](super::PartFactors)), which are many times larger than a round has edits, is never factored anew.
 //! When this happens depends on the rounds alone: a history that is built again from the same keys is the same in every bit.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,11 +57,12 @@ impl History {
             return Err(MathError::Parameter { name: "history", value: weight, expected: "a number above 0" });
         }
         let f = base.size();
+        let room = if base.takes_keys() { (f / 4).max(1) } else { usize::MAX };
         Ok(Self {
             current: Arc::clone(&base),
             base,
             weight,
-            room: (f / 4).max(1),
+            room,
             keys: Mat::zeros(f, 0),
             projected: Mat::zeros(f, 0),
             system: Mat::zeros(0, 0),
@@ -75,7 +77,7 @@ impl History {
         self.count
     }
 
-    /// Columns that are kept beside the factor: `f/4` at most, however many rounds there were.
+    /// Columns that are kept beside the factor: `f/4` at most, however many rounds there were, where the metric can be factored anew.
     pub fn pending(&self) -> usize {
         self.keys.ncols()
     }

@@ -31,6 +31,11 @@ pub trait Preservation: Debug + Send + Sync {
     /// `P`, `[f, f]`, for the primal form; `None` where there is none.
     fn metric(&self) -> Option<Mat<f64>>;
 
+    /// Whether [`Preservation::with_keys`] gives anything: not of a metric whose form other keys would break.
+    fn takes_keys(&self) -> bool {
+        true
+    }
+
     /// The metric of `P + QQᵀ` for `Q` `[f, n]`, factored anew. Its [`Preservation::cost`] is not asked for: that is the business of the
     /// metric that keys were added to.
     ///

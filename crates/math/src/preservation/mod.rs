@@ -10,7 +10,8 @@
 //!
 //! with second moments or without, with the keys of earlier rounds or without, over all directions or those of a projector. A value of it is
 //! a file here that implements [`Preservation`]: [`Factor`] is `λC + ρI`, [`Ridge`] does without second moments. [`History`] adds earlier
-//! rounds to any of them, and its cost is that of the metric without them; [`Projector`] has no `P` to give ([`Preservation::metric`] is
+//! rounds to any of them, and its cost is that of the metric without them; [`PartFactors`] is `λC + ρI` with a block for each part of a key;
+//! [`Projector`] has no `P` to give ([`Preservation::metric`] is
 //! `None`), and everything is then solved in the dual form.
 
 mod cholesky;
@@ -18,6 +19,7 @@ mod fit;
 mod halves;
 mod history;
 mod metric;
+mod parts;
 mod projector;
 mod ridge;
 
@@ -26,5 +28,6 @@ pub use fit::Fit;
 pub use halves::difference_of_updates;
 pub use history::History;
 pub use metric::{Change, Preservation, PreservationKind, PreservationWeights, Projection};
+pub use parts::PartFactors;
 pub use projector::{Cut, Projector, Spectrum, Threshold};
 pub use ridge::Ridge;

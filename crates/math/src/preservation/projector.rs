@@ -63,8 +63,9 @@ impl Spectrum {
     /// Decomposes `C`; about 9 f³ multiplications.
     ///
     /// # Errors
-    /// [`MathError::NotFinite`]; [`MathError::NoSpectrum`] where the iteration does not converge.
+    /// [`MathError::Dimension`] for keys of several parts; [`MathError::NotFinite`]; [`MathError::NoSpectrum`] where the iteration does not converge.
     pub fn of(moment: &SecondMoment) -> Result<Self, MathError> {
+        check_size("parts of a key", moment.parts(), 1)?;
         let mean = moment.mean();
         check_finite("second moment", mean.as_ref())?;
         let eigen = mean.self_adjoint_eigen(Side::Lower).map_err(|_| MathError::NoSpectrum)?;

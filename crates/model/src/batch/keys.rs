@@ -9,6 +9,9 @@ use palinode_kernels::Route;
 use crate::batch::rows::{Activations, Places};
 use crate::{ModelError, read};
 
+/// The keys of a part: which places are routed to it, in rising order, and `[those places, f of the part]`, row by row.
+pub type KeysOfPart = (Vec<usize>, Vec<f32>);
+
 /// The down-projection's input at every token of a batch, `[tokens, f]`.
 ///
 /// A layer with a mixture of experts has a wide key: the keys of its experts one behind the other, each multiplied with the token's gate,
@@ -71,35 +74,36 @@ impl Keys {
         Ok(Tensor::from_data(TensorData::new(wide, [cells.len(), f]), &device))
     }
 
-    /// The keys at the places that are not 0, of each of the `parts` of a key: `[tokens routed to the part, f of the part]`, row by row in
-    /// the order of the places.
+    /// The keys at the places that are not 0, of each of the `parts` of a key.
     ///
     /// # Errors
     /// What the device failed at.
-    pub fn by_part(&self, places: &Places, parts: &[Range<usize>]) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub fn by_part(&self, places: &Places, parts: &[Range<usize>]) -> Result<Vec<KeysOfPart>, ModelError> {
         let keys = match self {
             Self::Whole(keys) => {
                 let all: Vec<f32> = read(keys.at(places))?;
+                let f = parts.last().map_or(1, |part| part.end).max(1);
                 if let [_] = parts {
-                    return Ok(vec![all]);
+                    return Ok(vec![((0..all.len() / f).collect(), all)]);
                 }
-                let f = parts.last().map_or(1, |part| part.end);
                 let of = |part: &Range<usize>| {
-                    let own = all.chunks_exact(f).map(|row| &row[part.clone()]);
+                    let own = all.chunks_exact(f).map(|row| &row[part.clone()]).enumerate();
                     // A gate of 0 leaves nothing; a key of a routed token that is 0 in every number adds nothing either way.
-                    own.filter(|key| key.iter().any(|x| *x != 0.0)).flatten().copied().collect()
+                    let used: Vec<(usize, &[f32])> = own.filter(|(_, key)| key.iter().any(|x| *x != 0.0)).collect();
+                    (used.iter().map(|(at, _)| *at).collect(), used.iter().flat_map(|(_, key)| *key).copied().collect())
                 };
                 return Ok(parts.iter().map(of).collect());
             }
             Self::Routed(keys) => keys,
         };
         let cells = places.cells(keys.tokens)?;
-        let mut found = vec![Vec::new(); parts.len()];
+        let mut found = vec![(Vec::new(), Vec::new()); parts.len()];
         for (route, &start) in keys.routes.iter().zip(&keys.starts) {
             let size = keys.parts[route.part].len();
-            let own = &mut found[route.part];
-            for cell in &cells {
+            let (places, own) = &mut found[route.part];
+            for (place, cell) in cells.iter().enumerate() {
                 if let Ok(at) = route.tokens.binary_search(cell) {
+                    places.push(place);
                     own.extend_from_slice(&keys.values[start + at * size..][..size]);
                 }
             }

@@ -9,7 +9,8 @@ use crate::checkpoint::gguf::read::Gguf;
 use crate::decoder::packed::packed_bytes;
 use crate::tokens::facts::TokenizerFacts;
 use crate::{
-    Checkpoint, DecoderConfig, Experts, Layout, ModelError, Positions, Precision, Rotary, RotaryScaling, Text, memory,
+    Checkpoint, Compute, DecoderConfig, ExpertId, Experts, Layout, ModelError, Positions, Precision, Rotary,
+    RotaryScaling, Text, WeightId, memory,
 };
 
 /// A model folder, looked at from outside.
@@ -72,7 +73,10 @@ pub struct Shard {
 pub struct EditableWeight {
     /// Its layer.
     pub layer: usize,
-    /// Its name as stored.
+    /// Which of the layer's experts it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expert: Option<ExpertId>,
+    /// Its name as stored; of an expert that lies in one tensor with others, that tensor's.
     pub name: String,
     /// Its shape as stored.
     pub shape: Vec<usize>,
@@ -95,14 +99,14 @@ pub struct MemoryNeeds {
     pub pass: u64,
     /// `targets` where blocks are streamed, for each request optimised at once: an estimate, see [`request_bytes_streamed`].
     pub targets_request_streamed: u64,
-    /// `covariance`, for each layer: the sum `f × f` in f64.
+    /// `covariance`, for each layer: the sum `f × f` in f64, or that of each expert.
     pub covariance_layer: u64,
     /// `targets`, for each request optimised at once: an estimate, see [`request_bytes`].
     pub targets_request: u64,
-    /// `solve`, while a layer's second moment is factored: four matrices `f × f` in f64.
-    pub solve_factoring: u64,
-    /// `solve`, for each layer once it is factored: one such matrix.
+    /// `solve`, for each layer: a matrix `f × f` in f64, or those of the experts that one key is routed to. A second moment is factored where it lies.
     pub solve_layer: u64,
+    /// `solve`, while the eigenvectors for a projector are computed: four such matrices. A mixture has no projector.
+    pub solve_projector: u64,
     /// `evaluate` and `templates`, while several texts are written: copies of the weights, where half of what is free holds them.
     pub texts: u64,
     /// What is free now; none where the system does not say.
@@ -149,12 +153,18 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
             *dtypes.entry(dtype).or_insert(0) += shape.iter().product::<usize>();
         }
     }
-    let editable = config.dense_layers().into_iter().filter_map(|layer| {
-        let name = layout.edited_weight(layer);
+    let weights = (0..config.layers).flat_map(|layer| match config.mixture(layer) {
+        Some(experts) => experts.ids().map(|id| WeightId::of_expert(layer, id)).collect(),
+        None => vec![WeightId::down(layer)],
+    });
+    let editable = weights.filter_map(|weight| {
+        let name = layout.weight_name(weight)?;
+        let [out, input] = config.weight_shape(weight)?;
         let (dtype, file) = checkpoint.stored(&name)?;
         Some(EditableWeight {
-            layer,
-            shape: layout.stored_shape(config.feed_forward, config.hidden),
+            layer: weight.layer,
+            expert: weight.expert,
+            shape: layout.stored_shape(input, out),
             dtype,
             file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             name: checkpoint.stored_name(&name)?.to_owned(),
@@ -193,19 +203,28 @@ pub fn inspect(folder: &Path) -> Result<Inspection, ModelError> {
 impl MemoryNeeds {
     /// Of a model of this shape, on this machine, of which a pass over streamed blocks reads so many bytes.
     pub fn of(config: &DecoderConfig, pass: u64) -> Self {
-        let f = if config.dense_layers().is_empty() { 0 } else { config.feed_forward as u64 };
-        let square = f.saturating_mul(f).saturating_mul(size_of::<f64>() as u64);
+        let square = |f: usize| (f as u64).saturating_pow(2).saturating_mul(size_of::<f64>() as u64);
+        let most = |of: &dyn Fn(usize) -> u64| (0..config.layers).map(of).max().unwrap_or(0);
+        // Of a mixture of experts, each expert has a sum of its own, and what an edit is not routed to is not factored.
+        let parts = |layer: usize| config.key_parts(layer).into_iter().map(|part| square(part.len()));
+        let used = |layer: usize| match config.mixture(layer) {
+            Some(experts) => square(experts.size).saturating_mul(experts.top as u64) + experts.shared.map_or(0, square),
+            None => square(config.feed_forward),
+        };
         Self {
             weights: memory::needed(config, Precision::F32),
             weights_half: memory::needed(config, Precision::Bf16),
             weights_streamed: memory::needed_streamed(config, Precision::F32),
             pass,
             targets_request_streamed: request_bytes_streamed(config, config.layers),
-            covariance_layer: square,
+            covariance_layer: most(&|layer| parts(layer).fold(0, u64::saturating_add)),
             targets_request: request_bytes(config, config.layers),
-            solve_factoring: square.saturating_mul(4),
-            solve_layer: square,
-            texts: packed_bytes(config),
+            solve_layer: most(&used),
+            solve_projector: match config.experts {
+                Some(_) => 0,
+                None => square(config.feed_forward).saturating_mul(4),
+            },
+            texts: packed_bytes(config, Compute::F32),
             available: memory::available(),
         }
     }

@@ -152,6 +152,14 @@ impl Checkpoint {
         self.known(name).or_else(|| self.known(&fused::renamed(name)?))
     }
 
+    /// Of an expert that lies in one tensor `[experts, out, in]` with others, which of them it is.
+    pub fn slice_of(&self, name: &str) -> Option<usize> {
+        let (whole, part) = self.place(name)?;
+        let all = &self.index[whole];
+        let apart = part.bytes.len().max(1);
+        (all.shape.len() == part.shape.len() + 1).then(|| (part.bytes.start - all.bytes.start) / apart)
+    }
+
     fn known(&self, name: &str) -> Option<(&str, &Stored)> {
         let names = [Some(name), name.split_once('.').map(|(_, short)| short)];
         names.into_iter().flatten().find_map(|name| {

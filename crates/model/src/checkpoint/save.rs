@@ -24,6 +24,8 @@ use crate::{Decoder, Family, Layout, ModelError, Orientation, Precision, read};
 pub struct Change {
     /// The weight's name as stored.
     pub name: String,
+    /// Which of several it is that are stored in one tensor, `[several, out, in]`.
+    pub part: Option<usize>,
     /// Rows.
     pub out: usize,
     /// Columns.
@@ -40,10 +42,29 @@ impl Change {
             Orientation::InOut => vec![self.input, self.out],
             Orientation::OutIn => vec![self.out, self.input],
         };
-        if stored == expected {
+        let fits = match (self.part, stored) {
+            (None, stored) => stored == expected,
+            (Some(part), [several, own @ ..]) => part < *several && own == expected,
+            (Some(_), []) => false,
+        };
+        if fits {
             return Ok(());
         }
         Err(ModelError::Shape { name: self.name.clone(), expected, found: stored.to_vec() })
+    }
+
+    /// Adds it to the weight's values as they are stored.
+    fn add_to(&self, values: &mut [f32], orientation: Orientation) {
+        match orientation {
+            Orientation::OutIn => values.iter_mut().zip(&self.delta).for_each(|(w, d)| *w += d),
+            Orientation::InOut => {
+                for (o, row) in self.delta.chunks_exact(self.input).enumerate() {
+                    for (i, d) in row.iter().enumerate() {
+                        values[i * self.out + o] += d;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -127,31 +148,35 @@ pub fn copy_with_changes(
     let (begin, header) = file.header()?;
     let mut written = Vec::new();
     let mut patches: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
-    for change in changes {
-        let Some(info) = header.info(&change.name) else { continue };
-        change.check_shape(&info.shape, orientation)?;
-        let not_float = || ModelError::Dtype { name: change.name.clone(), found: format!("{:?}", info.dtype) };
+    for (i, first) in changes.iter().enumerate() {
+        let Some(info) = header.info(&first.name) else { continue };
+        if changes[..i].iter().any(|change| change.name == first.name) {
+            // Changed with the first of its tensor.
+            continue;
+        }
+        let not_float = || ModelError::Dtype { name: first.name.clone(), found: format!("{:?}", info.dtype) };
         let (from, to) = info.data_offsets;
         let stored = file.read(begin + from..begin + to)?;
         let mut values = to_f32(info.dtype, &stored).ok_or_else(not_float)?;
         drop(stored);
-        match orientation {
-            Orientation::OutIn => values.iter_mut().zip(&change.delta).for_each(|(w, d)| *w += d),
-            Orientation::InOut => {
-                for (o, row) in change.delta.chunks_exact(change.input).enumerate() {
-                    for (i, d) in row.iter().enumerate() {
-                        values[i * change.out + o] += d;
-                    }
-                }
+        let mut delta = vec![0.0; if first.part.is_some() { values.len() } else { 0 }];
+        for change in changes[i..].iter().filter(|change| change.name == first.name) {
+            change.check_shape(&info.shape, orientation)?;
+            let at = change.part.unwrap_or(0) * change.delta.len();
+            let own = at..at + change.delta.len();
+            change.add_to(&mut values[own.clone()], orientation);
+            if change.part.is_some() {
+                delta[own].copy_from_slice(&change.delta);
             }
         }
+        let delta = if first.part.is_some() { &delta } else { &first.delta };
         let as_type = |dtype: Dtype| {
             let bytes = from_f32(dtype, &values).ok_or_else(not_float)?;
             let rounded = to_f32(dtype, &bytes).ok_or_else(not_float)?;
             let types = [info.dtype, dtype].map(|dtype| format!("{dtype:?}"));
-            Ok((Written::of(&change.name, &values, &rounded, &change.delta, types)?, (dtype, bytes)))
+            Ok((Written::of(&first.name, &values, &rounded, delta, types)?, (dtype, bytes)))
         };
-        let made = match kind(&change.name) {
+        let made = match kind(&first.name) {
             ChangedType::As(Precision::F32) => as_type(Dtype::F32)?,
             ChangedType::As(Precision::F16) => as_type(Dtype::F16)?,
             ChangedType::As(Precision::Bf16) => as_type(Dtype::BF16)?,
@@ -159,7 +184,7 @@ pub fn copy_with_changes(
             ChangedType::Auto => spare(as_type(info.dtype), || as_type(Dtype::F32))?,
         };
         written.push(made.0);
-        patches.insert(change.name.clone(), made.1);
+        patches.insert(first.name.clone(), made.1);
     }
     let io = |e| ModelError::io(target, e);
     let mut out = BufWriter::new(File::create(target).map_err(io)?);
@@ -336,7 +361,7 @@ mod tests {
             let view = TensorView::new(dtype, vec![1, 2], &bytes).unwrap();
             safetensors::serialize_to_file([("w", view)], None, &source).unwrap();
             let copy = |by: f32| {
-                let change = Change { name: "w".to_owned(), out: 1, input: 2, delta: vec![0.0, by] };
+                let change = Change { name: "w".to_owned(), part: None, out: 1, input: 2, delta: vec![0.0, by] };
                 copy_with_changes(&source, &target, &[change], Orientation::OutIn, &|_| ChangedType::Stored)
             };
             let error = copy(most * 0.006).unwrap_err();
@@ -359,7 +384,7 @@ mod tests {
         let view = || TensorView::new(Dtype::BF16, vec![1, 3], &bytes).unwrap();
         let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize_to_file([("a", view()), ("w", view()), ("z", view())], Some(metadata), &before).unwrap();
-        let change = |by: f32| Change { name: "w".to_owned(), out: 1, input: 3, delta: vec![by; 3] };
+        let change = |by: f32| Change { name: "w".to_owned(), part: None, out: 1, input: 3, delta: vec![by; 3] };
         let copy = |from: &Path, to: &Path, by: f32, kind| {
             copy_with_changes(from, to, &[change(by)], Orientation::OutIn, &|_| kind).unwrap().remove(0)
         };

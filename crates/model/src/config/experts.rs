@@ -33,6 +33,16 @@ pub enum ExpertId {
     Shared,
 }
 
+impl ExpertId {
+    /// In words: "expert 3", "the shared expert".
+    pub fn words(self) -> String {
+        match self {
+            Self::Routed(expert) => format!("expert {expert}"),
+            Self::Shared => "the shared expert".to_owned(),
+        }
+    }
+}
+
 impl Experts {
     /// Where each part lies in the wide feed-forward: the experts, and the shared one last.
     pub fn parts(&self) -> Vec<Range<usize>> {

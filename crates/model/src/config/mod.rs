@@ -1,5 +1,6 @@
 //! The shape of a decoder.
 
+pub(crate) mod compute;
 pub(crate) mod experts;
 pub(crate) mod families;
 pub(crate) mod fields;

@@ -69,6 +69,12 @@ impl WeightId {
         Self { layer, module: MlpModule::Down, expert: Some(expert) }
     }
 
+    /// In words: "layer 5, down-projection", "layer 5, expert 3, down-projection".
+    pub fn words(self) -> String {
+        let expert = self.expert.map(|expert| format!(", {}", expert.words())).unwrap_or_default();
+        format!("layer {}{expert}, {}-projection", self.layer, self.module.name())
+    }
+
     /// A layer's down-projection.
     pub const fn down(layer: usize) -> Self {
         Self::new(layer, MlpModule::Down)

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::batch::rows::Activations;
 use crate::decoder::block::{KeyValues, Kv};
-use crate::decoder::host::{HostBlock, heads};
+use crate::decoder::host::heads;
 use crate::decoder::packed::PackedModel;
 use crate::device::numbers::Numbers;
 use crate::{Decoder, ModelError, read};
@@ -170,7 +170,9 @@ fn write_together(decoder: &Decoder, texts: Vec<&mut Writing>, over: &Over<'_>) 
     let mut waiting: VecDeque<&mut Writing> = texts.into_iter().filter(|text| !text.is_finished()).collect();
     let mut going: Vec<&mut Writing> = Vec::new();
     let steps = waiting.iter().map(|text| text.length - text.tokens.len()).max().unwrap_or(0);
-    let packed = if waiting.len() > FEW && steps >= WORTH_COPYING { PackedModel::of(decoder)? } else { None };
+    // Copies in bf16 have half of the weights' bytes, which is what a step of few texts takes its time for.
+    let worth = waiting.len() > FEW || (!waiting.is_empty() && !decoder.compute.is_usual());
+    let packed = if worth && steps >= WORTH_COPYING { PackedModel::of(decoder)? } else { None };
     loop {
         // Prompts are read beside texts that go on, not all at once.
         let mut read = 0;
@@ -221,7 +223,7 @@ fn step_together(
             &packed.blocks[layer]
         } else {
             lent = decoder.lend(layer)?;
-            made = HostBlock::of(&lent).ok_or_else(elsewhere)?;
+            made = decoder.host_block(layer, &lent).ok_or_else(elsewhere)?;
             &made
         };
         let numbers = Numbers::of(hidden).ok_or_else(elsewhere)?;

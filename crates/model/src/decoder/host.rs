@@ -7,14 +7,14 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 use palinode_kernels as kernels;
-use palinode_kernels::{Batch, Heads, Kept, Matrix, Packed, Pins, Projection, Threads};
+use palinode_kernels::{Batch, Compute, Heads, Kept, Matrix, Packed, Pins, Projection, Threads};
 
 use crate::batch::keys::Keys;
 use crate::batch::rows::Activations;
 use crate::decoder::block::{Block, BlockOutput, Kv, Norm};
 use crate::decoder::rotation::alibi;
 use crate::device::numbers::{Numbers, rows};
-use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, ModelError, NormKind};
+use crate::{Activation, Arrangement, DecoderConfig, HeadNorm, MlpModule, ModelError, NormKind};
 
 /// A block's weights, where its tensors have them.
 pub(crate) struct HostBlock {
@@ -42,6 +42,7 @@ pub(crate) struct HostNorm {
 /// A projection's weights.
 pub(crate) struct HostLinear {
     weight: Numbers,
+    compute: Compute,
     packed: Option<Packed>,
     bias: Option<Numbers>,
 }
@@ -80,18 +81,23 @@ impl HostLinear {
     pub fn of(linear: &Linear) -> Option<Self> {
         Some(Self {
             weight: Numbers::of_matrix(linear.weight.val())?,
+            compute: Compute::F32,
             packed: None,
             bias: all(linear.bias.as_ref(), |bias| Numbers::of(bias.val()))?,
         })
     }
 
     fn pack(&mut self) {
-        self.packed = Some(matrix(&self.weight).packed());
+        self.packed = Some(self.matrix().packed());
     }
 
     pub fn view(&self) -> Projection<'_> {
         let bias = self.bias.as_ref().map(Numbers::slice);
-        Projection { weight: matrix(&self.weight), packed: self.packed.as_ref(), bias }
+        Projection { weight: self.matrix(), packed: self.packed.as_ref(), bias }
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
+        matrix(&self.weight).computed_in(self.compute)
     }
 }
 
@@ -118,6 +124,19 @@ impl HostBlock {
                 Some((HostLinear::of(&router.scores)?, all(router.shared.as_ref(), HostLinear::of)?))
             })?,
         })
+    }
+
+    /// The same block, of which products round their factors. Those with weights that an edit `changed` do not: an edit is smaller than what
+    /// rounding would take from it. Nor do a router's, whose scores decide who computes.
+    pub fn computed_in(mut self, compute: Compute, changed: impl Fn(MlpModule) -> bool) -> Self {
+        (self.qkv.compute, self.attention_out.compute) = (compute, compute);
+        let inside = [(MlpModule::Up, Some(&mut self.up)), (MlpModule::Gate, self.gate.as_mut())];
+        for (module, linear) in inside.into_iter().chain([(MlpModule::Down, Some(&mut self.down))]) {
+            if let (Some(linear), false) = (linear, changed(module)) {
+                linear.compute = compute;
+            }
+        }
+        self
     }
 
     /// With copies of its weights that products read faster. Experts, of which each token uses a few, are read where they are.
@@ -230,12 +249,17 @@ pub(crate) fn heads(config: &DecoderConfig, layer: usize) -> Heads {
 }
 
 /// `x · weight (+ bias)` by kernels, where they can look at all of it.
-pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Option<Tensor<2>> {
+pub(crate) fn product(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, compute: Compute) -> Option<Tensor<2>> {
     let (x, weight) = (Numbers::of(x)?, Numbers::of_matrix(weight)?);
     let bias = all(bias.as_ref(), |bias| Numbers::of(bias.clone()))?;
-    let weight = matrix(&weight);
+    let weight = matrix(&weight).computed_in(compute);
     let bias = bias.as_ref().map(Numbers::slice);
     Some(rows(kernels::product(x.slice(), weight, bias, Threads::All), weight.outputs()))
+}
+
+/// `x · weight`, `[n, out]`, for rows `[n, in]` and a weight `[in, out]`, as blocks on a CPU compute it; none where one of both is not in f32 there.
+pub fn kernel_product(x: Tensor<2>, weight: Tensor<2>, compute: crate::Compute) -> Option<Tensor<2>> {
+    product(x, weight, None, compute.in_kernels())
 }
 
 /// A norm by kernels, where they can look at all of it.

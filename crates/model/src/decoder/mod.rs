@@ -35,7 +35,7 @@ use crate::device::cat::cat;
 use crate::device::matmul::{matmul, project};
 use crate::device::memory::MOST_STREAMED;
 use crate::device::numbers::Numbers;
-use crate::{Beyond, DecoderConfig, MlpModule, ModelError, Positions, WeightId};
+use crate::{Beyond, Compute, DecoderConfig, MlpModule, ModelError, Positions, WeightId};
 
 /// A decoder-only language model.
 ///
@@ -53,6 +53,8 @@ pub struct Decoder {
     form: RowForm,
     /// Whether kernels of our own compute where they can look at weights and activations.
     kernels: bool,
+    /// What their products round factors to.
+    compute: Compute,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
 }
@@ -78,6 +80,7 @@ impl Decoder {
             head: tied,
             form: if kernels { RowForm::Packed } else { RowForm::Padded },
             kernels,
+            compute: Compute::F32,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
@@ -94,6 +97,30 @@ impl Decoder {
     /// Whether kernels of our own compute, where they can look at weights and activations.
     pub fn has_kernels(&self) -> bool {
         self.kernels
+    }
+
+    /// The same model, whose products round both factors as `compute` says, and sum in f32: those of blocks and head with weights, forward and
+    /// back. Attention's own products, norms and all else stay in f32, and so do products with a weight that an edit changed, or of a mixture's router.
+    /// What the tensor library computes stays as it is: on a GPU, of weights held in fewer bits, in training, of one block's feed-forward alone
+    /// ([`Decoder::after_attention`]). See [`Decoder::has_kernels`].
+    #[must_use]
+    pub fn with_compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
+    }
+
+    /// What products round factors to.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// A layer's block, which was lent, as kernels see it; none where they cannot.
+    pub(crate) fn host_block(&self, layer: usize, block: &Block) -> Option<HostBlock> {
+        let block = HostBlock::of(block)?;
+        if self.compute.is_usual() {
+            return Some(block);
+        }
+        Some(block.computed_in(self.compute.in_kernels(), |module| self.blocks.is_changed(layer, module)))
     }
 
     /// The same model, whose batches have their rows one behind the other and no padding. Values are those of padded rows but for last
@@ -384,7 +411,7 @@ impl Decoder {
     ) -> BlockOutput {
         self.meter.block(frame.shape.cells(), frame.shape.padding());
         if let (Some(host), None) = (&frame.host, past)
-            && let (Some(block), Some(hidden)) = (HostBlock::of(block), Numbers::of(hidden.clone()))
+            && let (Some(block), Some(hidden)) = (self.host_block(layer, block), Numbers::of(hidden.clone()))
         {
             return block.run(&self.config, layer, &hidden, &host.batch(&self.config, layer, []));
         }
@@ -418,7 +445,11 @@ impl Decoder {
     pub fn read_out(&self, normed: Tensor<2>) -> Tensor<2> {
         self.meter.head(normed.dims()[0]);
         let bias = self.ends.head.as_ref().and_then(|head| head.bias.as_ref().map(Param::val));
-        let by_kernels = if self.kernels { host::product(normed.clone(), self.head_weight(), bias) } else { None };
+        let by_kernels = if self.kernels {
+            host::product(normed.clone(), self.head_weight(), bias, self.compute.in_kernels())
+        } else {
+            None
+        };
         let logits = by_kernels.unwrap_or_else(|| match &self.ends.head {
             Some(head) => project(head, normed),
             None => matmul(normed, self.head_weight()),
@@ -445,7 +476,11 @@ impl Decoder {
         let multiplier = self.config.logit_multiplier;
         let slope = if multiplier == 1.0 { slope } else { slope.mul_scalar(multiplier) };
         let back = self.head_weight().transpose();
-        let by_kernels = if self.kernels { host::product(slope.clone(), back.clone(), None) } else { None };
+        let by_kernels = if self.kernels {
+            host::product(slope.clone(), back.clone(), None, self.compute.in_kernels())
+        } else {
+            None
+        };
         by_kernels.unwrap_or_else(|| matmul(slope, back))
     }
 
@@ -466,7 +501,7 @@ impl Decoder {
     pub fn weight(&self, id: WeightId) -> Result<Tensor<2>, ModelError> {
         self.config.check_layer(id.layer)?;
         let missing = ModelError::Weight { weight: id, family: self.config.family.name() };
-        if self.config.weight_shape(id).is_none() {
+        if self.config.weight_shape(id).is_none() && !self.is_wide(id) {
             return Err(missing);
         }
         let block = self.lend(id.layer)?;
@@ -477,6 +512,12 @@ impl Decoder {
             None => weight,
         };
         Ok(weight.cast(DType::F32))
+    }
+
+    /// Whether a weight is the down-projections of all experts of a layer side by side, `[key size, d]`: no tensor of a checkpoint, but what is
+    /// held, and what a change of several experts at once is added to.
+    fn is_wide(&self, id: WeightId) -> bool {
+        id == WeightId::down(id.layer) && self.config.mixture(id.layer).is_some()
     }
 
     /// Where an expert lies among those of its layer.

@@ -9,7 +9,7 @@ use palinode_kernels::{Packed, Threads};
 
 use crate::decoder::host::HostBlock;
 use crate::device::numbers::Numbers;
-use crate::{Decoder, DecoderConfig, ModelError, memory};
+use crate::{Compute, Decoder, DecoderConfig, ModelError, memory};
 
 /// Every block and the head, copied.
 pub(crate) struct PackedModel {
@@ -19,27 +19,28 @@ pub(crate) struct PackedModel {
 }
 
 /// Bytes that the copies of a model's weights take.
-pub fn packed_bytes(config: &DecoderConfig) -> u64 {
+pub fn packed_bytes(config: &DecoderConfig, compute: Compute) -> u64 {
+    let bytes = |inputs, outputs| Packed::bytes(inputs, outputs, compute.in_kernels());
     let DecoderConfig { hidden: d, feed_forward: f, layers, vocab, .. } = *config;
     let attention = config.heads * config.head_dim;
     let into = if config.gated { 2 } else { 1 };
-    let around = Packed::bytes(d, attention + 2 * config.kv_heads * config.head_dim) + Packed::bytes(attention, d);
-    let inside = into * Packed::bytes(d, f) + Packed::bytes(f, d);
+    let around = bytes(d, attention + 2 * config.kv_heads * config.head_dim) + bytes(attention, d);
+    let inside = into * bytes(d, f) + bytes(f, d);
     let dense = (0..layers).filter(|&layer| config.mixture(layer).is_none()).count();
-    (layers * around + dense * inside + Packed::bytes(d, vocab)) as u64
+    (layers * around + dense * inside + bytes(d, vocab)) as u64
 }
 
 impl PackedModel {
     /// None where blocks are streamed, or where the copies would take more than half of the memory that is free.
     pub fn of(decoder: &Decoder) -> Result<Option<Self>, ModelError> {
         let config = decoder.config();
-        let room = memory::available().is_some_and(|free| packed_bytes(config) <= free / 2);
+        let room = memory::available().is_some_and(|free| packed_bytes(config, decoder.compute()) <= free / 2);
         if decoder.streams() || !room {
             return Ok(None);
         }
         let mut blocks = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            let Some(block) = HostBlock::of(&*decoder.lend(layer)?) else { return Ok(None) };
+            let Some(block) = decoder.host_block(layer, &*decoder.lend(layer)?) else { return Ok(None) };
             blocks.push(block.packed());
         }
         let Some(head) = Numbers::of_matrix(decoder.head_weight()) else { return Ok(None) };
@@ -50,7 +51,8 @@ impl PackedModel {
                 bias => bias,
             },
         };
-        let head = head.matrix().map(kernels::Matrix::packed);
+        let compute = decoder.compute().in_kernels();
+        let head = head.matrix().map(|head| head.computed_in(compute).packed());
         Ok(head.map(|head| Self { blocks, head, bias }))
     }
 

@@ -541,7 +541,7 @@ impl<'a> HostLayer<'a> {
         Ok(Self {
             decoder,
             layer,
-            block: HostBlock::of(block).ok_or_else(elsewhere)?,
+            block: decoder.host_block(layer, block).ok_or_else(elsewhere)?,
             before: numbers(&group.runs.hidden[layer])?,
             after: numbers(&group.runs.hidden[layer + 1])?,
             attention: numbers(&group.runs.attention[layer])?,

@@ -37,12 +37,13 @@ pub struct HeadLosses {
 /// The head's numbers.
 struct HostHead {
     weight: Numbers,
+    compute: kernels::Compute,
     bias: Option<Numbers>,
 }
 
 impl HostHead {
     fn weight(&self) -> Matrix<'_> {
-        self.weight.matrix().expect("looked at when it was made")
+        self.weight.matrix().expect("looked at when it was made").computed_in(self.compute)
     }
 }
 
@@ -172,6 +173,7 @@ impl Decoder {
             None => None,
             Some(bias) => Some(Numbers::of(bias.val())?),
         };
-        Some(HostHead { weight: Numbers::of_matrix(self.head_weight())?, bias })
+        let compute = self.compute().in_kernels();
+        Some(HostHead { weight: Numbers::of_matrix(self.head_weight())?, compute, bias })
     }
 }

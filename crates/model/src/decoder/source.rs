@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 
 use crate::decoder::block::Block;
 use crate::device::memory::MOST_STREAMED;
-use crate::{ModelError, WeightId};
+use crate::{MlpModule, ModelError, WeightId};
 
 /// Reads blocks from where they are stored.
 pub(crate) trait ReadBlock: Send + Sync {
@@ -147,6 +147,11 @@ impl Blocks {
     /// Has `weight` `[in, out]` in f32 stand in for one of a block's.
     pub fn replace(&mut self, id: WeightId, weight: Tensor<2>) {
         self.overlay.insert(id, weight);
+    }
+
+    /// Whether a weight stands in for one of a layer's block.
+    pub fn is_changed(&self, layer: usize, module: MlpModule) -> bool {
+        self.overlay.contains_key(&WeightId::new(layer, module))
     }
 
     /// Keeps streamed blocks in memory: what comes back to them in every step reads them once.

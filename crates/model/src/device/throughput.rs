@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 
+use crate::decoder::host::kernel_product;
 use crate::device::readback::failure;
-use crate::{ModelError, Precision};
+use crate::{Compute, ModelError, Precision};
 
 /// Sizes that are tried, in turn: the first whose product takes [`SLOW`], or the last, is measured.
 const SIZES: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
@@ -40,6 +41,24 @@ pub fn matmul_throughput(device: &Device, precision: Precision) -> Result<f64, M
     Ok(2.0 * (n as f64).powi(3) * f64::from(times) / took.as_secs_f64())
 }
 
+/// As [`matmul_throughput`], of products as blocks on a CPU compute them: `[n, n]` by a weight of that shape, of one size.
+///
+/// # Errors
+/// [`ModelError::Readback`].
+pub fn kernel_throughput(compute: Compute) -> Result<f64, ModelError> {
+    const N: usize = 1024;
+    let device = Device::flex();
+    let spread = Distribution::Normal(0.0, (N as f64).sqrt().recip());
+    let [a, b] = [spread; 2].map(|spread| Tensor::<2>::random([N, N], spread, &device));
+    let lost = || ModelError::Readback("numbers that are not in this machine's memory".into());
+    let (mut product, mut times, start) = (a, 0, Instant::now());
+    while times == 0 || start.elapsed() < LONG {
+        product = kernel_product(product, b.clone(), compute).ok_or_else(lost)?;
+        times += 1;
+    }
+    Ok(2.0 * (N as f64).powi(3) * f64::from(times) / start.elapsed().as_secs_f64())
+}
+
 /// `a · bᵏ`, and how long it took until the last product was there.
 fn timed(device: &Device, a: Tensor<2>, b: &Tensor<2>, k: u32) -> Result<(Tensor<2>, Duration), ModelError> {
     let sync = || device.sync().map_err(|error| failure(error.to_string()));
@@ -58,6 +77,10 @@ mod tests {
     fn a_cpu_has_a_rate() {
         for precision in [Precision::F32, Precision::Bf16] {
             let rate = matmul_throughput(&Device::flex(), precision).unwrap();
+            assert!(rate.is_finite() && rate > 1e6, "{rate}");
+        }
+        for compute in [Compute::F32, Compute::Bf16] {
+            let rate = kernel_throughput(compute).unwrap();
             assert!(rate.is_finite() && rate > 1e6, "{rate}");
         }
     }

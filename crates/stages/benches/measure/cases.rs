@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use palinode_data::EditRequest;
 use palinode_edit::{Edit, Moments, Preservations, Target, TargetSettings, apply, optimise_at_most};
 use palinode_eval::{Query, score};
@@ -11,7 +11,7 @@ use palinode_math::{
     Spectrum, Strategy, Threshold,
 };
 use palinode_model::generate::{Prompt, Sampling, generate_all};
-use palinode_model::{Decoder, WeightId};
+use palinode_model::{Compute, Decoder, WeightId, kernel_product};
 use serde_json::{Value, json};
 
 use crate::meter::measure;
@@ -68,6 +68,7 @@ fn head_flop(decoder: &Decoder) -> f64 {
 /// Second moments of `layers` over the first `documents` of the corpus, from text to sums.
 pub fn moments(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let documents = settings.number("documents")?;
     let corpus = std::fs::read_to_string(settings.inputs()?.join("corpus.txt"))?;
     let texts: Vec<&str> = corpus.lines().take(documents).collect();
@@ -94,6 +95,7 @@ pub fn moments(settings: &Settings) -> Result<Value, Failure> {
 /// Likelihoods of both targets after the rewrite prompt, the paraphrases and the neighbours of `requests` records.
 pub fn scores(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let requests = settings.requests()?;
     let queries: Vec<Query> = requests.iter().flat_map(questions).collect();
     let tokens = settings.number("batch_tokens")?;
@@ -119,6 +121,7 @@ fn questions(request: &EditRequest) -> Vec<Query> {
 /// `texts` texts of `length` tokens that begin with the records' rewrite prompts, each token one of the five most probable ones.
 pub fn texts(settings: &Settings) -> Result<Value, Failure> {
     let (decoder, text) = settings.model()?;
+    let decoder = decoder.with_compute(settings.compute()?);
     let (count, length) = (settings.number("texts")?, settings.number("length")?);
     let requests = settings.requests()?;
     let prompt = |(stream, request): (u64, &EditRequest)| {
@@ -238,7 +241,107 @@ pub fn edit(settings: &Settings) -> Result<Value, Failure> {
     Ok(measured)
 }
 
-/// The machine's matrix product, `[m, k] × [k, n]`: by Burn in f32 and bf16, as models are computed, and by `faer` in f64, as solves are.
+/// How far results with products in bf16 are from those in f32: second moments of `layers` over `documents`, targets of `requests` at the last of
+/// the layers, and updates, each as the norm of the difference over the norm. Updates first with what a pipeline rounds, then with what it does not:
+/// keys, current values and `h₀`. Times are of no use.
+pub fn apart(settings: &Settings) -> Result<Value, Failure> {
+    let (plain, text) = settings.model()?;
+    let rounded = plain.clone().with_compute(Compute::Bf16);
+    let (requests, templates) = (settings.requests()?, settings.templates()?);
+    let (layers, f) = (settings.list("layers")?, plain.config().feed_forward);
+    let lambda: f64 = settings.text("lambda").unwrap_or("15000").parse()?;
+    let parallel_requests = settings.number("parallel_requests").unwrap_or(8);
+    let corpus = std::fs::read_to_string(settings.inputs()?.join("corpus.txt"))?;
+    let texts: Vec<&str> = corpus.lines().take(settings.number("documents")?).collect();
+    let documents = texts.iter().map(|document| text.encode(document)).collect::<Result<Vec<_>, _>>()?;
+    let moments = |decoder: &Decoder| -> Result<_, Failure> {
+        let mut moments = Moments::new();
+        for &layer in &layers {
+            moments.insert(decoder, layer, SecondMoment::new(f))?;
+        }
+        for unit in documents.chunks(64) {
+            moments.add(decoder, unit, 2048)?;
+        }
+        Ok(moments.take()?)
+    };
+    let moments = [moments(&plain)?, moments(&rounded)?];
+    let of = |layer: &usize| distance(&moments[1][layer].sum(), &moments[0][layer].sum());
+    let of_moments: Vec<f64> = layers.iter().map(of).collect();
+
+    let exact = settings.targets()?;
+    let in_bf16 =
+        TargetSettings { rules: palinode_edit::TargetRules { compute: Compute::Bf16, ..exact.rules }, ..exact };
+    let find = |decoder: &Decoder, how: &TargetSettings| {
+        optimise_at_most(decoder, &text, &requests, &templates, how, parallel_requests, |_| {})
+    };
+    let [exact_targets, targets, whole] = [find(&plain, &exact)?, find(&plain, &in_bf16)?, find(&rounded, &in_bf16)?];
+    let all = |targets: &[Target], part: fn(&Target) -> Vec<f32>| -> Vec<f64> {
+        targets.iter().flat_map(part).map(f64::from).collect()
+    };
+    let value: fn(&Target) -> Vec<f32> = Target::value;
+    let (delta, initial): (fn(&Target) -> Vec<f32>, fn(&Target) -> Vec<f32>) =
+        (|target| target.delta.clone(), |target| target.initial.clone());
+    let last = |targets: &[Target]| {
+        let losses = targets.iter().filter_map(|target| target.trace.last()).map(|step| f64::from(step.nll));
+        losses.sum::<f64>() / targets.len() as f64
+    };
+
+    let plan = Strategy::Memit.plan(&layers)?;
+    let update = |decoder: &Decoder, moments: &std::collections::BTreeMap<usize, SecondMoment>, targets: &[Target]| {
+        let metric = |(layer, moment): (&usize, &SecondMoment)| {
+            let weights = PreservationWeights { lambda, rho: 0.0 };
+            Ok((WeightId::down(*layer), Arc::new(Factor::new(moment, weights)?) as _))
+        };
+        let metrics = moments.iter().map(metric).collect::<Result<Preservations, Failure>>()?;
+        let edit = Edit {
+            objective: Objective::Memit,
+            plan: &plan,
+            templates: &templates,
+            targets: exact,
+            parallel_requests,
+            tokens: 4096,
+        };
+        let values: Vec<f32> = targets.iter().flat_map(Target::value).collect();
+        let applied = apply(decoder, &text, &requests, &values, &metrics, &edit)?;
+        let numbers = |delta: &palinode_math::Delta| palinode_math::row_major(delta.dense().as_ref());
+        Ok::<_, Failure>(applied.layers.iter().flat_map(|layer| numbers(&layer.delta)).collect::<Vec<f64>>())
+    };
+    let exact_update = update(&plain, &moments[0], &exact_targets)?;
+    let from = |decoder: &Decoder, moments, targets: &[Target]| -> Result<f64, Failure> {
+        Ok(distance(&update(decoder, moments, targets)?, &exact_update))
+    };
+    Ok(json!({
+        "moments": of_moments,
+        "targets": {
+            "delta": distance(&all(&targets, delta), &all(&exact_targets, delta)),
+            "z": distance(&all(&targets, value), &all(&exact_targets, value)),
+            "nll": [last(&exact_targets), last(&targets)],
+        },
+        "update": {
+            "of moments": from(&plain, &moments[1], &exact_targets)?,
+            "of targets": from(&plain, &moments[0], &targets)?,
+            "of both": from(&plain, &moments[1], &targets)?,
+        },
+        "refused": {
+            "h0 over δ": distance(&all(&whole, initial), &all(&exact_targets, initial)) * size(&all(&exact_targets, initial))
+                / size(&all(&exact_targets, delta)),
+            "update of h0": from(&plain, &moments[0], &whole)?,
+            "update of keys and values": from(&rounded, &moments[0], &exact_targets)?,
+        },
+    }))
+}
+
+fn size(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The norm of the difference over the norm of the second.
+fn distance(x: &[f64], exact: &[f64]) -> f64 {
+    let off: Vec<f64> = x.iter().zip(exact).map(|(a, b)| a - b).collect();
+    size(&off) / size(exact)
+}
+
+/// The machine's matrix product, `[m, k] × [k, n]`: in f32 and bf16 as blocks of models are computed, and by `faer` in f64, as solves are.
 pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
     let (m, k, n) = (settings.number("m")?, settings.number("k")?, settings.number("n")?);
     let repeat = settings.number("repeat")?;
@@ -254,13 +357,15 @@ pub fn gemm(settings: &Settings) -> Result<Value, Failure> {
             measure(flops, || (0..repeat).for_each(|_| drop(&a * &b))).1
         }
         kind => {
-            let kind = if kind == "bf16" { DType::BF16 } else { DType::F32 };
-            let tensor = |values, shape: [usize; 2]| {
-                Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex()).cast(kind)
-            };
+            let compute = if kind == "bf16" { Compute::Bf16 } else { Compute::F32 };
+            let tensor =
+                |values, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &Device::flex());
             let (a, b) = (tensor(a, [m, k]), tensor(b, [k, n]));
-            drop(a.clone().matmul(b.clone()).into_data());
-            measure(flops, || (0..repeat).for_each(|_| drop(a.clone().matmul(b.clone()).into_data()))).1
+            let product = || kernel_product(a.clone(), b.clone(), compute).map(Tensor::into_data);
+            if product().is_none() {
+                return Err("kernels do not compute here".into());
+            }
+            measure(flops, || (0..repeat).for_each(|_| drop(product()))).1
         }
     })
 }

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(case) = words.next() else {
         // `cargo bench` runs every bench: without a case there is nothing to measure.
         println!(
-            "name a case: targets, moments, scores, texts, solve, round, edit, gemm, cholesky (see benches/README.md)"
+            "name a case: targets, moments, scores, texts, solve, round, edit, apart, gemm, cholesky (see benches/README.md)"
         );
         return Ok(());
     };
@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "solve" => cases::solve(&settings)?,
         "round" => cases::round(&settings)?,
         "edit" => cases::edit(&settings)?,
+        "apart" => cases::apart(&settings)?,
         "gemm" => cases::gemm(&settings)?,
         "cholesky" => cases::cholesky(&settings)?,
         other => return Err(format!("there is no case {other:?}").into()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use palinode_data::{ContextTemplates, Dataset, EditRequest, Selection, read_requests};
 use palinode_edit::{TargetSettings, TargetSite};
-use palinode_model::{Checkpoint, Decoder, DecoderConfig, Text};
+use palinode_model::{Checkpoint, Compute, Decoder, DecoderConfig, Text};
 
 /// Whatever goes wrong ends the program with its message.
 pub type Failure = Box<dyn std::error::Error>;
@@ -32,6 +32,15 @@ impl Settings {
     /// A number by its name.
     pub fn number(&self, key: &str) -> Result<usize, Failure> {
         Ok(self.text(key)?.parse()?)
+    }
+
+    /// What products round their factors to: `compute=bf16`, or nothing where it is left out.
+    pub fn compute(&self) -> Result<Compute, Failure> {
+        let named = |name: &str| [Compute::F32, Compute::Bf16].into_iter().find(|compute| compute.name() == name);
+        match self.text("compute") {
+            Ok(name) => named(name).ok_or_else(|| format!("compute={name} is neither f32 nor bf16").into()),
+            Err(_) => Ok(Compute::F32),
+        }
     }
 
     /// A list of numbers, `4,5,6`.
@@ -77,7 +86,7 @@ impl Settings {
             weight_decay: 0.5,
             clamp: 0.75,
             stop_loss: self.text("stop_loss").map_or(Ok(0.05), str::parse)?,
-            rules: palinode_edit::TargetRules::default(),
+            rules: palinode_edit::TargetRules { compute: self.compute()?, ..palinode_edit::TargetRules::default() },
         })
     }
 }

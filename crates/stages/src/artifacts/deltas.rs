@@ -70,7 +70,15 @@ pub fn read(file: &SafeTensors<'_>, name: &str, floats: Floats) -> Result<Delta,
         return Ok(Delta::Dense(matrix(DENSE)?));
     }
     if !has(SHAPE) {
-        return Ok(Delta::LowRank(LowRank { left: matrix(LEFT)?, right: matrix("right")? }));
+        let (left, right) = (matrix(LEFT)?, matrix("right")?);
+        if left.ncols() != right.nrows() {
+            return Err(format!(
+                "{name}: {} columns on the left and {} rows on the right",
+                left.ncols(),
+                right.nrows()
+            ));
+        }
+        return Ok(Delta::LowRank(LowRank { left, right }));
     }
     let places = |part: &str| read_places(file, &format!("{name}.{part}"));
     let [rows, columns] = places(SHAPE)?[..] else { return Err(format!("{name}.{SHAPE} is no shape of a matrix")) };

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use palinode_edit::Preservations;
 use palinode_engine::{Accept, ArtifactKind, Error, FieldError, FileRef, Given, Kind, StageContext};
-use palinode_math::{Factor, MathError, Preservation, PreservationWeights, SecondMoment};
+use palinode_math::{Factor, PartFactors, Preservation, PreservationWeights, SecondMoment};
 use palinode_model::WeightId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, known, read_layer};
-use crate::artifacts::tensors::{Named, Tensors, put};
+use crate::artifacts::moments::{
+    LayerFacts, MomentsFacts, MomentsKind, Unusable, file_name, known, metric_by_expert, moment_at,
+};
+use crate::artifacts::tensors::{OneByOne, Streamed, put_streamed};
 use crate::errors::StageFailure;
 
 /// Cholesky factors of the preservation metric.
@@ -116,20 +119,53 @@ pub fn mismatch(fixed: Option<PreservationWeights>, weights: PreservationWeights
     None
 }
 
-/// Factors a layer's metric.
-pub fn factor(layer: usize, moment: &SecondMoment, weights: PreservationWeights) -> Result<Factor, Error> {
-    Factor::new(moment, weights).map_err(|error| {
+/// Factors a layer's metric, in the memory of its second moment.
+pub fn factor(layer: usize, moment: SecondMoment, weights: PreservationWeights) -> Result<Factor, Error> {
+    Factor::in_place(moment, weights).map_err(|error| {
         let error = error.stage();
         Error { message: format!("layer {layer}: {}", error.message), ..error }
     })
 }
 
+/// The metric of a layer's second moment: one factor, or one for each expert, made when an edit's keys are routed to it.
+#[derive(Clone, Debug)]
+pub enum Made {
+    /// Of a layer with one feed-forward.
+    Whole(Factor),
+    /// Of a mixture of experts.
+    Parts(PartFactors),
+}
+
+impl Made {
+    /// Of a layer's second moment, which lies in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read; what factoring it fails with.
+    pub fn of_file(facts: &LayerFacts, path: PathBuf, weights: PreservationWeights) -> Result<Self, Error> {
+        if let Some(experts) = &facts.experts {
+            return metric_by_expert(path, facts.tokens, experts, weights).map(Self::Parts);
+        }
+        factor(facts.layer, moment_at(&path, facts)?, weights).map(Self::Whole)
+    }
+
+    /// The metric with this `λ`, where it only scales.
+    pub fn with(&self, lambda: f64) -> Arc<dyn Preservation> {
+        match self {
+            Self::Whole(factor) => Arc::new(factor.rescaled(lambda).unwrap_or_else(|| factor.clone())),
+            Self::Parts(parts) => Arc::new(parts.rescaled(lambda).unwrap_or_else(|| parts.clone())),
+        }
+    }
+}
+
 /// Puts a layer's factor into the store: the rows of `L` up to the diagonal, one after the other.
 pub fn put_layer(cx: &StageContext, factor: &Factor) -> Result<FileRef, Error> {
     let f = factor.size();
-    let rows = (0..f).flat_map(|i| factor.row(i));
-    put(cx, &[Named::values("lower", vec![f * (f + 1) / 2], rows)])
+    let rows = Box::new((0..f).flat_map(|i| factor.row(i)));
+    put_streamed(cx, vec![Streamed { name: LOWER.to_owned(), shape: vec![f * (f + 1) / 2], values: rows }])
 }
+
+/// What the tensor of a factor is called.
+const LOWER: &str = "lower";
 
 fn get_layer(
     cx: &StageContext,
@@ -139,25 +175,17 @@ fn get_layer(
 ) -> Result<Factor, Error> {
     known(&given.facts.layers, layer)?;
     let file = crate::artifacts::model::file(given, &file_name(layer))?;
-    factor_of(&Tensors::read(cx, file)?, layer, weights)
+    factor_at(&cx.path(file)?, layer, weights)
 }
 
-/// A layer's factor, of a file that [`put_layer`] wrote.
-pub fn factor_of(tensors: &Tensors, layer: usize, weights: PreservationWeights) -> Result<Factor, Error> {
-    let (_, values) = tensors.values("lower")?;
+/// A layer's factor, of a file that [`put_layer`] wrote, read row by row into its place.
+pub fn factor_at(path: &Path, layer: usize, weights: PreservationWeights) -> Result<Factor, Error> {
+    let mut file = OneByOne::open(path)?;
+    let count: usize = file.shape(LOWER)?.iter().product();
+    let mut values = file.stream(LOWER)?;
     // Of n values f (f + 1) / 2 = n, so f ≤ √(2n) < f + 1.
-    let mut rows = values.as_slice();
-    Factor::from_rows((2 * values.len()).isqrt(), weights, |i, row| {
-        let (these, rest) = rows.split_at_checked(i + 1).ok_or(MathError::Dimension {
-            what: "stored factor",
-            found: values.len(),
-            expected: values.len() + i + 1 - rows.len(),
-        })?;
-        row.copy_from_slice(these);
-        rows = rest;
-        Ok(())
-    })
-    .map_err(|error: MathError| Error::internal(format!("stored factor of layer {layer}: {error}")))
+    let read = Factor::from_rows((2 * count).isqrt(), weights, |_, row| values.fill(row).map_err(Unusable));
+    read.map_err(|Unusable(error)| Error::internal(format!("stored factor of layer {layer}: {}", error.message)))
 }
 
 /// Preservations `P = λC + ρI` of some layers, from factors or of second moments.
@@ -173,19 +201,21 @@ pub fn metrics(
     }
     let unit = factored(weights);
     let name = format!("factors:{}:{}:{}", given.digest(), unit.lambda, unit.rho);
-    let cache: Arc<Mutex<BTreeMap<usize, Factor>>> = cx.shared(&name, || Ok(Mutex::default()))?;
+    let cache: Arc<Mutex<BTreeMap<usize, Made>>> = cx.shared(&name, || Ok(Mutex::default()))?;
     let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Preservations::new();
     for &layer in layers {
-        let factor = match cache.entry(layer) {
+        let made = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(missing) => missing.insert(match given.facts.fixed {
-                Some(_) => get_layer(cx, given, layer, unit)?,
-                None => factor(layer, &read_layer(cx, given, &given.facts.layers, layer)?, unit)?,
+                Some(_) => Made::Whole(get_layer(cx, given, layer, unit)?),
+                None => {
+                    let path = cx.path(crate::artifacts::model::file(given, &file_name(layer))?)?;
+                    Made::of_file(known(&given.facts.layers, layer)?, path, unit)?
+                }
             }),
         };
-        found
-            .insert(WeightId::down(layer), Arc::new(factor.rescaled(weights.lambda).unwrap_or_else(|| factor.clone())));
+        found.insert(WeightId::down(layer), made.with(weights.lambda));
     }
     Ok(found)
 }

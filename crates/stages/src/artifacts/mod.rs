@@ -1,6 +1,7 @@
 //! What passes between stages: how each kind of artifact is written and read.
 
 pub mod chat;
+pub mod compute;
 pub mod deltas;
 pub mod factors;
 pub mod locate;

@@ -127,6 +127,25 @@ impl Facts {
         }
     }
 
+    /// Bytes of a layer's second moment, of the layer that has most: `f × f` numbers, or so many of each expert.
+    pub fn moment_bytes(&self) -> u64 {
+        let square = |f: usize| (f as u64).saturating_pow(2).saturating_mul(8);
+        let Some(experts) = &self.experts else { return square(self.feed_forward) };
+        let mixture = square(experts.size).saturating_mul(experts.count as u64);
+        let mixture = mixture.saturating_add(experts.shared.map_or(0, square));
+        if experts.dense_layers.is_empty() { mixture } else { mixture.max(square(self.feed_forward)) }
+    }
+
+    /// Bytes that a solve takes of a layer's second moment, at least: it, its factor, and two more while it is factored; of a mixture, the factors of
+    /// the experts that one key is routed to.
+    pub fn solve_bytes(&self) -> u64 {
+        let square = |f: usize| (f as u64).saturating_pow(2).saturating_mul(8);
+        let Some(experts) = &self.experts else { return square(self.feed_forward).saturating_mul(4) };
+        let factors = square(experts.size).saturating_mul(experts.top as u64);
+        let factors = factors.saturating_add(experts.shared.map_or(0, square));
+        factors.saturating_add(square(experts.size.max(experts.shared.unwrap_or(0))).saturating_mul(3))
+    }
+
     /// As [`Facts::check_layers`], also for every layer that is a mixture of experts, which `what` does not take.
     pub fn check_dense(&self, layers: &[usize], what: &str, field: impl Fn(usize) -> String) -> Vec<FieldError> {
         let mut errors = self.check_layers(layers, &field);

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use palinode_engine::{Artifact, Digest, Error, FileRef, Key, Kind, StageContext, artifact};
-use palinode_math::SecondMoment;
+use palinode_math::{KeptPart, MathError, PartFactors, PreservationWeights, SecondMoment};
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::tensors::{Named, Tensors, put, serialize};
+use crate::artifacts::tensors::{Named, OneByOne, Streamed, Tensors, put_streamed, serialize};
 use crate::errors::StageFailure;
 
 /// Second moments of keys.
@@ -60,15 +61,19 @@ pub struct LayerFacts {
     /// How far the halves of the text are from each other; `None` where they are not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halves: Option<Halves>,
+    /// Of a mixture of experts, the tokens that were routed to each, the shared one last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Vec<u64>>,
 }
 
 /// How far what was measured on one half of the text is from what was measured on the other: even and odd units of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Halves {
-    /// `‖C₁ − C₂‖ / ‖C‖`, Frobenius: `C` is off by half of it.
+    /// `‖C₁ − C₂‖ / ‖C‖`, Frobenius: `C` is off by half of it. Of a mixture of experts, that of the expert where it is largest, among those that
+    /// saw as many tokens as their keys have dimensions.
     pub moment: f64,
     /// The mean of `‖u₁ − u₂‖ / ‖u‖` over keys `k` of the text, with `u = C⁻¹k / kᵀC⁻¹k`, the direction of a change that writes that key's
-    /// value; `None` where one half has no inverse.
+    /// value; `None` where one half has no inverse. Of a mixture of experts, over the keys that are routed to experts which have one in both halves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<f64>,
 }
@@ -82,6 +87,9 @@ pub struct Put {
     tokens: u64,
     /// The bits of a floating-point number, of which JSON does not keep the last.
     trace: u64,
+    /// As in [`LayerFacts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    experts: Option<Vec<u64>>,
 }
 
 impl Put {
@@ -90,8 +98,9 @@ impl Put {
     /// # Errors
     /// When the store cannot be written.
     pub fn new(cx: &StageContext, layer: usize, moment: &SecondMoment) -> Result<Self, Error> {
-        let file = put(cx, &[sum(moment)])?;
-        Ok(Self { file, layer, tokens: moment.count(), trace: moment.trace().to_bits() })
+        let file = put_streamed(cx, sums(moment))?;
+        let experts = by_expert(moment);
+        Ok(Self { file, layer, tokens: moment.count(), trace: moment.trace().to_bits(), experts })
     }
 }
 
@@ -118,13 +127,14 @@ impl Gathered {
     pub fn add(&mut self, put: Put) {
         let trace = f64::from_bits(put.trace);
         self.files.push((file_name(put.layer), put.file));
-        self.layers.push(LayerFacts { layer: put.layer, tokens: put.tokens, trace, held_out: None, halves: None });
+        let (layer, tokens) = (put.layer, put.tokens);
+        self.layers.push(LayerFacts { layer, tokens, trace, held_out: None, halves: None, experts: put.experts });
     }
 
     /// What was put of each layer, in the order of putting: one in memory at a time, which a caller lets go of.
     pub fn layers(&self, cx: &StageContext) -> impl Iterator<Item = (usize, Result<SecondMoment, Error>)> {
         let parts = self.layers.iter().zip(&self.files);
-        parts.map(|(facts, (_, file))| (facts.layer, of_file(cx, file, facts.tokens)))
+        parts.map(|(facts, (_, file))| (facts.layer, of_file(cx, file, facts)))
     }
 
     /// Records how the layers fit their own corpus, in the order of putting.
@@ -156,9 +166,29 @@ impl Gathered {
     }
 }
 
-fn sum(moment: &SecondMoment) -> Named {
-    let f = moment.size();
-    Named::values("sum", vec![f, f], (0..f).flat_map(|i| moment.row(i)))
+/// The sum, or one for each expert.
+fn sums(moment: &SecondMoment) -> Vec<Streamed<'_>> {
+    let several = moment.parts() > 1;
+    let of = |(part, range): (usize, Range<usize>)| {
+        let [name, _] = names(several.then_some(part));
+        Streamed { name, shape: vec![range.len(), range.len()], values: Box::new(moment.part_rows(part)) }
+    };
+    moment.ranges().enumerate().map(of).collect()
+}
+
+/// What the tensors of a sum are called, the sum and its odd units' diagonal: those of an expert, or of all.
+fn names(part: Option<usize>) -> [String; 2] {
+    ["sum", "odd"].map(|name| part.map_or_else(|| name.to_owned(), |part| format!("{name}.{part}")))
+}
+
+/// Of each part, what is known of its odd units, where it is known of all.
+fn odd_parts(moment: &SecondMoment) -> Option<Vec<(&[f64], u64)>> {
+    (0..moment.parts()).map(|part| moment.kept_odd(part)).collect()
+}
+
+/// Tokens of each expert, where there are several.
+fn by_expert(moment: &SecondMoment) -> Option<Vec<u64>> {
+    (moment.parts() > 1).then(|| moment.part_counts())
 }
 
 /// The logical name of a layer's file.
@@ -187,18 +217,18 @@ impl Head {
     /// What is kept under a key.
     pub fn get(cx: &StageContext, key: &Key) -> Option<Self> {
         let tensors = Tensors::new(cx.get_unit(key)?);
-        let (from, units, tokens) = match serde_json::from_str::<Vec<u64>>(&tensors.note("head")?).ok()?[..] {
-            [from, units, tokens] => (from, units, tokens),
+        let note = serde_json::from_str::<Vec<u64>>(&tensors.note("head")?).ok()?;
+        let (from, units, tokens, experts) = match note[..] {
+            [from, units, tokens] => (from, units, tokens, None),
             // Before sums had parts, all of them began with the corpus.
-            [units, tokens] => (0, units, tokens),
+            [units, tokens] => (0, units, tokens, None),
+            [from, units, tokens, ref experts @ ..] => (from, units, tokens, Some(experts)),
             _ => return None,
         };
-        let (shape, sum) = tensors.values("sum").ok()?;
         let moment = match tensors.note("odd") {
-            Some(odd) => SecondMoment::from_kept(&sum, tokens, (&tensors.values("odd").ok()?.1, odd.parse().ok()?)),
-            None => SecondMoment::from_sum(&sum, *shape.first()?, tokens),
+            Some(odd) => kept_with_halves(&tensors, tokens, experts, &odd)?,
+            None => moment_of(&tensors, tokens, experts).ok()?,
         };
-        let moment = moment.ok()?;
         Some(Self { from: from as usize, units: units as usize, moment })
     }
 
@@ -209,17 +239,26 @@ impl Head {
 
     /// Keeps a layer's sum over some units, in the place of what was kept before.
     pub fn put_sum(cx: &StageContext, key: &Key, units: Range<usize>, moment: &SecondMoment) -> Result<(), Error> {
-        let note = format!("[{}, {}, {}]", units.start, units.end, moment.count());
+        let experts: String = by_expert(moment).into_iter().flatten().map(|tokens| format!(", {tokens}")).collect();
+        let note = format!("[{}, {}, {}{experts}]", units.start, units.end, moment.count());
         let mut notes = HashMap::from([("head".to_owned(), note)]);
-        let Some((odd, tokens)) = moment.kept_odd() else {
-            return cx.put_unit(key, &serialize(&[sum(moment)], Some(notes))?);
+        let (Some(all), Some(odd)) = (moment.odd_count(), odd_parts(moment)) else {
+            return cx.put_unit(
+                key,
+                &serialize(&sums(moment).into_iter().map(Streamed::named).collect::<Vec<_>>(), Some(notes))?,
+            );
         };
+        let several = moment.parts() > 1;
+        let odd_by_expert: String = odd.iter().filter(|_| several).map(|(_, tokens)| format!(", {tokens}")).collect();
+        notes.insert("odd".to_owned(), format!("{all}{odd_by_expert}"));
         // The odd units' sum takes the half of the square that a symmetric matrix has twice.
-        notes.insert("odd".to_owned(), tokens.to_string());
-        let f = moment.size();
-        let rows = Named::values("sum", vec![f, f], (0..f).flat_map(|i| moment.kept_row(i)));
-        let odd = Named::values("odd", vec![f], odd.iter().copied());
-        cx.put_unit(key, &serialize(&[rows, odd], Some(notes))?)
+        let of = |(part, (diagonal, _)): (usize, &(&[f64], u64))| {
+            let (f, [sum, odd]) = (diagonal.len(), names(several.then_some(part)));
+            let rows = Named::values(sum, vec![f, f], moment.kept_rows(part));
+            [rows, Named::values(odd, vec![f], diagonal.iter().copied())]
+        };
+        let all: Vec<Named> = odd.iter().enumerate().flat_map(of).collect();
+        cx.put_unit(key, &serialize(&all, Some(notes))?)
     }
 }
 
@@ -233,18 +272,99 @@ pub fn read_layer(
     layer: usize,
 ) -> Result<SecondMoment, Error> {
     let facts = known(layers, layer)?;
-    of_file(cx, crate::artifacts::model::file(artifact, &file_name(layer))?, facts.tokens)
+    of_file(cx, crate::artifacts::model::file(artifact, &file_name(layer))?, facts)
 }
 
-fn of_file(cx: &StageContext, file: &FileRef, tokens: u64) -> Result<SecondMoment, Error> {
-    moment_of(&Tensors::read(cx, file)?, tokens)
+fn of_file(cx: &StageContext, file: &FileRef, facts: &LayerFacts) -> Result<SecondMoment, Error> {
+    moment_at(&cx.path(file)?, facts)
 }
 
-/// A layer's second moment, of a file that holds its sum over so many tokens.
-pub fn moment_of(tensors: &Tensors, tokens: u64) -> Result<SecondMoment, Error> {
-    let (shape, sum) = tensors.values("sum")?;
-    let f = shape.first().copied().unwrap_or_default();
-    SecondMoment::from_sum(&sum, f, tokens).map_err(StageFailure::stage)
+/// A layer's second moment, of the file that holds its sum, or the sums of its experts. One sum is read row by row into its place.
+pub fn moment_at(path: &Path, facts: &LayerFacts) -> Result<SecondMoment, Error> {
+    if facts.experts.is_some() {
+        return moment_of(&Tensors::open(path)?, facts.tokens, facts.experts.as_deref());
+    }
+    let [name, _] = names(None);
+    let mut file = OneByOne::open(path)?;
+    let f = file.shape(&name)?.first().copied().unwrap_or_default();
+    let mut values = file.stream(&name)?;
+    let read = SecondMoment::from_rows(f, facts.tokens, |_, row| values.fill(row).map_err(Unusable));
+    read.map_err(|Unusable(error)| error)
+}
+
+/// Why a stored matrix cannot be used.
+pub struct Unusable(pub Error);
+
+impl From<MathError> for Unusable {
+    fn from(error: MathError) -> Self {
+        Self(error.stage())
+    }
+}
+
+/// A layer's second moment, of a file that holds its sum over so many tokens, or the sums of its experts.
+fn moment_of(tensors: &Tensors, tokens: u64, experts: Option<&[u64]>) -> Result<SecondMoment, Error> {
+    let read = |name: &str| -> Result<(Vec<f64>, usize), Error> {
+        let (shape, sum) = tensors.values(name)?;
+        Ok((sum, shape.first().copied().unwrap_or_default()))
+    };
+    let Some(experts) = experts else {
+        let (sum, f) = read("sum")?;
+        return SecondMoment::from_sum(&sum, f, tokens).map_err(StageFailure::stage);
+    };
+    let parts: Vec<_> = (0..experts.len()).map(|part| read(&names(Some(part))[0])).collect::<Result<_, _>>()?;
+    let parts = parts.iter().zip(experts).map(|((sum, f), count)| (sum.as_slice(), *f, *count));
+    SecondMoment::from_part_sums(parts, tokens).map_err(StageFailure::stage)
+}
+
+/// The metric of a mixture's second moment, of a file that holds the sums of its experts: each is read when an edit's keys are routed to the expert.
+///
+/// # Errors
+/// When the file cannot be read; [`MathError::Parameter`] for weights out of range.
+pub fn metric_by_expert(
+    path: PathBuf,
+    tokens: u64,
+    experts: &[u64],
+    weights: PreservationWeights,
+) -> Result<PartFactors, Error> {
+    let name = |part: usize| {
+        let [name, _] = names(Some(part));
+        name
+    };
+    let file = OneByOne::open(&path)?;
+    let size = |part: usize| Ok(file.shape(&name(part))?.first().copied().unwrap_or_default());
+    let sizes: Vec<usize> = (0..experts.len()).map(size).collect::<Result<_, Error>>()?;
+    let parts: Vec<(usize, u64)> = sizes.iter().copied().zip(experts.iter().copied()).collect();
+    let fetch = move |part: usize| {
+        let unread = |error: Error| MathError::Unread { part, message: error.message };
+        let mut file = OneByOne::open(&path).map_err(unread)?;
+        let mut values = file.stream(&name(part)).map_err(unread)?;
+        SecondMoment::from_rows(sizes[part], tokens, |_, row| values.fill(row).map_err(unread))
+    };
+    PartFactors::fetched(parts, weights, fetch).map_err(StageFailure::stage)
+}
+
+/// A sum with its halves, of a file that [`Head::put_sum`] has written: `odd` are the odd units' tokens, all of them and then those of each expert.
+fn kept_with_halves(tensors: &Tensors, tokens: u64, experts: Option<&[u64]>, odd: &str) -> Option<SecondMoment> {
+    let odd: Vec<u64> = odd.split(", ").map(|count| count.parse::<u64>().ok()).collect::<Option<_>>()?;
+    let (&all, by_expert) = odd.split_first()?;
+    let counts: Vec<(Option<usize>, u64, u64)> = match experts {
+        None if by_expert.is_empty() => vec![(None, tokens, all)],
+        Some(experts) if experts.len() == by_expert.len() => {
+            experts.iter().zip(by_expert).enumerate().map(|(part, (&own, &odd))| (Some(part), own, odd)).collect()
+        }
+        _ => return None,
+    };
+    let read = |part: Option<usize>| {
+        let [sum, odd] = names(part);
+        Some((tensors.values(&sum).ok()?.1, tensors.values(&odd).ok()?.1))
+    };
+    let values: Vec<(Vec<f64>, Vec<f64>)> = counts.iter().map(|(part, ..)| read(*part)).collect::<Option<_>>()?;
+    let parts = values.iter().zip(&counts).map(|((rows, diagonal), &(_, count, odd))| KeptPart {
+        rows,
+        count,
+        odd: (diagonal.as_slice(), odd),
+    });
+    SecondMoment::from_kept(parts, (tokens, all)).ok()
 }
 
 /// What is known of a layer that second moments or factors must have.

@@ -240,11 +240,11 @@ impl Batch {
         Self { facts, updates, solved: None }
     }
 
-    /// Of an edit of requests `start..end`; `fractions` are the plan's.
-    pub fn of(start: usize, end: usize, applied: Applied, fractions: &[f64]) -> Self {
-        let facts = applied.layers.iter().zip(fractions).map(|(edit, &fraction)| LayerFacts {
+    /// Of an edit of requests `start..end`.
+    pub fn of(start: usize, end: usize, applied: Applied) -> Self {
+        let facts = applied.layers.iter().map(|edit| LayerFacts {
             weight: edit.weight,
-            fraction,
+            fraction: edit.fraction,
             preservation: Some(edit.diagnostics.preservation),
             error_before: Some(edit.diagnostics.error_before),
             error_after: Some(edit.diagnostics.error_after),

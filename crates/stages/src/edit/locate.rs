@@ -170,11 +170,8 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                     .push(FieldError::new(format!("layers[{at}]"), format!("layer {} stands there twice", layers[at])));
             }
             if let Some(model) = cx.input(MODEL).model {
-                errors.extend(model.check_dense(layers, "`locate`", |i| format!("layers[{i}]")));
+                errors.extend(model.check_layers(layers, |i| format!("layers[{i}]")));
             }
-        }
-        if let (None, Some(model)) = (&params.layers, cx.input(MODEL).model) {
-            errors.extend(model.check_dense(&params.layers(model.layers), "`locate`", |_| "layers".to_owned()));
         }
         if params.clamps.is_empty() {
             errors.push(FieldError::new("clamps", "`clamps` is empty").expected("one number or more"));
@@ -227,7 +224,8 @@ The cost is that of facts × layers edits. Each layer's tries are kept as they f
                 metrics(cx, moments, &[one.layer], params.weights())?
             } else {
                 let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
-                let ridge = Ridge::new(model.decoder.config().feed_forward, weights).map_err(StageFailure::stage)?;
+                let ridge =
+                    Ridge::new(model.decoder.config().key_size(one.layer), weights).map_err(StageFailure::stage)?;
                 Preservations::from([(WeightId::down(one.layer), Arc::new(ridge) as _)])
             };
             let parallel = batch_limits::requests(None, &model.decoder, one.layer, cx.strict());
@@ -330,7 +328,7 @@ impl LocateParams {
                 apply(decoder, text, alone, &Target::value(target), metrics, &edit).map_err(StageFailure::stage)?;
             let changes = applied.layers.iter().map(|layer| (layer.weight, &layer.delta));
             let edited = with_edits(decoder, changes).map_err(StageFailure::stage)?;
-            norms += applied.layers.iter().map(|layer| layer.delta.frobenius() / layer.weight_norm).sum::<f64>();
+            norms += applied.layers.iter().map(|layer| layer.delta.frobenius() / layer.weight_norm).fold(0.0, f64::max);
             scores.extend(score_requests(&edited, text, alone, BatchTokens::PROMPTS).map_err(StageFailure::stage)?);
             done();
         }

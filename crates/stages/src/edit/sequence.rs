@@ -87,7 +87,7 @@ pub struct Sequence;
 impl StageKind for Sequence {
     type Params = SequenceParams;
     const NAME: &'static str = "sequence";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const SUMMARY: &'static str = "Edits in rounds, each on the model that the round before produced.";
     const DOC: &'static str = "\
 Sequential editing (`batch_size: 1` under `solve`) and batched-sequential editing (a larger one). Each round takes the next \
@@ -120,6 +120,8 @@ each time on all edits made so far.";
         let layers = cx.input(MOMENTS).layers.filter(|_| params.solve.needs_moments());
         let mut errors = plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), layers)).unwrap_or_default();
         errors.extend(params.targets.check(model.as_ref()).into_iter().map(|error| within("targets", error)));
+        let experts = params.solve.check_experts(model.as_ref(), plan.as_ref());
+        errors.extend(experts.into_iter().map(|error| within("solve", error)));
         errors.extend(params.solve.check().into_iter().map(|error| within("solve", error)));
         let other = params.solve.check_fact_token(Some(params.targets.fact_token()));
         errors.extend(other.map(|error| within("solve", error)));
@@ -146,8 +148,9 @@ each time on all edits made so far.";
     fn carries() -> &'static [u32] {
         // Version 2 made the same changes, and described them by the last round alone. Version 4 added parameters, a history and a projector,
         // which do nothing where they are left out. Version 5 added after-care of rounds; last digits differ. What version 6 left tells
-        // nothing of the last round without one of its edits.
-        &[2, 3, 4, 5, 6]
+        // nothing of the last round without one of its edits, and what version 7 left nothing over several layers. Version 8 added a parameter of
+        // `targets`.
+        &[2, 3, 4, 5, 6, 7]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -179,6 +182,7 @@ each time on all edits made so far.";
         let split = params.solve.batches(&requests).into_iter().take(params.rounds.map_or(usize::MAX, Count::get));
         let blocks: Vec<&[EditRequest]> = split.map(|range| &requests[range]).collect();
         let model = in_chat(open(cx, &base)?, asked.facts.chat.as_ref())?;
+        params.targets.check_here(cx, &model)?;
         let moments = cx.input_opt(MOMENTS)?.filter(|_| params.solve.needs_moments());
         let mut origin = json!({
             "base": base.base(), "moments": moments.as_ref().map(|moments| moments.digest()), "plan": planned.digest(),
@@ -192,7 +196,7 @@ each time on all edits made so far.";
             origin["care"] = json!(params.care);
         }
         let (metrics, projectors) =
-            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
+            params.solve.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config())?;
         let mut memory = Memory::new(&metrics, params.solve.history())?;
         let mut editor = Editor {
             cx,
@@ -407,10 +411,11 @@ impl Editor<'_> {
         };
         let edits = apply(&model, text, block, &values, &self.metrics, &edit).map_err(StageFailure::stage)?;
         tell_repeated(self.cx, block, &edits.repeated);
-        let fractions: Vec<f64> = self.plan.steps.iter().map(|step| step.fraction).collect();
-        let keys = edits.layers.iter().map(|edit| (edit.weight, edit.keys.clone())).collect();
-        let solved = Solved::of(&edits, chains.as_deref(), range.start, settings.rules.merge, &[]);
-        let mut round = Batch { solved: Some(solved), ..Batch::of(range.start, range.end, edits, &fractions) };
+        let keys = edits.keys.iter().cloned().collect();
+        // Only what sees earlier layers is ever solved again.
+        let again: &[f32] = if self.plan.is_apart() { &[] } else { &values };
+        let solved = Solved::of(&edits, chains.as_deref(), range.start, settings.rules.merge, again);
+        let mut round = Batch { solved: Some(solved), ..Batch::of(range.start, range.end, edits) };
         if !self.params.care.is_empty() {
             round.solved = None;
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use palinode_data::{EditRequest, batches};
@@ -14,21 +15,20 @@ use palinode_engine::{
 use palinode_math::{
     Objective, ObjectiveKind, Plan, Preservation, PreservationKind, PreservationWeights, Ridge, RomeKey,
 };
-use palinode_model::{WeightId, is_cpu};
+use palinode_model::{DecoderConfig, WeightId, is_cpu};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, json};
 
 use crate::artifacts::chat::in_chat;
-use crate::artifacts::factors::{MetricFacts, MomentsOrFactors, factor, factor_of, factored, metrics, mismatch};
+use crate::artifacts::factors::{Made, MetricFacts, MomentsOrFactors, factor_at, factored, metrics, mismatch};
 use crate::artifacts::model::{Facts, HasModel, ModelKind, decides_nothing, open};
-use crate::artifacts::moments::{MISSING, known, moment_of};
+use crate::artifacts::moments::{MISSING, known, moment_at};
 use crate::artifacts::plan::PlanKind;
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::solved::{MadeFrom, Solved, add, bare};
 use crate::artifacts::targets::{TargetsKind, values};
 use crate::artifacts::templates::{TemplatesKind, at_port};
-use crate::artifacts::tensors::Tensors;
 use crate::artifacts::update::{
     Batch, BatchFacts, PlannedUpdate, ProjectorFacts, UpdateFacts, UpdateKind, from_bytes, put, to_bytes,
 };
@@ -189,14 +189,14 @@ impl SolveParams {
         })
     }
 
-    /// The metric of some layers, with keys of size `f`, of the model `base`; and where a projector cut, if there is one.
+    /// The metric of some layers of the model `base`, which has this shape; and where a projector cut, if there is one.
     pub fn metrics(
         &self,
         cx: &StageContext,
         base: &Given<'_, ModelKind>,
         moments: Option<&Given<'_, MomentsOrFactors>>,
         layers: &[usize],
-        f: usize,
+        config: &DecoderConfig,
     ) -> Result<(Preservations, Option<Vec<ProjectorFacts>>), Error> {
         match self.preservation {
             PreservationKind::Moments => {
@@ -209,8 +209,11 @@ impl SolveParams {
                 Ok((metrics(cx, moments, layers, self.weights())?, None))
             }
             PreservationKind::Ridge => {
-                let ridge = Arc::new(Ridge::new(f, self.weights()).map_err(StageFailure::stage)?);
-                Ok((layers.iter().map(|&layer| (WeightId::down(layer), Arc::clone(&ridge) as _)).collect(), None))
+                let ridge = |&layer: &usize| {
+                    let ridge = Ridge::new(config.key_size(layer), self.weights()).map_err(StageFailure::stage)?;
+                    Ok((WeightId::down(layer), Arc::new(ridge) as _))
+                };
+                Ok((layers.iter().map(ridge).collect::<Result<_, Error>>()?, None))
             }
         }
     }
@@ -224,23 +227,24 @@ impl SolveParams {
         &self,
         layer: usize,
         f: usize,
-        stored: Option<(&MetricFacts, &Tensors)>,
+        stored: Option<(&MetricFacts, PathBuf)>,
     ) -> Result<Arc<dyn Preservation>, Error> {
         let weights = self.weights();
-        let Some((facts, tensors)) = stored else {
+        let Some((facts, path)) = stored else {
             return Ok(Arc::new(Ridge::new(f, weights).map_err(StageFailure::stage)?));
         };
         let unit = factored(weights);
         let made = if facts.fixed.is_some() {
-            factor_of(tensors, layer, unit)?
+            Made::Whole(factor_at(&path, layer, unit)?)
         } else {
-            let moment = moment_of(tensors, known(&facts.layers, layer)?.tokens)?;
+            let known = known(&facts.layers, layer)?;
             if let Some(projector) = &self.projector {
+                let moment = moment_at(&path, known)?;
                 return Ok(Arc::new(projector.metric(&moment, weights)?));
             }
-            factor(layer, &moment, unit)?
+            Made::of_file(known, path, unit)?
         };
-        Ok(Arc::new(made.rescaled(weights.lambda).unwrap_or(made)))
+        Ok(made.with(weights.lambda))
     }
 
     /// Mistakes of what the metric is made of, which the `moments` port shows.
@@ -280,6 +284,13 @@ impl SolveParams {
             FieldError::new("fact_token", message)
                 .expected(format!("{}, as at the targets, or no `fact_token`", found.name()))
         })
+    }
+
+    /// A projector has the spectrum of a layer's whole second moment, and a mixture of experts has one for each expert.
+    pub fn check_experts(&self, model: Option<&Facts>, plan: Option<&Plan>) -> Vec<FieldError> {
+        let (Some(model), Some(plan), Some(_)) = (model, plan, &self.projector) else { return Vec::new() };
+        let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
+        model.check_dense(&edited, "a projector", |_| "projector".to_owned())
     }
 
     /// Records in a batch, of so many; most records are one request.
@@ -411,6 +422,7 @@ weights.";
         let (model, plan) = (cx.input(MODEL).model, cx.input(PLAN).plan);
         let moments = cx.input(MOMENTS).layers.filter(|_| params.needs_moments());
         errors.extend(plan.as_ref().map(|plan| check_plan(plan, model.as_ref(), moments)).unwrap_or_default());
+        errors.extend(params.check_experts(model.as_ref(), plan.as_ref()));
         errors.extend(plan.as_ref().and_then(|plan| only_one_layer(cx.input(TARGETS).one_layer.as_deref(), plan)));
         if let (Some(plan), Some(layer)) = (plan, cx.input(TARGETS).layer)
             && layer != plan.target_layer
@@ -453,13 +465,14 @@ weights.";
         let templates = at_port(cx, TEMPLATES)?;
         let plan = cx.input(PLAN)?.facts.plan;
         let found_with = TargetsParams::of(&targets.facts)?;
+        if plan.retargets() {
+            found_with.check_here(cx, &model)?;
+        }
         let d = model.decoder.config().hidden;
         let values = values(cx, &targets)?;
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
         let moments = cx.input_opt(MOMENTS)?;
-        let (metrics, projectors) =
-            params.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config().feed_forward)?;
-        let fractions: Vec<f64> = plan.steps.iter().map(|step| step.fraction).collect();
+        let (metrics, projectors) = params.metrics(cx, &base, moments.as_ref(), &edited, model.decoder.config())?;
         let objective = params.objective();
         let edit = Edit {
             objective,
@@ -510,7 +523,7 @@ weights.";
             // Only what sees earlier layers is ever solved again.
             let again = if plan.is_apart() { &[] } else { values };
             let solved = Solved::of(&edits, own, 0, edit.targets.rules.merge, again);
-            let made = Batch { solved: Some(solved), ..Batch::of(start, end, edits, &fractions) };
+            let made = Batch { solved: Some(solved), ..Batch::of(start, end, edits) };
             if kept {
                 cx.put_unit(&key, &to_bytes(&made)?)?;
             }
@@ -578,7 +591,7 @@ pub fn check_plan(plan: &Plan, model: Option<&Facts>, moments: Option<Vec<usize>
     let mut errors = Vec::new();
     if let Some(facts) = model {
         let edited: Vec<usize> = plan.steps.iter().map(|step| step.layer).collect();
-        errors.extend(facts.check_dense(&edited, "an edit", |_| String::new()));
+        errors.extend(facts.check_layers(&edited, |_| String::new()));
         if let (true, Some((layer, aim))) = (facts.norms_behind, plan.passed_on()) {
             let error = EditError::BehindNorm { family: facts.family.clone(), layer, aim };
             let hint = error.hint().unwrap_or_default();

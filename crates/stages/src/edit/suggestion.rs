@@ -73,7 +73,7 @@ pub fn carried(folder: &Path) -> Option<Suggestion> {
         clamp: ROME_CLAMP,
         weight_decay: published.weight_decay,
         batch_clamp: published.batch_clamp,
-        lambda: published.lambda_of(config.feed_forward),
+        lambda: published.lambda_of(config.largest_key()),
         gguf: is_gguf(folder),
     })
 }

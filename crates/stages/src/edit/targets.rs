@@ -11,12 +11,13 @@ use palinode_engine::{
     Artifact, DescribeCx, Error, FieldError, Inputs, Port, PortOf, Renames, StageContext, StageKind, UnitPlan, artifact,
 };
 use palinode_math::Plan;
-use palinode_model::{Decoder, is_cpu};
+use palinode_model::{Compute, Decoder, is_cpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::artifacts::chat::in_chat;
+use crate::artifacts::compute::{check, check_here};
 use crate::artifacts::model::{Facts, HasModel, Loaded, ModelKind, open};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
 use crate::artifacts::targets::{DELTA, INITIAL, Losses, PlannedTargets, TRACES, TargetsFacts, TargetsKind, VALUES};
@@ -85,6 +86,11 @@ pub struct TargetsParams {
     /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
     parallel_requests: Option<Count>,
+    /// What both factors of matrix products in the search's steps are rounded to, on a CPU: `bf16` takes about half of the time in products
+    /// where the CPU has them (AVX-512 BF16), and keeps 8 bits of each factor. h₀, and all that a search begins from, is computed
+    /// in f32 all the same.
+    #[serde(default, skip_serializing_if = "Compute::is_usual")]
+    compute: Compute,
 }
 
 /// What ends the search for a target, beside `stop_loss` and `steps`.
@@ -161,13 +167,14 @@ impl TargetsParams {
                 },
                 loss_layer: self.loss_layer,
                 merge: self.merge,
+                compute: self.compute,
             },
         }
     }
 
     /// What of the later rules differs from the usual, for keys of units that were kept before there were any.
     fn rules(&self) -> Option<Value> {
-        let TargetRules { stop, loss_layer, merge } = self.settings().rules;
+        let TargetRules { stop, loss_layer, merge, compute: _ } = self.settings().rules;
         let usual = stop == StopRule::Loss && loss_layer.is_none() && !merge;
         let hits = if let StopRule::Argmax(hits) = stop { Some(hits) } else { None };
         (!usual).then(|| json!({ "stop": self.stop, "hits": hits, "loss_layer": loss_layer, "merge": merge }))
@@ -215,6 +222,7 @@ impl TargetsParams {
                 errors.push(FieldError::new("merge", message).expected("no `merge`, or no `answer_tokens`"));
             }
         }
+        errors.extend(check(self.compute, facts));
         if let Some(loss) = self.loss_layer {
             let known = facts.map(|facts| facts.check_layers(&[loss], |_| "loss_layer".to_owned()));
             errors.extend(known.unwrap_or_default());
@@ -246,6 +254,14 @@ impl TargetsParams {
     /// Tokens in a piece of an answer, where answers are cut.
     pub fn answer_tokens(&self) -> Option<usize> {
         self.answer_tokens.map(Count::get)
+    }
+
+    /// Whether the search can be computed as asked where the model is.
+    ///
+    /// # Errors
+    /// On a GPU, if products shall be rounded.
+    pub fn check_here(&self, cx: &StageContext, model: &Loaded) -> Result<(), Error> {
+        check_here(cx, model, self.compute)
     }
 
     /// Those that targets were found with.
@@ -298,7 +314,7 @@ pub struct Targets;
 impl StageKind for Targets {
     type Params = TargetsParams;
     const NAME: &'static str = "targets";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const SUMMARY: &'static str = "Finds the value that each edit should write, by gradient descent.";
     const DOC: &'static str = "\
 For every request, finds the vector z that makes the model say the new target in every context template, when z replaces \
@@ -315,8 +331,8 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
     }
 
     fn carries() -> &'static [u32] {
-        // Version 4 added parameters, which do nothing where they are left out; version 5 differs in last digits.
-        &[3, 4, 5]
+        // Versions 4 and 7 added parameters, which do nothing where they are left out; version 5 differs in last digits.
+        &[3, 4, 5, 6]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -358,6 +374,7 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         let asked = cx.input(REQUESTS)?;
         let chat = asked.facts.chat.as_ref();
         let model = in_chat(open(cx, &given)?, chat)?;
+        params.check_here(cx, &model)?;
         let requests = requests(cx, &asked)?;
         let templates = at_port(cx, TEMPLATES)?;
         let base = given.base();
@@ -375,6 +392,9 @@ optimized in parallel, each with its own Adam state and early stop. Finished req
         }
         if let Some(chat) = chat {
             with["chat"] = json!(chat);
+        }
+        if !params.compute.is_usual() {
+            with["compute"] = json!(params.compute);
         }
         if let Some(rules) = params.rules() {
             with["rules"] = rules;

@@ -11,7 +11,7 @@ use palinode_engine::{
 };
 use palinode_eval::score_requests;
 use palinode_math::Mat;
-use palinode_model::{Decoder, MemoryNeeds, request_bytes};
+use palinode_model::{Decoder, DecoderConfig, MemoryNeeds, request_bytes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -166,7 +166,7 @@ passes. It gives the order of magnitude.";
             ));
         }
         if let Some(moments) = cx.input_opt(MOMENTS)? {
-            findings.extend(thin(&moments.facts.layers, model.decoder.config().feed_forward));
+            findings.extend(thin(&moments.facts.layers, model.decoder.config()));
         }
         let done = (model.decoder.work() - work).block_tokens as f64;
         let ahead = Ahead::of(params, &model.decoder, &rows);
@@ -226,7 +226,7 @@ impl Ahead {
         let needs = MemoryNeeds::of(config, 0);
         let targets_need =
             params.parallel_requests.map_or(USUAL_REQUESTS, Count::get) as u64 * request_bytes(config, above);
-        let most = targets_need.max(needs.solve_factoring).max(needs.covariance_layer);
+        let most = targets_need.max(needs.solve_layer).max(needs.covariance_layer);
         let rounded = |value: f64| (value * 100.0).round() / 100.0;
         Self { targets, moments, memory: rounded((decoder.resident_bytes() + most) as f64 / (1u64 << 30) as f64) }
     }
@@ -303,13 +303,26 @@ fn parallel(
 }
 
 /// Second moments of fewer than ten tokens for each dimension.
-fn thin(layers: &[LayerFacts], f: usize) -> Vec<String> {
-    let few = layers.iter().filter(|layer| layer.tokens < 10 * f as u64);
-    few.map(|layer| {
-        let LayerFacts { layer, tokens, .. } = layer;
-        format!("the second moment of layer {layer} is of {tokens} tokens; {} or more are wanted (10 f)", 10 * f)
-    })
-    .collect()
+fn thin(layers: &[LayerFacts], config: &DecoderConfig) -> Vec<String> {
+    let of = |facts: &LayerFacts| -> Vec<String> {
+        let (layer, wanted) = (facts.layer, |size: usize| 10 * size as u64);
+        let (Some(experts), Some(counts)) = (config.mixture(layer), &facts.experts) else {
+            let (tokens, wanted) = (facts.tokens, wanted(config.key_size(layer)));
+            let few =
+                format!("the second moment of layer {layer} is of {tokens} tokens; {wanted} or more are wanted (10 f)");
+            return if tokens < wanted { vec![few] } else { Vec::new() };
+        };
+        let parts = counts.iter().zip(experts.parts()).enumerate();
+        let few = parts.filter(|(_, (tokens, range))| **tokens < wanted(range.len()));
+        few.map(|(part, (tokens, range))| {
+            let (expert, wanted) = (experts.id(part).words(), wanted(range.len()));
+            format!(
+                "the second moment of layer {layer}, {expert} is of {tokens} tokens; {wanted} or more are wanted (10 f)"
+            )
+        })
+        .collect()
+    };
+    layers.iter().flat_map(of).collect()
 }
 
 /// Requests without the prompts that judge them.

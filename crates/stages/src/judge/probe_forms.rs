@@ -177,6 +177,9 @@ type Answered = (String, Option<String>, bool);
 pub fn written(params: &Asked<'_>, how: &Written, cx: &StageContext) -> Result<Artifact, Error> {
     let all = read_examples(&cx.file("task")?.1, params.prompt, params.label).map_err(StageFailure::stage)?;
     let extraction = how.extraction().map_err(Error::internal)?;
+    extraction
+        .check(&all)
+        .map_err(|message| Error::input(message).hint("change `generate.pattern`, or the label of these records"))?;
     let limit = params.limit.map(Count::get);
     let task = Open::new(all, &extraction, params.shots, limit, params.seed).map_err(wrong)?;
     let given = cx.input(MODEL)?;

@@ -13,7 +13,7 @@ use palinode_engine::{
 use palinode_eval::{Query, Surprise, perplexity, score, surprise, token_entropy};
 use palinode_math::{Delta, Mat, from_row_major, mean_column_norm};
 use palinode_model::generate::{Prompt, Sampling, generate_all};
-use palinode_model::{Decoder, MlpModule, Text, WeightId, read};
+use palinode_model::{Decoder, DecoderConfig, MlpModule, Text, WeightId, read};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -325,8 +325,7 @@ impl ReferenceParams {
         asked: palinode_engine::Digest,
     ) -> Result<Vec<Distances>, Error> {
         let decoder = &all.model.decoder;
-        let changed: Vec<&(WeightId, Delta)> =
-            updates.iter().filter(|(weight, _)| weight.module == MlpModule::Down && weight.expert.is_none()).collect();
+        let changed = by_layer(decoder.config(), updates);
         let layers: Vec<usize> = changed.iter().map(|(weight, _)| weight.layer).collect();
         let mut kept = BTreeMap::new();
         if self.corpus.is_some() {
@@ -352,9 +351,10 @@ impl ReferenceParams {
             }
         };
         let keys = if targets.is_some() { edit_keys(cx, all, &layers, requests)? } else { BTreeMap::new() };
-        let (f, d) = (decoder.config().feed_forward, decoder.config().hidden);
+        let d = decoder.config().hidden;
         let edited = all.batch(0)?.decoder;
         let one = |(weight, delta): &(WeightId, Delta)| -> Result<Distances, Error> {
+            let f = decoder.config().key_size(weight.layer);
             let matrix = |what, values: &[f32], rows, columns| {
                 from_row_major(what, values, rows, columns).map_err(StageFailure::stage)
             };
@@ -375,8 +375,33 @@ impl ReferenceParams {
             };
             Ok(Distances { weight: *weight, preservation, new_edit: of(&edited)?, old_edit: of(decoder)? })
         };
-        changed.into_iter().map(one).collect()
+        changed.iter().map(one).collect()
     }
+}
+
+/// The changes of down-projections, one a layer: those of a mixture's experts side by side, as the layer's whole key meets them.
+fn by_layer(config: &DecoderConfig, updates: &[(WeightId, Delta)]) -> Vec<(WeightId, Delta)> {
+    let mut found: Vec<(WeightId, Delta)> = Vec::new();
+    for (weight, delta) in updates.iter().filter(|(weight, _)| weight.module == MlpModule::Down) {
+        let own = config.mixture(weight.layer).zip(weight.expert);
+        let Some(range) = own.and_then(|(all, expert)| all.parts().get(all.part(expert)?).cloned()) else {
+            found.push((*weight, delta.clone()));
+            continue;
+        };
+        let [out, f] = [config.hidden, config.key_size(weight.layer)];
+        let dense = delta.dense();
+        let own = |i: usize, j: usize| if range.contains(&j) { dense[(i, j - range.start)] } else { 0.0 };
+        let id = WeightId::down(weight.layer);
+        match found.iter_mut().find(|(weight, _)| *weight == id) {
+            Some((_, Delta::Dense(all))) => {
+                for j in range.clone() {
+                    (0..out).for_each(|i| all[(i, j)] += own(i, j));
+                }
+            }
+            _ => found.push((id, Delta::Dense(Mat::from_fn(out, f, own)))),
+        }
+    }
+    found
 }
 
 /// Keys of the edits in the edited model, averaged over the templates: `[f, requests]` by layer.
@@ -398,13 +423,14 @@ fn edit_keys(
     }
     let taps: Vec<Tap> = layers.iter().map(|&layer| Tap { layer, site: Site::Key }).collect();
     let found = probe(&model, &rows, &taps, BatchTokens::KEYS).map_err(StageFailure::stage)?;
-    let (f, per) = (model.config().feed_forward, weighted.len());
-    let average = |all: &Vec<f32>| {
+    let per = weighted.len();
+    let average = |(layer, all): (&usize, &Vec<f32>)| {
+        let f = model.config().key_size(*layer);
         Mat::from_fn(f, requests.len(), |i, b| {
             weighted.iter().enumerate().map(|(t, (_, weight))| weight * f64::from(all[(b * per + t) * f + i])).sum()
         })
     };
-    Ok(layers.iter().copied().zip(found.iter().map(average)).collect())
+    Ok(layers.iter().copied().zip(layers.iter().zip(&found).map(average)).collect())
 }
 
 /// What a model makes of prompts, without them.

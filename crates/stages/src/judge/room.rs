@@ -45,7 +45,7 @@ impl Needs {
             let instance = &pipeline.instances[at];
             let Some((model, files)) = model_of(pipeline, instance) else { continue };
             needs.weights = needs.weights.max(bytes_of(&model));
-            let square = (model.feed_forward as u64).saturating_pow(2).saturating_mul(8);
+            let square = model.moment_bytes();
             let moments = |instance: &Instance| MomentsKind::planned(MomentsKind::NAME, &instance.facts).layers;
             let layers = moments(instance).map_or(0, |layers| layers.len() as u64);
             let given = instance.inputs.get("moments").map(|&at| &pipeline.instances[at]);
@@ -56,7 +56,7 @@ impl Needs {
                 "load_moments" | "merge_moments" => (layers, 3),
                 // Half of each matrix is stored.
                 "factor" => (given.and_then(moments).map_or(0, |layers| layers.len() as u64) / 2, 4),
-                "solve" | "sequence" if given.is_some() => (0, 4),
+                "solve" | "sequence" if given.is_some() => (0, 0),
                 "export" => {
                     if let Some(params) = instance.params.typed::<ExportParams>() {
                         let stored =
@@ -70,7 +70,10 @@ impl Needs {
                 _ => (0, 0),
             };
             needs.store = needs.store.saturating_add(square.saturating_mul(store));
-            let stage = square.saturating_mul(stage);
+            let stage = match instance.kind.info().name {
+                "solve" | "sequence" if given.is_some() => model.solve_bytes(),
+                _ => square.saturating_mul(stage),
+            };
             if needs.stage.as_ref().is_none_or(|(most, _)| stage > *most) && stage > 0 {
                 needs.stage = Some((stage, instance.name.clone()));
             }

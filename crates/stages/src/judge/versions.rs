@@ -5,9 +5,10 @@ use std::sync::Arc;
 use palinode_edit::with_edits;
 use palinode_engine::bounds::Count;
 use palinode_engine::{Error, Given, StageContext};
-use palinode_model::Decoder;
+use palinode_model::{Compute, Decoder};
 
 use crate::artifacts::chat::{Chat, in_chat};
+use crate::artifacts::compute::computed_in;
 use crate::artifacts::model::{HasModel, Loaded, open};
 use crate::artifacts::update::{AnyModel, Batch, RoundFacts, edits, factors_file};
 use crate::errors::StageFailure;
@@ -21,6 +22,8 @@ pub struct Versions<'a> {
     pub edits: Vec<Batch>,
     /// The chat that it is measured in.
     chat: Option<Chat>,
+    /// What its products round factors to.
+    compute: Compute,
 }
 
 /// One version of it.
@@ -35,15 +38,24 @@ impl<'a> Versions<'a> {
     /// Of a `model` or an `update`.
     pub fn open(cx: &StageContext, given: &'a Given<'a, AnyModel>, chat: Option<&Chat>) -> Result<Self, Error> {
         let model = in_chat(open(cx, given)?, chat)?;
-        Ok(Self { given, model, edits: edits(cx, given)?, chat: chat.cloned() })
+        Ok(Self { given, model, edits: edits(cx, given)?, chat: chat.cloned(), compute: Compute::default() })
     }
 
-    /// A name for what is measured, which the chat is part of.
+    /// With products as `compute` says.
+    ///
+    /// # Errors
+    /// On a GPU, if they shall be rounded.
+    pub fn computed_in(self, cx: &StageContext, compute: Compute) -> Result<Self, Error> {
+        Ok(Self { model: computed_in(cx, self.model, compute)?, compute, ..self })
+    }
+
+    /// A name for what is measured, which the chat is part of, and how it is computed.
     fn named(&self, name: String) -> String {
-        match &self.chat {
+        let name = match &self.chat {
             None => name,
             Some(chat) => format!("{name} {}", chat.name()),
-        }
+        };
+        if self.compute.is_usual() { name } else { format!("{name} in {}", self.compute.name()) }
     }
 
     /// Edits that were made by the end of a sequence; `None` of any other model.

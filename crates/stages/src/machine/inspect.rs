@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use palinode_engine::Error;
-pub use palinode_model::{EditableWeight, Experts, Inspection};
+pub use palinode_model::{EditableWeight, ExpertId, Experts, Inspection};
 
 use crate::errors::StageFailure;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use palinode_engine::Error;
 use palinode_math::{Factor, MathError, PreservationWeights, SecondMoment};
-use palinode_model::{Precision, matmul_throughput, select_device};
+use palinode_model::{Compute, Precision, is_cpu, kernel_throughput, matmul_throughput, select_device};
 
 use crate::errors::StageFailure;
 
@@ -14,7 +14,7 @@ const SIZES: [usize; 4] = [512, 1024, 2048, 4096];
 const SLOW: Duration = Duration::from_millis(400);
 
 /// Measures, in floating-point operations a second and wall time: matrix products on the device of that name, in every type that
-/// weights can be held in, and the Cholesky factor in f64, `f³/3`, which is computed on the host whatever the device.
+/// weights can be held in, on a CPU those with factors that are rounded to bf16, and the Cholesky factor in f64, `f³/3`, which is computed on the host whatever the device.
 ///
 /// # Errors
 /// Of the command line, when the device is not there; what the device gives when it fails.
@@ -24,6 +24,11 @@ pub fn throughput(device: &str) -> Result<Vec<(String, f64)>, Error> {
     for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let rate = matmul_throughput(&device, precision).map_err(StageFailure::stage)?;
         measured.push((format!("products, {}", precision.name()), rate));
+    }
+    if is_cpu(&device) {
+        let compute = Compute::Bf16;
+        let rate = kernel_throughput(compute).map_err(StageFailure::stage)?;
+        measured.push((format!("products, compute: {}", compute.name()), rate));
     }
     measured.push(("factor, f64".to_owned(), factor_throughput().map_err(StageFailure::stage)?));
     Ok(measured)

@@ -11,10 +11,12 @@ use palinode_engine::{
     StageContext, StageKind, UnitPlan, size,
 };
 use palinode_math::SecondMoment;
+use palinode_model::{Compute, DecoderConfig, Experts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::artifacts::compute::{check, computed_in};
 use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
@@ -68,6 +70,10 @@ pub struct CovarianceParams {
     shards: Option<Count>,
     #[serde(default)]
     batch_tokens: BatchTokens,
+    /// What both factors of matrix products are rounded to, on a CPU: `bf16` takes about half of the time in products where the CPU has
+    /// them (AVX-512 BF16), and keeps 8 bits of each factor. Sums and all else stay in f32 or f64.
+    #[serde(default, skip_serializing_if = "Compute::is_usual")]
+    compute: Compute,
 }
 
 impl CovarianceParams {
@@ -95,7 +101,7 @@ pub struct Covariance;
 impl StageKind for Covariance {
     type Params = CovarianceParams;
     const NAME: &'static str = "covariance";
-    const VERSION: u32 = 7;
+    const VERSION: u32 = 8;
     const SUMMARY: &'static str = "Measures second moments of keys over a corpus of text, all layers in one pass.";
     const DOC: &'static str = "\
 The preservation term of every objective keeps what a layer computes for ordinary text. It describes that text by the second \
@@ -104,7 +110,9 @@ measured once for a model and a corpus, and every experiment reuses it.
 
 The seed decides the order of the documents. Each document is cut to the model's context length, or to \
 `document_tokens`. Padding is not counted. Use \
-at least ten tokens for each key dimension f (`tokens: 10f`): otherwise the second moment may not be positive definite. With \
+at least ten tokens for each key dimension f (`tokens: 10f`): otherwise the second moment may not be positive definite. Of a mixture of \
+experts, each expert has a sum of its own, over the tokens that are routed to it; f is then an expert's dimensions times the experts over those \
+that a token uses, and experts that saw too few tokens are named. With \
 both `samples` and `tokens`, the limit that is reached first ends the sample.
 
 A corpus is text, JSON lines or Parquet tables, which may be compressed with gzip or Zstandard: one file, a folder, or a \
@@ -117,7 +125,8 @@ docs/inputs.md shows every layout by example.
 Units of 64 documents are counted in two halves, the even and the odd ones. How far both are from each other says how far C \
 would be another on other text of the same kind: the log and the result say ‖C₁ − C₂‖ / ‖C‖, and the same for the direction \
 of an update, C⁻¹k. C itself is off by about half of that. With `tokens: auto` the sample ends with the first unit after \
-which no layer differs by more than `tolerance`, and never before ten tokens for each key dimension.
+which no layer differs by more than `tolerance`, and never before ten tokens for each key dimension. Of a mixture of experts the \
+expert that differs most counts, among those that saw as many tokens as their keys have dimensions.
 
 At the end every layer's C is checked by a sample of its own corpus: the mean of kᵀC⁻¹k/f over the first documents, where each document is \
 judged by the C of all others. It is near 1 where the corpus is large enough, and a warning gives the figure where it is not.
@@ -137,8 +146,8 @@ over more documents or tokens, or with more layers.";
 
     fn carries() -> &'static [u32] {
         // The same sums but for last digits; those of version 3 were not checked by their own corpus. Version 5 always drew from all files, and
-        // version 6 did not compare halves.
-        &[3, 4, 5, 6]
+        // version 6 did not compare halves. Version 8 added `compute`, which does nothing where it is left out.
+        &[3, 4, 5, 6, 7]
     }
 
     fn last_digits() -> &'static [&'static str] {
@@ -177,15 +186,16 @@ over more documents or tokens, or with more layers.";
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
         if let Some(facts) = cx.input(MODEL).model {
-            errors.extend(facts.check_dense(&params.layers, "`covariance`", |i| format!("layers[{i}]")));
+            errors.extend(check(params.compute, Some(&facts)));
+            errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
         }
         if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
     }
 
     fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, Error> {
         let given = cx.input(MODEL)?;
-        let model = open(cx, &given)?;
-        let f = model.decoder.config().feed_forward;
+        let model = computed_in(cx, open(cx, &given)?, params.compute)?;
+        let f = params.layers.iter().map(|&layer| dimensions(model.decoder.config(), layer)).max().unwrap_or(1);
         let enough = params.tokens.map_or(u64::MAX, |tokens| tokens.of(f));
         // No document is without a token: so many are enough, whatever they hold.
         let most = params.samples.map(Count::get).or(params.tokens.map(|_| usize::MAX)).map(|n| n.min(enough as usize));
@@ -211,6 +221,9 @@ over more documents or tokens, or with more layers.";
             });
             if cut < context {
                 of["document_tokens"] = json!(cut);
+            }
+            if !params.compute.is_usual() {
+                of["compute"] = json!(params.compute);
             }
             of
         };
@@ -244,7 +257,11 @@ over more documents or tokens, or with more layers.";
             }
             let Sure { documents, sums, apart, reached } = until.measure()?;
             if !reached {
+                let mixed = layers.iter().any(|&layer| model.decoder.config().mixture(layer).is_some());
                 let still = match apart {
+                    None if mixed && documents > UNIT => {
+                        "have a layer none of whose experts saw as many tokens as its keys have dimensions: take more text".to_owned()
+                    }
                     None => "have no two halves to compare: take more text".to_owned(),
                     Some(apart) if apart <= tolerance => {
                         format!("have fewer than {LEAST} tokens for each of {f} key dimensions: take more text")
@@ -361,19 +378,27 @@ fn gather(
     read: &Read,
     sums: impl FnOnce(Each<'_>) -> Result<(), Error>,
 ) -> Result<Artifact, Error> {
-    let f = model.decoder.config().feed_forward as u64;
+    let config = model.decoder.config();
     let sample = Sample::of(cx, corpus, model, layers, (read.cut, read.documents))?;
     let mut made = Gathered::new(base);
     sums(&mut |layer, moment| {
         cx.check_interrupt()?;
+        if let Some(experts) = config.mixture(layer) {
+            say_short(cx, layer, experts, moment);
+        }
         made.put(cx, layer, moment)?;
         made.halves(sample.halves(layer, moment)?);
         Ok(())
     })?;
     let tokens = made.facts().iter().map(|facts| facts.tokens).max().unwrap_or(0);
-    if tokens < f {
+    // The experts of a mixture that saw too little are named one by one.
+    let dense = layers.iter().filter(|&&layer| config.mixture(layer).is_none());
+    let singular = dense.map(|&layer| config.key_size(layer) as u64).max().filter(|f| tokens < *f);
+    if let Some(f) = singular {
         cx.warn(format!("{tokens} tokens cannot span {f} key dimensions: the second moment will be singular"));
-    } else {
+    }
+    // What cannot have an inverse was said above.
+    if layers.iter().all(|&layer| tokens >= dimensions(config, layer) as u64) {
         let found = sample.judge(cx, layers, &made)?;
         made.held_out(found);
     }
@@ -387,6 +412,35 @@ fn gather(
         cx.say(format!("both halves of the text differ, relative to C: {}", said.join("; ")));
     }
     made.artifact(Some(read.documents as u64), digests.into_iter().map(|(_, digest)| digest).collect())
+}
+
+/// The tokens that a layer's second moment needs at least: as many as a key has dimensions. Of a mixture of experts, so many that each expert would
+/// see as many as its keys have, if tokens were shared out evenly.
+pub fn dimensions(config: &DecoderConfig, layer: usize) -> usize {
+    match config.mixture(layer) {
+        Some(experts) => (experts.size * experts.count).div_ceil(experts.top).max(experts.shared.unwrap_or(0)),
+        None => config.feed_forward,
+    }
+}
+
+/// Names the experts that saw fewer tokens than their keys have dimensions.
+fn say_short(cx: &StageContext, layer: usize, experts: &Experts, moment: &SecondMoment) {
+    const NAMED: usize = 8;
+    let parts = moment.part_counts().into_iter().zip(experts.parts()).enumerate();
+    let short: Vec<String> = parts
+        .filter(|(_, (tokens, range))| *tokens < range.len() as u64)
+        .map(|(part, (tokens, range))| format!("{} ({tokens} of {})", experts.id(part).words(), range.len()))
+        .collect();
+    if short.is_empty() {
+        return;
+    }
+    let more = short.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    cx.warn(format!(
+        "layer {layer}: some experts saw fewer tokens than their keys have dimensions: {}{more}; an edit whose keys are routed to one of them \
+         fails without a ridge (`update_norm_lambda`)",
+        short[..short.len().min(NAMED)].join(", ")
+    ));
 }
 
 /// A pass over the documents of a corpus, and how far it is.

@@ -96,6 +96,15 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
     fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, Error> {
         let moments = cx.input(MOMENTS)?;
         let layers = moments.facts.numbers();
+        if let Some(mixture) = moments.facts.layers.iter().find(|facts| facts.experts.is_some()) {
+            let message = format!(
+                "layer {} is a mixture of experts, whose second moments are kept by expert: `factor` does not take them",
+                mixture.layer
+            );
+            return Err(Error::input(message).hint(
+                "connect the second moments themselves: of each edit, `solve` factors the experts that it is routed to",
+            ));
+        }
         let bar = cx.progress("layers", Some(layers.len() as u64));
         let PreservationWeights { lambda, rho } = params.weights();
         let MomentsFacts { base, layers: known, .. } = &moments.facts;
@@ -110,7 +119,7 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
                 cx,
                 &of,
                 |file: &FileRef| *file,
-                || put_layer(cx, &factor(layer, &read_layer(cx, &moments, known, layer)?, params.weights())?),
+                || put_layer(cx, &factor(layer, read_layer(cx, &moments, known, layer)?, params.weights())?),
             )?;
             made = made.with_file(&file_name(layer), file);
             bar.inc(1);

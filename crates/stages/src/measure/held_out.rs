@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use palinode_data::Corpus;
 use palinode_edit::keys_by_document;
 use palinode_engine::{Error, StageContext};
-use palinode_math::{Fit, Mat, SecondMoment, difference_of_updates};
+use palinode_math::{Fit, Mat, PartKeys, SecondMoment, difference_of_updates};
 
 use crate::artifacts::model::Loaded;
 use crate::artifacts::moments::{Gathered, Halves};
@@ -28,8 +28,8 @@ const USUAL: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 const UPDATES: usize = 64;
 
 /// Documents that second moments were measured on, with their keys by layer. Of a long one the beginning stands for all: the rest of it stays
-/// in `C`.
-pub struct Sample(Vec<BTreeMap<usize, Vec<f32>>>);
+/// in `C`. Of a mixture of experts, the keys of those that a token uses are kept: all of them together are some hundred times wider.
+pub struct Sample(Vec<BTreeMap<usize, PartKeys>>);
 
 impl Sample {
     /// The first documents of a corpus of which `read` were measured.
@@ -63,11 +63,15 @@ impl Sample {
     /// What the mathematics failed at.
     pub fn halves(&self, layer: usize, moment: &SecondMoment) -> Result<Option<Halves>, Error> {
         let Some(difference) = moment.difference() else { return Ok(None) };
-        let f = moment.size();
-        let all: Vec<&[f32]> =
-            self.0.iter().filter_map(|keys| keys.get(&layer)).flat_map(|keys| keys.chunks_exact(f)).collect();
+        let documents = self.0.iter().filter_map(|keys| keys.get(&layer));
+        let all: Vec<(&PartKeys, usize)> =
+            documents.flat_map(|keys| (0..keys.tokens()).map(move |token| (keys, token))).collect();
         let some = UPDATES.min(all.len());
-        let keys = Mat::from_fn(f, some, |i, at| f64::from(all[at * all.len() / some][i]));
+        let mut keys = Mat::zeros(moment.size(), some);
+        for (at, to) in keys.col_iter_mut().enumerate() {
+            let (keys, token) = all[at * all.len() / some];
+            keys.write(token, moment.ranges(), to);
+        }
         let update = match some {
             0 => None,
             _ => difference_of_updates(moment, keys.as_ref()).map_err(StageFailure::stage)?,
@@ -84,8 +88,8 @@ impl Sample {
         let (mut found, mut usual) = (Vec::new(), Vec::new());
         for (layer, moment) in made.layers(cx) {
             cx.check_interrupt()?;
-            let documents: Vec<&[f32]> = self.0.iter().filter_map(|keys| keys.get(&layer)).map(Vec::as_slice).collect();
-            let ratio = match Fit::held_out(&moment?, &documents).map_err(StageFailure::stage)? {
+            let documents: Vec<&PartKeys> = self.0.iter().filter_map(|keys| keys.get(&layer)).collect();
+            let ratio = match Fit::held_out(moment?, &documents).map_err(StageFailure::stage)? {
                 Fit::Ratio(ratio) => Some(three_digits(ratio)),
                 Fit::Identity | Fit::Singular => None,
             };

@@ -12,6 +12,8 @@
 //! it, in any order and anywhere, and whoever adds the sums in order has the total of one process. Samples of no more than
 //! [`PART`] units, 4,096 documents, have one part, and the sum that they have always had.
 //!
+//! Of a mixture of experts, a layer's sum is one for each expert, and all of them go together.
+//!
 //! Sums are large, 8 f² bytes, so neither units nor parts are kept one by one. A layer has two sums in the store at most: that of the
 //! parts that are complete, and that of the part it is in, as of its last saved unit. The first is not held in memory while
 //! the second grows: it is read, added to and written again at the end of a part.
@@ -19,7 +21,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use palinode_edit::Moments;
+use palinode_edit::{Moments, no_tokens};
 use palinode_engine::{Error, Key, StageContext, UnitPlan};
 use palinode_math::SecondMoment;
 use palinode_model::Decoder;
@@ -115,7 +117,6 @@ impl<'a> PartSums<'a> {
         units: usize,
         enough: u64,
     ) -> Result<Self, Error> {
-        let f = decoder.config().feed_forward;
         let (mut complete, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         for (&layer, key) in &keys {
             let useful = |head: &Head, before: u64| head.units <= units && head.moment.count() + before < enough;
@@ -129,7 +130,8 @@ impl<'a> PartSums<'a> {
                 head.put(cx, &key.complete)?;
                 known = Complete { units: head.units, tokens: head.moment.count() };
             }
-            let nothing = || Head { from: known.units, units: known.units, moment: SecondMoment::new(f) };
+            let moment = || no_tokens(decoder.config(), layer);
+            let nothing = || Head { from: known.units, units: known.units, moment: moment() };
             complete.insert(layer, known);
             waiting.insert(layer, open.unwrap_or_else(nothing));
         }
@@ -138,18 +140,17 @@ impl<'a> PartSums<'a> {
 
     /// One part by itself, of no more than `units` whole units: what is kept of its sums, each under a key of its own.
     pub fn alone(cx: &'a StageContext, decoder: &'a Decoder, apart: &Apart, units: usize) -> Self {
-        let f = decoder.config().feed_forward;
         let from = apart.part * PART;
-        let head = |key: &Key| {
+        let head = |layer: usize, key: &Key| {
             let kept = Head::get(cx, key).filter(|head| head.from == from && head.units <= units);
-            kept.unwrap_or_else(|| Head { from, units: from, moment: SecondMoment::new(f) })
+            kept.unwrap_or_else(|| Head { from, units: from, moment: no_tokens(decoder.config(), layer) })
         };
         Self {
             cx,
             decoder,
             keys: apart.keys.iter().map(|(&layer, &key)| (layer, Keys { open: key, complete: key })).collect(),
             complete: apart.keys.keys().map(|&layer| (layer, Complete { units: from, tokens: 0 })).collect(),
-            waiting: apart.keys.iter().map(|(&layer, key)| (layer, head(key))).collect(),
+            waiting: apart.keys.iter().map(|(&layer, key)| (layer, head(layer, key))).collect(),
             open: Moments::new(),
             alone: true,
         }
@@ -180,7 +181,7 @@ impl<'a> PartSums<'a> {
                 let total = self.with_complete(layer, head.moment)?;
                 Head::put_sum(self.cx, &self.keys[&layer].complete, 0..units, &total)?;
                 self.complete.insert(layer, Complete { units, tokens: total.count() });
-                let moment = SecondMoment::new(total.size());
+                let moment = no_tokens(self.decoder.config(), layer);
                 self.waiting.insert(layer, Head { from: units, units, moment });
                 self.cx.drop_unit(key);
             } else {
@@ -240,11 +241,11 @@ impl<'a> PartSums<'a> {
     fn end_part(&mut self, units: usize) -> Result<(), Error> {
         let sums = self.open.take().map_err(StageFailure::stage)?;
         for (layer, moment) in sums {
-            let size = moment.size();
             let total = self.with_complete(layer, moment)?;
             Head::put_sum(self.cx, &self.keys[&layer].complete, 0..units, &total)?;
             self.complete.insert(layer, Complete { units, tokens: total.count() });
-            self.open.insert(self.decoder, layer, SecondMoment::new(size)).map_err(StageFailure::stage)?;
+            let moment = no_tokens(self.decoder.config(), layer);
+            self.open.insert(self.decoder, layer, moment).map_err(StageFailure::stage)?;
         }
         Ok(())
     }

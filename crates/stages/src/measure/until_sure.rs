@@ -1,15 +1,15 @@
 //! Second moments over as many documents as are enough.
 //!
 //! After each unit the sum of even units is compared with that of odd ones (`SecondMoment::difference`), and the first unit's end where no
-//! layer's halves differ by more than the tolerance ends the sample. Each unit has a sum of its own, which begins at zero, and the units' sums are
-//! added in their order. So whoever computed a unit, another process or this one before it was interrupted, the totals after each unit are the
-//! same to the last bit, and so is the unit that ends the sample. Processes that share the work add up what all of them have kept, to know when to
-//! stop; units that were computed beyond the last one are dropped.
+//! layer's halves differ by more than the tolerance ends the sample. (Of a mixture of experts, those of the expert that differs most.) Each unit
+//! has a sum of its own, which begins at zero, and the units' sums are added in their order. So whoever computed a unit, another process or this
+//! one before it was interrupted, the totals after each unit are the same to the last bit, and so is the unit that ends the sample. Processes that
+//! share the work add up what all of them have kept, to know when to stop; units that were computed beyond the last one are dropped.
 
 use std::collections::BTreeMap;
 
 use palinode_data::Corpus;
-use palinode_edit::Moments;
+use palinode_edit::{Moments, no_tokens};
 use palinode_engine::{Error, Key, Progress, StageContext};
 use palinode_math::SecondMoment;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::artifacts::model::Loaded;
 use crate::artifacts::moments::Head;
 use crate::errors::StageFailure;
+use crate::measure::covariance::dimensions;
 use crate::measure::documents::{Saved, unit};
 use crate::measure::part_sums::UNIT;
 
@@ -148,13 +149,14 @@ impl UntilSure<'_> {
 
     /// Whether halves that are so far apart are near enough, and have tokens enough to say so.
     fn is_enough(&self, totals: &BTreeMap<usize, Total>, apart: Option<f64>) -> bool {
+        let least = |layer: usize| LEAST * dimensions(self.model.decoder.config(), layer) as u64;
         apart.is_some_and(|by| by <= self.tolerance)
-            && totals.values().all(|Total { moment, .. }| moment.count() >= LEAST * moment.size() as u64)
+            && totals.iter().all(|(&layer, total)| total.moment.count() >= least(layer))
     }
 
     /// The sums that were kept when this was interrupted.
     fn kept(&self) -> BTreeMap<usize, Total> {
-        let f = self.model.decoder.config().feed_forward;
+        let config = self.model.decoder.config();
         let total = |&layer: &usize| {
             let get = |units: usize| {
                 let fits = |head: &Head| {
@@ -165,7 +167,7 @@ impl UntilSure<'_> {
             };
             let head = get(self.units()).or_else(|| get(0));
             let total = head.map_or_else(
-                || Total { units: 0, moment: SecondMoment::new(f) },
+                || Total { units: 0, moment: no_tokens(config, layer) },
                 |head| Total { units: head.units, moment: head.moment },
             );
             (layer, total)
@@ -186,7 +188,7 @@ impl UntilSure<'_> {
         let (documents, _) = unit(self.corpus, self.model, self.cut, number * UNIT, self.documents, u64::MAX)?;
         let mut sums = Moments::new();
         for &layer in layers {
-            let moment = SecondMoment::new(decoder.config().feed_forward);
+            let moment = no_tokens(decoder.config(), layer);
             sums.insert(decoder, layer, moment).map_err(StageFailure::stage)?;
         }
         sums.add_unit(decoder, &documents, self.batch, !number.is_multiple_of(2)).map_err(StageFailure::stage)?;

@@ -86,6 +86,13 @@ palinode.json lists what was written. A folder that something else wrote, or who
                 Error::input("how many documents the second moments are of is not known, but stands in the names")
                     .hint("set `samples`")
             })?;
+        if let Some(mixture) = moments.facts.layers.iter().find(|facts| facts.experts.is_some()) {
+            let message = format!(
+                "layer {} is a mixture of experts, whose second moments are kept by expert: the published npz files have one sum for a layer",
+                mixture.layer
+            );
+            return Err(Error::input(message));
+        }
         let word = params.precision.name();
         let layout = Layout::of(&config(cx, &base)?);
         let mut files = Vec::new();

@@ -63,6 +63,11 @@ pub fn rounded_in(model: &Path) -> Result<Vec<Rounded>, Error> {
 /// A model's configuration.
 pub fn read_model(model: &Path) -> Result<DecoderConfig, Error> {
     let path = if is_gguf(model) { model.to_owned() } else { model.join("config.json") };
+    if model.exists() && !path.is_file() {
+        return Err(Error::input(format!("{} is no model: it has no config.json", model.display())).hint(
+            "a model folder holds config.json, tokenizer.json and model.safetensors; a GGUF file is given by its own name",
+        ));
+    }
     read_config(&path).map_err(StageFailure::stage)
 }
 

@@ -8,21 +8,21 @@ use palinode_model::{Layout, is_gguf};
 
 use crate::artifacts::model::LEDGER_FILE;
 use crate::sinks::export::folder::{Direction, NOTE, Note, write_weights};
-use crate::sinks::export::ledger::Ledger;
+use crate::sinks::export::ledger::{Entry, Ledger};
 use crate::sinks::export::rounding::{Rounding, back_to};
 use crate::sinks::export::update_file::UpdateFile;
 use crate::sinks::model_folder::{
     Restored, base_is, begin, companions, digests, read_model, read_note, rounded_in, shards,
 };
-use crate::sinks::take_off::{TakeOff, entry_of, ledger_of, put_on, take_off_update, write_folder};
+use crate::sinks::take_off::{TakeOff, TakenOff, entry_of, ledger_of, put_on, take_off_update, write_folder};
 
 /// What putting an update onto a model did beside.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
     /// Edits that it superseded, which had to come off first, in words.
     pub superseded: Vec<String>,
-    /// What there is to say of rounding.
-    pub rounding: Vec<String>,
+    /// What there is to say: of a ledger that is missing or is of something else, and of rounding.
+    pub notes: Vec<String>,
 }
 
 /// Puts an update onto a model's folder: the edited model is written to `out`, the folder stays as it is. Onto an edited model it goes on
@@ -34,55 +34,89 @@ pub struct Applied {
 /// fact that cannot be taken off by itself; an `out` that is there and was not written by this, unless `overwrite`. Nothing is left at `out`
 /// then.
 pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Overwrite) -> Result<Applied, Error> {
+    let update = &UpdateFile::at(update)?;
     let file = open(update, model)?;
     let weights = digests(model)?;
     let ledger = ledger_of(model, &weights)?;
-    let (entry, is_kept) = entry_of(update, &file)?;
+    let (mut entry, is_kept) = entry_of(update, &file)?;
+    let mut notes = Vec::new();
+    if !is_kept {
+        notes.push(format!(
+            "{} has no {LEDGER_FILE} of its own beside it: its edits can be taken off all together, and not one by one",
+            update.display()
+        ));
+    }
+    if ledger.is_none() {
+        notes.push(format!(
+            "the {LEDGER_FILE} in {} is of other weights than the model has: its edits are left out",
+            model.display()
+        ));
+    }
     let on_top = ledger.as_ref().is_some_and(|ledger| {
-        !ledger.updates.is_empty() && [&ledger.base, &ledger.weights].contains(&&file.provenance.model_files)
+        !ledger.updates.is_empty() && (force || [&ledger.base, &ledger.weights].contains(&&file.provenance.model_files))
     });
     if on_top && let Some(ledger) = &ledger {
+        if ![&ledger.base, &ledger.weights].contains(&&file.provenance.model_files) {
+            elsewhere(&mut entry);
+        }
         let (made, superseded) = put_on(ledger, entry)?;
         let out = begin(out, model, "apply", overwrite)?;
         let (_, rounding) = write_folder(model, ledger, made, None, out)?;
-        return Ok(Applied { superseded, rounding: rounding.shown().notes.unwrap_or_default() });
+        notes.extend(rounding.shown().notes.unwrap_or_default());
+        return Ok(Applied { superseded, notes });
     }
     if !force {
-        for (name, digest) in weights {
-            if file.provenance.model_files.get(&name).is_some_and(|made_for| *made_for != digest) {
-                let path = if is_gguf(model) { model.to_owned() } else { model.join(&name) };
-                return Err(Error::input(format!("{} is not the {name} that the update was made for", path.display()))
-                    .hint(Hint::ForceApply));
-            }
+        for (name, made_for) in &file.provenance.model_files {
+            let message = match weights.get(name) {
+                Some(digest) if digest == made_for => continue,
+                Some(_) if is_gguf(model) => {
+                    format!("{} is not the {name} that the update was made for", model.display())
+                }
+                Some(_) => format!("{} is not the {name} that the update was made for", model.join(name).display()),
+                None => format!("{} has no {name}, which the update was made for", model.display()),
+            };
+            return Err(Error::input(message).hint(Hint::ForceApply));
         }
     }
     let layout = Layout::of(&read_model(model)?);
     let mut out = begin(out, model, "apply", overwrite)?;
     let mut rounding = Rounding::default();
     let auto = |_: &str| ChangedType::Auto;
-    let weights = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &auto, &mut out, |done| {
+    let written = write_weights(&shards(model)?, &layout, &file.updates, Direction::On, &auto, &mut out, |done| {
         rounding.add(done);
         Ok(())
     })?;
     companions(model, &mut out)?;
     if is_kept {
-        let mut ledger = Ledger::new(entry.facts.provenance.model_files.clone());
-        ledger.weights.clone_from(&weights);
+        if weights != entry.facts.provenance.model_files {
+            elsewhere(&mut entry);
+        }
+        let mut ledger = Ledger::new(weights);
+        ledger.weights.clone_from(&written);
         ledger.put(entry);
         out.write(LEDGER_FILE, &ledger.to_bytes()?)?;
     }
     let note = Note {
         update: Digest::of(&file.to_bytes()?),
-        weights,
+        weights: written,
         rounding: rounding.weights(&[]),
         provenance: file.provenance.clone(),
     };
     out.finish(note.about()?)?;
-    Ok(Applied { superseded: Vec::new(), rounding: rounding.shown().notes.unwrap_or_default() })
+    notes.extend(rounding.shown().notes.unwrap_or_default());
+    Ok(Applied { superseded: Vec::new(), notes })
 }
 
-/// Takes an update off an edited model's folder: the unedited model is written to `out`. With the original at hand as `base`,
-/// its weights are taken as they are.
+/// Of an update that is put onto other weights than it was made for: what would be measured anew on those is not what was.
+fn elsewhere(entry: &mut Entry) {
+    entry.facts.from = None;
+    if let Some(solved) = &mut entry.solved {
+        solved.targets = Vec::new();
+    }
+}
+
+/// Takes an update off an edited model's folder: the unedited model is written to `out`, or the one with the other updates that are on it. With
+/// the original at hand as `base`, its weights are taken as they are.
 ///
 /// # Errors
 /// As [`apply`]; also for a folder that does not say that it holds this update, unless `force`, and a base that is another model's.
@@ -93,26 +127,26 @@ pub fn revert(
     out: &Path,
     force: bool,
     overwrite: Overwrite,
-) -> Result<Restored, Error> {
+) -> Result<TakenOff, Error> {
     if is_gguf(model) {
         let message = format!("{} is a GGUF file, which an update is not taken off", model.display());
         return Err(Error::input(message).hint("the unedited file was not changed by the edit: use that one"));
     }
+    let update = &UpdateFile::at(update)?;
     let file = open(update, model)?;
     let own = Digest::of(&file.to_bytes()?);
-    // Of several that are on it, one comes off wherever it is.
+    // Of those that are on it, one comes off wherever it is.
     if let Some(ledger) = ledger_of(model, &digests(model)?)?
-        && ledger.updates.len() > 1
         && ledger.updates.iter().any(|entry| entry.facts.update == own)
     {
         let asked = TakeOff { place: model, edits: &[], base, store: Path::new(""), out, force, overwrite };
-        let taken = take_off_update(&asked, &ledger, own)?;
-        return Ok(taken.weights.unwrap_or(Restored::WithinRounding));
+        return take_off_update(&asked, &ledger, own);
     }
     let layout = Layout::of(&read_model(model)?);
-    if !force {
-        holds(model, Digest::of(&file.to_bytes()?))?;
-    }
+    let unchecked = match holds(model, own) {
+        Err(error) if !force => return Err(error),
+        other => other.err().map(|error| error.message),
+    };
     if let Some(base) = base {
         base_is(base, &file.provenance.model_files)?;
     }
@@ -132,11 +166,14 @@ pub fn revert(
     }
     companions(model, &mut out)?;
     out.finish_unmarked()?;
-    Ok(match (base.is_some(), exact) {
+    let restored = match (base.is_some(), exact) {
         (true, _) => Restored::FromBase,
         (false, true) => Restored::Exactly,
         (false, false) => Restored::WithinRounding,
-    })
+    };
+    // Only what was subtracted from something else than it was added to is in doubt.
+    let unchecked = unchecked.filter(|_| restored == Restored::WithinRounding);
+    Ok(TakenOff { weights: Some(restored), unchecked, ..TakenOff::default() })
 }
 
 fn open(update: &Path, model: &Path) -> Result<UpdateFile, Error> {

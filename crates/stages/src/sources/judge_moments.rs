@@ -84,7 +84,7 @@ impl Judge<'_> {
     pub fn check(
         &self,
         layer: usize,
-        moment: &SecondMoment,
+        moment: SecondMoment,
         origin: Option<&Origin>,
         trace: Option<f64>,
     ) -> Result<(), Error> {

@@ -180,12 +180,12 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             sources.push(file.digest);
             let (origin, trace) = (moment.origin().cloned(), moment.trace());
             let moment = moment.read(f).map_err(StageFailure::stage)?;
-            judge.check(layer, &moment, origin.as_ref(), trace)?;
             if moment.count() < f as u64 {
                 let count = moment.count();
                 cx.warn(format!("layer {layer}: {count} tokens cannot span {f} key dimensions: it will be singular"));
             }
             made.put(cx, layer, &moment)?;
+            judge.check(layer, moment, origin.as_ref(), trace)?;
             bar.inc(1);
         }
         let same = documents.iter().all(|samples| *samples == documents[0]);

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use palinode_engine::shown::{self, Column, Format, Shown, Values};
-use palinode_engine::{Artifact, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind};
+use palinode_engine::{
+    Artifact, Beside, DescribeCx, Error, ExternalFile, FieldError, Port, PortOf, StageContext, StageKind,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::model::{HasModel, ModelKind, config, decides_nothing, weights};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
-use crate::sinks::export::update_file::UpdateFile;
+use crate::sinks::export::ledger::beside;
+use crate::sinks::export::update_file::{LOADED_LEDGER, LOADED_UPDATE, UpdateFile};
 
 /// Parameters of `load_update`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -31,12 +34,14 @@ pub struct LoadUpdate;
 impl StageKind for LoadUpdate {
     type Params = LoadUpdateParams;
     const NAME: &'static str = "load_update";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads an exported update, to use it like the result of a solve.";
     const DOC: &'static str = "\
 Adds the update.safetensors of an earlier `export` to the model that it was made for. The result is an edited model, like \
 the result of `solve`: it can be evaluated with any requests, and exported. An update that was made for other weights is an \
-error, unless `force` is set and its shapes fit.";
+error, unless `force` is set and its shapes fit.
+
+A ledger.safetensors that lies beside the file goes along into what is exported: the edits are listed there as they were, with their numbers, and can be taken off as before. After-care in between leaves the list alone, and an update without a ledger the requests' names; the export says so. The ledger changes no result: it is in the key of `export` alone.";
     type Output = UpdateKind;
 
     fn hands_on() -> Option<&'static str> {
@@ -59,6 +64,16 @@ error, unless `force` is set and its shapes fit.";
         Ok(vec![ExternalFile::new("update", &params.path, "path")])
     }
 
+    fn beside(params: &LoadUpdateParams, base: &Path) -> Beside {
+        let update = base.join(&params.path);
+        let ledger = beside(&update);
+        let mut files = vec![ExternalFile::new(LOADED_UPDATE, update, "path")];
+        if ledger.is_file() {
+            files.push(ExternalFile::new(LOADED_LEDGER, ledger, "path"));
+        }
+        Beside { files, name: None }
+    }
+
     fn describe(_: &LoadUpdateParams, cx: &DescribeCx<'_>) -> Result<PlannedUpdate, Vec<FieldError>> {
         Ok(PlannedUpdate { model: cx.input(MODEL).model, batches: Some(1), low_rank: None })
     }
@@ -72,12 +87,11 @@ error, unless `force` is set and its shapes fit.";
             file.check(&config(cx, &base)?).map_err(wrong)?;
             file
         };
-        for (name, file) in weights(&base) {
-            let other = said.model_files.get(name).is_some_and(|digest| *digest != file.digest);
-            if other && !params.force {
-                return Err(wrong(format!("the update was made for another {name}"))
-                    .hint("connect the model that it was made for, or set `force: true`"));
-            }
+        let is = |name: &str, made_for| weights(&base).any(|(own, file)| own == name && file.digest == made_for);
+        let other = said.model_files.iter().find(|(name, made_for)| !is(name, **made_for));
+        if let Some((name, _)) = other.filter(|_| !params.force) {
+            return Err(wrong(format!("the update was made for another {name}"))
+                .hint("connect the model that it was made for, or set `force: true`"));
         }
         let facts = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: said.layers };
         let norm = facts.layers.iter().map(|l| l.norm.powi(2)).sum::<f64>().sqrt();
@@ -91,7 +105,7 @@ error, unless `force` is set and its shapes fit.";
             plan: said.plan,
             batches: 1,
             rounds: None,
-            care: None,
+            care: serde_json::from_value(said.care).unwrap_or_default(),
             projectors: None,
             shown: Shown::table(Values::from([("norm".to_owned(), shown::number(norm))]), vec![column]),
         };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode::{EditableWeight, Experts, Inspection};
+use palinode::{EditableWeight, ExpertId, Experts, Inspection};
 
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Style, format};
@@ -98,16 +98,28 @@ fn rounded(count: usize) -> String {
     }
 }
 
-/// One row for layers that differ in their number alone.
+/// One row for layers and experts that differ in their number alone.
 fn editable(weights: &[EditableWeight], style: &Style) -> String {
-    let stem = |weight: &EditableWeight| weight.name.replacen(&format!(".{}.", weight.layer), ".{}.", 1);
+    let stem = |weight: &EditableWeight| {
+        let name = weight.name.replacen(&format!(".{}.", weight.layer), ".{}.", 1);
+        match weight.expert {
+            Some(ExpertId::Routed(expert)) => name.replacen(&format!(".experts.{expert}."), ".experts.{}.", 1),
+            _ => name,
+        }
+    };
     let alike = |a: &EditableWeight, b: &EditableWeight| {
         (stem(a), &a.shape, &a.dtype, &a.file) == (stem(b), &b.shape, &b.dtype, &b.file)
     };
-    let rows = weights.chunk_by(alike).map(|group| {
-        let (first, last) = (&group[0], &group[group.len() - 1]);
-        let layers =
-            if group.len() == 1 { first.layer.to_string() } else { format!("{} to {}", first.layer, last.layer) };
+    // A layer's shared expert stands between the experts of two layers.
+    let mut sorted: Vec<&EditableWeight> = weights.iter().collect();
+    sorted.sort_by_key(|weight| weight.expert == Some(ExpertId::Shared));
+    let rows = sorted.chunk_by(|a, b| alike(a, b)).map(|group| {
+        let (first, last) = (group[0], group[group.len() - 1]);
+        let layers = if first.layer == last.layer {
+            first.layer.to_string()
+        } else {
+            format!("{} to {}", first.layer, last.layer)
+        };
         let shape: Vec<String> = first.shape.iter().map(usize::to_string).collect();
         vec![
             Field::new(layers, Look::Bold),
@@ -129,8 +141,7 @@ fn editable(weights: &[EditableWeight], style: &Style) -> String {
 
 fn memory(found: &Inspection, style: &Style) -> String {
     let needs = &found.memory;
-    // A mixture is neither edited nor measured.
-    let layers = found.experts.as_ref().map_or(found.layers, |experts| experts.dense_layers.len());
+    let mixed = found.experts.is_some();
     let row = |stage: &str, bytes: u64, what: &str| {
         vec![Field::new(stage, Look::Bold), format::size(bytes).into(), what.into()]
     };
@@ -142,15 +153,25 @@ fn memory(found: &Inspection, style: &Style) -> String {
             needs.weights_streamed,
             &format!("instead, with streamed blocks: a pass over them reads {}", format::size(needs.pass)),
         ),
+        row(
+            "covariance",
+            needs.covariance_layer,
+            if mixed { "more for each layer: a sum for each of its experts" } else { "more for each layer" },
+        ),
         row("targets", needs.targets_request, "more for each request optimised at once (about; six templates)"),
         row("", needs.targets_request_streamed, "instead, with streamed blocks"),
+        row(
+            "solve",
+            needs.solve_layer,
+            if mixed { "more for each layer, of the experts that one key is routed to" } else { "more for each layer" },
+        ),
         row("texts", needs.texts, "more while several are written, where half of what is free holds it"),
     ];
-    if layers > 0 {
-        rows.insert(3, row("covariance", needs.covariance_layer, "more for each layer"));
-        let texts = rows.len() - 1;
-        rows.insert(texts, row("solve", needs.solve_layer, "more for each layer"));
-        rows.insert(texts + 1, row("", needs.solve_factoring, "more while a layer's second moment is factored"));
+    if !mixed {
+        rows.insert(
+            rows.len() - 1,
+            row("", needs.solve_projector, "more while the directions for a `projector` are computed"),
+        );
     }
     let columns = [("STAGE", Column::Name), ("TAKES", Column::Number), ("FOR", Column::Text)];
     let mut text = table(style, &columns, rows);
@@ -159,12 +180,10 @@ fn memory(found: &Inspection, style: &Style) -> String {
             style.yellow("the model does not fit")
         } else if needs.weights > free {
             style.yellow("the model fits with `dtype: bf16` or `dtype: f16` only")
-        } else if layers == 0 {
-            "the model fits; each of its layers is a mixture of experts, which Palinode does not edit".to_owned()
         } else {
             let left = free - needs.weights;
             let square = needs.covariance_layer.max(1);
-            let several = (left / square).min(layers as u64);
+            let several = (left / square).min(found.layers as u64);
             format!("beside the model there is room for the covariance of {}", format::count(several as usize, "layer"))
         };
         let _ = writeln!(text, "\n{} of memory are free: {fits}", format::size(free));

@@ -8,7 +8,7 @@ use palinode_kernels::{Batch, Kept, Past};
 use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Places, RowForm, Shape};
 use crate::decoder::block::Block;
-use crate::decoder::host::{HostBlock, HostNorm, elsewhere};
+use crate::decoder::host::{HostNorm, elsewhere};
 use crate::device::numbers::Numbers;
 use crate::{Decoder, ModelError};
 
@@ -75,7 +75,7 @@ impl HostSuffix {
         block: &Block,
         hidden: Vec<f32>,
     ) -> Result<(Vec<f32>, Kept), ModelError> {
-        let block = HostBlock::of(block).ok_or_else(elsewhere)?;
+        let block = decoder.host_block(layer, block).ok_or_else(elsewhere)?;
         Ok(block.run_kept(decoder.config(), layer, hidden, &self.batch(decoder, layer)))
     }
 
@@ -87,7 +87,7 @@ impl HostSuffix {
         inside: Kept,
         slope: Vec<f32>,
     ) -> Result<Vec<f32>, ModelError> {
-        let block = HostBlock::of(block).ok_or_else(elsewhere)?;
+        let block = decoder.host_block(layer, block).ok_or_else(elsewhere)?;
         Ok(block.back(decoder.config(), layer, inside, slope, &self.batch(decoder, layer)))
     }
 

@@ -61,11 +61,15 @@ impl Doubt {
             let named = named(failed);
             findings.push(format!("{edits} did not take, and the model still prefers another answer: {named}"));
         }
-        for (weight, norm) in norms.iter().filter(|(_, norm)| **norm > self.relative_norm.get()) {
+        for Large { weight, norm, others } in large(norms, self.relative_norm.get()) {
+            let others = match others {
+                0 => String::new(),
+                1 => "; so it is with another expert of the layer".to_owned(),
+                others => format!("; so it is with {others} other experts of the layer"),
+            };
             findings.push(format!(
-                "layer {}, {}-projection: the edit changed the weight by {norm:.1} times its norm, so that little of the weight is left",
-                weight.layer,
-                weight.module.name()
+                "{}: the edit changed the weight by {norm:.1} times its norm, so that little of the weight is left{others}",
+                weight.words()
             ));
         }
         let (moved, had) = moved(before, after);
@@ -154,6 +158,36 @@ fn named(records: &[&str]) -> String {
     text
 }
 
+/// A weight that was changed too much.
+struct Large {
+    weight: WeightId,
+    norm: f64,
+    /// Other experts of its layer of which the same is true, by less.
+    others: usize,
+}
+
+/// The weights whose relative norm is above a limit; of the experts of a layer the one that was changed most.
+fn large(norms: &BTreeMap<WeightId, f64>, limit: f64) -> Vec<Large> {
+    let mut found: Vec<Large> = Vec::new();
+    for (&weight, &norm) in norms.iter().filter(|(_, norm)| **norm > limit) {
+        let beside = |known: &&mut Large| {
+            let both = (known.weight.expert, weight.expert);
+            matches!(both, (Some(_), Some(_)))
+                && (known.weight.layer, known.weight.module) == (weight.layer, weight.module)
+        };
+        match found.iter_mut().find(beside) {
+            Some(known) => {
+                known.others += 1;
+                if norm > known.norm {
+                    (known.weight, known.norm) = (weight, norm);
+                }
+            }
+            None => found.push(Large { weight, norm, others: 0 }),
+        }
+    }
+    found
+}
+
 /// `‖Δ‖_F / ‖W‖_F` of every weight that some batches change: of each the largest, since every batch is an edit of its own. A bias may be near
 /// 0 in a sound model, and has none.
 pub fn relative_norms(unedited: &Decoder, edits: &[Batch]) -> Result<BTreeMap<WeightId, f64>, Error> {
@@ -169,4 +203,38 @@ pub fn relative_norms(unedited: &Decoder, edits: &[Batch]) -> Result<BTreeMap<We
         *norm /= f64::from(squares[0]).sqrt();
     }
     Ok(norms)
+}
+
+#[cfg(test)]
+mod tests {
+    use palinode_model::ExpertId;
+
+    use super::*;
+
+    /// Of a mixture's layer the expert that was changed most stands for the others.
+    #[test]
+    fn experts_of_a_layer_are_said_once() {
+        let expert = |layer, expert| WeightId::of_expert(layer, ExpertId::Routed(expert));
+        let shared = WeightId::of_expert(1, ExpertId::Shared);
+        let norms = [
+            (WeightId::down(0), 4.0),
+            (expert(1, 0), 5.0),
+            (expert(1, 2), 7.0),
+            (expert(1, 3), 1.0),
+            (shared, 3.5),
+            (expert(2, 0), 3.5),
+        ];
+        let said = Doubt::default().findings(&[], (&[], &[]), &norms.into_iter().collect());
+        let rest = "times its norm, so that little of the weight is left";
+        assert_eq!(
+            said,
+            [
+                format!("layer 0, down-projection: the edit changed the weight by 4.0 {rest}"),
+                format!(
+                    "layer 1, expert 2, down-projection: the edit changed the weight by 7.0 {rest}; so it is with 2 other experts of the layer"
+                ),
+                format!("layer 2, expert 0, down-projection: the edit changed the weight by 3.5 {rest}"),
+            ]
+        );
+    }
 }

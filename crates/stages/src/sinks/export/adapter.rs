@@ -79,6 +79,14 @@ fn module(layout: &Layout, weight: WeightId) -> Result<String, Error> {
 
 /// The changes, all of which have to be factors.
 fn factors(update: &UpdateFile) -> Result<Vec<(WeightId, &LowRank)>, Error> {
+    if let Some((weight, _)) = update.updates.iter().find(|(weight, _)| weight.expert.is_some()) {
+        let message = format!(
+            "an adapter for PEFT cannot hold the change of an expert (layer {}): PEFT adapts modules, and transformers keeps the experts of a layer in one \
+             tensor",
+            weight.layer
+        );
+        return Err(Error::input(message).hint("leave `peft` out of `formats`; `model` and `update` hold the change"));
+    }
     let each = update.updates.iter().map(|(weight, delta)| match delta {
         Delta::LowRank(low) => Ok((*weight, low)),
         Delta::Sparse(_) | Delta::Dense(_) => {

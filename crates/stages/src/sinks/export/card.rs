@@ -157,8 +157,7 @@ impl Card<'_> {
             row("corpus of the second moments", fields(&provenance.corpus));
         }
         for layer in &provenance.layers {
-            let name = format!("layer {}, {}-projection", layer.weight.layer, layer.weight.module.name());
-            row(&name, format!("changed by {:.3} times its norm", layer.relative_norm));
+            row(&layer.weight.words(), format!("changed by {:.3} times its norm", layer.relative_norm));
         }
         text.push('\n');
     }

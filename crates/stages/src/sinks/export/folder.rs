@@ -86,8 +86,9 @@ pub fn write_weights(
         written.insert(name.to_owned(), file.digest);
         each(&done)?;
     }
-    if changed != changes.len() {
-        return Err(Error::internal(format!("{changed} of {} weights were written", changes.len())));
+    let tensors: BTreeSet<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+    if changed != tensors.len() {
+        return Err(Error::internal(format!("{changed} of {} weights were written", tensors.len())));
     }
     Ok(written)
 }
@@ -151,11 +152,13 @@ fn changes(
     let checkpoint = Checkpoint::open(&paths).map_err(StageFailure::stage)?;
     let mut changes = Vec::new();
     for (weight, delta) in updates {
+        let part = checkpoint.slice_of(&stored_name(layout, *weight)?);
         let name = stored_in(&checkpoint, layout, *weight)?;
         let dense = delta.dense();
         let sign = if direction == Direction::On { 1.0 } else { -1.0 };
         changes.push(Change {
             name,
+            part,
             out: dense.nrows(),
             input: dense.ncols(),
             delta: row_major(dense.as_ref()).into_iter().map(|v| (sign * v) as f32).collect(),

@@ -4,7 +4,7 @@
 //! `artifacts/deltas.rs` names their tensors behind `{place}.`, and what its solve left, as `artifacts/solved.rs` names it behind
 //! `{place}.solved`. Under `palinode` in the metadata, all that is no matrix as JSON.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,8 @@ pub struct Ledger {
 pub struct Listing {
     /// As [`Ledger::base`].
     pub base: BTreeMap<String, Digest>,
+    /// As [`Ledger::weights`].
+    pub weights: BTreeMap<String, Digest>,
     /// The updates.
     pub updates: Vec<EntryFacts>,
     /// Bytes of the file.
@@ -163,11 +165,15 @@ impl Ledger {
         Self { base, weights: BTreeMap::new(), next: 1, updates: Vec::new() }
     }
 
-    /// Puts an update on top. Its edits get the next numbers.
+    /// Puts an update on top. Its edits get the next numbers, or keep those that they have where no other edit can have had them.
     pub fn put(&mut self, mut entry: Entry) {
+        let own: BTreeSet<usize> = entry.facts.edits.iter().map(|edit| edit.number).collect();
+        let kept = own.len() == entry.facts.edits.len() && own.first().is_none_or(|&first| first >= self.next);
         for edit in &mut entry.facts.edits {
-            edit.number = self.next;
-            self.next += 1;
+            if !kept {
+                edit.number = self.next;
+            }
+            self.next = self.next.max(edit.number.saturating_add(1));
         }
         self.updates.push(entry);
     }
@@ -246,18 +252,29 @@ impl Listing {
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
+        if size < 8 {
+            return Err(wrong(path, &format!("not a safetensors file: it has {size} bytes")));
+        }
         file.read_exact(&mut length).map_err(io)?;
         let length = u64::from_le_bytes(length);
-        if length > size.min(MOST) {
-            return Err(wrong(path, "not a safetensors file"));
+        if length > (size - 8).min(MOST) {
+            return Err(wrong(path, "not a safetensors file, or it is cut off"));
         }
         let mut text = vec![0; length as usize];
         file.read_exact(&mut text).map_err(io)?;
         let all: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| wrong(path, &format!("not a safetensors file: {error}")))?;
-        let Header { base, updates, .. } =
+        let Header { base, weights, updates, .. } =
             header(all["__metadata__"]["palinode"].as_str()).map_err(|what| wrong(path, &what))?;
-        Ok(Self { base, updates, size })
+        let ends = all.as_object().into_iter().flatten().filter_map(|(_, tensor)| tensor["data_offsets"][1].as_u64());
+        let whole = ends.max().unwrap_or(0).saturating_add(8 + length);
+        if whole != size {
+            return Err(wrong(
+                path,
+                &format!("it has {size} bytes where its header says {whole}: it is cut off or damaged"),
+            ));
+        }
+        Ok(Self { base, weights, updates, size })
     }
 }
 
@@ -278,4 +295,5 @@ fn header(text: Option<&str>) -> Result<Header<EntryFacts>, String> {
 
 fn wrong(path: &Path, what: &str) -> Error {
     Error::input(format!("{}: {what}", path.display()))
+        .hint("to go on without it, move the file elsewhere: whole updates can still be taken off")
 }

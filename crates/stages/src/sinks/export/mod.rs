@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use palinode_data::EditRequest;
 use palinode_engine::{
-    Artifact, Beside, DescribeCx, Digest, Error, FieldError, Given, OVERWRITE, Output, Port, PortOf, StageContext,
-    StageKind, Taken, artifact, utc,
+    Artifact, Beside, DescribeCx, Digest, Error, ExternalFile, FieldError, Given, OVERWRITE, Output, Port, PortOf,
+    StageContext, StageKind, Taken, artifact, utc,
 };
 use palinode_model::save::ChangedType;
 use palinode_model::{EditedType, Layout, Precision, licence_of_gguf};
@@ -27,12 +27,12 @@ use self::card::{CARD, Card, on_the_hub};
 use self::folder::{Direction, Note, describe_gguf, write_gguf, write_weights};
 use self::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded};
 use self::rounding::Rounding;
-use self::update_file::{MadeOf, UPDATE_FILE, UpdateFile};
+use self::update_file::{LOADED_LEDGER, LOADED_UPDATE, MadeOf, UPDATE_FILE, UpdateFile};
 use crate::artifacts::measurements::{ExportFacts, ExportFormat, ExportKind, ScoresKind};
 use crate::artifacts::model::{GGUF, LEDGER_FILE, computing, config, folder_name, gguf, other, weights};
 use crate::artifacts::moments::{MomentsFacts, MomentsKind};
 use crate::artifacts::requests::{RequestsKind, contents, requests};
-use crate::artifacts::solved::{self, MadeFrom, bare};
+use crate::artifacts::solved::{self, MadeFrom, Solved, bare};
 use crate::artifacts::targets::TargetsKind;
 use crate::artifacts::templates::TemplatesKind;
 use crate::artifacts::update::{Batch, UpdateKind, batches};
@@ -211,7 +211,11 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
 
     fn takes(params: &ExportParams, beside: &Beside) -> Taken {
         let writes = |format| params.formats.contains(&format);
-        let files = if writes(ExportFormat::Model) { beside.files.clone() } else { Vec::new() };
+        let loaded = |name: &str| [LOADED_UPDATE, LOADED_LEDGER].contains(&name);
+        let taken = |file: &&ExternalFile| {
+            if loaded(&file.name) { params.keeps_ledger() } else { writes(ExportFormat::Model) }
+        };
+        let files = beside.files.iter().filter(taken).cloned().collect();
         // An adapter has to name its model in any case, a card only as others can find it.
         let name = beside.name.as_ref().filter(|_| params.base_model.is_none());
         let name = name.filter(|name| writes(ExportFormat::Peft) || on_the_hub(name).is_some());
@@ -237,6 +241,16 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         }
         if params.formats.contains(&ExportFormat::Peft) && planned.low_rank == Some(false) {
             let message = "an adapter holds low-rank changes, and those of this update are not";
+            errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
+        }
+        if params.formats.contains(&ExportFormat::Peft)
+            && let Some(model) = &planned.model
+            && model.experts.as_ref().is_some_and(|experts| experts.dense_layers.is_empty())
+        {
+            let message = format!(
+                "every layer of {} is a mixture of experts, whose changes an adapter for PEFT cannot hold",
+                model.family
+            );
             errors.push(FieldError::new("formats", message).hint("leave `peft` out of `formats`"));
         }
         let is_gguf = planned.model.as_ref().map(|model| model.gguf);
@@ -273,11 +287,14 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
         let edits = match &asked {
             Some(asked) => {
                 if given.facts.asked.is_some_and(|written| contents(asked).is_ok_and(|asked| asked != written)) {
-                    return Err(Error::input("the requests are not those that were written")
-                        .hint("connect the stage that the edit's stage has at its port `requests`"));
+                    return Err(other_requests());
                 }
                 let all = requests(cx, asked)?;
-                Some(all.get(batch.facts.start..batch.facts.end).unwrap_or_default().to_vec())
+                Some(match (&given.facts.asked, &given.facts.requests) {
+                    // Of an update that was loaded, the names alone are known.
+                    (None, Some(names)) => named(all, names)?,
+                    _ => all.get(batch.facts.start..batch.facts.end).unwrap_or_default().to_vec(),
+                })
             }
             None => None,
         };
@@ -353,6 +370,17 @@ error, unless `overwrite` is set. When an exported file is deleted, the next run
     }
 }
 
+/// The requests of these names, in that order.
+fn named(all: Vec<EditRequest>, names: &[String]) -> Result<Vec<EditRequest>, Error> {
+    let of = |name: &String| all.iter().find(|request| request.id == *name).cloned().ok_or_else(other_requests);
+    names.iter().map(of).collect()
+}
+
+fn other_requests() -> Error {
+    Error::input("the requests are not those that were written")
+        .hint("connect the stage that the edit's stage has at its port `requests`")
+}
+
 /// The ledger of an edited model: that of the model that was edited, where it has one, with this update on top.
 fn ledger(
     cx: &StageContext,
@@ -374,6 +402,10 @@ fn ledger(
             ));
         }
     }
+    if let Some(entry) = loaded(cx, update, &batch)? {
+        ledger.put(entry);
+        return Ok(ledger);
+    }
     let (start, end) = (batch.facts.start, batch.facts.end);
     let left = solved::of_batch(cx, given, batches[0])?;
     let (from, solved) = left.map_or((None, None), |(from, solved)| (Some(from), solved));
@@ -388,18 +420,9 @@ fn ledger(
         let request = request.unwrap_or_else(|| EditRequest { id: id.clone(), ..EditRequest::default() });
         Recorded { number: 0, request, round: round_of(start + i) }
     });
-    let [pipeline, file, run] = cx.made_in().map(str::to_owned);
-    // A path from the root is of this machine alone.
-    let file = match std::path::Path::new(&file) {
-        path if path.is_absolute() => {
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        }
-        _ => file,
-    };
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let facts = EntryFacts {
         update: Digest::of(&update.to_bytes()?),
-        made_by: MadeBy { pipeline, stage: cx.instance().to_owned(), file, run, when: utc(seconds) },
+        made_by: made_by(cx),
         provenance: update.provenance.clone(),
         weights: update.names().to_vec(),
         batch: (batches[1] > 1).then_some(batches),
@@ -410,6 +433,63 @@ fn ledger(
     };
     ledger.put(Entry { facts, changes: batch.updates, solved });
     Ok(ledger)
+}
+
+/// What made the update, and when: this stage, now.
+fn made_by(cx: &StageContext) -> MadeBy {
+    let [pipeline, file, run] = cx.made_in().map(str::to_owned);
+    // A path from the root is of this machine alone.
+    let file = match std::path::Path::new(&file) {
+        path if path.is_absolute() => {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
+        _ => file,
+    };
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    MadeBy { pipeline, stage: cx.instance().to_owned(), file, run, when: utc(seconds) }
+}
+
+/// What the ledger beside an update that was loaded says of it; `None` where nothing was loaded, or nothing is said. What cannot be taken
+/// over is a warning.
+fn loaded(cx: &StageContext, update: &UpdateFile, batch: &Batch) -> Result<Option<Entry>, Error> {
+    let Some((_, path)) = cx.files().get(LOADED_UPDATE) else { return Ok(None) };
+    let without = |why: &str| {
+        cx.warn(format!(
+            "{}: {why}, so the edits are known by name alone, and only all of them can be taken off",
+            path.display()
+        ));
+        Ok(None)
+    };
+    let Some((_, there)) = cx.files().get(LOADED_LEDGER) else {
+        return without(&format!("there is no {LEDGER_FILE} beside it"));
+    };
+    let digest = Digest::of(&UpdateFile::read(path)?.to_bytes()?);
+    let found = Ledger::read(there)?.updates.into_iter().find(|entry| entry.facts.update == digest);
+    let Some(Entry { facts, changes, solved }) = found else {
+        return without(&format!("the {LEDGER_FILE} beside it is of another update"));
+    };
+    let (made_for, is) = (facts.provenance.model_files.clone(), update.provenance.clone());
+    let own = Digest::of(&update.to_bytes()?);
+    let facts = EntryFacts { update: own, provenance: is.clone(), ..facts };
+    if Digest::of(&UpdateFile::from_parts(is.clone(), &changes, facts.weights.clone()).to_bytes()?) != own {
+        let care = is.care.as_array().and_then(|all| all.last()?.as_object()?.keys().next().cloned());
+        let care = care.map_or_else(|| "changed".to_owned(), |name| format!("treated by `{name}`"));
+        cx.warn(format!(
+            "the update of {} was {care} since: its edits are listed, and only all of them can be taken off",
+            path.display()
+        ));
+        let facts = EntryFacts { made_by: made_by(cx), columns: None, from: None, ..facts };
+        return Ok(Some(Entry { facts, changes: batch.updates.clone(), solved: None }));
+    }
+    if made_for != is.model_files && facts.from.is_some() {
+        cx.warn(format!(
+            "the update of {} was made for other weights: an edit of it that is spread over several layers cannot be solved again without another",
+            path.display()
+        ));
+        let solved = solved.map(|solved| Solved { targets: Vec::new(), ..solved });
+        return Ok(Some(Entry { facts: EntryFacts { from: None, ..facts }, changes, solved }));
+    }
+    Ok(Some(Entry { facts, changes, solved }))
 }
 
 /// What the edit was made of, from the inputs that are connected.

@@ -4,7 +4,7 @@
 //! `{name}.left` [out, r] and `{name}.right` [r, in], with `W += left · right`. Under `palinode` in the metadata, [`Provenance`] as JSON.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use palinode_engine::{Digest, Error, ErrorKind, Given};
 use palinode_math::{Delta, LowRank};
@@ -20,6 +20,10 @@ use crate::artifacts::update::{Batch, LayerFacts, UpdateKind};
 
 /// The file's usual name.
 pub const UPDATE_FILE: &str = "update.safetensors";
+/// The file of an update that was loaded, among what lies beside a model.
+pub const LOADED_UPDATE: &str = "loaded/update";
+/// The ledger beside it.
+pub const LOADED_LEDGER: &str = "loaded/ledger";
 /// What [`Provenance::format`] says where every change is of a down-projection, as two factors.
 const FACTORS: &str = "update.v1";
 /// What it says of all others, which a reader of the first would look for in vain.
@@ -130,6 +134,22 @@ impl UpdateFile {
         &self.names
     }
 
+    /// The file that is meant by a path: itself, or the one in a folder that `export` wrote.
+    ///
+    /// # Errors
+    /// Of kind input, for a folder without one.
+    pub fn at(path: &Path) -> Result<PathBuf, Error> {
+        if !path.is_dir() {
+            return Ok(path.to_owned());
+        }
+        let file = path.join(UPDATE_FILE);
+        if file.is_file() {
+            return Ok(file);
+        }
+        Err(Error::input(format!("{} is a folder, and has no {UPDATE_FILE}", path.display()))
+            .hint("name the file; a model that was edited several times has none, and each of its updates is a file elsewhere"))
+    }
+
     /// Reads one.
     ///
     /// # Errors
@@ -154,36 +174,48 @@ impl UpdateFile {
         Ok(HashMap::from([("palinode".to_owned(), text)]))
     }
 
-    /// Fails unless every change has the name and shape of the weight that it is for.
+    /// As [`check`], of its changes.
     ///
     /// # Errors
     /// In words that name the weight.
     pub fn check(&self, config: &palinode_model::DecoderConfig) -> Result<(), String> {
-        let layout = Layout::of(config);
-        for ((id, delta), name) in self.updates.iter().zip(&self.names) {
-            let weight = layout.weight_name(*id).unwrap_or_default();
-            if *name != weight {
-                return Err(format!(
-                    "the update changes {name}, which the model does not have: it calls its weight {weight}"
-                ));
-            }
-            if id.layer >= config.layers {
-                let (layer, layers) = (id.layer, config.layers);
-                return Err(format!("the update changes layer {layer}, but the model has {layers} layers"));
-            }
-            let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
-            if delta.check_shape(shape).is_err() {
-                let change = match delta {
-                    Delta::LowRank(LowRank { left, right }) => {
-                        format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
-                    }
-                    other => format!("{:?}", other.shape()),
-                };
-                return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
-            }
-        }
-        Ok(())
+        check(&self.updates, &self.names, config)
     }
+}
+
+/// Fails unless every change has the name and shape of the weight that it is for.
+///
+/// # Errors
+/// In words that name the weight.
+pub fn check(
+    updates: &[(WeightId, Delta)],
+    names: &[String],
+    config: &palinode_model::DecoderConfig,
+) -> Result<(), String> {
+    let layout = Layout::of(config);
+    for ((id, delta), name) in updates.iter().zip(names) {
+        let weight = layout.weight_name(*id).unwrap_or_default();
+        if *name != weight {
+            return Err(format!(
+                "the update changes {name}, which the model does not have: it calls its weight {weight}"
+            ));
+        }
+        if id.layer >= config.layers {
+            let (layer, layers) = (id.layer, config.layers);
+            return Err(format!("the update changes layer {layer}, but the model has {layers} layers"));
+        }
+        let shape = config.weight_shape(*id).ok_or_else(|| format!("the model has no weight {id}"))?;
+        if delta.check_shape(shape).is_err() {
+            let change = match delta {
+                Delta::LowRank(LowRank { left, right }) => {
+                    format!("[{}, {}] · [{}, {}]", left.nrows(), left.ncols(), right.nrows(), right.ncols())
+                }
+                other => format!("{:?}", other.shape()),
+            };
+            return Err(format!("the update of layer {id} is {change}, but the weight is {shape:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a weight in a family's checkpoints.
@@ -198,7 +230,10 @@ fn parse(bytes: &[u8]) -> Result<UpdateFile, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| format!("not a safetensors file: {error}"))?;
     let header = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?.1;
     let text = header.metadata().as_ref().and_then(|notes| notes.get("palinode"));
-    let text = text.ok_or("its metadata has no entry `palinode`: it was not written by `export`")?;
+    let text = text.ok_or("its metadata has no entry `palinode`: it is no update that `export` wrote")?;
+    if serde_json::from_str::<Value>(text).is_ok_and(|said| said["updates"].is_array()) {
+        return Err(format!("it is a ledger, which lists edits: the update itself is {UPDATE_FILE} beside it"));
+    }
     let provenance: Provenance =
         serde_json::from_str(text).map_err(|error| format!("its metadata does not read: {error}"))?;
     if ![FACTORS, ANY].contains(&provenance.format.as_str()) {

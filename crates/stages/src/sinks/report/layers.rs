@@ -80,7 +80,7 @@ fn folded(found: &Found<'_>, members: &[usize]) -> Vec<Row> {
 /// Which weight of a layer.
 fn module(weight: WeightId) -> String {
     let name = format!("{}-projection", weight.module.name());
-    weight.expert.map_or(name.clone(), |expert| format!("{name}, expert {expert}"))
+    weight.expert.map_or(name.clone(), |expert| format!("{name}, {}", expert.words()))
 }
 
 fn rows(found: &Found<'_>, at: usize) -> Vec<Row> {

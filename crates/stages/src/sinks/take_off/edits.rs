@@ -7,9 +7,11 @@ use palinode_engine::{Digest, Error};
 use serde::Serialize;
 
 use crate::artifacts::model::LEDGER_FILE;
-use crate::sinks::export::ledger::{Listing, Recorded, beside};
+use crate::artifacts::solved::Columns;
+use crate::sinks::export::folder::NOTE;
+use crate::sinks::export::ledger::{EntryFacts, Listing, Recorded, beside};
 use crate::sinks::export::update_file::UpdateFile;
-use crate::sinks::model_folder::provenance;
+use crate::sinks::model_folder::{digests, provenance, shards};
 
 /// One edit.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +30,8 @@ pub struct EditLine {
     pub update: usize,
     /// The batch or the round that it was made in.
     pub batch: Option<usize>,
+    /// Whether it can be taken off by itself, as far as the ledger tells.
+    pub alone: bool,
     /// The later edit of the same fact.
     pub superseded_by: Option<usize>,
     /// When it was exported, in UTC.
@@ -49,8 +53,8 @@ pub struct Edits {
     pub base: BTreeMap<String, Digest>,
     /// Bytes of the ledger; `None` where there is none.
     pub ledger: Option<u64>,
-    /// Whether each edit of an update may come off by itself, in the order of updates. Of a sequence, only those of the last round do.
-    pub kept: Vec<bool>,
+    /// Whether the weights beside the ledger are those that it is of; `None` where there is no ledger, or no model beside it.
+    pub fits: Option<bool>,
 }
 
 /// Reads them, from the ledger where there is one.
@@ -58,26 +62,36 @@ pub struct Edits {
 /// # Errors
 /// Of kind input, for a path that says nothing of edits.
 pub fn edits(path: &Path) -> Result<Edits, Error> {
+    // The note of a folder stands for the folder.
+    let note = path.file_name().is_some_and(|name| name == NOTE) && path.is_file();
+    let path =
+        if note { path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")) } else { path };
     let folder = path.is_dir();
     let there = if folder { path.join(LEDGER_FILE) } else { beside(path) };
     let is_ledger = path.file_name().is_some_and(|name| name == LEDGER_FILE);
     if !there.is_file() {
+        if folder && !path.join(NOTE).is_file() {
+            return Err(nothing(path));
+        }
         return of_names(path);
     }
     let mut listing = Listing::read(&there)?;
     if !folder && !is_ledger {
         let digest = Digest::of(&UpdateFile::read(path)?.to_bytes()?);
         listing.updates.retain(|entry| entry.update == digest);
-        if listing.updates.is_empty() {
-            return of_names(path);
+        match &listing.updates[..] {
+            [] => return of_names(path),
+            [first, ..] => listing.base.clone_from(&first.provenance.model_files),
         }
     }
+    let is_model = folder && !listing.weights.is_empty() && shards(path).is_ok();
+    let fits = if is_model { Some(digests(path)? == listing.weights) } else { None };
     let all: Vec<&Recorded> = listing.updates.iter().flat_map(|entry| &entry.edits).collect();
     let newer = |edit: &Recorded| all.iter().find(|other| other.number > edit.number && other.same_fact(edit));
     let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let mut lines = Vec::new();
     for (at, entry) in listing.updates.iter().enumerate() {
-        for edit in &entry.edits {
+        for (place, edit) in entry.edits.iter().enumerate() {
             let request = &edit.request;
             lines.push(EditLine {
                 number: Some(edit.number),
@@ -87,6 +101,7 @@ pub fn edits(path: &Path) -> Result<Edits, Error> {
                 target: said(&request.target_new).map(|target| target.trim().to_owned()),
                 update: at + 1,
                 batch: edit.round.or(entry.batch.map(|[batch, _]| batch)),
+                alone: is_alone(entry, place),
                 superseded_by: newer(edit).map(|newer| newer.number),
                 when: said(&entry.made_by.when),
                 file: said(&entry.made_by.file).or_else(|| said(&entry.made_by.pipeline)),
@@ -95,8 +110,29 @@ pub fn edits(path: &Path) -> Result<Edits, Error> {
             });
         }
     }
-    let kept = listing.updates.iter().map(|entry| entry.columns.is_some() && entry.rounds.len() < 2).collect();
-    Ok(Edits { edits: lines, base: listing.base, ledger: Some(listing.size), kept })
+    Ok(Edits { edits: lines, base: listing.base, ledger: Some(listing.size), fits })
+}
+
+/// Whether the edit at a place of an update can be taken off by itself: the only one, or one of the last solve that shares no target.
+fn is_alone(entry: &EntryFacts, place: usize) -> bool {
+    let last = entry.rounds.len().checked_sub(2).map_or(0, |before| entry.rounds[before].edits);
+    let mine =
+        |columns: &Columns| columns.requests.iter().find(|of| of.contains(&place)).is_some_and(|of| of.len() == 1);
+    let free = |columns: &Columns| !columns.merged || mine(columns);
+    entry.edits.len() == 1 || place >= last && entry.columns.as_ref().is_some_and(free)
+}
+
+/// Of a folder that says nothing of edits: with those in it that do.
+fn nothing(path: &Path) -> Error {
+    let message = format!("{} has neither {LEDGER_FILE} nor {NOTE}: nothing is known of edits", path.display());
+    let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let edited = inside.filter(|path| [LEDGER_FILE, NOTE].iter().any(|name| path.join(name).is_file()));
+    let mut edited: Vec<String> = edited.map(|path| format!("`{}`", path.display())).collect();
+    edited.sort();
+    Error::input(message).hint(match &edited[..] {
+        [] => "an edited model's folder has them, as Palinode wrote it".to_owned(),
+        some => format!("did you mean {}?", some[..some.len().min(4)].join(", ")),
+    })
 }
 
 /// The names alone, which every update has.
@@ -116,6 +152,7 @@ fn of_names(path: &Path) -> Result<Edits, Error> {
         file: None,
         stage: None,
         layers: said.layers.iter().map(|layer| layer.weight.to_string()).collect(),
+        alone: names.len() == 1,
     };
-    Ok(Edits { edits: names.into_iter().map(line).collect(), base: said.model_files, ledger: None, kept: vec![false] })
+    Ok(Edits { edits: names.iter().cloned().map(line).collect(), base: said.model_files, ledger: None, fits: None })
 }

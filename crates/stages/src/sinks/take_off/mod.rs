@@ -8,7 +8,7 @@ mod without;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use palinode_engine::{Digest, Error, Hint, Output, Overwrite};
+use palinode_engine::{Digest, Error, Hint, Output, Overwrite, did_you_mean};
 use palinode_math::Delta;
 use palinode_model::save::ChangedType;
 use palinode_model::{Layout, WeightId, is_gguf};
@@ -23,7 +23,7 @@ use crate::artifacts::model::LEDGER_FILE;
 use crate::sinks::export::folder::{Direction, Note, stored_names, write_weights};
 use crate::sinks::export::ledger::{Entry, EntryFacts, Ledger, MadeBy, Recorded, beside};
 use crate::sinks::export::rounding::{Rounding, back_to};
-use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile};
+use crate::sinks::export::update_file::{UPDATE_FILE, UpdateFile, check};
 use crate::sinks::model_folder::{
     Restored, base_is, begin, begin_new, companions, digests, read_model, rounded_in, shards,
 };
@@ -48,18 +48,22 @@ pub struct TakeOff<'a> {
 }
 
 /// What was taken off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TakenOff {
     /// The edits, in words.
     pub edits: Vec<String>,
     /// Edits that are left.
     pub left: usize,
+    /// Updates that are left, which may know nothing of their edits. Without one, the model is the unedited one.
+    pub updates: usize,
     /// How each update that had some of them was found without them.
     pub how: Vec<How>,
     /// What the weights are; `None` of an update by itself.
     pub weights: Option<Restored>,
     /// The most that rounding to the stored type took of what was added to a weight: ‖written − wanted‖ / ‖change‖.
     pub lost: f64,
+    /// Why the result may be another than it says, where that was insisted on.
+    pub unchecked: Option<String>,
     /// Later edits that were made on a model that had some of them, in words; they stand as they were made.
     pub later: Option<String>,
 }
@@ -87,12 +91,17 @@ pub fn take_off(asked: &TakeOff<'_>) -> Result<TakenOff, Error> {
             asked.place.join(UPDATE_FILE).display()
         )));
     }
-    if folder && !asked.force && ledger.weights != digests(asked.place)? {
-        return Err(Error::input(format!("the weights in {} were changed since the update", asked.place.display()))
-            .hint(Hint::ForceRevert));
+    let mut unchecked = None;
+    if folder && ledger.weights != digests(asked.place)? {
+        let what = format!("the weights in {} were changed since the update", asked.place.display());
+        if !asked.force {
+            return Err(Error::input(what).hint(Hint::ForceRevert));
+        }
+        // Weights that are taken from the unedited model are what they should be.
+        unchecked = Some(what).filter(|_| asked.base.is_none());
     }
     let numbers = chosen(&ledger, asked.edits, asked.place)?;
-    rewritten(&ledger, (&numbers, None), asked)
+    Ok(TakenOff { unchecked, ..rewritten(&ledger, (&numbers, None), asked)? })
 }
 
 /// Takes a whole update off a folder that has it in its ledger.
@@ -134,9 +143,12 @@ fn chosen(ledger: &Ledger, names: &[String], place: &Path) -> Result<BTreeSet<us
         match these[..] {
             [edit] => found.insert(edit.number),
             [] => {
+                let subjects = ledger.edits().map(|(_, edit)| edit.request.subject.as_str());
+                let meant = did_you_mean(name, subjects.filter(|subject| !subject.is_empty()));
+                let meant = meant.map_or_else(String::new, |meant| format!(": {meant}"));
                 let count = ledger.edits().count();
-                return Err(Error::input(format!("{} has no edit `{name}`", place.display()))
-                    .hint(format!("name it by its number, its request or its subject: {count} edits are listed")));
+                let message = format!("none of the {count} edits of {} is `{name}`{meant}", place.display());
+                return Err(Error::input(message).hint(Hint::ListEdits { place: place.display().to_string().into() }));
             }
             _ => {
                 return Err(Error::input(format!("`{name}` is {} edits: {}", these.len(), named(&these)))
@@ -155,7 +167,18 @@ fn rewritten(
 ) -> Result<TakenOff, Error> {
     let folder = asked.place.is_dir().then_some(asked.place);
     if let Some(base) = asked.base {
-        base_is(base, &ledger.base)?;
+        base_is(base, &ledger.base).map_err(|error| match folder {
+            Some(_) => error,
+            None => error.hint("name the model that it was made for"),
+        })?;
+    }
+    if let Some(model) = asked.base.or(folder) {
+        let config = read_model(model)?;
+        for entry in &ledger.updates {
+            check(&entry.changes, &entry.facts.weights, &config).map_err(|what| {
+                Error::input(format!("the {LEDGER_FILE} of {} does not fit its model: {what}", asked.place.display()))
+            })?;
+        }
     }
     let mut made = Ledger { updates: Vec::new(), weights: BTreeMap::new(), ..ledger.clone() };
     let (mut how, mut later) = (Vec::new(), None);
@@ -192,8 +215,8 @@ fn rewritten(
     }
     let off: Vec<&Recorded> =
         ledger.edits().map(|(_, edit)| edit).filter(|edit| numbers.contains(&edit.number)).collect();
-    let told = off.iter().map(|edit| named(&[edit])).collect();
-    let left = made.edits().count();
+    let told = off.iter().map(|edit| told(edit)).collect();
+    let (left, updates) = (made.edits().count(), made.updates.len());
     let mut lost = 0.0;
     let weights = if let Some(folder) = folder {
         let out = begin(asked.out, folder, "revert", asked.overwrite)?;
@@ -204,7 +227,14 @@ fn rewritten(
         write_update(made, asked)?;
         None
     };
-    Ok(TakenOff { edits: told, left, how, weights, lost, later })
+    Ok(TakenOff { edits: told, left, updates, how, weights, lost, unchecked: None, later })
+}
+
+/// An edit by number and name, with what it says.
+fn told(edit: &Recorded) -> String {
+    let said =
+        edit.is_known().then(|| format!(": {} → {}", edit.request.filled_prompt(), edit.request.target_new.trim()));
+    named(&[edit]) + &said.unwrap_or_default()
 }
 
 /// Whether an update was made on a model that had others of the ledger.
@@ -383,17 +413,24 @@ pub fn put_on(ledger: &Ledger, entry: Entry) -> Result<(Ledger, Vec<String>), Er
         }
         let upon = ledger.updates[at + 1..].iter().any(|upper| is_on_top(ledger, upper));
         let again = Again { model: None, changes: Vec::new(), store: Path::new("") };
-        superseded.extend(gone.iter().map(|&at| named(&[&earlier.facts.edits[at]])));
+        superseded.extend(gone.iter().map(|&at| told(&earlier.facts.edits[at])));
         if upon {
-            let message = format!(
-                "{} says the same, and later updates were made on the model that had it",
-                superseded.join(", ")
-            );
+            let those: Vec<&Recorded> = gone.iter().map(|&at| &earlier.facts.edits[at]).collect();
+            let (say, had) = if gone.len() == 1 { ("says", "it") } else { ("say", "them") };
+            let message =
+                format!("{} {say} the same, and later updates were made on the model that had {had}", named(&those));
             return Err(
                 Error::input(message).hint("make this update on that model instead: it then supersedes what is there")
             );
         }
-        made.updates.extend(entry_without(earlier, &gone, &again)?.0);
+        let rest = entry_without(earlier, &gone, &again).map_err(|error| match error.hint {
+            // Nothing is measured here, which taking it off first can do.
+            Some(Hint::NameBase { .. }) => {
+                error.hint("this update supersedes it: take it off first, and put this update onto what is left")
+            }
+            _ => error,
+        })?;
+        made.updates.extend(rest.0);
     }
     made.put(entry);
     Ok((made, superseded))

@@ -1,6 +1,6 @@
 //! Why an edit does not come off by itself, with what would have to run.
 
-use palinode_engine::Error;
+use palinode_engine::{Error, Hint};
 use serde_json::Value;
 
 use crate::sinks::export::ledger::{Entry, Recorded};
@@ -30,12 +30,16 @@ impl Refused<'_> {
     }
 
     fn refused(&self, why: &str, run: &str) -> Error {
-        Error::input(format!(
-            "{} cannot be taken off by {}: {why}",
-            self.edits(),
-            if self.gone.len() == 1 { "itself" } else { "themselves" }
-        ))
-        .hint(format!("what would have to run, without {}: {run}", if self.gone.len() == 1 { "it" } else { "them" }))
+        self.because(why).hint(self.would_run(run))
+    }
+
+    fn because(&self, why: &str) -> Error {
+        let by = if self.gone.len() == 1 { "itself" } else { "themselves" };
+        Error::input(format!("{} cannot be taken off by {by}: {why}", self.edits()))
+    }
+
+    fn would_run(&self, run: &str) -> String {
+        format!("what would have to run, without {}: {run}", if self.gone.len() == 1 { "it" } else { "them" })
     }
 
     /// A change that was treated after it was solved.
@@ -83,9 +87,9 @@ impl Refused<'_> {
         )
     }
 
-    /// One of the last round, over several layers.
-    pub fn several_layers_of_a_round(&self) -> Error {
-        let why = "it is of a sequence over several layers, of which a later one saw what the earlier ones wrote";
+    /// One of the last round, in a mixture of experts.
+    pub fn experts_of_a_round(&self) -> Error {
+        let why = "it is of a sequence in a mixture of experts, whose rounds change different experts";
         self.refused(why, &format!("the last round of the sequence, in {}", self.from()))
     }
 
@@ -105,10 +109,11 @@ impl Refused<'_> {
         self.refused(why, &format!("the solve, in {}", self.from()))
     }
 
-    /// What would have to be there for a solve over several layers.
-    pub fn lacks(&self, what: &str) -> Error {
+    /// What would have to be there for a solve over several layers, and the hint that goes with what would have to run otherwise.
+    pub fn lacks(&self, what: &str, hint: impl FnOnce(Box<str>) -> Hint) -> Error {
         let why = format!("it is spread over several layers, which are solved again, and {what}");
-        self.refused(&why, &self.from())
+        let solve = if self.entry.facts.rounds.len() > 1 { "the last round of the sequence" } else { "the solve" };
+        self.because(&why).hint(hint(self.would_run(&format!("{solve}, in {}", self.from())).into()))
     }
 }
 
@@ -118,7 +123,10 @@ pub fn named(edits: &[&Recorded]) -> String {
         [edit] => format!("edit {} ({})", edit.number, edit.request.id),
         all => {
             let numbers: Vec<String> = all.iter().take(8).map(|edit| edit.number.to_string()).collect();
-            format!("edits {}{}", numbers.join(", "), if all.len() > 8 { ", …" } else { "" })
+            match all.len().saturating_sub(numbers.len()) {
+                0 => format!("edits {}", numbers.join(", ")),
+                more => format!("edits {} and {more} more", numbers.join(", ")),
+            }
         }
     }
 }

@@ -47,6 +47,9 @@ pub fn entry_without(entry: &Entry, gone: &[usize], again: &Again<'_>) -> Result
         return cut(entry, gone, last).map(|entry| (Some(entry), How::Whole)).ok_or_else(|| refused.by_gradient());
     }
     let Some(solved) = &entry.solved else { return Err(refused.unknown()) };
+    if rounds.len() > 1 && entry.changes.iter().any(|(weight, _)| weight.expert.is_some()) {
+        return Err(refused.experts_of_a_round());
+    }
     let columns = &solved.columns;
     if columns.merged && columns.requests.iter().any(|of| split(of, gone)) {
         return Err(refused.merged());
@@ -59,10 +62,7 @@ pub fn entry_without(entry: &Entry, gone: &[usize], again: &Again<'_>) -> Result
         let (changes, solved) = exactly(entry, solved, gone, &params)?;
         return Ok((Some(rest(entry, gone, changes, Some(solved))?), How::Exactly));
     }
-    if rounds.len() > 1 {
-        return Err(refused.several_layers_of_a_round());
-    }
-    let (changes, solved) = solved_again(entry, solved, gone, (&params, &plan), again)?;
+    let (changes, solved) = solved_again(entry, solved, (gone, last), (&params, &plan), again)?;
     let layers = plan.steps.iter().map(|step| step.layer).collect();
     Ok((Some(rest(entry, gone, changes, Some(solved))?), How::Again(layers)))
 }
@@ -110,8 +110,11 @@ fn exactly(
 /// The entry without its last round.
 fn cut(entry: &Entry, gone: &[usize], last: usize) -> Option<Entry> {
     let before = entry.facts.rounds.iter().rev().find(|round| round.edits <= last)?;
+    // An expert that no key was routed to before has no rank there.
     let part = |(weight, delta): &(WeightId, Delta)| match delta {
-        Delta::LowRank(low) => Some((*weight, Delta::LowRank(low.first(*before.rank.get(&weight.to_string())?)))),
+        Delta::LowRank(low) => {
+            Some((*weight, Delta::LowRank(low.first(before.rank.get(&weight.to_string()).copied().unwrap_or(0)))))
+        }
         _ => None,
     };
     let changes = entry.changes.iter().map(part).collect::<Option<Vec<_>>>()?;
