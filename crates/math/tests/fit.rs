@@ -46,7 +46,7 @@ fn what_cannot_be_judged_is_said() {
 #[test]
 fn a_document_is_judged_by_the_others() {
     let documents = [keys(40, 0), keys(7, 3), keys(300, 1)];
-    let whole_keys = documents.each_ref().map(|keys| PartKeys::of(keys, [0..6]));
+    let whole_keys = documents.each_ref().map(|keys| PartKeys::of(keys, std::iter::once(0..6)));
     let of = |which: &[usize]| {
         let mut moment = SecondMoment::new(6);
         for &i in which {

@@ -309,5 +309,5 @@ fn keys_are_kept_by_part() {
         assert_eq!(key, columns(&all[token * f..(token + 1) * f], f));
     }
     assert!(parted.users(4).is_empty() && parted.values(4).is_empty());
-    assert_eq!(PartKeys::of(&[0.0, 0.0], [0..2]).users(0), [0]);
+    assert_eq!(PartKeys::of(&[0.0, 0.0], std::iter::once(0..2)).users(0), [0]);
 }

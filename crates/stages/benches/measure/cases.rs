@@ -279,8 +279,8 @@ pub fn apart(settings: &Settings) -> Result<Value, Failure> {
         targets.iter().flat_map(part).map(f64::from).collect()
     };
     let value: fn(&Target) -> Vec<f32> = Target::value;
-    let (delta, initial): (fn(&Target) -> Vec<f32>, fn(&Target) -> Vec<f32>) =
-        (|target| target.delta.clone(), |target| target.initial.clone());
+    let delta: fn(&Target) -> Vec<f32> = |target| target.delta.clone();
+    let initial: fn(&Target) -> Vec<f32> = |target| target.initial.clone();
     let last = |targets: &[Target]| {
         let losses = targets.iter().filter_map(|target| target.trace.last()).map(|step| f64::from(step.nll));
         losses.sum::<f64>() / targets.len() as f64

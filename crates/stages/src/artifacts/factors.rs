@@ -207,12 +207,11 @@ pub fn metrics(
     for &layer in layers {
         let made = match cache.entry(layer) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(missing) => missing.insert(match given.facts.fixed {
-                Some(_) => Made::Whole(get_layer(cx, given, layer, unit)?),
-                None => {
-                    let path = cx.path(crate::artifacts::model::file(given, &file_name(layer))?)?;
-                    Made::of_file(known(&given.facts.layers, layer)?, path, unit)?
-                }
+            Entry::Vacant(missing) => missing.insert(if given.facts.fixed.is_some() {
+                Made::Whole(get_layer(cx, given, layer, unit)?)
+            } else {
+                let path = cx.path(crate::artifacts::model::file(given, &file_name(layer))?)?;
+                Made::of_file(known(&given.facts.layers, layer)?, path, unit)?
             }),
         };
         found.insert(WeightId::down(layer), made.with(weights.lambda));
