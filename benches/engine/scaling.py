@@ -3,7 +3,7 @@
 
     python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 8 2 4] [--slurm]
 
-The processes share one core, which taskset gives them, with one thread each: what is compared is the processor time of all of them together,
+The processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all of them together,
 user and system, with that of one part; how long anything waits does not count. The numbers of parts take turns, each round in another order.
 Every run has a store of its own, and at the end all runs must have the same results, by their digests. With --slurm the shares are jobs on
 tools/slurm/fixture.sh (Debian's slurm-wlm and munge); the time of each job is then what its shell says of its children, and that of Slurm's
@@ -64,7 +64,7 @@ stages:
 
 
 def children():
-    """Processor time of all children that have ended, with theirs."""
+    """CPU time of all children that have ended, with theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -100,13 +100,13 @@ slurm:
 
 
 def told(folder):
-    """Processor time that jobs wrote down: lines such as `0m1.25s 0m0.10s`, of the shell and of its children."""
+    """CPU time that jobs wrote down: lines such as `0m1.25s 0m0.10s`, of the shell and of its children."""
     spans = (folder / "used").read_text().split()
     return sum(60 * float(minutes) + float(seconds.rstrip("s")) for minutes, seconds in (span.split("m") for span in spans))
 
 
 def measure(args, folder, parts):
-    """Processor time of each stage in so many parts, and the digests of all results."""
+    """CPU time of each stage in so many parts, and the digests of all results."""
     store = folder / "store"
     executor = "slurm" if args.slurm else f"processes:{parts}"
     base = ["taskset", "-c", str(args.core), str(args.palinode.resolve()), "run", "pipeline.yaml", "--quiet", "--no-preflight"]

@@ -12,28 +12,9 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::panels::{EIGHT, PANEL, pack, turn_eight};
+use crate::compute::{Compute, has_pairs};
+use crate::copies::{EIGHT, PANEL, pack, turn_eight};
 use crate::{Matrix, Threads};
-
-/// What the factors of a product are rounded to. Sums are in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compute {
-    /// They are taken as they are.
-    #[default]
-    F32,
-    /// The nearest numbers in bf16.
-    Bf16,
-}
-
-impl Compute {
-    /// Whether this CPU has instructions for it. Where it has none, results are the same, in the time that f32 takes.
-    pub fn is_native(self) -> bool {
-        match self {
-            Self::F32 => true,
-            Self::Bf16 => has_pairs(),
-        }
-    }
-}
 
 /// How factors lie in rows and panels, of which a cell has 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,24 +118,18 @@ mod native {
     };
     use std::mem::transmute;
 
-    use crate::panels::PANEL;
+    use crate::copies::PANEL;
     use crate::tile::STRIP;
 
-    pub fn is_there() -> bool {
-        std::arch::is_x86_feature_detected!("avx512bf16")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-            && std::arch::is_x86_feature_detected!("avx512f")
-    }
-
-    /// The first `count` of 16 lanes.
-    fn lanes(count: usize) -> __mmask16 {
+    /// The first `count` of 16 numbers.
+    fn mask(count: usize) -> __mmask16 {
         if count >= STRIP { __mmask16::MAX } else { (1 << count) - 1 }
     }
 
     /// Turns numbers into pairs: as many cells as half of them, rounded up.
     ///
     /// # Safety
-    /// [`is_there`]; `to` has room for them.
+    /// [`has_pairs`]; `to` has room for them.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn pairs(x: &[f32], to: *mut f32) {
         let whole = x.len() / (2 * STRIP);
@@ -171,10 +146,10 @@ mod native {
             // SAFETY: what is beyond the last number is neither read nor written.
             unsafe {
                 let from = x.as_ptr().add(whole * 2 * STRIP);
-                let first = _mm512_maskz_loadu_ps(lanes(left), from);
-                let second = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(STRIP)), from.wrapping_add(STRIP));
+                let first = _mm512_maskz_loadu_ps(mask(left), from);
+                let second = _mm512_maskz_loadu_ps(mask(left.saturating_sub(STRIP)), from.wrapping_add(STRIP));
                 let pairs = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
-                _mm512_mask_storeu_epi32(to.add(whole * STRIP).cast(), lanes(left.div_ceil(2)), pairs);
+                _mm512_mask_storeu_epi32(to.add(whole * STRIP).cast(), mask(left.div_ceil(2)), pairs);
             }
         }
     }
@@ -194,16 +169,16 @@ mod native {
     /// Pairs of 16 neighbouring outputs of two inputs, the second of which may be missing. Of fewer outputs, the others are 0.
     ///
     /// # Safety
-    /// [`is_there`]; `count` numbers can be read of both.
+    /// [`has_pairs`]; `count` numbers can be read of both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn zipped(first: *const f32, second: Option<*const f32>, count: usize) -> __m512bh {
-        let lanes = lanes(count);
+        let there = mask(count);
         // SAFETY: as the caller promises; and there are 32 words of the order.
         unsafe {
-            let first = _mm512_maskz_loadu_ps(lanes, first);
+            let first = _mm512_maskz_loadu_ps(there, first);
             let second = match second {
-                Some(second) => _mm512_maskz_loadu_ps(lanes, second),
+                Some(second) => _mm512_maskz_loadu_ps(there, second),
                 None => _mm512_setzero_ps(),
             };
             let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
@@ -215,7 +190,7 @@ mod native {
     /// Copies `width` outputs, which are neighbours, of `inputs` inputs that lie `stride` apart, to `place` `[pairs, 48]`.
     ///
     /// # Safety
-    /// [`is_there`]; all of it lies within what `weight` and `place` point to.
+    /// [`has_pairs`]; all of it lies within what `weight` and `place` point to.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn pack_lines(weight: *const f32, stride: usize, inputs: usize, width: usize, place: *mut f32) {
         for pair in 0..inputs.div_ceil(2) {
@@ -234,7 +209,7 @@ mod native {
     /// The sums of `R` rows of `count` pairs with a panel's 48 outputs, begun at 0.
     ///
     /// # Safety
-    /// [`is_there`]; `count` cells can be read of every row, and 48 times as many of the panel.
+    /// [`has_pairs`]; `count` cells can be read of every row, and 48 times as many of the panel.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn chains<const R: usize>(
         sums: &mut [[f32; PANEL]; R],
@@ -271,7 +246,7 @@ mod native {
     /// are sums, which begin at 0. Those of up to four rows, `rows`, of which each has sums.
     ///
     /// # Safety
-    /// [`is_there`]; rows have as many cells as `inputs` have pairs, and `width` outputs can be read of every input. Sums have a multiple
+    /// [`has_pairs`]; rows have as many cells as `inputs` have pairs, and `width` outputs can be read of every input. Sums have a multiple
     /// of 16 numbers, and no fewer than `width`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn columns(
@@ -299,14 +274,6 @@ mod native {
             }
         }
     }
-}
-
-/// Whether this CPU multiplies pairs.
-fn has_pairs() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return native::is_there();
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -8,8 +8,9 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::Threads;
+use crate::copies::PANEL;
 use crate::dispatch::with_simd;
-use crate::panels::{PANEL, turned_chains};
+use crate::panels::turned_chains;
 
 /// Tokens in a block.
 const BLOCK: usize = 128;

@@ -26,6 +26,8 @@ mod activation;
 mod attention;
 mod bf16;
 mod block;
+mod compute;
+mod copies;
 mod dispatch;
 mod elementary;
 mod experts;
@@ -44,8 +46,8 @@ mod tile;
 
 pub use activation::{Activation, activate, activate_back};
 pub use attention::{Attended, Row, attend, attend_back};
-pub use bf16::Compute;
 pub use block::{Arrangement, Batch, Block, Kept, Passed, Pins};
+pub use compute::Compute;
 pub use dispatch::Threads;
 pub use experts::{Experts, Route};
 pub use gram::add_gram;

@@ -1,6 +1,6 @@
 //! A weight where it lies.
 
-use crate::Compute;
+use crate::compute::Compute;
 
 /// A weight matrix where it lies: `inputs × outputs` numbers, whichever of them are neighbours.
 #[derive(Clone, Copy, Debug)]

@@ -71,64 +71,46 @@ impl Factor {
     /// where a pivot is not above rounding: too few tokens for the key size, or units that never fire.
     pub fn new(moment: &SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
         check_size("parts of a key", moment.parts(), 1)?;
-        Self::of_mean(moment.mean(), moment.count(), weights)
-    }
-
-    /// As [`Factor::new`], in the memory that the second moment lies in: 8 f² bytes in all, where that takes them twice.
-    ///
-    /// # Errors
-    /// As [`Factor::new`].
-    pub fn in_place(moment: SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
-        check_size("parts of a key", moment.parts(), 1)?;
-        let count = moment.count();
-        Self::of_mean(moment.into_mean(), count, weights)
-    }
-
-    /// Of `C`, both halves of it, in its own memory.
-    fn of_mean(mut metric: Mat<f64>, tokens: u64, weights: PreservationWeights) -> Result<Self, MathError> {
-        weights.check()?;
-        let size = metric.nrows();
-        check_finite("second moment", metric.as_ref())?;
-        let positive = (0..size).map(|i| metric[(i, i)]).sum::<f64>() > 0.0;
-        for j in 0..size {
-            for i in 0..size {
-                metric[(i, j)] *= weights.lambda;
-            }
-            metric[(j, j)] += weights.rho;
-        }
-        let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
-        // Numbers below the smallest normal one have lost their digits.
-        let faded = largest < f64::MIN_POSITIVE && positive;
-        if faded || !metric.as_ref().is_all_finite() {
-            return Err(MathError::OutOfRange { what: "λC + ρI" });
-        }
-        let fails = |index: usize, pivot: f64| MathError::NotPositiveDefinite { size, tokens, index, pivot, largest };
-        // Of fewer tokens than a key has numbers, no more pivots than tokens are above 0. Sums that were rounded show that somewhere behind, as
-        // small pivots of either sign; so what is said is what exact sums would show. A count of 1 is that of a mean whose tokens were not counted.
-        let short = usize::try_from(tokens).ok().filter(|tokens| (2..size).contains(tokens) && weights.rho == 0.0);
-        let diagonal: Vec<f64> = (0..size).map(|i| metric[(i, i)]).collect();
-        if let Err(index) = factor_lower_half(&mut metric) {
-            if let Some(tokens) = short {
-                return Err(fails(tokens, 0.0));
-            }
-            // What the factor was written over is still above the diagonal.
-            for j in 0..size {
-                metric[(j, j)] = diagonal[j];
-                for i in j + 1..size {
-                    metric[(i, j)] = metric[(j, i)];
-                }
+        let (metric, pivots) = Pivots::of(moment.mean(), moment.count(), weights)?;
+        let mut lower = metric.clone();
+        if let Err(index) = factor_lower_half(&mut lower) {
+            if let Some(tokens) = pivots.short {
+                return Err(pivots.fail(tokens, 0.0));
             }
             let (index, pivot) = failing_pivot(metric.as_ref(), index);
-            return Err(fails(index, pivot));
+            return Err(pivots.fail(index, pivot));
         }
-        let mut lower = metric;
+        drop(metric);
+        Self::checked(lower, &pivots, weights)
+    }
+
+    /// As [`Factor::new`], in the memory that the second moment lies in: 8 f² bytes in all, where that takes them three times. `None` where the metric
+    /// is not positive definite, of which nothing is left then that could tell more; [`Factor::new`] does.
+    ///
+    /// # Errors
+    /// As [`Factor::new`], but for [`MathError::NotPositiveDefinite`].
+    pub fn in_place(moment: SecondMoment, weights: PreservationWeights) -> Result<Option<Self>, MathError> {
+        check_size("parts of a key", moment.parts(), 1)?;
+        let count = moment.count();
+        let (mut lower, pivots) = Pivots::of(moment.into_mean(), count, weights)?;
+        if factor_lower_half(&mut lower).is_err() {
+            return Ok(None);
+        }
+        match Self::checked(lower, &pivots, weights) {
+            Err(MathError::NotPositiveDefinite { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Of a factor whose pivots are above rounding.
+    fn checked(mut lower: Mat<f64>, pivots: &Pivots, weights: PreservationWeights) -> Result<Self, MathError> {
         clear_upper_half(&mut lower);
         // A pivot of the size of rounding means that its row is a combination of the others: the factor exists by luck.
-        let floor = size as f64 * f64::EPSILON * largest;
-        let smallest = (0..size).map(|i| (i, lower[(i, i)] * lower[(i, i)])).min_by(|a, b| a.1.total_cmp(&b.1));
-        match (smallest, short) {
-            (Some((_, pivot)), Some(tokens)) if pivot <= SHORT * largest => Err(fails(tokens, 0.0)),
-            (Some((index, pivot)), _) if pivot <= floor => Err(fails(index, pivot)),
+        let floor = pivots.size as f64 * f64::EPSILON * pivots.largest;
+        let all = (0..pivots.size).map(|i| (i, lower[(i, i)] * lower[(i, i)]));
+        match (all.min_by(|a, b| a.1.total_cmp(&b.1)), pivots.short) {
+            (Some((_, pivot)), Some(tokens)) if pivot <= SHORT * pivots.largest => Err(pivots.fail(tokens, 0.0)),
+            (Some((index, pivot)), _) if pivot <= floor => Err(pivots.fail(index, pivot)),
             _ => Ok(Self::of(lower, weights)),
         }
     }
@@ -209,6 +191,46 @@ impl Factor {
     }
 }
 
+/// What pivots of a metric are held against.
+struct Pivots {
+    size: usize,
+    tokens: u64,
+    largest: f64,
+    /// The tokens, where they are fewer than a key has numbers. Then no more pivots than tokens are above 0. Sums that were rounded show that
+    /// somewhere behind, as small pivots of either sign; so what is said is what exact sums would show. A count of 1 is that of a mean whose
+    /// tokens were not counted.
+    short: Option<usize>,
+}
+
+impl Pivots {
+    /// `λC + ρI` of `C` over so many tokens, in the memory of `C`, and what its pivots are held against.
+    fn of(mut metric: Mat<f64>, tokens: u64, weights: PreservationWeights) -> Result<(Mat<f64>, Self), MathError> {
+        weights.check()?;
+        let size = metric.nrows();
+        check_finite("second moment", metric.as_ref())?;
+        let positive = (0..size).map(|i| metric[(i, i)]).sum::<f64>() > 0.0;
+        for j in 0..size {
+            for i in 0..size {
+                metric[(i, j)] *= weights.lambda;
+            }
+            metric[(j, j)] += weights.rho;
+        }
+        let largest = (0..size).map(|i| metric[(i, i)]).fold(0.0, f64::max);
+        // Numbers below the smallest normal one have lost their digits.
+        let faded = largest < f64::MIN_POSITIVE && positive;
+        if faded || !metric.as_ref().is_all_finite() {
+            return Err(MathError::OutOfRange { what: "λC + ρI" });
+        }
+        let short = usize::try_from(tokens).ok().filter(|tokens| (2..size).contains(tokens) && weights.rho == 0.0);
+        Ok((metric, Self { size, tokens, largest, short }))
+    }
+
+    fn fail(&self, index: usize, pivot: f64) -> MathError {
+        let Self { size, tokens, largest, .. } = *self;
+        MathError::NotPositiveDefinite { size, tokens, index, pivot, largest }
+    }
+}
+
 impl Preservation for Factor {
     fn size(&self) -> usize {
         self.lower.nrows()
@@ -271,7 +293,7 @@ pub(super) fn add_lower_half(metric: &mut Mat<f64>, keys: MatRef<'_, f64>) {
     matmul(metric.as_mut(), half, Accum::Add, keys, whole, keys.transpose(), whole, 1.0, threads);
 }
 
-/// Puts `L` in the place of the lower half of `P`, whose upper half stays as it is. The error is the place of a pivot that is not above 0.
+/// Puts `L` in the place of the lower half of `P`. What is above the diagonal means nothing then. The error is the place of a pivot that is not above 0.
 fn factor_lower_half(metric: &mut Mat<f64>) -> Result<(), usize> {
     let threads = faer::get_global_parallelism();
     let scratch = cholesky_in_place_scratch::<f64>(metric.nrows(), threads, Spec::default());
@@ -309,23 +331,26 @@ fn failing_pivot(metric: MatRef<'_, f64>, index: usize) -> (usize, f64) {
 mod tests {
     use super::*;
 
-    /// What a failing factorisation is explained from is still there: above the diagonal, whatever the size.
+    /// In its own memory a second moment has the same factor, to the last bit, and none where it has none.
     #[test]
-    fn a_factorisation_leaves_the_upper_half_alone() {
-        for size in [3, 64, 200, 333] {
+    fn factors_in_place_are_the_same() {
+        let weights = PreservationWeights { lambda: 3.0, rho: 0.0 };
+        for size in [1, 3, 64, 200, 333] {
             let of = |i: usize, j: usize| (0.01 * (i * j) as f64).cos() + if i == j { size as f64 } else { 0.0 };
-            let metric = Mat::from_fn(size, size, of);
-            let mut factored = metric.clone();
-            factor_lower_half(&mut factored).unwrap();
-            assert!((0..size).all(|j| (0..j).all(|i| factored[(i, j)] == metric[(i, j)])), "{size}");
-            let known = metric.llt(Side::Lower).unwrap();
-            assert!((0..size).all(|j| (j..size).all(|i| factored[(i, j)] == known.L()[(i, j)])), "{size}");
-            // The last pivot but one fails.
-            let at = size - 2;
-            let wrong = Mat::from_fn(size, size, |i, j| if (i, j) == (at, at) { -1.0 } else { metric[(i, j)] });
-            let found = Factor::of_mean(wrong.clone(), 1, PreservationWeights { lambda: 1.0, rho: 0.0 }).unwrap_err();
-            let MathError::NotPositiveDefinite { index, pivot, .. } = found else { panic!("{found}") };
-            assert_eq!((index, pivot), failing_pivot(wrong.as_ref(), at));
+            let moment = |at: usize| {
+                let sum: Vec<f64> =
+                    (0..size * size).map(|x| if x == at { -1.0 } else { of(x / size, x % size) }).collect();
+                SecondMoment::from_sum(&sum, size, 7 * size as u64).unwrap()
+            };
+            let there = Factor::new(&moment(size * size), weights).unwrap();
+            let here = Factor::in_place(moment(size * size), weights).unwrap().unwrap();
+            assert_eq!(*there.lower, *here.lower, "{size}");
+            // The last pivot fails.
+            assert!(matches!(
+                Factor::new(&moment(size * size - 1), weights),
+                Err(MathError::NotPositiveDefinite { .. })
+            ));
+            assert!(Factor::in_place(moment(size * size - 1), weights).unwrap().is_none(), "{size}");
         }
     }
 }

@@ -43,11 +43,11 @@ impl Fit {
             return Ok(Self::Identity);
         }
         match Factor::in_place(moment, PreservationWeights { lambda: 1.0, rho: 0.0 }) {
-            Ok(factor) => {
+            Ok(Some(factor)) => {
                 let total: f64 = factor.forms(keys.transpose())?.into_iter().sum();
                 Ok(Self::Ratio(total / count as f64 / f as f64))
             }
-            Err(MathError::NotPositiveDefinite { .. }) => Ok(Self::Singular),
+            Ok(None) => Ok(Self::Singular),
             Err(other) => Err(other),
         }
     }
@@ -87,11 +87,7 @@ impl Fit {
             let weights = PreservationWeights { lambda: 1.0, rho: 0.0 };
             let block = if several { moment.as_ref().map(|moment| moment.part(part)) } else { moment.take() };
             let Some(block) = block else { continue };
-            let factor = match Factor::in_place(block, weights) {
-                Ok(factor) => factor,
-                Err(MathError::NotPositiveDefinite { .. }) => return Ok(Self::Singular),
-                Err(other) => return Err(other),
-            };
+            let Some(factor) = Factor::in_place(block, weights)? else { return Ok(Self::Singular) };
             for keys in documents {
                 let n = keys.users(part).len();
                 let own = from_row_major("keys", keys.values(part), n, f)?;

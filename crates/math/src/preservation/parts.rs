@@ -46,7 +46,8 @@ struct Part {
     range: Range<usize>,
     /// Tokens that use it.
     tokens: u64,
-    factor: OnceLock<Result<Factor, MathError>>,
+    /// `None` where it has none.
+    factor: OnceLock<Result<Option<Factor>, MathError>>,
 }
 
 impl PartFactors {
@@ -104,10 +105,7 @@ impl PartFactors {
             check_size("part of a key", moment.size(), size)?;
             part.factor.get_or_init(|| Factor::in_place(moment, self.unit))
         };
-        let factor = made.as_ref().map_err(|error| match error {
-            MathError::NotPositiveDefinite { .. } => short,
-            other => other.clone(),
-        })?;
+        let factor = made.as_ref().map_err(Clone::clone)?.as_ref().ok_or(short)?;
         if self.weights == self.unit {
             return Ok(factor.clone());
         }

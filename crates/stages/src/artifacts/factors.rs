@@ -119,9 +119,18 @@ pub fn mismatch(fixed: Option<PreservationWeights>, weights: PreservationWeights
     None
 }
 
-/// Factors a layer's metric, in the memory of its second moment.
-pub fn factor(layer: usize, moment: SecondMoment, weights: PreservationWeights) -> Result<Factor, Error> {
-    Factor::in_place(moment, weights).map_err(|error| {
+/// Factors a layer's metric, in the memory of its second moment, which `read` gives. Where it has no factor, it is read again to say why.
+pub fn factor(
+    layer: usize,
+    read: impl Fn() -> Result<SecondMoment, Error>,
+    weights: PreservationWeights,
+) -> Result<Factor, Error> {
+    let made = match Factor::in_place(read()?, weights) {
+        Ok(Some(factor)) => Ok(factor),
+        Ok(None) => Factor::new(&read()?, weights),
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| {
         let error = error.stage();
         Error { message: format!("layer {layer}: {}", error.message), ..error }
     })
@@ -145,7 +154,7 @@ impl Made {
         if let Some(experts) = &facts.experts {
             return metric_by_expert(path, facts.tokens, experts, weights).map(Self::Parts);
         }
-        factor(facts.layer, moment_at(&path, facts)?, weights).map(Self::Whole)
+        factor(facts.layer, || moment_at(&path, facts), weights).map(Self::Whole)
     }
 
     /// The metric with this `λ`, where it only scales.

@@ -256,7 +256,7 @@ impl TargetsParams {
         self.answer_tokens.map(Count::get)
     }
 
-    /// Whether the search can be computed as asked where the model is.
+    /// Whether the search can compute with its parameters where the model is.
     ///
     /// # Errors
     /// On a GPU, if products shall be rounded.

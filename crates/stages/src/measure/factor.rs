@@ -119,7 +119,7 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
                 cx,
                 &of,
                 |file: &FileRef| *file,
-                || put_layer(cx, &factor(layer, read_layer(cx, &moments, known, layer)?, params.weights())?),
+                || put_layer(cx, &factor(layer, || read_layer(cx, &moments, known, layer), params.weights())?),
             )?;
             made = made.with_file(&file_name(layer), file);
             bar.inc(1);
