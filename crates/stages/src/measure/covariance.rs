@@ -21,7 +21,7 @@ use crate::artifacts::model::{HasModel, Loaded, ModelKind, open};
 use crate::artifacts::moments::{Gathered, MomentsKind, PlannedMoments};
 use crate::edit::batch_limits::BatchTokens;
 use crate::errors::StageFailure;
-use crate::measure::documents::{Saved, unit};
+use crate::measure::documents::{Saved, dimensions, unit};
 use crate::measure::held_out::{Sample, three_digits};
 use crate::measure::part_sums::{self, Apart, Keys, PART, PartSums, UNIT};
 use crate::measure::until_sure::{LEAST, Sure, UntilSure};
@@ -412,15 +412,6 @@ fn gather(
         cx.say(format!("both halves of the text differ, relative to C: {}", said.join("; ")));
     }
     made.artifact(Some(read.documents as u64), digests.into_iter().map(|(_, digest)| digest).collect())
-}
-
-/// The tokens that a layer's second moment needs at least: as many as a key has dimensions. Of a mixture of experts, so many that each expert would
-/// see as many as its keys have, if tokens were shared out evenly.
-pub fn dimensions(config: &DecoderConfig, layer: usize) -> usize {
-    match config.mixture(layer) {
-        Some(experts) => (experts.size * experts.count).div_ceil(experts.top).max(experts.shared.unwrap_or(0)),
-        None => config.feed_forward,
-    }
 }
 
 /// Names the experts that saw fewer tokens than their keys have dimensions.

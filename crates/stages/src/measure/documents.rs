@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use palinode_data::Corpus;
 use palinode_engine::Error;
+use palinode_model::DecoderConfig;
 
 use crate::artifacts::model::Loaded;
 use crate::errors::StageFailure;
@@ -55,4 +56,13 @@ pub fn unit(
         }
     }
     Ok((documents, counted))
+}
+
+/// The tokens that a layer's second moment needs at least: as many as a key has dimensions. Of a mixture of experts, so many that each expert would
+/// see as many as its keys have, if tokens were shared out evenly.
+pub fn dimensions(config: &DecoderConfig, layer: usize) -> usize {
+    match config.mixture(layer) {
+        Some(experts) => (experts.size * experts.count).div_ceil(experts.top).max(experts.shared.unwrap_or(0)),
+        None => config.feed_forward,
+    }
 }

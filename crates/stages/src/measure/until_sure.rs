@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use crate::artifacts::model::Loaded;
 use crate::artifacts::moments::Head;
 use crate::errors::StageFailure;
-use crate::measure::covariance::dimensions;
-use crate::measure::documents::{Saved, unit};
+use crate::measure::documents::{Saved, dimensions, unit};
 use crate::measure::part_sums::UNIT;
 
 /// Tokens for each of a key's dimensions below which nothing is enough.
