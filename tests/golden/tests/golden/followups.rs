@@ -237,7 +237,7 @@ fn end_to_end(
         };
         let edits = apply(&model, &g.text, &requests, &values, &metrics, &edit).unwrap();
         assert_eq!(edits.layers.len(), layers.len());
-        for (e, history) in edits.layers.iter().zip(&mut histories) {
+        for ((e, (_, keys)), history) in edits.layers.iter().zip(&edits.keys).zip(&mut histories) {
             let layer = e.weight.layer;
             assert!(layers.contains(&layer));
             let theirs = change(&file, &format!("b{b}.layer{layer}"));
@@ -246,7 +246,7 @@ fn end_to_end(
             println!("{id}, batch {b}, layer {layer}: {off:.1e}");
             assert!(b > 0 || off < tolerance, "{id} layer {layer}: {off}");
             if method.history {
-                history.remember(e.keys.as_ref()).unwrap();
+                history.remember(keys.as_ref()).unwrap();
                 metrics.insert(e.weight, Arc::new(history.clone()));
             }
         }
