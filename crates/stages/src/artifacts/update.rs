@@ -300,8 +300,9 @@ impl Rounds {
     pub fn push(&mut self, batch: &Batch) -> Result<(), Error> {
         self.edits = batch.facts.end;
         for facts in &batch.facts.layers {
-            // The first round met the unedited weight.
-            let unedited = self.last.get(&facts.weight).map_or(facts.norm / facts.relative_norm, |(_, norm)| *norm);
+            // The first round that changed it met the unedited weight: of a change by nothing, the ratio is 0 / 0.
+            let known = self.last.get(&facts.weight).map(|(_, norm)| *norm).filter(|norm| norm.is_finite());
+            let unedited = known.unwrap_or(facts.norm / facts.relative_norm);
             self.last.insert(facts.weight, (facts.clone(), unedited));
         }
         for (weight, delta) in &batch.updates {
