@@ -501,3 +501,43 @@ pub fn batches(cx: &StageContext, artifact: &Artifact) -> Result<Vec<Batch>, Err
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use palinode_math::{LowRank, Mat};
+
+    use super::*;
+
+    /// A round at a weight of norm 10.
+    fn round(end: usize, scale: f64) -> Batch {
+        let weight = WeightId::down(1);
+        let left = Mat::from_fn(2, 1, |i, _| scale * (i + 1) as f64);
+        let delta = Delta::from(LowRank { left, right: Mat::from_fn(1, 3, |_, j| (j + 1) as f64) });
+        let norm = delta.frobenius();
+        let layer = LayerFacts {
+            weight,
+            fraction: 1.0,
+            preservation: None,
+            error_before: None,
+            error_after: None,
+            norm,
+            spectral_norm: delta.spectral(),
+            relative_norm: norm / 10.0,
+            condition: None,
+        };
+        let facts =
+            BatchFacts { start: end - 1, end, distance_before: None, distance_after: None, layers: vec![layer] };
+        Batch::new(facts, vec![(weight, delta)])
+    }
+
+    /// Where the first round changes a weight by nothing, the next one tells the norm that the weight has.
+    #[test]
+    fn a_round_that_changes_nothing_hides_no_norm() {
+        let mut rounds = Rounds::new();
+        rounds.push(&round(1, 0.0)).unwrap();
+        assert_eq!(rounds.whole().facts.layers[0].relative_norm, 0.0);
+        rounds.push(&round(2, 1.0)).unwrap();
+        let layer = &rounds.whole().facts.layers[0];
+        assert!((layer.relative_norm - layer.norm / 10.0).abs() < 1e-12 && layer.norm > 1.0, "{layer:?}");
+    }
+}
