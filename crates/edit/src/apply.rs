@@ -204,7 +204,7 @@ fn changes_of(
 }
 
 /// The keys that [`apply`] measured for an edit whose changes are known, in the order of the plan: of each weight `[f, columns]`, as in
-/// [`LayerEdit::keys`]. `decoder` is the model that was edited.
+/// [`Applied::keys`]. `decoder` is the model that was edited.
 ///
 /// # Errors
 /// As [`apply`].
