@@ -11,7 +11,7 @@ use palinode_engine::{
     StageContext, StageKind, UnitPlan, size,
 };
 use palinode_math::SecondMoment;
-use palinode_model::{Compute, DecoderConfig, Experts};
+use palinode_model::{Compute, Experts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
