@@ -21,6 +21,14 @@ import tempfile
 WIDTHS = {360: 780, 390: 844, 1280: 900}
 
 
+# What Chromium says where a page went on to another one while an expression was at work in it.
+LEFT = ["navigated or closed", "context was destroyed", "Cannot find context"]
+
+
+class PageLeft(RuntimeError):
+    """The page went on to another one before it had answered."""
+
+
 class Browser:
     """Chromium without a window, spoken to over a pipe (file descriptors 3 and 4, messages ended by a zero byte)."""
 
@@ -59,6 +67,8 @@ class Browser:
             answer = self.next()
             if answer.get("id") == self.number:
                 if "error" in answer:
+                    if any(sign in answer["error"].get("message", "") for sign in LEFT):
+                        raise PageLeft(f"{method}: {answer['error']}")
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
             self.events.append(answer)
