@@ -219,12 +219,14 @@ def kind_of(field):
     if "const" in field:
         return f"`{json.dumps(field['const'])}`"
     if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
+        return " or ".join(f"`{value}`" for value in field["enum"] if value is not None)
     for many in ("oneOf", "anyOf"):
         if many in field:
-            return " or ".join(dict.fromkeys(kind_of(one) for one in field[many]))
+            forms = (one for one in field[many] if one.get("type") != "null")
+            return " or ".join(dict.fromkeys(kind_of(one) for one in forms))
+    # Every field that may be left out may be left blank.
     kind = field.get("type", "any value")
-    return " or ".join(kind) if isinstance(kind, list) else kind
+    return " or ".join(one for one in kind if one != "null") if isinstance(kind, list) else kind
 
 
 def pipeline_file(program):

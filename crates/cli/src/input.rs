@@ -238,13 +238,31 @@ impl StoreArgs {
     }
 }
 
-/// Which stages of the pipeline.
+/// Up to which stages of the pipeline.
 #[derive(Args)]
-pub struct SelectionArgs {
-    /// Run only STAGE and the stages that it depends on. May be given more than once. STAGE is the name of a stage for all
+pub struct UntilArgs {
+    /// Only STAGE and the stages that it depends on. May be given more than once. STAGE is the name of a stage for all
     /// its cells, or one cell such as 'solve[objective=rome]'
     #[arg(long, value_name = "STAGE")]
     until: Vec<String>,
+}
+
+impl UntilArgs {
+    /// The pipeline without all that a run up to these stages would not be about.
+    pub fn of(&self, pipeline: Pipeline) -> Result<Pipeline, Failure> {
+        if self.until.is_empty() {
+            return Ok(pipeline);
+        }
+        let chosen = Selection { until: self.until.clone(), ..Selection::default() }.choose(&pipeline)?;
+        Ok(pipeline.only(&chosen.needed))
+    }
+}
+
+/// Which stages of the pipeline.
+#[derive(Args)]
+pub struct SelectionArgs {
+    #[command(flatten)]
+    until: UntilArgs,
 
     /// Run only STAGE and the stages that depend on it. The results that they need from other stages must be in the store.
     /// With --until, run the stages between the two
@@ -265,7 +283,7 @@ impl SelectionArgs {
     /// As the engine takes it.
     pub fn selection(&self) -> Selection {
         Selection {
-            until: self.until.clone(),
+            until: self.until.until.clone(),
             from: self.from.clone(),
             only: self.only.clone(),
             force: self.force.clone(),

@@ -26,6 +26,17 @@ pub fn path() -> Option<PathBuf> {
     folder.map(|folder| folder.join("palinode/settings.yaml"))
 }
 
+/// A value without the fields that are left blank: what has no value is not given.
+fn without_blank(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(_, value)| !value.is_null());
+            kept.map(|(name, value)| (name.clone(), without_blank(value))).collect::<Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
 /// The profile of this name. Without settings the default profile asks nothing, so that all is as the cluster has it by default.
 pub fn profile(name: &str) -> Result<Profile, Failure> {
     let path = path().unwrap_or_default();
@@ -52,7 +63,7 @@ pub fn profile(name: &str) -> Result<Profile, Failure> {
     };
     match profiles.get(name) {
         Some(profile) => {
-            let read = serde_json::from_value(profile.clone());
+            let read = serde_json::from_value(without_blank(profile));
             Ok(read.map_err(|error| wrong(format!("the profile `{name}`: {error}")))?)
         }
         None if name == "default" => Ok(Profile::default()),

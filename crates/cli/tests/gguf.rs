@@ -68,6 +68,14 @@ fn edited_exported_and_read_again() {
         let (code, _, problems) =
             palinode(&folder, &["apply", "out/update.safetensors", "out/model.gguf", "--output", "twice"]);
         assert!(code == 4 && problems.contains("is not the model.gguf that the update was made for"), "{problems}");
+        // The folder that the file was made of has other numbers.
+        let other = fixture(name);
+        let (code, _, problems) =
+            palinode(&folder, &["apply", "out/update.safetensors", other.to_str().unwrap(), "--output", "other"]);
+        let problems = problems.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in ["the update was made for a GGUF file", "is a folder of safetensors", "insist with --force"] {
+            assert!(code == 4 && problems.contains(part), "{part}: {problems}");
+        }
     }
 }
 

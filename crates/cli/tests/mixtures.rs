@@ -255,14 +255,14 @@ fn what_does_not_take_a_mixture_says_so() {
         (3, "finetune", "{ model: model, requests: facts }", "{ layer: 1 }", "which `finetune` does not take"),
         (3, "ultraedit", "{ model: model, requests: facts }", "{ layers: [1] }", "which `ultraedit` does not take"),
         (
-            4,
+            3,
             "factor",
             "{ moments: moments }",
             "{}",
             "whose second moments are kept by expert: `factor` does not take them",
         ),
         (
-            4,
+            3,
             "export_moments",
             "{ model: model, moments: moments }",
             "{ path: npz }",

@@ -147,7 +147,9 @@ fn experiments_are_compared_over_their_repetitions() {
     let here = Here::new();
     here.told(0, &["run", "p.yaml", "--until", "scores"]);
     let (told, _) = here.told(0, &["diff", "scores[objective=memit]", "scores[objective=emmet]"]);
-    for part in ["scores[objective=memit], 3 repetitions", "over 3 repetitions", "95 % INTERVAL"] {
+    for part in
+        ["scores[objective=memit], 3 repetitions", "over 3 pairs of repetitions (seed 1, 2, 3)", "95 % INTERVAL"]
+    {
         assert!(told.contains(part), "{part}: {told}");
     }
     let table = |json: &str| -> Value { serde_json::from_str(json).unwrap() };
@@ -181,6 +183,134 @@ fn experiments_are_compared_over_their_repetitions() {
     assert!(said.contains("has 2 cells"), "{said}");
     let (_, said) = here.told(2, &["show", "scores[objective=mend]"]);
     assert!(said.contains("`scores` has no cell `scores[objective=mend]`") && said.contains("hint"), "{said}");
+}
+
+/// A comparison is of pairs: what one side lacks is left out on the other side too, and named.
+#[test]
+fn repetitions_that_one_side_lacks_are_named_and_left_out() {
+    let here = Here::new();
+    let some = ["scores[objective=memit]", "scores[objective=emmet,seed=1]", "scores[objective=emmet,seed=2]"];
+    let until: Vec<&str> =
+        ["run", "p.yaml"].into_iter().chain(some.iter().flat_map(|cell| ["--until", *cell])).collect();
+    here.told(0, &until);
+    let both = ["scores[objective=memit]", "scores[objective=emmet]"];
+    let (told, _) = here.told(0, &["diff", both[0], both[1]]);
+    for part in [
+        "scores[objective=memit], 3 repetitions",
+        "scores[objective=emmet], 2 of 3 repetitions",
+        "! scores: 2 of 3 repetitions are compared, seed 1, 2: B has no result of seed 3",
+        "over 2 pairs of repetitions (seed 1, 2)",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let (json, _) = here.told(0, &["diff", both[0], both[1], "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let pairs = &json["repetitions"][0];
+    assert_eq!(pairs["compared"], serde_json::json!(["seed 1", "seed 2"]), "{pairs}");
+    assert_eq!((&pairs["a_lacks"], &pairs["b_lacks"]), (&serde_json::json!([]), &serde_json::json!(["seed 3"])));
+    assert_eq!(json["warnings"].as_array().unwrap().len(), 1);
+    // The mean of the side that has all is over the pairs as well.
+    let of = |seed: u8| -> f64 {
+        let (shown, _) = here.told(0, &["show", &format!("scores[objective=memit,seed={seed}]"), "--json"]);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let result = shown["results"].as_object().unwrap().values().next().unwrap().clone();
+        result["output"]["meta"]["metrics"]["EM"].as_f64().unwrap()
+    };
+    let em = json["metrics"].as_array().unwrap().iter().find(|metric| metric["metric"] == "EM").unwrap();
+    assert!((em["a"].as_f64().unwrap() - of(1).midpoint(of(2))).abs() < 1e-12 && em["repetitions"] == 2, "{em}");
+    // One side has nothing of what the other has: nothing is compared, and nothing is called better.
+    let (told, _) = here.told(0, &["diff", "scores[objective=memit]", "scores[objective=emmet,seed=3]"]);
+    assert!(told.contains("no repetition has a result on both sides, so nothing is compared"), "{told}");
+    assert!(!told.contains("better") && !told.contains("worse"), "{told}");
+    // A single cell beside three repetitions is one pair.
+    let (told, _) = here.told(0, &["diff", "scores[objective=memit]", "scores[objective=emmet,seed=2]"]);
+    assert!(told.contains("1 of 3 repetitions is compared, seed 2: B has no result of seed 1, 3"), "{told}");
+    // A run beside itself without a seed says so of the experiment.
+    here.told(0, &["run", "p.yaml", "--until", "scores"]);
+    let (told, _) = here.told(0, &["diff", "latest~1", "latest"]);
+    assert!(
+        told.contains("scores[objective=emmet]: 2 of 3 repetitions are compared, seed 1, 2: A has no result of"),
+        "{told}"
+    );
+    // Two seeds of one experiment are two experiments beside each other, and no repetitions.
+    let (told, _) = here.told(0, &["diff", "scores[objective=memit,seed=1]", "scores[objective=memit,seed=2]"]);
+    assert!(told.contains("seed 1 of A with seed 2 of B"), "{told}");
+}
+
+/// Records that one side has alone are no part of a comparison either.
+#[test]
+fn records_that_one_side_lacks_are_left_out() {
+    let here = Here::new();
+    here.told(0, &["run", "p.yaml", "--until", "scores[seed=1]"]);
+    here.told(0, &["run", "p.yaml", "--until", "scores[seed=1]", "--set", "stages.edits.with.limit=6"]);
+    let cell = "scores[objective=memit,seed=1]";
+    let (json, _) = here.told(0, &["diff", &format!("latest~1:{cell}"), &format!("latest:{cell}"), "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let warnings = json["warnings"].as_array().unwrap();
+    assert_eq!(warnings[0], "scores: A has 8 records and B 6; the 6 that both have are compared", "{warnings:?}");
+    for metric in json["metrics"].as_array().unwrap().iter().filter(|metric| metric["interval"].is_array()) {
+        let [low, high] = [0, 1].map(|end| metric["interval"][end].as_f64().unwrap());
+        let change = metric["b"].as_f64().unwrap() - metric["a"].as_f64().unwrap();
+        assert!(low - 1e-9 <= change && change <= high + 1e-9 && metric["n"] == 6, "{metric}");
+    }
+}
+
+/// Two stages are compared whatever they are called, with what they take in; where that cannot be, it is said.
+#[test]
+fn stages_of_two_names_stand_beside_each_other() {
+    let here = Here::new();
+    here.write(|text| {
+        let text = text.replace("matrix: { objective: [memit, emmet], seed: [1, 2, 3] }\nreplicates: seed\n", "");
+        let text = text.replace("'${matrix.seed}'", "1").replace("'${matrix.objective}'", "memit");
+        let at = text.find("  update:").unwrap();
+        let more = text[at..].replace("  update:", "  other:").replace("  scores:", "  judged:");
+        let more = more.replace("model: update,", "model: other,").replace("lambda: 10,", "lambda: 20,");
+        text.clone()
+            + &more
+            + "  text: { uses: perplexity, inputs: { model: other }, with: { corpus: DEMO/corpus.txt, samples: 8 } }\n"
+    });
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap();
+    let text = here.read("p.yaml").replace("DEMO", demo.to_str().unwrap());
+    fs::write(here.0.path().join("p.yaml"), text).unwrap();
+    here.told(0, &["run", "p.yaml"]);
+    let (told, _) = here.told(0, &["diff", "scores", "judged"]);
+    assert!(told.contains("compared under two names: scores with judged, update with other"), "{told}");
+    assert!(told.contains("update / other  lambda") && !told.contains("no parameter"), "{told}");
+    assert!(!told.contains("only in"), "{told}");
+    let (json, _) = here.told(0, &["diff", "scores", "judged", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let lambda = json["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "lambda").unwrap();
+    assert_eq!((lambda["a"].as_f64(), lambda["b"].as_f64()), (Some(10.0), Some(20.0)));
+    let metrics = json["metrics"].as_array().unwrap();
+    assert!(
+        !metrics.is_empty() && metrics.iter().all(|one| one["a"].is_number() && one["b"].is_number()),
+        "{metrics:?}"
+    );
+    let (told, _) = here.told(0, &["diff", "scores", "text"]);
+    assert!(told.contains("`scores` is of the kind `evaluate`, and `text` of the kind `perplexity`"), "{told}");
+    assert!(told.contains("no parameter of the stages that both have differs"), "{told}");
+}
+
+/// Nothing is called better, and nothing has a star, without an interval or a test; where there is one value, it is no mean.
+#[test]
+fn nothing_is_marked_without_an_interval() {
+    let here = Here::new();
+    here.write(|text| text.replace("seed: [1, 2, 3]", "seed: [1]"));
+    let (ran, _) = here.told(0, &["run", "p.yaml"]);
+    let update = ran.split("\nupdate\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    assert!(!update.contains('*'), "norms of single updates have no interval: {update}");
+    assert!(ran.contains("seed 1 alone") && !ran.contains("means over"), "{ran}");
+    let (told, _) = here.told(0, &["diff", "update[objective=memit]", "update[objective=emmet]", "--all"]);
+    assert!(!told.contains("better") && !told.contains("worse"), "{told}");
+    here.told(0, &["report", "--assets", "paper"]);
+    let page = here.read("report.html");
+    assert!(page.contains("All of seed 1 alone.") && !page.contains("Means over"));
+    assert!(!page.contains("The best of each column"));
+    for table in ["update", "scores"] {
+        let tex = here.read(&format!("paper/tables/{table}.tex"));
+        let tested = tex.contains("Bold:");
+        assert!(tested || !tex.contains("\\textbf"), "{tex}");
+    }
 }
 
 /// What was measured on the way is a mean over repetitions as well, and not the first of them.

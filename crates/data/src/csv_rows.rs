@@ -49,7 +49,8 @@ impl Table<'_> {
             } else if cells.len() == self.headings.len() {
                 Ok(self.record(cells))
             } else {
-                Err(format!("the row has {} cells, and the heading {}", cells.len(), self.headings.len()))
+                let own = if cells.len() == 1 { "1 cell".to_owned() } else { format!("{} cells", cells.len()) };
+                Err(format!("the row has {own}, and the heading {}", self.headings.len()))
             };
             take(index, line, row);
         }

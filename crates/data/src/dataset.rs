@@ -138,6 +138,7 @@ pub fn read_requests(file: &Path, dataset: &Dataset, selection: &Selection) -> R
     if chosen.is_empty() {
         let message = match found {
             0 => "the file holds no request".to_owned(),
+            1 => format!("the file holds 1 request, and `offset` {} skips it", selection.offset),
             _ => format!("the file holds {found} requests, and `offset` {} skips them all", selection.offset),
         };
         return Err(DataError::new(file, Place::File, message).into());

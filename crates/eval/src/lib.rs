@@ -43,8 +43,8 @@ pub use perplexity::{Surprise, perplexity, surprise};
 pub use record::{Answer, Comparison, RecordScores, score_requests};
 pub use score::{Query, Score, score};
 pub use statistics::{
-    Best, LEVEL, Paired, Repeated, Scored, best, best_apart, holm, interval, mcnemar, mean_and_deviation,
-    over_repetitions, over_values, paired, sign_flip, student,
+    Best, LEVEL, Paired, Repeated, Scored, best, best_apart, holm, interval, is_shown, known_records, mcnemar,
+    mean_and_deviation, over_repetitions, over_values, paired, paired_values, sign_flip, student,
 };
 pub use stop::{Stop, StopAt, write_until};
 pub use summary::Summary;

@@ -174,7 +174,9 @@ pub struct Paired {
     pub n: usize,
     /// Repetitions that both have.
     pub repetitions: usize,
-    /// The second's value less the first's, over these.
+    /// The values of both over these.
+    pub values: [f64; 2],
+    /// The second's value less the first's.
     pub difference: f64,
     /// Its 95 % interval: percentile bootstrap over records, and over repetitions where there are several.
     pub interval: [f64; 2],
@@ -186,8 +188,13 @@ pub struct Paired {
 impl Paired {
     /// Whether a difference is shown: neither does the interval hold 0, nor is `p`, adjusted for many comparisons, above [`LEVEL`].
     pub fn shown(&self, p: f64) -> bool {
-        (self.interval[0] > 0.0 || self.interval[1] < 0.0) && p <= LEVEL
+        is_shown(self.interval, p)
     }
+}
+
+/// Whether a difference is shown: neither does its interval hold 0, nor is `p`, adjusted for many comparisons, above [`LEVEL`].
+pub fn is_shown(interval: [f64; 2], p: f64) -> bool {
+    (interval[0] > 0.0 || interval[1] < 0.0) && p <= LEVEL
 }
 
 /// Values of a metric's parts by repetition, part and record; where one of two sides lacks a value, both do.
@@ -308,7 +315,8 @@ pub fn paired(a: &Repeated<'_>, b: &Repeated<'_>, metric: &str) -> Option<Paired
     let less = |a: &Values, b: &Values, drawn: &[usize], sample: &[usize]| {
         Some(value(b, drawn, sample)? - value(a, drawn, sample)?)
     };
-    let difference = less(&a, &b, &repetitions, &all)?;
+    let values = [value(&a, &repetitions, &all)?, value(&b, &repetitions, &all)?];
+    let difference = values[1] - values[0];
     let interval = two_way(a.len(), records, |drawn, sample| less(&a, &b, drawn, sample))?;
     let has = |record: &usize| a.iter().flatten().any(|part| part[*record].is_some());
     let n = all.iter().filter(|record| has(record)).count();
@@ -329,7 +337,27 @@ pub fn paired(a: &Repeated<'_>, b: &Repeated<'_>, metric: &str) -> Option<Paired
         }
         _ => swapped(&a, &b, &repetitions, &all, difference),
     };
-    Some(Paired { n, repetitions: a.len(), difference, interval, p })
+    Some(Paired { n, repetitions: a.len(), values, difference, interval, p })
+}
+
+/// The number of records that a metric has values of, in any repetition of an experiment.
+pub fn known_records(of: &Repeated<'_>, metric: &str) -> Option<usize> {
+    let (values, _, records) = aligned(of, of, metric)?;
+    let has = |record: &usize| values.iter().flatten().any(|part| part[*record].is_some());
+    Some((0..records).filter(has).count())
+}
+
+/// Compares two experiments in a number of which no records are known, pair by pair of repetitions: Student's 95 % interval of the mean
+/// difference, second less first, and the two-sided p of none. `None` for fewer than two pairs, and where all differ by the same: chance is then not
+/// known.
+pub fn paired_values(pairs: &[(f64, f64)]) -> Option<([f64; 2], f64)> {
+    let differences: Vec<f64> = pairs.iter().map(|(a, b)| b - a).collect();
+    let (mean, deviation) = mean_and_deviation(&differences)?;
+    let largest = pairs.iter().fold(0.0, |most: f64, (a, b)| most.max(a.abs()).max(b.abs()));
+    // Differences of the same numbers differ in last digits.
+    let deviation = deviation.filter(|deviation| *deviation > 1e-12 * largest)?;
+    let t = mean.abs() / (deviation / (pairs.len() as f64).sqrt());
+    Some((student(&differences)?, 1.0 - within(t, pairs.len() - 1)))
 }
 
 /// The p of a statistic that is no mean of differences: both sides of each record are swapped at random.
@@ -472,6 +500,18 @@ mod tests {
         assert!(sign_flip(&[1.0; 13], 2000) < 0.003);
         let mixed: Vec<f64> = (0..13).map(|i| if i < 3 { -1.0 } else { 1.0 }).collect();
         near(sign_flip(&mixed, 100_000), mcnemar(3, 10), 0.005);
+    }
+
+    /// By hand: differences 1, 2, 3 have t = 2 √3 with two degrees of freedom, and p = 1 − t / √(t² + 2).
+    #[test]
+    fn pairs_without_records() {
+        let ([low, high], p) = paired_values(&[(0.0, 1.0), (5.0, 7.0), (1.0, 4.0)]).unwrap();
+        near(low, 2.0 - 4.302_653 / 3.0_f64.sqrt(), 1e-5);
+        near(high, 2.0 + 4.302_653 / 3.0_f64.sqrt(), 1e-5);
+        near(p, 1.0 - (12.0_f64 / 14.0).sqrt(), 1e-12);
+        assert!(!is_shown([low, high], p), "0 lies within");
+        assert_eq!(paired_values(&[(0.0, 1.0)]), None);
+        assert_eq!(paired_values(&[(0.1, 0.2), (0.2, 0.3)]), None, "nothing is known of chance");
     }
 
     /// What is known of repetitions alone.

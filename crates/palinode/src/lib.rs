@@ -51,8 +51,8 @@ pub use palinode_stages::{
     How, Inspection, PUBLISHED_RATE, Paired, Provenance, Repeated, Restored, Scored, Severity, Start, StatedFact,
     Suggestion, TakeOff, TakenOff, TraceKind, apply, best, best_apart, candidates, carried, catalogue, chosen_device,
     condensed, corpus_of, cuda_findings, dataset_of, devices, edits, facts_in, free_memory, hardware, holm, inspect,
-    mean_and_deviation, over_repetitions, over_values, paired, provenance, report, reports, revert, said_of_blocks,
-    scored, suggest, take_off, throughput,
+    is_shown, known_records, mean_and_deviation, over_repetitions, over_values, paired, paired_values, provenance,
+    report, reports, revert, said_of_blocks, scored, suggest, take_off, throughput,
 };
 
 pub use answer::{Question, answer, can_be_asked};

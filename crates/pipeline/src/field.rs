@@ -11,11 +11,14 @@ use palinode_error::{did_you_mean, nearest, one_of};
 /// Reads `with` as `T`.
 ///
 /// Serde stops at the first mistake. To report all of them, the field at fault is taken out and the rest read again; a
-/// field so taken out is not reported as missing.
+/// field so taken out is not reported as missing. A field without a value (`null`) is one that is not given, unless its type has a meaning for
+/// that.
 pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str]>) -> Result<T, Vec<FieldError>> {
     let mut with = if with.is_null() { Value::Object(Map::new()) } else { with };
     let mut errors = Vec::new();
     let mut removed: Vec<String> = Vec::new();
+    // Fields without a value, with what was expected there.
+    let mut empty: Vec<(String, Option<String>)> = Vec::new();
     if let (Some(fields), Some(map)) = (fields, with.as_object_mut()) {
         let unknown: Vec<String> = map.keys().filter(|name| !fields.contains(&name.as_str())).cloned().collect();
         for name in unknown {
@@ -39,11 +42,26 @@ pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str
             Err(fault) => fault,
         };
         let path = dotted(fault.path());
-        let error = translate(&path, &fault.into_inner().to_string(), stage);
+        let text = fault.into_inner().to_string();
+        let mut error = translate(&path, &text, stage);
+        // Each round takes a value out that is none, so the loop ends.
+        if at(&mut with, &path).is_some_and(|value| value.is_null()) && take_out(&mut with, &path) {
+            let words = words_at::<T>(&with, &path, stage);
+            empty.push((path, words.or(error.0.expected)));
+            continue;
+        }
+        // Of one of several forms it is not known in which of its fields none of them fits.
+        if text.starts_with("data did not match") && at(&mut with, &path).is_some_and(take_out_empty) {
+            continue;
+        }
         let missing = error.1;
+        let lacking = error.0.missing.then(|| within(&path, text.split('`').nth(1).unwrap_or_default()));
+        if let Some((field, expected)) = empty.iter().find(|(field, _)| Some(field) == lacking.as_ref()) {
+            error.0 = without_value(field, expected.clone());
+        }
         let top = path.split(['.', '[']).next().unwrap_or_default().to_owned();
         let out_of_range = error.0.out_of_range;
-        let known = missing.as_ref().is_some_and(|name| removed.contains(name));
+        let known = lacking.is_some_and(|name| removed.contains(&name));
         if !known {
             errors.push(error.0);
         }
@@ -60,18 +78,64 @@ pub fn read<T: DeserializeOwned>(with: Value, stage: &str, fields: Option<&[&str
     }
 }
 
-/// `with` without the values that are out of range, where these are all the mistakes and none of them is an item of a list: with
+/// `with` without the values that are out of range, where these are all the mistakes and none of them is an item of a list itself: with
 /// their defaults the rest can be looked at.
 pub fn without_out_of_range(mut with: Value, errors: &[FieldError]) -> Option<Value> {
     errors.iter().all(|error| error.out_of_range && take_out(&mut with, &error.field)).then_some(with)
 }
 
+/// The words of which one was expected at a path that has no value, where there are some: what is said of a word that is none of them.
+fn words_at<T: DeserializeOwned>(with: &Value, path: &str, stage: &str) -> Option<String> {
+    let mut with = with.clone();
+    let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    at(&mut with, parent)?.as_object_mut()?.insert(name.to_owned(), Value::from(""));
+    let fault = serde_path_to_error::deserialize::<_, T>(with).err().filter(|fault| dotted(fault.path()) == path)?;
+    let text = fault.into_inner().to_string();
+    text.starts_with("unknown variant").then(|| translate(path, &text, stage).0.expected)?
+}
+
+/// The mistake of a required field that stands there without a value.
+fn without_value(field: &str, expected: Option<String>) -> FieldError {
+    let mut error = FieldError::new(field, format!("`{field}` has no value"));
+    error.expected = expected;
+    error.missing = true;
+    error
+}
+
+/// The dotted path of a field.
+fn within(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// The value at a dotted path, such as `facts[0].prompt`.
+fn at<'a>(with: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    let mut parts = path.split('.').filter(|part| !part.is_empty());
+    parts.try_fold(with, |at, part| {
+        let mut steps = part.split('[');
+        let name = steps.next().unwrap_or_default();
+        let within = if name.is_empty() { at } else { at.get_mut(name)? };
+        steps.try_fold(within, |at, step| at.get_mut(step.trim_end_matches(']').parse::<usize>().ok()?))
+    })
+}
+
 /// Takes the value at a dotted path out of its mapping; `false` where it is in none.
 fn take_out(with: &mut Value, path: &str) -> bool {
-    let (within, name) = path.rsplit_once('.').map_or((None, path), |(within, name)| (Some(within), name));
-    let mut parts = within.into_iter().flat_map(|within| within.split('.'));
-    let parent = parts.try_fold(with, |at, part| at.get_mut(part));
-    parent.and_then(Value::as_object_mut).and_then(|map| map.remove(name)).is_some()
+    let (within, name) = path.rsplit_once('.').unwrap_or(("", path));
+    at(with, within).and_then(Value::as_object_mut).and_then(|map| map.remove(name)).is_some()
+}
+
+/// Takes all fields without a value out of a value; whether there were any.
+fn take_out_empty(value: &mut Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| take_out_empty(item) || found),
+        Value::Object(map) => {
+            let before = map.len();
+            map.retain(|_, value| !value.is_null());
+            let within = map.values_mut().fold(false, |found, value| take_out_empty(value) || found);
+            within || map.len() < before
+        }
+        _ => false,
+    }
 }
 
 fn dotted(path: &serde_path_to_error::Path) -> String {
@@ -141,6 +205,10 @@ fn translate(path: &str, text: &str, stage: &str) -> (FieldError, Option<String>
         let mut error = FieldError::new(path, format!("`{name}` needs the key `{missing}`"));
         error.missing = true;
         return (error, None);
+    }
+    // Of several forms it is not known which one was meant.
+    if text.starts_with("data did not match") {
+        return (FieldError::new(path, format!("`{name}` has none of the forms that it may have")), None);
     }
     (FieldError::new(path, format!("`{name}`: {text}")), None)
 }

@@ -34,32 +34,32 @@ fn schema(catalogue: &Kinds, title: &str) -> Value {
         "$defs": { "part": stages(catalogue, Form::Part) },
         "properties": {
             "name": { "type": "string", "description": "What runs of this pipeline are called.", "minLength": 1 },
-            "description": { "type": "string", "description": "What it is for." },
+            "description": { "type": ["string", "null"], "description": "What it is for." },
             "include": {
                 "description": "Other files to start from, found from the folder of this one. Mappings are merged; later files win, and this one wins over all.",
                 "anyOf": [{ "type": "string", "minLength": 1 }, { "type": "array", "items": { "type": "string", "minLength": 1 } }],
             },
             "numerics": {
-                "enum": ["portable", "strict"],
+                "enum": ["portable", "strict", null],
                 "default": "portable",
                 "description": "With `strict`, results count for the device and the build that computed them alone, so that equal keys mean equal bits; otherwise for any.",
             },
             "checks": {
-                "enum": ["lenient", "strict"],
+                "enum": ["lenient", "strict", null],
                 "default": "lenient",
                 "description": "With `strict`, what the checks before the work find doubtful ends the run before anything is computed; otherwise only what cannot work does.",
             },
             "replicates": {
-                "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+                "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }, { "type": "null" }],
                 "description": "Axes of `matrix` along which the same is only repeated, such as seeds: tables show means over them.",
             },
             "vars": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "Values for `${vars.name}`; each can use those above it.",
                 "propertyNames": { "pattern": NAME },
             },
             "matrix": {
-                "type": "object",
+                "type": ["object", "null"],
                 "description": "Axes for `${matrix.name}`: stages that mention an axis, and those after them, are multiplied by its values.",
                 "propertyNames": { "pattern": NAME },
                 "properties": {

@@ -1,6 +1,6 @@
 //! Which stages of a pipeline a run is about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Pipeline;
 use palinode_error::{Error, ErrorKind, Hint};
@@ -70,6 +70,19 @@ fn all(names: &[String], pipeline: &Pipeline) -> Result<BTreeSet<usize>, Error> 
 }
 
 impl Pipeline {
+    /// The pipeline of these instances alone, which have to include all that they take inputs from.
+    #[must_use]
+    pub fn only(mut self, kept: &BTreeSet<usize>) -> Self {
+        let place: BTreeMap<usize, usize> = kept.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        let all = std::mem::take(&mut self.instances);
+        self.instances =
+            all.into_iter().enumerate().filter(|(at, _)| kept.contains(at)).map(|(_, instance)| instance).collect();
+        for from in self.instances.iter_mut().flat_map(|instance| instance.inputs.values_mut()) {
+            *from = place.get(from).copied().unwrap_or(*from);
+        }
+        self
+    }
+
     /// The instances that a name means: one instance by its full name, all cells of a stage, or those of its cells that have
     /// the named values (`solve[objective=rome]` of a matrix with more axes).
     ///

@@ -40,6 +40,8 @@ impl StageSpec {
 
 const TOP: [&str; 9] =
     ["name", "description", "include", "numerics", "checks", "vars", "matrix", "replicates", "stages"];
+/// Those of them that may be left out.
+const OPTIONAL: [&str; 6] = ["description", "numerics", "checks", "vars", "matrix", "replicates"];
 const STAGE: [&str; 5] = ["uses", "inputs", "with", "retries", "timeout"];
 
 /// What a file is meant to be.
@@ -75,6 +77,10 @@ pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
     let mut spec = Spec::default();
     let Some(pairs) = pairs(tree, "", "the pipeline", report) else { return spec };
     for (key, value) in pairs {
+        // What is left blank is not given.
+        if *value == Tree::Null && OPTIONAL.contains(&key.as_str()) {
+            continue;
+        }
         match key.as_str() {
             "name" => spec.name = text(value, key, report).unwrap_or_default(),
             "description" => spec.description = text(value, key, report),
@@ -85,6 +91,7 @@ pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
             "matrix" => {
                 for (name, value) in self::pairs(value, key, "`matrix`", report).unwrap_or_default() {
                     match name.as_str() {
+                        "include" | "exclude" if *value == Tree::Null => {}
                         "include" => spec.include = Some(value.clone()),
                         "exclude" => spec.exclude = Some(value.clone()),
                         _ if identifier(name, &child(key, name), "an axis", report) => {
@@ -102,7 +109,7 @@ pub fn read(tree: &Tree, form: Form, report: &mut Report) -> Spec {
         }
     }
     let missing = |name: &str| form == Form::Whole && !pairs.iter().any(|(key, _)| key == name);
-    let named = pairs.iter().any(|(key, _)| key == "name");
+    let named = pairs.iter().any(|(key, value)| key == "name" && *value != Tree::Null);
     if missing("name") {
         report.key("", "the pipeline has no name", |it| it.label("add a line").expected("`name: …`"));
     } else if named && spec.name.is_empty() {
@@ -142,10 +149,13 @@ fn stage(id: &str, tree: &Tree, form: Form, report: &mut Report) -> Option<Stage
     for (key, value) in pairs {
         let path = child(&path, key);
         match key.as_str() {
+            "uses" if *value == Tree::Null => {
+                report.value(&path, "`uses` has no value", |it| it.expected("the name of a stage kind"));
+            }
             "uses" => stage.uses = text(value, &path, report).unwrap_or_default(),
             "inputs" => {
                 for (port, value) in self::pairs(value, &path, "`inputs`", report).unwrap_or_default() {
-                    if form == Form::Part && *value == Tree::Null {
+                    if *value == Tree::Null {
                         continue;
                     }
                     let from = text(value, &child(&path, port), report);
@@ -184,6 +194,10 @@ fn text(tree: &Tree, path: &str, report: &mut Report) -> Option<String> {
     match tree {
         Tree::Text(text) => Some(text.clone()),
         Tree::Number(number) => Some(number.to_string()),
+        Tree::Null => {
+            report.value(path, format!("`{path}` has no value"), |it| it.expected("text"));
+            None
+        }
         other => {
             report.value(path, format!("`{path}` is {}", other.what()), |it| it.expected("text"));
             None

@@ -61,10 +61,12 @@ pub struct Measured {
     pub result: bool,
     /// The columns.
     pub metrics: Vec<Metric>,
-    /// What is known of which row is the best, one for each metric; all by their values where it is empty.
+    /// What is known of which row is the best, one for each metric; nothing where it is empty.
     pub marks: Vec<Mark>,
     /// The axes that rows are means over, such as seeds; empty where each row is one experiment.
     pub repeated: Vec<String>,
+    /// What all rows are of, where an axis of repetitions has one value: "seed 1"; empty elsewhere.
+    pub alone: String,
     /// A row for each cell.
     pub rows: Vec<Row>,
     /// What was measured on the way, where anything was.
@@ -102,9 +104,9 @@ pub enum Better {
 /// What is known of which row of a metric is the best.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mark {
-    /// Its value: nothing is known of chance.
+    /// Nothing is known of chance, and so nothing is said.
     #[default]
-    Value,
+    Untested,
     /// None is shown to be better than all others.
     None,
     /// This one is.

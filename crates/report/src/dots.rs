@@ -1,5 +1,7 @@
 //! A dot for each cell, with its interval: what to compare where axes are words.
 
+use std::iter::empty;
+
 use crate::curve::heading;
 use crate::data::{Measure, Metric};
 use crate::figure::{PANEL, Panel};
@@ -46,8 +48,10 @@ pub fn panel(metric: &Metric, labels: &[String], looks: &[Look], values: &[Measu
         }
     }
     if let (Some(base), None) = (base, near) {
-        let told =
-            format!("unedited {}", fixed(base, metric.percent, decimals(metric.percent, finite().chain([base]))));
+        let told = format!(
+            "unedited {}",
+            fixed(base, metric.percent, decimals(metric.percent, finite().chain([base]), empty()))
+        );
         svg.text((PANEL - 14.0, 13.0), Anchor::End, &told, r#"opacity=".7""#);
     }
     if let Some(base) = near {

@@ -1,5 +1,7 @@
 //! Two axes as rows and columns, a metric as shade and number.
 
+use std::iter::empty;
+
 use crate::curve::heading;
 use crate::data::{Better, Metric};
 use crate::figure::{PANEL, Panel};
@@ -29,7 +31,7 @@ pub fn panel(
         .copied()
         .filter(|value| value.is_finite())
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), value| (l.min(value), h.max(value)));
-    let decimals = decimals(metric.percent, known());
+    let decimals = decimals(metric.percent, known(), empty());
     let [rows, columns] = levels;
     let left = (rows.iter().map(|row| width(row)).fold(0.0, f64::max) + 12.0).clamp(48.0, PANEL * 0.4);
     let name = columns.iter().map(|column| width(column)).fold(0.0, f64::max) + 6.0;

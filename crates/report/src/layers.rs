@@ -1,5 +1,7 @@
 //! What was written into each layer.
 
+use std::iter::empty;
+
 use crate::choose::{figure, legend, sentence};
 use crate::curve::{self, Line, Point};
 use crate::data::{Cell, LayerFacts, Layers, Level, Metric};
@@ -90,7 +92,7 @@ impl Layers {
             Column::number(&metric.label, unit, &metric.doc)
         }));
         let digits: Vec<usize> = (0..self.metrics.len())
-            .map(|at| decimals(self.metrics[at].percent, self.rows.iter().map(|row| row.values[at].mean)))
+            .map(|at| decimals(self.metrics[at].percent, self.rows.iter().map(|row| row.values[at].mean), empty()))
             .collect();
         let row = |(cell, row): &(Cell, &LayerFacts)| {
             let mut fields: Vec<Field> = axes.iter().map(|axis| axis_field(cell, axis)).collect();

@@ -31,7 +31,7 @@ pub use data::{
     Metric, Outcome, PromptEffects, Report, Row, Sample, Spread, Stage, Step, Steps, Trace, Traced,
 };
 pub use document::{Asset, Document, render};
-pub use number::duration;
+pub use number::{duration, readable};
 
 /// A cell in a few words: "memit · batch 8".
 pub fn cell_name(cell: &Cell) -> String {

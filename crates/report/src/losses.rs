@@ -53,11 +53,13 @@ impl Losses {
         if !terms.is_empty() {
             panels.push(curve::panel(&metric("terms of the loss"), "step", &levels, &terms));
         }
-        let caption = format!(
-            "Optimisation of {} targets ({}): the median over requests, and the band that holds their middle half.",
-            self.traces.len(),
-            words(&self.instance)
-        );
+        let instance = words(&self.instance);
+        let caption = match self.traces.len() {
+            1 => format!("Optimisation of 1 target ({instance})."),
+            all => format!(
+                "Optimisation of {all} targets ({instance}): the median over requests, and the band that holds their middle half."
+            ),
+        };
         Some(figure(&format!("{}-losses", stem(&self.instance)), &caption, panels, &legend, &[], false))
     }
 

@@ -1,21 +1,51 @@
 //! Numbers as people read them.
 
-/// As many decimals for all values as the largest of them needs for four digits; shares, in percent, have one.
-pub fn decimals(percent: bool, values: impl Iterator<Item = f64> + Clone) -> usize {
+/// Decimals for all values of a column: as many as the largest of them needs for four digits, and more where others would lose theirs
+/// ([`readable`]); shares, in percent, have one.
+pub fn decimals(
+    percent: bool,
+    values: impl Iterator<Item = f64> + Clone,
+    widths: impl Iterator<Item = f64> + Clone,
+) -> usize {
+    let finite = || values.clone().filter(|value| value.is_finite());
     if percent {
-        return 1;
+        return readable(1, true, finite(), widths);
     }
-    let values = values.filter(|value| value.is_finite());
-    if values.clone().all(|value| value.fract() == 0.0) {
-        return 0;
-    }
-    match values.map(f64::abs).fold(0.0, f64::max) {
+    let least = match finite().map(f64::abs).fold(0.0, f64::max) {
+        _ if finite().all(|value| value.fract() == 0.0) => 0,
         most if most >= 1000.0 => 0,
         most if most >= 100.0 => 1,
         most if most >= 10.0 => 2,
         most if most >= 0.1 => 3,
         _ => 4,
+    };
+    readable(least, false, finite(), widths)
+}
+
+/// `least` decimals, or more where the smallest of these values would be left with fewer than three digits, or the narrowest interval or
+/// deviation of these widths with fewer than two. A value that has fewer digits of its own asks for no more than these; a share in percent, only that what is
+/// not 0 is not written as 0. What is next to nothing beside the largest value asks for none.
+pub fn readable(
+    least: usize,
+    percent: bool,
+    values: impl Iterator<Item = f64> + Clone,
+    widths: impl Iterator<Item = f64>,
+) -> usize {
+    const MOST: i32 = 6;
+    const MOST_OF_SHARES: i32 = 3;
+    let sizes = || values.clone().map(f64::abs).filter(|size| size.is_finite() && *size > 0.0);
+    let largest = sizes().fold(0.0, f64::max);
+    // So many decimals show so many digits of a number.
+    let digits = |size: f64, digits: i32| digits - 1 - size.log10().floor() as i32;
+    if percent {
+        let most = sizes().filter(|size| *size >= 1e-6).map(|size| digits(size * 100.0, 1)).max().unwrap_or(0);
+        return least.max(most.clamp(0, MOST_OF_SHARES) as usize);
     }
+    let own = |size: f64| size.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len() as i32);
+    let of_values = sizes().filter(|size| *size >= 1e-6 * largest).map(|size| digits(size, 3).min(own(size)));
+    let of_widths = widths.map(f64::abs).filter(|width| width.is_finite() && *width > 1e-4 * largest);
+    let most = of_values.chain(of_widths.map(|width| digits(width, 2))).max().unwrap_or(0);
+    least.max(most.clamp(0, MOST) as usize)
 }
 
 /// With so many decimals; shares in percent, without the sign. Values that would be a row of digits or of zeros are written
@@ -109,6 +139,30 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The digits of a column are those that its smallest value and its narrowest interval need.
+    #[test]
+    fn columns() {
+        let check = |values: &[f64], widths: &[f64], expect: usize| {
+            assert_eq!(
+                decimals(false, values.iter().copied(), widths.iter().copied()),
+                expect,
+                "{values:?} {widths:?}"
+            );
+        };
+        check(&[35.601_234], &[], 2);
+        check(&[8.123_456, 12_345.678], &[], 2);
+        check(&[1.023_456, 15_000.25], &[], 2);
+        check(&[0.001_234_56, 12.345_678], &[], 5);
+        check(&[0.5, 12.345_678], &[], 2);
+        check(&[3.0, 15_000.0], &[], 0);
+        check(&[1234.567], &[0.4], 2);
+        check(&[1234.567], &[1e-9], 0);
+        check(&[1e-9, 12.345_678], &[], 2);
+        check(&[1.5e-5, 1.25e-4], &[], 6);
+        assert_eq!(decimals(true, [0.98].into_iter(), [].into_iter()), 1);
+        assert_eq!(decimals(true, [0.98, 0.000_234].into_iter(), [].into_iter()), 2);
+    }
 
     #[test]
     fn numbers() {

@@ -1,5 +1,7 @@
 //! Where a fact is kept: effects of restored states by token and layer, as heat maps and as lines.
 
+use std::iter::empty;
+
 use crate::choose::figure;
 use crate::curve::{self, Line, Point};
 use crate::data::{Effects, Metric, PromptEffects, Traced};
@@ -113,11 +115,12 @@ impl Traced {
         };
         let panels = self.kinds().iter().map(panel).collect();
         let caption = format!(
-            "Average indirect effect of restoring a state, by the token's role and layer ({}), over {} prompts: p(answer) with the state \
+            "Average indirect effect of restoring a state, by the token's role and layer ({}), over {} prompt{}: p(answer) with the state \
              restored less p(answer) with noise alone, which is {} on average and {} without noise. {} Each panel has a scale of its own, \
              from 0; effects below 0 have its lightest colour.",
             words(&self.instance),
             self.prompts,
+            if self.prompts == 1 { "" } else { "s" },
             fixed(self.noisy, false, 3),
             fixed(self.clean, false, 3),
             self.how
@@ -175,7 +178,7 @@ impl Traced {
 
     /// All averages.
     pub fn table(&self) -> Table {
-        let digits = decimals(false, self.effects.iter().flat_map(|effects| effects.effect.iter().copied()));
+        let digits = decimals(false, self.effects.iter().flat_map(|effects| effects.effect.iter().copied()), empty());
         let row = |effects: &Effects, layer: usize| {
             let effect = effects.effect[layer];
             let ends = effects.interval.as_ref().map(|all| all[layer]);

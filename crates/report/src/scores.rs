@@ -1,4 +1,4 @@
-//! The table of what a stage measured: a row for each cell, the best of each column marked.
+//! The table of what a stage measured: a row for each cell, and a mark where one is shown to be the best of a column.
 
 use crate::choose::sentence;
 use crate::data::{Better, Cell, Level, Mark, Measure, Measured, Metric, Steps};
@@ -37,20 +37,11 @@ impl Measured {
         self.rows.iter().all(|row| row.values[at].value == Some(first)).then_some(first)
     }
 
-    /// The row that is the best in a metric; of a metric whose records are known, only where it is shown.
-    fn best_rows(&self, metric: usize) -> Vec<usize> {
-        match self.marks.get(metric).copied().unwrap_or_default() {
-            Mark::None => Vec::new(),
-            Mark::Row(row) => vec![row],
-            Mark::Value => {
-                let best = self.best(metric);
-                // What differs in last digits alone is no better.
-                let alike = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
-                let is = |row: &usize| {
-                    self.rows[*row].values[metric].value.zip(best).is_some_and(|(own, best)| alike(own, best))
-                };
-                (0..self.rows.len()).filter(is).collect()
-            }
+    /// The row that is shown to be the best in a metric, where one is: a number is marked for nothing else.
+    fn best_row(&self, metric: usize) -> Option<usize> {
+        match self.marks.get(metric) {
+            Some(Mark::Row(row)) => Some(*row),
+            _ => None,
         }
     }
 
@@ -66,7 +57,11 @@ impl Measured {
             let fewer = counts.iter().filter(|(_, n)| *n < most);
             let fewer: Vec<String> = fewer.map(|(at, n)| format!("{} {n}", self.metrics[*at].label)).collect();
             let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
-            let what = if self.result { " records" } else { "" };
+            let what = match (self.result, most) {
+                (true, 1) => " record",
+                (true, _) => " records",
+                (false, _) => "",
+            };
             text.push_str(&format!(" n = {most}{what}{fewer}."));
         }
         if !self.repeated.is_empty() {
@@ -77,6 +72,12 @@ impl Measured {
                 " Means over {of} values of {}, ± their standard deviation.",
                 self.repeated.join(", ")
             ));
+            if least != most {
+                text.push_str(" Rows are compared over those that both have.");
+            }
+        }
+        if !self.alone.is_empty() {
+            text.push_str(&format!(" All of {} alone.", self.alone));
         }
         text
     }
@@ -100,28 +101,14 @@ impl Measured {
         }
     }
 
-    /// The best value of a metric, where it is known what is better and not all are alike.
-    pub fn best(&self, metric: usize) -> Option<f64> {
-        let mut known = self.rows.iter().filter_map(|row| row.values[metric].value).filter(|value| value.is_finite());
-        let first = known.clone().next()?;
-        if known.all(|value| value == first) {
-            return None;
-        }
-        let known = self.rows.iter().filter_map(|row| row.values[metric].value).filter(|value| value.is_finite());
-        match self.metrics[metric].better? {
-            Better::Max => known.reduce(f64::max),
-            Better::Min => known.reduce(f64::min),
-        }
-    }
-
     /// The table of cells.
     pub fn table(&self) -> Table {
         let (axes, known) = (self.axes(), self.known());
         let rows: Vec<(&Cell, &[Measure])> = self.rows.iter().map(|row| (&row.cell, row.values.as_slice())).collect();
-        let best: Vec<Vec<usize>> = known.iter().map(|&at| self.best_rows(at)).collect();
+        let best: Vec<Option<usize>> = known.iter().map(|&at| self.best_row(at)).collect();
         let mut table = Table {
             name: self.stage.clone(),
-            caption: self.caption(&known, best.iter().any(|rows| !rows.is_empty())),
+            caption: self.caption(&known),
             columns: axes.iter().map(|axis| Column::text(&words(axis))).collect(),
             rows: rows.iter().map(|(cell, _)| axes.iter().map(|axis| axis_field(cell, axis)).collect()).collect(),
             note: self.note(&known),
@@ -136,10 +123,11 @@ impl Measured {
         for ((&at, best), base) in known.iter().zip(&best).zip(&base) {
             let metric = &self.metrics[at];
             let values: Vec<Measure> = rows.iter().map(|(_, values)| values[at]).collect();
-            let decimals = decimals(metric.percent, values.iter().filter_map(|m| m.value).chain(*base));
+            let decimals =
+                decimals(metric.percent, values.iter().filter_map(|m| m.value).chain(*base), widths(values.iter()));
             table.columns.push(column(metric));
             for (at, (row, value)) in table.rows.iter_mut().zip(&values).enumerate() {
-                row.push(measure_field(metric, value, decimals, best.contains(&at)));
+                row.push(measure_field(metric, value, decimals, *best == Some(at)));
             }
             let plain = Measure { value: *base, ..Measure::default() };
             first.push(if base.is_some() { measure_field(metric, &plain, decimals, false) } else { Field::default() });
@@ -186,7 +174,7 @@ impl Measured {
             .iter()
             .map(|&at| {
                 let values = steps.rows.iter().filter_map(|step| step.values[at].value);
-                decimals(self.metrics[at].percent, values)
+                decimals(self.metrics[at].percent, values, widths(steps.rows.iter().map(|step| &step.values[at])))
             })
             .collect();
         for step in &steps.rows {
@@ -200,21 +188,19 @@ impl Measured {
         table
     }
 
-    fn caption(&self, known: &[usize], marked: bool) -> String {
+    fn caption(&self, known: &[usize]) -> String {
         let mut text = match self.rows.len() {
             1 => format!("{}.", words(&self.stage)),
             cells => format!("{} in all {cells} cells.", words(&self.stage)),
         };
         let mark = |at: &usize| self.marks.get(*at).copied().unwrap_or_default();
-        if known.iter().any(|at| mark(at) != Mark::Value) && self.rows.len() > 1 {
+        if known.iter().any(|at| mark(at) != Mark::Untested) && self.rows.len() > 1 {
             text.push_str(if self.result {
                 " Bold: shown to be better than every other row (pairs of records, 95 % intervals, tests adjusted by Holm); where nothing \
                  is bold, no difference is shown."
             } else {
                 " Bold: its 95 % interval meets that of no other row; where nothing is bold, no difference is shown."
             });
-        } else if marked {
-            text.push_str(" The best of each column is bold.");
         }
         let with_interval = |at: &usize| self.rows.iter().any(|row| row.values[*at].interval.is_some());
         if known.iter().any(with_interval) {
@@ -230,6 +216,11 @@ impl Measured {
         let told: Vec<String> = told.map(|metric| format!("{}: {}", metric.label, metric.doc)).collect();
         if told.is_empty() { String::new() } else { told.join("; ") + "." }
     }
+}
+
+/// How wide intervals and deviations are.
+fn widths<'a>(measures: impl Iterator<Item = &'a Measure> + Clone) -> impl Iterator<Item = f64> + Clone {
+    measures.flat_map(|measure| measure.interval.map(|[low, high]| high - low).into_iter().chain(measure.spread))
 }
 
 fn column(metric: &Metric) -> Column {

@@ -38,8 +38,8 @@ pub use machine::threads::start_threads;
 pub use machine::throughput::throughput;
 pub use palinode_edit::{Finding, Findings, Severity};
 pub use palinode_eval::{
-    Best, Paired, Repeated, Scored, TraceKind, best, best_apart, holm, mean_and_deviation, over_repetitions,
-    over_values, paired,
+    Best, Paired, Repeated, Scored, TraceKind, best, best_apart, holm, is_shown, known_records, mean_and_deviation,
+    over_repetitions, over_values, paired, paired_values,
 };
 pub use palinode_hub::Progress;
 pub use sinks::export::update_file::Provenance;

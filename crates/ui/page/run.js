@@ -74,20 +74,15 @@ function scores(run) {
     const columns = members[0].shown.columns.filter((column) => !/^current_/.test(column.name)).slice(0, 24);
     const axes = members[0].cell.map(([axis]) => axis);
     const value = (member, column) => member.shown.columns.find((known) => known.name === column.name);
-    const best = (column) => {
-      const all = members.map((member) => value(member, column)?.value).filter((value) => typeof value === "number");
-      return column.better && all.some((value) => value !== all[0]) ? (column.better === "max" ? Math.max(...all) : Math.min(...all)) : undefined;
-    };
-    const bests = columns.map(best);
     return make("div", { class: "scroll", id: `scores-${name}`, tabindex: 0, role: "region", "aria-label": name }, make("table", {}, make("caption", {}, name),
       make("thead", {}, make("tr", {}, axes.map((axis) => make("th", { scope: "col" }, axis)), axes.length ? null : make("th", { scope: "col" }, make("span", { class: "unseen" }, "stage")), columns.map((column) => make("th", { scope: "col", class: "number", title: column.doc }, column.label)))),
       make("tbody", {}, members.map((member) => make("tr", {},
         axes.length ? member.cell.map(([, level], at) => make(at ? "td" : "th", at ? {} : { scope: "row" }, written(level))) : make("th", { scope: "row" }, member.instance),
-        columns.map((column, at) => {
+        columns.map((column) => {
           const found = value(member, column);
           const text = written(found?.value, column.format);
           const interval = found?.interval && found.interval[0] !== null ? make("span", { class: "interval" }, `${written(found.interval[0], column.format)} … ${written(found.interval[1], column.format)}`) : null;
-          return make("td", { class: "number" }, bests[at] !== undefined && found?.value === bests[at] ? make("b", {}, text) : text, interval);
+          return make("td", { class: "number" }, text, interval);
         }))))));
   });
 }

@@ -165,11 +165,6 @@ function drawTable(main) {
     return make("th", { scope: "col", class: number === true ? "number" : "", "aria-sort": sorted ? (state.down ? "descending" : "ascending") : null },
       make("button", { class: "plain", type: "button", id: `sort-${name}`, onclick: press }, text), small && make("small", {}, small));
   };
-  const best = new Map();
-  for (const field of shown.filter((field) => field.better)) {
-    const all = found.map((row) => valueOf(row, field.name)).filter((value) => typeof value === "number");
-    if (all.length > 1 && all.some((value) => value !== all[0])) best.set(field.name, field.better === "max" ? all.reduce((a, b) => Math.max(a, b)) : all.reduce((a, b) => Math.min(a, b)));
-  }
   const single = data.runs.every((run) => run.pipeline === data.runs[0].pipeline);
   const line = (row) => {
     const label = row.run + (row.text ? ` (${row.text})` : "");
@@ -186,8 +181,7 @@ function drawTable(main) {
       const value = valueOf(row, field.name);
       const number = typeof value === "number";
       const text = written(value, field.format);
-      const mark = best.get(field.name) === value && value !== undefined;
-      return make("td", { class: number ? "number" : "long", title: text.length > 24 ? text : null }, mark ? make("b", {}, text) : text);
+      return make("td", { class: number ? "number" : "long", title: text.length > 24 ? text : null }, text);
     });
     return make("tr", { class: chosen.has(row.id) ? "chosen" : "" },
       make("td", {}, box),
@@ -202,7 +196,7 @@ function drawTable(main) {
     return [
       wrong.length ? make("p", { class: "error" }, wrong.join("; ")) : null,
       make("div", { class: "scroll", id: "list-scroll", tabindex: 0, role: "region", "aria-label": "Table of runs" },
-        make("table", { class: "runs" }, make("caption", {}, what + "; bold is the best of a column"),
+        make("table", { class: "runs" }, make("caption", {}, what),
           make("thead", {}, make("tr", {}, make("th", { scope: "col" }, make("span", { class: "unseen" }, "choose")),
             head("run", single ? `run of ${data.runs[0].pipeline}` : "run", "", false), single ? null : head("pipeline", "pipeline", "", false), head("state", "state", "", false), head("begun", "begun"), head("took", "took", "", true),
             shown.map((field) => head(field.name, title(field), field.name.includes(".") ? field.name.split(".")[0] : field.role, field.role === "metric" ? true : undefined)))),
@@ -240,11 +234,9 @@ async function drawSide(main) {
       if (!members.length) return null;
       return make("tbody", {}, make("tr", {}, make("th", { scope: "rowgroup", colspan: picked.length + 1 }, name)), members.map((field) => {
         const values = picked.map((row) => valueOf(row, field.name));
-        const numbers = values.filter((value) => typeof value === "number");
-        const best = field.better && numbers.some((value) => value !== numbers[0]) ? (field.better === "max" ? Math.max(...numbers) : Math.min(...numbers)) : undefined;
         return make("tr", {}, make("th", { scope: "row", title: field.doc }, title(field), make("small", {}, field.name)), values.map((value) => {
           const text = written(value, field.format);
-          return make("td", { class: typeof value === "number" ? "number" : "long", title: text.length > 24 ? text : null }, value === best && best !== undefined ? make("b", {}, text) : text);
+          return make("td", { class: typeof value === "number" ? "number" : "long", title: text.length > 24 ? text : null }, text);
         }));
       }));
     };

@@ -11,7 +11,7 @@ use palinode::{
 use serde_json::{Value, json};
 
 use super::ask;
-use super::locate::{FACTS_TRIED, Search};
+use super::locate::{self, FACTS_TRIED, Search};
 use super::quick::{self, Quick};
 use crate::command_error::Failure;
 use crate::input::{StoreArgs, whole};
@@ -88,9 +88,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE|none", conflicts_with_all = ["corpus", "samples"])]
     moments: Option<PathBuf>,
 
-    /// Number of documents to read from the corpus.
-    #[arg(long, default_value_t = 3000, value_parser = whole::<usize>, allow_negative_numbers = true)]
-    samples: usize,
+    /// Number of documents to read from the corpus [default: 3000, and 1000 for the search of --locate]
+    #[arg(long, value_parser = whole::<usize>, allow_negative_numbers = true)]
+    samples: Option<usize>,
 
     /// End with exit code 10 when the edit is doubtful: it did not take, changed a weight beyond recognition, or moved what
     /// it should leave alone.
@@ -153,6 +153,9 @@ enum Moments {
     None,
 }
 
+/// Documents that are read of a corpus for the layer that is edited.
+const DOCUMENTS: usize = 3000;
+
 /// Facts whose answers are shown, at most: the scores cover all of them.
 const SHOWN: usize = 8;
 
@@ -193,7 +196,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         print(&format!("{told:#}\n"))?;
     } else {
         let rests = match (&located, suggested) {
-            (Some(start), _) => Some(super::locate::said(start)),
+            (Some(start), _) => Some(locate::said(start)),
             (None, Some(suggested)) if args.layer.is_none() && !suggested.published => {
                 let tried = inspect(&model).map_or(0, |model| candidates(model.layers).len());
                 Some(format!(
@@ -276,7 +279,7 @@ fn locate(args: &Args, model: &Path) -> Result<Start, Failure> {
         model: &args.model,
         folder: model,
         corpus: corpus.map(own),
-        samples: args.samples,
+        samples: args.samples.unwrap_or(locate::DOCUMENTS),
         layers: Vec::new(),
         facts: None,
     };
@@ -315,12 +318,13 @@ fn moments(args: &Args, model: &Path, layer: usize) -> Result<Moments, Failure> 
     let message = format!("{}: which texts should the edit leave alone?", args.model);
     let cost = inspect(model).ok().map(|model| {
         // A document in the corpora in use has some 500 tokens, and a token takes two operations a parameter.
+        let documents = args.samples.unwrap_or(DOCUMENTS);
         let blocks = (model.parameters - model.vocabulary * model.hidden) as f64;
         let share = (layer + 1) as f64 / model.layers.max(1) as f64;
-        let operations = 2.0 * blocks * share * 500.0 * args.samples as f64;
+        let operations = 2.0 * blocks * share * 500.0 * documents as f64;
         format!(
             ": {} documents of 500 tokens take about {} at 100 GFLOP/s",
-            args.samples,
+            documents,
             format::duration(operations / 1e11)
         )
     });
@@ -392,7 +396,7 @@ fn pipeline(
                 .from("corpus", "--corpus")
                 .with("layers", vec![layer])
                 .from("layers", "--layer")
-                .with("samples", args.samples)
+                .with("samples", args.samples.unwrap_or(DOCUMENTS))
                 .from("samples", "--samples")
                 .done(),
         ),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::again;
 use crate::command_error::{Failure, in_our_words};
-use crate::input::{PipelineArgs, StoreArgs, load_to_look};
+use crate::input::{PipelineArgs, StoreArgs, UntilArgs, load_to_look};
 use crate::results::{Group, by_stage};
 use crate::terminal::table::{Column, Field, Look, table};
 use crate::terminal::{Reading, Style, format, print, print_json};
@@ -21,6 +21,7 @@ use crate::terminal::{Reading, Style, format, print, print_json};
 Examples:
   palinode plan pipeline.yaml
   palinode plan pipeline.yaml --set stages.solve.with.lambda=15000
+  palinode plan pipeline.yaml --until targets                  targets and its inputs
   palinode plan pipeline.yaml --each | grep 'will run'
   palinode plan pipeline.yaml --json | jq '.stages[] | select(.status == \"will_run\")'")]
 pub struct Args {
@@ -29,6 +30,9 @@ pub struct Args {
 
     #[command(flatten)]
     store: StoreArgs,
+
+    #[command(flatten)]
+    until: UntilArgs,
 
     /// Plan a run on this device: auto, cpu, cuda or cuda:N. It matters only under `numerics: strict`.
     #[arg(long, default_value = "auto")]
@@ -70,7 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             lacking = Some(checked);
             return Err(Failure::Told(ErrorKind::Input));
         }
-        let mut pipeline = checked.complete()?;
+        let mut pipeline = args.until.of(checked.complete()?)?;
         pipeline.compute_on(hardware);
         Ok(pipeline)
     };
@@ -158,8 +162,11 @@ fn summary(pipeline: &Pipeline, entries: &[PlanEntry], style: &Style) -> String 
         (count(|status| matches!(status, Status::SameAs { .. })), "the same as others"),
         (count(|status| matches!(status, Status::DependsOn { .. })), "depend on others"),
     ];
-    let parts: Vec<String> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let what = |(count, what): &(usize, &str)| match (count, *what) {
+        (1, "depend on others") => "1 depends on others".to_owned(),
+        _ => format!("{count} {what}"),
+    };
+    let parts: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(what).collect();
     let stages = format::count(entries.len(), "stage");
     format!("{}: {stages}: {}", style.bold(&pipeline.name), parts.join(", "))
 }

@@ -1,6 +1,7 @@
 //! What is measured: how a metric is called, written and compared.
 
 use palinode::shown::{Better, Column, Format, Shown};
+use palinode_report::readable;
 
 /// A column of a table of scores.
 pub struct Metric {
@@ -24,33 +25,40 @@ impl Metric {
         }
     }
 
-    /// As many decimals for all values as the largest of them needs for four digits; all that they have where those are few.
-    pub fn decimals(&self, values: &[Option<f64>]) -> usize {
+    /// Decimals for all values of a column: as many as the largest of them needs for four digits, or all that they have where those are few; and
+    /// more where the smallest value, or the narrowest interval, would lose its digits.
+    pub fn decimals(&self, values: &[Option<f64>], intervals: &[Option<[f64; 2]>]) -> usize {
         const FEW: usize = 3;
-        if self.percent {
-            return 1;
-        }
         let known = values.iter().copied().flatten();
-        let own = |value: f64| value.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
-        let most = known.clone().map(own).max().unwrap_or(0);
-        if most <= FEW {
-            return most;
+        let widths = intervals.iter().flatten().map(|[low, high]| high - low);
+        if self.percent {
+            return readable(1, true, known, widths);
         }
-        match known.map(f64::abs).fold(0.0, f64::max) {
+        let own = |value: f64| value.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len());
+        let least = match known.clone().map(f64::abs).fold(0.0, f64::max) {
+            _ if known.clone().all(|value| own(value) <= FEW) => return known.map(own).max().unwrap_or(0),
             most if most >= 1000.0 => 0,
             most if most >= 100.0 => 1,
             most if most >= 10.0 => 2,
             most if most >= 1.0 => 3,
             _ => 4,
-        }
+        };
+        readable(least, false, known, widths)
     }
 
-    /// A value as text.
+    /// A value as text. What is too small for the decimals of its column, and is not nothing, is written with a power of ten.
     pub fn text(&self, value: f64, decimals: usize) -> String {
+        // Less than this is what sums of numbers leave.
+        const NOTHING: f64 = 1e-12;
         let text = if self.percent { format!("{:.decimals$}%", value * 100.0) } else { format!("{value:.decimals$}") };
+        if text.contains(|char: char| ('1'..='9').contains(&char)) {
+            return text;
+        }
+        if !self.percent && value.abs() > NOTHING {
+            return format!("{value:.1e}");
+        }
         // What rounds to nothing has no sign.
-        let nothing = text.starts_with('-') && !text.contains(|char: char| ('1'..='9').contains(&char));
-        if nothing { text[1..].to_owned() } else { text }
+        text.strip_prefix('-').map(str::to_owned).unwrap_or(text)
     }
 
     /// A difference of two values as text: that of two percentages is in points.
@@ -81,7 +89,7 @@ pub fn headline(results: &[Shown]) -> String {
     let told = known.iter().filter(|metric| metric.better.is_some()).filter_map(|metric| {
         let values = results.iter().filter_map(|shown| shown.metric(&metric.name));
         let best = values.reduce(|best, value| if metric.prefers(value, best) { value } else { best })?;
-        Some(format!("{} {}", metric.label, metric.text(best, metric.decimals(&[Some(best)]))))
+        Some(format!("{} {}", metric.label, metric.text(best, metric.decimals(&[Some(best)], &[]))))
     });
     told.take(MOST).collect::<Vec<_>>().join(", ")
 }

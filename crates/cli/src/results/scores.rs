@@ -1,4 +1,4 @@
-//! The scores of a stage: a row for each cell of the matrix, the best of each column marked.
+//! The scores of a stage: a row for each cell of the matrix, and a star where one is shown to be the best of a column.
 
 use palinode::shown::{Better, Shown, Step, value};
 use palinode::{Best, Repeated, Scored, best, best_apart, mean_and_deviation, over_repetitions, over_values};
@@ -164,8 +164,6 @@ impl Scores {
                 (false, false) => "their 95 % intervals meet",
             };
             text.push_str(&style.below(&format!("{words} ({how})")));
-        } else if all().any(marked) {
-            text.push_str(&style.below("* best of its column"));
         }
         if !self.behind.is_empty() {
             text.push_str(&style.below(&self.behind));
@@ -194,11 +192,21 @@ impl Scores {
         table(style, &columns, rows)
     }
 
+    /// The decimals of a column.
+    fn decimals(&self, at: usize) -> usize {
+        let values: Vec<Option<f64>> = self.rows.iter().map(|row| row.values[at]).collect();
+        let shown = self.rows.iter().filter(|row| row.repetitions > 1);
+        let widths = shown.flat_map(|row| {
+            let spread = row.spread.get(at).copied().flatten().map(|spread| [0.0, spread]);
+            [row.intervals.get(at).copied().flatten(), spread]
+        });
+        self.metrics[at].decimals(&values, &widths.collect::<Vec<_>>())
+    }
+
     /// The interval of a mean over repetitions, which stands below it; empty elsewhere.
     fn ends(&self, row: usize, metric: usize) -> String {
         let of = &self.metrics[metric];
-        let values: Vec<Option<f64>> = self.rows.iter().map(|row| row.values[metric]).collect();
-        let decimals = of.decimals(&values);
+        let decimals = self.decimals(metric);
         let row = &self.rows[row];
         let known = row.intervals.get(metric).copied().flatten().filter(|_| row.repetitions > 1);
         let end = |value: f64| of.text(value, decimals).trim_end_matches('%').to_owned();
@@ -252,30 +260,16 @@ impl Scores {
         })
     }
 
-    /// The values of a metric as text, and which are the best. Marks stand in front, so that the digits stay lined up.
+    /// The values of a metric as text, and which is shown to be the best. Marks stand in front, so that the digits stay lined up.
     fn column(&self, at: usize) -> Vec<(String, bool)> {
         let metric = &self.metrics[at];
         let values: Vec<Option<f64>> = self.rows.iter().map(|row| row.values[at]).collect();
-        let decimals = metric.decimals(&values);
-        let known: Vec<f64> = values.iter().copied().flatten().collect();
-        let differ = known.iter().any(|value| *value != known[0]);
-        let best = metric.better.filter(|_| differ).and_then(|better| {
-            known.iter().copied().reduce(|a, b| match better {
-                Better::Max => a.max(b),
-                Better::Min => a.min(b),
-            })
-        });
+        let decimals = self.decimals(at);
         let draw = |(row, value): (usize, &Option<f64>)| match value {
             None => ("–".to_owned(), false),
             Some(value) => {
-                let is_best = match self.best[at] {
-                    // What differs in last digits alone is no better.
-                    Best::Untested => {
-                        best.is_some_and(|best| (best - value).abs() <= 1e-9 * best.abs().max(value.abs()))
-                    }
-                    Best::NotShown => false,
-                    Best::Shown(shown) => row == shown,
-                };
+                // Where nothing is known of chance, the largest number is the largest number.
+                let is_best = self.best[at] == Best::Shown(row);
                 let mark = if is_best { "*" } else { "" };
                 let spread = self.rows[row].spread.get(at).copied().flatten();
                 let spread = spread.map(|spread| format!(" ± {}", metric.text(spread, decimals))).unwrap_or_default();
@@ -310,6 +304,17 @@ fn records(group: &[(String, Member<'_>)], metric: &str) -> Option<usize> {
     group.iter().filter_map(|(_, member)| of(member)).max().filter(|n| *n > 0)
 }
 
+/// "seed 1 alone", of experiments that were not repeated.
+fn alone(repeated: &[String], groups: &[Group<'_>]) -> String {
+    let mut called: Vec<&str> = groups.iter().flat_map(|(_, group)| group).map(|(called, _)| called.as_str()).collect();
+    called.dedup();
+    match called.as_slice() {
+        [one] if repeated.len() == 1 => format!("{} {one} alone", repeated[0]),
+        [one] => format!("{} ({one}) alone", repeated.join(", ")),
+        _ => format!("one value of {} each", repeated.join(", ")),
+    }
+}
+
 /// "n = 32 records (NS 30); means over 3 values of seed, ± their standard deviation"
 fn behind(metrics: &[Metric], repeated: &[String], groups: &[Group<'_>]) -> String {
     let mut parts = Vec::new();
@@ -321,7 +326,8 @@ fn behind(metrics: &[Metric], repeated: &[String], groups: &[Group<'_>]) -> Stri
         let fewer: Vec<String> =
             counts.iter().filter(|(_, n)| *n < most).map(|(label, n)| format!("{label} {n}")).collect();
         let fewer = if fewer.is_empty() { String::new() } else { format!(" ({})", fewer.join(", ")) };
-        parts.push(format!("n = {most}{}{fewer}", if one_by_one { " records" } else { "" }));
+        let what = if one_by_one { if most == 1 { " record" } else { " records" } } else { "" };
+        parts.push(format!("n = {most}{what}{fewer}"));
     }
     if !repeated.is_empty() {
         let (least, most) = groups
@@ -329,10 +335,15 @@ fn behind(metrics: &[Metric], repeated: &[String], groups: &[Group<'_>]) -> Stri
             .fold((usize::MAX, 0), |(least, most), (_, group)| (least.min(group.len()), most.max(group.len())));
         let of = if least == most { most.to_string() } else { format!("{least} to {most}") };
         let ends = if one_by_one { "95 % intervals over repetitions and records" } else { "Student's 95 % intervals" };
-        parts.push(format!(
-            "means over {of} values of {}, ± their standard deviation; below them, {ends}",
-            repeated.join(", ")
-        ));
+        parts.push(if most == 1 {
+            alone(repeated, groups)
+        } else {
+            let over = if least == most { "" } else { "; rows are compared over those that both have" };
+            format!(
+                "means over {of} values of {}, ± their standard deviation; below them, {ends}{over}",
+                repeated.join(", ")
+            )
+        });
     }
     parts.join("; ")
 }
@@ -386,7 +397,22 @@ mod tests {
         let bare =
             scores(json!([]), &[(&["a"], json!({ "x": 0.5, "y": 3 })), (&["b"], json!({ "x": 0.125, "y": 14 }))]);
         let narrow = Style { terminal: true, width: 40, ..style };
-        let mut tables: Vec<String> = [&matrix, &alone, &bare].iter().map(|scores| scores.table(&style)).collect();
+        // Every value of a column can be read, however large another is.
+        let columns = json!([
+            { "name": "perplexity", "label": "perplexity", "format": "number", "better": "min" },
+            { "name": "norm", "label": "norm", "format": "number" },
+            { "name": "share", "label": "share", "format": "percent", "better": "max" },
+        ]);
+        let far = scores(
+            columns,
+            &[
+                (&["rome"], json!({ "perplexity": 15_234.567_8, "norm": 2.345_678, "share": 0.5 })),
+                (&["memit"], json!({ "perplexity": 8.123_456, "norm": 0.012_345_6, "share": 0.000_31 })),
+                (&["emmet"], json!({ "perplexity": 8.129, "norm": 1.234e-9, "share": 0 })),
+            ],
+        );
+        let mut tables: Vec<String> =
+            [&matrix, &alone, &bare, &far].iter().map(|scores| scores.table(&style)).collect();
         tables.push(matrix.table(&narrow));
         insta::assert_snapshot!(tables.join("────────\n"));
     }

@@ -167,6 +167,12 @@ impl Facts {
         errors
     }
 
+    /// The first of these layers that is a mixture of experts.
+    pub fn first_mixture(&self, layers: &[usize]) -> Option<usize> {
+        let experts = self.experts.as_ref()?;
+        layers.iter().copied().find(|layer| experts.is_mixture(*layer, self.layers))
+    }
+
     /// A mistake for every layer that the model lacks.
     pub fn check_layers(&self, layers: &[usize], field: impl Fn(usize) -> String) -> Vec<FieldError> {
         let missing = layers.iter().enumerate().filter(|(_, layer)| **layer >= self.layers);

@@ -42,7 +42,11 @@ pub struct MomentsFacts {
 pub struct PlannedMoments {
     /// The layers.
     pub layers: Option<Vec<usize>>,
+    /// The first of them that is a mixture of experts, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixture: Option<usize>,
 }
+
 /// What to do where a layer has no second moment.
 pub const MISSING: &str = "add the layer to the stage that measures or loads them";
 

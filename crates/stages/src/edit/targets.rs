@@ -529,9 +529,10 @@ pub fn anchored(
 pub fn say_skipped(cx: &StageContext, requests: &[EditRequest], skipped: &[usize]) {
     if let Some(&first) = skipped.first() {
         cx.warn(format!(
-            "{} of {} requests are skipped, first {}: their values have more than twice the anchored norm",
+            "{} of {} requests {}, first {}: the values have more than twice the anchored norm",
             skipped.len(),
             requests.len(),
+            if skipped.len() == 1 { "is skipped" } else { "are skipped" },
             requests[first].id
         ));
     }

@@ -141,7 +141,9 @@ measures every k-th round too. The 95 % interval comes from a percentile bootstr
         let most = params.samples.map(|samples| samples.get().saturating_add(params.skip));
         let (mut corpus, _) = corpus(cx, params.documents, &params.field, params.seed, most)?;
         let Some(documents) = corpus.len().checked_sub(params.skip).filter(|left| *left > 0) else {
-            let message = format!("the corpus has {} documents, and `skip` leaves none of them", corpus.len());
+            let all = corpus.len();
+            let documents = if all == 1 { "1 document".to_owned() } else { format!("{all} documents") };
+            let message = format!("the corpus has {documents}, and `skip` leaves none");
             return Err(Error::input(message).hint("lower `skip`"));
         };
         let pieces = pieces(cx, &mut corpus, &all.model, params.skip, params.length.map(Count::get))?;

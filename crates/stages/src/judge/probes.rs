@@ -105,7 +105,7 @@ pub struct Probes;
 impl StageKind for Probes {
     type Params = ProbesParams;
     const NAME: &'static str = "probes";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str = "Evaluates a classification task with a few examples, before and after an edit.";
     const DOC: &'static str = "\
 Tasks that an edit does not concern show what it does to the model's abilities: the tasks of GLUE, for example, or any other \

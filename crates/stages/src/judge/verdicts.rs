@@ -484,7 +484,8 @@ fn notes(lines: &[Line]) -> Vec<String> {
         let one = lines.iter().find(|line| line.verdict.is_none()).and_then(|line| line.reply.as_deref());
         let such =
             one.map(|reply| format!(", such as {:?}", reply.chars().take(60).collect::<String>())).unwrap_or_default();
-        notes.push(format!("{open} answers are left open: the reply is no verdict{such}"));
+        let answers = if open == 1 { "1 answer is".to_owned() } else { format!("{open} answers are") };
+        notes.push(format!("{answers} left open: the reply is no verdict{such}"));
     }
     notes
 }

@@ -185,11 +185,17 @@ over more documents or tokens, or with more layers.";
         if params.layers.is_empty() {
             errors.push(FieldError::new("layers", "`layers` is empty").expected("one layer or more"));
         }
-        if let Some(facts) = cx.input(MODEL).model {
-            errors.extend(check(params.compute, Some(&facts)));
+        let model = cx.input(MODEL).model;
+        if let Some(facts) = &model {
+            errors.extend(check(params.compute, Some(facts)));
             errors.extend(facts.check_layers(&params.layers, |i| format!("layers[{i}]")));
         }
-        if errors.is_empty() { Ok(PlannedMoments { layers: Some(params.layers.clone()) }) } else { Err(errors) }
+        let mixture = || model.as_ref().and_then(|facts| facts.first_mixture(&params.layers));
+        if errors.is_empty() {
+            Ok(PlannedMoments { layers: Some(params.layers.clone()), mixture: mixture() })
+        } else {
+            Err(errors)
+        }
     }
 
     fn run(params: &CovarianceParams, cx: &StageContext) -> Result<Artifact, Error> {
@@ -271,7 +277,12 @@ over more documents or tokens, or with more layers.";
                         three_digits(apart)
                     ),
                 };
-                cx.warn(format!("all {documents} documents were used, and {still}"));
+                let all = if documents == 1 {
+                    "the one document was".to_owned()
+                } else {
+                    format!("all {documents} documents were")
+                };
+                cx.warn(format!("{all} used, and {still}"));
             }
             let read = Read { documents, cut };
             return gather(cx, &mut corpus, model, (layers, base), digests, &read, |each| {

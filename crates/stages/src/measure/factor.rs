@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::artifacts::factors::{FactorsFacts, FactorsKind, PlannedFactors, factor, factored, put_layer};
-use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, file_name, read_layer};
+use crate::artifacts::moments::{LayerFacts, MomentsFacts, MomentsKind, PlannedMoments, file_name, read_layer};
 use crate::units::with_file;
 
 /// Parameters of `factor`, as they are written.
@@ -63,6 +63,17 @@ impl FactorParams {
     }
 }
 
+/// What is said of a layer whose second moments are no one matrix.
+fn refused(layer: usize) -> String {
+    format!(
+        "layer {layer} is a mixture of experts, whose second moments are kept by expert: `factor` does not take them"
+    )
+}
+
+/// What to do then.
+const HINT: &str =
+    "connect the second moments themselves: of each edit, `solve` factors the experts that it is routed to";
+
 /// The second moments.
 const MOMENTS: PortOf<MomentsKind> = PortOf::required("moments", "Second moments; all layers are factored.");
 
@@ -90,20 +101,18 @@ a ridge, `factor` and the stages that use its result must have the same Î» and Ï
 
     fn describe(params: &FactorParams, cx: &DescribeCx<'_>) -> Result<PlannedFactors, Vec<FieldError>> {
         let PreservationWeights { lambda, rho } = params.weights();
-        Ok(PlannedFactors { weights: Some([lambda, rho]), layers: cx.input(MOMENTS).layers })
+        let PlannedMoments { layers, mixture } = cx.input(MOMENTS);
+        if let Some(layer) = mixture {
+            return Err(vec![FieldError::new("", refused(layer)).hint(HINT)]);
+        }
+        Ok(PlannedFactors { weights: Some([lambda, rho]), layers })
     }
 
     fn run(params: &FactorParams, cx: &StageContext) -> Result<Artifact, Error> {
         let moments = cx.input(MOMENTS)?;
         let layers = moments.facts.numbers();
         if let Some(mixture) = moments.facts.layers.iter().find(|facts| facts.experts.is_some()) {
-            let message = format!(
-                "layer {} is a mixture of experts, whose second moments are kept by expert: `factor` does not take them",
-                mixture.layer
-            );
-            return Err(Error::input(message).hint(
-                "connect the second moments themselves: of each edit, `solve` factors the experts that it is routed to",
-            ));
+            return Err(Error::input(refused(mixture.layer)).hint(HINT));
         }
         let bar = cx.progress("layers", Some(layers.len() as u64));
         let PreservationWeights { lambda, rho } = params.weights();

@@ -41,12 +41,13 @@ use more of the same corpus, raise `samples` of `covariance`, which continues fr
     }
 
     fn describe(_: &MergeMomentsParams, cx: &DescribeCx<'_>) -> Result<PlannedMoments, Vec<FieldError>> {
-        let (Some(ours), Some(theirs)) = (cx.input(OURS).layers, cx.input(THEIRS).layers) else {
-            return Ok(PlannedMoments::default());
+        let PlannedMoments { layers, mixture } = cx.input(OURS);
+        let (Some(ours), Some(theirs)) = (layers, cx.input(THEIRS).layers) else {
+            return Ok(PlannedMoments { layers: None, mixture });
         };
         match other_layers(&ours, &theirs) {
             Some(message) => Err(vec![FieldError::new("", message).hint(LAYERS)]),
-            None => Ok(PlannedMoments { layers: Some(ours) }),
+            None => Ok(PlannedMoments { layers: Some(ours), mixture }),
         }
     }
 

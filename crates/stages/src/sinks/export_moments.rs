@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use palinode_edit::{Origin, Precision, write_moment};
 use palinode_engine::bounds::Count;
 use palinode_engine::shown::Shown;
-use palinode_engine::{Artifact, Error, OVERWRITE, Port, PortOf, StageContext, StageKind, artifact};
+use palinode_engine::{
+    Artifact, DescribeCx, Error, FieldError, OVERWRITE, Port, PortOf, StageContext, StageKind, artifact,
+};
 use palinode_model::Layout;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,13 @@ pub struct ExportMomentsParams {
     /// default is the number that was measured.
     #[serde(default)]
     samples: Option<Count>,
+}
+
+/// What is said of a layer whose second moments are no one matrix.
+fn refused(layer: usize) -> String {
+    format!(
+        "layer {layer} is a mixture of experts, whose second moments are kept by expert: the published npz files have one sum for a layer"
+    )
 }
 
 /// The model.
@@ -78,6 +87,10 @@ palinode.json lists what was written. A folder that something else wrote, or who
         vec![("path", params.path.clone())]
     }
 
+    fn describe(_: &ExportMomentsParams, cx: &DescribeCx<'_>) -> Result<(), Vec<FieldError>> {
+        cx.input(MOMENTS).mixture.map_or(Ok(()), |layer| Err(vec![FieldError::new("", refused(layer))]))
+    }
+
     fn run(params: &ExportMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {
         let (base, moments) = (cx.input(MODEL)?, cx.input(MOMENTS)?);
         same_model(&base, &moments.facts.base, "second moments")?;
@@ -87,11 +100,7 @@ palinode.json lists what was written. A folder that something else wrote, or who
                     .hint("set `samples`")
             })?;
         if let Some(mixture) = moments.facts.layers.iter().find(|facts| facts.experts.is_some()) {
-            let message = format!(
-                "layer {} is a mixture of experts, whose second moments are kept by expert: the published npz files have one sum for a layer",
-                mixture.layer
-            );
-            return Err(Error::input(message));
+            return Err(Error::input(refused(mixture.layer)));
         }
         let word = params.precision.name();
         let layout = Layout::of(&config(cx, &base)?);

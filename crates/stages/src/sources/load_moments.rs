@@ -159,7 +159,7 @@ of `covariance`. docs/inputs.md shows both ways to name the files.";
             }
         }
         let layers = layers.into_iter().map(|(layer, _)| layer).collect();
-        if errors.is_empty() { Ok(PlannedMoments { layers: Some(layers) }) } else { Err(errors) }
+        if errors.is_empty() { Ok(PlannedMoments { layers: Some(layers), mixture: None }) } else { Err(errors) }
     }
 
     fn run(params: &LoadMomentsParams, cx: &StageContext) -> Result<Artifact, Error> {

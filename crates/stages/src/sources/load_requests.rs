@@ -101,7 +101,7 @@ pub struct LoadRequests;
 impl StageKind for LoadRequests {
     type Params = LoadRequestsParams;
     const NAME: &'static str = "load_requests";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const SUMMARY: &'static str =
         "Reads edit requests: CounterFact, zsRE, KnowEdit and other data sets, plain JSONL, or any file by a mapping.";
     const DOC: &'static str = "\
@@ -158,7 +158,9 @@ it softer. One batch may mix hard and soft edits.";
         if params.snippets.is_some() {
             let with = add_snippets(&cx.file("snippets")?.1, &mut requests).map_err(StageFailure::stage)?;
             if with < requests.len() {
-                cx.warn(format!("{} of {} requests have no snippets", requests.len() - with, requests.len()));
+                let without = requests.len() - with;
+                let have = if without == 1 { "has" } else { "have" };
+                cx.warn(format!("{without} of {} requests {have} no snippets", requests.len()));
             }
         }
         let axes = |request: &EditRequest| !request.portability.is_empty() || !request.locality.is_empty();

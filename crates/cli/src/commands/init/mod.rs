@@ -164,7 +164,7 @@ fn chosen(args: &Args, folder: &Path, layers: u64) -> Result<(Vec<u64>, String),
             model: &args.model,
             folder,
             corpus: (corpus.as_os_str() != "none").then(|| corpus.display().to_string()),
-            samples: 1000,
+            samples: locate::DOCUMENTS,
             layers: Vec::new(),
             facts: None,
         };

@@ -55,6 +55,10 @@ pub struct Args {
     store: StoreArgs,
 }
 
+/// Documents that a search reads of a corpus, from every command that starts one: all layers are measured on them in one pass, up to the deepest, and layers are only
+/// compared with each other.
+pub const DOCUMENTS: usize = 1000;
+
 /// What edits should leave alone while layers are tried.
 #[derive(ClapArgs)]
 struct SearchArgs {
@@ -67,7 +71,7 @@ struct SearchArgs {
     moments: Option<String>,
 
     /// Number of documents to read from the corpus.
-    #[arg(long, default_value_t = 1000, value_parser = whole::<usize>, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = DOCUMENTS, value_parser = whole::<usize>, allow_negative_numbers = true)]
     samples: usize,
 }
 

@@ -113,9 +113,10 @@ pub fn superseded_words(gone: &[usize], requests: &[EditRequest], current: &Summ
         Some(format!("; without them {} is {:.1}\u{a0}%", metric.label, 100.0 * value))
     });
     format!(
-        "{} of {} edits are superseded: a later edit says something else of the same fact ({}){}",
+        "{} of {} edits {} superseded: a later edit says something else of the same fact ({}){}",
         gone.len(),
         requests.len(),
+        if gone.len() == 1 { "is" } else { "are" },
         named(&names),
         first.unwrap_or_default()
     )

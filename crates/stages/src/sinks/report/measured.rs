@@ -98,6 +98,16 @@ fn repeated_axes(members: &[Member<'_>], replicates: &[&str]) -> Vec<String> {
     axes
 }
 
+/// "seed 1", where all members have one value of what is repeated.
+fn alone(members: &[Member<'_>], replicates: &[&str]) -> String {
+    let of = |member: &Member<'_>| -> Vec<String> {
+        let repeated = member.cell.iter().filter(|(axis, _)| replicates.contains(&axis.as_str()));
+        repeated.map(|(axis, level)| format!("{axis} {level}")).collect()
+    };
+    let first = members.first().map(of).unwrap_or_default();
+    if members.iter().all(|member| of(member) == first) { first.join(", ") } else { String::new() }
+}
+
 fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
     let mut metrics: Vec<Metric> = Vec::new();
     for metric in members.iter().flat_map(|member| self::metrics(&member.told)) {
@@ -131,14 +141,14 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
     let rows: Vec<Row> = rows.collect();
     let all: Option<Vec<Repeated<'_>>> = scores.iter().cloned().collect();
     let mark = |(at, metric): (usize, &Metric)| {
-        let Some(least) = metric.better.map(|better| better == Better::Min) else { return Mark::Value };
+        let Some(least) = metric.better.map(|better| better == Better::Min) else { return Mark::Untested };
         let apart = || {
             let known = rows.iter().map(|row| Some((row.values[at].value?, row.values[at].interval?)));
             known.collect::<Option<Vec<_>>>().map_or(Best::Untested, |known| best_apart(&known, least))
         };
         let found = all.as_ref().map_or(Best::Untested, |all| best(all, &metric.name, least));
         match if found == Best::Untested { apart() } else { found } {
-            Best::Untested => Mark::Value,
+            Best::Untested => Mark::Untested,
             Best::NotShown => Mark::None,
             Best::Shown(row) => Mark::Row(row),
         }
@@ -158,6 +168,7 @@ fn one(stage: &str, members: &[Member<'_>], replicates: &[&str]) -> Measured {
         result: members.iter().any(|member| member.artifact.kind == ScoresKind::NAME),
         steps: (!steps.rows.is_empty()).then_some(steps),
         marks: metrics.iter().enumerate().map(mark).collect(),
+        alone: if repeated { String::new() } else { alone(members, replicates) },
         repeated: if repeated { repeated_axes(members, replicates) } else { Vec::new() },
         metrics,
         rows,
