@@ -37,12 +37,12 @@ def main():
         scaling.inputs(work, args)
         run = [program, "run", "pipeline.yaml", "--quiet", "--no-preflight", "--store", str(store), "--until", "moments"]
         whole = subprocess.Popen([*run, "--executor", f"processes:{args.parts}"], cwd=work, env=env, stdout=subprocess.DEVNULL)
-        # The job that joins is told when all shares are done.
+        # The action of the job that joins is written when all shares are done.
         while not action_of(store) and whole.poll() is None:
             time.sleep(0.05)
         whole.kill()
         whole.wait()
-        # Workers end when nobody listens any more.
+        # Workers end once their output is read no more.
         time.sleep(3)
         action = work / "action.json"
         shutil.copy(action_of(store), action)

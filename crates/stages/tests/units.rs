@@ -259,7 +259,7 @@ impl Observer for KilledAfter {
     }
 }
 
-/// What a worker of the stage of second moments is told to do.
+/// The action of the stage of second moments.
 fn action_of_moments(bench: &Bench, yaml: &str) -> Action {
     bench.run(&yaml[..yaml.find("  moments:").unwrap()]);
     let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());

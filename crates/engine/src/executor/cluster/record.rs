@@ -178,7 +178,7 @@ const RUNS: usize = 50;
 /// What earlier coordinators sent that a later one goes on from.
 #[derive(Default)]
 pub struct Earlier {
-    /// Attempts whose end nobody saw, by what they work on. Where one was given up and another was sent, the latest is the last.
+    /// Attempts whose end was not seen, by what they work on. Where one was given up and another was sent, the latest is the last.
     pub left: BTreeMap<(Key, Option<Share>), Vec<Left>>,
     /// Shares that are done, of coordinators that were killed before they sent the job that joins them.
     pub done: BTreeSet<(Key, Share)>,
