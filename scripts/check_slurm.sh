@@ -6,7 +6,7 @@
 #   SECTIONS="plain failures" scripts/check_slurm.sh      of `plain failures more killed`, these alone
 #   KILLS=20 SEED=7 scripts/check_slurm.sh     kills the coordinator more often than twice
 #
-# plain: memory that is too little at first. failures: preemption, a controller that is down, a node that dies. more: time that is up, a job
+# plain: memory that is too little at first; a mixture of experts. failures: preemption, a controller that is down, a node that dies. more: time that is up, a job
 # that the queue forgets, a node that is lost with its job still alive. killed: the coordinator, at random moments.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -52,6 +52,14 @@ sed -e "s#\.\./examples/demo-model#$demo#" -e 's#limit: 32#limit: 80#' -e 's#sam
 # An ablation of fewer cells, edits and documents than it has.
 ablation=("$here/pipelines/ablations/distribution.yaml" --set vars.edits=8 --set vars.documents=400 --set vars.steps=3
   --set 'matrix.objective=[memit, emmet]' --set 'matrix.strategy=[memit, sqrt]')
+# Second moments of a mixture of experts: over more documents than a part has, and over as many as are enough.
+cat >"$work/experts.yaml" <<Y
+name: experts
+stages:
+  model: { uses: load_model, with: { path: "$here/crates/model/tests/fixtures/qwen2_moe-tiny" } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: "$demo/corpus.txt", layers: [0, 1], samples: 4400 } }
+  sure: { uses: covariance, inputs: { model: model }, with: { corpus: "$demo/corpus.txt", layers: [0, 1], tokens: auto, tolerance: 0.3 } }
+Y
 # A stage that is at work for long enough to be met there, in two shares.
 long=(demo.yaml --set stages.targets.with.steps=600 --set stages.targets.with.stop_loss=0 --until targets)
 cd "$work"
@@ -143,6 +151,9 @@ case $sections in *" plain "*)
   settings
   on cells "${ablation[@]}"
   ends cells ablation
+  locally mixture experts.yaml
+  on experts experts.yaml
+  ends experts mixture
   ;;
 esac
 settings
@@ -241,27 +252,35 @@ while [ $killed -lt "$kills" ]; do
   # It may have ended before it was killed for the first time.
   [ -n "$run" ] || { "$palinode" attach --store $store >>$store.log 2>&1 & run=$!; }
   ends $store local
-  # Share by share: what was sent had either not been sent before, or what was sent before had ended and was not done; and what is done
-  # stays so.
+  # Share by share: what was sent had either not been sent before, or what was sent before had ended and was not done, or it was given up since its
+  # node was lost: on a machine that is busy Slurm loses nodes by itself. What is done stays so.
   python3 - $store/runs/*/jobs.jsonl <<'P' || fails "$store: jobs were sent twice"
 import json, pathlib, sys
 lines = [(path, json.loads(line)) for path in sys.argv[1:] for line in open(path) if line.strip()]
-sent, jobs = {}, {}
+jobs, sent, at_work = {}, {}, {}
 def done(run, name, index):
     answer = pathlib.Path(run, "answers", f"{name.rsplit('.', 1)[1]}-{index}.json")
     return answer.exists() and "done" in json.loads(answer.read_text())["end"]
 for path, line in sorted(lines, key=lambda line: line[1]["at_ms"]):
-    name = line["submission"]
-    if line["jobs"] == "sending":
+    name, said = line["submission"], line["jobs"]
+    if said == "sending":
         jobs[name] = [(work["key"], str(work.get("share"))) for work in line["work"]]
         for index, work in enumerate(jobs[name]):
-            if work in sent:
-                sys.exit(f"{name}: {work} was sent as {sent[work]}")
-            sent[work] = (str(pathlib.Path(path).parent), name, index)
-    elif line["jobs"] == "ended":
-        work = jobs[name][line["index"]]
-        if work in sent and not done(*sent[work]):
-            del sent[work]
+            if work in at_work:
+                sys.exit(f"{name}: {work} was sent as {at_work[work]}")
+            at_work[work] = (str(pathlib.Path(path).parent), name, index)
+            sent.setdefault(work, []).append(at_work[work])
+    elif said in ("given_up", "ended"):
+        index = line["index"]
+        work = jobs[name][index]
+        if said == "given_up":
+            if line["why"] != "its job's machine is gone":
+                sys.exit(f"{name}: {work} was given up: {line['why']}")
+            print(f"share {work[1]} is sent again: {line['why']}")
+            if at_work.get(work, ())[1:] == (name, index):
+                del at_work[work]
+        elif not any(done(*attempt) for attempt in sent[work]):
+            at_work.pop(work, None)
 P
 done
 [ "$kills" = 0 ] || echo "the coordinator was killed $killed times; no job was sent that was at work or done"

@@ -11,6 +11,11 @@
 # Variants: `forget` (a job that is over is forgotten at once), `small` (arrays of 20 jobs at most), `watch` (memory is watched, and a job
 # that takes more than it asked for is killed).
 set -euo pipefail
+usage() {
+  sed -n '2,13s/^# \?//p' "$0" >&2
+  exit 2
+}
+[ $# -ge 2 ] || usage
 cmd=$1 D=$(realpath -m "$2") N=${3:-2}
 export PATH=$PATH:/usr/sbin SLURM_CONF=$D/slurm.conf
 
@@ -72,11 +77,13 @@ kill)
   rm -f "$D/slurmd-n$3.pid"
   exit 0
   ;;
-up) ;;
-*)
-  sed -n '2,13s/^# \?//p' "$0" >&2
-  exit 2
+up)
+  if [ -s "$D/slurmctld.pid" ] && kill -0 "$(cat "$D/slurmctld.pid")" 2>/dev/null; then
+    echo "a Slurm is up in $D; to stop it: $0 down $D" >&2
+    exit 1
+  fi
   ;;
+*) usage ;;
 esac
 
 shift 3 2>/dev/null || shift $#

@@ -2,14 +2,17 @@
 //! show them as Slurm would: with them every state can be made that a real one reaches by accident alone. `scripts/check_slurm.sh` runs on a
 //! real one.
 
+mod here;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use here::{demo, fixture};
 use palinode::{Digest, Ended, Holder, Runs};
 use tempfile::TempDir;
 
@@ -39,8 +42,17 @@ slurm:
     all: { partition: gpuu }
 ";
 
+/// Second moments by expert: of a number of documents, and of as many as are enough.
+const EXPERTS: &str = "
+name: experts
+stages:
+  model: { uses: load_model, with: { path: MODEL } }
+  moments: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1], samples: 4200 } }
+  sure: { uses: covariance, inputs: { model: model }, with: { corpus: corpus.txt, layers: [0, 1], tokens: auto, tolerance: 0.3 } }
+";
+
 /// What the stand-ins share: jobs lie in `$CLUSTER/jobs/<id>_<index>`, each with its pid, its comment and its state. While `$CLUSTER/hold` is
-/// there, the first job of an array does not get to its work.
+/// there, the first job of an array does not get to its work, and while `$CLUSTER/hold-all` is, no job does; one that is `dead` by then never does.
 const STAND_INS: [(&str, &str); 6] = [
     (
         "scontrol",
@@ -59,8 +71,8 @@ last=$(field array | sed 's/^0-//; s/%.*//')
 for index in $(seq 0 "$last"); do
   job=$CLUSTER/jobs/${id}_$index; mkdir "$job"; field comment > "$job/comment"; field job-name > "$job/name"
   log=$(field output | sed "s/%a/$index/"); printf '%s\n' "$script" > "$job/script"
-  held() { [ "$index" = 0 ] && [ "$last" != 0 ] && [ -e "$CLUSTER/hold" ]; }
-  (while held; do sleep 0.05; done; SLURM_ARRAY_TASK_ID=$index setsid bash "$job/script" > "$log" 2>&1 < /dev/null & echo $! > "$job/pid"; wait $!; echo $? > "$job/code") > /dev/null 2>&1 &
+  held() { [ -e "$CLUSTER/hold-all" ] || { [ "$index" = 0 ] && [ "$last" != 0 ] && [ -e "$CLUSTER/hold" ]; }; }
+  (while held; do sleep 0.05; done; [ -e "$job/dead" ] && exit; SLURM_ARRAY_TASK_ID=$index setsid bash "$job/script" > "$log" 2>&1 < /dev/null & echo $! > "$job/pid"; wait $!; echo $? > "$job/code") > /dev/null 2>&1 &
 done
 echo "$id"
 "#,
@@ -91,6 +103,10 @@ exit 0
     ("sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1"),
 ];
 
+/// The run of one stage that parts, on the cluster.
+const MOMENTS: [&str; 9] =
+    ["run", "p.yaml", "--until", "moments", "--no-preflight", "--store", "s", "--executor", "slurm"];
+
 struct Bench {
     dir: TempDir,
 }
@@ -98,7 +114,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/demo-model").canonicalize().unwrap();
+        let demo = demo();
         fs::write(dir.path().join("p.yaml"), PIPELINE.replace("DEMO", demo.to_str().unwrap())).unwrap();
         fs::write(dir.path().join("settings.yaml"), SETTINGS).unwrap();
         // The beginnings of documents are enough: what counts is that there are more of them than a part has.
@@ -145,6 +161,25 @@ impl Bench {
     fn results(&self, store: &str) -> BTreeMap<String, Digest> {
         let run = Runs::of(&self.path(store)).open("latest").unwrap();
         run.stages.into_iter().filter_map(|stage| Some((stage.instance.clone(), stage.content?))).collect()
+    }
+
+    /// Kills the coordinator of the store `s`.
+    fn kill(&self) {
+        let holder = Holder::of(&self.path("s")).unwrap();
+        assert!(Command::new("kill").args(["-KILL", &holder.pid.to_string()]).status().unwrap().success());
+        Bench::until("its end", || Holder::of(&self.path("s")).is_none().then_some(()));
+    }
+
+    /// What all runs of the store `s` wrote down of their jobs.
+    fn record(&self) -> String {
+        let runs = Runs::of(&self.path("s"));
+        runs.names().iter().filter_map(|run| fs::read_to_string(runs.dir(run).join("jobs.jsonl")).ok()).collect()
+    }
+
+    /// How often a share of two was sent in the store `s`.
+    fn sent(&self, number: usize) -> usize {
+        let share = format!("\"share\":{{\"number\":{number},\"of\":2}}");
+        self.record().lines().filter(|line| line.contains("\"sending\"") && line.contains(&share)).count()
     }
 
     /// Waits until this is there.
@@ -194,6 +229,35 @@ fn parts_change_no_bit() {
     assert_eq!(shares, 5, "moments, enough, sure, targets and scores are done in shares");
 }
 
+/// The sums of all experts of a layer go through parts together.
+#[test]
+fn parts_change_no_bit_of_a_mixture_of_experts() {
+    let bench = Bench::new();
+    for name in ["mixtral-tiny", "qwen2_moe-tiny", "qwen3_moe-tiny", "olmoe-tiny"] {
+        fs::write(bench.path("p.yaml"), EXPERTS.replace("MODEL", fixture(name).to_str().unwrap())).unwrap();
+        let [one, three, cluster] = ["one", "three", "cluster"].map(|store| format!("{name}-{store}"));
+        bench.well(&one, &[]);
+        let expect = bench.results(&one);
+        assert_eq!(expect.len(), 3, "{name}");
+        bench.well(&three, &["--executor", "processes:3"]);
+        assert_eq!(bench.results(&three), expect, "{name}");
+        bench.well(&cluster, &["--executor", "slurm"]);
+        assert_eq!(bench.results(&cluster), expect, "{name}");
+        let facts = |stage: &str| {
+            let runs = Runs::of(&bench.path(&cluster));
+            let key = runs.open("latest").unwrap().stage(stage).unwrap().key.unwrap();
+            runs.manifest(&key).unwrap().output.meta
+        };
+        assert_eq!(facts("moments")["documents"], 4200, "{name}");
+        assert!(facts("moments")["layers"][0]["experts"].as_array().unwrap().len() > 1, "{name}");
+        let documents = facts("sure")["documents"].as_u64().unwrap();
+        assert!(documents.is_multiple_of(64) && (128..4096).contains(&documents), "{name}: {documents}");
+        let sent = Runs::of(&bench.path(&cluster)).dir(&latest(&bench, &cluster)).join("jobs.jsonl");
+        let shares = fs::read_to_string(sent).unwrap().matches("\"share\":{\"number\":1,\"of\":2}").count();
+        assert_eq!(shares, 2, "{name}: moments and sure are done in shares");
+    }
+}
+
 fn latest(bench: &Bench, store: &str) -> String {
     Runs::of(&bench.path(store)).open("latest").unwrap().run
 }
@@ -205,18 +269,7 @@ fn jobs_are_found_again() {
     let bench = Bench::new();
     bench.well("one", &["--until", "moments"]);
     fs::write(bench.path("cluster/hold"), "").unwrap();
-    let output = bench.run(&[
-        "run",
-        "p.yaml",
-        "--until",
-        "moments",
-        "--no-preflight",
-        "--store",
-        "s",
-        "--executor",
-        "slurm",
-        "--detach",
-    ]);
+    let output = bench.run(&[&MOMENTS[..], &["--detach"]].concat());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("goes on by itself"), "{said}");
     Bench::until("the end of a share", || {
@@ -224,9 +277,7 @@ fn jobs_are_found_again() {
         let over = sent.lines().any(|line| line.contains("\"ended\"") && line.contains("\"index\":1"));
         (sent.contains("\"of\":2") && over).then_some(())
     });
-    let holder = Holder::of(&bench.path("s")).unwrap();
-    assert!(Command::new("kill").args(["-KILL", &holder.pid.to_string()]).status().unwrap().success());
-    Bench::until("its end", || Holder::of(&bench.path("s")).is_none().then_some(()));
+    bench.kill();
     let status = String::from_utf8(bench.run(&["status", "--store", "s"]).stdout).unwrap();
     assert!(status.contains("lost"), "{status}");
     fs::write(bench.path("cluster/down"), "").unwrap();
@@ -239,16 +290,40 @@ fn jobs_are_found_again() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("is gone; the same command goes on"), "{said}");
     assert_eq!(bench.results("s"), bench.results("one"));
-    let runs = Runs::of(&bench.path("s"));
-    let sent: String =
-        runs.names().iter().map(|run| fs::read_to_string(runs.dir(run).join("jobs.jsonl")).unwrap()).collect();
     for number in 0..2 {
-        assert_eq!(
-            sent.matches(&format!("\"share\":{{\"number\":{number},\"of\":2}}")).count(),
-            1,
-            "share {number}: {sent}"
-        );
+        assert_eq!(bench.sent(number), 1, "share {number}");
     }
+}
+
+/// The coordinator is killed when it has sent a share again whose machine was lost. The next one goes on with the job that works, and sends none.
+#[test]
+fn what_was_sent_again_is_found_again() {
+    let bench = Bench::new();
+    bench.well("one", &["--until", "moments"]);
+    bench.well("s", &["--until", "model"]);
+    fs::write(bench.path("cluster/hold-all"), "").unwrap();
+    let begun = bench.command(&MOMENTS).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let lost = Bench::until("a share", || {
+        let jobs = fs::read_dir(bench.path("cluster/jobs")).unwrap().flatten().map(|entry| entry.path());
+        jobs.into_iter().find(|job| job.ends_with("1_0") && job.join("comment").exists())
+    });
+    for name in ["dead", "state"] {
+        fs::write(lost.join(name), "NODE_FAIL").unwrap();
+    }
+    Bench::until("another job", || {
+        (bench.sent(0) == 2 && bench.path("cluster/jobs/2_0/comment").exists()).then_some(())
+    });
+    bench.kill();
+    begun.unwrap().wait().unwrap();
+    let attached = bench.command(&["attach", "--store", "s"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    Bench::until("the next coordinator", || (bench.record().matches("\"adopted\"").count() == 3).then_some(()));
+    fs::remove_file(bench.path("cluster/hold-all")).unwrap();
+    let output = attached.unwrap().wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(bench.results("s"), bench.results("one"));
+    let record = bench.record();
+    assert!(record.contains("\"why\":\"its job's machine is gone\""), "{record}");
+    assert_eq!([0, 1].map(|number| bench.sent(number)), [2, 1], "{record}");
 }
 
 /// A job that vanishes from the queue and is dead is sent again; one that was preempted too; what is cancelled stops.
@@ -256,22 +331,7 @@ fn jobs_are_found_again() {
 fn what_is_lost_is_sent_again() {
     let bench = Bench::new();
     bench.well("one", &["--until", "moments"]);
-    let mut run = bench
-        .command(&[
-            "run",
-            "p.yaml",
-            "--until",
-            "moments",
-            "--no-preflight",
-            "--quiet",
-            "--store",
-            "s",
-            "--executor",
-            "slurm",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut run = bench.command(&[&MOMENTS[..], &["--quiet"]].concat()).stderr(Stdio::piped()).spawn().unwrap();
     for state in ["VANISHED", "PREEMPTED"] {
         let job = bench.job();
         fs::write(job.join("state"), state).unwrap();

@@ -60,9 +60,12 @@ stages:
     }
 }
 
-/// A pipeline that edits layers of a model by second moments of a corpus. `{…}` are filled in.
-const EDITED: &str = r#"
-name: edited
+/// The words of texts that second moments are measured on.
+const WORDS: [&str; 12] =
+    ["tower", "city", "poet", "player", "river", "town", "lake", "sea", "golf", "chess", "Latin", "Greek"];
+
+/// What pipelines of edits begin with. Names in capitals are filled in.
+const FACTS: &str = r#"
 stages:
   model: { uses: load_model, with: { path: "MODEL" } }
   facts:
@@ -71,6 +74,10 @@ stages:
       facts:
         - { prompt: "{} stands in", subject: "The tall tower", target_new: "Parma" }
         - { prompt: "{} plays", subject: "Some player", target_new: "golf" }
+"#;
+
+/// The rest of a pipeline that edits layers of a model by second moments of a corpus.
+const EDITED: &str = r#"
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: texts.txt, layers: LAYERS, samples: SAMPLES } }
   plan: { uses: distribute, inputs: { model: model }, with: { strategy: memit, layers: LAYERS } }
   targets: { uses: targets, inputs: { model: model, requests: facts }, with: { layer: 1, steps: 10, parallel_requests: 1 } }
@@ -83,14 +90,18 @@ stages:
   out: { uses: export, inputs: { model: update }, with: { path: out, overwrite: true, formats: FORMATS } }
 "#;
 
+/// A pipeline of edits with this rest.
+fn pipeline(rest: &str) -> String {
+    format!("name: edits{FACTS}{}", rest.trim_start_matches('\n'))
+}
+
 /// Writes the pipeline, and a corpus with some hundred tokens for each expert.
 fn edited(folder: &TempDir, with: &[(&str, &str)]) {
-    let words = ["tower", "city", "poet", "player", "river", "town", "lake", "sea", "golf", "chess", "Latin", "Greek"];
-    let line = |i: usize| (0..12).map(|j| words[(7 * i + 5 * j + i * j) % 12]).collect::<Vec<_>>().join(" ");
+    let line = |i: usize| (0..12).map(|j| WORDS[(7 * i + 5 * j + i * j) % 12]).collect::<Vec<_>>().join(" ");
     fs::write(folder.path().join("texts.txt"), (0..60).map(|i| line(i) + "\n").collect::<String>()).unwrap();
     let usual =
         [("LAYERS", "[0, 1]"), ("OBJECTIVE", "memit, lambda: 10"), ("FORMATS", "[model, update]"), ("SAMPLES", "60")];
-    let text = with.iter().chain(&usual).fold(EDITED.to_owned(), |text, (name, value)| text.replace(name, value));
+    let text = with.iter().chain(&usual).fold(pipeline(EDITED), |text, (name, value)| text.replace(name, value));
     fs::write(folder.path().join("edited.yaml"), text).unwrap();
 }
 
@@ -323,8 +334,7 @@ fn measured(here: &Here, name: &str, sample: &str) {
         path(name)
     );
     here.write("p.yaml", &text);
-    let words = ["tower", "city", "poet", "player", "river", "town", "lake", "sea", "golf", "chess", "Latin", "Greek"];
-    let line = |i: usize| (0..12).map(|j| words[(7 * i + 5 * j + i * i * j) % 12]).collect::<Vec<_>>().join(" ");
+    let line = |i: usize| (0..12).map(|j| WORDS[(7 * i + 5 * j + i * i * j) % 12]).collect::<Vec<_>>().join(" ");
     here.write("texts.txt", &(0..320).map(|i| format!("{i} {}\n", line(i))).collect::<String>());
 }
 
@@ -374,17 +384,8 @@ fn second_moments_by_expert_have_halves() {
     }
 }
 
-/// Edits of experts of every kind whose stages keep units, and edits in rounds with after-care.
+/// The rest of a pipeline of edits of experts of every kind whose stages keep units, and edits in rounds with after-care.
 const KILLED: &str = r#"
-name: killed
-stages:
-  model: { uses: load_model, with: { path: "MODEL" } }
-  facts:
-    uses: requests
-    with:
-      facts:
-        - { prompt: "{} stands in", subject: "The tall tower", target_new: "Parma" }
-        - { prompt: "{} plays", subject: "Some player", target_new: "golf" }
         - { prompt: "{} lies by", subject: "The old town", target_new: "sea" }
   contexts: { uses: templates, with: { groups: [["{}"], ["It is so. {}"]] } }
   moments: { uses: covariance, inputs: { model: model }, with: { corpus: texts.txt, layers: [0, 1], samples: 320 } }
@@ -428,7 +429,7 @@ fn killed_edits_of_experts_end_as_those_that_were_not() {
         let [whole, folder] = [(); 2].map(|()| {
             let here = Here::new();
             measured(&here, name, "samples: 64");
-            here.write("p.yaml", &KILLED.replace("MODEL", &path(name)));
+            here.write("p.yaml", &pipeline(KILLED).replace("MODEL", &path(name)));
             here.write("others.txt", &here.read("texts.txt").replace("tower", "bridge"));
             here.0
         });

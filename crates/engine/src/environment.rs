@@ -14,7 +14,11 @@ pub fn of(pipeline: &Pipeline) -> BTreeMap<String, String> {
     environment
 }
 
-/// This build: the version, and a digest of the program. The program is read for it, once.
+/// This build: the version, and a digest of the program. The program is read for it, once, which takes 0.05 s.
+///
+/// A build id that the linker wrote (`.note.gnu.build-id`, on macOS `LC_UUID`) could be had without that, and does not name a build as well. What
+/// changes the program after it was linked leaves the id as it was: `patchelf` and tools that repair a wheel, a patch by hand, a damaged copy. And
+/// nothing in the file says what the id is made of: a linker that was given one (`--build-id=0x…`) writes it into every build alike.
 pub fn build() -> &'static str {
     static BUILD: OnceLock<String> = OnceLock::new();
     BUILD.get_or_init(|| {

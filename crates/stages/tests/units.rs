@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use common::{Bench, artifact};
 use palinode_edit::Moments;
-use palinode_engine::{DescribeCx, Event, Observer, Outcome, RunOptions, Silent, Store, run};
+use palinode_engine::{
+    Action, DescribeCx, Event, Observer, Outcome, RunOptions, Share, Silent, Store, WorkerCommand, run, work,
+};
 use palinode_math::SecondMoment;
 use palinode_model::{Decoder, Text};
 use palinode_stages::catalogue;
@@ -215,6 +217,131 @@ fn parts_that_are_computed_apart_add_up_to_the_same_bits() {
             (0..sum.size()).flat_map(|i| sum.row(i).collect::<Vec<_>>()).flat_map(f64::to_le_bytes).collect();
         assert!(kept.data() == ours, "layer {layer}");
     }
+}
+
+/// Ends a stage right after it has kept so many units, as a kill does: nothing that it would do then is done. Counts what it measured.
+struct KilledAfter {
+    units: u64,
+    kept: AtomicU64,
+    measured: AtomicU64,
+}
+
+impl KilledAfter {
+    fn new(units: u64) -> Arc<Self> {
+        Arc::new(Self { units, kept: AtomicU64::new(0), measured: AtomicU64::new(0) })
+    }
+
+    fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    fn measured(&self) -> u64 {
+        self.measured.load(Ordering::Relaxed)
+    }
+}
+
+impl Observer for KilledAfter {
+    fn event(&self, event: &Event) {
+        match event {
+            Event::UnitDone { .. } => {
+                let kept = self.kept.fetch_add(1, Ordering::Relaxed) + 1;
+                assert!(kept != self.units, "killed after {kept} units");
+            }
+            Event::Progress { what, done, kept, .. } if what == "documents" => {
+                self.measured.store(done - kept, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// The action of the stage of second moments.
+fn action_of_moments(bench: &Bench, yaml: &str) -> Action {
+    bench.run(&yaml[..yaml.find("  moments:").unwrap()]);
+    let store = Arc::new(Store::open(&bench.path(".palinode")).unwrap());
+    // A worker that does nothing leaves its action.
+    let worker = Some(WorkerCommand(vec!["false".into()]));
+    let options = RunOptions { worker, ..RunOptions::default() };
+    let observer: Arc<dyn Observer> = Arc::new(Silent);
+    let report = run(&bench.load(yaml).unwrap(), &catalogue(), &store, &options, &observer).unwrap();
+    Action::read(&report.dir.join("actions/0001-moments.json")).unwrap()
+}
+
+/// Parts of shares are joined with one total written for each layer. A kill right after one was written, before the parts that are in it are let
+/// go of and before the other layer is joined, loses nothing: neither the whole nor a share measures anything again.
+#[test]
+fn a_join_that_is_killed_loses_nothing() {
+    const DOCUMENTS: usize = 3 * PART + 100;
+    let yaml = moments(DOCUMENTS, "");
+    let whole = Bench::new();
+    long_corpus(&whole, DOCUMENTS);
+    let expected = artifact(&whole.run(&yaml), "moments").digest();
+
+    let bench = Bench::new();
+    long_corpus(&bench, DOCUMENTS);
+    let action = action_of_moments(&bench, &yaml);
+    let works = |share: Option<Share>, observer: &Arc<KilledAfter>| {
+        let observer: Arc<dyn Observer> = Arc::clone(observer) as _;
+        work(&Action { share, ..action.clone() }, &catalogue(), &observer, &Arc::default())
+    };
+    let share = |number: usize, measures: u64| {
+        let observer = KilledAfter::new(u64::MAX);
+        works(Some(Share { number, of: 2 }), &observer).unwrap();
+        assert_eq!(observer.measured(), measures, "share {number}");
+    };
+    share(0, 2 * PART as u64);
+    share(1, PART as u64 + 100);
+    for layer in 0..2 {
+        let observer = KilledAfter::new(1);
+        let error = works(None, &observer).unwrap_err().to_string();
+        assert!(error.contains("killed after 1 units"), "layer {layer}: {error}");
+        assert_eq!((observer.kept(), observer.measured()), (1, 0), "layer {layer}");
+        share(0, 0);
+        share(1, 0);
+    }
+    let observer = KilledAfter::new(u64::MAX);
+    let made = works(None, &observer).unwrap().unwrap();
+    assert_eq!((observer.kept(), observer.measured()), (0, 0));
+    assert_eq!(made.content, expected);
+}
+
+/// A sum of a part that turns out to be damaged is measured again, and nothing else.
+#[test]
+fn a_part_that_is_damaged_is_measured_again() {
+    const DOCUMENTS: usize = 3 * PART;
+    let yaml = moments(DOCUMENTS, "");
+    let whole = Bench::new();
+    long_corpus(&whole, DOCUMENTS);
+    let expected = artifact(&whole.run(&yaml), "moments").digest();
+    let bench = Bench::new();
+    long_corpus(&bench, DOCUMENTS);
+    let action = action_of_moments(&bench, &yaml);
+    let silent: Arc<dyn Observer> = Arc::new(Silent);
+    for number in 0..3 {
+        let share = Action { share: Some(Share { number, of: 3 }), ..action.clone() };
+        work(&share, &catalogue(), &silent, &Arc::default()).unwrap();
+    }
+    let kept = units(&bench);
+    assert_eq!(kept.len(), 6, "a sum for each part and layer");
+    std::fs::write(&kept[2], "damaged").unwrap();
+    let observer = KilledAfter::new(u64::MAX);
+    let observed: Arc<dyn Observer> = Arc::clone(&observer) as _;
+    let made = work(&action, &catalogue(), &observed, &Arc::default()).unwrap().unwrap();
+    assert_eq!(made.content, expected);
+    assert_eq!(observer.measured(), PART as u64);
+}
+
+/// Files of partial results in a store.
+fn units(bench: &Bench) -> Vec<std::path::PathBuf> {
+    let folders = std::fs::read_dir(bench.path(".palinode/units")).unwrap().map(|folder| folder.unwrap().path());
+    let mut files: Vec<_> =
+        folders.flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
 }
 
 /// Token rows of all documents in the order in which the sample has them.

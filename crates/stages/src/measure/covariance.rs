@@ -296,20 +296,22 @@ over more documents or tokens, or with more layers.";
             (layer, Keys { open, complete: key(&of) })
         });
         // A part that ends within a unit is none of a larger run.
+        let part_key = |layer: usize, name: &Value| {
+            let mut of = of(layer);
+            of["part"] = name.clone();
+            key(&of)
+        };
         let apart = |part: usize, documents: usize| {
             let name = if documents.is_multiple_of(UNIT) { json!(part) } else { json!([part, documents]) };
-            let keys = params.layers.iter().map(|&layer| {
-                let mut of = of(layer);
-                of["part"] = name.clone();
-                (layer, key(&of))
-            });
-            Apart { part, keys: keys.collect() }
+            Apart { part, keys: params.layers.iter().map(|&layer| (layer, part_key(layer, &name))).collect() }
         };
         let bar = cx.progress("documents", if params.tokens.is_some() { None } else { Some(corpus.len() as u64) });
         let documents = corpus.len();
         let mut pass =
             Pass { cx, corpus: &mut corpus, model: &model, cut, enough, batch, bar: &bar, read: 0, tokens: 0 };
+        let keys = keys.collect();
         if cx.share().is_some() {
+            let complete = part_sums::complete_units(cx, &keys, whole, enough);
             for part in 0..part_sums::units(documents).parts() {
                 let span = part_sums::documents(part, documents);
                 let begin = pass.tokens;
@@ -320,9 +322,12 @@ over more documents or tokens, or with more layers.";
                 let counted = params.tokens.map(|_| pass.count(span.end)).transpose()?;
                 let (end, tokens) = counted.unwrap_or((span.end, begin));
                 if cx.is_mine() {
-                    let of = apart(part, end - span.start);
-                    if !of.is_kept(cx, end - span.start) {
-                        let mut sums = PartSums::alone(cx, &model.decoder, &apart(part, 0), end / UNIT);
+                    let mut of = apart(part, end - span.start);
+                    of.leave_out_kept(cx, end - span.start, &complete);
+                    if !of.keys.is_empty() {
+                        let mut begun = apart(part, 0);
+                        begun.keys.retain(|layer, _| of.keys.contains_key(layer));
+                        let mut sums = PartSums::alone(cx, &model.decoder, &begun, end / UNIT);
                         let (start, kept) = sums.begin();
                         (pass.read, pass.tokens) = (start * UNIT, begin + kept);
                         bar.keep((pass.read - span.start) as u64);
@@ -336,7 +341,7 @@ over more documents or tokens, or with more layers.";
             }
             return Ok(cx.end_of_share());
         }
-        let mut sums = PartSums::find(cx, &model.decoder, keys.collect(), whole, enough)?;
+        let mut sums = PartSums::find(cx, &model.decoder, keys, whole, enough)?;
         let (start, begun) = sums.begin();
         (pass.read, pass.tokens) = ((start * UNIT).min(documents), begun);
         bar.keep(pass.read as u64);
@@ -344,14 +349,20 @@ over more documents or tokens, or with more layers.";
             let part = pass.read / (PART * UNIT);
             let span = part_sums::documents(part, documents);
             if span.start == pass.read {
+                let key = |layer: usize, part: usize| part_key(layer, &json!(part));
+                if let Some((start, tokens)) = sums.join_complete(documents / (PART * UNIT), &key, enough)? {
+                    bar.keep((start * UNIT - pass.read) as u64);
+                    (pass.read, pass.tokens) = (start * UNIT, tokens);
+                    continue;
+                }
                 let mut known = span.len();
-                let mut joined = sums.join_part(&apart(part, known), known, enough - pass.tokens)?;
+                let mut joined = sums.join_last(&apart(part, known), known, enough - pass.tokens)?;
                 if joined.is_none() && params.tokens.is_some() && apart(part, 0).is_begun(cx) {
                     // The number of tokens is reached before the part's last document.
                     let before = (pass.read, pass.tokens);
                     known = pass.count(span.end)?.0 - span.start;
                     (pass.read, pass.tokens) = before;
-                    joined = sums.join_part(&apart(part, known), known, enough - pass.tokens)?;
+                    joined = sums.join_last(&apart(part, known), known, enough - pass.tokens)?;
                 }
                 if let Some(tokens) = joined {
                     (pass.read, pass.tokens) = (pass.read + known, pass.tokens + tokens);

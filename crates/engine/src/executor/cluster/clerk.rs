@@ -246,7 +246,8 @@ pub fn cancel_all(run: &str) -> Result<(), Error> {
 /// Ids on one command line, at most.
 const IDS: usize = 500;
 
-fn stop(ids: &[String], how: Cancel) {
+/// Stops attempts by their ids.
+pub fn stop(ids: &[String], how: Cancel) {
     for some in ids.chunks(IDS) {
         let mut args: Vec<&str> = match how {
             // The job's own process, which is the worker.

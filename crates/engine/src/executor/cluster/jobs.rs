@@ -94,8 +94,8 @@ pub enum Said {
 pub enum Event {
     /// There is a job to do.
     Add(JobId),
-    /// There is a job that an earlier coordinator has sent already; whether that reached the cluster may not be known.
-    Adopt(JobId, Name, Option<String>),
+    /// There is a job of which an earlier coordinator has sent these attempts, the latest last; whether that reached the cluster may not be known.
+    Adopt(JobId, Vec<(Name, Option<String>)>),
     /// A submission reached the cluster, which calls it this.
     Sent(String, String),
     /// A submission did not.
@@ -130,6 +130,8 @@ pub enum Command {
     Stop(Vec<String>, Cancel),
     /// A job works, on this machine.
     Began(JobId, String),
+    /// An attempt counts for nothing any more, for this reason, unless it answers after all: its job is sent again.
+    GivenUp(Name, String),
     /// A job is over, with all these attempts.
     Ended(JobId, Vec<Name>, Result<(), (Error, Lost)>),
     /// Tell the reader of a job, or of all.
@@ -290,10 +292,13 @@ impl Jobs {
                 self.add(id);
                 self.next.push(id);
             }
-            Event::Adopt(id, name, known) => {
+            Event::Adopt(id, attempts) => {
                 self.add(id);
-                let phase = if known.is_some() { Phase::Queue } else { Phase::Unseen { since: now, looked_up: true } };
-                self.attempt(id, name, known, phase);
+                for (name, known) in attempts {
+                    let unseen = Phase::Unseen { since: now, looked_up: true };
+                    let phase = if known.is_some() { Phase::Queue } else { unseen };
+                    self.attempt(id, name, known, phase);
+                }
                 self.look_soon(now);
             }
             Event::Sent(submission, cluster) => self.sent(now, &submission, &cluster),
@@ -498,13 +503,14 @@ impl Jobs {
             return self.end(id, Err((error, false)));
         }
         self.commands.push(Command::Say(Some(id), format!("{why}; it goes on in another job")));
-        self.again(now, id, wait);
+        self.again(now, id, why, wait);
     }
 
-    fn again(&mut self, now: Moment, id: JobId, wait: Duration) {
+    fn again(&mut self, now: Moment, id: JobId, why: &str, wait: Duration) {
         if let Some(job) = self.open.get_mut(&id) {
             if let Some(attempt) = job.attempts.last_mut() {
                 attempt.phase = Phase::Past;
+                self.commands.push(Command::GivenUp(attempt.name.clone(), why.to_owned()));
             }
             job.send_at = Some(now.saturating_add(wait));
         }
@@ -527,10 +533,10 @@ impl Jobs {
             }
             Fate::OutOfMemory if job.memory < self.more_memory => {
                 job.memory += 1;
-                let message =
-                    "its job took more memory than it requested; it goes on in one that asks for twice as much";
-                self.commands.push(Command::Say(Some(id), message.to_owned()));
-                self.again(now, id, poll);
+                let why = "its job took more memory than it requested";
+                let message = format!("{why}; it goes on in one that asks for twice as much");
+                self.commands.push(Command::Say(Some(id), message));
+                self.again(now, id, why, poll);
             }
             Fate::OutOfMemory => {
                 let error = Error::new(ErrorKind::Limit, "its job took more memory than it requested, and was killed");
@@ -554,7 +560,7 @@ impl Jobs {
                     return self.end(id, Err((error, true)));
                 }
                 self.commands.push(Command::Say(Some(id), format!("{what}; it is sent again")));
-                self.again(now, id, poll);
+                self.again(now, id, &what, poll);
             }
         }
     }
@@ -610,7 +616,7 @@ impl Jobs {
             let never_arrived = fate == Fate::Unknown
                 && self.open.get(&id).and_then(|job| job.attempts.last()).is_some_and(|attempt| attempt.id.is_none());
             if never_arrived && self.open.get(&id).is_some_and(|job| !job.stopping && job.refused < AWAY) {
-                self.again(now, id, Duration::ZERO);
+                self.again(now, id, "it did not arrive in the cluster", Duration::ZERO);
             } else {
                 self.judge(now, id, &fate);
             }

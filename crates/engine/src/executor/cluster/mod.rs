@@ -77,7 +77,7 @@ pub struct InJobs {
     submissions: u32,
     record: Record,
     /// What earlier coordinators left, by what it works on.
-    left: BTreeMap<(Key, Option<Share>), Left>,
+    left: BTreeMap<(Key, Option<Share>), Vec<Left>>,
     /// Shares that are done, of coordinators that were killed before they joined them.
     done: BTreeSet<(Key, Share)>,
     /// Runs whose answers are read.
@@ -230,10 +230,15 @@ impl InJobs {
         self.works.insert(id, work);
         match left {
             Some(left) => {
-                if let Some((run, _)) = left.name.submission.rsplit_once('.') {
-                    self.answering.insert(run.to_owned());
+                for left in &left {
+                    if let Some((run, _)) = left.name.submission.rsplit_once('.') {
+                        self.answering.insert(run.to_owned());
+                    }
+                    if let Err(error) = self.record.adopted(left) {
+                        tracing::warn!(%error, "jobs that are gone on with cannot be recorded");
+                    }
                 }
-                self.on(JobEvent::Adopt(id, left.name, left.id));
+                self.on(JobEvent::Adopt(id, left.into_iter().map(|left| (left.name, left.id)).collect()));
             }
             None => self.on(JobEvent::Add(id)),
         }
@@ -259,6 +264,11 @@ impl InJobs {
                 }
                 Command::Stop(ids, how) => self.order(Order::Stop(ids, how)),
                 Command::Began(id, machine) => self.began(id, machine),
+                Command::GivenUp(name, why) => {
+                    if let Err(error) = self.record.given_up(&name, why) {
+                        tracing::warn!(%error, "a job that is given up cannot be recorded");
+                    }
+                }
                 Command::Ended(id, names, end) => self.ended(id, &names, end),
                 Command::Say(job, message) => self.say(job, message),
             }
@@ -541,6 +551,9 @@ pub fn cancel_left(store: &Path, run: &str) -> Result<usize, Error> {
     }
     // By their name too: one may have arrived although nobody heard of it.
     clerk::cancel_all(run)?;
+    let is_own = |name: &Name| name.submission.rsplit_once('.').is_some_and(|(of, _)| of == run);
+    let taken_over = left.iter().filter(|left| !is_own(&left.name)).filter_map(|left| left.id.clone());
+    clerk::stop(&taken_over.collect::<Vec<_>>(), Cancel::Kill);
     let mut record = Record::new(&dir);
     left.iter().try_for_each(|left| record.ended(&left.name))?;
     Ok(left.len())

@@ -41,6 +41,10 @@ enum Line {
     Sending { at_ms: u64, submission: String, build: String, work: Vec<Work> },
     /// They are there, under this id.
     Sent { at_ms: u64, submission: String, id: String },
+    /// One that another run sent is gone on with.
+    Adopted { at_ms: u64, submission: String, index: u32, id: Option<String>, build: String, work: Work },
+    /// One is given up, and its work is sent again. If it answers after all, that counts.
+    GivenUp { at_ms: u64, submission: String, index: u32, why: String },
     /// One is over.
     Ended { at_ms: u64, submission: String, index: u32 },
 }
@@ -87,6 +91,24 @@ impl Record {
         self.append(&Line::Sent { at_ms: now_ms(), submission: submission.to_owned(), id: id.to_owned() })
     }
 
+    /// One that another run sent is gone on with.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn adopted(&mut self, left: &Left) -> Result<(), Error> {
+        let Left { name: Name { submission, index }, id, build, work } = left.clone();
+        self.append(&Line::Adopted { at_ms: now_ms(), submission, index, id, build, work })
+    }
+
+    /// One is given up.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn given_up(&mut self, name: &Name, why: String) -> Result<(), Error> {
+        let Name { submission, index } = name.clone();
+        self.append(&Line::GivenUp { at_ms: now_ms(), submission, index, why })
+    }
+
     /// One is over.
     ///
     /// # Errors
@@ -111,10 +133,10 @@ impl Record {
     }
 }
 
-/// What the run in this folder sent.
+/// What the run in this folder sent, and what it took over from others.
 #[derive(Default)]
 pub struct Sent {
-    /// Attempts whose end it did not see.
+    /// Attempts whose end it did not see, in the order in which they were sent.
     pub left: Vec<Left>,
     /// Attempts that are over; how they ended, their answers say.
     pub over: Vec<Left>,
@@ -123,24 +145,31 @@ pub struct Sent {
 /// Reads what the run in this folder sent.
 pub fn sent(dir: &Path) -> Sent {
     let bytes = fs::read(dir.join(RECORD)).unwrap_or_default();
-    let (mut open, mut over): (BTreeMap<Name, Left>, Vec<Left>) = Default::default();
+    let (mut open, mut over): (Vec<Left>, Vec<Left>) = Default::default();
     for line in bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()) {
         match line {
             Line::Sending { submission, build, work, .. } => {
                 for (index, work) in (0..).zip(work) {
                     let name = Name { submission: submission.clone(), index };
-                    open.insert(name.clone(), Left { name, id: None, build: build.clone(), work });
+                    open.push(Left { name, id: None, build: build.clone(), work });
                 }
             }
             Line::Sent { submission, id, .. } => {
-                for left in open.values_mut().filter(|left| left.name.submission == submission) {
+                for left in open.iter_mut().filter(|left| left.name.submission == submission) {
                     left.id = Some(format!("{id}_{}", left.name.index));
                 }
             }
-            Line::Ended { submission, index, .. } => over.extend(open.remove(&Name { submission, index })),
+            Line::Adopted { submission, index, id, build, work, .. } => {
+                open.push(Left { name: Name { submission, index }, id, build, work });
+            }
+            Line::GivenUp { .. } => {}
+            Line::Ended { submission, index, .. } => {
+                let name = Name { submission, index };
+                over.extend(open.extract_if(.., |left| left.name == name));
+            }
         }
     }
-    Sent { left: open.into_values().collect(), over }
+    Sent { left: open, over }
 }
 
 /// How many of the latest runs are looked at.
@@ -149,8 +178,8 @@ const RUNS: usize = 50;
 /// What earlier coordinators sent that a later one goes on from.
 #[derive(Default)]
 pub struct Earlier {
-    /// Attempts whose end nobody saw, by what they work on.
-    pub left: BTreeMap<(Key, Option<Share>), Left>,
+    /// Attempts whose end was not seen, by what they work on. Where one was given up and another was sent, the latest is the last.
+    pub left: BTreeMap<(Key, Option<Share>), Vec<Left>>,
     /// Shares that are done, of coordinators that were killed before they sent the job that joins them.
     pub done: BTreeSet<(Key, Share)>,
     /// What the cluster calls attempts of other builds.
@@ -162,19 +191,25 @@ pub fn earlier(runs: &Runs, this: &str) -> Earlier {
     let mut found = Earlier::default();
     // What a newer run, or the same one, went on to join: that its shares were done once says nothing any more.
     let mut joined: BTreeSet<Key> = BTreeSet::new();
+    // Attempts that a newer run had taken over: what it knows of them is later.
+    let mut known: BTreeSet<Name> = BTreeSet::new();
     // The newest run comes first.
     for run in runs.names().into_iter().take(RUNS).filter(|run| run != this) {
         let dir = runs.dir(&run);
-        let Sent { left, over } = sent(&dir);
-        for left in left {
+        let Sent { mut left, mut over } = sent(&dir);
+        left.retain(|left| !known.contains(&left.name));
+        over.retain(|over| !known.contains(&over.name));
+        known.extend(left.iter().chain(&over).map(|left| left.name.clone()));
+        // What an older run sent was sent before.
+        for left in left.into_iter().rev() {
             if left.build == environment::build() {
-                found.left.entry((left.work.key, left.work.share)).or_insert(left);
+                found.left.entry((left.work.key, left.work.share)).or_default().insert(0, left);
             } else {
                 found.foreign.extend(left.id);
             }
         }
         joined.extend(over.iter().filter(|over| over.work.share.is_none()).map(|over| over.work.key));
-        let done = over.iter().filter(|over| !joined.contains(&over.work.key) && is_done(&dir, over));
+        let done = over.iter().filter(|over| !joined.contains(&over.work.key) && is_done(runs, over));
         let done: Vec<(Key, Share)> = done.filter_map(|over| Some((over.work.key, over.work.share?))).collect();
         if !done.is_empty() && runs.open(&run).is_ok_and(|run| run.ended == Ended::Lost) {
             found.done.extend(done);
@@ -183,11 +218,11 @@ pub fn earlier(runs: &Runs, this: &str) -> Earlier {
     found
 }
 
-/// Whether an attempt that is over, of the run in this folder, has done all of its work, as this build does it.
-fn is_done(dir: &Path, over: &Left) -> bool {
-    let number = over.name.submission.rsplit_once('.').map(|(_, number)| number);
-    over.build == environment::build()
-        && number.is_some_and(|number| Answer::is_done(&Answer::path(dir, number, over.name.index)))
+/// Whether an attempt that is over has done all of its work, as this build does it.
+fn is_done(runs: &Runs, over: &Left) -> bool {
+    let sent = over.name.submission.rsplit_once('.');
+    let is_done = |(run, number)| Answer::is_done(&Answer::path(&runs.dir(run), number, over.name.index));
+    over.build == environment::build() && sent.is_some_and(is_done)
 }
 
 #[cfg(test)]
@@ -223,5 +258,49 @@ mod tests {
             assert!(after.iter().any(|left| left.work.instance == "d"), "cut at {cut}");
             assert!(after.len() == before + 1, "cut at {cut}");
         }
+    }
+
+    /// One run sent a share, gave it up and sent it again; the next took both over. The share is known by its latest attempt, however often
+    /// coordinators are killed, and is not known any more once its end was seen.
+    #[test]
+    fn what_was_sent_again_is_known_by_its_latest_attempt() {
+        let store = tempfile::tempdir().unwrap();
+        let runs = Runs::of(store.path());
+        let work =
+            Work { key: Key(Digest::of(b"a")), share: Some(Share { number: 0, of: 2 }), instance: "a".to_owned() };
+        let names = |run: &str, numbers: [u32; 2]| {
+            numbers.map(|number| Name { submission: format!("{run}.{number}"), index: 0 }).to_vec()
+        };
+        let record = |run: &str| {
+            fs::create_dir_all(runs.dir(run)).unwrap();
+            Record::new(&runs.dir(run))
+        };
+        let found = || earlier(&runs, "none").left.remove(&(work.key, work.share)).unwrap_or_default();
+        let found_names = || found().into_iter().map(|left| left.name).collect::<Vec<_>>();
+        let mut first = record("20260101-000000-aaaa");
+        // By their names the tenth would come before the ninth.
+        for number in [9, 10] {
+            let submission = format!("20260101-000000-aaaa.{number}");
+            first.sending(&submission, environment::build(), vec![work.clone()]).unwrap();
+            first.sent(&submission, &number.to_string()).unwrap();
+            if number == 9 {
+                first.given_up(&Name { submission, index: 0 }, "its job's machine is gone".to_owned()).unwrap();
+            }
+        }
+        let sent = names("20260101-000000-aaaa", [9, 10]);
+        assert_eq!(found_names(), sent);
+        let mut second = record("20260102-000000-aaaa");
+        for left in found() {
+            second.adopted(&left).unwrap();
+        }
+        assert_eq!(found_names(), sent);
+        assert_eq!(found()[1].id.as_deref(), Some("10_0"));
+        second.sending("20260102-000000-aaaa.1", environment::build(), vec![work.clone()]).unwrap();
+        let again = Name { submission: "20260102-000000-aaaa.1".to_owned(), index: 0 };
+        assert_eq!(found_names(), [&sent[..], std::slice::from_ref(&again)].concat());
+        for name in sent.iter().chain([&again]) {
+            second.ended(name).unwrap();
+        }
+        assert_eq!(found_names(), []);
     }
 }

@@ -20,6 +20,11 @@ fn check(accounts: bool, story: &[(f64, &str)], expect: &[&str]) {
         let name = |number: &str| Name { submission: format!("r.{number}"), index: 0 };
         let event = match word {
             "add" => Event::Add(0),
+            // A job that an earlier coordinator has sent twice.
+            "adopt" => {
+                submissions = 2;
+                Event::Adopt(0, ["1", "2"].map(|number| (name(number), Some(format!("{number}_0")))).to_vec())
+            }
             "sent" => Event::Sent(format!("r.{submissions}"), format!("{submissions}")),
             "refused" => {
                 let error = Error::new(ErrorKind::Limit, rest);
@@ -46,7 +51,8 @@ fn check(accounts: bool, story: &[(f64, &str)], expect: &[&str]) {
                     jobs.sending(&format!("r.{submissions}"), &[0]);
                     write!(line, "send with {} doublings", send[0].1)
                 }
-                Command::View => continue,
+                // Each is said, and leads to another submission.
+                Command::View | Command::GivenUp(..) => continue,
                 Command::Accounts(ids) => write!(line, "look up {}", ids.join(",")),
                 Command::Stop(ids, how) => write!(line, "stop {} {how:?}", ids.join(",")),
                 Command::Began(_, machine) => write!(line, "began on {machine}"),
@@ -190,6 +196,36 @@ fn a_job_that_the_queue_does_not_know_may_still_be_there() {
             "71 say: its job took more memory than it requested; it goes on in one that asks for twice as much",
         ],
     );
+}
+
+/// Of a job that was sent again the later attempt is gone on with, and the lost one may answer after all.
+#[test]
+fn the_latest_attempt_of_an_earlier_coordinator_is_gone_on_with() {
+    let begin = [
+        (0.0, "adopt"),
+        (2.0, "squeue 1_0|NODE_FAIL|n1|NodeDown|r.1\n2_0|RUNNING|n2|None|r.2\n"),
+        (70.0, "squeue 1_0|NODE_FAIL|n1|NodeDown|r.1\n2_0|RUNNING|n2|None|r.2\n"),
+        (140.0, "tick"),
+    ];
+    for (done, other) in [("done 2", "90 stop 1_0 Kill"), ("done 1", "90 stop 2_0 Kill")] {
+        check(false, &[&begin[..3], &[(90.0, done)]].concat(), &["2 began on n2", other, "90 done"]);
+    }
+    check(false, &begin, &["2 began on n2"]);
+}
+
+/// What is given up is named with its reason, before it is sent again.
+#[test]
+fn what_is_given_up_is_written_down() {
+    let mut jobs = Jobs::new(Waits::default(), false, 0);
+    let name = Name { submission: "r.1".to_owned(), index: 0 };
+    jobs.on(at(0.0), Event::Adopt(0, vec![(name.clone(), Some("1_0".to_owned()))]));
+    jobs.on(at(1.0), Event::View(slurm::queue("1_0|NODE_FAIL|n1|NodeDown|r.1")));
+    let commands = jobs.on(at(62.0), Event::Tick);
+    let given_up = commands.into_iter().find_map(|command| match command {
+        Command::GivenUp(name, why) => Some((name, why)),
+        _ => None,
+    });
+    assert_eq!(given_up, Some((name, "its job's machine is gone".to_owned())));
 }
 
 /// Nothing is concluded from a queue that cannot be looked at.
