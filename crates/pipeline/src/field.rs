@@ -127,12 +127,12 @@ fn take_out(with: &mut Value, path: &str) -> bool {
 /// Takes all fields without a value out of a value; whether there were any.
 fn take_out_empty(value: &mut Value) -> bool {
     match value {
-        Value::Array(items) => items.iter_mut().fold(false, |found, item| take_out_empty(item) || found),
+        Value::Array(items) => items.iter_mut().map(take_out_empty).fold(false, |found, within| found | within),
         Value::Object(map) => {
             let before = map.len();
             map.retain(|_, value| !value.is_null());
-            let within = map.values_mut().fold(false, |found, value| take_out_empty(value) || found);
-            within || map.len() < before
+            let emptied = map.len() < before;
+            map.values_mut().map(take_out_empty).fold(emptied, |found, within| found | within)
         }
         _ => false,
     }
