@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, TensorData};
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_math::{
     Delta, Diagnostics, Form, LowRank, Mat, MathError, Objective, Plan, Preservation, Problem, RomeKey, Solution,
-    System, from_row_major, mean_column_norm, row_major, solve,
+    System, from_row_major, mean_column_norm, solve,
 };
 use palinode_model::{Beyond, Decoder, DecoderConfig, MlpModule, ModelError, Text, WeightId, read};
 
@@ -335,7 +335,7 @@ pub fn with_edits<'a>(
     let mut waiting: BTreeMap<usize, BTreeMap<usize, &Delta>> = BTreeMap::new();
     for (weight, delta) in edits {
         let Some(rows) = rows_of_expert(config, weight) else {
-            let change = tensor(&model, &delta.transposed());
+            let change = tensor(&model, delta);
             model = model.with_change(weight, change)?;
             continue;
         };
@@ -367,17 +367,16 @@ fn with_experts(model: &Decoder, layer: usize, changes: &BTreeMap<usize, &Delta>
     let shape = [model.config().key_size(layer), model.config().hidden];
     let mut values = vec![0f32; shape[0] * shape[1]];
     for (&start, delta) in changes {
-        let own = row_major(delta.transposed().as_ref());
-        values[start * shape[1]..].iter_mut().zip(own).for_each(|(to, value)| *to = value as f32);
+        let own = delta.transposed_f32();
+        values[start * shape[1]..][..own.len()].copy_from_slice(&own);
     }
     model.with_change(WeightId::down(layer), Tensor::from_data(TensorData::new(values, shape), &model.device()))
 }
 
-/// `Δᵀ`, `[in, out]` in f32, on the model's device: summed in f64 and rounded once.
-fn tensor(decoder: &Decoder, transposed: &Mat<f64>) -> Tensor<2> {
-    let shape = [transposed.nrows(), transposed.ncols()];
-    let values: Vec<f32> = row_major(transposed.as_ref()).into_iter().map(|v| v as f32).collect();
-    Tensor::from_data(TensorData::new(values, shape), &decoder.device())
+/// `Δᵀ`, `[in, out]` in f32, on the model's device.
+fn tensor(decoder: &Decoder, delta: &Delta) -> Tensor<2> {
+    let [out, input] = delta.shape();
+    Tensor::from_data(TensorData::new(delta.transposed_f32(), [input, out]), &decoder.device())
 }
 
 fn name_edits(

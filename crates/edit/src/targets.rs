@@ -13,6 +13,7 @@
 //! begins; the published code starts there too, and its autodiff takes 0, so the gradient of the decay is written by hand.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use palinode_data::{ContextTemplates, EditRequest};
 use palinode_model::{Decoder, Text, is_cpu, worker_pool};
@@ -44,6 +45,8 @@ const CPU_LEAST: usize = 4;
 #[derive(Debug)]
 pub struct TargetSearch<'a> {
     decoder: Decoder,
+    /// The same with copies of weights for products that round factors, once there is something to find.
+    copied: OnceLock<Decoder>,
     requests: &'a [EditRequest],
     settings: &'a TargetSettings,
     prompts: Vec<RewritePrompts>,
@@ -95,7 +98,7 @@ impl<'a> TargetSearch<'a> {
         };
         // Every step goes through the layers above again.
         let decoder = decoder.hold_fitting(settings.layer + 1..decoder.config().layers)?;
-        Ok(Self { decoder, requests, settings, prompts, searches, batches, side_by_side })
+        Ok(Self { decoder, copied: OnceLock::new(), requests, settings, prompts, searches, batches, side_by_side })
     }
 
     /// The same search with vectors in place that earlier ones found: for each request the requests of those, whose prompts its own begin
@@ -162,6 +165,20 @@ impl<'a> TargetSearch<'a> {
         self.side_by_side
     }
 
+    /// The decoder to search with. Rounding a weight and copying it together takes a large part of the time of a product in bf16: steps do it once.
+    fn ready(&self) -> Result<&Decoder, EditError> {
+        let compute = self.settings.rules.compute;
+        if let Some(ready) = self.copied.get() {
+            return Ok(ready);
+        }
+        if compute.is_usual() {
+            return Ok(&self.decoder);
+        }
+        let layers = self.settings.layer + 1..self.decoder.config().layers;
+        let made = self.decoder.with_copies(layers, compute)?;
+        Ok(self.copied.get_or_init(|| made))
+    }
+
     /// Finds the targets of some batches of searches at the same time, each in a thread of its own. `watch` hears of every step, from any of them.
     ///
     /// # Errors
@@ -172,16 +189,17 @@ impl<'a> TargetSearch<'a> {
             names: some.iter().map(|&i| self.requests[self.searches[i][0]].id.as_str()).collect(),
             prompts: some.iter().map(|&i| self.searches[i].iter().map(|&r| &self.prompts[r]).collect()).collect(),
         };
-        self.decoder.within(most, |size| {
-            if self.decoder.streams() {
+        let decoder = self.ready()?;
+        decoder.within(most, |size| {
+            if decoder.streams() {
                 let parts: Vec<Together<'_>> = batches.iter().flat_map(|batch| batch.chunks(size)).map(of).collect();
-                let found = descend(&self.decoder, &parts, self.settings, worker_pool::MOST, &watch);
-                self.decoder.rest();
+                let found = descend(decoder, &parts, self.settings, worker_pool::MOST, &watch);
+                decoder.rest();
                 let mut found = found?.into_iter().flatten();
                 return Ok(batches.iter().map(|batch| found.by_ref().take(batch.len()).collect()).collect());
             }
             let found = worker_pool::map(batches.iter().collect(), |batch| {
-                let alone = |some| descend(&self.decoder, &[of(some)], self.settings, 1, &watch);
+                let alone = |some| descend(decoder, &[of(some)], self.settings, 1, &watch);
                 let parts = batch.chunks(size).map(alone).collect::<Result<Vec<_>, EditError>>()?;
                 Ok(parts.into_iter().flatten().flatten().collect())
             });

@@ -101,8 +101,8 @@ fn changes_of_several_weights_of_a_layer_add_up() {
     let all = with_edits(&base, ids.into_iter().zip(&deltas)).unwrap();
     for (id, delta) in ids.into_iter().zip(&deltas) {
         let [now, then]: [Vec<f32>; 2] = [&all, &base].map(|model| read(model.weight(id).unwrap()).unwrap());
-        let change = row_major(delta.transposed().as_ref());
-        let off = now.iter().zip(&then).zip(&change).map(|((now, then), change)| (now - then - *change as f32).abs());
+        let change = delta.transposed_f32();
+        let off = now.iter().zip(&then).zip(&change).map(|((now, then), change)| (now - then - change).abs());
         assert!(off.fold(0.0, f32::max) < 1e-6, "{id}");
     }
     // Taking them off again gives back the first model, as far as f32 goes.

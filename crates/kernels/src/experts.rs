@@ -79,12 +79,12 @@ impl<'a> Projection<'a> {
     /// Some of the outputs.
     fn outputs(&self, range: &Range<usize>) -> Projection<'a> {
         let bias = self.bias.map(|bias| &bias[range.clone()]);
-        Projection { weight: self.weight.outputs_in(range), packed: None, bias }
+        Projection { weight: self.weight.outputs_in(range), packed: None, packed_back: None, bias }
     }
 
     /// Some of the inputs. A bias is the whole's alone.
     fn inputs(&self, range: &Range<usize>) -> Projection<'a> {
-        Projection { weight: self.weight.from(range.start, range.len()), packed: None, bias: None }
+        Projection { weight: self.weight.from(range.start, range.len()), packed: None, packed_back: None, bias: None }
     }
 }
 

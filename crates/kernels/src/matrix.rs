@@ -41,6 +41,11 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// What its numbers are rounded to in products.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
     /// Numbers of a row that goes in.
     pub fn inputs(&self) -> usize {
         self.inputs

@@ -9,6 +9,8 @@ pub struct Projection<'a> {
     pub weight: Matrix<'a>,
     /// The same weight as a copy that products read faster, where there is one.
     pub packed: Option<&'a Packed>,
+    /// Such a copy of [`Matrix::turned`], for the way back.
+    pub packed_back: Option<&'a Packed>,
     /// One for each output, where there are any.
     pub bias: Option<&'a [f32]>,
 }
@@ -22,6 +24,9 @@ impl Projection<'_> {
     }
 
     pub(crate) fn back(&self, slope: &[f32], threads: Threads) -> Vec<f32> {
-        product(slope, self.weight.turned(), None, threads)
+        match self.packed_back {
+            Some(packed) => product_packed(slope, packed, None, threads),
+            None => product(slope, self.weight.turned(), None, threads),
+        }
     }
 }

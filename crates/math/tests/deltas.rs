@@ -30,6 +30,24 @@ fn forms(low: &LowRank) -> [Delta; 3] {
     [Delta::LowRank(low.clone()), Delta::Sparse(Sparse::of(dense.as_ref(), |_| true)), Delta::Dense(dense)]
 }
 
+/// A change that is multiplied out some inputs at a time has the bits of one that is multiplied out at once.
+#[test]
+fn a_change_is_the_same_in_parts() {
+    for (out, inputs, rank) in
+        [(64, 3000, 1), (1, 2500, 3), (300, 1, 2), (768, 3072, 32), (17, 1030, 7), (96, 2048, 100), (5, 1024, 600)]
+    {
+        let number = |i: usize, j: usize| ((i * 37 + j * 101) as f64).sin();
+        let (left, right) = (Mat::from_fn(out, rank, number), Mat::from_fn(rank, inputs, |i, j| number(j, i + 5)));
+        let whole = right.transpose() * left.transpose();
+        let wanted: Vec<f32> = (0..inputs * out).map(|at| whole[(at / out, at % out)] as f32).collect();
+        let low = Delta::LowRank(LowRank { left, right });
+        assert!(low.transposed_f32() == wanted, "{out} × {inputs}, rank {rank}");
+        for other in [Delta::Dense(low.dense()), Delta::Sparse(Sparse::of(low.dense().as_ref(), |_| true))] {
+            assert!(other.transposed_f32() == wanted, "{out} × {inputs}, rank {rank}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -83,7 +101,10 @@ proptest! {
         for delta in forms(&low) {
             prop_assert_eq!(delta.shape(), [D, F]);
             prop_assert!(close(&delta.dense(), &dense, 1e-12));
-            prop_assert!(close(&delta.transposed(), &dense.transpose().to_owned(), 1e-12));
+            let transposed = delta.transposed_f32();
+            prop_assert_eq!(transposed.len(), F * D);
+            let transposed = Mat::from_fn(D, F, |i, j| f64::from(transposed[j * D + i]));
+            prop_assert!(close(&transposed, &dense, 1e-7));
             prop_assert!(close(&delta.times(x.as_ref()), &(&dense * &x), 1e-12));
             prop_assert!((delta.frobenius() - dense.norm_l2()).abs() < 1e-9);
             let spectral = dense.singular_values().unwrap()[0];

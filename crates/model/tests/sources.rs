@@ -371,6 +371,58 @@ fn a_suffix_finds_back_as_autodiff_does() {
     }
 }
 
+/// What a step of a target search computes there and back is the same to the last bit with copies of weights. A block that is streamed is let go all
+/// the same, and an edited model has no copy of what it was.
+#[test]
+fn copies_of_weights_change_no_bit() {
+    for name in FAMILIES {
+        let (here, there) = (resident(name, Precision::F32), streamed(name, Precision::F32));
+        let (layers, d) = (here.config().layers, here.config().hidden);
+        let texts = rows(&here);
+        let noise = |n: usize, seed: usize| {
+            let values: Vec<f32> = (0..n * d).map(|i| ((i * 37 + seed) % 101) as f32 / 101.0 - 0.5).collect();
+            Tensor::<2>::from_data(burn::tensor::TensorData::new(values, [n, d]), &Device::flex())
+        };
+        let of = |decoder: &Decoder| {
+            let batch = decoder.rows(&texts[3..]);
+            let (suffix, _) = decoder.suffix(&batch, vec![1, 3, 0], &[2, 4, 5], 0, |_, _| Ok(())).unwrap();
+            let places = suffix.places(decoder, [(0, 4), (1, 8), (2, 5)]);
+            let (hidden, run) = suffix.run(decoder, noise(3, 5)).unwrap();
+            let normed = decoder.final_norm(hidden.at(&places));
+            let losses = decoder.cross_entropies(&normed, &[3, 1, 4], &[1.0, 0.5, 0.25]).unwrap();
+            let back = suffix.back(decoder, run, &places, losses.gradient.clone()).unwrap();
+            let numbers = [normed, losses.values, losses.gradient, back];
+            numbers.map(|numbers| read::<f32, 2, _>(numbers).unwrap())
+        };
+        for compute in [Compute::F32, Compute::Bf16] {
+            let [here, there] = [&here, &there].map(|decoder| decoder.clone().with_compute(compute));
+            let plain = of(&here);
+            let copied = here.with_copies(1..layers, compute).unwrap();
+            assert_eq!(copied.copied_layers(), (1..layers).collect::<Vec<_>>());
+            assert!(of(&copied) == plain, "{name}, {compute:?}");
+
+            let again = there.with_copies(1..layers, compute).unwrap();
+            assert!(again.copied_layers().is_empty());
+            assert!(of(&again) == plain, "{name}, {compute:?}: streamed");
+            let held = there.hold(layers - 1..layers).unwrap().with_copies(1..layers, compute).unwrap();
+            assert_eq!(held.copied_layers(), [layers - 1]);
+            assert!(of(&held) == plain, "{name}, {compute:?}: held");
+            assert!(there.streaming().unwrap().most_in_memory <= 2);
+
+            let last = WeightId::down(layers - 1);
+            if here.config().mixture(layers - 1).is_none() {
+                let change = here.weight(last).unwrap();
+                let edited = copied.with_change(last, change.clone()).unwrap();
+                assert!(edited.copied_layers().is_empty());
+                assert!(of(&edited) == of(&here.with_change(last, change).unwrap()), "{name}, {compute:?}: edited");
+            }
+            // Products in another type take none.
+            let other = if compute == Compute::F32 { Compute::Bf16 } else { Compute::F32 };
+            assert!(copied.with_compute(other).copied_layers().is_empty());
+        }
+    }
+}
+
 #[test]
 fn packed_batches_hold_as_many_tokens_as_they_may() {
     let [padded, packed, kernels] = forms("gpt2-tiny");

@@ -298,6 +298,7 @@ impl Weights {
         let projection = |weight: usize, inputs: usize, outputs: usize, bias: usize| Projection {
             weight: Matrix::new(&numbers[weight], inputs, outputs),
             packed: None,
+            packed_back: None,
             bias: self.bias.then(|| numbers[bias].as_slice()),
         };
         let head_norm = |shared: usize, of_all: usize, all: usize| {
@@ -326,6 +327,7 @@ impl Weights {
                 let score = |weight: usize, outputs: usize| Projection {
                     weight: Matrix::new(&numbers[weight], *d, outputs),
                     packed: None,
+                    packed_back: None,
                     bias: None,
                 };
                 Experts {

@@ -16,6 +16,9 @@ use crate::spectrum::largest_eigenvalue;
 pub use low_rank::LowRank;
 pub use sparse::Sparse;
 
+/// Inputs of a weight whose changes are multiplied out at a time.
+const INPUTS: usize = 1024;
+
 /// A change `Δ` of a weight, `[out, in]`.
 ///
 /// ```
@@ -79,13 +82,27 @@ impl Delta {
         }
     }
 
-    /// `Δᵀ`, `[in, out]`, as a model computes with it.
-    pub fn transposed(&self) -> Mat<f64> {
+    /// `Δᵀ`, `[in, out]` row-major, as a model computes with it: summed in f64 and rounded once. In f64 no more than some inputs' numbers are in
+    /// memory at a time.
+    pub fn transposed_f32(&self) -> Vec<f32> {
+        let [out, inputs] = self.shape();
+        let mut values = Vec::with_capacity(out * inputs);
         match self {
-            Self::LowRank(LowRank { left, right }) => right.transpose() * left.transpose(),
-            Self::Sparse(sparse) => sparse.dense().transpose().to_owned(),
-            Self::Dense(dense) => dense.transpose().to_owned(),
+            Self::LowRank(LowRank { left, right }) => {
+                for from in (0..inputs).step_by(INPUTS) {
+                    let part = left * right.subcols(from, INPUTS.min(inputs - from));
+                    values.extend(part.col_iter().flat_map(|column| column.iter()).map(|value| *value as f32));
+                }
+            }
+            Self::Sparse(sparse) => {
+                values.resize(out * inputs, 0.0);
+                sparse.entries().for_each(|([i, j], value)| values[j * out + i] = value as f32);
+            }
+            Self::Dense(dense) => {
+                values.extend(dense.col_iter().flat_map(|column| column.iter()).map(|value| *value as f32));
+            }
         }
+        values
     }
 
     /// `Δ X`, `[out, n]`, for `X` `[in, n]`.

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::batch::rows::Activations;
 use crate::decoder::block::{KeyValues, Kv};
-use crate::decoder::host::heads;
+use crate::decoder::host::{HostBlock, heads};
 use crate::decoder::packed::PackedModel;
 use crate::device::numbers::Numbers;
 use crate::{Decoder, ModelError, read};
@@ -219,7 +219,7 @@ fn step_together(
         decoder.meter.block(rows.frame.shape.cells(), 0);
         let lent;
         let made;
-        let block = if let Some(packed) = packed {
+        let block: &HostBlock = if let Some(packed) = packed {
             &packed.blocks[layer]
         } else {
             lent = decoder.lend(layer)?;

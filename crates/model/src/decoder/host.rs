@@ -44,6 +44,7 @@ pub(crate) struct HostLinear {
     weight: Numbers,
     compute: Compute,
     packed: Option<Packed>,
+    packed_back: Option<Packed>,
     bias: Option<Numbers>,
 }
 
@@ -83,6 +84,7 @@ impl HostLinear {
             weight: Numbers::of_matrix(linear.weight.val())?,
             compute: Compute::F32,
             packed: None,
+            packed_back: None,
             bias: all(linear.bias.as_ref(), |bias| Numbers::of(bias.val()))?,
         })
     }
@@ -91,14 +93,26 @@ impl HostLinear {
         self.packed = Some(self.matrix().packed());
     }
 
+    fn pack_both_ways(&mut self) {
+        self.pack();
+        self.packed_back = Some(self.matrix().turned().packed());
+    }
+
     pub fn view(&self) -> Projection<'_> {
         let bias = self.bias.as_ref().map(Numbers::slice);
-        Projection { weight: self.matrix(), packed: self.packed.as_ref(), bias }
+        let (packed, packed_back) = (self.packed.as_ref(), self.packed_back.as_ref());
+        Projection { weight: self.matrix(), packed, packed_back, bias }
     }
 
     fn matrix(&self) -> Matrix<'_> {
         matrix(&self.weight).computed_in(self.compute)
     }
+}
+
+/// Bytes of copies of a weight for both ways.
+pub(crate) fn both_ways(weight: Matrix) -> u64 {
+    let bytes = |inputs, outputs| Packed::bytes(inputs, outputs, weight.compute()) as u64;
+    bytes(weight.inputs(), weight.outputs()) + bytes(weight.outputs(), weight.inputs())
 }
 
 fn matrix(numbers: &Numbers) -> Matrix<'_> {
@@ -141,11 +155,25 @@ impl HostBlock {
 
     /// With copies of its weights that products read faster. Experts, of which each token uses a few, are read where they are.
     pub fn packed(mut self) -> Self {
-        [&mut self.qkv, &mut self.attention_out].into_iter().for_each(HostLinear::pack);
-        if self.router.is_none() {
-            [&mut self.up, &mut self.down].into_iter().chain(&mut self.gate).for_each(HostLinear::pack);
-        }
+        self.copied().for_each(HostLinear::pack);
         self
+    }
+
+    /// As [`HostBlock::packed`], with copies for the way back as well.
+    pub fn packed_both_ways(mut self) -> Self {
+        self.copied().for_each(HostLinear::pack_both_ways);
+        self
+    }
+
+    /// Bytes that the copies of [`HostBlock::packed_both_ways`] take.
+    pub fn bytes_both_ways(&mut self) -> u64 {
+        self.copied().map(|linear| both_ways(linear.matrix())).sum()
+    }
+
+    fn copied(&mut self) -> impl Iterator<Item = &mut HostLinear> {
+        let inside = self.router.is_none().then_some([&mut self.up, &mut self.down]).into_iter().flatten();
+        let gate = self.gate.as_mut().filter(|_| self.router.is_none());
+        [&mut self.qkv, &mut self.attention_out].into_iter().chain(inside).chain(gate)
     }
 
     fn view(&self, config: &DecoderConfig, layer: usize) -> kernels::Block<'_> {

@@ -1,6 +1,7 @@
 //! The decoder: embedding, blocks, head, and the ways through them that editing needs.
 
 pub(crate) mod block;
+pub(crate) mod copies;
 pub mod generate;
 pub(crate) mod host;
 pub(crate) mod packed;
@@ -25,6 +26,7 @@ use crate::batch::grouping::groups;
 use crate::batch::host_rows::HostRows;
 use crate::batch::rows::{Activations, Frame, RowForm, Rows};
 use crate::decoder::block::{Block, BlockOutput, FeedForward, Inner, KeyValues, Norm, Pins};
+use crate::decoder::copies::Copies;
 use crate::decoder::host::HostBlock;
 use crate::decoder::parameters::{Ends, Parameters};
 use crate::decoder::rotation::{Both, Rotation, Turns};
@@ -55,6 +57,8 @@ pub struct Decoder {
     kernels: bool,
     /// What their products round factors to.
     compute: Compute,
+    /// Copies of weights, for products in one of them.
+    copies: Option<Arc<Copies>>,
     meter: Arc<Meter>,
     capacity: Arc<Capacity>,
 }
@@ -81,6 +85,7 @@ impl Decoder {
             form: if kernels { RowForm::Packed } else { RowForm::Padded },
             kernels,
             compute: Compute::F32,
+            copies: None,
             meter: Arc::default(),
             capacity: Arc::default(),
         }
@@ -115,7 +120,18 @@ impl Decoder {
     }
 
     /// A layer's block, which was lent, as kernels see it; none where they cannot.
-    pub(crate) fn host_block(&self, layer: usize, block: &Block) -> Option<HostBlock> {
+    pub(crate) fn host_block(&self, layer: usize, block: &Block) -> Option<Arc<HostBlock>> {
+        let copied = self.copies().and_then(|copies| copies.block(layer));
+        copied.or_else(|| self.seen_block(layer, block).map(Arc::new))
+    }
+
+    /// Copies for products as this decoder computes them.
+    pub(crate) fn copies(&self) -> Option<&Arc<Copies>> {
+        self.copies.as_ref().filter(|copies| copies.compute() == self.compute)
+    }
+
+    /// As [`Decoder::host_block`], without copies of weights.
+    pub(crate) fn seen_block(&self, layer: usize, block: &Block) -> Option<HostBlock> {
         let block = HostBlock::of(block)?;
         if self.compute.is_usual() {
             return Some(block);
@@ -534,6 +550,7 @@ impl Decoder {
     pub fn with_change(&self, id: WeightId, change: Tensor<2>) -> Result<Self, ModelError> {
         let weight = self.weight(id)? + change;
         let mut edited = self.clone();
+        edited.copies = None;
         let Some(part) = self.part(id) else {
             edited.blocks.replace(id, weight);
             return Ok(edited);

@@ -11,6 +11,7 @@
 //! each joins them at its own layer. By kernels that gives the bits of whole runs; by the tensor library the rows are a rectangle.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_kernels::{Batch, Past, Pins as HostPins, Rotation as HostRotation, Row};
@@ -507,7 +508,7 @@ impl<'a> Group<'a> {
 struct HostLayer<'a> {
     decoder: &'a Decoder,
     layer: usize,
-    block: HostBlock,
+    block: Arc<HostBlock>,
     /// Of the kept runs: hidden states before and after the layer, and what its parts add.
     before: Numbers,
     after: Numbers,

@@ -3,11 +3,14 @@
 //! A row of logits has tens or hundreds of thousands of numbers. They are computed for some rows at a time, a loss turns each row into its
 //! gradient where it lies, and the product with the head that carries gradients back reads it from there.
 
+use std::sync::Arc;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use palinode_kernels as kernels;
 use palinode_kernels::{Matrix, ReadOut, Threads};
 use rayon::prelude::*;
 
+use crate::decoder::copies::Copies;
 use crate::device::numbers::{Numbers, rows as tensor_of};
 use crate::{Decoder, ModelError, gather, log_softmax, read};
 
@@ -39,9 +42,27 @@ struct HostHead {
     weight: Numbers,
     compute: kernels::Compute,
     bias: Option<Numbers>,
+    copies: Option<Arc<Copies>>,
 }
 
 impl HostHead {
+    /// `x · weight (+ bias)`.
+    fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let bias = self.bias.as_ref().map(Numbers::slice);
+        match self.copies.as_ref().and_then(|copies| copies.head()) {
+            Some([there, _]) => kernels::product_packed(x, there, bias, Threads::All),
+            None => kernels::product(x, self.weight(), bias, Threads::All),
+        }
+    }
+
+    /// `slope · weightᵀ`.
+    fn back(&self, slope: &[f32]) -> Vec<f32> {
+        match self.copies.as_ref().and_then(|copies| copies.head()) {
+            Some([_, back]) => kernels::product_packed(slope, back, None, Threads::All),
+            None => kernels::product(slope, self.weight().turned(), None, Threads::All),
+        }
+    }
+
     fn weight(&self) -> Matrix<'_> {
         self.weight.matrix().expect("looked at when it was made").computed_in(self.compute)
     }
@@ -138,7 +159,7 @@ impl Decoder {
             let losses: Vec<(f32, f32)> = rows.map(of_row).collect();
             values.extend(losses.iter().map(|(value, _)| *value));
             shortfalls.extend(losses.iter().map(|(_, shortfall)| *shortfall));
-            gradient.extend(kernels::product(&logits, head.weight().turned(), None, Threads::All));
+            gradient.extend(head.back(&logits));
         }
         Some(HeadLosses {
             values: tensor_of(values, 1),
@@ -155,7 +176,7 @@ impl Decoder {
 
     fn host_logits(&self, head: &HostHead, x: &[f32]) -> Vec<f32> {
         self.meter.head(x.len() / self.config.hidden);
-        let mut logits = kernels::product(x, head.weight(), head.bias.as_ref().map(Numbers::slice), Threads::All);
+        let mut logits = head.forward(x);
         self.read_out_of_logits().apply(&mut logits);
         logits
     }
@@ -174,6 +195,7 @@ impl Decoder {
             Some(bias) => Some(Numbers::of(bias.val())?),
         };
         let compute = self.compute().in_kernels();
-        Some(HostHead { weight: Numbers::of_matrix(self.head_weight())?, compute, bias })
+        let copies = self.copies().cloned();
+        Some(HostHead { weight: Numbers::of_matrix(self.head_weight())?, compute, bias, copies })
     }
 }
