@@ -94,7 +94,7 @@ def main():
             path = contents_files(folder, f"fill{start}", start, args.stages)
             subprocess.run([str(last), "run", path, "--quiet", *map(str, with_store)], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         subprocess.run([str(last), "run", "pipeline.yaml", "--quiet", *map(str, with_store)], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    all_programs(f"nothing to do: `plan` of {args.stages} stages", ["plan", "pipeline.yaml", "--quiet", *with_store], args.stages)
+    all_programs(f"nothing to do: `plan` of {args.stages} stages", ["plan", "pipeline.yaml", *with_store], args.stages)
     all_programs("nothing to do: `run`", ["run", "pipeline.yaml", "--quiet", *with_store], args.stages)
     all_programs("`show` of that run", ["show", "latest", *with_store])
     all_programs(f"`cache ls` of {args.results} results", ["cache", "ls", *with_store])
