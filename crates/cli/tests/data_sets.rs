@@ -202,7 +202,7 @@ fn nothing_is_none_and_a_wrong_file_is_named() {
     assert!(said.contains("named like a Parquet table and is none"), "{said}");
     here.write("s.csv", "a,b\nonly\n");
     let said = here.mistake("path: s.csv, fields: { prompt: a, target_new: b }");
-    assert!(said.contains("the row has 1 cells") && !said.contains("hint: \n") && !said.contains("hint:\n"), "{said}");
+    assert!(said.contains("the row has 1 cell,") && !said.contains("hint: \n") && !said.contains("hint:\n"), "{said}");
     here.write("z.json", r#"[{"subject": "Chile", "src": "What does Chile speak?", "answers": [], "alt": "Thai"}]"#);
     let said = here.mistake("path: z.json, dataset: zsre");
     assert!(said.contains("there is no answer in it"), "{said}");

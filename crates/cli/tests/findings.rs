@@ -233,7 +233,7 @@ fn a_superseded_edit_is_reported_apart() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let joined = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(joined.contains("! 1 of 2 edits are superseded: a later edit says something else"), "{said}");
+    assert!(joined.contains("! 1 of 2 edits is superseded: a later edit says something else"), "{said}");
     assert!(joined.contains("(record 0)") && joined.contains("without them ES is 100.0 %"), "{said}");
     assert!(!joined.contains("did not take"), "{said}");
     let output = case.palinode(&["show", "scores", "--json"]);
