@@ -68,13 +68,19 @@ fn edited_exported_and_read_again() {
         let (code, _, problems) =
             palinode(&folder, &["apply", "out/update.safetensors", "out/model.gguf", "--output", "twice"]);
         assert!(code == 4 && problems.contains("is not the model.gguf that the update was made for"), "{problems}");
-        // The folder that the file was made of has other numbers.
+        // The folder that the file was made of has other numbers, for `apply` and for a pipeline.
         let other = fixture(name);
-        let (code, _, problems) =
-            palinode(&folder, &["apply", "out/update.safetensors", other.to_str().unwrap(), "--output", "other"]);
-        let problems = problems.split_whitespace().collect::<Vec<_>>().join(" ");
-        for part in ["the update was made for a GGUF file", "is a folder of safetensors", "insist with --force"] {
-            assert!(code == 4 && problems.contains(part), "{part}: {problems}");
+        let load = format!("model: {{ uses: load_model, with: {{ path: '{}' }} }}", other.display());
+        let update = "update: { uses: load_update, inputs: { model: model }, with: { path: out/update.safetensors } }";
+        let text = format!("name: other\nstages:\n  {load}\n  {update}\n");
+        fs::write(folder.path().join("other.yaml"), text).unwrap();
+        let apply = ["apply", "out/update.safetensors", other.to_str().unwrap(), "--output", "other"];
+        for (command, hint) in [(&apply[..], "insist with --force"), (&["run", "other.yaml"], "set `force: true`")] {
+            let (code, _, problems) = palinode(&folder, command);
+            let problems = problems.split_whitespace().collect::<Vec<_>>().join(" ");
+            for part in ["the update was made for a GGUF file", "is a folder of safetensors", hint] {
+                assert!(code == 4 && problems.contains(part), "{part}: {problems}");
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::{Bench, artifact};
 use palinode_edit::Moments;
 use palinode_engine::{
-    Action, DescribeCx, Event, Observer, Outcome, RunOptions, Share, Silent, Store, WorkerCommand, run, work,
+    Action, DescribeCx, Digest, Event, Observer, Outcome, RunOptions, Share, Silent, Store, WorkerCommand, run, work,
 };
 use palinode_math::SecondMoment;
 use palinode_model::{Decoder, Text};
@@ -271,19 +271,24 @@ fn action_of_moments(bench: &Bench, yaml: &str) -> Action {
     Action::read(&report.dir.join("actions/0001-moments.json")).unwrap()
 }
 
+/// A bench where the moments of so many documents are to be computed, the action that does it, and what one process makes of it.
+fn begun(documents: usize) -> (Bench, Action, Digest) {
+    let yaml = moments(documents, "");
+    let [whole, bench] = [Bench::new(), Bench::new()];
+    for bench in [&whole, &bench] {
+        long_corpus(bench, documents);
+    }
+    let expected = artifact(&whole.run(&yaml), "moments").digest();
+    let action = action_of_moments(&bench, &yaml);
+    (bench, action, expected)
+}
+
 /// Parts of shares are joined with one total written for each layer. A kill right after one was written, before the parts that are in it are let
 /// go of and before the other layer is joined, loses nothing: neither the whole nor a share measures anything again.
 #[test]
 fn a_join_that_is_killed_loses_nothing() {
     const DOCUMENTS: usize = 3 * PART + 100;
-    let yaml = moments(DOCUMENTS, "");
-    let whole = Bench::new();
-    long_corpus(&whole, DOCUMENTS);
-    let expected = artifact(&whole.run(&yaml), "moments").digest();
-
-    let bench = Bench::new();
-    long_corpus(&bench, DOCUMENTS);
-    let action = action_of_moments(&bench, &yaml);
+    let (_bench, action, expected) = begun(DOCUMENTS);
     let works = |share: Option<Share>, observer: &Arc<KilledAfter>| {
         let observer: Arc<dyn Observer> = Arc::clone(observer) as _;
         work(&Action { share, ..action.clone() }, &catalogue(), &observer, &Arc::default())
@@ -313,13 +318,7 @@ fn a_join_that_is_killed_loses_nothing() {
 #[test]
 fn a_part_that_is_damaged_is_measured_again() {
     const DOCUMENTS: usize = 3 * PART;
-    let yaml = moments(DOCUMENTS, "");
-    let whole = Bench::new();
-    long_corpus(&whole, DOCUMENTS);
-    let expected = artifact(&whole.run(&yaml), "moments").digest();
-    let bench = Bench::new();
-    long_corpus(&bench, DOCUMENTS);
-    let action = action_of_moments(&bench, &yaml);
+    let (bench, action, expected) = begun(DOCUMENTS);
     let silent: Arc<dyn Observer> = Arc::new(Silent);
     for number in 0..3 {
         let share = Action { share: Some(Share { number, of: 3 }), ..action.clone() };

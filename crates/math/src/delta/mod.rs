@@ -91,7 +91,7 @@ impl Delta {
             Self::LowRank(LowRank { left, right }) => {
                 for from in (0..inputs).step_by(INPUTS) {
                     let part = left * right.subcols(from, INPUTS.min(inputs - from));
-                    values.extend(part.col_iter().flat_map(|column| column.iter()).map(|value| *value as f32));
+                    values.extend(part.col_iter().flat_map(faer::ColRef::iter).map(|value| *value as f32));
                 }
             }
             Self::Sparse(sparse) => {
@@ -99,7 +99,7 @@ impl Delta {
                 sparse.entries().for_each(|([i, j], value)| values[j * out + i] = value as f32);
             }
             Self::Dense(dense) => {
-                values.extend(dense.col_iter().flat_map(|column| column.iter()).map(|value| *value as f32));
+                values.extend(dense.col_iter().flat_map(faer::ColRef::iter).map(|value| *value as f32));
             }
         }
         values

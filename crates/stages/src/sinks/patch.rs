@@ -10,7 +10,7 @@ use crate::artifacts::model::{GGUF, LEDGER_FILE};
 use crate::sinks::export::folder::{Direction, NOTE, Note, write_weights};
 use crate::sinks::export::ledger::{Entry, Ledger};
 use crate::sinks::export::rounding::{Rounding, back_to};
-use crate::sinks::export::update_file::UpdateFile;
+use crate::sinks::export::update_file::{UpdateFile, other_form};
 use crate::sinks::model_folder::{
     Restored, base_is, begin, companions, digests, read_model, read_note, rounded_in, shards,
 };
@@ -73,9 +73,7 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
                     format!("{} is not the {name} that the update was made for", model.display())
                 }
                 Some(_) => format!("{} is not the {name} that the update was made for", model.join(name).display()),
-                None if (name == GGUF) != is_gguf(model) => {
-                    return Err(Error::input(other_form(model, name == GGUF)).hint(Hint::ForceApply));
-                }
+                None if (name == GGUF) != is_gguf(model) => other_form(name == GGUF, &model.display().to_string()),
                 None => format!("{} has no {name}, which the update was made for", model.display()),
             };
             return Err(Error::input(message).hint(Hint::ForceApply));
@@ -108,17 +106,6 @@ pub fn apply(update: &Path, model: &Path, out: &Path, force: bool, overwrite: Ov
     out.finish(note.about()?)?;
     notes.extend(rounding.shown().notes.unwrap_or_default());
     Ok(Applied { superseded: Vec::new(), notes })
-}
-
-/// Why weights in another form are other weights: the update was made for a GGUF file and `model` is a folder of safetensors, or the other way round.
-fn other_form(model: &Path, for_gguf: bool) -> String {
-    let (made_for, is) =
-        if for_gguf { ("a GGUF file", "a folder of safetensors") } else { ("a folder of safetensors", "a GGUF file") };
-    format!(
-        "the update was made for {made_for}, and {} is {is}: also where both hold one model, their numbers differ (GGUF files are most often quantized), \
-         and with them the keys that the change was computed from. On the other form it is about the same edit, and not the one that was measured",
-        model.display()
-    )
 }
 
 /// Of an update that is put onto other weights than it was made for: what would be measured anew on those is not what was.

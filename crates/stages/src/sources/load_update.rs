@@ -9,10 +9,10 @@ use palinode_engine::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::model::{GGUF, HasModel, ModelKind, config, decides_nothing, weights};
+use crate::artifacts::model::{GGUF, HasModel, ModelKind, config, decides_nothing, gguf, weights};
 use crate::artifacts::update::{Batch, BatchFacts, PlannedUpdate, UpdateFacts, UpdateKind, put};
 use crate::sinks::export::ledger::beside;
-use crate::sinks::export::update_file::{LOADED_LEDGER, LOADED_UPDATE, UpdateFile};
+use crate::sinks::export::update_file::{LOADED_LEDGER, LOADED_UPDATE, UpdateFile, other_form};
 
 /// Parameters of `load_update`.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -90,18 +90,12 @@ A ledger.safetensors that lies beside the file goes along into what is exported:
         let is = |name: &str, made_for| weights(&base).any(|(own, file)| own == name && file.digest == made_for);
         let other = said.model_files.iter().find(|(name, made_for)| !is(name, **made_for));
         if let Some((name, _)) = other.filter(|_| !params.force) {
-            let gguf = weights(&base).any(|(own, _)| own == GGUF);
-            let what = match (name == GGUF, gguf) {
-                (true, false) => {
-                    "the update was made for a GGUF file, whose numbers differ from those of safetensors also where both hold one model"
-                }
-                (false, true) => {
-                    "the update was made for a folder of safetensors, whose numbers differ from those of a GGUF file also where both hold one model"
-                }
-                _ => "",
+            let for_gguf = name == GGUF;
+            let what = if for_gguf == gguf(&base).is_some() {
+                format!("the update was made for another {name}")
+            } else {
+                other_form(for_gguf, "the model")
             };
-            let what =
-                if what.is_empty() { format!("the update was made for another {name}") } else { what.to_owned() };
             return Err(wrong(what).hint("connect the model that it was made for, or set `force: true`"));
         }
         let facts = BatchFacts { start: 0, end: 0, distance_before: None, distance_after: None, layers: said.layers };

@@ -29,6 +29,16 @@ const FACTORS: &str = "update.v1";
 /// What it says of all others, which a reader of the first would look for in vain.
 const ANY: &str = "update.v2";
 
+/// Why weights in another form are other weights: the update was made for a GGUF file and `model` is a folder of safetensors, or the other way round.
+pub fn other_form(for_gguf: bool, model: &str) -> String {
+    let forms = ["a GGUF file", "a folder of safetensors"];
+    let (made_for, is) = if for_gguf { (forms[0], forms[1]) } else { (forms[1], forms[0]) };
+    format!(
+        "the update was made for {made_for}, and {model} is {is}: also where both hold one model, their numbers differ (GGUF files are most often quantized), \
+         and with them the keys that the change was computed from. On the other form it is about the same edit, and not the one that was measured"
+    )
+}
+
 /// Where an update came from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Provenance {
