@@ -3,11 +3,14 @@
 
     python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 8 2 4] [--slurm]
 
-The processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all of them together,
-user and system, with that of one part; how long anything waits does not count. The numbers of parts take turns, each round in another order.
-Every run has a store of its own, and at the end all runs must have the same results, by their digests. With --slurm the shares are jobs on
-tools/slurm/fixture.sh (Debian's slurm-wlm and munge); the time of each job is then what its shell says of its children, and that of Slurm's
-daemons counts nowhere. Needs numpy for the model's random weights, and room for the sums: 8 f² bytes for each layer and part.
+All processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all processes of a run together,
+user and system, with that of the run in one part; how long anything waits does not count. The runs take turns of half a minute (--turn): one
+goes on while the others are stopped. So whatever else the machine does meanwhile slows all of them equally. Every run has a store of its own,
+and at the end all runs must have the same results, by their digests.
+
+With --slurm the shares are jobs on tools/slurm/fixture.sh (Debian's slurm-wlm and munge), which cannot be stopped so: one run follows the
+other. The time of each job is then what its shell says of its children, and that of Slurm's daemons counts nowhere.
+Needs numpy for the model's random weights, and room for the sums: 8 f² bytes for each layer and part.
 
 As it is, a run has some three minutes of work. --words 5 --steps 20 make it more than ten.
 """
@@ -16,12 +19,13 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[2]
@@ -63,12 +67,6 @@ stages:
 """)
 
 
-def children():
-    """CPU time of all children that have ended, with theirs."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def results(store):
     made = (json.loads(path.read_text()) for path in (store / "actions").rglob("*.json"))
     return {one["instance"]: one["content"] for one in made}
@@ -105,24 +103,98 @@ def told(folder):
     return sum(60 * float(minutes) + float(seconds.rstrip("s")) for minutes, seconds in (span.split("m") for span in spans))
 
 
-def measure(args, folder, parts):
-    """CPU time of each stage in so many parts, and the digests of all results."""
-    store = folder / "store"
-    executor = "slurm" if args.slurm else f"processes:{parts}"
-    base = ["taskset", "-c", str(args.core), str(args.palinode.resolve()), "run", "pipeline.yaml", "--quiet", "--no-preflight"]
-    base += ["--store", str(store)]
-    # What stages begin with is none of theirs: the model's digest and the requests.
-    subprocess.run([*base, "--until", "model", "--until", "edits"], cwd=folder, env=os.environ | ONE, check=True, stdout=subprocess.DEVNULL)
-    took = {}
-    for stage in STAGES:
-        if args.slurm:
-            profile(folder, parts, args.core)
-        begin = children()
-        subprocess.run([*base, "--until", stage, "--executor", executor], cwd=folder, env=os.environ | ONE, check=True, stdout=subprocess.DEVNULL)
-        took[stage] = children() - begin + (told(folder) if args.slurm else 0)
-    made = results(store)
-    shutil.rmtree(store)
-    return took, made
+class Run:
+    """A run in so many parts. Its processes are one session, so that all of them can be stopped and go on."""
+
+    def __init__(self, args, folder, parts):
+        self.args, self.folder, self.parts = args, folder, parts
+        self.store = folder / f"store-{parts}"
+        self.may, self.session = threading.Event(), None
+        self.took, self.made = {}, None
+        self.thread = threading.Thread(target=self.measure, daemon=True)
+        self.thread.start()
+
+    def command(self, *more):
+        """Runs it, and returns the CPU time of its process and of all that it started."""
+        self.may.wait()
+        base = ["taskset", "-c", str(self.args.core), str(self.args.palinode.resolve()), "run", "pipeline.yaml", "--quiet", "--no-preflight"]
+        process = subprocess.Popen(
+            [*base, "--store", str(self.store), *more], cwd=self.folder, env=os.environ | ONE, stdout=subprocess.DEVNULL, start_new_session=True,
+        )
+        self.session = process.pid
+        _, status, used = os.wait4(process.pid, 0)
+        self.session = None
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise SystemExit(f"{self.parts} parts: exit code {process.returncode}")
+        return used.ru_utime + used.ru_stime
+
+    def measure(self):
+        executor = "slurm" if self.args.slurm else f"processes:{self.parts}"
+        # What stages begin with is none of theirs: the model's digest and the requests.
+        self.command("--until", "model", "--until", "edits")
+        took = {}
+        for stage in STAGES:
+            if self.args.slurm:
+                profile(self.folder, self.parts, self.args.core)
+            took[stage] = self.command("--until", stage, "--executor", executor)
+            took[stage] += told(self.folder) if self.args.slurm else 0
+        self.took, self.made = took, results(self.store)
+        shutil.rmtree(self.store)
+
+    def signal(self, sent):
+        """Sends it to all processes of the session, those that began meanwhile too."""
+        reached = set()
+        while self.session and (missed := processes(self.session) - reached):
+            for one in missed:
+                try:
+                    os.kill(one, sent)
+                except ProcessLookupError:
+                    pass
+            reached |= missed
+
+    def turn(self, seconds):
+        """Goes on for so long, or until it has ended."""
+        self.may.set()
+        self.signal(signal.SIGCONT)
+        self.thread.join(seconds)
+        self.may.clear()
+        self.signal(signal.SIGSTOP)
+
+
+def processes(session):
+    """Those that are of it now: /proc/N/stat has the session after the name, the state, the parent and the group."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                found.add(int(stat.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def measure(args, folder, order):
+    """CPU time of each stage in each number of parts, and the digests of all results."""
+    if args.slurm:
+        runs = []
+        for parts in order:
+            runs.append(Run(args, folder, parts))
+            runs[-1].may.set()
+            runs[-1].thread.join()
+    else:
+        runs = [Run(args, folder, parts) for parts in order]
+        try:
+            while alive := [run for run in runs if run.thread.is_alive()]:
+                for run in alive:
+                    run.turn(args.turn)
+        finally:
+            # Those that are stopped would wait for ever.
+            for run in runs:
+                run.signal(signal.SIGKILL)
+    if failed := [run.parts for run in runs if run.made is None]:
+        sys.exit(f"parts of runs that failed: {failed}")
+    return runs
 
 
 def main():
@@ -131,6 +203,7 @@ def main():
     parser.add_argument("--parts", type=int, nargs="+", default=[1, 8, 2, 4])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--turn", type=float, default=30, help="seconds after which the next run goes on")
     parser.add_argument("--slurm", action="store_true", help="as jobs of a Slurm on this machine")
     # Eight parts of each stage: 4,096 documents and 64 requests are one.
     parser.add_argument("--documents", type=int, default=8 * 4096)
@@ -141,6 +214,7 @@ def main():
     parser.add_argument("--work", type=Path, help="a folder for inputs and stores, which stays")
     args = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     folder = (args.work or Path(tempfile.mkdtemp())).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -151,14 +225,13 @@ def main():
         taken, first = {parts: [] for parts in args.parts}, None
         for turn in range(args.rounds):
             shift = turn % len(args.parts)
-            for parts in args.parts[shift:] + args.parts[:shift]:
-                took, made = measure(args, folder, parts)
-                taken[parts].append(took)
-                said = ", ".join(f"{name} {took[name]:.1f} s ({made[name][:12]})" for name in STAGES)
-                print(f"round {turn + 1}, {parts} parts: {said}", file=sys.stderr, flush=True)
-                first = first or made
-                if made != first:
-                    sys.exit(f"{parts} parts: the results are others than before: {made} and {first}")
+            for run in measure(args, folder, args.parts[shift:] + args.parts[:shift]):
+                taken[run.parts].append(run.took)
+                said = ", ".join(f"{name} {run.took[name]:.1f} s ({run.made[name][:12]})" for name in STAGES)
+                print(f"round {turn + 1}, {run.parts} parts: {said}", file=sys.stderr, flush=True)
+                first = first or run.made
+                if run.made != first:
+                    sys.exit(f"{run.parts} parts: the results are others than before: {run.made} and {first}")
         table(args, taken)
         print(f"\n{len(first)} results of each of {args.rounds * len(args.parts)} runs: equal digests")
     finally:

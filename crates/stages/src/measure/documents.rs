@@ -28,9 +28,9 @@ impl Saved {
         Ok(Self { at: Instant::now(), took: start.elapsed() })
     }
 
-    /// Little is lost in a kill, and little time goes into saving: 5 % at most.
+    /// Little is lost in a kill, and little time goes into saving: 2 % at most.
     pub fn long_ago(&self) -> bool {
-        self.at.elapsed() > Duration::from_secs(10).max(20 * self.took)
+        self.at.elapsed() > Duration::from_secs(10).max(50 * self.took)
     }
 }
 
