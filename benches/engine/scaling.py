@@ -4,9 +4,9 @@
     python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 8 2 4] [--slurm]
 
 All processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all processes of a run together,
-user and system, with that of the run in one part; how long anything waits does not count. The runs take turns of half a minute (--turn): one
-goes on while the others are stopped. So whatever else the machine does meanwhile slows all of them equally. Every run has a store of its own,
-and at the end all runs must have the same results, by their digests.
+user and system, with that of the run in one part; how long anything waits does not count. The runs take turns of half a minute (--turn), in which one process of one run goes on and all others are stopped: each share has the
+core for itself, as it would have on a machine of its own, and whatever else the machine does meanwhile slows all runs equally.
+Every run has a store of its own, and at the end all runs must have the same results, by their digests.
 
 With --slurm the shares are jobs on tools/slurm/fixture.sh (Debian's slurm-wlm and munge), which cannot be stopped so: one run follows the
 other. The time of each job is then what its shell says of its children, and that of Slurm's daemons counts nowhere.
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[2]
@@ -104,19 +105,18 @@ def told(folder):
 
 
 class Run:
-    """A run in so many parts. Its processes are one session, so that all of them can be stopped and go on."""
+    """A run in so many parts. Its processes are one session, by which they are found."""
 
     def __init__(self, args, folder, parts):
         self.args, self.folder, self.parts = args, folder, parts
         self.store = folder / f"store-{parts}"
-        self.may, self.session = threading.Event(), None
+        self.session, self.last = None, 0
         self.took, self.made = {}, None
         self.thread = threading.Thread(target=self.measure, daemon=True)
         self.thread.start()
 
     def command(self, *more):
         """Runs it, and returns the CPU time of its process and of all that it started."""
-        self.may.wait()
         base = ["taskset", "-c", str(self.args.core), str(self.args.palinode.resolve()), "run", "pipeline.yaml", "--quiet", "--no-preflight"]
         process = subprocess.Popen(
             [*base, "--store", str(self.store), *more], cwd=self.folder, env=os.environ | ONE, stdout=subprocess.DEVNULL, start_new_session=True,
@@ -142,36 +142,47 @@ class Run:
         self.took, self.made = took, results(self.store)
         shutil.rmtree(self.store)
 
-    def signal(self, sent):
-        """Sends it to all processes of the session, those that began meanwhile too."""
-        reached = set()
-        while self.session and (missed := processes(self.session) - reached):
-            for one in missed:
-                try:
-                    os.kill(one, sent)
-                except ProcessLookupError:
-                    pass
-            reached |= missed
+    def workers(self):
+        """The processes that do the work. The one that began them waits, and is never stopped."""
+        return processes(self.session, b"worker") if self.session else []
 
-    def turn(self, seconds):
-        """Goes on for so long, or until it has ended."""
-        self.may.set()
-        self.signal(signal.SIGCONT)
-        self.thread.join(seconds)
-        self.may.clear()
-        self.signal(signal.SIGSTOP)
+    def next(self):
+        """The worker that goes on in this turn: each has its own."""
+        there = self.workers()
+        self.last = min((one for one in there if one > self.last), default=min(there, default=0))
+        return self.last
 
 
-def processes(session):
-    """Those that are of it now: /proc/N/stat has the session after the name, the state, the parent and the group."""
-    found = set()
+def send(process, sent):
+    try:
+        os.kill(process, sent)
+    except ProcessLookupError:
+        pass
+
+
+def turn(runs, run, seconds):
+    """For so long one worker of `run` goes on, or until it has ended. Others that begin meanwhile are stopped at once."""
+    goes_on, until = run.next(), time.monotonic() + seconds
+    while time.monotonic() < until and run.thread.is_alive():
+        for other in runs:
+            for one in other.workers():
+                send(one, signal.SIGCONT if one == goes_on else signal.SIGSTOP)
+        if goes_on not in run.workers():
+            goes_on = run.next()
+        time.sleep(0.5)
+
+
+def processes(session, word):
+    """Those of a session that have a word in their command, oldest first: /proc/N/stat has the session after the name, the state, the parent
+    and the group."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
-                found.add(int(stat.parent.name))
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session and word in (stat.parent / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(stat.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             pass
-    return found
+    return sorted(found)
 
 
 def measure(args, folder, order):
@@ -180,18 +191,18 @@ def measure(args, folder, order):
         runs = []
         for parts in order:
             runs.append(Run(args, folder, parts))
-            runs[-1].may.set()
             runs[-1].thread.join()
     else:
         runs = [Run(args, folder, parts) for parts in order]
         try:
             while alive := [run for run in runs if run.thread.is_alive()]:
                 for run in alive:
-                    run.turn(args.turn)
+                    turn(runs, run, args.turn)
         finally:
             # Those that are stopped would wait for ever.
             for run in runs:
-                run.signal(signal.SIGKILL)
+                for one in run.workers():
+                    send(one, signal.SIGKILL)
     if failed := [run.parts for run in runs if run.made is None]:
         sys.exit(f"parts of runs that failed: {failed}")
     return runs
