@@ -12,7 +12,7 @@ With --slurm the shares are jobs on tools/slurm/fixture.sh (Debian's slurm-wlm a
 other. The time of each job is then what its shell says of its children, and that of Slurm's daemons counts nowhere.
 Needs numpy for the model's random weights, and room for the sums: 8 f² bytes for each layer and part.
 
-As it is, a run has some three minutes of work. --words 5 --steps 20 make it more than ten.
+As it is, a run has some three minutes of work. --words 5 --steps 6 make it nine minutes or more.
 """
 
 import argparse
