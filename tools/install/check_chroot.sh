@@ -26,9 +26,11 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
   mount --bind "$1" "$root$2"
   mounted=("$root$2" "${mounted[@]}")
 }
+# By the name of its folder, which may have others here, by links that lead nowhere in the chroot.
+toolchain=$(cd "$here" && basename "$(realpath "$(rustc --print sysroot)")")
 mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/opt RUSTUP_HOME=/opt/rustup CARGO_HOME=/opt/cargo PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" \
+  env -i HOME=/opt RUSTUP_HOME=/opt/rustup CARGO_HOME=/opt/cargo PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" RUSTUP_TOOLCHAIN="$toolchain" \
     PIP_CERT=/etc/trusted.pem SSL_CERT_FILE=/etc/trusted.pem CARGO_HTTP_CAINFO=/etc/trusted.pem chroot "$root" "$@"
 }
 
@@ -52,7 +54,9 @@ for way in "$@"; do
     wheel) cp "$here"/target/wheel/dist/*.whl "$root/opt/" && given=/opt/$(basename "$here"/target/wheel/dist/*.whl) ;;
     archive) cp "$here"/target/archives/* "$root/opt/" && given=/opt/$(cd "$here/target/archives" && ls -- *.tar.gz) ;;
     source)
+      # Only to be read: a rustup that misses a toolchain under the name that it looks for would install it, and on failure take away what is there.
       bind "${RUSTUP_HOME:-$HOME/.rustup}" /opt/rustup
+      mount -o remount,bind,ro "$root/opt/rustup"
       bind "${CARGO_HOME:-$HOME/.cargo}" /opt/cargo
       ;;
   esac
