@@ -29,11 +29,12 @@ PRODUCTS = ("f32", "f64", "bf16")
 
 class Case:
     """A row of the table, or two. `words` are what the sides read, `counts` how many units each works on (`{n}` in the words), `goals` the
-    factors over reference and batched, `numbers` the type that its products are in. With `rounded`, the factors in bf16, there is a second
+    factors over reference and batched, `numbers` the type that its products are in, on all sides if they are `alike`. With `rounded`, the factors in bf16, there is a second
     row: our side with `compute: bf16`, beside the same runs of the others, which are in f32."""
 
-    def __init__(self, name, kind, words, counts=(1, 1, 1), goals=(None, None), numbers="f32", batched=True, rounded=None):
+    def __init__(self, name, kind, words, counts=(1, 1, 1), goals=(None, None), numbers="f32", batched=True, rounded=None, alike=True):
         self.name, self.kind, self.words, self.goals, self.numbers, self.rounded = name, kind, words, goals, numbers, rounded
+        self.alike = alike
         self.counts = dict(zip(("ours", "reference", "batched"), counts))
         if rounded:
             self.counts["rounded"] = self.counts["ours"]
@@ -65,12 +66,12 @@ def solve(objective, f, d, batch, cached, goal):
 
 def later(name, method, precision, batch, before, goal, f=6400, d=1600):
     words = f"method={method} f={f} d={d} batch={batch} before={before} cold=0 rounds={{n}} precision={precision}"
-    return Case(name, "round", words, (4, 1), (goal, None), precision, batched=False)
+    return Case(name, "round", words, (4, 1), (goal, None), precision, batched=False, alike=precision == "f64")
 
 
 def cold(name, method, precision, batch, f=6400, d=1600):
     words = f"method={method} f={f} d={d} batch={batch} before=0 cold=1 precision={precision}"
-    return Case(name, "round", words, numbers=precision, batched=False)
+    return Case(name, "round", words, numbers=precision, batched=False, alike=precision == "f64")
 
 
 def edit(name, count, goals):
@@ -160,7 +161,7 @@ class Machine:
 def compare(case, machine, inputs, rounds):
     """The rows of a case."""
     runs = [{side: machine.once(side, [*case.command(side), f"inputs={inputs}"]) for side in case.counts} for _ in range(rounds)]
-    row = {"case": case.name, "goals": case.goals, "numbers": case.numbers, "rounds": rounds, "load": os.getloadavg()[1]}
+    row = {"case": case.name, "goals": case.goals, "numbers": case.numbers, "alike": case.alike, "rounds": rounds, "load": os.getloadavg()[1]}
     for side, count in case.counts.items():
         for what in ("cpu", "wall"):
             row[f"{side}_{what}"] = statistics.median(run[side][what] for run in runs) / count
@@ -189,7 +190,7 @@ def compare(case, machine, inputs, rounds):
 def rounded(case, row, runs):
     """The row of our side with products in bf16, from the same runs."""
     times = statistics.median(run["ours"]["cpu"] / run["rounded"]["cpu"] for run in runs)
-    made = row | {"case": f"the same with `compute: bf16`: {times:.2f} times as fast", "goals": case.rounded, "numbers": "bf16"}
+    made = row | {"case": f"the same with `compute: bf16`: {times:.2f} times as fast", "goals": case.rounded, "numbers": "bf16", "alike": False}
     made |= {f"ours_{what}": row[f"rounded_{what}"] for what in ("cpu", "wall", "peak")}
     for side in ("reference", "batched"):
         if side in case.counts:
@@ -230,8 +231,8 @@ def table(rows, rates):
     for row in rows:
         own = rates["ours", row["numbers"]] / rates["reference", row["numbers"]]
         over = [row.get(f"over_{side}") for side in ("reference", "batched")]
-        # Of a row in bf16, the others are in f32: there are no equal rates.
-        equal = "" if row["numbers"] == "bf16" or abs(own - 1) <= 0.15 else " / ".join(f"{ratio / own:.1f}" for ratio in over if ratio)
+        # Of a row in bf16 the others are in f32, and our rounds are in f64 beside any: there are no equal rates.
+        equal = "" if not row["alike"] or abs(own - 1) <= 0.15 else " / ".join(f"{ratio / own:.1f}" for ratio in over if ratio)
         goals = [(goal, ratio) for goal, ratio in zip(row["goals"], over) if goal is not None and ratio]
         goals = " / ".join(f"{goal} {'✓' if ratio >= goal else '✗'}" for goal, ratio in goals)
         cells = [row["case"], seconds(row["reference_cpu"])]
