@@ -29,8 +29,8 @@ PRODUCTS = ("f32", "f64", "bf16")
 
 class Case:
     """A row of the table, or two. `words` are what the sides read, `counts` how many units each works on (`{n}` in the words), `goals` the
-    factors over reference and batched, `numbers` the type that its products are in, on all sides if they are `alike`. With `rounded`, the factors in bf16, there is a second
-    row: our side with `compute: bf16`, beside the same runs of the others, which are in f32."""
+    factors over reference and batched, `numbers` the type that its products are in, on all sides if they are `alike`.
+    With `rounded`, the factors in bf16, there is a second row: our side with `compute: bf16`, beside the same runs of the others, which are in f32."""
 
     def __init__(self, name, kind, words, counts=(1, 1, 1), goals=(None, None), numbers="f32", batched=True, rounded=None, alike=True):
         self.name, self.kind, self.words, self.goals, self.numbers, self.rounded = name, kind, words, goals, numbers, rounded

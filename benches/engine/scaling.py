@@ -3,9 +3,10 @@
 
     python3 benches/engine/scaling.py --palinode target/release/palinode [--rounds 1] [--parts 1 8 2 4] [--slurm]
 
-All processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all processes of a run together,
-user and system, with that of the run in one part; how long anything waits does not count. The runs take turns of half a minute (--turn), in which one process of one run goes on and all others are stopped: each share has the
-core for itself, as it would have on a machine of its own, and whatever else the machine does meanwhile slows all runs equally.
+All processes share one core, which taskset gives them, with one thread each: what is compared is the CPU time of all processes of a run
+together, user and system, with that of the run in one part; how long anything waits does not count. The runs take turns of half a minute
+(--turn), in which one process of one run goes on and all others are stopped: each share has the core for itself, as it would have on a
+machine of its own, and whatever else the machine does meanwhile slows all runs equally.
 Every run has a store of its own, and at the end all runs must have the same results, by their digests.
 
 With --slurm the shares are jobs on tools/slurm/fixture.sh (Debian's slurm-wlm and munge), which cannot be stopped so: one run follows the
@@ -199,9 +200,9 @@ def measure(args, folder, order):
                 for run in alive:
                     turn(runs, run, args.turn)
         finally:
-            # Those that are stopped would wait for ever.
+            # What began them would begin them again, and those that are stopped would wait for ever.
             for run in runs:
-                for one in run.workers():
+                for one in [run.session, *run.workers()] if run.session else []:
                     send(one, signal.SIGKILL)
     if failed := [run.parts for run in runs if run.made is None]:
         sys.exit(f"parts of runs that failed: {failed}")

@@ -14,7 +14,7 @@ command -v mmdebstrap >/dev/null || { apt-get update -q && apt-get install -yq -
 
 work=$(mktemp -d)
 root=$work/root
-mounted=()
+mounted=() toolchain=()
 finish() {
   for place in "${mounted[@]}"; do umount "$place" 2>/dev/null || umount -l "$place" || true; done
   # What is still mounted there is this machine's own.
@@ -26,11 +26,9 @@ bind() { # FROM TO: a folder of this machine, at a place in the chroot
   mount --bind "$1" "$root$2"
   mounted=("$root$2" "${mounted[@]}")
 }
-# By the name of its folder, which may have others here, by links that lead nowhere in the chroot.
-toolchain=$(cd "$here" && basename "$(realpath "$(rustc --print sysroot)")")
 mapfile -t registries < <(env | grep -iE '^(https?_proxy|no_proxy|pip_|ssl_cert_|cargo_(http|registries|net|build|source)_)' || true)
 inside() { # a command in the chroot, with this machine's way to the registries and nothing else of its environment
-  env -i HOME=/opt RUSTUP_HOME=/opt/rustup CARGO_HOME=/opt/cargo PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" RUSTUP_TOOLCHAIN="$toolchain" \
+  env -i HOME=/opt RUSTUP_HOME=/opt/rustup CARGO_HOME=/opt/cargo PATH=/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${registries[@]}" "${toolchain[@]}" \
     PIP_CERT=/etc/trusted.pem SSL_CERT_FILE=/etc/trusted.pem CARGO_HTTP_CAINFO=/etc/trusted.pem chroot "$root" "$@"
 }
 
@@ -57,6 +55,8 @@ for way in "$@"; do
       # Only to be read: a rustup that misses a toolchain under the name that it looks for would install it, and on failure take away what is there.
       bind "${RUSTUP_HOME:-$HOME/.rustup}" /opt/rustup
       mount -o remount,bind,ro "$root/opt/rustup"
+      # By the name of its folder: other names are links, which may lead nowhere in the chroot.
+      toolchain=("RUSTUP_TOOLCHAIN=$(cd "$here" && basename "$(realpath "$(rustc --print sysroot)")")")
       bind "${CARGO_HOME:-$HOME/.cargo}" /opt/cargo
       ;;
   esac
