@@ -1,17 +1,26 @@
 //! Factors of products that are rounded to bf16 before they are multiplied. Sums stay in f32.
 //!
-//! A number is rounded to the nearest of the 8 bits that bf16 keeps, ties to even; what is smaller than 2⁻¹²⁶ becomes 0. Two neighbouring
-//! inputs are a pair, and `vdpbf16ps` (AVX-512 BF16) adds both of their products to a sum: that of the second input, then that of the
-//! first, each with one rounding to the nearest f32. Products of two numbers in bf16 are exact in f32. So on a CPU without that instruction
-//! the same sums come from multiply-adds in f32 of rounded numbers, of which the two of a pair change places. Tests compare both to the last bit.
+//! A number is rounded to the nearest of the 8 bits that bf16 keeps, ties to even; what is smaller than 2⁻¹²⁶ becomes 0. Products of two
+//! such numbers are exact in f32, so that the order of additions is all that CPUs must agree on. It is this. A chain of inputs is cut into
+//! blocks of 32. The first sixteen of a block are added one after another, beginning at 0, the two of each pair in turned order: 1, 0, 3, 2
+//! and so on to 14. So are the last sixteen. Both sums are added, and what comes of it is added to the chain's. Every addition rounds to the
+//! nearest f32.
 //!
-//! They differ in two ways. `vdpbf16ps` takes sums and products below 2⁻¹²⁶ as 0, whatever the program has asked of its floating-point unit,
-//! and other code does not. And what Intel and AMD say of the instruction leaves them free to keep other bits of what is no number.
+//! Three kinds of instructions compute that:
+//!
+//! * `tdpbf16ps` (AMX) multiplies tiles of 16 rows and 16 outputs with a block of inputs: see [`crate::amx`];
+//! * `vdpbf16ps` (AVX-512 BF16) adds both products of a pair of neighbouring inputs to a sum, that of the second one first;
+//! * multiply-adds in f32 of rounded numbers, of which the two of a pair have changed places, do on any CPU.
+//!
+//! Tests compare all that a CPU has, to the last bit. They differ in two ways. The instructions for bf16 take sums and products below 2⁻¹²⁶ as
+//! 0, whatever the program has asked of its floating-point unit, and other code does not. And what Intel and AMD say of them leaves them free
+//! to keep other bits of what is no number.
 
 use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use crate::amx::has_tiles;
 use crate::compute::{Compute, has_pairs};
 use crate::copies::{EIGHT, PANEL, pack, turn_eight};
 use crate::{Matrix, Threads};
@@ -24,6 +33,9 @@ pub(crate) enum Form {
     /// A pair of neighbouring inputs in bf16, the first in the lower half. These bits are moved as if they were a number, and never
     /// computed with.
     Pair,
+    /// An input of a block's first half in the lower half of the bits, and the one of its second half that is 16 further on in the upper. The
+    /// two of a pair of neighbours have changed places, and blocks are whole: what is missing is 0.
+    Tile,
     /// A number in f32, rounded. The two of a pair have changed places.
     Rounded,
 }
@@ -33,8 +45,25 @@ impl Form {
     pub fn of(compute: Compute) -> Self {
         match compute {
             Compute::F32 => Self::Plain,
+            Compute::Bf16 if has_tiles() => Self::Tile,
             Compute::Bf16 if has_pairs() => Self::Pair,
             Compute::Bf16 => Self::Rounded,
+        }
+    }
+
+    /// Those of rounded factors.
+    #[cfg(test)]
+    pub fn all() -> [Self; 3] {
+        [Self::Pair, Self::Tile, Self::Rounded]
+    }
+
+    /// Whether this CPU computes with it.
+    #[cfg(test)]
+    pub fn is_here(self) -> bool {
+        match self {
+            Self::Plain | Self::Rounded => true,
+            Self::Pair => has_pairs(),
+            Self::Tile => has_tiles(),
         }
     }
 
@@ -43,6 +72,7 @@ impl Form {
         match self {
             Self::Plain => inputs,
             Self::Pair => inputs.div_ceil(2),
+            Self::Tile => inputs.div_ceil(BLOCK) * HALF,
             Self::Rounded => inputs.next_multiple_of(2),
         }
     }
@@ -57,7 +87,7 @@ impl Form {
         let some = |(x, to): (&[f32], &mut [f32])| {
             for (x, to) in x.chunks_exact(inputs).zip(to.chunks_exact_mut(cells)) {
                 match self {
-                    Self::Pair => pairs(x, to),
+                    Self::Pair | Self::Tile => self.in_cells(x, to),
                     _ => x.iter().enumerate().for_each(|(i, x)| to[i ^ 1] = rounded(*x)),
                 }
             }
@@ -74,7 +104,7 @@ impl Form {
     pub fn pack(self, weight: Matrix, from: usize, place: &mut [f32]) {
         match self {
             Self::Plain => pack(weight, from, place),
-            Self::Pair => pack_pairs(weight, from, place),
+            Self::Pair | Self::Tile => self.pack_cells(weight, from, place),
             Self::Rounded => {
                 pack(weight, from, place);
                 let inputs = weight.inputs();
@@ -93,8 +123,14 @@ impl Form {
 /// Rows that a thread rounds at a time.
 const SHARE: usize = 32;
 
-/// Inputs that a panel of pairs has at most.
+/// Inputs that a panel has at most where a cell holds two.
 pub(crate) const MOST: usize = 1024;
+
+/// Inputs of a block.
+pub(crate) const BLOCK: usize = 32;
+
+/// Inputs of half a block: so many are added one after another.
+pub(crate) const HALF: usize = BLOCK / 2;
 
 /// The nearest number in bf16, as f32.
 #[inline(always)]
@@ -112,12 +148,13 @@ fn rounded(x: f32) -> f32 {
 #[cfg(target_arch = "x86_64")]
 mod native {
     use std::arch::x86_64::{
-        __m512bh, __m512i, __mmask16, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32,
-        _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
+        __m512, __m512bh, __m512i, __mmask16, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16,
+        _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512,
     };
     use std::mem::transmute;
 
+    use super::{BLOCK, HALF};
     use crate::copies::PANEL;
     use crate::tile::STRIP;
 
@@ -129,28 +166,46 @@ mod native {
     /// Turns numbers into pairs: as many cells as half of them, rounded up.
     ///
     /// # Safety
-    /// [`has_pairs`]; `to` has room for them.
+    /// [`crate::compute::has_pairs`]; `to` has room for them.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub unsafe fn pairs(x: &[f32], to: *mut f32) {
-        let whole = x.len() / (2 * STRIP);
-        for i in 0..whole {
-            // SAFETY: 32 numbers, and 16 cells.
+        for (i, some) in x.chunks(BLOCK).enumerate() {
+            // SAFETY: as the caller promises.
             unsafe {
-                let from = x.as_ptr().add(i * 2 * STRIP);
-                let pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(STRIP)), _mm512_loadu_ps(from));
-                _mm512_storeu_si512(to.add(i * STRIP).cast(), transmute::<__m512bh, __m512i>(pairs));
+                let cells = transmute::<__m512bh, __m512i>(block(some));
+                _mm512_mask_storeu_epi32(to.add(i * HALF).cast(), mask(some.len().div_ceil(2)), cells);
             }
         }
-        let left = x.len() - whole * 2 * STRIP;
-        if left > 0 {
-            // SAFETY: what is beyond the last number is neither read nor written.
-            unsafe {
-                let from = x.as_ptr().add(whole * 2 * STRIP);
-                let first = _mm512_maskz_loadu_ps(mask(left), from);
-                let second = _mm512_maskz_loadu_ps(mask(left.saturating_sub(STRIP)), from.wrapping_add(STRIP));
-                let pairs = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
-                _mm512_mask_storeu_epi32(to.add(whole * STRIP).cast(), mask(left.div_ceil(2)), pairs);
+    }
+
+    /// Turns numbers into cells of tiles: sixteen for each block.
+    ///
+    /// # Safety
+    /// As [`pairs`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub unsafe fn tiles(x: &[f32], to: *mut f32) {
+        // SAFETY: as the caller promises; and there are 32 words of the order.
+        unsafe {
+            let order = _mm512_loadu_si512(TURNED.as_ptr().cast());
+            for (i, some) in x.chunks(BLOCK).enumerate() {
+                let cells = _mm512_permutexvar_epi16(order, transmute::<__m512bh, __m512i>(block(some)));
+                _mm512_storeu_si512(to.add(i * HALF).cast(), cells);
             }
+        }
+    }
+
+    /// Up to 32 numbers in bf16, one behind the other. What is missing is 0.
+    ///
+    /// # Safety
+    /// [`crate::compute::has_pairs`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn block(x: &[f32]) -> __m512bh {
+        let second = x.get(HALF..).unwrap_or_default();
+        // SAFETY: what is beyond the last number is not read.
+        unsafe {
+            let first = _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr());
+            _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(mask(second.len()), second.as_ptr()), first)
         }
     }
 
@@ -166,41 +221,59 @@ mod native {
         order
     };
 
-    /// Pairs of 16 neighbouring outputs of two inputs, the second of which may be missing. Of fewer outputs, the others are 0.
+    /// Which words of a block's numbers make cells of tiles.
+    static TURNED: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            order[2 * i] = (i as u16) ^ 1;
+            order[2 * i + 1] = ((i as u16) ^ 1) + 16;
+            i += 1;
+        }
+        order
+    };
+
+    /// Cells of 16 neighbouring outputs and two inputs, of which any may be missing. Of fewer outputs, the others are 0.
     ///
     /// # Safety
-    /// [`has_pairs`]; `count` numbers can be read of both.
+    /// [`crate::compute::has_pairs`]; `count` numbers can be read of both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn zipped(first: *const f32, second: Option<*const f32>, count: usize) -> __m512bh {
+    unsafe fn zipped(inputs: [Option<*const f32>; 2], count: usize) -> __m512bh {
         let there = mask(count);
         // SAFETY: as the caller promises; and there are 32 words of the order.
         unsafe {
-            let first = _mm512_maskz_loadu_ps(there, first);
-            let second = match second {
-                Some(second) => _mm512_maskz_loadu_ps(there, second),
+            let [first, second] = inputs.map(|input| match input {
+                Some(input) => _mm512_maskz_loadu_ps(there, input),
                 None => _mm512_setzero_ps(),
-            };
+            });
             let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
             let order = _mm512_loadu_si512(ZIP.as_ptr().cast());
             transmute::<__m512i, __m512bh>(_mm512_permutexvar_epi16(order, both))
         }
     }
 
-    /// Copies `width` outputs, which are neighbours, of `inputs` inputs that lie `stride` apart, to `place` `[pairs, 48]`.
+    /// Copies `width` outputs, which are neighbours, of `inputs` inputs that lie `stride` apart, to `place` `[cells, 48]`; `of` says which two
+    /// inputs a cell holds.
     ///
     /// # Safety
-    /// [`has_pairs`]; all of it lies within what `weight` and `place` point to.
+    /// [`crate::compute::has_pairs`]; all of it lies within what `weight` and `place` point to.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn pack_lines(weight: *const f32, stride: usize, inputs: usize, width: usize, place: *mut f32) {
-        for pair in 0..inputs.div_ceil(2) {
+    pub unsafe fn pack_lines(
+        (weight, stride): (*const f32, usize),
+        (inputs, width): (usize, usize),
+        (place, cells): (*mut f32, usize),
+        of: impl Fn(usize) -> [usize; 2],
+    ) {
+        for cell in 0..cells {
             for strip in 0..width.div_ceil(STRIP) {
                 // SAFETY: as the caller promises.
                 unsafe {
-                    let first = weight.add(2 * pair * stride + strip * STRIP);
-                    let second = (2 * pair + 1 < inputs).then(|| first.wrapping_add(stride));
-                    let cells = zipped(first, second, width - strip * STRIP);
-                    place.add(pair * PANEL + strip * STRIP).cast::<__m512bh>().write_unaligned(cells);
+                    let at =
+                        |input: usize| (input < inputs).then(|| weight.wrapping_add(input * stride + strip * STRIP));
+                    let made = zipped(of(cell).map(at), width - strip * STRIP);
+                    place.add(cell * PANEL + strip * STRIP).cast::<__m512bh>().write_unaligned(made);
                 }
             }
         }
@@ -209,7 +282,7 @@ mod native {
     /// The sums of `R` rows of `count` pairs with a panel's 48 outputs, begun at 0.
     ///
     /// # Safety
-    /// [`has_pairs`]; `count` cells can be read of every row, and 48 times as many of the panel.
+    /// [`crate::compute::has_pairs`]; `count` cells can be read of every row, and 48 times as many of the panel.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub unsafe fn chains<const R: usize>(
         sums: &mut [[f32; PANEL]; R],
@@ -217,6 +290,38 @@ mod native {
         panel: *const f32,
         count: usize,
     ) {
+        const CELLS: usize = HALF / 2;
+        for from in (0..count).step_by(2 * CELLS) {
+            // SAFETY: as the caller promises; and sums are three strips of 16 numbers.
+            unsafe {
+                let half = |from: usize| {
+                    let rows = rows.map(|row| row.wrapping_add(from));
+                    let panel = panel.wrapping_add(from * PANEL);
+                    // So that the compiler sees how many there are, as a rule.
+                    if from + CELLS <= count {
+                        in_a_row(rows, panel, CELLS)
+                    } else {
+                        in_a_row(rows, panel, count.saturating_sub(from))
+                    }
+                };
+                let halves = [half(from), half(from + CELLS)];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (p, to) in sums.chunks_exact_mut(STRIP).enumerate() {
+                        let both = _mm512_add_ps(halves[0][r][p], halves[1][r][p]);
+                        _mm512_storeu_ps(to.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(to.as_ptr()), both));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sums of `count` pairs one after another, begun at 0.
+    ///
+    /// # Safety
+    /// As [`chains`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn in_a_row<const R: usize>(rows: [*const f32; R], panel: *const f32, count: usize) -> [[__m512; 3]; R] {
         let mut held = [[_mm512_setzero_ps(); 3]; R];
         for j in 0..count {
             // SAFETY: as the caller promises.
@@ -234,95 +339,72 @@ mod native {
                 }
             }
         }
-        for (sums, held) in sums.iter_mut().zip(held) {
-            for (to, held) in sums.chunks_exact_mut(STRIP).zip(held) {
-                // SAFETY: 16 numbers.
-                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), held) };
-            }
-        }
-    }
-
-    /// The sums of a row's cells with neighbouring outputs of a weight, whose `inputs` lie `stride` apart: those of as many outputs as there
-    /// are sums, which begin at 0. Those of up to four rows, `rows`, of which each has sums.
-    ///
-    /// # Safety
-    /// [`has_pairs`]; rows have as many cells as `inputs` have pairs, and `width` outputs can be read of every input. Sums have a multiple
-    /// of 16 numbers, and no fewer than `width`.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub unsafe fn columns(
-        sums: &mut [&mut [f32]],
-        rows: &[*const f32],
-        weight: *const f32,
-        stride: usize,
-        inputs: usize,
-        width: usize,
-    ) {
-        for pair in 0..inputs.div_ceil(2) {
-            for strip in 0..width.div_ceil(STRIP) {
-                // SAFETY: as the caller promises.
-                unsafe {
-                    let first = weight.add(2 * pair * stride + strip * STRIP);
-                    let second = (2 * pair + 1 < inputs).then(|| first.wrapping_add(stride));
-                    let cells = zipped(first, second, width - strip * STRIP);
-                    for (sums, row) in sums.iter_mut().zip(rows) {
-                        let x = _mm512_set1_epi32(row.add(pair).cast::<i32>().read_unaligned());
-                        let at = sums.as_mut_ptr().add(strip * STRIP);
-                        let sum = _mm512_dpbf16_ps(_mm512_loadu_ps(at), transmute::<__m512i, __m512bh>(x), cells);
-                        _mm512_storeu_ps(at, sum);
-                    }
-                }
-            }
-        }
+        held
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-const NONE: &str = "pairs are made where a CPU multiplies them";
+const NONE: &str = "two numbers share a cell where a CPU multiplies them so";
 
-/// Numbers as pairs; the second of the last one may be missing.
-fn pairs(x: &[f32], to: &mut [f32]) {
-    assert!(has_pairs() && to.len() >= x.len().div_ceil(2), "a cell for each pair");
-    // SAFETY: as was just asserted.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        native::pairs(x, to.as_mut_ptr());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{NONE}");
-}
-
-/// As [`Form::pack`].
-// By itself, so that a profile shows what it takes.
-#[inline(never)]
-fn pack_pairs(weight: Matrix, from: usize, place: &mut [f32]) {
-    let (values, [input_stride, output_stride]) = weight.parts();
-    let (inputs, width) = (weight.inputs(), PANEL.min(weight.outputs() - from));
-    let cells = inputs.div_ceil(2);
-    assert!(has_pairs() && inputs <= MOST && place.len() >= cells * PANEL, "a panel of pairs");
-    if output_stride == 1 {
-        assert!(values.len() >= (inputs - 1) * input_stride + from + width, "outputs that are there");
+impl Form {
+    /// Numbers as cells that hold two; missing ones are 0.
+    fn in_cells(self, x: &[f32], to: &mut [f32]) {
+        assert!(has_pairs() && to.len() >= self.cells(x.len()), "a cell for each two");
         // SAFETY: as was just asserted.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            native::pack_lines(values.as_ptr().add(from), input_stride, inputs, width, place.as_mut_ptr());
+            if self == Self::Tile {
+                native::tiles(x, to.as_mut_ptr());
+            } else {
+                native::pairs(x, to.as_mut_ptr());
+            }
         }
-        return;
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("{NONE}");
     }
-    assert_eq!(input_stride, 1, "either inputs or outputs are neighbours");
-    // Eight outputs at a time become lines of pairs, and those are turned.
-    let mut lines = [0f32; EIGHT * MOST / 2];
-    for first in (0..width).step_by(EIGHT) {
-        let count = EIGHT.min(width - first);
-        for output in 0..count {
-            let line = &values[(from + first + output) * output_stride..][..inputs];
-            pairs(line, &mut lines[output * cells..][..cells]);
+
+    /// As [`Form::pack`], where a cell holds two numbers.
+    // By itself, so that a profile shows what it takes.
+    #[inline(never)]
+    fn pack_cells(self, weight: Matrix, from: usize, place: &mut [f32]) {
+        let (values, [input_stride, output_stride]) = weight.parts();
+        let (inputs, width) = (weight.inputs(), PANEL.min(weight.outputs() - from));
+        let cells = self.cells(inputs);
+        assert!(has_pairs() && inputs <= MOST && place.len() >= cells * PANEL, "a panel of such cells");
+        if output_stride == 1 {
+            assert!(values.len() >= (inputs - 1) * input_stride + from + width, "outputs that are there");
+            // SAFETY: as was just asserted.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                let weight = (values.as_ptr().add(from), input_stride);
+                let place = (place.as_mut_ptr(), cells);
+                if self == Self::Tile {
+                    native::pack_lines(weight, (inputs, width), place, |cell| {
+                        let first = cell / HALF * BLOCK + ((cell % HALF) ^ 1);
+                        [first, first + HALF]
+                    });
+                } else {
+                    native::pack_lines(weight, (inputs, width), place, |cell| [2 * cell, 2 * cell + 1]);
+                }
+            }
+            return;
         }
-        if count == EIGHT {
-            turn_eight(&lines[..EIGHT * cells], cells, cells, &mut place[first..]);
-        } else {
+        assert_eq!(input_stride, 1, "either inputs or outputs are neighbours");
+        // Eight outputs at a time become lines of cells, and those are turned.
+        let mut lines = [0f32; EIGHT * MOST / 2];
+        for first in (0..width).step_by(EIGHT) {
+            let count = EIGHT.min(width - first);
             for output in 0..count {
-                for cell in 0..cells {
-                    place[cell * PANEL + first + output] = lines[output * cells + cell];
+                let line = &values[(from + first + output) * output_stride..][..inputs];
+                self.in_cells(line, &mut lines[output * cells..][..cells]);
+            }
+            if count == EIGHT {
+                turn_eight(&lines[..EIGHT * cells], cells, cells, &mut place[first..]);
+            } else {
+                for output in 0..count {
+                    for cell in 0..cells {
+                        place[cell * PANEL + first + output] = lines[output * cells + cell];
+                    }
                 }
             }
         }
@@ -346,25 +428,6 @@ pub(crate) fn pair_chains<const R: usize>(
     }
     #[cfg(not(target_arch = "x86_64"))]
     unreachable!("{NONE}");
-}
-
-/// Sums of a few rows of pairs with the outputs of a weight, which are neighbours, from `from` on: as many as each of `sums` has numbers. They begin
-/// at 0. The weight is read once, in the order in which it lies.
-pub(crate) fn pair_columns(sums: &mut [&mut [f32]], rows: &[&[f32]], weight: Matrix, from: usize, width: usize) {
-    let (values, [stride, output_stride]) = weight.parts();
-    let inputs = weight.inputs();
-    assert!(has_pairs() && output_stride == 1 && sums.len() == rows.len());
-    assert!(rows.iter().all(|row| row.len() >= inputs.div_ceil(2)));
-    assert!(sums.iter().all(|sums| sums.len() >= width.next_multiple_of(crate::tile::STRIP)));
-    assert!(values.len() >= (inputs - 1) * stride + from + width);
-    let rows: Vec<*const f32> = rows.iter().map(|row| row.as_ptr()).collect();
-    // SAFETY: as was just asserted.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        native::columns(sums, &rows, values.as_ptr().add(from), stride, inputs, width);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{NONE}, not for {} rows", rows.len());
 }
 
 #[cfg(test)]
@@ -395,10 +458,16 @@ mod tests {
         assert!(rounded(f32::NAN).is_nan() && rounded(f32::from_bits(0xff80_0001)).is_nan());
         if has_pairs() {
             let mut made = vec![0.0; x.len().div_ceil(2)];
-            pairs(&x, &mut made);
+            Form::Pair.in_cells(&x, &mut made);
             for (pair, cell) in cases.chunks(2).zip(made) {
                 let second = pair.get(1).map_or(0, |(_, right)| right.to_bits());
                 assert_eq!(cell.to_bits(), second | pair[0].1.to_bits() >> 16, "{pair:?}");
+            }
+            let mut made = vec![f32::NAN; HALF];
+            Form::Tile.in_cells(&x, &mut made);
+            for (i, cell) in made.iter().enumerate() {
+                let right = cases.get(i ^ 1).map_or(0, |(_, right)| right.to_bits() >> 16);
+                assert_eq!(cell.to_bits(), right, "{i}");
             }
         }
     }

@@ -20,7 +20,7 @@ impl Compute {
     }
 }
 
-/// Whether this CPU multiplies pairs of numbers in bf16.
+/// Whether this CPU multiplies pairs of numbers in bf16. One that multiplies tiles of them does that too.
 pub(crate) fn has_pairs() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16")

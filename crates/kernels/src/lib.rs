@@ -8,8 +8,8 @@
 //! that are, not on the number of threads, not on whether earlier tokens are computed with it or were kept as a [`Past`]. Not to the last
 //! bit. Each sum has one order, which the sizes of the model and the positions in the text decide:
 //!
-//! * a product's sums run over its inputs in blocks of at most 512, one multiply-add after another ([`product()`]); of 1,024 where factors
-//!   are rounded to bf16 ([`Compute`]);
+//! * a product's sums run over its inputs in blocks of at most 512, one multiply-add after another ([`product()`]); where
+//!   factors are rounded to bf16 ([`Compute`]), in blocks of at most 1,024, sixteen inputs at a time;
 //! * norms sum in f64 over the row;
 //! * attention takes the keys of a text in blocks of 64 that begin at its first token ([`attend`]).
 //!
@@ -23,6 +23,7 @@
 #![expect(clippy::too_many_arguments, reason = "an inner loop takes its sizes as they are")]
 
 mod activation;
+mod amx;
 mod attention;
 mod bf16;
 mod block;

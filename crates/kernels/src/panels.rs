@@ -14,7 +14,8 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::bf16::{Form, pair_chains};
+use crate::amx::{self, Tiles};
+use crate::bf16::{BLOCK, Form, HALF, pair_chains};
 use crate::copies::PANEL;
 use crate::dispatch::{Shared, with_simd};
 use crate::matrix::Matrix;
@@ -147,7 +148,7 @@ pub(crate) fn by_panels(
             Begin::Bias(bias) => Begin::Bias(&bias[panel * PANEL..][..width]),
             other => other,
         };
-        let out = Tiles { out, at: first * outputs + panel * PANEL, outputs, width, begin };
+        let out = Places { out, at: first * outputs + panel * PANEL, outputs, width, begin };
         match source {
             Source::Packed(packed) => {
                 with_simd(Stripe { x, stride, rows, count, panel: packed.panel(from, panel), form, out });
@@ -175,7 +176,7 @@ pub(crate) fn by_panels(
 
 /// Where the sums of a panel go.
 #[derive(Clone, Copy)]
-struct Tiles<'a> {
+struct Places<'a> {
     out: Shared,
     /// The first row's first output.
     at: usize,
@@ -192,7 +193,7 @@ struct Stripe<'a> {
     count: usize,
     panel: &'a [f32],
     form: Form,
-    out: Tiles<'a>,
+    out: Places<'a>,
 }
 
 impl WithSimd for Stripe<'_> {
@@ -200,6 +201,9 @@ impl WithSimd for Stripe<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        if self.form == Form::Tile {
+            return self.by_tiles();
+        }
         let mut row = 0;
         while row < self.rows {
             row += match self.rows - row {
@@ -217,14 +221,61 @@ impl WithSimd for Stripe<'_> {
 }
 
 impl Stripe<'_> {
+    /// Sixteen rows at a time, then what is left.
+    #[inline(always)]
+    fn by_tiles(&self) {
+        let mut sums = [[0f32; PANEL]; amx::ROWS];
+        let whole = self.rows / amx::ROWS * amx::ROWS;
+        for (from, until, step) in [(0, whole, amx::ROWS), (whole, self.rows, self.rows - whole)] {
+            if from == until {
+                continue;
+            }
+            let tiles = Tiles::new(step);
+            for row in (from..until).step_by(step) {
+                let x = &self.x[row * self.stride..][..(step - 1) * self.stride + self.count];
+                assert!(self.count.is_multiple_of(HALF) && self.panel.len() >= self.count * PANEL);
+                // SAFETY: all of it lies within the slices, as was just asserted.
+                unsafe { tiles.chains(&mut sums, (x.as_ptr(), self.stride), self.panel.as_ptr(), self.count / HALF) };
+                self.put(&mut sums[..step], row);
+            }
+        }
+    }
+
+    /// Adds sums of the rows from one on to what they begin with, and writes them where they belong.
+    #[inline(always)]
+    fn put(&self, sums: &mut [[f32; PANEL]], row: usize) {
+        let Places { out, at, outputs, width, begin } = self.out;
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let at = at + (row + r) * outputs;
+            let so_far: &[f32] = match begin {
+                Begin::Nothing => &[],
+                Begin::Bias(bias) => bias,
+                // SAFETY: rows and outputs of this part alone, which an earlier chain has written.
+                Begin::Sums => unsafe { out.part(at, width) },
+            };
+            for (sum, so_far) in sums.iter_mut().zip(so_far) {
+                *sum += so_far;
+            }
+            // SAFETY: rows and outputs of this part alone.
+            unsafe {
+                let to = out.place(at, width);
+                if width == PANEL {
+                    to.cast::<[f32; PANEL]>().write_unaligned(*sums);
+                } else {
+                    std::ptr::copy_nonoverlapping(sums.as_ptr(), to, width);
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     fn some<S: Simd, const R: usize>(&self, simd: S, row: usize) -> usize {
         let x: [&[f32]; R] = std::array::from_fn(|r| &self.x[(row + r) * self.stride..][..self.count]);
-        let Tiles { out, at, outputs, width, begin } = self.out;
+        let Places { out, at, outputs, width, begin } = self.out;
         let mut sums = [[0f32; PANEL]; R];
         if self.form == Form::Pair {
             pair_chains(&mut sums, x, self.panel, self.count);
-        } else if holds_strip::<S>() && width == PANEL {
+        } else if self.form == Form::Plain && holds_strip::<S>() && width == PANEL {
             let starts = x.map(<[f32]>::as_ptr);
             assert!(self.panel.len() >= self.count * PANEL);
             // SAFETY: all of it lies within the slices, as was just asserted.
@@ -249,24 +300,39 @@ impl Stripe<'_> {
                 }
             }
             return R;
+        } else if self.form == Form::Rounded {
+            rounded_chains(simd, &mut sums, x, self.panel, self.count);
         } else {
             panel_chains(simd, &mut sums, x, self.panel, self.count);
         }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let at = at + (row + r) * outputs;
-            let so_far: &[f32] = match begin {
-                Begin::Nothing => &[],
-                Begin::Bias(bias) => bias,
-                // SAFETY: rows and outputs of this part alone, which an earlier chain has written.
-                Begin::Sums => unsafe { out.part(at, width) },
-            };
-            for (sum, so_far) in sums.iter_mut().zip(so_far) {
-                *sum += so_far;
-            }
-            // SAFETY: rows and outputs of this part alone.
-            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), out.place(at, width), width) };
-        }
+        self.put(&mut sums, row);
         R
+    }
+}
+
+/// As [`panel_chains`], of rounded numbers: half a block at a time.
+#[inline(always)]
+fn rounded_chains<S: Simd, const R: usize>(
+    simd: S,
+    sums: &mut [[f32; PANEL]; R],
+    rows: [&[f32]; R],
+    panel: &[f32],
+    count: usize,
+) {
+    for from in (0..count).step_by(BLOCK) {
+        let half = |from: usize| {
+            let mut sums = [[0f32; PANEL]; R];
+            if let Some(some) = count.checked_sub(from) {
+                panel_chains(simd, &mut sums, rows.map(|row| &row[from..]), &panel[from * PANEL..], some.min(HALF));
+            }
+            sums
+        };
+        let halves = [half(from), half(from + HALF)];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (o, sum) in sums.iter_mut().enumerate() {
+                *sum += halves[0][r][o] + halves[1][r][o];
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use crate::bf16::{Form, MOST, pair_columns};
+use crate::bf16::{BLOCK, Form, MOST};
 use crate::dispatch::{Shared, vectorised};
 use crate::matrix::Matrix;
 use crate::panels::{Begin, Packed, Source, by_panels};
@@ -50,11 +50,10 @@ pub fn product(x: &[f32], weight: Matrix, bias: Option<&[f32]>, threads: Threads
     let straight = weight.output_stride == 1 && rows <= FEW;
     let form = Form::of(weight.compute);
     match form {
-        Form::Pair if straight => return straight_through_pairs(x, rows, weight, bias, threads),
-        Form::Pair | Form::Rounded => {
+        Form::Plain => {}
+        Form::Pair | Form::Tile | Form::Rounded => {
             return panels(x, rows, (inputs, outputs), Source::Plain(weight, form), bias, threads);
         }
-        Form::Plain => {}
     }
     let fused = fused();
     let tiny = outputs * rows <= 256 || outputs < 2 || inputs <= 2;
@@ -96,13 +95,13 @@ pub fn product_packed(x: &[f32], weight: &Packed, bias: Option<&[f32]>, threads:
     panels(x, rows_of(x, shape.0, shape.1, bias), shape, Source::Packed(weight), bias, threads)
 }
 
-/// Inputs of each chain of a sum over so many: as many in each, but for the last. Where factors are rounded, whole pairs, of which as many have
-/// room in a panel as numbers have that are not.
+/// Inputs of each chain of a sum over so many: as many in each, but for the last. Where factors are rounded, whole
+/// blocks, and twice as many inputs at most: a panel has as many bytes then.
 fn chain(inputs: usize, compute: Compute) -> usize {
     let of = |most: usize| inputs.div_ceil(inputs.div_ceil(most).max(1)).max(1);
     match compute {
         Compute::F32 => of(CHAIN),
-        Compute::Bf16 => of(MOST).next_multiple_of(2),
+        Compute::Bf16 => of(MOST).next_multiple_of(BLOCK),
     }
 }
 
@@ -238,42 +237,6 @@ fn straight_through(out: &mut [f32], x: &[f32], stride: usize, rows: usize, weig
     }
 }
 
-/// The product of a few rows of pairs with a weight that is read in the order in which it lies.
-fn straight_through_pairs(x: &[f32], rows: usize, weight: Matrix, bias: Option<&[f32]>, threads: Threads) -> Vec<f32> {
-    let Matrix { inputs, outputs, .. } = weight;
-    let threads = if rows * inputs * outputs < WORTH_SHARING { Threads::One } else { threads };
-    let (form, each) = (Form::Pair, chain(inputs, weight.compute));
-    let cells = form.cells(inputs);
-    let x = form.rows(x, inputs, threads);
-    let mut out = match bias {
-        None => vec![0.0; rows * outputs],
-        Some(bias) => bias.repeat(rows),
-    };
-    let shared = Shared::new(&mut out);
-    let some = |from: usize| {
-        let width = COLUMNS.min(outputs - from);
-        let mut sums = vec![0f32; rows * COLUMNS];
-        for input in (0..inputs).step_by(each) {
-            sums.fill(0.0);
-            let mut own: Vec<&mut [f32]> = sums.chunks_exact_mut(COLUMNS).collect();
-            let of: Vec<&[f32]> = (0..rows).map(|row| &x[row * cells + form.cells(input)..(row + 1) * cells]).collect();
-            pair_columns(&mut own, &of, weight.from(input, each.min(inputs - input)), from, width);
-            for (row, sums) in own.iter().enumerate() {
-                // SAFETY: each thread has columns of its own, and takes one row of them at a time.
-                let out = unsafe { shared.part(row * outputs + from, width) };
-                let first = input == 0 && bias.is_none();
-                out.iter_mut().zip(&**sums).for_each(|(out, sum)| *out = if first { *sum } else { *out + *sum });
-            }
-        }
-    };
-    if threads.alone() {
-        (0..outputs).step_by(COLUMNS).for_each(some);
-    } else {
-        (0..outputs.div_ceil(COLUMNS)).into_par_iter().for_each(|part| some(part * COLUMNS));
-    }
-    out
-}
-
 #[inline(always)]
 fn columns<const FUSED: bool>(out: &mut [f32], x: &[f32], weight: &[f32], stride: usize) {
     let width = out.len();
@@ -320,13 +283,12 @@ mod tests {
         x.iter().map(|x| x.to_bits()).collect()
     }
 
-    /// A CPU without the instruction computes the same: where there is one, both ways are compared to the last bit. Where there is none, the
-    /// way that is left is compared with the plainest one.
+    /// All CPUs compute the same: each way that this one has is compared with the plainest one, to the last bit.
     #[test]
-    fn pairs_and_rounded_numbers_have_the_same_sums() {
+    fn tiles_pairs_and_rounded_numbers_have_the_same_sums() {
         let mut state = 7;
         for (rows, inputs, outputs) in
-            [(1, 1, 1), (1, 2, 300), (3, 7, 5), (9, 64, 48), (11, 333, 100), (4, 1025, 49), (20, 2050, 96), (0, 6, 4)]
+            [(1, 1, 1), (1, 2, 300), (3, 7, 5), (16, 64, 48), (11, 333, 100), (4, 1025, 49), (37, 2050, 96), (0, 6, 4)]
         {
             let (x, w) = (noise(&mut state, rows * inputs), noise(&mut state, inputs * outputs));
             let b = noise(&mut state, outputs);
@@ -335,8 +297,9 @@ mod tests {
                 let by =
                     |form| panels(&x, rows, (inputs, outputs), Source::Plain(weight, form), Some(&b), Threads::One);
                 let plain = one_after_the_other(&x, weight, &b);
-                assert_eq!(bits(&by(Form::Rounded)), bits(&plain), "{rows} × {inputs} × {outputs}");
-                assert_eq!(bits(&by(Form::of(Compute::Bf16))), bits(&plain), "{rows} × {inputs} × {outputs}");
+                for form in Form::all().into_iter().filter(|form| form.is_here()) {
+                    assert_eq!(bits(&by(form)), bits(&plain), "{form:?}: {rows} × {inputs} × {outputs}");
+                }
                 assert_eq!(bits(&product(&x, weight, Some(&b), Threads::All)), bits(&plain), "{rows} × {inputs}");
             }
         }
@@ -353,13 +316,16 @@ mod tests {
                 let mut total = *bias;
                 for from in (0..weight.inputs).step_by(each) {
                     let until = weight.inputs.min(from + each);
-                    let mut sum = 0f32;
-                    for first in (from..until).step_by(2) {
-                        for i in [first + 1, first].into_iter().filter(|i| *i < until) {
-                            sum = round(row[i]).mul_add(round(at(i)), sum);
+                    let half = |from: usize| {
+                        let mut sum = 0f32;
+                        for first in (from..until.min(from + 16)).step_by(2) {
+                            for i in [first + 1, first].into_iter().filter(|i| *i < until) {
+                                sum = round(row[i]).mul_add(round(at(i)), sum);
+                            }
                         }
-                    }
-                    total += sum;
+                        sum
+                    };
+                    total += (from..until).step_by(32).fold(0.0, |sum, from| sum + (half(from) + half(from + 16)));
                 }
                 out.push(total);
             }
