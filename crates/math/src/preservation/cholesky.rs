@@ -71,12 +71,28 @@ impl Factor {
     /// where a pivot is not above rounding: too few tokens for the key size, or units that never fire.
     pub fn new(moment: &SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
         check_size("parts of a key", moment.parts(), 1)?;
-        let (metric, pivots) = Pivots::of(moment.mean(), moment.count(), weights)?;
+        Self::of_mean(moment.mean(), moment.count(), weights)
+    }
+
+    /// As [`Factor::new`], for a second moment that is not needed any more: 16 f² bytes in all, also where it fails.
+    ///
+    /// # Errors
+    /// As [`Factor::new`].
+    pub fn of_moment(moment: SecondMoment, weights: PreservationWeights) -> Result<Self, MathError> {
+        check_size("parts of a key", moment.parts(), 1)?;
+        let count = moment.count();
+        Self::of_mean(moment.into_mean(), count, weights)
+    }
+
+    fn of_mean(mean: Mat<f64>, tokens: u64, weights: PreservationWeights) -> Result<Self, MathError> {
+        let (metric, pivots) = Pivots::of(mean, tokens, weights)?;
         let mut lower = metric.clone();
         if let Err(index) = factor_lower_half(&mut lower) {
             if let Some(tokens) = pivots.short {
                 return Err(pivots.fail(tokens, 0.0));
             }
+            // The pivot is found by factoring the part before it.
+            drop(lower);
             let (index, pivot) = failing_pivot(metric.as_ref(), index);
             return Err(pivots.fail(index, pivot));
         }
@@ -84,8 +100,8 @@ impl Factor {
         Self::checked(lower, &pivots, weights)
     }
 
-    /// As [`Factor::new`], in the memory that the second moment lies in: 8 f² bytes in all, where that takes them three times. `None` where the metric
-    /// is not positive definite, of which nothing is left then that could tell more; [`Factor::new`] does.
+    /// As [`Factor::new`], in the memory that the second moment lies in: 8 f² bytes in all. `None` where the metric is not positive definite, of
+    /// which nothing is left then that could tell more; [`Factor::of_moment`] does.
     ///
     /// # Errors
     /// As [`Factor::new`], but for [`MathError::NotPositiveDefinite`].
@@ -345,6 +361,8 @@ mod tests {
             let there = Factor::new(&moment(size * size), weights).unwrap();
             let here = Factor::in_place(moment(size * size), weights).unwrap().unwrap();
             assert_eq!(*there.lower, *here.lower, "{size}");
+            let given = Factor::of_moment(moment(size * size), weights).unwrap();
+            assert_eq!(*there.lower, *given.lower, "{size}");
             // The last pivot fails.
             assert!(matches!(
                 Factor::new(&moment(size * size - 1), weights),

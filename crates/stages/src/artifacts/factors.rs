@@ -127,7 +127,7 @@ pub fn factor(
 ) -> Result<Factor, Error> {
     let made = match Factor::in_place(read()?, weights) {
         Ok(Some(factor)) => Ok(factor),
-        Ok(None) => Factor::new(&read()?, weights),
+        Ok(None) => Factor::of_moment(read()?, weights),
         Err(error) => Err(error),
     };
     made.map_err(|error| {
