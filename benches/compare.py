@@ -103,6 +103,9 @@ def cases():
     yield solve("emmet", 6400, 1600, 32, 0, 2)
     yield solve("memit", 6400, 1600, 256, 1, 6)
     yield solve("emmet", 6400, 1600, 256, 1, 15)
+    for f, d in ((14336, 4096), (18944, 3584)):
+        yield solve("memit", f, d, 100, 1, None)
+        yield solve("memit", f, d, 100, 0, None)
     yield solve("memit", 3072, 768, 32, 1, None)
     yield solve("memit", 3072, 768, 32, 0, None)
     for precision in ("f32", "f64"):
