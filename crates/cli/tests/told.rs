@@ -206,3 +206,27 @@ fn what_was_removed_is_not_said_to_have_never_run() {
     assert!(!told.out.contains("never run"), "{}", told.out);
     assert!(told.out.contains("no earlier result in the store"), "{}", told.out);
 }
+
+/// What `runs` calls the best of a run is the best of its cells, in the words of the table.
+#[test]
+fn the_best_of_a_run_stands_in_its_row() {
+    let here = Here::new();
+    let text = fs::read_to_string(here.0.path().join("p.yaml")).unwrap();
+    // One step is worse than twenty.
+    let text =
+        text.replace("steps: 5", "steps: '${matrix.steps}'").replace("stages:", "matrix: { steps: [1, 20] }\nstages:");
+    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("  out:")).collect();
+    fs::write(here.0.path().join("p.yaml"), text.join("\n")).unwrap();
+    here.run(&[]);
+    let shown = here.palinode(&["show", "scores"]).out;
+    let row = |steps: &str| -> Vec<&str> {
+        let mut rows = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.find(|words| words.first() == Some(&steps) && words.len() > 10).unwrap_or_else(|| panic!("{shown}"))
+    };
+    let (one, twenty) = (row("1"), row("20"));
+    assert!(one[2] == "0.0%" && twenty[2] == "100.0%", "{shown}");
+    let runs = here.palinode(&["runs"]).out;
+    assert_eq!(runs.lines().count(), 2, "{runs}");
+    let said = format!("S {}, ES {}", twenty[1], twenty[2]);
+    assert!(runs.trim_end().ends_with(&said), "{runs}: {said}");
+}
