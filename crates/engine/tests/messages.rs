@@ -70,7 +70,8 @@ fn long_files() {
         let told = |of: &palinode_engine::Diagnostics| {
             of.0.iter().map(|it| (it.span.line, it.span.column, it.message.clone())).collect::<Vec<_>>()
         };
-        let moved: Vec<_> = told(&short).into_iter().map(|(line, at, what)| (line + lines, at, what)).collect();
+        let there = |what: String| what.replace("line 3", &format!("line {}", 3 + lines));
+        let moved: Vec<_> = told(&short).into_iter().map(|(line, at, what)| (line + lines, at, there(what))).collect();
         assert_eq!(told(&long), moved, "{last}");
     }
     assert_eq!(bench.load(&stages(&rest, ""), &[]).unwrap().instances.len(), lines);

@@ -9,7 +9,7 @@
 //! others. Instructions are written out here, since Rust has no stable functions for them.
 
 /// Rows of a tile of sums.
-pub(crate) const ROWS: usize = 16;
+pub(crate) const TILE_ROWS: usize = 16;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native {
@@ -17,10 +17,12 @@ mod native {
     use std::arch::x86_64::__cpuid_count;
     use std::sync::OnceLock;
 
-    use super::ROWS;
-    use crate::bf16::HALF;
+    use crate::amx::TILE_ROWS;
     use crate::compute::has_pairs;
     use crate::copies::PANEL;
+
+    /// Cells of a row that one step multiplies: a block of inputs.
+    const STEP: usize = 16;
 
     /// Bits of the third register of `cpuid`'s leaf 7.
     const AMX_BF16: u32 = 1 << 22;
@@ -78,9 +80,11 @@ mod native {
         /// # Panics
         /// Where there are none.
         pub fn new(rows: usize) -> Self {
-            assert!(has_tiles() && (1..=ROWS).contains(&rows), "tiles of up to 16 rows");
+            assert!(has_tiles() && (1..=TILE_ROWS).contains(&rows), "tiles of up to 16 rows");
             let mut shapes = Shapes { palette: 1, start: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-            for (tile, rows) in [(0, rows), (1, rows), (2, rows), (3, ROWS), (4, ROWS), (5, ROWS), (6, rows)] {
+            for (tile, rows) in
+                [(0, rows), (1, rows), (2, rows), (3, TILE_ROWS), (4, TILE_ROWS), (5, TILE_ROWS), (6, rows)]
+            {
                 shapes.bytes[tile] = 64;
                 shapes.rows[tile] = rows as u8;
             }
@@ -135,8 +139,8 @@ mod native {
                     stride = in(reg) stride * CELL,
                     line = in(reg) PANEL * CELL,
                     sums = in(reg) sums.as_mut_ptr(),
-                    row_block = const HALF * CELL,
-                    panel_block = const HALF * PANEL * CELL,
+                    row_block = const STEP * CELL,
+                    panel_block = const STEP * PANEL * CELL,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
                     options(nostack),
                 );

@@ -154,7 +154,7 @@ mod native {
     };
     use std::mem::transmute;
 
-    use super::{BLOCK, HALF};
+    use crate::bf16::{BLOCK, HALF};
     use crate::copies::PANEL;
     use crate::tile::STRIP;
 

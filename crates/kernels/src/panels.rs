@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::amx::{self, Tiles};
+use crate::amx::{TILE_ROWS, Tiles};
 use crate::bf16::{BLOCK, Form, HALF, pair_chains};
 use crate::copies::PANEL;
 use crate::dispatch::{Shared, with_simd};
@@ -224,9 +224,9 @@ impl Stripe<'_> {
     /// Sixteen rows at a time, then what is left.
     #[inline(always)]
     fn by_tiles(&self) {
-        let mut sums = [[0f32; PANEL]; amx::ROWS];
-        let whole = self.rows / amx::ROWS * amx::ROWS;
-        for (from, until, step) in [(0, whole, amx::ROWS), (whole, self.rows, self.rows - whole)] {
+        let mut sums = [[0f32; PANEL]; TILE_ROWS];
+        let whole = self.rows / TILE_ROWS * TILE_ROWS;
+        for (from, until, step) in [(0, whole, TILE_ROWS), (whole, self.rows, self.rows - whole)] {
             if from == until {
                 continue;
             }
