@@ -57,26 +57,6 @@ fn syntax() {
     );
 }
 
-/// A long file is read by two threads, and what is wrong in it is told in the same words, at its own lines.
-#[test]
-fn long_files() {
-    let bench = Bench::new();
-    let lines = 5000;
-    let rest: String = (0..lines).map(|n| format!("  s{n}: {{uses: text, with: {{value: hi}}}}\n")).collect();
-    assert!(rest.len() > 1 << 17);
-    let stages = |rest: &str, last: &str| format!("name: a\nstages:\n{rest}{last}");
-    for last in ["  b: {uses: text, with: {value: é, value: ö}}\n", "  b: [a\n", "  b: {uses: texts}\n"] {
-        let [short, long] = ["", &rest].map(|rest| bench.load(&stages(rest, last), &[]).unwrap_err());
-        let told = |of: &palinode_engine::Diagnostics| {
-            of.0.iter().map(|it| (it.span.line, it.span.column, it.message.clone())).collect::<Vec<_>>()
-        };
-        let there = |what: String| what.replace("line 3", &format!("line {}", 3 + lines));
-        let moved: Vec<_> = told(&short).into_iter().map(|(line, at, what)| (line + lines, at, there(what))).collect();
-        assert_eq!(told(&long), moved, "{last}");
-    }
-    assert_eq!(bench.load(&stages(&rest, ""), &[]).unwrap().instances.len(), lines);
-}
-
 /// What looks like a pipeline and says something else than its author meant.
 #[test]
 fn not_as_meant() {

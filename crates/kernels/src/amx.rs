@@ -15,6 +15,7 @@ pub(crate) const TILE_ROWS: usize = 16;
 mod native {
     use std::arch::asm;
     use std::arch::x86_64::__cpuid_count;
+    use std::marker::PhantomData;
     use std::sync::OnceLock;
 
     use crate::amx::TILE_ROWS;
@@ -69,9 +70,11 @@ mod native {
         rows: [u8; 16],
     }
 
-    /// While this lives, the calling thread's tiles have shapes.
+    /// While this lives, the thread that made it has tiles with shapes: no other one has, and it makes no second one.
     pub struct Tiles {
         rows: usize,
+        /// Stays on its thread.
+        here: PhantomData<*const ()>,
     }
 
     impl Tiles {
@@ -92,13 +95,13 @@ mod native {
             unsafe {
                 asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly));
             }
-            Self { rows }
+            Self { rows, here: PhantomData }
         }
 
         /// Writes sums of as many rows as tiles were made for, whose cells begin `stride` apart, with a panel's 48 outputs, begun at 0.
         ///
         /// # Safety
-        /// A row has `blocks` times 16 cells, and the panel 48 times as many.
+        /// A row has `blocks` times 16 cells, and the panel 48 times as many. No other tiles were made on this thread since these.
         #[inline]
         pub unsafe fn chains(
             &self,
@@ -168,15 +171,18 @@ mod native {
         false
     }
 
-    pub enum Tiles {}
+    const NONE: &str = "cells of tiles are made where a CPU multiplies them";
+
+    pub struct Tiles(());
 
     impl Tiles {
         pub fn new(_: usize) -> Self {
-            unreachable!("cells of tiles are made where a CPU multiplies them")
+            unreachable!("{NONE}")
         }
 
         pub unsafe fn chains(&self, _: &mut [[f32; PANEL]], _: (*const f32, usize), _: *const f32, _: usize) {
-            match *self {}
+            let Self(()) = self;
+            unreachable!("{NONE}")
         }
     }
 }

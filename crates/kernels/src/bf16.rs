@@ -243,10 +243,15 @@ mod native {
         let there = mask(count);
         // SAFETY: as the caller promises; and there are 32 words of the order.
         unsafe {
-            let [first, second] = inputs.map(|input| match input {
+            // No closures here and below: they would be calls in the inner loop.
+            let first = match inputs[0] {
                 Some(input) => _mm512_maskz_loadu_ps(there, input),
                 None => _mm512_setzero_ps(),
-            });
+            };
+            let second = match inputs[1] {
+                Some(input) => _mm512_maskz_loadu_ps(there, input),
+                None => _mm512_setzero_ps(),
+            };
             let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
             let order = _mm512_loadu_si512(ZIP.as_ptr().cast());
             transmute::<__m512i, __m512bh>(_mm512_permutexvar_epi16(order, both))
@@ -270,9 +275,10 @@ mod native {
             for strip in 0..width.div_ceil(STRIP) {
                 // SAFETY: as the caller promises.
                 unsafe {
-                    let at =
-                        |input: usize| (input < inputs).then(|| weight.wrapping_add(input * stride + strip * STRIP));
-                    let made = zipped(of(cell).map(at), width - strip * STRIP);
+                    let ([first, second], from) = (of(cell), weight.wrapping_add(strip * STRIP));
+                    let first = if first < inputs { Some(from.wrapping_add(first * stride)) } else { None };
+                    let second = if second < inputs { Some(from.wrapping_add(second * stride)) } else { None };
+                    let made = zipped([first, second], width - strip * STRIP);
                     place.add(cell * PANEL + strip * STRIP).cast::<__m512bh>().write_unaligned(made);
                 }
             }
@@ -294,20 +300,23 @@ mod native {
         for from in (0..count).step_by(2 * CELLS) {
             // SAFETY: as the caller promises; and sums are three strips of 16 numbers.
             unsafe {
-                let half = |from: usize| {
-                    let rows = rows.map(|row| row.wrapping_add(from));
-                    let panel = panel.wrapping_add(from * PANEL);
-                    // So that the compiler sees how many there are, as a rule.
-                    if from + CELLS <= count {
-                        in_a_row(rows, panel, CELLS)
-                    } else {
-                        in_a_row(rows, panel, count.saturating_sub(from))
-                    }
-                };
-                let halves = [half(from), half(from + CELLS)];
+                let mut held = [[_mm512_setzero_ps(); 3]; R];
+                // So that the compiler sees how many there are, as a rule.
+                if from + CELLS <= count {
+                    in_a_row(&mut held, rows, panel, from, CELLS);
+                } else {
+                    in_a_row(&mut held, rows, panel, from, count - from);
+                }
+                let first = held;
+                held = [[_mm512_setzero_ps(); 3]; R];
+                if from + 2 * CELLS <= count {
+                    in_a_row(&mut held, rows, panel, from + CELLS, CELLS);
+                } else if from + CELLS < count {
+                    in_a_row(&mut held, rows, panel, from + CELLS, count - from - CELLS);
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (p, to) in sums.chunks_exact_mut(STRIP).enumerate() {
-                        let both = _mm512_add_ps(halves[0][r][p], halves[1][r][p]);
+                        let both = _mm512_add_ps(first[r][p], held[r][p]);
                         _mm512_storeu_ps(to.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(to.as_ptr()), both));
                     }
                 }
@@ -315,15 +324,20 @@ mod native {
         }
     }
 
-    /// Sums of `count` pairs one after another, begun at 0.
+    /// Adds the products of `count` pairs from one on, one after another.
     ///
     /// # Safety
     /// As [`chains`].
     #[inline]
     #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn in_a_row<const R: usize>(rows: [*const f32; R], panel: *const f32, count: usize) -> [[__m512; 3]; R] {
-        let mut held = [[_mm512_setzero_ps(); 3]; R];
-        for j in 0..count {
+    unsafe fn in_a_row<const R: usize>(
+        held: &mut [[__m512; 3]; R],
+        rows: [*const f32; R],
+        panel: *const f32,
+        from: usize,
+        count: usize,
+    ) {
+        for j in from..from + count {
             // SAFETY: as the caller promises.
             let vectors = [0, 1, 2].map(|p| unsafe {
                 let cells = _mm512_loadu_si512(panel.add(j * PANEL + p * STRIP).cast());
@@ -339,7 +353,6 @@ mod native {
                 }
             }
         }
-        held
     }
 }
 
@@ -427,7 +440,7 @@ pub(crate) fn pair_chains<const R: usize>(
         native::chains(sums, rows.map(<[f32]>::as_ptr), panel.as_ptr(), count);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{NONE}");
+    unreachable!("{NONE}: {} sums", sums.len());
 }
 
 #[cfg(test)]

@@ -320,14 +320,15 @@ fn rounded_chains<S: Simd, const R: usize>(
     count: usize,
 ) {
     for from in (0..count).step_by(BLOCK) {
-        let half = |from: usize| {
-            let mut sums = [[0f32; PANEL]; R];
-            if let Some(some) = count.checked_sub(from) {
-                panel_chains(simd, &mut sums, rows.map(|row| &row[from..]), &panel[from * PANEL..], some.min(HALF));
+        // No closure: it would be compiled by itself, without the vector instructions.
+        let mut halves = [[[0f32; PANEL]; R]; 2];
+        for (number, sums) in halves.iter_mut().enumerate() {
+            let from = from + number * HALF;
+            if from < count {
+                let rows = rows.map(|row| &row[from..]);
+                panel_chains(simd, sums, rows, &panel[from * PANEL..], HALF.min(count - from));
             }
-            sums
-        };
-        let halves = [half(from), half(from + HALF)];
+        }
         for (r, sums) in sums.iter_mut().enumerate() {
             for (o, sum) in sums.iter_mut().enumerate() {
                 *sum += halves[0][r][o] + halves[1][r][o];

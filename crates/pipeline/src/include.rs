@@ -30,9 +30,6 @@ pub fn read(source: &Arc<Source>, base: &Path, files: &dyn Files) -> Result<(Tre
     }
 }
 
-/// Bytes from which on values and places are read at the same time: each by a parser of its own, for about as long.
-const LONG: usize = 1 << 17;
-
 struct Reader<'a> {
     files: &'a dyn Files,
     /// The files that are being read, each included by the one before: who they are, and their names.
@@ -49,15 +46,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// A file that lies in `folder`, with what it includes; `None` when it is not YAML.
     fn file(&mut self, source: &Arc<Source>, folder: &Path) -> Option<(Tree, Places)> {
-        let (parsed, own_places) = if source.text.len() < LONG {
-            (parse(source), Places::of(source))
-        } else {
-            std::thread::scope(|scope| {
-                let places = scope.spawn(|| Places::of(source));
-                (parse(source), places.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            })
-        };
-        let mut own = match parsed {
+        let mut own = match parse(source) {
             Ok(tree) => tree,
             Err(mistake) => {
                 self.mistakes.add(*mistake);
@@ -65,6 +54,7 @@ impl Reader<'_> {
                 return None;
             }
         };
+        let own_places = Places::of(source);
         own.take_unfit("", &mut |path, wrong| {
             let (source, span) = own_places.value(path);
             let written = source.text.get(span.offset..span.offset + span.len).unwrap_or_default();

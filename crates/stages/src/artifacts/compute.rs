@@ -58,7 +58,7 @@ fn told(compute: Compute, native: bool) -> Option<String> {
     (!native).then(|| {
         let compute = compute.name();
         format!(
-            "this CPU has no products in {compute} (AVX-512 BF16 or AMX): `compute: {compute}` rounds in the same way here and multiplies in f32, which is no faster than f32"
+            "this CPU has no products in {compute} (AVX-512 BF16): `compute: {compute}` rounds in the same way here and multiplies in f32, which is no faster than f32"
         )
     })
 }

@@ -86,8 +86,8 @@ pub struct TargetsParams {
     /// cores for, but no more than take half of the memory that the weights leave.
     #[serde(default)]
     parallel_requests: Option<Count>,
-    /// What both factors of matrix products in the search's steps are rounded to, on a CPU: `bf16` takes half of the time in products, or a
-    /// third, where the CPU has them (AVX-512 BF16, AMX; `doctor --measure` says how fast), and keeps 8 bits of each factor. h₀, and all that a
+    /// What both factors of matrix products in the search's steps are rounded to, on a CPU: `bf16` takes half of the time in products on
+    /// AMD's CPUs with AVX-512 BF16, and a third on Intel's with AMX under Linux (`doctor --measure` measures yours). It keeps 8 bits of each factor. h₀, and all that a
     /// search begins from, is computed in f32 all the same.
     #[serde(default, skip_serializing_if = "Compute::is_usual")]
     compute: Compute,

@@ -70,8 +70,8 @@ pub struct CovarianceParams {
     shards: Option<Count>,
     #[serde(default)]
     batch_tokens: BatchTokens,
-    /// What both factors of matrix products are rounded to, on a CPU: `bf16` takes half of the time in products, or a third, where the CPU
-    /// has them (AVX-512 BF16, AMX; `doctor --measure` says how fast), and keeps 8 bits of each factor. Sums and all else stay in f32 or f64.
+    /// What both factors of matrix products are rounded to, on a CPU: `bf16` takes half of the time in products on AMD's CPUs with
+    /// AVX-512 BF16, and a third on Intel's with AMX under Linux (`doctor --measure` measures yours). It keeps 8 bits of each factor. Sums and all else stay in f32 or f64.
     #[serde(default, skip_serializing_if = "Compute::is_usual")]
     compute: Compute,
 }
