@@ -41,7 +41,7 @@ pub struct Prompt {
 /// Texts that are continued at the same time by kernels: more of them make products no faster.
 const TOGETHER: usize = 32;
 
-/// Texts up to which products read weights straight through, once: a copy would be read as fast.
+/// Texts up to which products in f32 read weights straight through, once: a copy would be read as fast.
 const FEW: usize = 4;
 
 /// Tokens from which on copies of all weights are worth making: a copy takes as long as few of them.
